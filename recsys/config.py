@@ -1,0 +1,371 @@
+"""The run config: one frozen, typed tree, read from YAML and `key=value` overrides.
+
+Every setting of every stage is here, with its default, its bounds and what it means. Unknown keys
+are refused. Imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from recsys.errors import InputError
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, and refusing keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EventColumns(Section):
+    """Which of the event table's columns plays which role."""
+
+    user: str = "user_id"
+    """Who was shown the video; integers or strings."""
+    video: str = "video_id"
+    """Which video; integers or strings."""
+    time: str = "time"
+    """When: an integer in `data.time_unit`, or an Arrow timestamp."""
+    positive: str | None = None
+    """0/1 column that says whether the user liked it; without it every row is a viewing."""
+    tasks: tuple[str, ...] = ()
+    """0/1 columns that the ranking head learns, one logit each."""
+    context: tuple[str, ...] = ()
+    """Columns known when the request is made (a tab, a device), used by the ranking head."""
+
+
+class VideoColumns(Section):
+    """Which of the video table's columns plays which role."""
+
+    video: str = "video_id"
+    uri: str | None = None
+    """Path or URI of the file; without it categories alone describe a video."""
+    creator: str | None = None
+    categories: tuple[str, ...] = ()
+    """Columns of tags; a text column may hold several, separated by commas; a list column works."""
+    duration: str | None = None
+    """Length of the video, in any unit."""
+
+
+class UserColumns(Section):
+    """Which of the user table's columns plays which role."""
+
+    user: str = "user_id"
+    groups: tuple[str, ...] = ()
+    """Columns by which the fairness report groups users; the model never sees them."""
+
+
+class DataConfig(Section):
+    """Where the input lies and how to read it."""
+
+    events: str
+    """Path, glob, folder or URI of Parquet; one row an exposure or a viewing."""
+    columns: EventColumns = EventColumns()
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """Unit of an integer time column; `auto` tells it from the size of the values and says so."""
+    videos: str | None = None
+    """Path of Parquet; without it the catalogue is the videos that occur in the events."""
+    video_columns: VideoColumns = VideoColumns()
+    users: str | None = None
+    user_columns: UserColumns = UserColumns()
+
+
+class SplitConfig(Section):
+    """What is learnt from, what is chosen by, and what is measured on."""
+
+    kind: Literal["time", "leave_one_out"] = "time"
+    """`time`: one cut in time for everybody. `leave_one_out`: a user's last positive event is the
+    test and the one before it the validation."""
+    valid_from: int | datetime | None = None
+    """Start of the validation events, in the events' own unit or as an ISO date (UTC)."""
+    test_from: int | datetime | None = None
+    """Start of the test events."""
+
+    @model_validator(mode="after")
+    def _cuts(self) -> SplitConfig:
+        given = (self.valid_from is not None, self.test_from is not None)
+        if self.kind == "time" and not all(given):
+            raise ValueError("kind=time needs valid_from and test_from")
+        if self.kind == "leave_one_out" and any(given):
+            raise ValueError("kind=leave_one_out takes neither valid_from nor test_from")
+        return self
+
+
+class PrepareConfig(Section):
+    """How events become timelines."""
+
+    partitions: int = Field(16, ge=1, le=65536)
+    """Number of Parquet files that users are spread over by a hash of their id; a training
+    checkpoint can fall between any two, and one must fit in a worker's memory."""
+    min_video_events: int = Field(1, ge=0)
+    """A video with fewer training events gets no ID embedding of its own: its content stands for
+    it."""
+
+
+class DecodeConfig(Section):
+    """How video files become clips of `frames` frames."""
+
+    frames: int = Field(16, ge=1, le=512)
+    size: int = Field(112, ge=16, le=1024)
+    """Height and width of a stored frame, in pixels."""
+    sampling: Literal["uniform", "keyframes", "auto"] = "uniform"
+    """`uniform`: over the whole clip. `keyframes`: key frames only, much faster. `auto`: key
+    frames where there are enough of them, else uniform."""
+    fit: Literal["crop", "letterbox"] = "crop"
+    """`crop`: short side to `size`, then the centre. `letterbox`: long side to `size`, black
+    around."""
+    workers: int | None = Field(None, ge=1)
+    """Decoding processes; without it one a free CPU."""
+    max_pixels: int = Field(8192 * 4320, ge=1)
+    """Largest frame that is decoded, in pixels."""
+    max_duration_s: float = Field(4 * 3600.0, gt=0)
+    max_bytes: int = Field(8 * 2**30, ge=1)
+    max_decode_s: float = Field(60.0, gt=0)
+    """Longest time that one file may take, in seconds."""
+    features: bool = False
+    """Store the frozen frame encoder's features instead of frames. They never cross the object
+    store, and training can then not change the encoder."""
+
+
+class ContentConfig(Section):
+    """How the frames of a video become its content vector."""
+
+    encoder: str = "small_cnn"
+    """`small_cnn`: trained end to end. `efficientnet_lite0`: pretrained. `none`: no frames are
+    used. Or `package.module:factory`, a callable that returns an `nn.Module` from (N, 3, H, W)
+    to (N, F)."""
+    train_encoder: bool = True
+    """Whether training changes the frame encoder; false freezes it."""
+    frame_dim: int = Field(64, ge=1)
+    """F, the width of a frame's features after the encoder's projection."""
+    temporal: Literal["lstm", "mean"] = "lstm"
+    """What makes one vector of T frames: an LSTM, or their mean (to compare with)."""
+    dim: int = Field(64, ge=1)
+    """Width of the content vector."""
+
+
+class ModelConfig(Section):
+    """Sizes and habits of the model."""
+
+    content: ContentConfig = ContentConfig()
+    dim: int = Field(64, ge=4)
+    """Width of the video vector and of a user's query."""
+    id_dim: int = Field(64, ge=4)
+    """Width of the rows of the video and creator tables."""
+    category_dim: int = Field(16, ge=4)
+    """Width of the rows of the category tables and of the context and action embeddings."""
+    state_dim: int = Field(128, ge=4)
+    """Width of the history LSTM's state."""
+    use_id: bool = True
+    """False leaves the ID embedding out, so that content alone describes a video."""
+    id_dropout: float = Field(0.1, ge=0, lt=1)
+    """Chance that a video's ID embedding is replaced by the unknown one in a training batch: what
+    makes cold start work."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    max_history: int = Field(200, ge=1)
+    """Longest history that a user state is made of; older events are cut into windows of their
+    own in training and are forgotten in serving."""
+
+
+class TrainConfig(Section):
+    """How the model is trained."""
+
+    seed: int = 0
+    workers: int = Field(1, ge=1)
+    """Ray Train workers, each with one CPU, or with one GPU where `device` is cuda."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    epochs: int = Field(10, ge=0)
+    batch_timelines: int = Field(128, ge=1)
+    """Timelines a worker takes a step."""
+    lr: float = Field(2e-3, gt=0)
+    """Peak learning rate of the dense part (AdamW)."""
+    table_lr: float = Field(0.05, gt=0)
+    """Learning rate of the embedding tables (row-wise Adagrad, fused into backward)."""
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest norm of the dense gradient."""
+    negatives: int = Field(8192, ge=1)
+    """Videos drawn as negatives a step; a catalogue no larger than this is ranked whole."""
+    retrieval_weight: float = Field(1.0, ge=0)
+    task_weights: dict[str, float] = {}
+    """Weight of each ranking task's loss; 1 where it is not named."""
+    patience: int = Field(3, ge=1)
+    """Epochs without a better validation figure before training stops."""
+    refit: bool = True
+    """After the number of epochs is chosen on the validation events, learn from them too."""
+    checkpoint_every_partitions: int = Field(8, ge=1)
+    """Partitions between two checkpoints."""
+    max_failures: int = Field(3, ge=0)
+    """Times that Ray starts the workers again after one died."""
+
+
+class EvaluateConfig(Section):
+    """What is measured."""
+
+    k: tuple[int, ...] = (10, 50)
+    mask_history: bool = False
+    """Whether videos that the user has already had a positive event with are left out of the
+    ranking."""
+    bootstrap: int = Field(200, ge=0)
+    """Resamplings of users behind each confidence interval; 0 leaves the intervals out."""
+    seed: int = 0
+
+
+class RerankConfig(Section):
+    """What a recommendation trades relevance for; evaluation and serving use the same step."""
+
+    creator_exposure: float = Field(0.0, ge=0)
+    diversity: float = Field(0.0, ge=0)
+    new_videos: float = Field(0.0, ge=0)
+    candidates: int = Field(100, ge=1)
+    """Retrieved videos that the step may choose from."""
+
+
+class PublishConfig(Section):
+    """How the bundle's index is made."""
+
+    index: Literal["auto", "flat", "hnsw"] = "auto"
+    """`flat` is exact. `hnsw` is approximate and fast. `auto`: flat up to 100,000 videos."""
+
+
+class ServeConfig(Section):
+    """The HTTP endpoint."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    replicas: int = Field(1, ge=1)
+    max_k: int = Field(200, ge=1)
+
+
+class TuneConfig(Section):
+    """The sweep."""
+
+    trials: int = Field(8, ge=1)
+    concurrent: int = Field(1, ge=1)
+    """Trials at a time."""
+    seed: int = 0
+
+
+class RunConfig(Section):
+    """A whole run, from raw events and video files to a served bundle."""
+
+    run: str
+    """The run folder: a path or URI."""
+    data: DataConfig
+    split: SplitConfig
+    prepare: PrepareConfig = PrepareConfig()
+    decode: DecodeConfig = DecodeConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    rerank: RerankConfig = RerankConfig()
+    publish: PublishConfig = PublishConfig()
+    serve: ServeConfig = ServeConfig()
+    tune: TuneConfig = TuneConfig()
+
+    @property
+    def has_content(self) -> bool:
+        """Whether video files are used at all."""
+        return self.data.video_columns.uri is not None and self.model.content.encoder != "none"
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a run config.
+
+    Args:
+        path: A YAML file.
+        overrides: `dotted.key=value` texts; the value is read as YAML.
+
+    Raises:
+        InputError: The file or an override is wrong; one line says which key, value and remedy.
+    """
+    tree = _read_yaml(path)
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key:
+            raise InputError(f"{override!r} is no setting; write key=value, e.g. train.epochs=3")
+        _set(tree, key.split("."), _parse_yaml(text, override), override)
+    return parse_config(tree, path)
+
+
+def parse_config(tree: Any, source: str) -> RunConfig:
+    """Makes a config of a plain tree; `source` is named in the message of an `InputError`."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_explain(error)}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """The config as YAML, complete, so that `load_config` gives the same one back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_yaml(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"{path}: cannot read the config ({reason}); check --config") from None
+    tree = _parse_yaml(text, path)
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: a config is a mapping of sections (run, data, split, …)")
+    return tree
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"{override!r}: {key} is a value, not a section")
+    tree[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first mistake, in one line, with a likely spelling for an unknown key."""
+    details = error.errors()
+    first = details[0]
+    where = ".".join(str(part) for part in first["loc"]) or "config"
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    if first["type"] == "missing":
+        return f"{where} is missing; add it{more}"
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{where} is not a setting; {hint}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}={first['input']!r}: {message[0].lower()}{message[1:]}{more}"
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = RunConfig
+    for key in location:
+        section = section.model_fields[str(key)].annotation
+    return list(section.model_fields)
+
+
+def to_native_time(value: int | datetime, unit: str) -> int:
+    """A split's cut as an integer in `unit` (`s`, `ms`, `us` or `ns`); a naive date is UTC.
+
+    >>> to_native_time(datetime(1970, 1, 2), "ms")
+    86400000
+    """
+    if isinstance(value, int):
+        return value
+    moment = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return round(moment.timestamp() * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit])

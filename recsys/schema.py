@@ -1,0 +1,102 @@
+"""Arrow schemas and column names of every table on disk.
+
+Ids outside (`user_id`, `video_id`) are the user's own and are kept as text; rows inside
+(`video_row`, …) are numbers from 0, and row 0 means "unknown". Imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+UNKNOWN_ROW = 0
+
+TRAIN, VALID, TEST = 0, 1, 2
+"""Values of a timeline's `split`."""
+
+
+def vocab_schema() -> pa.Schema:
+    """RUN/prepare/vocab/<name>.parquet: row i of the table is row i of the embedding table.
+
+    Row 0 is "unknown", with a null id.
+    """
+    return pa.schema([("id", pa.string())])
+
+
+def video_schema() -> pa.Schema:
+    """RUN/prepare/videos.parquet: the catalogue; row i is video_row i, row 0 stands for unknown."""
+    return pa.schema(
+        [
+            ("video_id", pa.string()),
+            ("uri", pa.string()),
+            ("creator_row", pa.int32()),
+            ("category_rows", pa.list_(pa.int32())),
+            ("duration_bucket", pa.int32()),
+            ("first_time_ms", pa.int64()),  # of its first event; null where it has none
+            ("num_train_events", pa.int64()),
+            ("num_train_positives", pa.int64()),
+            ("num_known_positives", pa.int64()),  # before the test cut: train and validation
+        ]
+    )
+
+
+def timeline_schema() -> pa.Schema:
+    """RUN/prepare/timelines/part-NNNNN.parquet: one row a user, its events in time order."""
+    return pa.schema(
+        [
+            ("user_id", pa.string()),
+            ("video_row", pa.list_(pa.int32())),
+            ("time_ms", pa.list_(pa.int64())),
+            ("positive", pa.list_(pa.int8())),
+            ("labels", pa.list_(pa.int8())),  # L × T flattened, event by event
+            ("context_rows", pa.list_(pa.int32())),  # L × C flattened, event by event
+            ("split", pa.list_(pa.int8())),
+        ]
+    )
+
+
+def user_schema(groups: tuple[str, ...]) -> pa.Schema:
+    """RUN/prepare/users.parquet: the group columns as text, null where unknown."""
+    return pa.schema([("user_id", pa.string()), *((group, pa.string()) for group in groups)])
+
+
+def clip_schema(frames: int, size: int) -> pa.Schema:
+    """OUT/clips.lance: a video's sampled frames.
+
+    `frames` holds T × H × W × 3 bytes (uint8, RGB); `times_s` the T frame times; `note` is
+    "damaged" where the file is only partly readable, else empty.
+    """
+    return pa.schema(
+        [
+            ("uri", pa.string()),
+            ("frames", pa.list_(pa.uint8(), frames * size * size * 3)),
+            ("times_s", pa.list_(pa.float32(), frames)),
+            ("duration_s", pa.float32()),
+            ("note", pa.string()),
+        ]
+    )
+
+
+def feature_schema(frames: int, dim: int) -> pa.Schema:
+    """OUT/clips.lance where a frozen encoder's features (T × F) are stored instead of frames."""
+    return pa.schema(
+        [
+            ("uri", pa.string()),
+            ("features", pa.list_(pa.float16(), frames * dim)),
+            ("times_s", pa.list_(pa.float32(), frames)),
+            ("duration_s", pa.float32()),
+            ("note", pa.string()),
+        ]
+    )
+
+
+def quarantine_schema() -> pa.Schema:
+    """OUT/quarantine.parquet: files that gave no clip, and why."""
+    return pa.schema(
+        [
+            ("uri", pa.string()),
+            ("reason", pa.string()),
+            ("message", pa.string()),
+            ("size_bytes", pa.int64()),
+            ("sha256", pa.string()),
+        ]
+    )
