@@ -34,7 +34,8 @@ def video_schema() -> pa.Schema:
             ("first_time_ms", pa.int64()),  # of its first event; null where it has none
             ("num_train_events", pa.int64()),
             ("num_train_positives", pa.int64()),
-            ("num_known_positives", pa.int64()),  # before the test cut: train and validation
+            ("num_valid_events", pa.int64()),
+            ("num_valid_positives", pa.int64()),
         ]
     )
 

@@ -1,0 +1,118 @@
+"""The catalogue: what is known of each video without anyone having seen it.
+
+Row i of everything is video_row i; row 0 stands for an unknown video.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data.storage import open_input
+from recsys.data.timelines import IntArray
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The table of `video_schema` as arrays; N videos, row 0 among them."""
+
+    table: pa.Table
+    creator_rows: IntArray
+    """(N,)."""
+    category_rows: IntArray
+    """(R,) the videos' categories, one after the other."""
+    category_offsets: IntArray
+    """(N + 1,)."""
+    durations: IntArray
+    """(N,) bucket."""
+    train_events: IntArray
+    """(N,) events before the validation cut."""
+    valid_events: IntArray
+    """(N,) events between the two cuts."""
+    train_positives: IntArray
+    valid_positives: IntArray
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> Catalog:
+        """Reads a table of `video_schema`."""
+        table = table.combine_chunks()
+
+        def column(name: str) -> IntArray:
+            return np.asarray(table.column(name).combine_chunks(), dtype=np.int64)
+
+        categories = table.column("category_rows").combine_chunks()
+        lengths = np.asarray(categories.value_lengths(), dtype=np.int64)
+        return cls(
+            table=table,
+            creator_rows=column("creator_row"),
+            category_rows=np.asarray(categories.flatten(), dtype=np.int64),
+            category_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            durations=column("duration_bucket"),
+            train_events=column("num_train_events"),
+            valid_events=column("num_valid_events"),
+            train_positives=column("num_train_positives"),
+            valid_positives=column("num_valid_positives"),
+        )
+
+    @classmethod
+    def read(cls, path: str) -> Catalog:
+        """Reads `RUN/prepare/videos.parquet`."""
+        with open_input(path) as file:
+            return cls.from_table(pq.read_table(file))
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def video_ids(self) -> list[str | None]:
+        """The users' own ids; None for row 0."""
+        ids: list[str | None] = self.table.column("video_id").to_pylist()
+        return ids
+
+    def uris(self) -> list[str | None]:
+        """Where each video's file lies; None where it has none."""
+        uris: list[str | None] = self.table.column("uri").to_pylist()
+        return uris
+
+    def known_events(self, *, with_valid: bool) -> IntArray:
+        """(N,) events that the model may learn from."""
+        return self.train_events + self.valid_events if with_valid else self.train_events
+
+    def known_positives(self, *, with_valid: bool) -> IntArray:
+        """(N,) positive events that the model may learn from."""
+        return self.train_positives + self.valid_positives if with_valid else self.train_positives
+
+    def id_rows(self, *, with_valid: bool, min_events: int) -> IntArray:
+        """(N,) each video's row in the ID table: 0 where too few events could teach it."""
+        enough = self.known_events(with_valid=with_valid) >= max(min_events, 1)
+        return np.where(enough, np.arange(len(self)), 0)
+
+    def categories_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
+        """The categories of some videos, one after the other, and how many each has."""
+        starts = self.category_offsets[rows]
+        lengths = self.category_offsets[rows + 1] - starts
+        return self.category_rows[expand_ranges(starts, lengths)], lengths
+
+
+def expand_ranges(starts: IntArray, lengths: IntArray) -> IntArray:
+    """The numbers of many ranges, one after the other.
+
+    >>> expand_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def duration_buckets(durations: npt.ArrayLike) -> IntArray:
+    """Buckets of a duration in any unit: ranks of 31 quantiles among the known ones; 0 unknown."""
+    values = np.asarray(durations, dtype=np.float64)
+    known = np.isfinite(values) & (values > 0)
+    if not known.any():
+        return np.zeros(len(values), dtype=np.int64)
+    edges = np.quantile(values[known], np.linspace(0, 1, 32)[1:-1])
+    return np.where(known, 1 + np.searchsorted(edges, values, side="right"), 0)

@@ -1,0 +1,119 @@
+"""Reading and writing files at a path or URI, and never leaving half a file behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.errors import InputError
+
+
+def join(folder: str, *parts: str) -> str:
+    """Path or URI of something inside a folder.
+
+    >>> join("s3://bucket/run", "prepare", "videos.parquet")
+    's3://bucket/run/prepare/videos.parquet'
+    """
+    return posixpath.join(folder, *parts)
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path names a filesystem other than this machine's."""
+    return "://" in path
+
+
+def filesystem(path: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a path or URI, and the path on it."""
+    try:
+        return fsspec.core.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{path}: cannot open this kind of address ({error})") from None
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder."""
+    fs, inner = filesystem(path)
+    return bool(fs.exists(inner))
+
+
+def open_input(path: str) -> Any:
+    """Opens a file for reading bytes."""
+    fs, inner = filesystem(path)
+    try:
+        return fs.open(inner, "rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file") from None
+
+
+@contextlib.contextmanager
+def replace_file(path: str) -> Iterator[Any]:
+    """Opens a file for writing bytes that takes its place only when it is whole and on disk.
+
+    Object stores show a file when it is closed; on a disk it is written aside, synced and renamed.
+    """
+    fs, inner = filesystem(path)
+    if is_uri(path) and not path.startswith("file://"):
+        with fs.open(inner, "wb") as file:
+            yield file
+        return
+    os.makedirs(os.path.dirname(os.path.abspath(inner)), exist_ok=True)
+    aside = f"{inner}.{os.getpid()}.tmp"
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, inner)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+
+
+def write_table(table: pa.Table, path: str) -> None:
+    """Writes a Parquet file."""
+    with replace_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def read_json(path: str) -> Any:
+    """Reads a JSON file; None where there is none."""
+    if not exists(path):
+        return None
+    with open_input(path) as file:
+        return json.load(file)
+
+
+def write_json(value: Any, path: str) -> None:
+    """Writes a JSON file, indented for people."""
+    with replace_file(path) as file:
+        file.write(json.dumps(value, indent=2, allow_nan=True).encode() + b"\n")
+
+
+def write_text(text: str, path: str) -> None:
+    """Writes a text file."""
+    with replace_file(path) as file:
+        file.write(text.encode())
+
+
+def remove(path: str) -> None:
+    """Removes a file or folder, if it is there."""
+    fs, inner = filesystem(path)
+    if fs.exists(inner):
+        fs.rm(inner, recursive=True)
+
+
+def list_files(folder: str, ending: str) -> list[str]:
+    """The files of a folder with an ending, in the order of their names, as `folder` was given."""
+    fs, inner = filesystem(folder)
+    if not fs.exists(inner):
+        return []
+    names = [posixpath.basename(path) for path in fs.ls(inner, detail=False)]
+    return [join(folder, name) for name in sorted(names) if name.endswith(ending)]

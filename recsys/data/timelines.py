@@ -1,0 +1,187 @@
+"""What turns events into model inputs: one piece of code, used by training and by serving.
+
+Shapes: B windows of timelines, L positions, T ranking tasks, C context columns, E events of all
+users one after the other.
+
+A position's inputs hold only what was known before it: two events of the same moment do not see
+each other (`prior`), in training as in serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+IntArray = npt.NDArray[np.int64]
+MS_PER_S = 1000
+MS_PER_HOUR = 3600 * MS_PER_S
+NUM_GAP_BUCKETS = 64
+NUM_HOURS = 24
+
+
+def gap_buckets(gap_ms: npt.ArrayLike) -> IntArray:
+    """Buckets of the time since the last event: two a doubling of the seconds, from 1.
+
+    A negative gap stands for "no event before" and gives bucket 0.
+
+    >>> gap_buckets([-1, 0, 1000, 3000, 10**15]).tolist()
+    [0, 1, 3, 5, 63]
+    """
+    gap = np.asarray(gap_ms, dtype=np.int64)
+    seconds = np.maximum(gap, 0) / MS_PER_S
+    bucket = 1 + np.floor(2 * np.log2(1 + seconds)).astype(np.int64)
+    return np.where(gap < 0, 0, np.minimum(bucket, NUM_GAP_BUCKETS - 1))
+
+
+def hours(time_ms: npt.ArrayLike) -> IntArray:
+    """Hour of the day (UTC, 0 to 23).
+
+    >>> hours([0, 25 * 3600 * 1000]).tolist()
+    [0, 1]
+    """
+    return np.asarray(time_ms, dtype=np.int64) // MS_PER_HOUR % NUM_HOURS
+
+
+@dataclass(frozen=True)
+class EventArrays:
+    """Padded windows of timelines; positions from `lengths` on are padding (zeros)."""
+
+    lengths: IntArray
+    """(B,) events in each window."""
+    video_rows: IntArray
+    """(B, L)."""
+    actions: npt.NDArray[np.float32]
+    """(B, L, 1 + T): the positive flag and the task labels: what the user did."""
+    prior: IntArray
+    """(B, L): how many of the window's events are strictly earlier: the state to predict from."""
+    gaps: IntArray
+    """(B, L) bucket of the time since the last strictly earlier event."""
+    hours: IntArray
+    """(B, L) hour of the day."""
+    context_rows: IntArray
+    """(B, L, C)."""
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """(B, L): true where there is an event."""
+        return np.arange(self.video_rows.shape[1]) < self.lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Timelines:
+    """Timelines of some users, one after the other; `offsets` (U + 1,) says where each lies."""
+
+    user_ids: list[str]
+    offsets: IntArray
+    video_rows: IntArray
+    """(E,)."""
+    time_ms: IntArray
+    """(E,) not decreasing within a user."""
+    positive: npt.NDArray[np.int8]
+    """(E,)."""
+    labels: npt.NDArray[np.int8]
+    """(E, T)."""
+    context_rows: IntArray
+    """(E, C)."""
+    split: npt.NDArray[np.int8]
+    """(E,) TRAIN, VALID or TEST of recsys.schema."""
+
+    @classmethod
+    def from_table(cls, table: pa.Table, *, num_tasks: int, num_contexts: int) -> Timelines:
+        """Reads a table of `timeline_schema`."""
+        table = table.combine_chunks()
+
+        def flat(name: str, dtype: Any) -> npt.NDArray[Any]:
+            lists = table.column(name).combine_chunks()
+            return np.asarray(lists.flatten()).astype(dtype, copy=False)
+
+        lengths = np.asarray(table.column("video_row").combine_chunks().value_lengths())
+        num_events = int(lengths.sum())
+        return cls(
+            user_ids=table.column("user_id").to_pylist(),
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            video_rows=flat("video_row", np.int64),
+            time_ms=flat("time_ms", np.int64),
+            positive=flat("positive", np.int8),
+            labels=flat("labels", np.int8).reshape(num_events, num_tasks),
+            context_rows=flat("context_rows", np.int64).reshape(num_events, num_contexts),
+            split=flat("split", np.int8),
+        )
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def count_before(self, split: int) -> IntArray:
+        """(U,) how many of each user's events belong to an earlier split than `split`.
+
+        A user's splits do not decrease along its timeline, so these are its first events.
+        """
+        earlier = np.concatenate([[0], np.cumsum(self.split < split)])
+        return earlier[self.offsets[1:]] - earlier[self.offsets[:-1]]
+
+    def windows(self, starts: npt.ArrayLike, stops: npt.ArrayLike) -> EventArrays:
+        """Padded model inputs of the events [start, stop) in the flat arrays; a window never
+        crosses users."""
+        first = np.asarray(starts, dtype=np.int64)
+        lengths = np.asarray(stops, dtype=np.int64) - first
+        width = max(int(lengths.max(initial=0)), 1)
+        position = np.arange(width)
+        present = position < lengths[:, None]
+        event = np.where(present, first[:, None] + position, 0)
+
+        def take(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            if not len(values):
+                return np.zeros((len(lengths), width, *values.shape[1:]), values.dtype)
+            picked = values[event]
+            picked[~present] = 0
+            return picked
+
+        time = take(self.time_ms)
+        prior = _strictly_earlier(time)
+        last = np.take_along_axis(time, np.maximum(prior - 1, 0), axis=1)
+        gaps = gap_buckets(np.where(prior > 0, time - last, -1))
+        actions = np.concatenate([take(self.positive)[..., None], take(self.labels)], axis=-1)
+        return EventArrays(
+            lengths=lengths,
+            video_rows=take(self.video_rows),
+            actions=actions.astype(np.float32),
+            prior=np.where(present, prior, 0),
+            gaps=np.where(present, gaps, 0),
+            hours=np.where(present, hours(time), 0),
+            context_rows=take(self.context_rows),
+        )
+
+
+def _strictly_earlier(time_BL: IntArray) -> IntArray:
+    """(B, L) how many entries of a sorted row are smaller than each.
+
+    >>> _strictly_earlier(np.array([[5, 7, 7, 9]])).tolist()
+    [[0, 1, 1, 3]]
+    """
+    new = np.ones(time_BL.shape, dtype=bool)
+    new[:, 1:] = time_BL[:, 1:] != time_BL[:, :-1]
+    return np.maximum.accumulate(np.where(new, np.arange(time_BL.shape[1]), 0), axis=1)
+
+
+def cut_windows(
+    starts: Sequence[int] | IntArray, stops: Sequence[int] | IntArray, longest: int
+) -> tuple[IntArray, IntArray]:
+    """Cuts spans of events into spans of at most `longest`, the last of each span whole.
+
+    >>> [ends.tolist() for ends in cut_windows([0, 10], [7, 12], 3)]
+    [[0, 1, 4, 10], [1, 4, 7, 12]]
+    """
+    first, last = [], []
+    for start, stop in zip(starts, stops, strict=True):
+        ends = np.arange(stop, start, -longest)[::-1]
+        first.append(np.maximum(ends - longest, start))
+        last.append(ends)
+    if not first:
+        empty = np.zeros(0, dtype=np.int64)
+        return empty, empty
+    return np.concatenate(first).astype(np.int64), np.concatenate(last).astype(np.int64)

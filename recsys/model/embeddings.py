@@ -1,0 +1,68 @@
+"""ID embedding tables in plain torch: what a laptop trains with and what a bundle serves with.
+
+Training at scale swaps in TorchRec's sharded tables with the same signature
+(`recsys.train.sharding.ShardedTables`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+TableInputs = Mapping[str, tuple[Tensor, Tensor]]
+"""Table name -> (rows (R,) int64, lengths (U,) int64): a bag of rows for each of U videos."""
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """Size of one embedding table; row 0 is "unknown"."""
+
+    num_rows: int
+    dim: int
+
+
+def init_table(weight: Tensor) -> None:
+    """Initial rows: small, so that an unseen row adds little to a vector."""
+    nn.init.normal_(weight, std=0.05)
+
+
+class PlainTables(nn.Module):
+    """One `weight` (rows, dim) a table, looked up on the device where it lies.
+
+    Args:
+        specs: The tables by name.
+        sparse: Whether gradients are sparse: only the rows that a batch used.
+    """
+
+    def __init__(self, specs: Mapping[str, TableSpec], *, sparse: bool = False) -> None:
+        super().__init__()
+        self.tables = nn.ModuleDict(
+            {name: nn.Embedding(s.num_rows, s.dim, sparse=sparse) for name, s in specs.items()}
+        )
+        for table in self.tables.values():
+            init_table(table.weight)
+
+    def forward(self, inputs: TableInputs) -> dict[str, Tensor]:
+        """The rows' embeddings by table name, (R, dim) each."""
+        return {name: self.tables[name](rows) for name, (rows, _) in inputs.items()}
+
+
+def mean_by_bag(values: Tensor, lengths: Tensor) -> Tensor:
+    """Mean of each bag's values; zeros for an empty bag.
+
+    Args:
+        values: (R, D), the bags one after the other.
+        lengths: (U,) int64, summing to R.
+
+    Returns:
+        (U, D).
+
+    >>> mean_by_bag(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 2])).tolist()
+    [[0.0], [2.0]]
+    """
+    bag = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
+    total = values.new_zeros(len(lengths), values.shape[1]).index_add(0, bag, values)
+    return total / lengths.clamp(min=1).unsqueeze(1)

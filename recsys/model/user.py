@@ -1,0 +1,92 @@
+"""From a user's timeline to a state at every position.
+
+Shapes: B timelines, L positions, A = 1 + tasks actions, C context columns, H state, D vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys.config import ModelConfig
+from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
+
+
+@dataclass
+class EventBatch:
+    """Padded timelines as tensors; the fields are those of `EventArrays`, without the rows of
+    the videos, whose vectors are given beside it."""
+
+    actions: Tensor
+    """(B, L, A) float32."""
+    prior: Tensor
+    """(B, L) int64."""
+    gaps: Tensor
+    """(B, L) int64."""
+    hours: Tensor
+    """(B, L) int64."""
+    context_rows: Tensor
+    """(B, L, C) int64."""
+
+
+@dataclass
+class Moment:
+    """A request: what is known of it when it is made. Any leading shape."""
+
+    gaps: Tensor
+    """(…) bucket of the time since the user's last event."""
+    hours: Tensor
+    """(…) hour of the day."""
+    context_rows: Tensor
+    """(…, C)."""
+
+
+class MomentEncoder(nn.Module):
+    """Time since the last event, hour of the day and context columns -> (…, M)."""
+
+    def __init__(self, config: ModelConfig, *, context_sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.gap = nn.Embedding(NUM_GAP_BUCKETS, config.category_dim)
+        self.hour = nn.Embedding(NUM_HOURS, config.category_dim)
+        self.context = nn.ModuleList(
+            nn.Embedding(size, config.category_dim) for size in context_sizes
+        )
+        self.dim = config.category_dim * (2 + len(context_sizes))
+
+    def forward(self, moment: Moment) -> Tensor:
+        parts = [self.gap(moment.gaps), self.hour(moment.hours)]
+        parts += [table(moment.context_rows[..., i]) for i, table in enumerate(self.context)]
+        return torch.cat(parts, -1)
+
+
+class HistoryLSTM(nn.Module):
+    """(video vector, what they did, moment) of each event -> state after each event.
+
+    State 0 is the empty history, state i the one after the first i events, so that position i
+    of a timeline is predicted from state `prior[i]`.
+    """
+
+    def __init__(self, config: ModelConfig, *, num_actions: int, moment_dim: int) -> None:
+        super().__init__()
+        # The empty history counts as a labelled zero: every action has a "not done" as well.
+        self.action = nn.Linear(num_actions, config.category_dim)
+        width = config.dim + config.category_dim + moment_dim
+        self.enter = nn.Sequential(nn.Linear(width, config.state_dim), nn.GELU())
+        self.dropout = nn.Dropout(config.dropout)
+        self.lstm = nn.LSTM(config.state_dim, config.state_dim, batch_first=True)
+        self.start = nn.Parameter(torch.zeros(config.state_dim))
+
+    def forward(self, vectors_BLD: Tensor, actions_BLA: Tensor, moment_BLM: Tensor) -> Tensor:
+        """States (B, L + 1, H)."""
+        joined = torch.cat([vectors_BLD, self.action(actions_BLA), moment_BLM], -1)
+        states, _ = self.lstm(self.dropout(self.enter(joined)))
+        start = self.start.expand(len(states), 1, -1)
+        return torch.cat([start, states], 1)
+
+
+def states_at(states_BLH: Tensor, prior_BL: Tensor) -> Tensor:
+    """The state that each position is predicted from: (B, L + 1, H), (B, L) -> (B, L, H)."""
+    index = prior_BL.unsqueeze(-1).expand(-1, -1, states_BLH.shape[-1])
+    return states_BLH.gather(1, index)

@@ -1,0 +1,155 @@
+"""From a video's frames, ids and categories to its vector.
+
+Shapes: U videos, M of them with a clip, T frames, F frame features, D video vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from recsys.config import ContentConfig, ModelConfig
+from recsys.model.embeddings import TableInputs, mean_by_bag
+from recsys.model.frames import make_frame_encoder
+
+NUM_DURATION_BUCKETS = 32
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """What is stored of a clip: T frames of size × size pixels, or T × feature_dim features."""
+
+    frames: int
+    size: int
+    feature_dim: int | None = None
+
+
+@dataclass
+class VideoBatch:
+    """Some videos, as tensors; each video occurs once however often it is looked at."""
+
+    id_rows: Tensor
+    """(U,) int64 row of the video table; 0 for a video without an ID embedding of its own."""
+    creator_rows: Tensor
+    """(U,) int64."""
+    category_rows: Tensor
+    """(R,) int64, the videos' categories one after the other."""
+    category_lengths: Tensor
+    """(U,) int64."""
+    durations: Tensor
+    """(U,) int64 bucket."""
+    clips: Tensor | None = None
+    """(M, T, H, W, 3) uint8 frames or (M, T, F) float16 features."""
+    clip_index: Tensor | None = None
+    """(U,) int64 position in `clips`; -1 where the video has none."""
+
+    def table_inputs(self) -> TableInputs:
+        """What the embedding tables are asked for."""
+        one = torch.ones_like(self.id_rows)
+        return {
+            "video": (self.id_rows, one),
+            "creator": (self.creator_rows, one),
+            "category": (self.category_rows, self.category_lengths),
+        }
+
+
+class FrameCNN(nn.Module):
+    """Frames (M, T, H, W, 3) uint8 -> features (M, T, F); features pass through a projection."""
+
+    def __init__(self, config: ContentConfig, *, clip: ClipShape) -> None:
+        super().__init__()
+        self.encoder: nn.Module | None = None
+        width = clip.feature_dim
+        if width is None:
+            self.encoder = make_frame_encoder(config.encoder)
+            self.encoder.requires_grad_(config.train_encoder)
+            width = int(self.encoder.out_dim)  # type: ignore[arg-type]
+        self.frozen = not config.train_encoder
+        self.project = nn.Sequential(nn.Linear(width, config.frame_dim), nn.GELU())
+
+    def forward(self, clips: Tensor) -> Tensor:
+        if self.encoder is None:
+            features = clips.to(self.project[0].weight.dtype)
+        else:
+            M, T, H, W, _ = clips.shape
+            frames = clips.reshape(M * T, H, W, 3).permute(0, 3, 1, 2).float() / 255
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                features = self.encoder(frames).reshape(M, T, -1)
+        return self.project(features)
+
+
+class ClipEncoder(nn.Module):
+    """FrameCNN, then an LSTM over the T frames (or their mean): (M, T, …) -> (M, content dim)."""
+
+    def __init__(self, config: ContentConfig, *, clip: ClipShape) -> None:
+        super().__init__()
+        self.frames = FrameCNN(config, clip=clip)
+        self.lstm: nn.LSTM | None = None
+        if config.temporal == "lstm":
+            self.lstm = nn.LSTM(config.frame_dim, config.dim, batch_first=True)
+        self.out = nn.Linear(config.frame_dim + (config.dim if self.lstm else 0), config.dim)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        features_MTF = self.frames(clips)
+        parts = [features_MTF.mean(1)]
+        if self.lstm is not None:
+            parts.append(self.lstm(features_MTF)[1][0][-1])
+        return self.out(torch.cat(parts, -1))
+
+
+class VideoEncoder(nn.Module):
+    """Content ⊕ ID embedding ⊕ creator ⊕ categories ⊕ duration -> video vector (U, D).
+
+    In training the ID part of a random share of the videos is replaced by the unknown one, so
+    that a video never seen before still has a good vector from its content (`drop_ids`).
+    """
+
+    def __init__(self, config: ModelConfig, *, clip: ClipShape | None) -> None:
+        super().__init__()
+        self.use_id = config.use_id
+        self.id_dropout = config.id_dropout
+        self.content = ClipEncoder(config.content, clip=clip) if clip else None
+        content_dim = config.content.dim if clip else 0
+        if clip:
+            self.no_clip = nn.Parameter(torch.zeros(content_dim))
+        self.duration = nn.Embedding(NUM_DURATION_BUCKETS, config.category_dim)
+        width = 2 * config.id_dim + 2 * config.category_dim + content_dim
+        self.mix = nn.Sequential(
+            nn.Linear(width, 2 * config.dim),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * config.dim, config.dim),
+        )
+        self.skip = nn.Linear(width, config.dim)
+
+    def drop_ids(self, id_rows: Tensor) -> Tensor:
+        """The rows that are looked up: all 0 without IDs, some 0 in training."""
+        if not self.use_id:
+            return torch.zeros_like(id_rows)
+        if not self.training or self.id_dropout == 0:
+            return id_rows
+        keep = torch.rand(id_rows.shape, device=id_rows.device) >= self.id_dropout
+        return id_rows * keep
+
+    def forward(self, videos: VideoBatch, embedded: dict[str, Tensor]) -> Tensor:
+        parts = [
+            embedded["video"],
+            embedded["creator"],
+            mean_by_bag(embedded["category"], videos.category_lengths),
+            self.duration(videos.durations),
+        ]
+        if self.content is not None:
+            parts.append(self._content(videos))
+        joined = torch.cat(parts, -1)
+        return self.mix(joined) + self.skip(joined)
+
+    def _content(self, videos: VideoBatch) -> Tensor:
+        assert self.content is not None and videos.clip_index is not None
+        assert videos.clips is not None
+        index = videos.clip_index
+        if not len(videos.clips):
+            return self.no_clip.expand(len(index), -1)
+        content = self.content(videos.clips)[index.clamp(min=0)]
+        return torch.where((index >= 0).unsqueeze(1), content, self.no_clip)
