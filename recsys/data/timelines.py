@@ -125,8 +125,7 @@ class Timelines:
         return earlier[self.offsets[1:]] - earlier[self.offsets[:-1]]
 
     def windows(self, starts: npt.ArrayLike, stops: npt.ArrayLike) -> EventArrays:
-        """Padded model inputs of the events [start, stop) in the flat arrays; a window never
-        crosses users."""
+        """Padded model inputs of the events [start, stop); a window never crosses users."""
         first = np.asarray(starts, dtype=np.int64)
         lengths = np.asarray(stops, dtype=np.int64) - first
         width = max(int(lengths.max(initial=0)), 1)

@@ -143,6 +143,7 @@ class RankingHead(nn.Module):
         )
 
     def forward(self, states: Tensor, vectors: Tensor, moment: Tensor) -> Tensor:
+        """(…, T)."""
         match = self.taste(states) * vectors
         return self.net(torch.cat([states, vectors, match, moment], -1))
 

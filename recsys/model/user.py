@@ -16,8 +16,10 @@ from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
 
 @dataclass
 class EventBatch:
-    """Padded timelines as tensors; the fields are those of `EventArrays`, without the rows of
-    the videos, whose vectors are given beside it."""
+    """Padded timelines as tensors: `EventArrays` without the videos.
+
+    The videos' vectors are given beside it.
+    """
 
     actions: Tensor
     """(B, L, A) float32."""
@@ -56,6 +58,7 @@ class MomentEncoder(nn.Module):
         self.dim = config.category_dim * (2 + len(context_sizes))
 
     def forward(self, moment: Moment) -> Tensor:
+        """(…, dim)."""
         parts = [self.gap(moment.gaps), self.hour(moment.hours)]
         parts += [table(moment.context_rows[..., i]) for i, table in enumerate(self.context)]
         return torch.cat(parts, -1)
@@ -70,7 +73,6 @@ class HistoryLSTM(nn.Module):
 
     def __init__(self, config: ModelConfig, *, num_actions: int, moment_dim: int) -> None:
         super().__init__()
-        # The empty history counts as a labelled zero: every action has a "not done" as well.
         self.action = nn.Linear(num_actions, config.category_dim)
         width = config.dim + config.category_dim + moment_dim
         self.enter = nn.Sequential(nn.Linear(width, config.state_dim), nn.GELU())

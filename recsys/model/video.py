@@ -70,8 +70,9 @@ class FrameCNN(nn.Module):
         self.project = nn.Sequential(nn.Linear(width, config.frame_dim), nn.GELU())
 
     def forward(self, clips: Tensor) -> Tensor:
+        """(M, T, F)."""
         if self.encoder is None:
-            features = clips.to(self.project[0].weight.dtype)
+            features = clips.to(next(self.project.parameters()).dtype)
         else:
             M, T, H, W, _ = clips.shape
             frames = clips.reshape(M * T, H, W, 3).permute(0, 3, 1, 2).float() / 255
@@ -92,6 +93,7 @@ class ClipEncoder(nn.Module):
         self.out = nn.Linear(config.frame_dim + (config.dim if self.lstm else 0), config.dim)
 
     def forward(self, clips: Tensor) -> Tensor:
+        """(M, content dim)."""
         features_MTF = self.frames(clips)
         parts = [features_MTF.mean(1)]
         if self.lstm is not None:
@@ -134,6 +136,7 @@ class VideoEncoder(nn.Module):
         return id_rows * keep
 
     def forward(self, videos: VideoBatch, embedded: dict[str, Tensor]) -> Tensor:
+        """(U, D) from the videos and their rows' embeddings by table."""
         parts = [
             embedded["video"],
             embedded["creator"],
