@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from recsys.evaluation.classification import TaskMeter, auc, calibration, task_metrics
+
+
+def test_auc_by_hand() -> None:
+    assert auc([0, 0, 1, 1], [1, 2, 3, 4]) == 1
+    assert auc([1, 1, 0, 0], [1, 2, 3, 4]) == 0
+    assert auc([0, 1, 0, 1], [5, 5, 5, 5]) == 0.5
+    # Pairs (positive, negative): 3 > 1 counts 1, 3 = 3 counts 1/2.
+    assert auc([0, 1, 0], [1, 3, 3]) == 0.75
+    assert auc([1, 1], [0, 1]) is None
+    assert auc([], []) is None
+
+
+def test_auc_is_the_share_of_pairs_in_order() -> None:
+    rng = np.random.default_rng(0)
+    labels, scores = rng.integers(0, 2, 200), rng.integers(0, 20, 200)  # many ties
+    above = scores[labels == 1][:, None] - scores[labels == 0][None]
+    share = ((above > 0) + (above == 0) / 2).mean()
+    assert auc(labels, scores) == pytest.approx(share, abs=1e-12)
+
+
+def test_log_loss_by_hand() -> None:
+    # Logit 0 is probability 1/2, logit log 3 is 3/4.
+    found = task_metrics(np.array([1, 0]), np.array([0.0, np.log(3)]))
+    assert found["log_loss"] == pytest.approx((np.log(2) + np.log(4)) / 2)
+    assert found["normalised_entropy"] == pytest.approx(found["log_loss"] / np.log(2))
+    assert found["predicted_rate"] == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert found["observed_rate"] == 0.5
+
+
+def test_huge_logits_stay_finite() -> None:
+    found = task_metrics(np.array([1, 0]), np.array([-1000.0, -1000.0]))
+    assert found["log_loss"] == pytest.approx(500)
+
+
+def test_equal_probabilities_share_a_bin() -> None:
+    labels = np.array([0, 1] * 50, np.float64)
+    bins = calibration(labels, np.full(100, 0.5))
+    assert bins == [{"events": 100, "predicted": 0.5, "observed": 0.5}]
+    bins = calibration(labels, np.arange(100) / 100)
+    assert len(bins) == 15 and sum(part["events"] for part in bins) == 100
+
+
+def test_meter_gathers_chunks_and_slices() -> None:
+    meter = TaskMeter()
+    meter.add([1, 0], [2.0, 1.0], [False, False])
+    meter.add([1, 0, 1], [0.0, 1.0, 3.0], [True, True, False])
+    found = meter.result()
+    assert found["events"] == 5 and found["warm"]["events"] == 3
+    assert found["warm"]["auc"] == 1 and found["cold"]["auc"] == 0
+    assert found["auc"] == pytest.approx(auc([1, 0, 1, 0, 1], [2, 1, 0, 1, 3]))
+
+
+def test_bad_values_are_refused() -> None:
+    with pytest.raises(ValueError, match="neither 0 nor 1"):
+        TaskMeter().add([2], [0.0], [False])
+    with pytest.raises(ValueError, match="NaN"):
+        TaskMeter().add([1], [float("nan")], [False])
+
+
+def test_no_events() -> None:
+    assert TaskMeter().result()["auc"] is None
