@@ -1,0 +1,78 @@
+"""Connecting to Ray quietly, and knowing what it has to give."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+from recsys.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+RAY_QUIET = {
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "0",
+}
+
+
+def connect() -> None:
+    """Joins the cluster that the process runs in, or starts a local Ray; once is enough.
+
+    Ray's own hundreds of log lines stay in its log files; the project prints its few.
+    """
+    for name, value in RAY_QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+            runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
+        )
+    _quiet()
+
+
+def _quiet() -> None:
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune", "ray.serve", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def num_cpus() -> int:
+    """CPUs of the cluster."""
+    import ray
+
+    return int(ray.cluster_resources().get("CPU", 0))
+
+
+def num_gpus() -> int:
+    """GPUs of the cluster."""
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def require(workers: int, *, gpu: bool) -> None:
+    """Refuses more training workers than the cluster can ever run at once.
+
+    Raises:
+        InputError: With what to change; otherwise the job would wait for ever.
+    """
+    kind, there = ("GPU", num_gpus()) if gpu else ("CPU", num_cpus())
+    if workers > there:
+        raise InputError(
+            f"train.workers={workers}: each takes one {kind} and the cluster has {there}; "
+            f"set train.workers to at most {there} or add nodes"
+        )

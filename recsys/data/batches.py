@@ -1,0 +1,183 @@
+"""From partitions of timelines to training steps.
+
+Ray Data does not remember its place in a stream, so training reads the partitions itself: an epoch
+is a seeded order of partitions, each worker takes its share of every round of them, and a
+checkpoint between two rounds carries the position. All workers take the same number of steps,
+which each works out from the sizes of the partitions alone: nobody waits for anybody's count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recsys.data.catalog import Catalog
+from recsys.data.timelines import EventArrays, IntArray, Timelines, cut_windows
+from recsys.model.recommender import Batch
+from recsys.model.user import EventBatch
+from recsys.model.video import VideoBatch
+
+LoadClips = Callable[[IntArray], npt.NDArray[Any]]
+"""Clip rows (M,) -> their frames (M, T, H, W, 3) uint8 or features (M, T, F) float16."""
+
+
+@dataclass(frozen=True)
+class VideoInputs:
+    """Everything that turns video rows into tensors; N videos."""
+
+    catalog: Catalog
+    id_rows: IntArray
+    """(N,) row of each video in the ID table; 0 where it has none of its own."""
+    clip_rows: IntArray | None = None
+    """(N,) row of each video's clip in the store; -1 where it has none."""
+    load_clips: LoadClips | None = None
+
+    def batch(self, rows: IntArray) -> VideoBatch:
+        """The inputs of some videos (U,)."""
+        categories, lengths = self.catalog.categories_of(rows)
+        clips = index = None
+        if self.clip_rows is not None and self.load_clips is not None:
+            clip_rows = self.clip_rows[rows]
+            there = clip_rows >= 0
+            index = torch.from_numpy(np.where(there, np.cumsum(there) - 1, -1))
+            clips = torch.from_numpy(self.load_clips(clip_rows[there]))
+        return VideoBatch(
+            id_rows=torch.from_numpy(self.id_rows[rows]),
+            creator_rows=torch.from_numpy(self.catalog.creator_rows[rows]),
+            category_rows=torch.from_numpy(categories),
+            category_lengths=torch.from_numpy(lengths),
+            durations=torch.from_numpy(self.catalog.durations[rows]),
+            clips=clips,
+            clip_index=index,
+        )
+
+
+def event_batch(arrays: EventArrays) -> EventBatch:
+    """The padded windows as tensors."""
+    return EventBatch(
+        actions=torch.from_numpy(arrays.actions),
+        prior=torch.from_numpy(arrays.prior),
+        gaps=torch.from_numpy(arrays.gaps),
+        hours=torch.from_numpy(arrays.hours),
+        context_rows=torch.from_numpy(arrays.context_rows),
+    )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which videos a step ranks its targets among, and how likely each was to be there."""
+
+    positives: IntArray
+    """(N,) positive events of each video that can be drawn as targets."""
+    negatives: int
+    """Videos drawn uniformly a step; with as many as there are, all videos are candidates."""
+
+    def draw(
+        self, targets: IntArray, rng: np.random.Generator
+    ) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """Candidate rows, sorted, and the log of the chance of each to be among them.
+
+        A video is a candidate when it is drawn as a negative (n of N) or is the target of one of
+        the step's P positives: q = 1 - (1 - n / N) (1 - share of positives)^P.
+        """
+        num_videos = len(self.positives) - 1
+        if self.negatives >= num_videos:
+            return np.arange(1, num_videos + 1), np.zeros(num_videos, dtype=np.float32)
+        drawn = 1 + rng.choice(num_videos, self.negatives, replace=False)
+        rows = np.union1d(drawn, targets[targets > 0])
+        share = self.positives[rows] / max(self.positives.sum(), 1)
+        missed = (1 - self.negatives / num_videos) * (1 - share) ** len(targets)
+        return rows, np.log1p(-missed).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Makes training steps of windows of timelines."""
+
+    videos: VideoInputs
+    candidates: Candidates
+    learn_from: int
+    """First split whose outcomes are learnt: TRAIN, or VALID to go on with newer days."""
+    learn_before: int
+    """First split that is out of sight: VALID in training, TEST in the refit."""
+    batch_timelines: int
+    max_history: int
+
+    def num_windows(self, timelines: Timelines) -> int:
+        """Training windows of some timelines."""
+        return len(self._windows(timelines)[0])
+
+    def _windows(self, timelines: Timelines) -> tuple[IntArray, IntArray]:
+        starts = timelines.offsets[:-1]
+        counts = timelines.count_before(self.learn_before)
+        learnt = counts - timelines.count_before(self.learn_from) > 0
+        return cut_windows(starts[learnt], (starts + counts)[learnt], self.max_history)
+
+    def steps(self, timelines: Timelines, rng: np.random.Generator) -> Iterator[Batch]:
+        """The timelines' batches, in random order; windows of like length stand together."""
+        starts, stops = self._windows(timelines)
+        order = np.argsort(stops - starts + rng.random(len(starts)), kind="stable")
+        groups = [
+            order[i : i + self.batch_timelines] for i in range(0, len(order), self.batch_timelines)
+        ]
+        for number in rng.permutation(len(groups)):
+            group = groups[number]
+            yield self.make(timelines, starts[group], stops[group], rng)
+
+    def make(
+        self, timelines: Timelines, starts: IntArray, stops: IntArray, rng: np.random.Generator
+    ) -> Batch:
+        """One step of the windows [start, stop); without windows, a step that teaches nothing."""
+        if not len(starts):
+            starts = stops = np.zeros(1, dtype=np.int64)
+        arrays = timelines.windows(starts, stops)
+        split = _padded_split(timelines, starts, arrays)
+        learn = arrays.present & (split >= self.learn_from) & (split < self.learn_before)
+        targets = arrays.video_rows[learn & (arrays.actions[..., 0] > 0)]
+        learn &= arrays.video_rows > 0
+        candidates, log_q = self.candidates.draw(targets, rng)
+        rows = np.union1d(np.union1d(arrays.video_rows, candidates), [0])
+        log_q_U = np.full(len(rows), np.inf, dtype=np.float32)
+        log_q_U[np.searchsorted(rows, candidates)] = log_q
+        return Batch(
+            videos=self.videos.batch(rows),
+            log_q=torch.from_numpy(log_q_U),
+            events=event_batch(arrays),
+            video_index=torch.from_numpy(np.searchsorted(rows, arrays.video_rows)),
+            learn=torch.from_numpy(learn),
+        )
+
+
+def _padded_split(
+    timelines: Timelines, starts: IntArray, arrays: EventArrays
+) -> npt.NDArray[np.int8]:
+    event = np.where(arrays.present, starts[:, None] + np.arange(arrays.present.shape[1]), 0)
+    if not len(timelines.split):
+        return np.zeros(event.shape, dtype=np.int8)
+    return timelines.split[event]
+
+
+def epoch_order(num_partitions: int, *, seed: int, epoch: int) -> IntArray:
+    """The order in which an epoch takes the partitions."""
+    return np.random.default_rng([seed, epoch]).permutation(num_partitions)
+
+
+def round_steps(sizes: Sequence[int], batch_timelines: int) -> int:
+    """Steps that every worker takes for one round of partitions, given their windows."""
+    return max((math.ceil(size / batch_timelines) for size in sizes), default=0)
+
+
+def move(value: Any, device: torch.device) -> Any:
+    """The same batch on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if hasattr(value, "__dataclass_fields__"):
+        return type(value)(**{name: move(v, device) for name, v in vars(value).items()})
+    return value

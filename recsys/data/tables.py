@@ -1,0 +1,191 @@
+"""Checking the user's own Parquet before anything runs on it: paths, columns, types, values."""
+
+from __future__ import annotations
+
+import posixpath
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from recsys.config import DataConfig
+from recsys.data.storage import filesystem, is_uri, open_input
+from recsys.errors import InputError
+
+UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+
+
+def parquet_files(spec: str, setting: str) -> list[str]:
+    """The Parquet files of a path, glob, folder or URI.
+
+    Raises:
+        InputError: There are none.
+    """
+    fs, inner = filesystem(spec)
+    if any(mark in inner for mark in "*?["):
+        found = sorted(fs.glob(inner))
+    elif fs.isdir(inner):
+        found = sorted(path for path in fs.find(inner) if path.endswith((".parquet", ".pq")))
+    else:
+        found = [inner] if fs.exists(inner) else []
+    if not found:
+        raise InputError(f"{setting}={spec}: no Parquet file is there; give a file, folder or glob")
+    return [fs.unstrip_protocol(path) if is_uri(spec) else path for path in found]
+
+
+def read_schema(path: str, setting: str) -> pa.Schema:
+    """The schema of one Parquet file, or an `InputError` when it is none."""
+    with open_input(path) as file:
+        try:
+            return pq.read_schema(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            message = str(error).splitlines()[0]
+            raise InputError(f"{setting}={path}: not a Parquet file ({message})") from None
+
+
+def require_columns(schema: pa.Schema, wanted: dict[str, str], path: str) -> None:
+    """Checks that columns exist; `wanted` maps the column's name to the setting that names it."""
+    for name, setting in wanted.items():
+        if name not in schema.names:
+            raise InputError(
+                f"{path}: there is no column {name!r} ({setting}); it has "
+                f"{', '.join(schema.names)}; set {setting} to one of them"
+            )
+
+
+def event_columns(data: DataConfig) -> dict[str, str]:
+    """Every event column that the run reads, with the setting that names it."""
+    columns = data.columns
+    wanted = {
+        columns.user: "data.columns.user",
+        columns.video: "data.columns.video",
+        columns.time: "data.columns.time",
+    }
+    if columns.positive is not None:
+        wanted.setdefault(columns.positive, "data.columns.positive")
+    for name in columns.tasks:
+        wanted.setdefault(name, "data.columns.tasks")
+    for name in columns.context:
+        wanted.setdefault(name, "data.columns.context")
+    return wanted
+
+
+def check_events(data: DataConfig, files: list[str]) -> str:
+    """Checks every event file's columns and types, and returns the unit of the times."""
+    columns = data.columns
+    rows = 0
+    for path in files:
+        schema = read_schema(path, "data.events")
+        require_columns(schema, event_columns(data), path)
+        for column in (columns.user, columns.video, *columns.context):
+            _require_type(schema, column, _is_id, "text or an integer", path)
+        _require_type(schema, columns.time, _is_time, "an integer or a timestamp", path)
+        flags = (columns.positive, *columns.tasks)
+        for flag in dict.fromkeys(name for name in flags if name is not None):
+            _require_type(schema, flag, _is_flag, "0/1 or true/false", path)
+        with open_input(path) as file:
+            rows += pq.read_metadata(file).num_rows
+    if not rows:
+        raise InputError(f"data.events={data.events}: there are no events in it")
+    return time_unit(data, files)
+
+
+def time_unit(data: DataConfig, files: list[str]) -> str:
+    """The unit of the event times: the column's own, the setting's, or told from their size."""
+    schema = read_schema(files[0], "data.events")
+    kind = schema.field(data.columns.time).type
+    if pa.types.is_timestamp(kind):
+        return str(kind.unit)
+    if data.time_unit != "auto":
+        return data.time_unit
+    largest = 0
+    for path in files:
+        with open_input(path) as file:
+            for batch in pq.ParquetFile(file).iter_batches(1 << 16, columns=[data.columns.time]):
+                largest = max(largest, pc.max(batch.column(0)).as_py() or 0)
+                break
+    return guess_unit(largest)
+
+
+def guess_unit(largest: int) -> str:
+    """Unit of an epoch time, told from its size (good for times after 1973).
+
+    >>> guess_unit(1_651_507_200), guess_unit(1_651_507_200_000)
+    ('s', 'ms')
+    """
+    for unit, below in (("s", 10**11), ("ms", 10**14), ("us", 10**17)):
+        if largest < below:
+            return unit
+    return "ns"
+
+
+def _require_type(schema: pa.Schema, column: str, check: object, allowed: str, path: str) -> None:
+    kind = schema.field(column).type
+    if not check(kind):  # type: ignore[operator]
+        raise InputError(f"{path}: column {column!r} is {kind}; allowed is {allowed}; convert it")
+
+
+def _is_id(kind: pa.DataType) -> bool:
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(
+        pa.types.is_integer(inner) or pa.types.is_string(inner) or pa.types.is_large_string(inner)
+    )
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_timestamp(kind))
+
+
+def _is_flag(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    )
+
+
+def as_ids(column: pa.ChunkedArray) -> pa.Array:
+    """Ids as text; whatever integer or text type they had."""
+    array = column.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array.cast(pa.string())
+
+
+def as_time_ms(column: pa.ChunkedArray, unit: str) -> npt.NDArray[np.int64]:
+    """Times without missing values, as milliseconds since 1970."""
+    array = column.combine_chunks()
+    if pa.types.is_timestamp(array.type):
+        array = array.cast(pa.int64())
+    values = np.asarray(array, dtype=np.int64)
+    return values * 1000 if unit == "s" else values // round(1 / UNITS_MS[unit])
+
+
+def as_flags(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int8]:
+    """0/1 values; a missing one is 0.
+
+    Raises:
+        InputError: There is another value.
+    """
+    array = column.combine_chunks().cast(pa.float64()).fill_null(0)
+    values = np.asarray(array)
+    wrong = values[(values != 0) & (values != 1)]
+    if len(wrong):
+        raise InputError(
+            f"data.events: column {name!r} holds {wrong[0]:g}; allowed are 0 and 1; convert it"
+        )
+    return values.astype(np.int8)
+
+
+def absolute_uri(uri: str | None, table_path: str) -> str | None:
+    """A video's address; a relative path is meant from the folder of the table that names it.
+
+    >>> absolute_uri("a.mp4", "s3://bucket/videos.parquet")
+    's3://bucket/a.mp4'
+    """
+    if not uri:
+        return None
+    if is_uri(uri) or posixpath.isabs(uri):
+        return uri
+    return posixpath.join(posixpath.dirname(table_path), uri)
