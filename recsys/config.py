@@ -129,6 +129,17 @@ class DecodeConfig(Section):
     max_bytes: int = Field(8 * 2**30, ge=1)
     max_decode_s: float = Field(60.0, gt=0)
     """Longest time that one file may take, in seconds."""
+    max_memory_bytes: int = Field(1280 * 2**20, ge=128 * 2**20)
+    """Memory that the decoder may use for one file."""
+    auto_max_frames: int = Field(300, ge=1)
+    """With `sampling: auto`: frames that may be decoded to sample a video uniformly. Where it takes
+    more, the sampled frames move towards the key frames before them."""
+    still_images: bool = True
+    """Whether a picture (PNG, JPEG, a song's cover) counts as a video of one frame."""
+    reader: Literal["auto", "decord", "pyav"] = "auto"
+    """`auto`: decord where it is exact, PyAV for everything else."""
+    schemes: tuple[str, ...] = ("file", "http", "https", "s3", "gs")
+    """Kinds of address that are read; `file` are local paths."""
     features: bool = False
     """Store the frozen frame encoder's features instead of frames. They never cross the object
     store, and training can then not change the encoder."""
@@ -158,9 +169,9 @@ class ModelConfig(Section):
     dim: int = Field(64, ge=4)
     """Width of the video vector and of a user's query."""
     id_dim: int = Field(64, ge=4)
-    """Width of the rows of the video and creator tables."""
-    category_dim: int = Field(16, ge=4)
-    """Width of the rows of the category tables and of the context and action embeddings."""
+    """Width of the rows of the sharded tables: video, creator, category."""
+    feature_dim: int = Field(16, ge=4)
+    """Width of the small embeddings: duration, gap, hour, context, action."""
     state_dim: int = Field(128, ge=4)
     """Width of the history LSTM's state."""
     use_id: bool = True
@@ -242,6 +253,14 @@ class ServeConfig(Section):
     port: int = Field(8000, ge=0, le=65535)
     replicas: int = Field(1, ge=1)
     max_k: int = Field(200, ge=1)
+    """Most recommendations that one request may ask for."""
+    max_videos: int = Field(1000, ge=1)
+    """Most videos that one request may have scored."""
+    rank: str = "retrieval"
+    """`retrieval` keeps the order of the retrieval scores; the name of a task orders the retrieved
+    videos (`rerank.candidates` of them) by their probability of it."""
+    files: bool = True
+    """Whether the catalogue's own local video files are served, for the web page."""
 
 
 class TuneConfig(Section):

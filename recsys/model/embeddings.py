@@ -25,7 +25,7 @@ class TableSpec:
 
 
 def init_table(weight: Tensor) -> None:
-    """Initial rows: small, so that an unseen row adds little to a vector."""
+    """Fills a table's initial rows: small, so that an unseen row adds little to a vector."""
     nn.init.normal_(weight, std=0.05)
 
 
@@ -39,15 +39,14 @@ class PlainTables(nn.Module):
 
     def __init__(self, specs: Mapping[str, TableSpec], *, sparse: bool = False) -> None:
         super().__init__()
-        self.tables = nn.ModuleDict(
-            {name: nn.Embedding(s.num_rows, s.dim, sparse=sparse) for name, s in specs.items()}
-        )
-        for table in self.tables.values():
+        tables = {name: nn.Embedding(s.num_rows, s.dim, sparse=sparse) for name, s in specs.items()}
+        for table in tables.values():
             init_table(table.weight)
+        self.embeddings = nn.ModuleDict(tables)
 
     def forward(self, inputs: TableInputs) -> dict[str, Tensor]:
         """The rows' embeddings by table name, (R, dim) each."""
-        return {name: self.tables[name](rows) for name, (rows, _) in inputs.items()}
+        return {name: self.embeddings[name](rows) for name, (rows, _) in inputs.items()}
 
 
 def mean_by_bag(values: Tensor, lengths: Tensor) -> Tensor:

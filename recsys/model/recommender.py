@@ -63,7 +63,7 @@ def table_specs(config: ModelConfig, sizes: Sizes) -> dict[str, TableSpec]:
     return {
         "video": TableSpec(sizes.num_videos if config.use_id else 1, config.id_dim),
         "creator": TableSpec(sizes.num_creators, config.id_dim),
-        "category": TableSpec(sizes.num_categories, config.category_dim),
+        "category": TableSpec(sizes.num_categories, config.id_dim),
     }
 
 

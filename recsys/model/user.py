@@ -50,12 +50,12 @@ class MomentEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig, *, context_sizes: tuple[int, ...]) -> None:
         super().__init__()
-        self.gap = nn.Embedding(NUM_GAP_BUCKETS, config.category_dim)
-        self.hour = nn.Embedding(NUM_HOURS, config.category_dim)
+        self.gap = nn.Embedding(NUM_GAP_BUCKETS, config.feature_dim)
+        self.hour = nn.Embedding(NUM_HOURS, config.feature_dim)
         self.context = nn.ModuleList(
-            nn.Embedding(size, config.category_dim) for size in context_sizes
+            nn.Embedding(size, config.feature_dim) for size in context_sizes
         )
-        self.dim = config.category_dim * (2 + len(context_sizes))
+        self.dim = config.feature_dim * (2 + len(context_sizes))
 
     def forward(self, moment: Moment) -> Tensor:
         """(…, dim)."""
@@ -73,8 +73,8 @@ class HistoryLSTM(nn.Module):
 
     def __init__(self, config: ModelConfig, *, num_actions: int, moment_dim: int) -> None:
         super().__init__()
-        self.action = nn.Linear(num_actions, config.category_dim)
-        width = config.dim + config.category_dim + moment_dim
+        self.action = nn.Linear(num_actions, config.feature_dim)
+        width = config.dim + config.feature_dim + moment_dim
         self.enter = nn.Sequential(nn.Linear(width, config.state_dim), nn.GELU())
         self.dropout = nn.Dropout(config.dropout)
         self.lstm = nn.LSTM(config.state_dim, config.state_dim, batch_first=True)

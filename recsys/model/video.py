@@ -116,8 +116,8 @@ class VideoEncoder(nn.Module):
         content_dim = config.content.dim if clip else 0
         if clip:
             self.no_clip = nn.Parameter(torch.zeros(content_dim))
-        self.duration = nn.Embedding(NUM_DURATION_BUCKETS, config.category_dim)
-        width = 2 * config.id_dim + 2 * config.category_dim + content_dim
+        self.duration = nn.Embedding(NUM_DURATION_BUCKETS, config.feature_dim)
+        width = 3 * config.id_dim + config.feature_dim + content_dim
         self.mix = nn.Sequential(
             nn.Linear(width, 2 * config.dim),
             nn.GELU(),
