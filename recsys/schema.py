@@ -90,8 +90,29 @@ def feature_schema(frames: int, dim: int) -> pa.Schema:
     )
 
 
+QUARANTINE_REASONS: dict[str, str] = {
+    "missing": "there is no such file",
+    "unreachable": "the file or its server could not be read",
+    "unsupported_source": "an address of a kind that is not read",
+    "empty": "a file of no bytes",
+    "not_video": "no container that FFmpeg knows",
+    "unsupported_format": "a playlist, a text or a device, which are not opened",
+    "no_video_stream": "sound or subtitles only",
+    "still_image": "a picture, where `decode.still_images` is off",
+    "unsupported_codec": "no decoder for the video's codec",
+    "no_frames": "not one frame could be decoded",
+    "too_many_pixels": "over `decode.max_pixels`",
+    "too_long": "over `decode.max_duration_s`",
+    "too_many_bytes": "over `decode.max_bytes`",
+    "too_slow": "over `decode.max_decode_s`",
+    "too_much_memory": "over `decode.max_memory_bytes`",
+    "crashed": "the decoder died",
+}
+"""Every reason for which a file gives no clip, and what it means."""
+
+
 def quarantine_schema() -> pa.Schema:
-    """OUT/quarantine.parquet: files that gave no clip, and why."""
+    """OUT/quarantine.parquet: files that gave no clip, and why (one of `QUARANTINE_REASONS`)."""
     return pa.schema(
         [
             ("uri", pa.string()),

@@ -1,0 +1,119 @@
+"""Clips read back by row: what training workers use. Imports no ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recsys.errors import InputError
+
+NO_CLIP = -1
+"""Row of a video that has no clip."""
+
+
+class ClipStore:
+    """OUT/clips.lance, opened for random reads.
+
+    Args:
+        path: The Lance dataset, a path or address.
+
+    Raises:
+        InputError: It is not there.
+
+    Attributes:
+        frame_shape: Shape of what a row holds: (T, S, S, 3) frames or (T, F) features.
+        stores_features: Whether rows are features.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        self._open()
+        names = self._dataset.schema.names
+        self.stores_features = "features" in names
+        self._column = "features" if self.stores_features else "frames"
+        frames = self._dataset.schema.field("times_s").type.list_size
+        width = self._dataset.schema.field(self._column).type.list_size
+        if self.stores_features:
+            self.frame_shape: tuple[int, ...] = (frames, width // frames)
+        else:
+            size = round((width // frames // 3) ** 0.5)
+            self.frame_shape = (frames, size, size, 3)
+        self._uris: list[str] = self._dataset.to_table(columns=["uri"]).column("uri").to_pylist()
+        self._rows = {uri: row for row, uri in enumerate(self._uris)}
+
+    def _open(self) -> None:
+        import lance
+
+        try:
+            self._dataset: Any = lance.dataset(self._path)
+        except (OSError, ValueError):
+            raise InputError(f"{self._path}: no clips there; run recsys decode first") from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_path": self._path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["_path"])  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return len(self._uris)
+
+    def uris(self) -> list[str]:
+        """The addresses of the videos that have a clip, by row."""
+        return list(self._uris)
+
+    def rows_of(self, uris: Sequence[str | None]) -> NDArray[np.int64]:
+        """(N,) rows of videos; `NO_CLIP` where a video has no clip or no address."""
+        return np.array([self._rows.get(uri or "", NO_CLIP) for uri in uris], np.int64)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
+        """Reads rows.
+
+        Returns:
+            (N, T, S, S, 3) uint8 RGB frames, or (N, T, F) float16 features.
+
+        Raises:
+            IndexError: A row is not in the store; `NO_CLIP` is none either.
+        """
+        wanted = np.asarray(rows, np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"rows lie in 0..{len(self) - 1}, not {wanted.min()}..{wanted.max()}")
+        unique, back = np.unique(wanted, return_inverse=True)
+        if not len(unique):
+            dtype = np.float16 if self.stores_features else np.uint8
+            return np.empty((0, *self.frame_shape), dtype)
+        column = self._dataset.take(unique, columns=[self._column]).column(0)
+        values = _values(column).reshape(len(unique), *self.frame_shape)
+        return (
+            values
+            if len(unique) == len(wanted) and (back == range(len(back))).all()
+            else values[back]
+        )
+
+    def take_uris(self, uris: Sequence[str | None]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Reads videos by address.
+
+        Returns:
+            As `take`, zeros where there is no clip; and the (N,) mask of those that have one.
+        """
+        rows = self.rows_of(uris)
+        has_clip = rows != NO_CLIP
+        dtype = np.float16 if self.stores_features else np.uint8
+        out = np.zeros((len(rows), *self.frame_shape), dtype)
+        out[has_clip] = self.take(rows[has_clip])
+        return out, has_clip
+
+    def times_s(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """(N, T) times of the frames from the video's first on, in seconds."""
+        column = self._dataset.take(np.asarray(rows, np.int64), columns=["times_s"]).column(0)
+        return _values(column).reshape(len(rows), self.frame_shape[0])
+
+
+def _values(column: pa.ChunkedArray) -> NDArray[Any]:
+    """The numbers of a fixed-size list column, without a copy where it is one piece."""
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)

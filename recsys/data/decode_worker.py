@@ -1,0 +1,120 @@
+"""The inside of the sandbox: a process that reads one clip after another and nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import os
+import resource
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+import av  # noqa: F401 (before decord, or PyAV would run on decord's FFmpeg)
+import decord  # noqa: F401 (before the memory limit)
+
+from recsys.data import decord_reader, pyav_reader  # noqa: F401 (before the memory limit)
+from recsys.data.readers import Clip, ClipSpec, ReadError, read_clip
+
+_MAX_STDERR_BYTES = 64 * 2**20
+_MAX_OPEN_FILES = 256
+_RETIRE_AFTER_GROWTH_BYTES = 256 * 2**20
+_PR_SET_PDEATHSIG = 1
+
+
+class GivenFile:
+    """A file as the parent process describes it: by a local path, or read through the parent."""
+
+    def __init__(self, request: dict[str, Any], connection: Connection):
+        self.path: str | None = request["path"]
+        self.size = int(request["size"])
+        self._connection = connection
+        self._descriptor = os.open(self.path, os.O_RDONLY) if self.path else None
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset` on."""
+        if self._descriptor is not None:
+            return os.pread(self._descriptor, size, offset)
+        self._connection.send_bytes(json.dumps({"read": [offset, size]}).encode())
+        return self._connection.recv_bytes()
+
+    def close(self) -> None:
+        """Closes a local file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+def main() -> None:
+    """Serves requests until the parent hangs up."""
+    connection = Connection(int(sys.argv[1]))
+    arguments = json.loads(sys.argv[2])
+    spec = ClipSpec(**arguments["spec"])
+    _limit(arguments["max_memory_bytes"])
+    start_bytes = _memory()[1]
+    while True:
+        try:
+            request = json.loads(connection.recv_bytes())
+        except (EOFError, OSError):
+            return
+        answer, pixels = _serve(request, connection, spec)
+        answer["retire"] = _memory()[1] - start_bytes > _RETIRE_AFTER_GROWTH_BYTES
+        connection.send_bytes(json.dumps(answer).encode())
+        if pixels is not None:
+            connection.send_bytes(pixels)
+
+
+def _serve(
+    request: dict[str, Any], connection: Connection, spec: ClipSpec
+) -> tuple[dict[str, Any], memoryview | None]:
+    """The answer to one request, and the clip's pixels."""
+    try:
+        file = GivenFile(request, connection)
+    except OSError as error:
+        return {"error": ["unreachable", error.strerror or str(error)]}, None
+    if request["reader"] != "auto":
+        spec = dataclasses.replace(spec, reader=request["reader"])
+    try:
+        clip = read_clip(file, spec, name=request["name"])
+    except ReadError as error:
+        return {"error": [error.reason, error.message]}, None
+    except MemoryError:
+        return {"error": ["too_much_memory", "the decoder ran out of its memory"]}, None
+    except Exception as error:  # a bug of a reader costs one file, not the run
+        return {"error": ["crashed", f"{type(error).__name__}: {error}"[:500]]}, None
+    finally:
+        file.close()
+    return _describe(clip), clip.frames.data.cast("B")
+
+
+def _describe(clip: Clip) -> dict[str, Any]:
+    return {
+        "times_s": clip.times_s.tolist(),
+        "duration_s": clip.duration_s,
+        "reader": clip.reader,
+        "damaged": clip.damaged,
+        "message": clip.message,
+    }
+
+
+def _limit(max_memory_bytes: int) -> None:
+    """Bounds this process, and has it die with its parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        reserved, used = _memory()
+        bound = reserved - used + max_memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_OPEN_FILES, _MAX_OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_STDERR_BYTES, _MAX_STDERR_BYTES))
+
+
+def _memory() -> tuple[int, int]:
+    """(reserved, resident) bytes of this process; zeros where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            pages = [int(text) for text in file.read().split()[:2]]
+    except OSError:
+        return 0, 0
+    return pages[0] * resource.getpagesize(), pages[1] * resource.getpagesize()

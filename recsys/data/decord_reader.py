@@ -1,0 +1,90 @@
+"""The first reader: decord, for sound files in the common containers.
+
+decord hides what goes wrong: it repeats frames that it cannot decode and writes FFmpeg's complaints
+to stderr. So whatever appears on stderr while it works sends the file to the second reader, which
+can tell what is damaged. In the sandbox process stderr is a file made for that.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recsys.data.readers import Clip, ClipSpec, NotThisReader, Timeline, VideoFile
+from recsys.data.sampling import plan_geometry
+
+if TYPE_CHECKING:
+    from recsys.data.pyav_reader import VideoFacts
+
+FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "flv"})
+"""Containers that decord is given: none of them opens another file."""
+
+_ANY_FAILED_FRAME = 1e-9  # decord's fault_tol: the smallest share that is not "any number"
+
+
+def read(file: VideoFile, spec: ClipSpec, facts: VideoFacts) -> Clip:
+    """Reads a clip by decord.
+
+    Raises:
+        NotThisReader: decord cannot read it, or not exactly.
+    """
+    _check(file, facts)
+    import decord
+
+    decord.logging.set_level(decord.logging.ERROR)
+    geometry = plan_geometry(facts.coded, facts.pixel_aspect, 0, size=spec.size, fit=spec.fit)
+    if geometry.cut:
+        raise NotThisReader("the frame is too long and narrow to resize whole")
+    before = _stderr_size()
+    try:
+        reader = decord.VideoReader(
+            f"file:{file.path}",
+            decord.cpu(0),
+            width=geometry.scale_width,
+            height=geometry.scale_height,
+            num_threads=1,
+            fault_tol=_ANY_FAILED_FRAME,
+        )
+        timeline = _timeline(reader)
+        indices = timeline.pick(spec)
+        frames = reader.get_batch(indices).asnumpy()
+    except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:
+        raise NotThisReader(f"decord: {error}") from error
+    if _stderr_size() != before:
+        raise NotThisReader("decord complained")
+    return Clip(
+        frames=geometry.square(frames),
+        times_s=timeline.starts_s[indices].astype(np.float32),
+        duration_s=timeline.end_s,
+        reader="decord",
+    )
+
+
+def _check(file: VideoFile, facts: VideoFacts) -> None:
+    """Raises NotThisReader for what decord is known not to read, or not exactly."""
+    if file.path is None:
+        raise NotThisReader("decord reads local files only")
+    if facts.format_name not in FORMATS:
+        raise NotThisReader(f"decord is not given {facts.format_name} files")
+    if facts.turns or facts.mirrored:
+        raise NotThisReader("the frame must be turned")
+    if facts.duration_s is None:
+        raise NotThisReader("the file does not say how long it is")
+
+
+def _timeline(reader: object) -> Timeline:
+    spans = reader.get_frame_timestamp(range(len(reader)))  # type: ignore[attr-defined,arg-type]
+    starts = spans[:, 0].astype(np.float64)
+    if not np.isfinite(starts).all() or (np.diff(starts) <= 0).any():
+        raise NotThisReader("decord gives no increasing frame times")
+    keys = np.array(sorted(reader.get_key_indices()), np.int64)  # type: ignore[attr-defined]
+    return Timeline(starts - starts[0], float(spans[-1, 1] - starts[0]), keys)
+
+
+def _stderr_size() -> int:
+    """Bytes written to stderr so far where it is a file; 0 where it is a terminal or pipe."""
+    status = os.fstat(2)
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

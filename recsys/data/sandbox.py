@@ -1,0 +1,158 @@
+"""Decoding in a process that can die alone.
+
+A decoder that crashes, hangs or swells costs its one file: the process is killed and a new one is
+started. The process knows no credentials and opens no address; bytes of remote files are fetched
+here and handed over. What comes back is JSON and raw pixels, never a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from recsys.data.readers import Clip, ClipSpec, ReadError, VideoFile
+
+_GRACE_S = 2.0  # the process looks at the clock itself; this is for when it cannot any more
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
+_MAX_MESSAGE_BYTES = 2**31 - 1
+
+
+class Sandbox:
+    """A decoding process, started when it is first needed and again whenever it died.
+
+    Args:
+        spec: What a clip is.
+        max_memory_bytes: Memory that the process may use for one file.
+    """
+
+    def __init__(self, spec: ClipSpec, *, max_memory_bytes: int):
+        self._spec = spec
+        self._max_memory_bytes = max_memory_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr = tempfile.TemporaryFile()
+        self._served = 0
+
+    def read(self, file: VideoFile, *, name: str) -> Clip:
+        """Reads the clip of a file.
+
+        Raises:
+            ReadError: There is none, and why.
+        """
+        try:
+            return self._read(file, name, "auto")
+        except ReadError as error:
+            if error.reason == "too_much_memory" and self._served:
+                self.close()  # what it kept from earlier files must not count against this one
+                return self._read(file, name, "auto")
+            if error.reason == "crashed" and self._spec.reader == "auto":
+                return self._read(file, name, "pyav")
+            raise
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._connection.close()
+            self._process = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _read(self, file: VideoFile, name: str, reader: str) -> Clip:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        self._stderr.seek(0)
+        self._stderr.truncate()
+        request = {"path": file.path, "size": file.size, "name": name, "reader": reader}
+        end = time.monotonic() + self._spec.max_decode_s + _GRACE_S
+        try:
+            self._connection.send_bytes(json.dumps(request).encode())
+            answer = self._converse(file, end)
+        except (EOFError, OSError):
+            raise self._death() from None
+        except BaseException:
+            self.close()
+            raise
+        self._served += 1
+        return self._clip(answer)
+
+    def _converse(self, file: VideoFile, end: float) -> dict[str, Any]:
+        """Hands over the bytes that the process asks for, until it answers."""
+        while True:
+            if not self._connection.poll(max(0.0, end - time.monotonic())):
+                limit = f"max_decode_s={self._spec.max_decode_s:g}"
+                raise ReadError("too_slow", f"still decoding after {limit}")
+            message: dict[str, Any] = json.loads(self._connection.recv_bytes(_MAX_MESSAGE_BYTES))
+            if "read" not in message:
+                return message
+            offset, size = message["read"]
+            self._connection.send_bytes(file.read_at(int(offset), int(size)))
+
+    def _clip(self, answer: dict[str, Any]) -> Clip:
+        if answer.get("retire"):
+            self._served = 0
+        if "error" in answer:
+            reason, message = answer["error"]
+            if answer.get("retire"):
+                self.close()
+            raise ReadError(reason, message)
+        size = self._spec.size
+        shape = (self._spec.frames, size, size, 3)
+        pixels = self._connection.recv_bytes(int(np.prod(shape)))
+        if answer.get("retire"):
+            self.close()
+        return Clip(
+            frames=np.frombuffer(pixels, np.uint8).reshape(shape),
+            times_s=np.array(answer["times_s"], np.float32),
+            duration_s=float(answer["duration_s"]),
+            reader=str(answer["reader"]),
+            damaged=bool(answer["damaged"]),
+            message=str(answer["message"]),
+        )
+
+    def _death(self) -> ReadError:
+        """Why the process went away."""
+        assert self._process is not None
+        status = self._process.wait()
+        self._stderr.seek(0)
+        last = self._stderr.read().decode(errors="replace").strip().splitlines()[-1:]
+        self.close()
+        how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        message = ": ".join([f"the decoder died ({how})", *last])[:500]
+        memory = any("alloc" in line.lower() or "MemoryError" in line for line in last)
+        return ReadError("too_much_memory" if memory else "crashed", message)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        arguments = {"spec": asdict(self._spec), "max_memory_bytes": self._max_memory_bytes}
+        environment = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    "from recsys.data.decode_worker import main; main()",
+                    str(theirs.fileno()),
+                    json.dumps(arguments),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self._stderr,
+                stderr=self._stderr,
+                env=environment,
+            )
+        self._connection = Connection(ours.detach())
+        self._served = 0
