@@ -1,0 +1,39 @@
+"""Which of the catalogue's files the server may hand out: local video files, nothing else."""
+
+from __future__ import annotations
+
+import os
+
+from recsys.data.storage import filesystem, is_uri
+
+MEDIA_TYPES = {
+    ".3gp": "video/3gpp",
+    ".avi": "video/x-msvideo",
+    ".m4v": "video/mp4",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".mp4": "video/mp4",
+    ".mpeg": "video/mpeg",
+    ".mpg": "video/mpeg",
+    ".ogv": "video/ogg",
+    ".ts": "video/mp2t",
+    ".webm": "video/webm",
+}
+
+
+def local_video(uri: str | None) -> tuple[str, str] | None:
+    """Path and media type of a catalogue entry's file; None where it must not be handed out.
+
+    The path comes from the catalogue alone, never from a request. A file that does not look like a
+    video is refused even there, so that a catalogue made of others' input gives nothing else away.
+
+    >>> local_video("s3://bucket/a.mp4") is None, local_video("/etc/passwd") is None
+    (True, True)
+    """
+    if uri is None or (is_uri(uri) and not uri.startswith("file://")):
+        return None
+    path = os.path.realpath(filesystem(uri)[1])
+    media_type = MEDIA_TYPES.get(os.path.splitext(path)[1].lower())
+    if media_type is None or not os.path.isfile(path):
+        return None
+    return path, media_type

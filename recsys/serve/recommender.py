@@ -1,0 +1,289 @@
+"""From a user id to recommendations and scores: history, state, query, index, filter, order.
+
+Shapes: B = 1 user, L events of the history, N videos, D vector, H state, T tasks, C contexts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.bundle import Bundle
+from recsys.data.batches import event_batch
+from recsys.data.timelines import IntArray, Timelines
+from recsys.errors import InputError
+from recsys.index import FloatArray
+from recsys.model.user import Moment, states_at
+from recsys.schema import UNKNOWN_ROW
+from recsys.serve.store import Event, HistoryStore, cut, insert
+
+
+@dataclass(frozen=True)
+class ScoredVideo:
+    """A video and what the model thinks of it for one user at one moment."""
+
+    video_id: str
+    score: float
+    """Dot product of the user's query and the video's vector."""
+    probabilities: Mapping[str, float]
+    """Of each ranking task."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request for recommendations or scores gives."""
+
+    user_id: str
+    known_user: bool
+    """False for a user without any history here; the answer is then the one for everybody."""
+    now_ms: int
+    num_history: int
+    """Events that the answer is made from."""
+    videos: tuple[ScoredVideo, ...]
+    unknown_video_ids: tuple[str, ...] = ()
+    """Videos that were asked for and that the catalogue does not hold."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A user at a moment, as the model sees them."""
+
+    user_id: str
+    now_ms: int
+    timeline: Timelines
+    """What they did before."""
+    state: Tensor
+    """(1, H)."""
+    moment: Moment
+    """Each entry (1,) or (1, C)."""
+
+
+class ServingRecommender:
+    """Answers requests from a bundle; any thread may call it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        columns = bundle.config.data.columns
+        self.tasks = columns.tasks
+        self._contexts = {name: bundle.vocabs[f"context_{name}"] for name in columns.context}
+        self._videos = bundle.vocabs["video"]
+        self._vectors = torch.from_numpy(bundle.vectors)
+        self._model = bundle.recommender
+        self.store = HistoryStore(bundle.histories, longest=bundle.config.model.max_history)
+        self._rank_task = self._find_rank_task(bundle.config.serve.rank)
+
+    def recommend(
+        self,
+        user_id: str,
+        k: int,
+        *,
+        now_ms: int | None = None,
+        context: Mapping[str, str] | None = None,
+        exclude_seen: bool = True,
+    ) -> Answer:
+        """The k best videos for a user.
+
+        Args:
+            user_id: Known or not.
+            k: How many, at most `serve.max_k`.
+            now_ms: When the request is made (Unix, UTC); later events are not used. The clock's
+                time without it.
+            context: Values of the context columns; a missing one counts as unknown.
+            exclude_seen: Leave out videos that the user has had a positive event with.
+
+        Raises:
+            InputError: A limit or a context column is wrong.
+        """
+        serve = self.bundle.config.serve
+        if not 1 <= k <= serve.max_k:
+            raise InputError(f"k={k}: must be from 1 to {serve.max_k} (serve.max_k)")
+        reading = self._read(user_id, now_ms, context)
+        seen = reading.timeline.video_rows[reading.timeline.positive > 0]
+        candidates = k
+        if self._rank_task is not None:
+            candidates = max(k, self.bundle.config.rerank.candidates)
+        rows = self._retrieve(reading.state, candidates, seen if exclude_seen else seen[:0])
+        scores, probabilities = self._score(reading, rows)
+        if self._rank_task is not None:
+            order = np.argsort(-probabilities[:, self._rank_task], kind="stable")
+            rows, scores, probabilities = rows[order], scores[order], probabilities[order]
+        return self._answer(reading, self._name(rows[:k], scores, probabilities))
+
+    def score(
+        self,
+        user_id: str,
+        video_ids: Sequence[str],
+        *,
+        now_ms: int | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Scores of given videos for a user, in the order in which they are asked for.
+
+        Raises:
+            InputError: A limit or a context column is wrong.
+        """
+        most = self.bundle.config.serve.max_videos
+        if not 1 <= len(video_ids) <= most:
+            raise InputError(
+                f"{len(video_ids)} video_ids: must be from 1 to {most} (serve.max_videos)"
+            )
+        reading = self._read(user_id, now_ms, context)
+        rows = np.array([self._videos.row(video_id) for video_id in video_ids], np.int64)
+        known = rows[rows != UNKNOWN_ROW]
+        unknown = tuple(v for v, row in zip(video_ids, rows, strict=True) if row == UNKNOWN_ROW)
+        return self._answer(reading, self._name(known, *self._score(reading, known)), unknown)
+
+    def append(
+        self,
+        user_id: str,
+        video_id: str,
+        *,
+        time_ms: int | None = None,
+        actions: Mapping[str, bool] | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> int:
+        """Adds a live event to a user's history.
+
+        Args:
+            user_id: Known or new.
+            video_id: One of the catalogue.
+            time_ms: When it happened (Unix, UTC); now without it.
+            actions: `positive` (true where it is not given) and the ranking tasks (false).
+            context: Values of the context columns.
+
+        Returns:
+            How many events of the user are kept now.
+
+        Raises:
+            InputError: A video, task or context column is unknown.
+        """
+        row = self._videos.row(video_id)
+        if row == UNKNOWN_ROW:
+            raise InputError(f"video_id={video_id}: not in the catalogue of this model")
+        actions = dict(actions or {})
+        positive = actions.pop("positive", True)
+        unknown = [name for name in actions if name not in self.tasks]
+        if unknown:
+            known = ", ".join(("positive", *self.tasks))
+            raise InputError(f"actions.{unknown[0]}: unknown; this model knows {known}")
+        event = Event(
+            video_row=row,
+            time_ms=now() if time_ms is None else time_ms,
+            positive=positive,
+            labels=tuple(int(actions.get(task, False)) for task in self.tasks),
+            context_rows=self._context_rows(context),
+        )
+        return self.store.append(user_id, event)
+
+    def video_id(self, row: int) -> str | None:
+        """A row's id; None for the unknown video."""
+        return None if row == UNKNOWN_ROW else self._videos.id(row)
+
+    def _find_rank_task(self, rank: str) -> int | None:
+        if rank == "retrieval":
+            return None
+        if rank not in self.tasks:
+            known = ", ".join(("retrieval", *self.tasks))
+            raise InputError(f"serve.rank={rank}: must be one of {known}")
+        return self.tasks.index(rank)
+
+    def _context_rows(self, context: Mapping[str, str] | None) -> tuple[int, ...]:
+        given = context or {}
+        for name in given:
+            if name not in self._contexts:
+                known = ", ".join(self._contexts) or "none"
+                raise InputError(f"context.{name}: unknown; this model's context columns: {known}")
+        return tuple(
+            vocab.row(given[name]) if name in given else UNKNOWN_ROW
+            for name, vocab in self._contexts.items()
+        )
+
+    @torch.inference_mode()
+    def _read(
+        self, user_id: str, now_ms: int | None, context: Mapping[str, str] | None
+    ) -> _Reading:
+        """The user's state; the request is the last event of the timeline, as in training."""
+        request = Event(
+            video_row=UNKNOWN_ROW,
+            time_ms=now() if now_ms is None else now_ms,
+            labels=(0,) * len(self.tasks),
+            context_rows=self._context_rows(context),
+        )
+        past = before(self.store.timeline(user_id), request.time_ms)
+        length = int(past.offsets[-1])
+        arrays = insert(past, request).windows([0], [length + 1])
+        events = event_batch(arrays)
+        vectors_BLD = self._vectors[torch.from_numpy(arrays.video_rows)]
+        states_BLH = self._model.encode_history(vectors_BLD, events)
+        moment = Moment(events.gaps[:, -1], events.hours[:, -1], events.context_rows[:, -1])
+        state = states_at(states_BLH, events.prior)[:, -1]
+        return _Reading(
+            user_id=user_id,
+            now_ms=request.time_ms,
+            timeline=past,
+            state=state,
+            moment=moment,
+        )
+
+    @torch.inference_mode()
+    def _retrieve(self, state: Tensor, k: int, exclude: IntArray) -> IntArray:
+        query = self._model.queries(state).numpy()
+        rows, _ = self.bundle.index.search(query, k, exclude=[exclude])
+        return rows[0][rows[0] != UNKNOWN_ROW]
+
+    @torch.inference_mode()
+    def _score(self, reading: _Reading, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Dot products (R,) and the tasks' probabilities (R, T) of videos (R,)."""
+        vectors_RD = self._vectors[torch.from_numpy(rows)]
+        scores = vectors_RD @ self._model.queries(reading.state)[0]
+        spread = [0] * len(rows)
+        moment = Moment(
+            reading.moment.gaps[spread],
+            reading.moment.hours[spread],
+            reading.moment.context_rows[spread],
+        )
+        logits_RT = self._model.task_logits(reading.state[spread], vectors_RD, moment)
+        return scores.numpy(), logits_RT.sigmoid().numpy()
+
+    def _name(
+        self, rows: IntArray, scores: FloatArray, probabilities: FloatArray
+    ) -> tuple[ScoredVideo, ...]:
+        return tuple(
+            ScoredVideo(
+                video_id=self._videos.id(int(row)),
+                score=float(scores[i]),
+                probabilities=dict(zip(self.tasks, probabilities[i].tolist(), strict=True)),
+            )
+            for i, row in enumerate(rows)
+        )
+
+    def _answer(
+        self,
+        reading: _Reading,
+        videos: tuple[ScoredVideo, ...],
+        unknown: tuple[str, ...] = (),
+    ) -> Answer:
+        return Answer(
+            user_id=reading.user_id,
+            known_user=reading.user_id in self.store,
+            now_ms=reading.now_ms,
+            num_history=int(reading.timeline.offsets[-1]),
+            videos=videos,
+            unknown_video_ids=unknown,
+        )
+
+
+def now() -> int:
+    """The clock's time in milliseconds (Unix, UTC)."""
+    return time.time_ns() // 1_000_000
+
+
+def before(timeline: Timelines, time_ms: int) -> Timelines:
+    """The events of one user's timeline that are strictly earlier."""
+    stop = int(np.searchsorted(timeline.time_ms, time_ms, side="left"))
+    return cut(timeline, 0, stop, user_id=timeline.user_ids[0])
