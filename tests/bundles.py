@@ -1,0 +1,148 @@
+"""A tiny run folder with a bundle of random weights, made without training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from recsys.config import RunConfig, parse_config
+from recsys.data.batches import VideoInputs
+from recsys.data.catalog import Catalog
+from recsys.data.storage import write_table
+from recsys.data.vocab import Vocab
+from recsys.model.embeddings import PlainTables
+from recsys.model.recommender import Recommender, Sizes, table_specs
+from recsys.publish import publish
+from recsys.schema import TEST, TRAIN, timeline_schema, user_schema, video_schema
+
+NUM_VIDEOS = 30
+NUM_USERS = 10
+DAY_MS = 24 * 3600 * 1000
+START_MS = 1_700_000_000_000
+TASKS = ("click", "like")
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """What a test may want to compare a server's answers with."""
+
+    run: Path
+    version: str
+    config: RunConfig
+    recommender: Recommender
+    vectors: np.ndarray
+    timelines: pa.Table
+    """As prepare leaves them: user u has 3 u events, so "u0" has none and "u9" has 27."""
+
+
+def make_run(run: Path, *, uris: list[str | None] | None = None, **sections: object) -> TinyRun:
+    """Writes RUN/prepare and RUN/bundles.
+
+    Args:
+        run: The run folder.
+        uris: Of videos "v1", "v2", …; none have a file without it.
+        sections: Parts of the run config that differ, e.g. `serve={"max_k": 5}`.
+    """
+    config = tiny_config(run, **sections)
+    prepare = run / "prepare"
+    uris = (uris or [])[:NUM_VIDEOS]
+    uris += [None] * (NUM_VIDEOS - len(uris))
+    write_table(_videos(uris), str(prepare / "videos.parquet"))
+    vocabs = {
+        "video": [f"v{i}" for i in range(1, NUM_VIDEOS + 1)],
+        "creator": ["c1", "c2", "c3"],
+        "category": ["calm", "wild"],
+        "context_tab": ["home", "search"],
+    }
+    for name, ids in vocabs.items():
+        Vocab(ids).write(str(prepare / "vocab" / f"{name}.parquet"))
+    timelines = _timelines()
+    for i in range(2):
+        part = timelines.slice(i * NUM_USERS // 2, NUM_USERS // 2)
+        write_table(part, str(prepare / "timelines" / f"part-{i:05d}.parquet"))
+    users = pa.table({"user_id": timelines.column("user_id")}, schema=user_schema(()))
+    write_table(users, str(prepare / "users.parquet"))
+    recommender, sizes, vectors = _model(config, Catalog.read(str(prepare / "videos.parquet")))
+    version = publish(
+        config,
+        recommender,
+        sizes=sizes,
+        vectors=vectors,
+        prepare_dir=str(prepare),
+        bundles_dir=str(run / "bundles"),
+        metrics={"hr@10": 0.25},
+    )
+    return TinyRun(run, version, config, recommender, vectors, timelines)
+
+
+def tiny_config(run: Path, **sections: object) -> RunConfig:
+    """A run config without video files, of a model that takes no time."""
+    tree = {
+        "run": str(run),
+        "data": {"events": "events.parquet", "columns": {"tasks": TASKS, "context": ["tab"]}},
+        "split": {"kind": "leave_one_out"},
+        "model": {
+            "content": {"encoder": "none"},
+            "dim": 8,
+            "id_dim": 8,
+            "feature_dim": 4,
+            "state_dim": 16,
+            "max_history": 27,
+        },
+        "serve": {"max_k": 20, "max_videos": 40},
+    }
+    return parse_config({**tree, **sections}, "tiny config")
+
+
+def _videos(uris: list[str | None]) -> pa.Table:
+    rows = np.arange(1, NUM_VIDEOS + 1)
+    columns = {
+        "video_id": [None, *(f"v{i}" for i in rows)],
+        "uri": [None, *uris],
+        "creator_row": [0, *(1 + rows % 3)],
+        "category_rows": [[], *([1 + i % 2] for i in rows)],
+        "duration_bucket": [0, *(1 + rows % 5)],
+        "first_time_ms": [None, *(START_MS + rows)],
+    }
+    for name in video_schema().names[len(columns) :]:
+        columns[name] = [0, *([3] * NUM_VIDEOS)]
+    return pa.table(columns, schema=video_schema())
+
+
+def _timelines() -> pa.Table:
+    """User u has 3 u events, the last one a test event; one in three is not positive."""
+    rng = np.random.default_rng(0)
+    columns: dict[str, list[object]] = {name: [] for name in timeline_schema().names}
+    for user in range(NUM_USERS):
+        length = 3 * user
+        positive = np.arange(length) % 3 != 2
+        columns["user_id"].append(f"u{user}")
+        columns["video_row"].append(rng.integers(1, NUM_VIDEOS + 1, length).tolist())
+        columns["time_ms"].append((START_MS + np.arange(length) // 2 * DAY_MS).tolist())
+        columns["positive"].append(positive.astype(int).tolist())
+        columns["labels"].append(rng.integers(0, 2, 2 * length).tolist())
+        columns["context_rows"].append(rng.integers(0, 3, length).tolist())
+        columns["split"].append([TRAIN] * (length - 1) + [TEST] * (length > 0))
+    return pa.table(columns, schema=timeline_schema())
+
+
+def _model(config: RunConfig, catalog: Catalog) -> tuple[Recommender, Sizes, np.ndarray]:
+    sizes = Sizes(
+        num_videos=NUM_VIDEOS + 1,
+        num_creators=4,
+        num_categories=3,
+        context_sizes=(3,),
+        num_tasks=len(TASKS),
+    )
+    torch.manual_seed(1)
+    tables = PlainTables(table_specs(config.model, sizes))
+    recommender = Recommender(config.model, sizes, tables=tables).eval()
+    with torch.no_grad():
+        for parameter in recommender.parameters():
+            # Larger than at the start of training, so that scores differ visibly.
+            parameter.normal_(std=0.4)
+        inputs = VideoInputs(catalog, id_rows=np.arange(len(catalog)))
+        vectors = recommender.encode_videos(inputs.batch(np.arange(len(catalog)))).numpy()
+    return recommender, sizes, vectors
