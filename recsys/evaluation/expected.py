@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -28,6 +29,10 @@ class TieGroups:
     """Position at which the group begins (int64)."""
     size_BK: Tensor
     """Videos in the group, counted in the whole catalogue."""
+
+    def select(self, rows: Tensor) -> TieGroups:
+        """The same of some of the users."""
+        return TieGroups(self.start_BK[rows], self.size_BK[rows])
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,11 @@ def metrics_at(
     """  # noqa: E501
     num_positions = hits.relevance_BK.shape[1]
     position_K = torch.arange(1, num_positions + 1, dtype=torch.float64)
+    discount_K = ideal_gain(num_positions).diff()
     none_yet = (1 - hits.hazard_BK).cumprod(1)
     none_before = torch.cat([torch.ones_like(none_yet[:, :1]), none_yet[:, :-1]], 1)
     total = hits.relevance_BK.cumsum(1)
-    gain = (hits.relevance_BK / (position_K + 1).log2()).cumsum(1)
+    gain = (hits.relevance_BK * discount_K).cumsum(1)
     reciprocal = (none_before * hits.hazard_BK / position_K).cumsum(1)
     precisions = (hits.pairs_BK / position_K).cumsum(1)
     values: dict[str, Tensor] = {}
@@ -106,6 +112,7 @@ def metrics_at(
     return values
 
 
+@lru_cache
 def ideal_gain(k: int) -> Tensor:
     """Σ 1 / log2(j + 1) over the first n positions, for n = 0…k (float64)."""
     gains = 1 / torch.arange(2, k + 2, dtype=torch.float64).log2()

@@ -65,6 +65,27 @@ class Csr:
         owners = np.repeat(np.arange(stop - start), self.lengths[start:stop])
         return owners, self.values[self.offsets[start] : self.offsets[stop]]
 
+    def has_duplicates(self) -> bool:
+        """Whether any list holds a value twice."""
+        keys = np.sort(self.list_of_value << 32 | self.values)
+        return bool((keys[1:] == keys[:-1]).any())
+
+    def padded(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """The lists as rows of equal length, and 1 / √(length) of each, which makes it a unit.
+
+        -1 fills up, and an empty list is the list of 0 alone.
+
+        >>> rows, weights = Csr.from_lists([[4, 5], []]).padded()
+        >>> rows.tolist(), weights.round(3).tolist()
+        ([[4, 5], [0, -1]], [0.707, 1.0])
+        """
+        lengths = self.lengths
+        rows = np.full((len(self), max(1, lengths.max(initial=0))), -1, np.int32)
+        place = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], lengths)
+        rows[self.list_of_value, place] = self.values
+        rows[lengths == 0, 0] = 0
+        return rows, 1 / np.sqrt(np.maximum(lengths, 1))
+
     def select(self, lists: NDArray[np.int64]) -> Csr:
         """The lists with these numbers, in this order."""
         lengths = self.lengths[lists]
@@ -94,9 +115,17 @@ class Videos:
             value = getattr(self, name)
             if value is not None and len(value) != len(self):
                 raise ValueError(f"{name} has {len(value)} entries, but there are {len(self)}")
+        if self.categories is not None and self.categories.has_duplicates():
+            raise ValueError("categories has a row twice for one video")
 
     def __len__(self) -> int:
         return len(self.cold_N)
+
+    def is_new(self, days: float) -> NDArray[np.bool_]:
+        """Which videos were first seen at most `days` before the test cut, or not at all (N)."""
+        assert self.age_days_N is not None
+        age = self.age_days_N
+        return np.isnan(age) | (age <= days)
 
 
 @dataclass(frozen=True)
@@ -126,13 +155,13 @@ class RankingSet:
         self._check_rows()
 
     def _check_rows(self) -> None:
+        """Wrong rows are a mistake of the caller's, not of the user's."""
         for name, rows in (("relevant", self.relevant.values), ("known", self.known.values)):
             if len(rows) and (rows.min() < 0 or rows.max() >= len(self.videos)):
                 raise ValueError(f"{name} has a video row outside 0…{len(self.videos) - 1}")
         if (self.relevant.values == 0).any():
             raise ValueError("relevant has video row 0, which stands for unknown videos")
-        keys = self.relevant.list_of_value * len(self.videos) + self.relevant.values
-        if len(np.unique(keys)) != len(keys):
+        if self.relevant.has_duplicates():
             raise ValueError("relevant has a video twice in one user's list")
 
     @property

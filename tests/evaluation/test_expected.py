@@ -9,6 +9,8 @@ from recsys.evaluation.expected import hits_without_ties, ideal_gain, metrics_at
 from recsys.evaluation.interactions import Csr, RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
 
+ORDERS = list(itertools.permutations(range(1, 7)))
+
 
 def test_metrics_by_hand() -> None:
     # Relevant at positions 2 and 4, and a third relevant video is not in the list.
@@ -49,16 +51,14 @@ def test_ties_give_the_mean_over_all_orders(
     tied = torch.tensor([[9.0, *scores]])
     found = evaluate_ranker(data, lambda start, stop: tied, EvaluateConfig(k=(k, 4)))
 
-    totals: dict[str, float] = {}
-    orders = list(itertools.permutations(range(1, 7)))
-    for order in orders:  # a stable sort of every order of the videos
-        ranked = sorted(order, key=lambda row: -scores[row - 1])
-        hit = [row in relevant and scores[row - 1] > -math.inf for row in ranked]
-        hits = hits_without_ties(torch.tensor([hit]))
-        for name, value in metrics_at(hits, torch.tensor([len(relevant)]), [k]).items():
-            totals[name] = totals.get(name, 0) + value.item() / len(orders)
+    # What a stable sort of every order of the videos would give.
+    ranked = [sorted(order, key=lambda row: -scores[row - 1]) for order in ORDERS]
+    hit = [[row in relevant and scores[row - 1] > -math.inf for row in rows] for rows in ranked]
+    num_relevant = torch.full((len(hit),), len(relevant))
+    every = metrics_at(hits_without_ties(torch.tensor(hit)), num_relevant, [k])
+    expected = {name: value.mean().item() for name, value in every.items()}
     values = found.slices["all"].values
-    assert {name: values[name][0] for name in totals} == pytest.approx(totals, abs=1e-12)
+    assert {name: values[name][0] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 
 def test_all_equal_scores_in_closed_form() -> None:

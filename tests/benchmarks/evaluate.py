@@ -1,0 +1,120 @@
+"""How much the measuring costs on top of the bare ranking.
+
+Ranks random videos for random users with `recsys.evaluation` and, in turns with it, with nothing
+but a matrix product and a topk, both in chunks; then in a process of its own to see its memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from recsys.config import EvaluateConfig
+from recsys.evaluation.interactions import Csr, RankingSet, Videos
+from recsys.evaluation.ranking import CHUNK_SCORES, dot_product, evaluate_ranker
+
+BAR_TIMES, BAR_BYTES = 2.0, 2e9
+
+
+def make(args: argparse.Namespace) -> tuple[RankingSet, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(0)
+    videos = Videos(
+        rng.random(args.videos) < 0.1,
+        rng.zipf(1.5, args.videos).clip(max=10**6),
+        rng.integers(1, args.videos // 4, args.videos).astype(np.int32),
+        lists(rng, args.videos, 2, 200),
+        rng.uniform(-1, 60, args.videos),
+    )
+    users = [str(user) for user in range(args.users)]
+    relevant, known = (
+        lists(rng, args.users, 4, args.videos),
+        lists(rng, args.users, 30, args.videos),
+    )
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(args.users, args.dim, generator=generator)
+    vectors = torch.randn(args.videos, args.dim, generator=generator)
+    return RankingSet(users, relevant, known, videos), queries, vectors
+
+
+def lists(rng: np.random.Generator, count: int, mean: int, values: int) -> Csr:
+    """Lists of different numbers from 1, `mean` long on average."""
+    owner = np.repeat(np.arange(count), rng.integers(1, 2 * mean, count))
+    keys = np.unique(owner * values + rng.integers(1, values, len(owner)))
+    offsets = np.searchsorted(keys, np.arange(count + 1) * values)
+    return Csr(offsets, (keys % values).astype(np.int32))
+
+
+def bare(queries: torch.Tensor, vectors: torch.Tensor, k: int) -> float:
+    begin = time.perf_counter()
+    step = max(1, CHUNK_SCORES // len(vectors))
+    for start in range(0, len(queries), step):
+        torch.topk(queries[start : start + step] @ vectors.T, k)
+    return time.perf_counter() - begin
+
+
+def ours(data: RankingSet, queries: torch.Tensor, vectors: torch.Tensor, k: int) -> float:
+    begin = time.perf_counter()
+    evaluate_ranker(data, dot_product(queries, vectors), EvaluateConfig(k=(10, k)))
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--videos", type=int, default=20_000)
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/evaluate.json"))
+    parser.add_argument("--memory-only", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    data, queries, vectors = make(args)
+    if args.memory_only:
+        ours(data, queries, vectors, args.k)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        return
+    bare(queries[:2000], vectors, args.k)  # warm up
+    times = [
+        (bare(queries, vectors, args.k), ours(data, queries, vectors, args.k))
+        for _ in range(args.repeats)
+    ]
+    command = [sys.executable, __file__, *sys.argv[1:], "--memory-only"]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    report(args, [t for t, _ in times], [t for _, t in times], peak)
+
+
+def report(args: argparse.Namespace, bare_s: list[float], ours_s: list[float], peak: int) -> None:
+    ratio = median(o / b for b, o in zip(bare_s, ours_s, strict=True))
+    bars = {
+        "time over the bare matrix product + topk": (ratio, BAR_TIMES),
+        "peak memory, bytes": (peak, BAR_BYTES),
+    }
+    found = {
+        "sizes": {name: getattr(args, name) for name in ("users", "videos", "dim", "k")},
+        "seconds": {"bare": bare_s, "ours": ours_s},
+        "bars": {
+            name: {"value": value, "bar": bar, "holds": value <= bar}
+            for name, (value, bar) in bars.items()
+        },
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=2))
+    print(f"{args.users:,} users x {args.videos:,} videos, dim {args.dim}, k {args.k}")
+    print(f"  bare {median(bare_s):8.2f} s    ours {median(ours_s):8.2f} s    ratio {ratio:.2f}")
+    print(f"  peak memory {peak / 1e9:.2f} GB (bar {BAR_BYTES / 1e9:g} GB)")
+    for name, bar in found["bars"].items():
+        print(f"  {'holds' if bar['holds'] else 'MISSED'}: {name}: {bar['value']:.3g}")
+
+
+if __name__ == "__main__":
+    main()
