@@ -192,6 +192,9 @@ class TrainConfig(Section):
     workers: int = Field(1, ge=1)
     """Ray Train workers, each with one CPU, or with one GPU where `device` is cuda."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    tables: Literal["auto", "torchrec", "plain"] = "auto"
+    """`torchrec`: tables sharded over the workers. `plain`: a copy on each worker, for machines
+    where fbgemm cannot be installed. `auto`: torchrec where it is there."""
     epochs: int = Field(10, ge=0)
     batch_timelines: int = Field(128, ge=1)
     """Timelines a worker takes a step."""

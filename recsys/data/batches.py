@@ -2,16 +2,17 @@
 
 Ray Data does not remember its place in a stream, so training reads the partitions itself: an epoch
 is a seeded order of partitions, each worker takes its share of every round of them, and a
-checkpoint between two rounds carries the position. All workers take the same number of steps,
-which each works out from the sizes of the partitions alone: nobody waits for anybody's count.
+checkpoint between two rounds carries the position. Workers that run out of timelines before others
+go on with steps that teach nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from recsys.data.timelines import EventArrays, IntArray, Timelines, cut_windows
 from recsys.model.recommender import Batch
 from recsys.model.user import EventBatch
 from recsys.model.video import VideoBatch
+
+T = TypeVar("T")
 
 LoadClips = Callable[[IntArray], npt.NDArray[Any]]
 """Clip rows (M,) -> their frames (M, T, H, W, 3) uint8 or features (M, T, F) float16."""
@@ -47,7 +50,10 @@ class VideoInputs:
             clip_rows = self.clip_rows[rows]
             there = clip_rows >= 0
             index = torch.from_numpy(np.where(there, np.cumsum(there) - 1, -1))
-            clips = torch.from_numpy(self.load_clips(clip_rows[there]))
+            # Without any, one is encoded that nobody looks at: data-parallel workers must all use
+            # the same parameters in every step.
+            wanted = clip_rows[there] if there.any() else np.zeros(1, dtype=np.int64)
+            clips = torch.from_numpy(self.load_clips(wanted))
         return VideoBatch(
             id_rows=torch.from_numpy(self.id_rows[rows]),
             creator_rows=torch.from_numpy(self.catalog.creator_rows[rows]),
@@ -110,9 +116,9 @@ class Batcher:
     batch_timelines: int
     max_history: int
 
-    def num_windows(self, timelines: Timelines) -> int:
-        """Training windows of some timelines."""
-        return len(self._windows(timelines)[0])
+    def num_steps(self, timelines: Timelines) -> int:
+        """Training steps of some timelines."""
+        return math.ceil(len(self._windows(timelines)[0]) / self.batch_timelines)
 
     def _windows(self, timelines: Timelines) -> tuple[IntArray, IntArray]:
         starts = timelines.offsets[:-1]
@@ -169,9 +175,13 @@ def epoch_order(num_partitions: int, *, seed: int, epoch: int) -> IntArray:
     return np.random.default_rng([seed, epoch]).permutation(num_partitions)
 
 
-def round_steps(sizes: Sequence[int], batch_timelines: int) -> int:
-    """Steps that every worker takes for one round of partitions, given their windows."""
-    return max((math.ceil(size / batch_timelines) for size in sizes), default=0)
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = thread.submit(next, items, None)
+            yield item
 
 
 def move(value: Any, device: torch.device) -> Any:

@@ -7,6 +7,7 @@ videos, P positive positions, N events with a ranking loss, T tasks, D vector, H
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,8 @@ class Batch:
     """(B, L) bool: positions whose outcome is learnt from."""
 
 
-@dataclass
-class Losses:
-    """Sums over the step's positions, and how many they are."""
+class Losses(NamedTuple):
+    """Sums over the step's positions, and how many they are (a tuple, so that DDP sees into it)."""
 
     retrieval: Tensor
     """() summed cross-entropy."""
@@ -121,7 +121,7 @@ class Recommender(nn.Module):
             queries_PD, vectors_UD, target=batch.video_index[wanted], log_q=batch.log_q
         )
         return Losses(
-            retrieval=retrieval.sum() + 0 * queries_PD.sum(),
+            retrieval=retrieval.sum(),
             num_retrieval=wanted.sum(),
             tasks=(tasks * batch.learn.unsqueeze(-1)).sum((0, 1)),
             num_tasks=batch.learn.sum(),

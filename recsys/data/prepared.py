@@ -1,0 +1,117 @@
+"""What `prepare` and `decode` left in the run folder, as the later stages read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from recsys.config import RunConfig
+from recsys.data.batches import LoadClips, VideoInputs
+from recsys.data.catalog import Catalog
+from recsys.data.clip_store import ClipStore
+from recsys.data.storage import exists, join, list_files, open_input
+from recsys.data.timelines import Timelines
+from recsys.data.vocab import Vocab
+from recsys.errors import InputError
+from recsys.model.recommender import Sizes
+from recsys.model.video import ClipShape
+
+HELD_CLIP_BYTES = 2**30
+"""Clips up to this many bytes are read once and held in memory."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The outputs of the data stages of a run."""
+
+    config: RunConfig
+
+    @property
+    def prepare_dir(self) -> str:
+        """RUN/prepare."""
+        return join(self.config.run, "prepare")
+
+    @property
+    def clips_path(self) -> str:
+        """RUN/decode/clips.lance."""
+        return join(self.config.run, "decode", "clips.lance")
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The catalogue."""
+        return Catalog.read(join(self.prepare_dir, "videos.parquet"))
+
+    @cached_property
+    def partitions(self) -> list[str]:
+        """The partitions of timelines, in the order of their numbers."""
+        found = list_files(join(self.prepare_dir, "timelines"), ".parquet")
+        if not found:
+            raise InputError(f"{self.prepare_dir}: there are no timelines; run recsys prepare")
+        return found
+
+    def timelines(self, partition: int) -> Timelines:
+        """Reads one partition."""
+        columns = self.config.data.columns
+        with open_input(self.partitions[partition]) as file:
+            return Timelines.from_table(
+                pq.read_table(file),
+                num_tasks=len(columns.tasks),
+                num_contexts=len(columns.context),
+            )
+
+    def vocab(self, name: str) -> Vocab:
+        """One vocabulary: video, creator, category or context_<column>."""
+        return Vocab.read(join(self.prepare_dir, "vocab", f"{name}.parquet"))
+
+    @cached_property
+    def clips(self) -> ClipStore | None:
+        """The decoded clips; None where the run uses none."""
+        if not self.config.has_content:
+            return None
+        if not exists(self.clips_path):
+            raise InputError(f"{self.clips_path}: there are no clips; run recsys decode")
+        return ClipStore(self.clips_path)
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """What the data say of the model's size."""
+        contexts = [f"context_{name}" for name in self.config.data.columns.context]
+        return Sizes(
+            num_videos=len(self.catalog),
+            num_creators=len(self.vocab("creator")),
+            num_categories=len(self.vocab("category")),
+            context_sizes=tuple(len(self.vocab(name)) for name in contexts),
+            num_tasks=len(self.config.data.columns.tasks),
+            clip=self._clip_shape(),
+        )
+
+    def _clip_shape(self) -> ClipShape | None:
+        if self.clips is None:
+            return None
+        shape = self.clips.frame_shape
+        if self.clips.stores_features:
+            return ClipShape(frames=shape[0], size=0, feature_dim=shape[1])
+        return ClipShape(frames=shape[0], size=shape[1])
+
+    def video_inputs(self, *, with_valid: bool) -> VideoInputs:
+        """What turns video rows into tensors.
+
+        Args:
+            with_valid: Whether validation events count as known, so that their videos have an ID
+                embedding.
+        """
+        id_rows = self.catalog.id_rows(
+            with_valid=with_valid, min_events=self.config.prepare.min_video_events
+        )
+        clips = self.clips
+        if clips is None:
+            return VideoInputs(self.catalog, id_rows)
+        row_bytes = int(np.prod(clips.frame_shape)) * (2 if clips.stores_features else 1)
+        load: LoadClips = clips.take
+        if len(clips) * row_bytes <= HELD_CLIP_BYTES:
+            held = clips.take(np.arange(len(clips)))
+            load = held.__getitem__
+        return VideoInputs(self.catalog, id_rows, clips.rows_of(self.catalog.uris()), load)

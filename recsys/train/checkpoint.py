@@ -1,0 +1,89 @@
+"""Checkpoints: model, optimizer and place in the data, and how to read one without a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from recsys.config import ModelConfig
+from recsys.model.embeddings import PlainTables
+from recsys.model.recommender import Recommender, Sizes, table_specs
+from recsys.train.trainable import Trainable
+
+PROGRESS_FILE = "progress.json"
+SHARDED_TABLES, PLAIN_TABLES = "tables.collection.embeddings.", "tables.embeddings."
+
+
+@dataclass
+class Progress:
+    """Where training stands; `partitions` of `epoch`'s order are done."""
+
+    epoch: int = 0
+    partitions: int = 0
+    steps: int = 0
+    best_score: float = float("-inf")
+    best_epoch: int = 0
+    """Epochs done when the validation figure was best."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Figures of each finished epoch."""
+
+
+def save(folder: str, trainable: Trainable, progress: Progress) -> None:
+    """Writes this worker's part of a checkpoint; every worker calls it."""
+    dcp.save(trainable.state_dict(), checkpoint_id=folder)
+    Path(folder, PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
+
+
+def restore(folder: str, trainable: Trainable) -> Progress:
+    """Takes over a checkpoint, whatever the number of workers that wrote it."""
+    state = trainable.state_dict()
+    dcp.load(state, checkpoint_id=folder)
+    trainable.load_state_dict(state)
+    return Progress(**json.loads(Path(folder, PROGRESS_FILE).read_text()))
+
+
+def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
+    """The model of a checkpoint in plain torch: no torchrec, no fbgemm, no process group.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint in the folder.
+    """
+    if not os.path.exists(os.path.join(folder, ".metadata")):
+        raise FileNotFoundError(f"{folder}: there is no checkpoint")
+    model = Recommender(config, sizes, tables=PlainTables(table_specs(config, sizes)))
+    wanted = model.state_dict()
+    stored = _stored_names(folder)
+    state: dict[str, Any] = {
+        "model": {stored_name(name, stored): tensor for name, tensor in wanted.items()}
+    }
+    dcp.load(state, checkpoint_id=folder, no_dist=True)
+    model.load_state_dict({name: state["model"][stored_name(name, stored)] for name in wanted})
+    return model.eval()
+
+
+def _stored_names(folder: str) -> set[str]:
+    metadata = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    return {name for name, kind in metadata.items() if isinstance(kind, TensorStorageMetadata)}
+
+
+def stored_name(name: str, stored: set[str]) -> str:
+    """A plain model's parameter as the checkpoint names it: sharded tables lie one deeper.
+
+    >>> stored_name("tables.embeddings.video.weight", set())
+    'tables.collection.embeddings.video.weight'
+    """
+    if f"model.{name}" in stored:
+        return name
+    return name.replace(PLAIN_TABLES, SHARDED_TABLES, 1)
+
+
+def is_finite(value: torch.Tensor) -> bool:
+    """Whether a loss is a number."""
+    return bool(torch.isfinite(value).all())

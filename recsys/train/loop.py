@@ -1,0 +1,251 @@
+"""What a training worker does, from the first step to the last.
+
+An epoch is a seeded order of partitions. In each round the W workers take the next W of them; after
+every `checkpoint_every_partitions` a checkpoint carries the place, so that training that died goes
+on inside the epoch, with any number of workers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from recsys.config import RunConfig, parse_config
+from recsys.data.batches import Batcher, Candidates, epoch_order, move, prefetch
+from recsys.data.prepared import Prepared
+from recsys.data.timelines import Timelines
+from recsys.model.recommender import Batch, Losses
+from recsys.schema import TEST, TRAIN, VALID
+from recsys.train.checkpoint import Progress, is_finite, restore, save
+from recsys.train.figures import StepSums
+from recsys.train.sharding import build_sharded, have_torchrec
+from recsys.train.trainable import Trainable, build_plain
+from recsys.train.validation import validate
+
+WARMUP_STEPS = 50
+FINAL_LR = 0.05
+"""Share of the peak learning rate that is left at the end."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the driver asks of the workers; sent as a dict."""
+
+    config: RunConfig
+    learn_before: int
+    """VALID to fit, TEST to refit with the validation events known."""
+    epochs: int
+    board: Any = None
+    """Actor that the driver reads the progress from; None shows none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `train_loop_config`."""
+        return {**vars(self), "config": self.config.model_dump(mode="json")}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Job:
+        """The job again."""
+        return cls(**{**values, "config": parse_config(values["config"], "training job")})
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """The training function of the `TorchTrainer`."""
+    job = Job.from_dict(settings)
+    context = ray.train.get_context()
+    worker = Worker(job, rank=context.get_world_rank(), workers=context.get_world_size())
+    worker.run()
+
+
+class Worker:
+    """One of the W workers."""
+
+    def __init__(self, job: Job, *, rank: int, workers: int) -> None:
+        self.job, self.config = job, job.config
+        self.rank, self.workers = rank, workers
+        train = self.config.train
+        self.device = pick_device(train.device)
+        torch.manual_seed(train.seed)
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
+        self.prepared = Prepared(self.config)
+        with_valid = job.learn_before == TEST
+        catalog = self.prepared.catalog
+        self.batcher = Batcher(
+            videos=self.prepared.video_inputs(with_valid=with_valid),
+            candidates=Candidates(catalog.known_positives(with_valid=with_valid), train.negatives),
+            learn_from=TRAIN,
+            learn_before=job.learn_before,
+            batch_timelines=train.batch_timelines,
+            max_history=self.config.model.max_history,
+        )
+        self.trainable = make_trainable(self.config, self.prepared, self.device)
+        self.progress = Progress()
+        self.sums = StepSums(self.config.data.columns.tasks)
+
+    def run(self) -> None:
+        """Trains until the epochs are over or validation has not got better for long enough."""
+        self._restore()
+        while self.progress.epoch < self.job.epochs and not self._is_over():
+            self._run_epoch()
+            figures = self.sums.figures()
+            self.sums = StepSums(self.config.data.columns.tasks)
+            if self.job.learn_before == VALID:
+                figures |= validate(
+                    self.trainable.model,
+                    self.prepared,
+                    self.batcher.videos,
+                    self.device,
+                    rank=self.rank,
+                    workers=self.workers,
+                )
+            self._finish_epoch(figures)
+
+    def _restore(self) -> None:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint:
+            with checkpoint.as_directory() as folder:
+                self.progress = restore(folder, self.trainable)
+
+    def _is_over(self) -> bool:
+        waited = self.progress.epoch - self.progress.best_epoch
+        return self.job.learn_before == VALID and waited >= self.config.train.patience
+
+    def _run_epoch(self) -> None:
+        self.trainable.module.train()
+        total = len(self.prepared.partitions)
+        order = epoch_order(total, seed=self.config.train.seed, epoch=self.progress.epoch)
+        since = 0
+        while self.progress.partitions < total:
+            start = self.progress.partitions
+            self._run_round(order[start : start + self.workers])
+            self.progress.partitions = min(start + self.workers, total)
+            since += self.workers
+            if since >= self.config.train.checkpoint_every_partitions < total - start:
+                since = 0
+                self._report({"epoch": self.progress.epoch}, score=None)
+
+    def _run_round(self, partitions: np.ndarray[Any, Any]) -> None:
+        """Every worker takes one partition and as many steps as the one with the most."""
+        place = [self.config.train.seed, self.progress.epoch, self.progress.partitions, self.rank]
+        rng = np.random.default_rng(place)
+        torch.manual_seed(int(rng.integers(2**62)))
+        mine = int(partitions[self.rank]) if self.rank < len(partitions) else None
+        timelines = self.prepared.timelines(mine if mine is not None else int(partitions[0]))
+        steps = 0 if mine is None else self.batcher.num_steps(timelines)
+        most = self._most(steps)
+        for batch in prefetch(self._batches(timelines, steps, most, rng)):
+            self._step(move(batch, self.device))
+
+    def _batches(
+        self, timelines: Timelines, steps: int, most: int, rng: np.random.Generator
+    ) -> Iterator[Batch]:
+        if steps:
+            yield from self.batcher.steps(timelines, rng)
+        nothing = np.zeros(0, dtype=np.int64)
+        for _ in range(most - steps):
+            yield self.batcher.make(timelines, nothing, nothing, rng)
+
+    def _most(self, steps: int) -> int:
+        """The largest number of steps among the workers."""
+        if self.workers == 1:
+            return steps
+        count = torch.tensor(steps, device=self.device)
+        dist.all_reduce(count, dist.ReduceOp.MAX)
+        return int(count)
+
+    def _step(self, batch: Batch) -> None:
+        train = self.config.train
+        for group in self.trainable.dense_optimizer.param_groups:
+            group["lr"] = train.lr * lr_share(
+                self.progress.steps, self._epochs_done(), train.epochs
+            )
+        self.trainable.optimizer.zero_grad()
+        losses = self.trainable.module(batch)
+        loss = self._weigh(losses)
+        self._require_finite(loss)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.trainable.dense_parameters(), train.clip_norm)
+        self.trainable.optimizer.step()
+        self.progress.steps += 1
+        self.sums.add(losses, len(batch.learn))
+        self._show()
+
+    def _weigh(self, losses: Losses) -> Tensor:
+        train = self.config.train
+        tasks = self.config.data.columns.tasks
+        weights = torch.tensor([train.task_weights.get(name, 1.0) for name in tasks])
+        retrieval = losses.retrieval / losses.num_retrieval.clamp(min=1)
+        ranking = losses.tasks / losses.num_tasks.clamp(min=1)
+        return train.retrieval_weight * retrieval + (ranking * weights.to(self.device)).sum()
+
+    def _require_finite(self, loss: Tensor) -> None:
+        if not is_finite(loss):
+            rate = self.trainable.dense_optimizer.param_groups[0]["lr"]
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.progress.steps} of epoch "
+                f"{self.progress.epoch}, after {self.progress.partitions} partitions, with "
+                f"learning rate {rate:.2g}; the last checkpoint stands; lower train.lr or "
+                "train.table_lr"
+            )
+
+    def _epochs_done(self) -> float:
+        return self.progress.epoch + self.progress.partitions / len(self.prepared.partitions)
+
+    def _finish_epoch(self, figures: dict[str, float]) -> None:
+        progress = self.progress
+        progress.epoch, progress.partitions = progress.epoch + 1, 0
+        score = figures.get("score")
+        if score is None or score > progress.best_score:
+            progress.best_score = score if score is not None else progress.best_score
+            progress.best_epoch = progress.epoch
+        progress.history.append({"epoch": progress.epoch, **figures})
+        self._report({"epoch": progress.epoch, **figures}, score=score)
+
+    def _report(self, figures: dict[str, float], score: float | None) -> None:
+        """Checkpoints; a score of minus infinity never makes a checkpoint the best."""
+        metrics = {**figures, "score": float("-inf") if score is None else score}
+        metrics["best_epoch"] = self.progress.best_epoch
+        with tempfile.TemporaryDirectory() as folder:
+            save(folder, self.trainable, self.progress)
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        if self.rank == 0 and self.job.board is not None and "retrieval_loss" in figures:
+            self.job.board.epoch.remote(self.progress.history[-1])
+
+    def _show(self) -> None:
+        if self.rank == 0 and self.job.board is not None:
+            self.job.board.step.remote(self._epochs_done(), self.sums.figures())
+
+
+def make_trainable(config: RunConfig, prepared: Prepared, device: torch.device) -> Trainable:
+    """The sharded model, or the plain one where TorchRec is not wanted or not there."""
+    wanted = config.train.tables
+    if wanted == "torchrec" or (wanted == "auto" and have_torchrec()):
+        return build_sharded(config, prepared.sizes, device)
+    return build_plain(config, prepared.sizes, device)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The worker's device."""
+    if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def lr_share(steps: int, epochs_done: float, epochs: int) -> float:
+    """Share of the peak learning rate: a short warm-up, then a straight line down.
+
+    It follows from the place alone, so that resumed training has the same.
+
+    >>> round(lr_share(1000, 5, 10), 3), lr_share(24, 0, 10)
+    (0.525, 0.5)
+    """
+    decay = 1 - (1 - FINAL_LR) * min(epochs_done / max(epochs, 1), 1)
+    return min(1.0, (steps + 1) / WARMUP_STEPS) * decay

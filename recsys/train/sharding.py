@@ -1,0 +1,130 @@
+"""The sharded model: tables on meta → optimizer in backward → plan → DMP → dense optimizer.
+
+TorchRec and FBGEMM are imported by the worker that trains and by nobody else: it takes seconds.
+The update of the tables happens inside backward, so gradient clipping never reaches them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from recsys.config import RunConfig
+from recsys.errors import InputError
+from recsys.model.embeddings import TableInputs, TableSpec, init_table
+from recsys.model.recommender import Recommender, Sizes, table_specs
+from recsys.train.trainable import Trainable
+
+FUSED_EPS = 1e-8
+
+
+def have_torchrec() -> bool:
+    """Whether TorchRec and FBGEMM are installed."""
+    names = ("torchrec", "fbgemm_gpu")
+    return all(importlib.util.find_spec(name) is not None for name in names)
+
+
+def quiet_torchrec() -> None:
+    """Keeps TorchRec's and FBGEMM's hundreds of log lines out of the worker's output."""
+    os.environ.setdefault("TORCH_LOGS", "-all")
+    for name in ("torchrec", "fbgemm_gpu", "torch.fx", "torch.distributed", "root"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+
+class ShardedTables(nn.Module):
+    """TorchRec's tables with the signature of `PlainTables`."""
+
+    def __init__(self, specs: Mapping[str, TableSpec]) -> None:
+        super().__init__()
+        from torchrec import EmbeddingCollection, EmbeddingConfig
+
+        self.names = list(specs)
+        self.collection = EmbeddingCollection(
+            tables=[
+                EmbeddingConfig(
+                    name=name,
+                    num_embeddings=spec.num_rows,
+                    embedding_dim=spec.dim,
+                    feature_names=[name],
+                    init_fn=init_table,
+                )
+                for name, spec in specs.items()
+            ],
+            device=torch.device("meta"),
+        )
+
+    def forward(self, inputs: TableInputs) -> dict[str, Tensor]:
+        """The rows' embeddings by table name, (R, dim) each."""
+        from torchrec import KeyedJaggedTensor
+
+        wanted = KeyedJaggedTensor(
+            keys=self.names,
+            values=torch.cat([inputs[name][0] for name in self.names]),
+            lengths=torch.cat([inputs[name][1] for name in self.names]),
+        )
+        found = self.collection(wanted)
+        return {name: found[name].values() for name in self.names}
+
+
+def build_sharded(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
+    """The model sharded over the process group's workers.
+
+    Raises:
+        InputError: TorchRec is not installed.
+    """
+    if not have_torchrec():
+        raise InputError(
+            "train.tables=torchrec: torchrec and fbgemm are not installed; "
+            "pip install 'recsys[cpu]' (or [gpu]), or set train.tables=plain"
+        )
+    quiet_torchrec()
+    from torch.distributed.optim import (
+        _apply_optimizer_in_backward as apply_optimizer_in_backward,
+    )
+    from torchrec.distributed.embedding import EmbeddingCollectionSharder
+    from torchrec.distributed.model_parallel import DistributedModelParallel
+    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+    from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
+    from torchrec.optim.optimizers import in_backward_optimizer_filter
+    from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+    tables = ShardedTables(table_specs(config.model, sizes))
+    model = Recommender(config.model, sizes, tables=tables)
+    apply_optimizer_in_backward(
+        RowWiseAdagrad, tables.parameters(), {"lr": config.train.table_lr, "eps": FUSED_EPS}
+    )
+    sharders: list[Any] = [EmbeddingCollectionSharder()]
+    topology = Topology(world_size=dist.get_world_size(), compute_device=device.type)
+    planner = EmbeddingShardingPlanner(topology=topology)
+    plan = planner.collective_plan(model, sharders, dist.GroupMember.WORLD)
+    sharded = DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
+    dense = KeyedOptimizerWrapper(
+        dict(in_backward_optimizer_filter(sharded.named_parameters())),
+        lambda parameters: torch.optim.AdamW(
+            parameters, lr=config.train.lr, weight_decay=config.train.weight_decay
+        ),
+    )
+    return Trainable(
+        module=sharded,
+        model=unwrap(sharded),
+        dense_optimizer=dense,
+        optimizer=CombinedOptimizer([sharded.fused_optimizer, dense]),
+        plan=str(plan),
+    )
+
+
+def unwrap(module: Any) -> Recommender:
+    """The model inside DMP and DDP; its tables stay sharded."""
+    while hasattr(module, "module"):
+        module = module.module
+    assert isinstance(module, Recommender)
+    return module

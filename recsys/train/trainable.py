@@ -1,0 +1,139 @@
+"""A model with its optimizers, ready to train: sharded by TorchRec, or in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.nn.parallel import DistributedDataParallel
+
+from recsys.config import RunConfig
+from recsys.model.embeddings import PlainTables
+from recsys.model.recommender import Recommender, Sizes, table_specs
+
+TABLE_PREFIX = "tables."
+
+
+@dataclass
+class Trainable:
+    """What the loop drives."""
+
+    module: nn.Module
+    """Called for the losses."""
+    model: Recommender
+    """The model inside `module`, for encoding without gradients."""
+    dense_optimizer: Any
+    """Whose learning rate follows the schedule."""
+    optimizer: Any
+    """Dense and tables together."""
+    plan: str
+    """How the tables are placed."""
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """What AdamW learns, and gradient clipping reaches."""
+        return [p for name, p in self.model.named_parameters() if not name.startswith(TABLE_PREFIX)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model and optimizer, by parameter name, as `torch.distributed.checkpoint` takes it."""
+        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a state that `torch.distributed.checkpoint` filled."""
+        self.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class RowWiseAdagrad(torch.optim.Optimizer):
+    """Adagrad with one accumulator a row: FBGEMM's EXACT_ROWWISE_ADAGRAD in plain torch.
+
+    state += mean(g²) of the row; row -= lr · g / (√state + eps). Duchi et al. 2011, with the
+    accumulator shared by a row as in Gupta et al. 2014. Dense and sparse gradients give the same.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], *, lr: float, eps: float = 1e-8) -> None:
+        super().__init__(params, {"lr": lr, "eps": eps})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                rows = torch.zeros(len(parameter), 1, device=parameter.device)
+                self.state[parameter]["row_sum"] = rows
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Updates the rows that have a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group["lr"], group["eps"])
+
+    def _update(self, parameter: Tensor, lr: float, eps: float) -> None:
+        total = self.state[parameter]["row_sum"]
+        gradient = parameter.grad
+        assert gradient is not None
+        if gradient.is_sparse:
+            gradient = gradient.coalesce()
+            rows, values = gradient.indices()[0], gradient.values()
+            total[rows] += values.pow(2).mean(1, keepdim=True)
+            parameter.index_add_(0, rows, values / (total[rows].sqrt() + eps), alpha=-lr)
+        else:
+            total += gradient.pow(2).mean(1, keepdim=True)
+            parameter.addcdiv_(gradient, total.sqrt() + eps, value=-lr)
+
+
+class _Optimizers:
+    """Several optimizers stepped as one, with their state by parameter name."""
+
+    def __init__(self, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.model, self.optimizers = model, optimizers
+
+    def zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        options = StateDictOptions(flatten_optimizer_state_dict=True)
+        return get_optimizer_state_dict(self.model, tuple(self.optimizers), options=options)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        options = StateDictOptions(flatten_optimizer_state_dict=True)
+        set_optimizer_state_dict(
+            self.model, tuple(self.optimizers), optim_state_dict=state, options=options
+        )
+
+
+def build_plain(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
+    """The same model with plain embeddings, a copy on each worker (laptop mode)."""
+    workers = dist.get_world_size() if dist.is_initialized() else 1
+    specs = table_specs(config.model, sizes)
+    # DDP cannot average sparse gradients over gloo and nccl alike; one worker has no such need.
+    tables = PlainTables(specs, sparse=workers == 1)
+    model = Recommender(config.model, sizes, tables=tables).to(device)
+    named = list(model.named_parameters())
+    dense = torch.optim.AdamW(
+        [p for name, p in named if not name.startswith(TABLE_PREFIX)],
+        lr=config.train.lr,
+        weight_decay=config.train.weight_decay,
+    )
+    sparse = RowWiseAdagrad(tables.parameters(), lr=config.train.table_lr)
+    module: nn.Module = model
+    if workers > 1:
+        module = DistributedDataParallel(model, static_graph=True)
+    return Trainable(
+        module=module,
+        model=model,
+        dense_optimizer=dense,
+        optimizer=_Optimizers(model, [dense, sparse]),
+        plan="plain torch tables, a copy on each worker",
+    )

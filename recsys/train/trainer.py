@@ -1,0 +1,186 @@
+"""The train stage: a Ray `TorchTrainer` around the loop, once to fit and once to refit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from recsys import cluster
+from recsys.config import RunConfig
+from recsys.data.storage import filesystem, is_uri, join, remove
+from recsys.errors import InputError
+from recsys.progress import progress
+from recsys.schema import TEST, VALID
+from recsys.train.figures import Board, write_curves
+from recsys.train.loop import Job, train_worker
+
+POLL_S = 0.5
+
+
+def make_trainer(
+    config: RunConfig,
+    *,
+    name: str = "fit",
+    learn_before: int = VALID,
+    epochs: int | None = None,
+    board: Any = None,
+    callbacks: list[Any] | None = None,
+) -> Any:
+    """A `ray.train.torch.TorchTrainer` of a run whose data stages are done.
+
+    `fit()` goes on from the last checkpoint of the same run folder and name, if there is one.
+
+    Args:
+        config: The run.
+        name: Folder of the checkpoints inside RUN/train.
+        learn_before: VALID, or TEST to learn from the validation events too.
+        epochs: Instead of `train.epochs`.
+        board: Actor that takes the progress.
+        callbacks: Ray Train callbacks, as Ray Tune needs one.
+
+    Raises:
+        InputError: The cluster has too few CPUs or GPUs for `train.workers`.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+    from ray.train import RunConfig as RayRunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    gpu = use_gpu(config)
+    cluster.require(config.train.workers, gpu=gpu)
+    job = Job(config, learn_before, config.train.epochs if epochs is None else epochs, board)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config=job.to_dict(),
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=config.train.workers, use_gpu=gpu),
+        run_config=RayRunConfig(
+            name=name,
+            storage_path=storage_path(join(config.run, "train")),
+            failure_config=FailureConfig(max_failures=config.train.max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
+            ),
+            callbacks=callbacks,
+        ),
+    )
+
+
+def use_gpu(config: RunConfig) -> bool:
+    """Whether the workers train on GPUs."""
+    wanted = config.train.device
+    return wanted == "cuda" or (wanted == "auto" and cluster.num_gpus() >= config.train.workers)
+
+
+def storage_path(path: str) -> str:
+    """A path as Ray wants it: absolute, or a URI."""
+    return path if is_uri(path) else str(filesystem(path)[1])
+
+
+def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+    """Runs the stage and returns its report; the model lies in `out`/model afterwards.
+
+    Args:
+        config: The run.
+        out: RUN/train.
+        fingerprint: Names the checkpoints, so that training with other settings starts anew.
+
+    Raises:
+        InputError: The cluster is too small, or a setting cannot work.
+    """
+    if not config.train.epochs:
+        raise InputError("train.epochs=0: there is nothing to train; set it to at least 1")
+    cluster.connect()
+    fit = _run(config, f"fit-{fingerprint}", VALID, config.train.epochs, "train")
+    chosen = int(fit.metrics["best_epoch"])
+    result, best = fit, fit.get_best_checkpoint("score", "max")
+    if config.train.refit:
+        result = _run(config, f"refit-{fingerprint}", TEST, chosen, "refit")
+        best = result.checkpoint
+    if best is None:
+        raise RuntimeError(f"{out}: training ended without a checkpoint")
+    keep(best, join(out, "model"))
+    history = _history(fit)
+    if not is_uri(out):
+        write_curves(join(out, "tensorboard"), history)
+    return {"epochs": chosen, "refit": config.train.refit, "history": history}
+
+
+def _run(config: RunConfig, name: str, learn_before: int, epochs: int, title: str) -> Any:
+    import ray
+
+    board = ray.remote(num_cpus=0)(Board).remote()
+    trainer = make_trainer(config, name=name, learn_before=learn_before, epochs=epochs, board=board)
+    with _shown(board, title, epochs):
+        try:
+            result = trainer.fit()
+        except Exception as error:
+            raise RuntimeError(f"training stopped: {root_cause(error)}") from error
+    if result.error:
+        raise RuntimeError(f"training stopped: {root_cause(result.error)}") from result.error
+    return result
+
+
+def root_cause(error: BaseException) -> str:
+    """The line of a worker's error that says what happened."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    cause = getattr(error, "cause", None) or error
+    lines = [line for line in str(cause).splitlines() if line.strip()]
+    return lines[-1] if lines else repr(cause)
+
+
+def _history(result: Any) -> list[dict[str, float]]:
+    import json
+
+    with result.checkpoint.as_directory() as folder, open(f"{folder}/progress.json") as file:
+        history: list[dict[str, float]] = json.load(file)["history"]
+    return history
+
+
+def keep(checkpoint: Any, target: str) -> None:
+    """Copies a checkpoint to where the later stages look for it."""
+    remove(target)
+    fs, inner = filesystem(target)
+    with checkpoint.as_directory() as folder:
+        fs.put(f"{folder}/", f"{inner}/", recursive=True)
+
+
+@contextmanager
+def _shown(board: Any, title: str, epochs: int) -> Iterator[None]:
+    """A progress bar that follows the board while the block runs."""
+    import ray
+
+    done = threading.Event()
+
+    def follow() -> None:
+        shown = 0.0
+        with progress(title, total=epochs) as advance:
+            while not done.wait(POLL_S):
+                epochs_done, figures, history = ray.get(board.read.remote())
+                advance(epochs_done - shown, note=describe(figures, history))
+                shown = epochs_done
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def describe(figures: dict[str, float], history: list[dict[str, float]]) -> str:
+    """The figures that people follow, in one short line.
+
+    >>> describe({"retrieval_loss": 7.25, "events_per_s": 1200.4}, [])
+    'loss 7.250  1,200 events/s'
+    """
+    if not figures:
+        return ""
+    note = f"loss {figures['retrieval_loss']:.3f}  {figures['events_per_s']:,.0f} events/s"
+    if history and "valid_ndcg@10" in history[-1]:
+        note += f"  ndcg@10 {history[-1]['valid_ndcg@10']:.4f}"
+    return note

@@ -1,0 +1,94 @@
+"""The validation figures of an epoch, by the very metrics of the evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from recsys.config import EvaluateConfig
+from recsys.data.batches import VideoInputs
+from recsys.data.prepared import Prepared
+from recsys.evaluation.classification import auc
+from recsys.evaluation.interactions import Csr, RankingSet, Videos
+from recsys.evaluation.predict import Predictions, all_vectors, concat, predict
+from recsys.evaluation.ranking import dot_product, evaluate_ranker
+from recsys.model.recommender import Recommender
+from recsys.schema import VALID
+
+K = 10
+
+
+def validate(
+    model: Recommender,
+    prepared: Prepared,
+    videos: VideoInputs,
+    device: torch.device,
+    *,
+    rank: int,
+    workers: int,
+) -> dict[str, float]:
+    """NDCG@10 and HR@10 of the validation users, AUC of each task, and the score to choose by.
+
+    Every worker takes its share of the partitions; all get the same figures. The vectors of the
+    catalogue come through the sharded tables, so that all workers must call this.
+    """
+    vectors = all_vectors(model, videos, device)
+    on_device = vectors.to(device)
+    parts = [
+        predict(
+            model,
+            on_device,
+            prepared.timelines(number),
+            split=VALID,
+            max_history=prepared.config.model.max_history,
+        )
+        for number in range(rank, len(prepared.partitions), workers)
+    ]
+    tasks = prepared.config.data.columns.tasks
+    found = concat(parts, vectors.shape[1], len(tasks))
+    sums = _ranking_sums(found, vectors)
+    gathered: list[Any] = [(sums, found.labels, found.logits)]
+    if workers > 1:
+        gathered = [None] * workers
+        dist.all_gather_object(gathered, (sums, found.labels, found.logits))
+    users, ndcg, hr = np.sum([part[0] for part in gathered], axis=0)
+    labels = np.concatenate([part[1] for part in gathered])
+    logits = np.concatenate([part[2] for part in gathered])
+    figures = {f"valid_ndcg@{K}": ndcg / max(users, 1), f"valid_hr@{K}": hr / max(users, 1)}
+    for number, task in enumerate(tasks):
+        value = auc(labels[:, number], logits[:, number])
+        figures[f"valid_{task}_auc"] = 0.5 if value is None else value
+    return {**figures, "score": score(figures)}
+
+
+def score(figures: dict[str, float]) -> float:
+    """What epochs are chosen by: relative gains in NDCG and in AUC over chance count alike.
+
+    log NDCG@10 + mean over tasks of log (AUC - 1/2).
+    """
+    value = float(np.log(max(figures[f"valid_ndcg@{K}"], 1e-9)))
+    gains = [v - 0.5 for name, v in figures.items() if name.endswith("_auc")]
+    if gains:
+        value += float(np.mean(np.log(np.maximum(gains, 1e-9))))
+    return value
+
+
+def _ranking_sums(found: Predictions, vectors: torch.Tensor) -> np.ndarray[Any, Any]:
+    """(users, summed NDCG, summed HR)."""
+    if not found.user_ids:
+        return np.zeros(3)
+    zeros = np.zeros(len(vectors), dtype=np.int64)
+    data = RankingSet(
+        user_ids=found.user_ids,
+        relevant=found.relevant,
+        known=Csr.empty(len(found.user_ids)),
+        videos=Videos(cold_N=zeros.astype(bool), popularity_N=zeros),
+    )
+    ranker = dot_product(torch.from_numpy(found.queries), vectors)
+    result = evaluate_ranker(data, ranker, EvaluateConfig(k=(K,), bootstrap=0))
+    per_user = result.per_user()
+    ndcg, hr = per_user[f"ndcg@{K}"].sum(), per_user[f"hr@{K}"].sum()
+    return np.array([len(found.user_ids), ndcg, hr])
