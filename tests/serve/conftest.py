@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys.bundle import Bundle
+from recsys.serve.recommender import ServingRecommender
+from tests.bundles import TinyRun, make_run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A run with a bundle; videos v1 and v2 have files: a real one by name, and one that is no
+    video."""
+    folder: Path = tmp_path_factory.mktemp("tiny")
+    clip, text = folder / "one.mp4", folder / "two.txt"
+    clip.write_bytes(bytes(range(200)))
+    text.write_text("secret")
+    return make_run(folder / "run", uris=[str(clip), str(text), "s3://bucket/three.mp4"])
+
+
+@pytest.fixture
+def served(tiny: TinyRun) -> ServingRecommender:
+    """A recommender of its own for each test, since live events change it."""
+    return ServingRecommender(Bundle.load(str(tiny.run)))

@@ -1,0 +1,132 @@
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from recsys.errors import InputError
+from recsys.serve.app import ask_once, build, free_port, running
+from tests.bundles import TASKS, TinyRun
+from tests.serve.test_recommender import TABS, training_outputs
+
+
+@pytest.fixture(scope="module")
+def address(ray_local: None, tiny: TinyRun) -> Iterator[str]:
+    with running(str(tiny.run), port=0) as address:
+        yield address
+
+
+def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("position", [1, 14, 26])
+def test_score_over_http_is_the_models_own_output(
+    address: str, tiny: TinyRun, position: int
+) -> None:
+    """The model's outputs at a position of a timeline, as training computes them."""
+    timeline, dots, probabilities = training_outputs(tiny)
+    tab = TABS[timeline.context_rows[position, 0]]
+    body = {
+        "user_id": "u9",
+        "video_ids": [f"v{timeline.video_rows[position]}"],
+        "now_ms": int(timeline.time_ms[position]),
+        "context": {"tab": tab} if tab else {},
+    }
+    video = post(f"{address}/v1/score", body)["videos"][0]
+    assert video["score"] == pytest.approx(float(dots[position]), abs=1e-4)
+    for i, task in enumerate(TASKS):
+        expected = float(probabilities[position, i])
+        assert video["probabilities"][task] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.ray
+def test_asks_itself_once(address: str, tiny: TinyRun) -> None:
+    answer = ask_once(address, k=4)
+    assert answer["version"] == tiny.version
+    assert (answer["user_id"], len(answer["videos"])) == ("u0", 4)
+
+
+@pytest.mark.ray
+def test_page_docs_and_ranges_pass_through_serve(address: str) -> None:
+    for path in ("/", "/docs", "/healthz", "/v1/model"):
+        with urllib.request.urlopen(address + path, timeout=30) as answer:
+            assert answer.status == 200
+    request = urllib.request.Request(
+        f"{address}/v1/videos/v1/file", headers={"Range": "bytes=10-19"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        assert (answer.status, answer.read()) == (206, bytes(range(10, 20)))
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{address}/v1/videos/..%2F..%2Fetc%2Fpasswd/file", timeout=30)
+
+
+@pytest.mark.ray
+def test_a_second_serve_on_the_cluster_is_refused(address: str, tiny: TinyRun) -> None:
+    with pytest.raises(InputError, match="Ray Serve already runs"), running(str(tiny.run), port=0):
+        pass
+    with urllib.request.urlopen(f"{address}/healthz", timeout=30) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.ray
+def test_more_replicas_than_the_cluster_has_are_refused(ray_local: None, tiny: TinyRun) -> None:
+    with (
+        pytest.raises(InputError, match="serve.replicas=9: .* the cluster has 2; set"),
+        running(str(tiny.run), port=0, replicas=9),
+    ):
+        pass
+
+
+def test_a_taken_port_is_named(tiny: TinyRun) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(InputError, match=rf"127.0.0.1:{port}: cannot listen .*--port"),
+            running(str(tiny.run), port=port),
+        ):
+            pass
+
+
+def test_a_host_of_another_machine_is_named() -> None:
+    with pytest.raises(InputError, match="192.0.2.77:0: cannot listen there"):
+        free_port("192.0.2.77", 0)
+
+
+def test_port_0_is_any_free_one() -> None:
+    assert free_port("127.0.0.1", 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({}, "bundle: field required; give bundle=PATH"),
+        ({"bundle": "x", "replica": 2}, "replica: extra inputs are not permitted"),
+        ({"bundle": "x", "replicas": "0"}, "replicas: input should be greater"),
+        ({"bundle": "/no/such/run"}, "/no/such/run: no bundle is there"),
+    ],
+)
+def test_wrong_build_arguments_are_named(args: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build(args)
+
+
+def test_importing_brings_in_nothing_of_training() -> None:
+    code = (
+        "import sys, recsys.serve.app\n"
+        "names = {name.split('.')[0] for name in sys.modules}\n"
+        "assert not names & {'torchrec', 'fbgemm_gpu'}, names\n"
+        "assert not any(name.startswith('recsys.train') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

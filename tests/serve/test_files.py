@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from recsys.serve.files import local_video
+
+
+def test_a_local_video_is_handed_out(tmp_path: Path) -> None:
+    clip = tmp_path / "Clip.MP4"
+    clip.write_bytes(b"x")
+    assert local_video(str(clip)) == (str(clip), "video/mp4")
+    assert local_video(f"file://{clip}") == (str(clip), "video/mp4")
+
+
+@pytest.mark.parametrize("uri", [None, "https://host/a.mp4", "s3://bucket/a.mp4", "/no/such.mp4"])
+def test_what_is_not_local_is_not(uri: str | None) -> None:
+    assert local_video(uri) is None
+
+
+def test_other_files_and_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "folder.mp4").mkdir()
+    assert local_video(str(tmp_path / "notes.txt")) is None
+    assert local_video(str(tmp_path / "folder.mp4")) is None
+
+
+def test_a_link_counts_as_what_it_leads_to(tmp_path: Path) -> None:
+    """A link named like a video must not give another kind of file away."""
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "clip.mp4").symlink_to(tmp_path / "notes.txt")
+    assert local_video(str(tmp_path / "clip.mp4")) is None

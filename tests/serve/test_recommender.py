@@ -1,0 +1,167 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.bundle import Bundle
+from recsys.data.batches import event_batch
+from recsys.data.timelines import Timelines
+from recsys.errors import InputError
+from recsys.model.user import Moment, states_at
+from recsys.serve.recommender import ServingRecommender
+from tests.bundles import START_MS, TASKS, TinyRun, make_run
+
+LATER = START_MS + 10**10
+NUM_EVENTS = 27
+TABS = [None, "home", "search"]
+
+
+@torch.no_grad()
+def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
+    """User u9's timeline, and for each of its positions the scores of its own video as a training
+    step computes them: dot product (L,) and probabilities (L, T)."""
+    timeline = Timelines.from_table(tiny.timelines.slice(9), num_tasks=2, num_contexts=1)
+    arrays = timeline.windows(timeline.offsets[:-1], timeline.offsets[1:])
+    events, model = event_batch(arrays), tiny.recommender
+    vectors = torch.from_numpy(tiny.vectors)[torch.from_numpy(arrays.video_rows)]
+    states = states_at(model.encode_history(vectors, events), events.prior)
+    dots = (model.queries(states) * vectors).sum(-1)
+    moment = Moment(events.gaps, events.hours, events.context_rows)
+    logits = model.task_logits(states, vectors, moment)
+    return timeline, dots[0].numpy(), logits[0].sigmoid().numpy()
+
+
+@pytest.mark.parametrize("position", [0, 1, 2, 13, 25, 26])
+def test_scores_are_those_of_training(
+    tiny: TinyRun, served: ServingRecommender, position: int
+) -> None:
+    """Asked as of an event's moment, the server knows what training knew; two events a moment."""
+    timeline, dots, probabilities = training_outputs(tiny)
+    tab = TABS[timeline.context_rows[position, 0]]
+    answer = served.score(
+        "u9",
+        [f"v{timeline.video_rows[position]}"],
+        now_ms=int(timeline.time_ms[position]),
+        context={"tab": tab} if tab else None,
+    )
+    assert answer.num_history == position - position % 2
+    assert answer.videos[0].score == pytest.approx(dots[position], abs=1e-5)
+    found = [answer.videos[0].probabilities[task] for task in TASKS]
+    assert found == pytest.approx(probabilities[position].tolist(), abs=1e-5)
+
+
+def test_live_events_give_the_state_that_the_whole_history_gives(
+    tiny: TinyRun, served: ServingRecommender
+) -> None:
+    """All of u9's events told to the server as a new user's."""
+    timeline = Timelines.from_table(tiny.timelines.slice(9), num_tasks=2, num_contexts=1)
+    for i in range(NUM_EVENTS):
+        tab = TABS[timeline.context_rows[i, 0]]
+        actions = {t: bool(timeline.labels[i, j]) for j, t in enumerate(TASKS)}
+        kept = served.append(
+            "new",
+            f"v{timeline.video_rows[i]}",
+            time_ms=int(timeline.time_ms[i]),
+            actions={"positive": bool(timeline.positive[i]), **actions},
+            context={"tab": tab} if tab else None,
+        )
+        assert kept == i + 1
+    ours, theirs = (served.recommend(user, 5, now_ms=LATER).videos for user in ("new", "u9"))
+    assert [v.video_id for v in ours] == [v.video_id for v in theirs]
+    assert [v.score for v in ours] == pytest.approx([v.score for v in theirs], abs=1e-5)
+
+
+def test_recommends_the_best_scores_without_what_was_seen(
+    tiny: TinyRun, served: ServingRecommender
+) -> None:
+    every = [f"v{i}" for i in range(1, 31)]
+    scores = {v.video_id: v.score for v in served.score("u9", every, now_ms=LATER).videos}
+    rows = tiny.timelines.column("video_row")[9].as_py()
+    liked = tiny.timelines.column("positive")[9].as_py()
+    seen = {f"v{row}" for row, good in zip(rows, liked, strict=True) if good}
+    expected = sorted(scores.keys() - seen, key=lambda v: -scores[v])[:5]
+    answer = served.recommend("u9", 5, now_ms=LATER)
+    assert [v.video_id for v in answer.videos] == expected
+    with_seen = served.recommend("u9", 5, now_ms=LATER, exclude_seen=False)
+    assert [v.video_id for v in with_seen.videos] == sorted(scores, key=lambda v: -scores[v])[:5]
+
+
+def test_unknown_user_gets_the_empty_history(served: ServingRecommender) -> None:
+    """User u0 is known but has no events: the same state."""
+    stranger, empty = (served.recommend(user, 3, now_ms=LATER) for user in ("nobody", "u0"))
+    assert (stranger.known_user, empty.known_user) == (False, True)
+    assert stranger.num_history == 0
+    assert stranger.videos == empty.videos
+
+
+def test_unknown_videos_are_listed_and_the_order_is_kept(served: ServingRecommender) -> None:
+    answer = served.score("u9", ["zz", "v9", "v2", "yy"], now_ms=LATER)
+    assert [v.video_id for v in answer.videos] == ["v9", "v2"]
+    assert answer.unknown_video_ids == ("zz", "yy")
+    only_unknown = served.score("u9", ["zz"])
+    assert (only_unknown.videos, only_unknown.unknown_video_ids) == ((), ("zz",))
+
+
+def test_a_catalogue_can_run_out(served: ServingRecommender) -> None:
+    for i in range(1, 29):
+        served.append("eager", f"v{i}", time_ms=START_MS)
+    # The model reads 27 events: the first of the 28 is forgotten and may come again.
+    answer = served.recommend("eager", 20, now_ms=LATER)
+    assert {v.video_id for v in answer.videos} == {"v1", "v29", "v30"}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: s.recommend("u1", 0), r"k=0: must be from 1 to 20 \(serve.max_k\)"),
+        (lambda s: s.recommend("u1", 21), "k=21: must be from 1 to 20"),
+        (lambda s: s.score("u1", []), "0 video_ids: must be from 1 to 40"),
+        (lambda s: s.score("u1", ["v1"] * 41), "41 video_ids: must be from 1 to 40"),
+        (lambda s: s.recommend("u1", 1, context={"tub": "x"}), "context.tub: unknown; .* tab"),
+        (lambda s: s.append("u1", "zz"), "video_id=zz: not in the catalogue"),
+        (
+            lambda s: s.append("u1", "v1", actions={"share": True}),
+            "actions.share: unknown; this model knows positive, click, like",
+        ),
+    ],
+)
+def test_wrong_requests_say_what_is_allowed(served, call, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=message):
+        call(served)
+
+
+def test_an_unknown_value_of_a_context_counts_as_unknown(served: ServingRecommender) -> None:
+    given, missing = (
+        served.score("u9", ["v1"], now_ms=LATER, context=context)
+        for context in ({"tab": "never seen"}, None)
+    )
+    assert given.videos == missing.videos
+
+
+def test_can_be_ordered_by_a_task(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    make_run(tmp_path, serve={"rank": "like"}, rerank={"candidates": 30})
+    answer = ServingRecommender(Bundle.load(str(tmp_path))).recommend("u9", 5, now_ms=LATER)
+    every = ServingRecommender(Bundle.load(str(tmp_path))).recommend("u9", 30, now_ms=LATER)
+    likes = [v.probabilities["like"] for v in every.videos]
+    assert likes == sorted(likes, reverse=True)
+    assert answer.videos == every.videos[:5]
+
+
+def test_an_unknown_order_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    make_run(tmp_path, serve={"rank": "shares"})
+    with pytest.raises(
+        InputError, match="serve.rank=shares: must be one of retrieval, click, like"
+    ):
+        ServingRecommender(Bundle.load(str(tmp_path)))
+
+
+def test_needs_no_ray_and_nothing_of_training() -> None:
+    code = (
+        "import sys, recsys.serve.api\n"
+        "names = {name.split('.')[0] for name in sys.modules}\n"
+        "assert not names & {'ray', 'torchrec', 'fbgemm_gpu'}, names\n"
+        "assert not any(name.startswith('recsys.train') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
