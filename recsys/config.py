@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -223,13 +223,20 @@ class TrainConfig(Section):
 class EvaluateConfig(Section):
     """What is measured."""
 
-    k: tuple[int, ...] = (10, 50)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((10, 50), min_length=1)
+    """Lengths of the lists that are measured; the verdict goes by the first."""
     mask_history: bool = False
     """Whether videos that the user has already had a positive event with are left out of the
     ranking."""
     bootstrap: int = Field(200, ge=0)
     """Resamplings of users behind each confidence interval; 0 leaves the intervals out."""
     seed: int = 0
+    half_life_days: float = Field(1.0, gt=0)
+    """Of the recent-popularity baseline: the age at which an event counts half."""
+    neighbours: int = Field(500, ge=1)
+    """Most similar videos that the item-kNN baseline keeps of each video."""
+    tradeoff_users: int = Field(10_000, ge=0)
+    """Users on whom the re-ranking's trade-off curve is drawn; 0 leaves it out."""
 
 
 class RerankConfig(Section):

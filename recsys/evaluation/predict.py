@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,39 @@ class Predictions:
     """(E, T)."""
     event_videos: IntArray
     """(E,) video row."""
+
+    def to_row(self) -> dict[str, Any]:
+        """Flat arrays by name, as one row of a Ray data set."""
+        return {
+            "user_ids": self.user_ids,
+            "queries": self.queries.ravel(),
+            "relevant_offsets": self.relevant.offsets,
+            "relevant_values": self.relevant.values,
+            "known_offsets": self.known.offsets,
+            "known_values": self.known.values,
+            "labels": self.labels.ravel(),
+            "logits": self.logits.ravel(),
+            "event_videos": self.event_videos,
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], *, dim: int, num_tasks: int) -> Predictions:
+        """The predictions again."""
+        num_events = len(row["event_videos"])
+
+        def lists(name: str) -> Csr:
+            offsets, values = row[f"{name}_offsets"], row[f"{name}_values"]
+            return Csr(np.asarray(offsets, np.int64), np.asarray(values, np.int32))
+
+        return cls(
+            user_ids=list(row["user_ids"]),
+            queries=np.asarray(row["queries"], np.float32).reshape(-1, dim),
+            relevant=lists("relevant"),
+            known=lists("known"),
+            labels=np.asarray(row["labels"], np.int8).reshape(num_events, num_tasks),
+            logits=np.asarray(row["logits"], np.float32).reshape(num_events, num_tasks),
+            event_videos=np.asarray(row["event_videos"], np.int64),
+        )
 
 
 @torch.no_grad()

@@ -1,0 +1,250 @@
+"""The command line: one command a stage, `run` for all of them, `demo` for newcomers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from recsys.config import ContentConfig, DecodeConfig, RunConfig, load_config, parse_section
+from recsys.errors import InputError
+
+console = Console(highlight=False, soft_wrap=True)
+
+RUN_HELP = """\
+Runs prepare → decode → train → evaluate → publish on your own data. A stage whose output is there
+and whose inputs and settings are unchanged is skipped.
+
+--config names a YAML file that maps your columns to roles:
+
+  run: runs/mine                       # where everything goes: a path or URI
+  data:
+    events: events.parquet             # one row an exposure or a viewing
+    columns: {user: user_id, video: video_id, time: time_ms, positive: clicked, tasks: [clicked]}
+    videos: videos.parquet             # optional: files, creators, tags, durations
+    video_columns: {video: video_id, uri: path, creator: author, categories: [tag]}
+  split: {kind: time, valid_from: 2024-05-01, test_from: 2024-05-03}
+
+Settings may be given after it as key=value, e.g. train.epochs=3 model.dim=32.
+Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answers over HTTP.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, 2 for wrong input, 1 for a failure."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("recsys").setLevel(logging.INFO)
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except InputError as error:
+        print(f"recsys: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("recsys: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        if arguments.debug:
+            raise
+        print(f"recsys: {error} (--debug shows the traceback)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="recsys", description=__doc__)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="make the demo world, run the whole chain, serve it")
+    demo.add_argument("--once", action="store_true", help="ask the endpoint once, then stop")
+    demo.add_argument("--out", default="runs/demo", help="run folder (runs/demo)")
+    demo.add_argument("--host", default="127.0.0.1")
+    demo.add_argument("--port", type=int, default=8000, help="0 takes any free one")
+    demo.add_argument("settings", nargs="*", metavar="key=value")
+    demo.set_defaults(command=_demo)
+    _stage_parser(commands, "run", "all stages on your own data", _run, RUN_HELP)
+    for name, text in (
+        ("prepare", "events and catalogue into timelines"),
+        ("train", "the model, on Ray Train"),
+        ("evaluate", "metrics beside the baselines"),
+        ("publish", "the bundle that a server loads"),
+    ):
+        _stage_parser(commands, name, text, _one_stage).set_defaults(stage=name)
+    decode = _stage_parser(commands, "decode", "video files into clips", _decode, required=False)
+    decode.add_argument("--videos", help="folder, glob or Parquet file of videos, without a config")
+    decode.add_argument("--column", default="uri", help="column of addresses in the Parquet file")
+    decode.add_argument("--encoder", default="efficientnet_lite0", help="for decode.features=true")
+    decode.add_argument("--out", help="output folder, with --videos")
+    served = _stage_parser(commands, "serve", "the HTTP endpoint", _serve, required=False)
+    served.add_argument("--bundle", help="run folder, bundles folder or one version")
+    served.add_argument("--host")
+    served.add_argument("--port", type=int)
+    sweep = _stage_parser(commands, "tune", "search hyperparameters, on Ray Tune", _tune)
+    sweep.add_argument("--space", required=True, help="e.g. tuning/spaces/quick.yaml")
+    return parser
+
+
+def _stage_parser(
+    commands: Any,
+    name: str,
+    text: str,
+    command: Callable[[argparse.Namespace], None],
+    description: str | None = None,
+    *,
+    required: bool = True,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=description or f"{text[0].upper()}{text[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=required, help="the run's YAML file")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to change")
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from recsys.pipeline import STAGES
+
+    config = load_config(arguments.config, arguments.settings)
+    run_all(config, [stage.name for stage in STAGES])
+
+
+def run_all(config: RunConfig, names: Sequence[str]) -> None:
+    """Runs stages and prints each one's table."""
+    from recsys.data.storage import join
+    from recsys.pipeline import run_stages
+
+    run_stages(config, names, show=print_report)
+    console.print(f"report: {join(config.run, 'report.json')}")
+
+
+def _one_stage(arguments: argparse.Namespace) -> None:
+    run_all(load_config(arguments.config, arguments.settings), [arguments.stage])
+
+
+def _decode(arguments: argparse.Namespace) -> None:
+    if arguments.config:
+        run_all(load_config(arguments.config, arguments.settings), ["decode"])
+        return
+    if not arguments.videos or not arguments.out:
+        raise InputError("decode needs --config RUN.yaml, or --videos and --out")
+    from recsys import cluster
+    from recsys.data.clips import decode_videos
+    from recsys.data.sources import find_videos
+    from recsys.pipeline import say
+
+    config = parse_section(DecodeConfig, arguments.settings, "decode")
+    content = ContentConfig(encoder=arguments.encoder, train_encoder=False)
+    videos = find_videos(arguments.videos, column=arguments.column)
+    cluster.connect()
+    report = decode_videos(videos, arguments.out, config, content=content, report=say)
+    print_report("decode", report["decode"])
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from recsys.serve.app import serve_forever
+
+    host, port, bundle = "127.0.0.1", 8000, arguments.bundle
+    if arguments.config:
+        config = load_config(arguments.config, arguments.settings)
+        host, port = config.serve.host, config.serve.port
+        bundle = bundle or config.run
+    if not bundle:
+        raise InputError("serve needs --config RUN.yaml or --bundle PATH")
+    serve_forever(
+        bundle,
+        host=arguments.host or host,
+        port=port if arguments.port is None else arguments.port,
+        announce=_announce,
+    )
+
+
+def _announce(address: str) -> None:
+    console.print(f"serving at {address} (page), {address}/docs (API); Ctrl-C stops it")
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from recsys.pipeline import BY_NAME, run_stage
+    from recsys.tune import tune_run
+
+    config = load_config(arguments.config, arguments.settings)
+    for name in ("prepare", "decode"):
+        run_stage(config, BY_NAME[name])
+    print_report("tune", tune_run(config, arguments.space))
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from recsys.data.synthetic import make_world
+    from recsys.data.synthetic_viewers import WorldSettings
+    from recsys.pipeline import STAGES
+    from recsys.progress import progress
+    from recsys.serve.app import ask_once, running, serve_forever
+
+    out = Path(arguments.out)
+    world = WorldSettings()
+    with progress("demo: rendering clips", total=world.num_videos) as advance:
+        shown = 0
+
+        def step(done: int, total: int) -> None:
+            nonlocal shown
+            advance(done - shown)
+            shown = done
+
+        made = make_world(out / "world", world=world, progress=step)
+    console.print(f"demo world: {out / 'world'} {'made' if made else 'is there'}")
+    config = load_config(str(out / "world" / "run.yaml"), [f"run={out}", *arguments.settings])
+    run_all(config, [stage.name for stage in STAGES])
+    if not arguments.once:
+        serve_forever(str(out), host=arguments.host, port=arguments.port, announce=_announce)
+        return
+    with running(str(out), host=arguments.host, port=0) as address:
+        answer = ask_once(address)
+    items = ", ".join(item["video_id"] for item in answer["items"])
+    console.print(f"asked {address}: {answer['user_id']} is recommended {items}")
+
+
+def print_report(name: str, report: dict[str, Any]) -> None:
+    """A stage's figures as a short table."""
+    if name == "evaluate":
+        _print_evaluation(report.get("evaluation", {}))
+        return
+    table = Table(title=name, title_justify="left", show_header=False, box=None)
+    for key, value in report.items():
+        if key in ("fingerprint", "history", "partitions") or value in ({}, [], None):
+            continue
+        table.add_row(key, _plain(value))
+    console.print(table)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _print_evaluation(rankers: dict[str, Any]) -> None:
+    shown = ("hr@10", "recall@10", "ndcg@10", "mrr@10")
+    table = Table(title="evaluate: all videos ranked", title_justify="left", box=None)
+    for heading in ("ranker", "videos", "users", *shown):
+        table.add_column(heading, justify="left" if heading in ("ranker", "videos") else "right")
+    for ranker, parts in rankers.items():
+        for part in ("all", "warm", "cold"):
+            if part in parts and parts[part].get("users"):
+                figures = [f"{parts[part][m]:.4f}" if m in parts[part] else "" for m in shown]
+                table.add_row(ranker, part, f"{parts[part]['users']:,}", *figures)
+    console.print(table)
+    tasks = rankers.get("model", {}).get("tasks", {})
+    for task, figures in tasks.items():
+        if figures.get("auc") is not None:
+            console.print(f"{task}: AUC {figures['auc']:.4f}, log loss {figures['log_loss']:.4f}")

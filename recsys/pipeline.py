@@ -1,0 +1,203 @@
+"""The stages of a run in order, and which of them are still current.
+
+A stage's fingerprint is a hash of its settings, its input files and the fingerprints of the stages
+before it. It stands in the stage's report, which is written last: a stage whose report has the
+fingerprint that it would have now is skipped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recsys.config import RunConfig, dump_config
+from recsys.data.storage import filesystem, join, read_json, write_json, write_text
+from recsys.data.tables import parquet_files
+
+logger = logging.getLogger(__name__)
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its name, its folder in the run, and what it depends on."""
+
+    name: str
+    folder: str
+    settings: Callable[[RunConfig], Any]
+    """The settings whose change makes its output out of date."""
+    after: tuple[str, ...]
+    """Stages whose output it reads."""
+    run: Callable[[RunConfig, str, str], dict[str, Any]]
+    """(config, folder, fingerprint) → report."""
+
+
+def _prepare(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+    from recsys.data.events import prepare
+
+    return prepare(config, out)
+
+
+def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+    from recsys import cluster
+    from recsys.data.clips import decode_videos
+    from recsys.data.prepared import Prepared
+
+    if not config.has_content:
+        return {"skipped": "no video files are used (data.video_columns.uri or encoder none)"}
+    cluster.connect()
+    uris = [uri for uri in Prepared(config).catalog.uris() if uri]
+    report = decode_videos(uris, out, config.decode, content=config.model.content, report=say)
+    counts: dict[str, Any] = report["decode"]
+    return counts
+
+
+def _train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+    from recsys.train.trainer import train
+
+    return train(config, out, fingerprint[:12])
+
+
+def _evaluate(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+    from recsys.evaluate import evaluate
+
+    return evaluate(config, out)
+
+
+def _publish(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+    from recsys.evaluate import load_trained
+    from recsys.publish import publish
+
+    trained = load_trained(config)
+    version = publish(
+        config,
+        trained.model,
+        sizes=trained.prepared.sizes,
+        vectors=trained.vectors.numpy(),
+        prepare_dir=trained.prepared.prepare_dir,
+        bundles_dir=out,
+        metrics=(read_json(join(config.run, "evaluate", REPORT)) or {}).get("evaluation"),
+    )
+    return {"version": version}
+
+
+def _data_settings(config: RunConfig) -> Any:
+    inputs = [config.data.events, config.data.videos, config.data.users]
+    files = {
+        spec: [_stamp(path) for path in parquet_files(spec, "data")] for spec in inputs if spec
+    }
+    return [config.data, config.split, config.prepare.partitions, files]
+
+
+def _decode_settings(config: RunConfig) -> Any:
+    encoder = config.model.content.encoder if config.decode.features else None
+    return [config.decode.model_dump(exclude={"workers"}), config.has_content, encoder]
+
+
+def _train_settings(config: RunConfig) -> Any:
+    train = config.train.model_dump(exclude={"workers", "device", "max_failures"})
+    return [config.model, train, config.prepare.min_video_events]
+
+
+STAGES = (
+    Stage("prepare", "prepare", _data_settings, (), _prepare),
+    Stage("decode", "decode", _decode_settings, ("prepare",), _decode),
+    Stage("train", "train", _train_settings, ("prepare", "decode"), _train),
+    Stage("evaluate", "evaluate", lambda c: [c.evaluate, c.rerank], ("train",), _evaluate),
+    Stage("publish", "bundles", lambda c: [c.publish, c.serve, c.rerank], ("train",), _publish),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def say(line: str) -> None:
+    """One line for the user."""
+    logger.info("%s", line)
+
+
+def fingerprint(config: RunConfig, stage: Stage) -> str:
+    """Hash of all that the stage's output follows from."""
+    parts = [stage.name, stage.settings(config)]
+    parts += [fingerprint(config, BY_NAME[name]) for name in stage.after]
+    text = json.dumps(parts, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
+
+
+def _stamp(path: str) -> list[str]:
+    """Size and age of a file: enough to see that it is another one."""
+    fs, inner = filesystem(path)
+    info = fs.info(inner)
+    changed = next((info[key] for key in ("ETag", "mtime", "LastModified") if key in info), "")
+    return [path, str(info.get("size")), str(changed)]
+
+
+def is_current(config: RunConfig, stage: Stage) -> bool:
+    """Whether the stage's output is there and follows from what is given now."""
+    report = read_json(join(config.run, stage.folder, REPORT))
+    return bool(report) and report.get("fingerprint") == fingerprint(config, stage)
+
+
+def run_stage(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    """Runs one stage, unless its output is current, and returns its report."""
+    out = join(config.run, stage.folder)
+    if is_current(config, stage):
+        say(f"{stage.name}: up to date, skipped")
+        current: dict[str, Any] = read_json(join(out, REPORT))
+        return current
+    started = time.perf_counter()
+    wanted = fingerprint(config, stage)
+    report = stage.run(config, out, wanted)
+    seconds = round(time.perf_counter() - started, 1)
+    report = {**report, "seconds": seconds, "fingerprint": wanted}
+    write_json(report, join(out, REPORT))
+    say(f"{stage.name}: done in {seconds:.1f} s")
+    return report
+
+
+def run_stages(
+    config: RunConfig,
+    names: Sequence[str],
+    show: Callable[[str, dict[str, Any]], None] = lambda name, report: None,
+) -> dict[str, Any]:
+    """Runs some stages in order and writes RUN/report.json.
+
+    Args:
+        config: The run.
+        names: Which stages.
+        show: Called with each stage's name and report.
+
+    Returns:
+        What RUN/report.json holds.
+    """
+    write_text(dump_config(config), join(config.run, "config.yaml"))
+    for name in names:
+        show(name, run_stage(config, BY_NAME[name]))
+    return write_report(config)
+
+
+def write_report(config: RunConfig) -> dict[str, Any]:
+    """Gathers the stages' reports into RUN/report.json."""
+    reports = {
+        stage.name: read_json(join(config.run, stage.folder, REPORT)) or {} for stage in STAGES
+    }
+    whole: dict[str, Any] = {
+        "seconds": {name: r["seconds"] for name, r in reports.items() if "seconds" in r},
+        **{name: without(r, "seconds", "fingerprint", "evaluation") for name, r in reports.items()},
+        "evaluation": reports["evaluate"].get("evaluation", {}),
+    }
+    write_json(whole, join(config.run, REPORT))
+    return whole
+
+
+def without(report: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The report without some of its entries."""
+    return {name: value for name, value in report.items() if name not in names}
