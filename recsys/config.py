@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -316,12 +316,35 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: The file or an override is wrong; one line says which key, value and remedy.
     """
     tree = _read_yaml(path)
+    _apply(overrides, tree)
+    return parse_config(tree, path)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def parse_section(kind: type[SectionT], overrides: Sequence[str], name: str) -> SectionT:
+    """One section of its own, from `name.key=value` texts alone.
+
+    Raises:
+        InputError: An override is wrong or of another section.
+    """
+    tree: dict[str, Any] = {}
+    _apply(overrides, tree)
+    for other in tree.keys() - {name}:
+        raise InputError(f"{other} is not a setting here; allowed is {name}.key=value")
+    try:
+        return kind.model_validate(tree.get(name, {}))
+    except ValidationError as error:
+        raise InputError(f"{name}: {_explain(error, kind)}") from None
+
+
+def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> None:
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
             raise InputError(f"{override!r} is no setting; write key=value, e.g. train.epochs=3")
         _set(tree, key.split("."), _parse_yaml(text, override), override)
-    return parse_config(tree, path)
 
 
 def parse_config(tree: Any, source: str) -> RunConfig:
@@ -329,7 +352,7 @@ def parse_config(tree: Any, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error)}") from None
+        raise InputError(f"{source}: {_explain(error, RunConfig)}") from None
 
 
 def dump_config(config: RunConfig) -> str:
@@ -364,7 +387,7 @@ def _set(tree: dict[str, Any], keys: list[str], value: Any, override: str) -> No
     tree[keys[-1]] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, root: type[Section]) -> str:
     """The first mistake, in one line, with a likely spelling for an unknown key."""
     details = error.errors()
     first = details[0]
@@ -373,7 +396,7 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where} is missing; add it{more}"
     if first["type"] == "extra_forbidden":
-        known = _keys_at(first["loc"][:-1])
+        known = _keys_at(root, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"{where} is not a setting; {hint}{more}"
@@ -381,8 +404,8 @@ def _explain(error: ValidationError) -> str:
     return f"{where}={first['input']!r}: {message[0].lower()}{message[1:]}{more}"
 
 
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = RunConfig
+def _keys_at(root: type[Section], location: tuple[int | str, ...]) -> list[str]:
+    section: Any = root
     for key in location:
         section = section.model_fields[str(key)].annotation
     return list(section.model_fields)
