@@ -1,6 +1,6 @@
 """How good the ranking head's probabilities are: AUC, log loss and calibration of each task.
 
-Shapes: E events, G groups of events with one and the same logit, in rising order.
+Shapes: E events, U users, G groups of events with one and the same logit, in rising order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from recsys.evaluation.bootstrap import draws, interval
+
 CALIBRATION_BINS = 15
 
 
@@ -18,45 +20,85 @@ CALIBRATION_BINS = 15
 class TaskMeter:
     """Gathers one task's labels and logits chunk by chunk.
 
-    All of them are kept, 10 bytes an event, since an AUC of binned scores is not exact.
+    All of them are kept, 14 bytes an event, since an AUC of binned scores is not exact.
     """
 
-    _labels: list[NDArray[np.int8]] = field(default_factory=list)
-    _logits: list[NDArray[np.float32]] = field(default_factory=list)
-    _cold: list[NDArray[np.bool_]] = field(default_factory=list)
+    _parts: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
 
-    def add(self, labels: ArrayLike, logits: ArrayLike, cold: ArrayLike) -> None:
+    def add(
+        self,
+        labels: ArrayLike,
+        logits: ArrayLike,
+        cold: ArrayLike,
+        users: ArrayLike | None = None,
+    ) -> None:
         """Adds events.
 
         Args:
             labels: 0 or 1 of each event.
             logits: The head's output before the sigmoid.
             cold: Whether the event's video has no training event.
+            users: A number of the event's user, for the intervals; without it they draw events,
+                which makes them too narrow where users have many.
 
         Raises:
-            ValueError: A label is neither 0 nor 1, or a logit is NaN.
+            ValueError: A label is neither 0 nor 1, or a logit is not finite.
         """
-        labels = np.asarray(labels)
+        labels, logits = np.asarray(labels), np.asarray(logits, np.float32)
         if not np.isin(labels, (0, 1)).all():
             raise ValueError("a label is neither 0 nor 1")
-        logits = np.asarray(logits, np.float32)
-        if np.isnan(logits).any():
-            raise ValueError("a logit is NaN")
-        self._labels.append(labels.astype(np.int8))
-        self._logits.append(logits)
-        self._cold.append(np.asarray(cold, np.bool_))
+        if not np.isfinite(logits).all():
+            raise ValueError("a logit is not finite")
+        if users is None:
+            begin = sum(len(part[0]) for part in self._parts)
+            users = np.arange(begin, begin + len(labels))
+        rest = np.asarray(cold, np.bool_), np.asarray(users, np.int64)
+        self._parts.append((labels.astype(np.int8), logits, *rest))
 
-    def result(self) -> dict[str, Any]:
-        """`auc`, `log_loss`, … of all events, and the same under `warm` and `cold`."""
-        labels, logits, cold = (
-            np.concatenate(parts or [np.empty(0)])
-            for parts in (self._labels, self._logits, self._cold)
+    def result(self, *, bootstrap: int = 0, seed: int = 0) -> dict[str, Any]:
+        """`auc`, `log_loss`, … of all events, and the same under `warm` and `cold`.
+
+        Args:
+            bootstrap: Resamplings of users behind the intervals under `ci`; 0 leaves them out.
+            seed: Of the resamplings.
+        """
+        if not self._parts:
+            return task_metrics(np.empty(0), np.empty(0))
+        labels, logits, cold, users = (
+            np.concatenate(part) for part in zip(*self._parts, strict=True)
         )
-        cold = cold.astype(np.bool_)
-        warm = np.logical_not(cold)
-        whole = task_metrics(labels, logits)
-        slices = {"warm": warm, "cold": cold}
-        return whole | {name: task_metrics(labels[at], logits[at]) for name, at in slices.items()}
+        found: dict[str, Any] = {}
+        for name, at in {"": np.ones_like(cold), "warm": ~cold, "cold": cold}.items():
+            figures = task_metrics(labels[at], logits[at])
+            if bootstrap and figures["auc"] is not None:
+                samples = resampled(labels[at], logits[at], users[at], count=bootstrap, seed=seed)
+                figures["ci"] = {metric: interval(values) for metric, values in samples.items()}
+            found |= {name: figures} if name else figures
+        return found
+
+
+def resampled(
+    labels_E: NDArray[Any],
+    logits_E: NDArray[Any],
+    users_E: NDArray[np.int64],
+    *,
+    count: int,
+    seed: int,
+) -> dict[str, NDArray[np.float64]]:
+    """AUC and log loss with users drawn anew `count` times."""
+    order = np.argsort(logits_E, kind="stable")
+    labels, logits = labels_E[order].astype(np.float64), logits_E[order].astype(np.float64)
+    first, losses = _group_starts(logits), np.logaddexp(0, logits) - labels * logits
+    names, user = np.unique(users_E[order], return_inverse=True)
+    found: dict[str, list[float]] = {"auc": [], "log_loss": []}
+    for drawn_RU in draws(len(names), count=count, seed=seed):
+        for drawn_U in drawn_RU:
+            weight = drawn_U[user]
+            positives = np.add.reduceat(weight * labels, first)
+            value = _auc_of_groups(positives, np.add.reduceat(weight, first) - positives)
+            found["auc"].append(np.nan if value is None else value)
+            found["log_loss"].append(float(weight @ losses / weight.sum()))
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def task_metrics(labels_E: NDArray[Any], logits_E: NDArray[Any]) -> dict[str, Any]:
@@ -96,11 +138,19 @@ def auc(labels_E: ArrayLike, scores_E: ArrayLike) -> float | None:
     0.875
     """
     labels, scores = np.asarray(labels_E, np.float64), np.asarray(scores_E)
+    if not len(labels):
+        return None
     order = np.argsort(scores, kind="stable")
-    labels, scores = labels[order], scores[order]
-    first = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))
-    positives_G = np.add.reduceat(labels, first) if len(labels) else labels
-    negatives_G = np.diff(np.append(first, len(labels))) - positives_G
+    first = _group_starts(scores[order])
+    positives_G = np.add.reduceat(labels[order], first)
+    return _auc_of_groups(positives_G, np.diff(np.append(first, len(labels))) - positives_G)
+
+
+def _group_starts(rising_E: NDArray[Any]) -> NDArray[np.int64]:
+    return np.flatnonzero(np.concatenate([[True], rising_E[1:] != rising_E[:-1]]))
+
+
+def _auc_of_groups(positives_G: NDArray[Any], negatives_G: NDArray[Any]) -> float | None:
     pairs = positives_G.sum() * negatives_G.sum()
     if not pairs:
         return None

@@ -88,10 +88,14 @@ class Csr:
 
     def select(self, lists: NDArray[np.int64]) -> Csr:
         """The lists with these numbers, in this order."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[lists])]).astype(np.int64)
+        return Csr(offsets, self.values[self.places(lists)])
+
+    def places(self, lists: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in `values` those of these lists are, one list after the other."""
         lengths = self.lengths[lists]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        shift = np.repeat(self.offsets[:-1][lists] - offsets[:-1], lengths)
-        return Csr(offsets, self.values[np.arange(offsets[-1]) + shift])
+        begins = np.cumsum(lengths) - lengths
+        return np.arange(lengths.sum()) + np.repeat(self.offsets[:-1][lists] - begins, lengths)
 
 
 @dataclass(frozen=True)

@@ -46,19 +46,36 @@ def test_equal_probabilities_share_a_bin() -> None:
 
 def test_meter_gathers_chunks_and_slices() -> None:
     meter = TaskMeter()
-    meter.add([1, 0], [2.0, 1.0], [False, False])
-    meter.add([1, 0, 1], [0.0, 1.0, 3.0], [True, True, False])
+    meter.add([1, 0], [2.0, 1.0], cold=[False, False], users=[0, 1])
+    meter.add([1, 0, 1], [0.0, 1.0, 3.0], cold=[True, True, False], users=[1, 1, 2])
     found = meter.result()
     assert found["events"] == 5 and found["warm"]["events"] == 3
     assert found["warm"]["auc"] == 1 and found["cold"]["auc"] == 0
     assert found["auc"] == pytest.approx(auc([1, 0, 1, 0, 1], [2, 1, 0, 1, 3]))
+    assert "ci" not in found
+
+
+def test_intervals_draw_users_not_events() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 300)
+    logits = labels + rng.normal(size=300)
+    meter, repeated = TaskMeter(), TaskMeter()
+    meter.add(labels, logits, cold=np.zeros(300), users=np.arange(300))
+    for _ in range(4):  # the same events four times say nothing new
+        repeated.add(labels, logits, cold=np.zeros(300), users=np.arange(300))
+    found = meter.result(bootstrap=100)
+    low, high = found["ci"]["auc"]
+    assert low < found["auc"] < high and 0.03 < high - low < 0.2
+    assert repeated.result(bootstrap=100)["ci"]["auc"] == pytest.approx([low, high])
+    low, high = found["ci"]["log_loss"]
+    assert low < found["log_loss"] < high
 
 
 def test_bad_values_are_refused() -> None:
     with pytest.raises(ValueError, match="neither 0 nor 1"):
-        TaskMeter().add([2], [0.0], [False])
-    with pytest.raises(ValueError, match="NaN"):
-        TaskMeter().add([1], [float("nan")], [False])
+        TaskMeter().add([2], [0.0], cold=[False], users=[0])
+    with pytest.raises(ValueError, match="not finite"):
+        TaskMeter().add([1], [float("nan")], cold=[False], users=[0])
 
 
 def test_no_events() -> None:
