@@ -17,7 +17,12 @@ from recsys.serve.files import local_video
 from recsys.serve.recommender import ServingRecommender
 
 WEB = Path(__file__).parent / "web"
-WEB_TYPES = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript"}
+WEB_TYPES = {
+    "index.html": "text/html",
+    "style.css": "text/css",
+    "app.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 NO_SNIFF = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; media-src 'self'; img-src 'self'; "

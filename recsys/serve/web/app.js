@@ -57,8 +57,11 @@ function card(videoId, facts) {
 
 function pastCard(event) {
   const did = Object.keys(event.actions).filter((name) => event.actions[name]);
+  if (!event.positive && !did.length) did.push("passed over");
   const when = new Date(event.time_ms).toISOString().slice(0, 16).replace("T", " ");
-  return card(event.video_id, [when, ...did].join(" · "));
+  const past = card(event.video_id, [when, ...did].join(" · "));
+  past.classList.toggle("passed", !event.positive);
+  return past;
 }
 
 function nextCard(video) {
