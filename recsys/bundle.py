@@ -10,7 +10,6 @@ bundle runs no code of it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -23,13 +22,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import safetensors.torch
 import yaml
 
 from recsys.config import RunConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.storage import exists, filesystem, is_uri, join, open_input, replace_file
+from recsys.data.checked import CheckedReader, CheckedWriter, sync_folders
+from recsys.data.storage import exists, join, open_input, remove, replace_file
 from recsys.data.timelines import Timelines
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
@@ -93,7 +92,7 @@ class Bundle:
         """
         folder = find_bundle(path)
         manifest = read_manifest(folder)
-        files = _Files(folder, manifest)
+        files = CheckedReader(folder, manifest["files"])
         config = _config(files)
         sizes = _sizes(manifest["sizes"])
         vectors = np.load(io.BytesIO(files.read("vectors.npy")), allow_pickle=False)
@@ -103,12 +102,12 @@ class Bundle:
             config=config,
             sizes=sizes,
             recommender=_recommender(config, sizes, files),
-            vocabs=files.vocabs(),
+            vocabs=_vocabs(files),
             catalog=Catalog.from_table(files.table("videos.parquet")),
             vectors=vectors,
             index=VideoIndex.from_bytes(files.read("index.faiss")),
             histories=Timelines.from_table(
-                files.histories(),
+                _histories(files),
                 num_tasks=sizes.num_tasks,
                 num_contexts=len(sizes.context_sizes),
             ),
@@ -144,7 +143,20 @@ def write_bundle(bundles_dir: str, contents: Contents) -> str:
     """
     version = new_version()
     folder = join(bundles_dir, version)
-    writer = _Writer(folder)
+    try:
+        _write_files(CheckedWriter(folder), version, contents)
+    except BaseException:
+        # A folder without a manifest serves nobody and only takes up space.
+        remove(folder)
+        raise
+    sync_folders(folder)
+    with replace_file(join(bundles_dir, CURRENT)) as file:
+        file.write(f"{version}\n".encode())
+    sync_folders(bundles_dir)
+    return version
+
+
+def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> None:
     config = contents.config
     writer.write("config.yaml", dump_config(config).encode())
     writer.write("model.safetensors", _weights(contents.recommender))
@@ -168,11 +180,6 @@ def write_bundle(bundles_dir: str, contents: Contents) -> str:
         "files": dict(writer.files),
     }
     writer.write(MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
-    _sync_folders(folder)
-    with replace_file(join(bundles_dir, CURRENT)) as file:
-        file.write(f"{version}\n".encode())
-    _sync_folders(bundles_dir)
-    return version
 
 
 def new_version() -> str:
@@ -218,85 +225,23 @@ def read_manifest(folder: str) -> dict[str, Any]:
     with open_input(path) as file:
         try:
             manifest = json.load(file)
-            written = manifest["format"]
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path}: not a bundle's manifest; publish again") from None
-    if written != FORMAT:
-        raise InputError(f"{path}: format {written}, this recsys reads {FORMAT}; publish again")
-    return dict(manifest)
+        except ValueError:
+            manifest = None
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise InputError(f"{path}: not a bundle's manifest; publish again")
+    if manifest["format"] != FORMAT:
+        raise InputError(
+            f"{path}: format {manifest['format']}, this recsys reads {FORMAT}; publish again"
+        )
+    missing = {"version", "created", "sizes", "metrics", "files"} - manifest.keys()
+    if missing:
+        raise InputError(f"{path}: {', '.join(sorted(missing))} missing; publish again")
+    return manifest
 
 
 def read_config(folder: str) -> RunConfig:
     """The run config of one version's folder, checked."""
-    return _config(_Files(folder, read_manifest(folder)))
-
-
-class _Files:
-    """A version's files, each read once: the bytes that are checked are those that are used."""
-
-    def __init__(self, folder: str, manifest: Mapping[str, Any]) -> None:
-        self._folder = folder
-        self._listed: dict[str, dict[str, Any]] = manifest["files"]
-        self._checked: set[str] = set()
-
-    def path(self, name: str) -> str:
-        return join(self._folder, name)
-
-    def read(self, name: str) -> bytes:
-        """A file's content, checked."""
-        path = self.path(name)
-        if name not in self._listed:
-            raise InputError(f"{path}: the manifest does not list this file; publish again")
-        if not exists(path):
-            raise InputError(f"{path}: the file is missing; copy the bundle again or publish again")
-        with open_input(path) as file:
-            data: bytes = file.read()
-        size = self._listed[name]["bytes"]
-        if len(data) != size:
-            raise InputError(f"{path}: {len(data)} bytes, the manifest says {size}; copy it again")
-        if hashlib.sha256(data).hexdigest() != self._listed[name]["sha256"]:
-            raise InputError(f"{path}: sha256 is not the manifest's, the file was changed")
-        self._checked.add(name)
-        return data
-
-    def table(self, name: str) -> pa.Table:
-        return pq.read_table(pa.BufferReader(self.read(name)))
-
-    def vocabs(self) -> dict[str, Vocab]:
-        return {
-            name.removeprefix("vocab/").removesuffix(".parquet"): Vocab(
-                self.table(name).column("id").combine_chunks().slice(1)
-            )
-            for name in self._listed
-            if name.startswith("vocab/")
-        }
-
-    def histories(self) -> pa.Table:
-        parts = [self.table(name) for name in self._listed if name.startswith("histories/")]
-        return pa.concat_tables(parts) if parts else timeline_schema().empty_table()
-
-    def check_rest(self) -> None:
-        """Checks the files that nothing was read from."""
-        for name in self._listed.keys() - self._checked:
-            self.read(name)
-
-
-class _Writer:
-    """Writes a version's files and remembers what they must be."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self.files: dict[str, dict[str, Any]] = {}
-
-    def write(self, name: str, data: bytes) -> None:
-        with replace_file(join(self._folder, name)) as file:
-            file.write(data)
-        self.files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-    def write_table(self, name: str, table: pa.Table) -> None:
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.write(name, sink.getvalue().to_pybytes())
+    return _config(CheckedReader(folder, read_manifest(folder)["files"]))
 
 
 def _weights(recommender: Recommender) -> bytes:
@@ -310,7 +255,7 @@ def _npy(array: FloatArray) -> bytes:
     return buffer.getvalue()
 
 
-def _config(files: _Files) -> RunConfig:
+def _config(files: CheckedReader) -> RunConfig:
     return parse_config(yaml.safe_load(files.read("config.yaml")), files.path("config.yaml"))
 
 
@@ -325,7 +270,22 @@ def _sizes(tree: Mapping[str, Any]) -> Sizes:
     )
 
 
-def _recommender(config: RunConfig, sizes: Sizes, files: _Files) -> Recommender:
+def _vocabs(files: CheckedReader) -> dict[str, Vocab]:
+    names = [name for name in files.names if name.startswith("vocab/")]
+    return {
+        name.removeprefix("vocab/").removesuffix(".parquet"): Vocab(
+            files.table(name).column("id").combine_chunks().slice(1)
+        )
+        for name in names
+    }
+
+
+def _histories(files: CheckedReader) -> pa.Table:
+    parts = [files.table(name) for name in files.names if name.startswith("histories/")]
+    return pa.concat_tables(parts) if parts else timeline_schema().empty_table()
+
+
+def _recommender(config: RunConfig, sizes: Sizes, files: CheckedReader) -> Recommender:
     tables = PlainTables(table_specs(config.model, sizes))
     recommender = Recommender(config.model, sizes, tables=tables)
     state = safetensors.torch.load(files.read("model.safetensors"))
@@ -336,16 +296,3 @@ def _recommender(config: RunConfig, sizes: Sizes, files: _Files) -> Recommender:
         path = files.path("model.safetensors")
         raise InputError(f"{path}: not the weights of this model: {reason}") from None
     return recommender.eval()
-
-
-def _sync_folders(folder: str) -> None:
-    """Makes the names of new files durable; object stores have no such step."""
-    if is_uri(folder) and not folder.startswith("file://"):
-        return
-    _, inner = filesystem(folder)
-    for place, _, _ in os.walk(inner):
-        handle = os.open(place, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

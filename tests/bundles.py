@@ -14,6 +14,7 @@ from recsys.data.storage import write_table
 from recsys.data.vocab import Vocab
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, Sizes, table_specs
+from recsys.model.video import ClipShape
 from recsys.publish import publish
 from recsys.schema import TEST, TRAIN, timeline_schema, user_schema, video_schema
 
@@ -37,12 +38,19 @@ class TinyRun:
     """As prepare leaves them: user u has 3 u events, so "u0" has none and "u9" has 27."""
 
 
-def make_run(run: Path, *, uris: list[str | None] | None = None, **sections: object) -> TinyRun:
+def make_run(
+    run: Path,
+    *,
+    uris: list[str | None] | None = None,
+    clip: ClipShape | None = None,
+    **sections: object,
+) -> TinyRun:
     """Writes RUN/prepare and RUN/bundles.
 
     Args:
         run: The run folder.
         uris: Of videos "v1", "v2", …; none have a file without it.
+        clip: Gives the model a content part (and the videos vectors that are not of it).
         sections: Parts of the run config that differ, e.g. `serve={"max_k": 5}`.
     """
     config = tiny_config(run, **sections)
@@ -64,7 +72,8 @@ def make_run(run: Path, *, uris: list[str | None] | None = None, **sections: obj
         write_table(part, str(prepare / "timelines" / f"part-{i:05d}.parquet"))
     users = pa.table({"user_id": timelines.column("user_id")}, schema=user_schema(()))
     write_table(users, str(prepare / "users.parquet"))
-    recommender, sizes, vectors = _model(config, Catalog.read(str(prepare / "videos.parquet")))
+    catalog = Catalog.read(str(prepare / "videos.parquet"))
+    recommender, sizes, vectors = _model(config, catalog, clip)
     version = publish(
         config,
         recommender,
@@ -128,13 +137,16 @@ def _timelines() -> pa.Table:
     return pa.table(columns, schema=timeline_schema())
 
 
-def _model(config: RunConfig, catalog: Catalog) -> tuple[Recommender, Sizes, np.ndarray]:
+def _model(
+    config: RunConfig, catalog: Catalog, clip: ClipShape | None
+) -> tuple[Recommender, Sizes, np.ndarray]:
     sizes = Sizes(
         num_videos=NUM_VIDEOS + 1,
         num_creators=4,
         num_categories=3,
         context_sizes=(3,),
         num_tasks=len(TASKS),
+        clip=clip,
     )
     torch.manual_seed(1)
     tables = PlainTables(table_specs(config.model, sizes))
@@ -143,6 +155,9 @@ def _model(config: RunConfig, catalog: Catalog) -> tuple[Recommender, Sizes, np.
         for parameter in recommender.parameters():
             # Larger than at the start of training, so that scores differ visibly.
             parameter.normal_(std=0.4)
+        if clip is not None:
+            vectors = np.random.default_rng(2).normal(size=(len(catalog), config.model.dim))
+            return recommender, sizes, vectors.astype(np.float32)
         inputs = VideoInputs(catalog, id_rows=np.arange(len(catalog)))
         vectors = recommender.encode_videos(inputs.batch(np.arange(len(catalog)))).numpy()
     return recommender, sizes, vectors

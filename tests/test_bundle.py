@@ -10,6 +10,7 @@ import torch
 
 from recsys.bundle import Bundle, find_bundle, new_version
 from recsys.errors import InputError
+from recsys.model.video import ClipShape
 from recsys.publish import publish
 from tests.bundles import NUM_USERS, NUM_VIDEOS, TinyRun, make_run
 
@@ -40,6 +41,20 @@ def test_gives_back_what_was_written(run: TinyRun) -> None:
     np.testing.assert_array_equal(bundle.vectors, run.vectors)
     assert len(bundle.index) == NUM_VIDEOS
     assert bundle.manifest["metrics"] == {"hr@10": 0.25}
+
+
+@pytest.mark.parametrize("feature_dim", [None, 5])
+def test_a_model_with_clips_comes_back(tmp_path: Path, feature_dim: int | None) -> None:
+    """Frames with their CNN, and a frozen encoder's features without."""
+    clip = ClipShape(frames=4, size=16, feature_dim=feature_dim)
+    content = {"encoder": "small_cnn", "frame_dim": 6, "dim": 6}
+    model = {"content": content, "dim": 8, "id_dim": 8, "feature_dim": 4, "state_dim": 16}
+    run = make_run(tmp_path, clip=clip, model=model)
+    bundle = Bundle.load(str(tmp_path))
+    assert bundle.sizes.clip == clip
+    state = bundle.recommender.state_dict()
+    for name, value in run.recommender.state_dict().items():
+        assert torch.equal(state[name], value), name
 
 
 def test_histories_hold_every_user(run: TinyRun) -> None:
@@ -147,7 +162,12 @@ def test_a_bundle_without_manifest_was_never_finished(copy: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not a bundle's manifest"), ("[]", "not a bundle's"), ('{"format": 99}', "format 99")],
+    [
+        ("{", "not a bundle's manifest"),
+        ("[]", "not a bundle's manifest"),
+        ('{"format": 99}', "format 99, this recsys reads 1"),
+        ('{"format": 1, "files": {}}', "created, metrics, sizes, version missing"),
+    ],
 )
 def test_a_wrong_manifest_is_refused(copy: Path, text: str, message: str) -> None:
     (copy / "manifest.json").write_text(text)
@@ -205,4 +225,6 @@ def test_current_is_not_changed_by_a_bundle_that_fails(
     monkeypatch.setattr("recsys.bundle.VideoIndex.to_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         make_run(tmp_path)
+    folders = [path.name for path in (tmp_path / "bundles").iterdir() if path.is_dir()]
+    assert folders == [first.version]
     assert Bundle.load(str(tmp_path)).version == first.version

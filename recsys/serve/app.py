@@ -29,6 +29,8 @@ from recsys.errors import InputError
 from recsys.serve.api import make_api
 from recsys.serve.recommender import ServingRecommender
 
+logger = logging.getLogger(__name__)
+
 APP_NAME = "recsys"
 REQUESTS_AT_A_TIME = 64
 """Requests that a replica takes in before others wait in the proxy."""
@@ -202,6 +204,9 @@ def _require_cpus(replicas: int) -> None:
             f"serve.replicas={replicas}: each takes one CPU and the cluster has {there}; "
             f"set serve.replicas to at most {there} or add nodes"
         )
+    free = int(ray.available_resources().get("CPU", 0))
+    if replicas > free:
+        logger.warning("serving needs %d CPUs and %d are free: waiting for them", replicas, free)
 
 
 def _require_no_serve() -> None:

@@ -1,0 +1,101 @@
+"""A folder of files that are what they were when they were written: sizes and sha256 beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Set
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.data.storage import exists, filesystem, is_uri, join, open_input, replace_file
+from recsys.errors import InputError
+
+Facts = Mapping[str, Any]
+"""`bytes` and `sha256` of a file."""
+
+
+class CheckedWriter:
+    """Writes files into a folder (path or URI) and remembers what they are."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.files: dict[str, Facts] = {}
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file; `name` may have folders in it."""
+        with replace_file(join(self._folder, name)) as file:
+            file.write(data)
+        self.files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Writes a Parquet file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write(name, sink.getvalue().to_pybytes())
+
+
+class CheckedReader:
+    """Reads files of a folder once each: the bytes that are checked are those that are used."""
+
+    def __init__(self, folder: str, files: Mapping[str, Facts]) -> None:
+        self._folder = folder
+        self._files = files
+        self._checked: set[str] = set()
+
+    @property
+    def names(self) -> Set[str]:
+        """The files that the folder should have."""
+        return self._files.keys()
+
+    def path(self, name: str) -> str:
+        """Where a file lies."""
+        return join(self._folder, name)
+
+    def read(self, name: str) -> bytes:
+        """A file's content.
+
+        Raises:
+            InputError: It is missing, or is not what was written.
+        """
+        path = self.path(name)
+        if name not in self._files:
+            raise InputError(f"{path}: the manifest does not list this file; publish again")
+        if not exists(path):
+            raise InputError(f"{path}: the file is missing; copy the bundle again or publish again")
+        try:
+            with open_input(path) as file:
+                data: bytes = file.read()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        size = self._files[name]["bytes"]
+        if len(data) != size:
+            raise InputError(f"{path}: {len(data)} bytes, the manifest says {size}; copy it again")
+        if hashlib.sha256(data).hexdigest() != self._files[name]["sha256"]:
+            raise InputError(f"{path}: sha256 is not the manifest's, the file was changed")
+        self._checked.add(name)
+        return data
+
+    def table(self, name: str) -> pa.Table:
+        """A Parquet file's content, checked as in `read`."""
+        return pq.read_table(pa.BufferReader(self.read(name)))
+
+    def check_rest(self) -> None:
+        """Checks the files that nothing was read from."""
+        for name in self.names - self._checked:
+            self.read(name)
+
+
+def sync_folders(folder: str) -> None:
+    """Makes the names of new files durable; object stores have no such step."""
+    if is_uri(folder) and not folder.startswith("file://"):
+        return
+    _, inner = filesystem(folder)
+    for place, _, _ in os.walk(inner):
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
