@@ -22,7 +22,7 @@ Kind = Literal["flat", "hnsw"]
 FLAT_UP_TO = 100_000
 """Videos up to which `auto` takes the exact index."""
 HNSW_LINKS = 32
-HNSW_BUILD_WIDTH = 200
+HNSW_BUILD_WIDTH = 100
 HNSW_SEARCH_WIDTH = 128
 
 
@@ -131,7 +131,7 @@ class VideoIndex:
         if self.kind == "flat":
             scores, positions = self._index.search(queries, wanted)
         else:
-            width = max(HNSW_SEARCH_WIDTH, 2 * wanted)
+            width = max(HNSW_SEARCH_WIDTH, 4 * wanted)
             scores, positions = self._index.search(
                 queries,
                 wanted,
