@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -176,7 +177,7 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "index": index.kind,
         "sizes": dataclasses.asdict(contents.sizes),
-        "metrics": dict(contents.metrics or {}),
+        "metrics": _finite(contents.metrics or {}),
         "files": dict(writer.files),
     }
     writer.write(MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
@@ -247,6 +248,15 @@ def read_config(folder: str) -> RunConfig:
 def _weights(recommender: Recommender) -> bytes:
     state = recommender.state_dict()
     return safetensors.torch.save({key: t.detach().cpu().contiguous() for key, t in state.items()})
+
+
+def _finite(value: Any) -> Any:
+    """The same tree with null for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _npy(array: FloatArray) -> bytes:

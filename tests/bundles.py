@@ -81,7 +81,7 @@ def make_run(
         vectors=vectors,
         prepare_dir=str(prepare),
         bundles_dir=str(run / "bundles"),
-        metrics={"hr@10": 0.25},
+        metrics={"hr@10": 0.25, "cold": {"hr@10": float("nan")}},
     )
     return TinyRun(run, version, config, recommender, vectors, timelines)
 

@@ -40,7 +40,7 @@ def test_gives_back_what_was_written(run: TinyRun) -> None:
     assert len(bundle.catalog) == NUM_VIDEOS + 1
     np.testing.assert_array_equal(bundle.vectors, run.vectors)
     assert len(bundle.index) == NUM_VIDEOS
-    assert bundle.manifest["metrics"] == {"hr@10": 0.25}
+    assert bundle.manifest["metrics"] == {"hr@10": 0.25, "cold": {"hr@10": None}}
 
 
 @pytest.mark.parametrize("feature_dim", [None, 5])

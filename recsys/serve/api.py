@@ -77,7 +77,7 @@ def _add_answers(api: FastAPI, recommender: ServingRecommender) -> None:
     version = recommender.bundle.version
 
     @api.post("/v1/recommend", responses=REFUSED)
-    def recommend(request: m.RecommendRequest) -> m.VideosResponse:
+    def recommend(request: m.RecommendRequest) -> m.ItemsResponse:
         """The best videos for a user, best first."""
         answer = recommender.recommend(
             request.user_id,
@@ -86,10 +86,10 @@ def _add_answers(api: FastAPI, recommender: ServingRecommender) -> None:
             context=request.context,
             exclude_seen=request.exclude_seen,
         )
-        return m.VideosResponse.of(answer, version)
+        return m.ItemsResponse.of(answer, version)
 
     @api.post("/v1/score", responses=REFUSED)
-    def score(request: m.ScoreRequest) -> m.VideosResponse:
+    def score(request: m.ScoreRequest) -> m.ItemsResponse:
         """A retrieval score and a probability of each ranking task for given videos."""
         answer = recommender.score(
             request.user_id,
@@ -97,7 +97,7 @@ def _add_answers(api: FastAPI, recommender: ServingRecommender) -> None:
             now_ms=request.now_ms,
             context=request.context,
         )
-        return m.VideosResponse.of(answer, version)
+        return m.ItemsResponse.of(answer, version)
 
     @api.post("/v1/events", responses=REFUSED)
     def events(request: m.EventRequest) -> m.EventResponse:

@@ -93,7 +93,7 @@ class EventRequest(Message):
     context: dict[str, Id] = Field(default_factory=dict)
 
 
-class Video(Message):
+class Item(Message):
     """A video's scores for one user at one moment."""
 
     video_id: str
@@ -103,7 +103,7 @@ class Video(Message):
     """Of each ranking task."""
 
 
-class VideosResponse(Message):
+class ItemsResponse(Message):
     """The answer of /v1/recommend (best first) and /v1/score (in the order asked for)."""
 
     version: str
@@ -113,15 +113,15 @@ class VideosResponse(Message):
     now_ms: int
     num_history: int
     """Events of the user that the answer is made from."""
-    videos: list[Video]
+    items: list[Item]
     unknown_video_ids: list[str] = []
     """Videos that were asked for and are not in the catalogue."""
 
     @classmethod
-    def of(cls, answer: Answer, version: str) -> VideosResponse:
+    def of(cls, answer: Answer, version: str) -> ItemsResponse:
         """The message that carries an answer."""
-        videos = [
-            Video(video_id=v.video_id, score=v.score, probabilities=dict(v.probabilities))
+        items = [
+            Item(video_id=v.video_id, score=v.score, probabilities=dict(v.probabilities))
             for v in answer.videos
         ]
         return cls(
@@ -130,7 +130,7 @@ class VideosResponse(Message):
             known_user=answer.known_user,
             now_ms=answer.now_ms,
             num_history=answer.num_history,
-            videos=videos,
+            items=items,
             unknown_video_ids=list(answer.unknown_video_ids),
         )
 

@@ -15,21 +15,21 @@ def test_recommend(client: TestClient, tiny: TinyRun) -> None:
     answer = client.post("/v1/recommend", json={"user_id": "u9", "k": 3}).json()
     assert answer["version"] == tiny.version
     assert (answer["user_id"], answer["known_user"], answer["num_history"]) == ("u9", True, 27)
-    assert len(answer["videos"]) == 3
-    assert set(answer["videos"][0]) == {"video_id", "score", "probabilities"}
-    assert set(answer["videos"][0]["probabilities"]) == {"click", "like"}
+    assert len(answer["items"]) == 3
+    assert set(answer["items"][0]) == {"video_id", "score", "probabilities"}
+    assert set(answer["items"][0]["probabilities"]) == {"click", "like"}
 
 
 def test_score_lists_unknown_videos(client: TestClient) -> None:
     answer = client.post("/v1/score", json={"user_id": "u9", "video_ids": ["v2", "zz", 7]}).json()
-    assert [v["video_id"] for v in answer["videos"]] == ["v2"]
+    assert [v["video_id"] for v in answer["items"]] == ["v2"]
     assert answer["unknown_video_ids"] == ["zz", "7"]
 
 
 def test_a_user_may_be_a_number_and_unknown(client: TestClient) -> None:
     answer = client.post("/v1/recommend", json={"user_id": 12}).json()
     assert (answer["user_id"], answer["known_user"]) == ("12", False)
-    assert len(answer["videos"]) == 10
+    assert len(answer["items"]) == 10
 
 
 def test_events_change_what_follows(client: TestClient) -> None:
@@ -64,7 +64,7 @@ def test_facts(client: TestClient, tiny: TinyRun) -> None:
     model = client.get("/v1/model").json()
     assert (model["num_videos"], model["num_users"], model["index"]) == (30, 10, "flat")
     assert (model["tasks"], model["context"]) == (["click", "like"], ["tab"])
-    assert model["metrics"] == {"hr@10": 0.25}
+    assert model["metrics"] == {"hr@10": 0.25, "cold": {"hr@10": None}}
     users = client.get("/v1/users?limit=2").json()
     assert users == {"num_users": 10, "user_ids": ["u0", "u1"]}
 

@@ -44,7 +44,7 @@ def test_score_over_http_is_the_models_own_output(
         "now_ms": int(timeline.time_ms[position]),
         "context": {"tab": tab} if tab else {},
     }
-    video = post(f"{address}/v1/score", body)["videos"][0]
+    video = post(f"{address}/v1/score", body)["items"][0]
     assert video["score"] == pytest.approx(float(dots[position]), abs=1e-4)
     for i, task in enumerate(TASKS):
         expected = float(probabilities[position, i])
@@ -55,7 +55,7 @@ def test_score_over_http_is_the_models_own_output(
 def test_asks_itself_once(address: str, tiny: TinyRun) -> None:
     answer = ask_once(address, k=4)
     assert answer["version"] == tiny.version
-    assert (answer["user_id"], len(answer["videos"])) == ("u0", 4)
+    assert (answer["user_id"], len(answer["items"])) == ("u0", 4)
 
 
 @pytest.mark.ray

@@ -93,4 +93,4 @@ def test_serve_run(own_ray: dict[str, str], tiny: TinyRun) -> None:
 
     with background(["serve", "run", "recsys.serve.app:build", f"bundle={tiny.run}"], own_ray):
         wait_for(healthy)
-        assert len(ask_once(address, k=3)["videos"]) == 3
+        assert len(ask_once(address, k=3)["items"]) == 3

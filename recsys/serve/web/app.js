@@ -93,7 +93,7 @@ async function recommend() {
     if (past.events.length) asked.now_ms = past.events[0].time_ms + 60_000;
     const next = await call("v1/recommend", asked);
     show(element("recent"), past.events.map(pastCard), "nothing yet");
-    show(element("recommended"), next.videos.map(nextCard), "nothing is left to recommend");
+    show(element("recommended"), next.items.map(nextCard), "nothing is left to recommend");
     say(
       next.known_user
         ? `User ${userId}: from ${next.num_history} events`
