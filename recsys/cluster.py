@@ -11,6 +11,8 @@ from recsys.errors import InputError
 logger = logging.getLogger(__name__)
 
 RAY_QUIET = {
+    "LANCE_LOG": "error",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -28,6 +30,8 @@ def connect() -> None:
     for name, value in RAY_QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    # A checkpoint read in one process is meant to be.
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
     import ray
 
     if not ray.is_initialized():

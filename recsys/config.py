@@ -7,6 +7,7 @@ are refused. Imports neither torch nor ray.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -317,7 +318,23 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     tree = _read_yaml(path)
     _apply(overrides, tree)
-    return parse_config(tree, path)
+    return with_absolute_paths(parse_config(tree, path))
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The same config for processes with another working folder; URIs stay as they are."""
+    data = {
+        name: absolute(value)
+        for name in ("events", "videos", "users")
+        if (value := getattr(config.data, name)) is not None
+    }
+    data_config = config.data.model_copy(update=data)
+    return config.model_copy(update={"run": absolute(config.run), "data": data_config})
+
+
+def absolute(path: str) -> str:
+    """A local path from the root on; a URI as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
 
 
 SectionT = TypeVar("SectionT", bound=Section)
