@@ -63,8 +63,9 @@ def user_schema(groups: tuple[str, ...]) -> pa.Schema:
 def clip_schema(frames: int, size: int) -> pa.Schema:
     """OUT/clips.lance: a video's sampled frames.
 
-    `frames` holds T × H × W × 3 bytes (uint8, RGB); `times_s` the T frame times; `note` is
-    "damaged" where the file is only partly readable, else empty.
+    `frames` holds T × H × W × 3 bytes (uint8, RGB); `times_s` the T frame times from the first
+    frame on; `note` is "damaged" where the file is only partly readable, else empty; `reader` is
+    what read it and `message` what that complained of.
     """
     return pa.schema(
         [
@@ -73,6 +74,8 @@ def clip_schema(frames: int, size: int) -> pa.Schema:
             ("times_s", pa.list_(pa.float32(), frames)),
             ("duration_s", pa.float32()),
             ("note", pa.string()),
+            ("reader", pa.string()),
+            ("message", pa.string()),
         ]
     )
 
@@ -86,6 +89,8 @@ def feature_schema(frames: int, dim: int) -> pa.Schema:
             ("times_s", pa.list_(pa.float32(), frames)),
             ("duration_s", pa.float32()),
             ("note", pa.string()),
+            ("reader", pa.string()),
+            ("message", pa.string()),
         ]
     )
 

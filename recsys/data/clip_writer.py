@@ -1,15 +1,20 @@
 """OUT/clips.lance and OUT/quarantine.parquet while they grow, and what a restart finds of them.
 
 A video is done once its row is in the clips' newest version or in the quarantine table. Both take a
-batch of rows as one change that happens wholly or not at all, so that a run killed at any moment
-leaves no half batch; what was decoded after the last batch is decoded again.
+batch of rows as one change that happens wholly or not at all, so a run killed at any moment leaves
+no half batch; what was decoded after its last batch is decoded again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import time
 from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data import storage
+from recsys.errors import InputError
 from recsys.schema import quarantine_schema
 
 SETTINGS_KEY = b"recsys.decode"
@@ -25,8 +31,9 @@ SETTINGS_KEY = b"recsys.decode"
 RETRIED_REASONS = ("missing", "unreachable")
 """Reasons that may have gone by the next run."""
 
-_FLUSH_ROWS_BYTES = 64 * 2**20
-_FLUSH_S = 20.0
+_FLUSH_BYTES = 128 * 2**20
+_FLUSH_S = 15.0
+_KEEP_OLD_VERSIONS = timedelta(days=1)  # a reader may still be at an older one
 
 
 class ClipWriter:
@@ -35,42 +42,51 @@ class ClipWriter:
     Args:
         out: The output folder.
         schema: Of the clips; the other columns of added rows go to the quarantine table.
-        settings: What the clips are made with; rows made with other settings are given up.
+        settings: What the clips are made with. Clips made with others are given up;
+            `changed_settings` then names the settings that differ.
     """
 
     def __init__(self, out: str, *, schema: pa.Schema, settings: dict[str, Any]):
+        os.environ.setdefault("LANCE_LOG", "error")
         self._clips_path = storage.join(out, "clips.lance")
         self._quarantine_path = storage.join(out, "quarantine.parquet")
         self._settings = json.dumps(settings, sort_keys=True).encode()
         self._schema = schema.with_metadata({SETTINGS_KEY: self._settings})
+        self._dataset = _open_clips(self._clips_path)
         self.changed_settings = self._differing(settings)
-        self._dataset = self._open_clips()
+        if self._dataset is None or self.changed_settings:
+            self._begin()
         self._quarantine = self._open_quarantine()
+        self._done = {
+            *self._dataset.to_table(columns=["uri"]).column("uri").to_pylist(),
+            *self._quarantine.column("uri").to_pylist(),
+        }
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._flushed = time.monotonic()
 
     def _differing(self, settings: dict[str, Any]) -> list[str]:
         """Names of the settings that differ from those of the clips that are there."""
-        dataset = _lance_dataset(self._clips_path)
-        before = dataset and (dataset.schema.metadata or {}).get(SETTINGS_KEY)
-        if not before:
-            return [] if dataset is None else ["(unknown settings)"]
+        if self._dataset is None:
+            return []
+        before = (self._dataset.schema.metadata or {}).get(SETTINGS_KEY)
+        if before is None:
+            return ["the table's format"]
         old = json.loads(before)
         return sorted(key for key in {*old, *settings} if old.get(key) != settings.get(key))
 
-    def _open_clips(self) -> Any:
-        """The clips; an empty new version where there are none of these settings."""
+    def _begin(self) -> None:
+        """Puts an empty table in the place of whatever is there."""
         import lance
 
-        dataset = _lance_dataset(self._clips_path)
-        if dataset is None or self.changed_settings:
-            dataset = lance.write_dataset(
-                self._schema.empty_table(), self._clips_path, mode="overwrite"
-            )
-        return dataset
+        with storage_folder(self._clips_path):
+            empty = self._schema.empty_table()
+            self._dataset = lance.write_dataset(empty, self._clips_path, mode="overwrite")
+        if self.changed_settings:
+            self._dataset.cleanup_old_versions(timedelta(0), delete_unverified=True)
 
     def _open_quarantine(self) -> pa.Table:
+        """The broken files of earlier runs with these settings, but for those to be tried again."""
         if storage.exists(self._quarantine_path):
             with storage.open_input(self._quarantine_path) as file:
                 table = pq.read_table(file)
@@ -82,15 +98,17 @@ class ClipWriter:
 
     def done(self) -> set[str]:
         """Addresses of the videos that need not be decoded."""
-        clips = self._dataset.to_table(columns=["uri"]).column("uri").to_pylist()
-        return {*clips, *self._quarantine.column("uri").to_pylist()}
+        return set(self._done)
 
     def add(self, rows: pa.Table) -> None:
-        """Takes decoded rows; writes those that have gathered when they are many or old."""
+        """Takes decoded rows; writes what has gathered when it is much or old."""
+        new = [uri not in self._done for uri in rows.column("uri").to_pylist()]
+        rows = rows.filter(pa.array(new, pa.bool_()))
+        self._done.update(rows.column("uri").to_pylist())
         self._pending.append(rows)
         self._pending_bytes += rows.nbytes
         late = time.monotonic() - self._flushed > _FLUSH_S
-        if late or self._pending_bytes > _FLUSH_ROWS_BYTES:
+        if late or self._pending_bytes > _FLUSH_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -102,39 +120,71 @@ class ClipWriter:
             broken = pc.is_valid(rows.column("reason"))
             clips = rows.filter(pc.invert(broken)).select(self._schema.names)
             if len(clips):
-                self._dataset = lance.write_dataset(
-                    clips.cast(self._schema), self._dataset, mode="append"
-                )
+                clips = clips.cast(self._schema)
+                self._dataset = lance.write_dataset(clips, self._dataset, mode="append")
             failed = rows.filter(broken).select(quarantine_schema().names)
             if len(failed):
                 failed = failed.cast(self._quarantine.schema)
                 self._quarantine = pa.concat_tables([self._quarantine, failed])
-                self._write_quarantine()
+                storage.write_table(self._quarantine, self._quarantine_path)
         self._pending, self._pending_bytes = [], 0
         self._flushed = time.monotonic()
 
-    def _write_quarantine(self) -> None:
-        storage.write_table(self._quarantine, self._quarantine_path)
-
     def finish(self, uris: set[str]) -> dict[str, Any]:
-        """Writes what is left and counts the clips and broken files among `uris`."""
+        """Writes what is left and counts what became of `uris`.
+
+        Returns:
+            `ok` and `damaged` clips, `quarantined` files by reason, clips by `readers`.
+        """
         self.flush()
-        self._write_quarantine()
-        table = self._dataset.to_table(columns=["uri", "note"])
-        ours = table.filter(pc.is_in(table.column("uri"), pa.array(uris, pa.string())))
-        damaged = pc.sum(pc.equal(ours.column("note"), "damaged")).as_py() or 0
-        reasons = Counter(
-            row["reason"] for row in self._quarantine.to_pylist() if row["uri"] in uris
-        )
+        storage.write_table(self._quarantine, self._quarantine_path)
+        self._dataset.cleanup_old_versions(_KEEP_OLD_VERSIONS)
+        clips = self._dataset.to_table(columns=["uri", "note", "reader"])
+        clips = clips.filter(pc.is_in(clips.column("uri"), pa.array(uris, pa.string())))
+        notes = Counter(clips.column("note").to_pylist())
+        broken = self._quarantine.select(["uri", "reason"]).to_pylist()
+        reasons = Counter(row["reason"] for row in broken if row["uri"] in uris)
         return {
-            "ok": len(ours) - damaged,
-            "damaged": damaged,
+            "ok": notes[""],
+            "damaged": notes["damaged"],
             "quarantined": dict(sorted(reasons.items())),
+            "readers": dict(sorted(Counter(clips.column("reader").to_pylist()).items())),
         }
 
 
-def _lance_dataset(path: str) -> Any:
-    """The dataset at a path, None where there is none."""
+@contextlib.contextmanager
+def storage_folder(path: str) -> Iterator[None]:
+    """Turns "cannot be written" into a line for the user."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be written ({said}); choose another folder") from None
+
+
+@contextlib.contextmanager
+def only_writer(out: str) -> Iterator[None]:
+    """Holds a local output folder against a second run; the lock goes with the process.
+
+    Raises:
+        InputError: Another run is writing there.
+    """
+    if storage.is_uri(out):
+        yield
+        return
+    with storage_folder(out):
+        os.makedirs(out, exist_ok=True)
+        file = open(os.path.join(out, ".decode.lock"), "w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: another decode is writing there; wait for it") from None
+        yield
+
+
+def _open_clips(path: str) -> Any:
+    """The Lance dataset at a path, None where there is none."""
     import lance
 
     try:

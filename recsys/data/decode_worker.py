@@ -12,11 +12,9 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-import av  # noqa: F401 (before decord, or PyAV would run on decord's FFmpeg)
-import decord  # noqa: F401 (before the memory limit)
-
-from recsys.data import decord_reader, pyav_reader  # noqa: F401 (before the memory limit)
-from recsys.data.readers import Clip, ClipSpec, ReadError, read_clip
+from recsys.data.contract import Clip, ClipSpec, ReadError
+from recsys.data.hardware import Decoder, choose_decoder, look_around
+from recsys.data.readers import read_clip
 
 _MAX_STDERR_BYTES = 64 * 2**20
 _MAX_OPEN_FILES = 256
@@ -31,7 +29,7 @@ class GivenFile:
         self.path: str | None = request["path"]
         self.size = int(request["size"])
         self._connection = connection
-        self._descriptor = os.open(self.path, os.O_RDONLY) if self.path else None
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK) if self.path else None
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset` on."""
@@ -51,14 +49,15 @@ def main() -> None:
     connection = Connection(int(sys.argv[1]))
     arguments = json.loads(sys.argv[2])
     spec = ClipSpec(**arguments["spec"])
-    _limit(arguments["max_memory_bytes"])
+    decoder = choose_decoder(look_around())
+    _limit(arguments["max_memory_bytes"] if decoder == "cpu" else None)
     start_bytes = _memory()[1]
     while True:
         try:
             request = json.loads(connection.recv_bytes())
         except (EOFError, OSError):
             return
-        answer, pixels = _serve(request, connection, spec)
+        answer, pixels = _serve(request, connection, spec, decoder)
         answer["retire"] = _memory()[1] - start_bytes > _RETIRE_AFTER_GROWTH_BYTES
         connection.send_bytes(json.dumps(answer).encode())
         if pixels is not None:
@@ -66,7 +65,7 @@ def main() -> None:
 
 
 def _serve(
-    request: dict[str, Any], connection: Connection, spec: ClipSpec
+    request: dict[str, Any], connection: Connection, spec: ClipSpec, decoder: Decoder
 ) -> tuple[dict[str, Any], memoryview | None]:
     """The answer to one request, and the clip's pixels."""
     try:
@@ -76,7 +75,7 @@ def _serve(
     if request["reader"] != "auto":
         spec = dataclasses.replace(spec, reader=request["reader"])
     try:
-        clip = read_clip(file, spec, name=request["name"])
+        clip = read_clip(file, spec, name=request["name"], decoder=decoder)
     except ReadError as error:
         return {"error": [error.reason, error.message]}, None
     except MemoryError:
@@ -98,13 +97,17 @@ def _describe(clip: Clip) -> dict[str, Any]:
     }
 
 
-def _limit(max_memory_bytes: int) -> None:
-    """Bounds this process, and has it die with its parent."""
+def _limit(max_memory_bytes: int | None) -> None:
+    """Bounds this process, and has it die with its parent.
+
+    CUDA reserves address space without using it, so no memory is bounded where it is used.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        reserved, used = _memory()
-        bound = reserved - used + max_memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
+        if max_memory_bytes is not None:
+            reserved, used = _memory()
+            bound = reserved - used + max_memory_bytes
+            resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_OPEN_FILES, _MAX_OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_STDERR_BYTES, _MAX_STDERR_BYTES))

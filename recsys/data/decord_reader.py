@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import Literal
 
+import av  # noqa: F401 (before decord, or PyAV would run on decord's FFmpeg)
+import decord
 import numpy as np
 
-from recsys.data.readers import Clip, ClipSpec, NotThisReader, Timeline, VideoFile
-from recsys.data.sampling import plan_geometry
-
-if TYPE_CHECKING:
-    from recsys.data.pyav_reader import VideoFacts
+from recsys.data.contract import Clip, ClipSpec, NotThisReader, VideoFacts, VideoFile
+from recsys.data.sampling import Timeline, plan_geometry
 
 FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "flv"})
 """Containers that decord is given: none of them opens another file."""
@@ -25,15 +24,15 @@ FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts"
 _ANY_FAILED_FRAME = 1e-9  # decord's fault_tol: the smallest share that is not "any number"
 
 
-def read(file: VideoFile, spec: ClipSpec, facts: VideoFacts) -> Clip:
+def read(
+    file: VideoFile, spec: ClipSpec, facts: VideoFacts, *, device: Literal["cpu", "cuda"] = "cpu"
+) -> Clip:
     """Reads a clip by decord.
 
     Raises:
         NotThisReader: decord cannot read it, or not exactly.
     """
     _check(file, facts)
-    import decord
-
     decord.logging.set_level(decord.logging.ERROR)
     geometry = plan_geometry(facts.coded, facts.pixel_aspect, 0, size=spec.size, fit=spec.fit)
     if geometry.cut:
@@ -42,14 +41,14 @@ def read(file: VideoFile, spec: ClipSpec, facts: VideoFacts) -> Clip:
     try:
         reader = decord.VideoReader(
             f"file:{file.path}",
-            decord.cpu(0),
+            decord.gpu(0) if device == "cuda" else decord.cpu(0),
             width=geometry.scale_width,
             height=geometry.scale_height,
             num_threads=1,
             fault_tol=_ANY_FAILED_FRAME,
         )
         timeline = _timeline(reader)
-        indices = timeline.pick(spec)
+        indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
         frames = reader.get_batch(indices).asnumpy()
     except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:
         raise NotThisReader(f"decord: {error}") from error
@@ -59,8 +58,20 @@ def read(file: VideoFile, spec: ClipSpec, facts: VideoFacts) -> Clip:
         frames=geometry.square(frames),
         times_s=timeline.starts_s[indices].astype(np.float32),
         duration_s=timeline.end_s,
-        reader="decord",
+        reader="decord" if device == "cpu" else "decord_cuda",
     )
+
+
+def is_first(spec: ClipSpec, facts: VideoFacts) -> bool:
+    """Whether decord is asked before PyAV.
+
+    decord decodes every frame between a key frame and a sampled one, PyAV leaves out those that no
+    other frame needs. So decord comes first where there are none of these: no frame is shown in
+    another order than decoded in, and it is not only key frames that are wanted.
+    """
+    if spec.reader == "auto":
+        return spec.sampling != "keyframes" and not facts.reorders
+    return spec.reader == "decord"
 
 
 def _check(file: VideoFile, facts: VideoFacts) -> None:
@@ -69,7 +80,7 @@ def _check(file: VideoFile, facts: VideoFacts) -> None:
         raise NotThisReader("decord reads local files only")
     if facts.format_name not in FORMATS:
         raise NotThisReader(f"decord is not given {facts.format_name} files")
-    if facts.turns or facts.mirrored:
+    if facts.orientation != (0, False):
         raise NotThisReader("the frame must be turned")
     if facts.duration_s is None:
         raise NotThisReader("the file does not say how long it is")

@@ -1,168 +1,49 @@
-"""One contract for reading a clip out of a video file, and the choice between its two readers.
+"""The choice between a clip's readers, behind one contract.
 
 `read_clip` runs inside the sandbox process (`recsys.data.sandbox`), so it imports no ray and no
-torch. decord reads what it is known to read exactly; PyAV reads all the rest, and whatever decord
-complained about. Both give the same pixels: the same scaling filter, the same frames by time.
+torch. decord reads what it reads exactly and no slower; PyAV reads all the rest, and whatever
+decord complained about. Both give the same pixels: the same scaling filter, the same frames.
 """
 
 from __future__ import annotations
 
-import io
-import time
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator
 
-import numpy as np
-from numpy.typing import NDArray
-
-from recsys.data.sampling import (
-    Fit,
-    keyframe_indices,
-    uniform_indices,
-    within_budget,
-)
-
-Sampling = Literal["uniform", "keyframes", "auto"]
+from recsys.data import decord_reader, hardware, pyav_reader
+from recsys.data.contract import Clip, ClipSpec, Deadline, NotThisReader, ReadError, VideoFile
 
 
-@dataclass(frozen=True)
-class ClipSpec:
-    """What is read and within which bounds; the part of `DecodeConfig` that a reader needs."""
+def read_clip(
+    file: VideoFile, spec: ClipSpec, *, name: str = "video", decoder: hardware.Decoder = "cpu"
+) -> Clip:
+    """Reads the clip of a file: by hardware where there is any, by decord, by PyAV.
 
-    frames: int
-    size: int
-    sampling: Sampling
-    fit: Fit
-    auto_max_frames: int
-    max_pixels: int
-    max_duration_s: float
-    max_decode_s: float
-    still_images: bool
-    reader: Literal["auto", "decord", "pyav"] = "auto"
-
-
-@dataclass
-class Clip:
-    """T frames of a video.
-
-    `frames` is (T, S, S, 3) uint8 RGB, `times_s` (T,) float32 from the first frame on, `damaged`
-    says that parts of the file are missing or unreadable, `message` what the reader said of it.
-    """
-
-    frames: NDArray[np.uint8]
-    times_s: NDArray[np.float32]
-    duration_s: float
-    reader: str
-    damaged: bool = False
-    message: str = ""
-
-
-class ReadError(Exception):
-    """A file gives no clip; `reason` is one of `recsys.schema.QUARANTINE_REASONS`."""
-
-    def __init__(self, reason: str, message: str):
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-
-
-class NotThisReader(Exception):
-    """This reader cannot do it exactly; another may."""
-
-
-class VideoFile(Protocol):
-    """What readers need of a file: bytes at a place, its size, and its path where it is local."""
-
-    path: str | None
-    size: int
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset` on; empty at the end."""
-
-
-class ByteStream(io.RawIOBase):
-    """A seekable stream over a `VideoFile`; a wrong seek gives -1 back, as FFmpeg expects."""
-
-    def __init__(self, file: VideoFile, name: str):
-        self.name = name  # FFmpeg looks at its extension
-        self._file = file
-        self._place = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes from the current place on."""
-        data = self._file.read_at(self._place, size if size >= 0 else self._file.size)
-        self._place += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Moves the current place."""
-        start = {0: 0, 1: self._place, 2: self._file.size}.get(whence)
-        if start is None or start + offset < 0:
-            return -1
-        self._place = start + offset
-        return self._place
-
-    def tell(self) -> int:
-        """The current place."""
-        return self._place
-
-    def seekable(self) -> bool:
-        """Always true."""
-        return True
-
-    def readable(self) -> bool:
-        """Always true."""
-        return True
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """When the frames of a video are on show: N sorted starts in seconds, and which are key."""
-
-    starts_s: NDArray[np.float64]
-    end_s: float
-    key_indices: NDArray[np.int64]
-
-    def pick(self, spec: ClipSpec) -> NDArray[np.int64]:
-        """Indices of the `spec.frames` frames that `spec.sampling` takes."""
-        enough = len(self.key_indices) >= spec.frames
-        if len(self.key_indices) and (
-            spec.sampling == "keyframes" or (spec.sampling == "auto" and enough)
-        ):
-            return keyframe_indices(self.key_indices, spec.frames)
-        indices = uniform_indices(self.starts_s, self.end_s, spec.frames)
-        if spec.sampling == "auto" and len(self.key_indices):
-            return within_budget(indices, self.key_indices, spec.auto_max_frames)
-        return indices
-
-
-class Deadline:
-    """The time that one file may take."""
-
-    def __init__(self, limit_s: float):
-        self._limit_s = limit_s
-        self._end = time.monotonic() + limit_s
-
-    def check(self) -> None:
-        """Raises `ReadError("too_slow")` once the time is over."""
-        if time.monotonic() > self._end:
-            raise ReadError("too_slow", f"not decoded within max_decode_s={self._limit_s:g}")
-
-
-def read_clip(file: VideoFile, spec: ClipSpec, *, name: str = "video") -> Clip:
-    """Reads the clip of a file, by decord where it is exact and by PyAV for all else.
+    Args:
+        file: The file.
+        spec: Which frames, and within which bounds.
+        name: What the file is called; a last resort for formats without marks of their own.
+        decoder: What this machine decodes with.
 
     Raises:
         ReadError: The file gives no clip, or breaks a limit of `spec`.
     """
-    from recsys.data import decord_reader, pyav_reader
-
     deadline = Deadline(spec.max_decode_s)
     with pyav_reader.Video(file, spec, name=name, deadline=deadline) as video:
-        if spec.reader != "pyav":
+        for read in _before_pyav(file, spec, video, decoder):
             try:
-                return decord_reader.read(file, spec, video.facts)
+                return read()
             except NotThisReader as error:
                 if spec.reader == "decord":
                     raise ReadError("unsupported_codec", str(error)) from None
         return video.read()
+
+
+def _before_pyav(
+    file: VideoFile, spec: ClipSpec, video: pyav_reader.Video, decoder: hardware.Decoder
+) -> Iterator[Callable[[], Clip]]:
+    if decoder == "decord_cuda" and spec.reader != "pyav":
+        yield lambda: decord_reader.read(file, spec, video.facts, device="cuda")
+    if decoder == "torchcodec_cuda" and spec.reader == "auto":
+        yield lambda: hardware.read_by_torchcodec(file, spec, video)
+    if decord_reader.is_first(spec, video.facts):
+        yield lambda: decord_reader.read(file, spec, video.facts)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+Sampling = Literal["uniform", "keyframes", "auto"]
 Fit = Literal["crop", "letterbox"]
 
 MAX_STRETCH = 16
@@ -71,6 +72,65 @@ def within_budget(
     if cost <= free:
         return indices
     return keys + distances * max(free, 0) // cost
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When the frames of a video are on show: N sorted starts in seconds, and which are key."""
+
+    starts_s: NDArray[np.float64]
+    end_s: float
+    key_indices: NDArray[np.int64]
+
+    def pick(self, num: int, sampling: Sampling, *, auto_max_frames: int) -> NDArray[np.int64]:
+        """Indices of the `num` frames that a way of sampling takes, in time order.
+
+        `auto` takes key frames where there are at least `num`, else it samples uniformly within
+        `auto_max_frames` decoded frames. A file that marks no key frame is sampled uniformly.
+        """
+        num_keys = len(self.key_indices)
+        if num_keys and (sampling == "keyframes" or (sampling == "auto" and num_keys >= num)):
+            return keyframe_indices(self.key_indices, num)
+        indices = uniform_indices(self.starts_s, self.end_s, num)
+        if sampling == "auto" and num_keys:
+            return within_budget(indices, self.key_indices, auto_max_frames)
+        return indices
+
+
+def decode_ranges(
+    wanted: NDArray[np.int64], key_packets: NDArray[np.int64], ticks: NDArray[np.int64]
+) -> list[tuple[int, int]]:
+    """The runs of packets that must be decoded to have the wanted frames.
+
+    A frame needs every packet from the last key packet on. One that is shown before that key frame
+    (a leading picture of an open group) needs the group before as well.
+
+    Args:
+        wanted: Places of the wanted frames' packets, in decoding order.
+        key_packets: Sorted places of the key packets.
+        ticks: (N,) time at which each packet's frame is shown.
+
+    Returns:
+        Sorted (start, stop) that neither overlap nor touch.
+
+    >>> keys, ticks = np.array([0, 10, 20, 30]), np.arange(40)
+    >>> decode_ranges(np.array([3, 7, 12, 35]), keys, ticks)
+    [(0, 8), (10, 13), (30, 36)]
+    >>> ticks[[20, 21]] = [21, 20]  # packet 21 is shown before its key frame, 20
+    >>> decode_ranges(np.array([21]), keys, ticks)
+    [(10, 22)]
+    """
+    ranges: list[tuple[int, int]] = []
+    for place in np.sort(wanted).tolist():
+        run = int(np.searchsorted(key_packets, place, side="right")) - 1
+        if run > 0 and ticks[place] < ticks[key_packets[run]]:
+            run -= 1
+        start = int(key_packets[run]) if run >= 0 else 0
+        if ranges and start <= ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], place + 1)
+        else:
+            ranges.append((start, place + 1))
+    return ranges
 
 
 @dataclass(frozen=True)

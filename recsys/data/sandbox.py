@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from recsys.data.readers import Clip, ClipSpec, ReadError, VideoFile
+from recsys.data.contract import Clip, ClipSpec, ReadError, VideoFile
 
 _GRACE_S = 2.0  # the process looks at the clock itself; this is for when it cannot any more
-_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR")
+_KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "CUDA_VISIBLE_DEVICES")
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
 
@@ -34,11 +34,13 @@ class Sandbox:
     Args:
         spec: What a clip is.
         max_memory_bytes: Memory that the process may use for one file.
+        use_gpu: Whether it may decode on the GPU.
     """
 
-    def __init__(self, spec: ClipSpec, *, max_memory_bytes: int):
+    def __init__(self, spec: ClipSpec, *, max_memory_bytes: int, use_gpu: bool = False):
         self._spec = spec
         self._max_memory_bytes = max_memory_bytes
+        self._use_gpu = use_gpu
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()
         self._served = 0
@@ -98,7 +100,11 @@ class Sandbox:
             if "read" not in message:
                 return message
             offset, size = message["read"]
-            self._connection.send_bytes(file.read_at(int(offset), int(size)))
+            try:
+                data = file.read_at(int(offset), int(size))
+            except OSError as error:
+                raise ReadError("unreachable", f"reading at {offset}: {error}") from None
+            self._connection.send_bytes(data)
 
     def _clip(self, answer: dict[str, Any]) -> Clip:
         if answer.get("retire"):
@@ -138,6 +144,8 @@ class Sandbox:
         ours, theirs = socket.socketpair()
         arguments = {"spec": asdict(self._spec), "max_memory_bytes": self._max_memory_bytes}
         environment = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
+        if not self._use_gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with theirs:
             self._process = subprocess.Popen(

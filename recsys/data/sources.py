@@ -1,165 +1,158 @@
-"""Where video files lie: local paths and http(s)://, s3://, gs:// addresses, read by ranges."""
+"""Where videos lie: what a folder, a glob or a table names, and opening an address."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import stat
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.fs
+import pyarrow.parquet as pq
 
-from recsys.data.readers import ReadError, VideoFile
+from recsys.data import storage
+from recsys.data.contract import ReadError, VideoFile
+from recsys.data.files import LocalFile, RemoteFile
 from recsys.errors import InputError
 
+_TABLE_ENDINGS = (".parquet", ".pq")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HASH_STEP_BYTES = 4 * 2**20
+_MAX_REMOTE_HASH_BYTES = 64 * 2**20
 
 
 def find_videos(spec: str, *, column: str = "uri") -> list[str]:
-    """The videos that a folder, a glob or a Parquet table names, in order and without repeats.
+    """The videos that a folder, a glob or a Parquet table names, without repeats.
 
     Args:
-        spec: A folder (all files below it, hidden ones left out), a glob, one file, a Parquet file
-            or folder of Parquet files with the column `column`; local or an fsspec address.
+        spec: A folder (all files below it; hidden ones are left out), a glob, one file, or a
+            Parquet file or folder with a column of addresses; local or an fsspec address.
         column: The column of addresses in a Parquet table.
+
+    Returns:
+        The files of a folder or glob in the order of their names, those of a table in its order.
 
     Raises:
         InputError: Nothing is there, or the table has no such column.
     """
-    import fsspec
-
+    filesystem, path = storage.filesystem(spec)
     try:
-        filesystem, path = fsspec.core.url_to_fs(spec)
-        if path.endswith((".parquet", ".pq")):
-            return _from_parquet(spec, column)
-        if filesystem.isdir(path):
-            found = filesystem.find(path)
-            if found and all(name.endswith((".parquet", ".pq")) for name in found):
-                return _from_parquet(spec, column)
-        else:
-            found = [name for name in filesystem.glob(path) if not filesystem.isdir(name)]
-    except (OSError, ValueError, ImportError) as error:
+        found = _files_of(filesystem, path)
+    except (OSError, ValueError) as error:
         raise InputError(f"--videos {spec}: cannot be read ({error})") from None
-    videos = [name for name in sorted(found) if not _hidden(name, path)]
-    if not videos:
-        raise InputError(
-            f"--videos {spec}: no files there; give a folder, a glob or a Parquet table"
-        )
-    if _SCHEME.match(spec):
-        videos = [filesystem.unstrip_protocol(name) for name in videos]
-    return videos
+    if not found:
+        hint = "give a folder of videos, a glob or a Parquet table"
+        raise InputError(f"--videos {spec}: no files there; {hint}")
+    tables = [name for name in found if name.endswith(_TABLE_ENDINGS)]
+    if len(tables) == len(found):
+        return _from_tables(spec, [_full(filesystem, spec, name) for name in tables], column)
+    return [_full(filesystem, spec, name) for name in found]
 
 
-def _hidden(name: str, root: str) -> bool:
-    below = name.removeprefix(root)
-    return any(part.startswith(".") for part in below.split("/"))
+def _files_of(filesystem: Any, path: str) -> list[str]:
+    if filesystem.isdir(path):
+        root = path.rstrip("/") + "/"
+        found = filesystem.find(path)
+        names = [name for name in found if not _is_hidden(name.removeprefix(root))]
+    elif filesystem.isfile(path):  # a name may hold the marks of a glob
+        names = [path]
+    else:
+        names = [name for name in filesystem.glob(path) if filesystem.isfile(name)]
+    return sorted(names)
 
 
-def _from_parquet(spec: str, column: str) -> list[str]:
-    try:
-        table = pyarrow.dataset.dataset(spec, format="parquet").to_table(columns=[column])
-    except FileNotFoundError:
-        raise InputError(f"--videos {spec}: no such Parquet table") from None
-    except (pa.ArrowException, OSError, KeyError) as error:
-        known = " ".join(str(error).split())[:200]
-        raise InputError(f"--videos {spec}: cannot read column {column!r} ({known})") from None
-    values = table.column(column)
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        raise InputError(f"--videos {spec}: column {column!r} is {values.type}, not text")
-    videos = list(dict.fromkeys(uri for uri in values.to_pylist() if uri))
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _full(filesystem: Any, spec: str, name: str) -> str:
+    return str(filesystem.unstrip_protocol(name)) if storage.is_uri(spec) else name
+
+
+def _from_tables(spec: str, tables: list[str], column: str) -> list[str]:
+    videos: dict[str, None] = {}
+    for path in tables:
+        with storage.open_input(path) as file:
+            videos.update(dict.fromkeys(_addresses(spec, file, column)))
     if not videos:
         raise InputError(f"--videos {spec}: column {column!r} names no video")
-    return videos
+    return list(videos)
 
 
-class LocalFile:
-    """A file of this machine; the sandbox opens it itself."""
-
-    def __init__(self, path: str):
-        try:
-            status = os.stat(path)
-        except (OSError, ValueError) as error:
-            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-            said = getattr(error, "strerror", None) or str(error)
-            raise ReadError("missing" if missing else "unreachable", said) from None
-        if not stat.S_ISREG(status.st_mode):
-            raise ReadError("unsupported_source", "not a regular file")
-        self.path: str | None = os.path.abspath(path)
-        self.size = status.st_size
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset` on."""
-        assert self.path is not None
-        with open(self.path, "rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
-    def close(self) -> None:
-        """Nothing is held open."""
+def _addresses(spec: str, file: Any, column: str) -> list[str]:
+    try:
+        table = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"--videos {spec}: not a Parquet table ({said})") from None
+    names = table.schema_arrow.names
+    if column not in names:
+        raise InputError(f"--videos {spec}: no column {column!r}; it has {', '.join(names)}")
+    values = table.read(columns=[column]).column(0)
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        raise InputError(f"--videos {spec}: column {column!r} is {values.type}, not text")
+    return [uri for uri in values.to_pylist() if uri]
 
 
-class RemoteFile:
-    """A file behind an address, read by ranges as the reader asks for them."""
-
-    def __init__(self, uri: str):
-        import fsspec
-
-        self.path: str | None = None
-        try:
-            self._file: Any = fsspec.open(uri, "rb").open()
-            self.size = int(self._file.size)
-        except FileNotFoundError as error:
-            raise ReadError("missing", str(error)) from None
-        except Exception as error:  # each fsspec backend has exceptions of its own
-            raise ReadError("unreachable", f"{type(error).__name__}: {error}"[:500]) from None
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset` on."""
-        self._file.seek(min(offset, self.size))
-        data: bytes = self._file.read(size)
-        return data
-
-    def close(self) -> None:
-        """Closes the connection."""
-        self._file.close()
-
-
-def open_source(uri: str, *, schemes: tuple[str, ...], base: str = "") -> LocalFile | RemoteFile:
+def open_source(
+    uri: str, *, schemes: tuple[str, ...], base: str, max_bytes: int, timeout_s: float
+) -> LocalFile | RemoteFile:
     """Opens a video's address.
 
     Args:
         uri: A path or address.
-        schemes: The kinds of address that may be read.
+        schemes: The kinds of address that may be read; `file` are local paths.
         base: Folder that relative paths start from.
+        max_bytes: A larger file is refused.
+        timeout_s: Longest wait for one answer of a server.
 
     Raises:
-        ReadError: The address is of another kind (`unsupported_source`), names nothing (`missing`)
-            or cannot be reached (`unreachable`).
+        ReadError: The address is of another kind (`unsupported_source`), names nothing (`missing`),
+            cannot be reached (`unreachable`), or the file is empty or too large.
     """
     match = _SCHEME.match(uri)
     scheme = match.group(1).lower() if match else "file"
     if scheme not in schemes:
-        raise ReadError("unsupported_source", f"{scheme}:// is not read; decode.schemes={schemes}")
-    if scheme != "file":
-        return RemoteFile(uri)
-    path = urlsplit(uri).path if match else uri
-    return LocalFile(os.path.join(base, path))
+        allowed = ", ".join(schemes)
+        raise ReadError("unsupported_source", f"{scheme}:// is not read; decode.schemes: {allowed}")
+    file: LocalFile | RemoteFile
+    if scheme == "file":
+        file = LocalFile(os.path.join(base, _local_path(uri) if match else uri))
+    else:
+        file = RemoteFile(uri, scheme=scheme, max_bytes=max_bytes, timeout_s=timeout_s)
+    if file.size == 0:
+        file.close()
+        raise ReadError("empty", "the file has no bytes")
+    if file.size > max_bytes:
+        file.close()
+        raise ReadError("too_many_bytes", f"{file.size} bytes are over {max_bytes=}")
+    return file
+
+
+def _local_path(uri: str) -> str:
+    parts = urlsplit(uri)
+    if parts.netloc not in ("", "localhost"):
+        raise ReadError("unsupported_source", f"file://{parts.netloc} is another machine")
+    return url2pathname(parts.path)
 
 
 def sha256_of(file: VideoFile, *, max_bytes: int) -> str | None:
-    """The sha256 of a file's bytes; None where it is larger than `max_bytes` or unreadable."""
-    if file.size > max_bytes:
+    """The sha256 of a file's bytes.
+
+    None where it is larger than `max_bytes`, or lies behind an address and is larger than 64 MiB,
+    or cannot be read.
+    """
+    if file.size > (max_bytes if file.path else min(max_bytes, _MAX_REMOTE_HASH_BYTES)):
         return None
     digest, offset = hashlib.sha256(), 0
     try:
         while data := file.read_at(offset, _HASH_STEP_BYTES):
             digest.update(data)
             offset += len(data)
-    except OSError:
+    except (OSError, ReadError):
         return None
     return digest.hexdigest()

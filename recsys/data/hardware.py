@@ -1,0 +1,129 @@
+"""Decoding on a GPU, where the worker has one that can, behind the same contract as the readers.
+
+decord's own CUDA decoder comes first (its wheels have none, a build from source may), then
+torchcodec's, then the CPU. What the hardware cannot read goes on to the CPU readers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.contract import Clip, ClipSpec, NotThisReader, VideoFile
+from recsys.data.pyav_reader import Video
+from recsys.data.sampling import Geometry, plan_geometry
+
+Decoder = Literal["decord_cuda", "torchcodec_cuda", "cpu"]
+
+_GPU_DEVICE = "/dev/nvidia0"
+
+
+@dataclass(frozen=True)
+class WorkerHas:
+    """What a decoding process finds on its machine."""
+
+    gpu: bool = False
+    decord_cuda: bool = False
+    torchcodec_cuda: bool = False
+
+
+def choose_decoder(has: WorkerHas) -> Decoder:
+    """The best decoder of a worker.
+
+    >>> choose_decoder(WorkerHas(gpu=True, decord_cuda=True, torchcodec_cuda=True))
+    'decord_cuda'
+    >>> choose_decoder(WorkerHas(gpu=True, torchcodec_cuda=True))
+    'torchcodec_cuda'
+    >>> choose_decoder(WorkerHas(gpu=False, torchcodec_cuda=True))
+    'cpu'
+    """
+    if has.gpu and has.decord_cuda:
+        return "decord_cuda"
+    if has.gpu and has.torchcodec_cuda:
+        return "torchcodec_cuda"
+    return "cpu"
+
+
+def look_around(environment: dict[str, str] | None = None) -> WorkerHas:
+    """Looks for a GPU that this process may use, and for decoders that can.
+
+    Neither torch nor torchcodec is imported where there is no GPU.
+    """
+    visible = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1") or not os.path.exists(_GPU_DEVICE):
+        return WorkerHas()
+    return WorkerHas(
+        gpu=True, decord_cuda=_decord_has_cuda(), torchcodec_cuda=_torchcodec_has_cuda()
+    )
+
+
+def _decord_has_cuda() -> bool:
+    import decord
+
+    try:
+        decord.nd.empty((1,), ctx=decord.gpu(0))
+    except decord.DECORDError:
+        return False
+    return True
+
+
+def _torchcodec_has_cuda() -> bool:
+    if importlib.util.find_spec("torchcodec") is None:
+        return False
+    try:
+        import torch
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError, OSError):  # its FFmpeg libraries may be missing
+        return False
+    return bool(torch.cuda.is_available())
+
+
+def read_by_torchcodec(
+    file: VideoFile, spec: ClipSpec, video: Video, *, device: str = "cuda"
+) -> Clip:
+    """Reads a clip by torchcodec.
+
+    Raises:
+        NotThisReader: torchcodec cannot read it, or not exactly.
+    """
+    planned = video.timeline()
+    if file.path is None or planned is None or video.facts.orientation != (0, False):
+        raise NotThisReader("torchcodec is given upright local files with frame times")
+    geometry = plan_geometry(
+        video.facts.coded, video.facts.pixel_aspect, 0, size=spec.size, fit=spec.fit
+    )
+    if geometry.cut:
+        raise NotThisReader("the frame is too long and narrow to resize whole")
+    timeline = planned
+    indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
+    try:
+        from torchcodec.decoders import VideoDecoder
+
+        decoder = VideoDecoder(file.path, device=device, num_ffmpeg_threads=1)
+        batch: Any = decoder.get_frames_at(indices.tolist())
+    except (ImportError, RuntimeError, ValueError, IndexError) as error:
+        raise NotThisReader(f"torchcodec: {error}") from error
+    starts_s = batch.pts_seconds.numpy() - decoder.metadata.begin_stream_seconds
+    if not np.allclose(starts_s, timeline.starts_s[indices], atol=1e-3):
+        raise NotThisReader("torchcodec counts the frames in another way")
+    return Clip(
+        frames=geometry.square(_resize(batch.data, geometry)),
+        times_s=timeline.starts_s[indices].astype(np.float32),
+        duration_s=timeline.end_s,
+        reader=f"torchcodec_{device}",
+    )
+
+
+def _resize(frames_NCHW: Any, geometry: Geometry) -> NDArray[np.uint8]:
+    """(N, 3, H, W) uint8 on any device → (N, scale_height, scale_width, 3) uint8."""
+    from torch.nn.functional import interpolate
+
+    size = (geometry.scale_height, geometry.scale_width)
+    small = interpolate(frames_NCHW.float(), size=size, mode="bicubic", antialias=True)
+    pixels: NDArray[np.uint8] = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    return pixels

@@ -1,0 +1,86 @@
+"""From a decoded frame to an upright square, by FFmpeg's own filters, before any copy is made."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.sampling import Fit, Geometry, plan_geometry
+
+
+class Resizer:
+    """Makes squares of decoded frames; its filters are those that decord uses, pixel for pixel.
+
+    Args:
+        size: Height and width of the square.
+        fit: How a frame that is not square is fitted.
+        pixel_aspect: Width of a pixel over its height.
+        orientation: Quarter turns counterclockwise that make a frame upright, and whether it is
+            mirrored left to right first.
+    """
+
+    def __init__(self, size: int, *, fit: Fit, pixel_aspect: float, orientation: tuple[int, bool]):
+        self._size = size
+        self._fit = fit
+        self._pixel_aspect = pixel_aspect
+        self._turns, self._mirrored = orientation
+        self._shape: tuple[object, ...] = ()
+
+    def __call__(self, frame: Any) -> NDArray[np.uint8]:
+        """The frame as (S, S, 3) uint8 RGB.
+
+        Raises:
+            av.error.FFmpegError: The filters do not take the frame.
+        """
+        shape = (frame.width, frame.height, frame.format.name)
+        if shape != self._shape:  # the size may change in mid-stream
+            self._geometry = plan_geometry(
+                (frame.width, frame.height),
+                self._pixel_aspect,
+                self._turns,
+                size=self._size,
+                fit=self._fit,
+            )
+            self._graph = _filters(frame, self._geometry)
+            self._shape = shape
+        self._graph.vpush(frame)
+        image = self._graph.vpull().to_ndarray()
+        if self._mirrored:
+            image = image[:, ::-1]
+        return self._geometry.square(np.rot90(image, self._turns))
+
+
+def _filters(frame: Any, geometry: Geometry) -> Any:
+    graph = av.filter.Graph()
+    graph.threads = 1
+    nodes = [
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+        )
+    ]
+    if geometry.cut:
+        nodes.append(graph.add("crop", "{}:{}".format(*geometry.cut)))
+    nodes.append(graph.add("scale", "{}:{}".format(*geometry.coded_scale)))
+    nodes += [graph.add("format", "rgb24"), graph.add("buffersink")]
+    graph.link_nodes(*nodes).configure()
+    return graph
+
+
+def orientation(frame: Any) -> tuple[int, bool]:
+    """(quarter turns counterclockwise, mirrored before) that make a frame upright.
+
+    Of its display matrix, which turns the picture clockwise by atan2(b, a) in a plane whose y axis
+    points down (ISO/IEC 14496-12, 6.2.2). Turns between quarters go to the nearest.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(np.float64)
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return -round(math.atan2(b, a) / (math.pi / 2)) % 4, mirrored
