@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
 
 from recsys.errors import InputError
 
@@ -35,13 +38,28 @@ def connect() -> None:
     import ray
 
     if not ray.is_initialized():
-        ray.init(
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False,
-            runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
-        )
+        with _without_native_output():
+            ray.init(
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+                runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
+            )
     _quiet()
+
+
+@contextlib.contextmanager
+def _without_native_output() -> Iterator[None]:
+    """Drops what Ray's C++ side writes on standard error; exceptions come through as ever."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _quiet() -> None:

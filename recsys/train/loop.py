@@ -7,6 +7,7 @@ on inside the epoch, with any number of workers.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     """The training function of the `TorchTrainer`."""
     job = Job.from_dict(settings)
     context = ray.train.get_context()
+    # A node's training workers share its cores; Ray's one a worker would leave the others idle.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
     worker = Worker(job, rank=context.get_world_rank(), workers=context.get_world_size())
     worker.run()
 
@@ -73,8 +76,6 @@ class Worker:
         train = self.config.train
         self.device = pick_device(train.device)
         torch.manual_seed(train.seed)
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)
         self.prepared = Prepared(self.config)
         with_valid = job.learn_before == TEST
         catalog = self.prepared.catalog
