@@ -29,14 +29,14 @@ import yaml
 from recsys.config import RunConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
 from recsys.data.checked import CheckedReader, CheckedWriter, sync_folders
+from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import exists, join, open_input, remove, replace_file
 from recsys.data.timelines import Timelines
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.index import FloatArray, VideoIndex
 from recsys.model.embeddings import PlainTables
-from recsys.model.recommender import Recommender, Sizes, table_specs
-from recsys.model.video import ClipShape
+from recsys.model.recommender import Recommender, table_specs
 from recsys.schema import timeline_schema, vocab_schema
 
 FORMAT = 1

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 from recsys.bundle import Contents, write_bundle
 from recsys.config import RunConfig
 from recsys.data.catalog import expand_ranges
+from recsys.data.inputs import Sizes
 from recsys.data.storage import is_uri, join, list_files, open_input
 from recsys.data.timelines import IntArray
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.index import FloatArray
-from recsys.model.recommender import Recommender, Sizes
+from recsys.model.recommender import Recommender
 from recsys.schema import timeline_schema
 
 

@@ -10,11 +10,11 @@ import torch
 from recsys.config import RunConfig, parse_config
 from recsys.data.batches import VideoInputs
 from recsys.data.catalog import Catalog
+from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import write_table
 from recsys.data.vocab import Vocab
 from recsys.model.embeddings import PlainTables
-from recsys.model.recommender import Recommender, Sizes, table_specs
-from recsys.model.video import ClipShape
+from recsys.model.recommender import Recommender, table_specs
 from recsys.publish import publish
 from recsys.schema import TEST, TRAIN, timeline_schema, user_schema, video_schema
 

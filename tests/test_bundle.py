@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from recsys.bundle import Bundle, find_bundle, new_version
+from recsys.data.inputs import ClipShape
 from recsys.errors import InputError
-from recsys.model.video import ClipShape
 from recsys.publish import publish
 from tests.bundles import NUM_USERS, NUM_VIDEOS, TinyRun, make_run
 

@@ -20,10 +20,8 @@ import torch
 from torch import Tensor
 
 from recsys.data.catalog import Catalog
+from recsys.data.inputs import Batch, EventBatch, VideoBatch
 from recsys.data.timelines import EventArrays, IntArray, Timelines, cut_windows
-from recsys.model.recommender import Batch
-from recsys.model.user import EventBatch
-from recsys.model.video import VideoBatch
 
 T = TypeVar("T")
 

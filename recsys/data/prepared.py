@@ -12,12 +12,11 @@ from recsys.config import RunConfig
 from recsys.data.batches import LoadClips, VideoInputs
 from recsys.data.catalog import Catalog
 from recsys.data.clip_store import ClipStore
+from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import exists, join, list_files, open_input
 from recsys.data.timelines import Timelines
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
-from recsys.model.recommender import Sizes
-from recsys.model.video import ClipShape
 
 HELD_CLIP_BYTES = 2**30
 """Clips up to this many bytes are read once and held in memory."""

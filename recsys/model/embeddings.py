@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-TableInputs = Mapping[str, tuple[Tensor, Tensor]]
-"""Table name -> (rows (R,) int64, lengths (U,) int64): a bag of rows for each of U videos."""
+from recsys.data.inputs import TableInputs
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ videos, P positive positions, N events with a ranking loss, T tasks, D vector, H
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,37 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.config import ModelConfig
+from recsys.data.inputs import Batch, EventBatch, Sizes, VideoBatch
 from recsys.model.embeddings import TableSpec
-from recsys.model.user import EventBatch, HistoryLSTM, Moment, MomentEncoder, states_at
-from recsys.model.video import ClipShape, VideoBatch, VideoEncoder
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What the data say of the model's size; row 0 of every vocabulary is "unknown"."""
-
-    num_videos: int
-    num_creators: int
-    num_categories: int
-    context_sizes: tuple[int, ...]
-    num_tasks: int
-    clip: ClipShape | None = None
-
-
-@dataclass
-class Batch:
-    """One training step's input."""
-
-    videos: VideoBatch
-    """The U distinct videos of the step: histories, targets and negatives; the first is row 0."""
-    log_q: Tensor
-    """(U,) log of the chance that a video is among the step's candidates; inf for a video that
-    is no candidate."""
-    events: EventBatch
-    video_index: Tensor
-    """(B, L) int64 position among the U videos."""
-    learn: Tensor
-    """(B, L) bool: positions whose outcome is learnt from."""
+from recsys.model.user import HistoryLSTM, Moment, MomentEncoder, states_at
+from recsys.model.video import VideoEncoder
 
 
 class Losses(NamedTuple):

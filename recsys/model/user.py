@@ -15,25 +15,6 @@ from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
 
 
 @dataclass
-class EventBatch:
-    """Padded timelines as tensors: `EventArrays` without the videos.
-
-    The videos' vectors are given beside it.
-    """
-
-    actions: Tensor
-    """(B, L, A) float32."""
-    prior: Tensor
-    """(B, L) int64."""
-    gaps: Tensor
-    """(B, L) int64."""
-    hours: Tensor
-    """(B, L) int64."""
-    context_rows: Tensor
-    """(B, L, C) int64."""
-
-
-@dataclass
 class Moment:
     """A request: what is known of it when it is made. Any leading shape."""
 

@@ -5,54 +5,15 @@ Shapes: U videos, M of them with a clip, T frames, F frame features, D video vec
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from recsys.config import ContentConfig, ModelConfig
-from recsys.model.embeddings import TableInputs, mean_by_bag
+from recsys.data.inputs import ClipShape, VideoBatch
+from recsys.model.embeddings import mean_by_bag
 from recsys.model.frames import make_frame_encoder
 
 NUM_DURATION_BUCKETS = 32
-
-
-@dataclass(frozen=True)
-class ClipShape:
-    """What is stored of a clip: T frames of size × size pixels, or T × feature_dim features."""
-
-    frames: int
-    size: int
-    feature_dim: int | None = None
-
-
-@dataclass
-class VideoBatch:
-    """Some videos, as tensors; each video occurs once however often it is looked at."""
-
-    id_rows: Tensor
-    """(U,) int64 row of the video table; 0 for a video without an ID embedding of its own."""
-    creator_rows: Tensor
-    """(U,) int64."""
-    category_rows: Tensor
-    """(R,) int64, the videos' categories one after the other."""
-    category_lengths: Tensor
-    """(U,) int64."""
-    durations: Tensor
-    """(U,) int64 bucket."""
-    clips: Tensor | None = None
-    """(M, T, H, W, 3) uint8 frames or (M, T, F) float16 features."""
-    clip_index: Tensor | None = None
-    """(U,) int64 position in `clips`; -1 where the video has none."""
-
-    def table_inputs(self) -> TableInputs:
-        """What the embedding tables are asked for."""
-        one = torch.ones_like(self.id_rows)
-        return {
-            "video": (self.id_rows, one),
-            "creator": (self.creator_rows, one),
-            "category": (self.category_rows, self.category_lengths),
-        }
 
 
 class FrameCNN(nn.Module):

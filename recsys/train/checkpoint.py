@@ -13,8 +13,9 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from recsys.config import ModelConfig
+from recsys.data.inputs import Sizes
 from recsys.model.embeddings import PlainTables
-from recsys.model.recommender import Recommender, Sizes, table_specs
+from recsys.model.recommender import Recommender, table_specs
 from recsys.train.trainable import Trainable
 
 PROGRESS_FILE = "progress.json"

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from recsys.config import RunConfig, parse_config
 from recsys.data.batches import Batcher, Candidates, epoch_order, move, prefetch
+from recsys.data.inputs import Batch
 from recsys.data.prepared import Prepared
 from recsys.data.timelines import Timelines
-from recsys.model.recommender import Batch, Losses
+from recsys.model.recommender import Losses
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train.checkpoint import Progress, is_finite, restore, save
 from recsys.train.figures import StepSums

@@ -18,9 +18,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from recsys.config import RunConfig
+from recsys.data.inputs import Sizes, TableInputs
 from recsys.errors import InputError
-from recsys.model.embeddings import TableInputs, TableSpec, init_table
-from recsys.model.recommender import Recommender, Sizes, table_specs
+from recsys.model.embeddings import TableSpec, init_table
+from recsys.model.recommender import Recommender, table_specs
 from recsys.train.trainable import Trainable
 
 FUSED_EPS = 1e-8

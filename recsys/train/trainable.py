@@ -17,8 +17,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys.config import RunConfig
+from recsys.data.inputs import Sizes
 from recsys.model.embeddings import PlainTables
-from recsys.model.recommender import Recommender, Sizes, table_specs
+from recsys.model.recommender import Recommender, table_specs
 
 TABLE_PREFIX = "tables."
 

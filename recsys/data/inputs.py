@@ -1,0 +1,101 @@
+"""What the model takes in: the data's sizes, and one step's tensors.
+
+Shapes: B timelines, L positions, U distinct videos, M of them with a clip, T frames, A = 1 + tasks
+actions, C context columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TableInputs = Mapping[str, tuple[Tensor, Tensor]]
+"""Table name -> (rows (R,) int64, lengths (U,) int64): a bag of rows for each of U videos."""
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """What is stored of a clip: T frames of size × size pixels, or T × feature_dim features."""
+
+    frames: int
+    size: int
+    feature_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the data say of the model's size; row 0 of every vocabulary is "unknown"."""
+
+    num_videos: int
+    num_creators: int
+    num_categories: int
+    context_sizes: tuple[int, ...]
+    num_tasks: int
+    clip: ClipShape | None = None
+
+
+@dataclass
+class VideoBatch:
+    """Some videos, as tensors; each video occurs once however often it is looked at."""
+
+    id_rows: Tensor
+    """(U,) int64 row of the video table; 0 for a video without an ID embedding of its own."""
+    creator_rows: Tensor
+    """(U,) int64."""
+    category_rows: Tensor
+    """(R,) int64, the videos' categories one after the other."""
+    category_lengths: Tensor
+    """(U,) int64."""
+    durations: Tensor
+    """(U,) int64 bucket."""
+    clips: Tensor | None = None
+    """(M, T, H, W, 3) uint8 frames or (M, T, F) float16 features."""
+    clip_index: Tensor | None = None
+    """(U,) int64 position in `clips`; -1 where the video has none."""
+
+    def table_inputs(self) -> TableInputs:
+        """What the embedding tables are asked for."""
+        one = torch.ones_like(self.id_rows)
+        return {
+            "video": (self.id_rows, one),
+            "creator": (self.creator_rows, one),
+            "category": (self.category_rows, self.category_lengths),
+        }
+
+
+@dataclass
+class EventBatch:
+    """Padded timelines as tensors: `EventArrays` without the videos.
+
+    The videos' vectors are given beside it.
+    """
+
+    actions: Tensor
+    """(B, L, A) float32."""
+    prior: Tensor
+    """(B, L) int64."""
+    gaps: Tensor
+    """(B, L) int64."""
+    hours: Tensor
+    """(B, L) int64."""
+    context_rows: Tensor
+    """(B, L, C) int64."""
+
+
+@dataclass
+class Batch:
+    """One training step's input."""
+
+    videos: VideoBatch
+    """The U distinct videos of the step: histories, targets and negatives; the first is row 0."""
+    log_q: Tensor
+    """(U,) log of the chance that a video is among the step's candidates; inf for a video that
+    is no candidate."""
+    events: EventBatch
+    video_index: Tensor
+    """(B, L) int64 position among the U videos."""
+    learn: Tensor
+    """(B, L) bool: positions whose outcome is learnt from."""
