@@ -48,6 +48,8 @@ def read(
             fault_tol=_ANY_FAILED_FRAME,
         )
         timeline = _timeline(reader)
+        if timeline.end_s > spec.max_duration_s:
+            raise NotThisReader("decord's frame times go on for too long")
         indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
         frames = reader.get_batch(indices).asnumpy()
     except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:

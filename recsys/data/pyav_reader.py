@@ -1,9 +1,8 @@
 """The second reader: PyAV, for everything that FFmpeg can read, damaged files among it.
 
-It also looks at a file before decord does: container, size, turn, limits. FFmpeg gets the bytes
-through Python and may open nothing else, so a playlist that calls itself a video leads nowhere.
-
-A file is demuxed once. Of its packets only those are decoded that the sampled frames need.
+It also looks at a file before decord does. A file is demuxed once; of its packets only those are
+decoded that the sampled frames need. Where one of these frames does not come, or FFmpeg complains,
+everything is decoded and the frames are sampled among those that there are.
 """
 
 from __future__ import annotations
@@ -11,32 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Self
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.contract import (
-    ByteStream,
-    Clip,
-    ClipSpec,
-    Deadline,
-    ReadError,
-    VideoFacts,
-    VideoFile,
+from recsys.data.containers import (
+    FFMPEG_ERRORS,
+    Complaints,
+    check_duration,
+    open_video,
+    said_duration,
 )
-from recsys.data.formats import FORMAT_WHITELIST, STILL_FORMATS
+from recsys.data.contract import Clip, ClipSpec, Deadline, ReadError, VideoFacts, VideoFile
 from recsys.data.packets import WHOLE, Entry, PacketList, by_rate, in_time_order
 from recsys.data.sampling import Timeline, decode_ranges
 from recsys.data.scaling import Resizer, orientation
 
 _MAX_DEMUX_ERRORS = 64
-_MAX_MESSAGE = 500
-_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
-_BUFFER_BYTES = 128 * 1024
 _DEFAULT_RATE = 25.0
-
-# What a damaged file makes FFmpeg raise; PyAV's errors are OSErrors or ValueErrors by their kind.
-_ERRORS = (av.error.FFmpegError, OSError, ValueError)
 
 
 class Video:
@@ -53,15 +43,12 @@ class Video:
         self._spec = spec
         self._name = name
         self._deadline = deadline
-        self._errors: list[str] = []
-        self._capture = av.logging.Capture(local=False)
+        self._complaints = Complaints()
         self._container: Any = None
         self._stream: Any = None
 
     def __enter__(self) -> Self:
-        av.logging.set_level(av.logging.ERROR)
-        av.logging.set_skip_repeated(False)
-        self._logs = self._capture.__enter__()
+        self._complaints.__enter__()
         try:
             self._packets = PacketList(self._demux)
             self._first = self._first_frame()
@@ -72,70 +59,9 @@ class Video:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._capture.__exit__(None, None, None)
+        self._complaints.__exit__()
         if self._container is not None:
             self._container.close()
-
-    def _open(self) -> None:
-        """Opens the file at its start."""
-        if self._container is not None:
-            self._container.close()
-        try:
-            self._container = av.open(
-                ByteStream(self._file, self._name),
-                metadata_errors="replace",
-                buffer_size=_BUFFER_BYTES,
-                options={
-                    "format_whitelist": FORMAT_WHITELIST,
-                    "protocol_whitelist": "none",
-                    "max_pixels": str(self._spec.max_pixels),
-                },
-            )
-        except _ERRORS as error:
-            raise self._opening_error(error) from None
-        self._stream = self._container.streams.best("video")
-        if self._stream is None:
-            raise self._no_stream()
-        self._check_head()
-        self._stream.codec_context.thread_count = 1
-
-    def _opening_error(self, error: Exception) -> ReadError:
-        said = self._said() or str(error)
-        if "not on whitelist" in said:
-            return ReadError("unsupported_format", "FFmpeg takes it for a format not opened here")
-        return ReadError("not_video", said)
-
-    def _no_stream(self) -> ReadError:
-        if any(stream.type == "video" for stream in self._container.streams):
-            return ReadError("unsupported_codec", "FFmpeg has no decoder for the video's codec")
-        return ReadError("no_video_stream", "the file holds no video stream")
-
-    def _check_head(self) -> None:
-        """Refuses what the file's own head shows to be over a limit."""
-        still = self._container.format.name in STILL_FORMATS
-        still = still or bool(self._stream.disposition.value & _ATTACHED_PICTURE)
-        if still and not self._spec.still_images:
-            raise ReadError("still_image", "a picture, not a video; decode.still_images takes it")
-        duration_s = self._said_duration()
-        if duration_s is not None:
-            self._check_duration(duration_s)
-        width, height = self._stream.width or 0, self._stream.height or 0
-        if width * height > self._spec.max_pixels:
-            limit = f"max_pixels={self._spec.max_pixels}"
-            raise ReadError("too_many_pixels", f"{width}x{height} is over {limit}")
-
-    def _check_duration(self, duration_s: float) -> None:
-        if duration_s > self._spec.max_duration_s:
-            limit = f"max_duration_s={self._spec.max_duration_s:g}"
-            raise ReadError("too_long", f"{duration_s:.1f} s is over {limit}")
-
-    def _said_duration(self) -> float | None:
-        stream = self._stream
-        if stream.duration is not None and stream.time_base:
-            return float(stream.duration * stream.time_base)
-        if self._container.duration is not None:
-            return float(self._container.duration) / 1e6
-        return None
 
     def _first_frame(self) -> Any:
         """The first frame: by the first key packet alone or, where that gives none, by all."""
@@ -144,7 +70,7 @@ class Video:
         if first_key is not None:
             frames = [*self._decode(first_key), *self._decode(None)]
             self._stream.codec_context.flush_buffers()
-        frame = frames[0] if frames else next((frame for _, frame in self._frames()), None)
+        frame = frames[0] if frames else next(self._frames(), None)
         if frame is None:
             raise self._no_frames()
         return frame
@@ -156,16 +82,24 @@ class Video:
             pixel_aspect=float(self._stream.sample_aspect_ratio or 1),
             orientation=orientation(self._first),
             reorders=bool(self._stream.codec_context.has_b_frames),
-            duration_s=self._said_duration(),
+            duration_s=said_duration(self._container, self._stream),
         )
 
     def _no_frames(self) -> ReadError:
-        said = self._said()
+        said = self._complaints.text()
         if "max pixel count" in said:
             return ReadError("too_many_pixels", f"max_pixels={self._spec.max_pixels}: {said}")
         if "Cannot allocate memory" in said:
             return ReadError("too_much_memory", said)
         return ReadError("no_frames", said or "no frame could be decoded")
+
+    def timeline(self) -> Timeline | None:
+        """When the packets say that frames are on show; None where they do not say it."""
+        planned = self._packets.timeline(self._tick_s())
+        return planned and planned[0]
+
+    def _tick_s(self) -> float:
+        return float(self._stream.time_base or 1)
 
     def read(self) -> Clip:
         """The clip.
@@ -189,20 +123,12 @@ class Video:
                 raise
             return clip
 
-    def timeline(self) -> Timeline | None:
-        """When the packets say that frames are on show; None where they do not say it."""
-        planned = self._packets.timeline(self._tick_s())
-        return planned and planned[0]
-
-    def _tick_s(self) -> float:
-        return float(self._stream.time_base or 1)
-
     def _read_by_packets(self) -> Clip | None:
         """Decodes no more than the sampled frames need; None where one of them does not come."""
         planned = self._packets.timeline(self._tick_s())
         if planned is None:
             return None
-        timeline, places = planned
+        timeline, places = self._steady(planned[0]), planned[1]
         indices = self._pick(timeline)
         ticks = self._packets.ticks()
         wanted = {int(ticks[place]): int(place) for place in places[indices].tolist()}
@@ -211,7 +137,7 @@ class Video:
             self._keep(images, self._first.pts, self._first)
         left = [place for tick, place in wanted.items() if tick not in images]
         ranges = decode_ranges(np.array(left, np.int64), self._packets.key_places(), ticks)
-        for _, frame in self._frames(ranges, only=set(left)):
+        for frame in self._frames(ranges, only=set(left)):
             if frame.pts in wanted:
                 self._keep(images, frame.pts, frame)
         if len(images) < len(wanted):
@@ -222,46 +148,55 @@ class Video:
     def _read_all(self) -> Clip:
         """Decodes everything, and samples the frames that there are."""
         entries = [
-            Entry(frame.pts, bool(frame.key_frame), frame.duration or 0)
-            for _, frame in self._frames()
+            Entry(frame.pts, bool(frame.key_frame), frame.duration or 0) for frame in self._frames()
         ]
         if not entries:
             raise self._no_frames()
         rate = float(self._stream.average_rate or 0) or _DEFAULT_RATE
         timeline, order = in_time_order(entries, self._tick_s()) or by_rate(entries, rate)
+        timeline = self._steady(timeline)
         indices = self._pick(timeline)
-        wanted = set(order[indices].tolist())
+        numbers = order[indices].tolist()
+        wanted = set(numbers)
         images: dict[int, NDArray[np.uint8]] = {}
-        for number, (_, frame) in enumerate(self._frames()):
+        for number, frame in enumerate(self._frames()):
             if number in wanted:
                 self._keep(images, number, frame)
             if len(images) == len(wanted):
                 break
-        numbers = [number for number in order[indices].tolist() if number in images]
-        if not numbers:
+        if not images:
             raise self._no_frames()
-        # A frame that the filters do not take is stood in for by the one before it.
-        near = [
-            max((n for n in images if n <= number), default=numbers[0])
-            for number in order[indices].tolist()
-        ]
+        # A frame that the filters do not take is stood in for by the nearest that they do.
+        near = [min(images, key=lambda kept: abs(kept - number)) for number in numbers]
         return self._clip([images[number] for number in near], timeline, indices)
 
+    def _steady(self, timeline: Timeline) -> Timeline:
+        """The timeline; at a steady rate where only broken frame times make it too long.
+
+        Raises:
+            ReadError: It is too long.
+        """
+        if timeline.end_s <= self._spec.max_duration_s:
+            return timeline
+        steady = timeline.at_steady_rate()
+        check_duration(steady.end_s, self._spec)
+        self._complaints.add("frame times", f"reach {timeline.end_s:.0f} s")
+        return steady
+
     def _pick(self, timeline: Timeline) -> NDArray[np.int64]:
-        self._check_duration(timeline.end_s)
         spec = self._spec
         return timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
 
     def _keep(self, images: dict[int, NDArray[np.uint8]], key: int, frame: Any) -> None:
         try:
             images[key] = self._resize(frame)
-        except _ERRORS as error:
-            self._errors.append(f"scale: {error}")
+        except FFMPEG_ERRORS as error:
+            self._complaints.add("scale", error)
 
     def _clip(
         self, squares: list[NDArray[np.uint8]], timeline: Timeline, indices: NDArray[np.int64]
     ) -> Clip:
-        said = self._said()
+        said = self._complaints.text()
         return Clip(
             frames=np.stack(squares),
             times_s=timeline.starts_s[indices].astype(np.float32),
@@ -273,16 +208,20 @@ class Video:
 
     def _demux(self) -> Iterator[Any]:
         """Opens the file and gives the video's packets, behind errors as far as it goes."""
-        self._open()
+        if self._container is not None:
+            self._container.close()
+        self._container, self._stream = open_video(
+            self._file, self._spec, name=self._name, complaints=self._complaints
+        )
         failures = 0
         packets = self._container.demux(self._stream)
         while failures < _MAX_DEMUX_ERRORS:
             self._deadline.check()
             try:
                 packet = next(packets, None)
-            except _ERRORS as error:
+            except FFMPEG_ERRORS as error:
                 failures += 1
-                self._complain(self._container.format.name, error)
+                self._complaints.add(self._container.format.name, error)
                 packets = self._container.demux(self._stream)
                 continue
             if packet is None:
@@ -290,10 +229,8 @@ class Video:
             if packet.size:
                 yield packet
 
-    def _frames(
-        self, ranges: Any = WHOLE, *, only: set[int] | None = None
-    ) -> Iterator[tuple[int, Any]]:
-        """(place of the packet that set it free, frame) of all frames that decode.
+    def _frames(self, ranges: Any = WHOLE, *, only: set[int] | None = None) -> Iterator[Any]:
+        """All frames that decode.
 
         With `only` (places of packets) other frames that no frame needs are not decoded.
         """
@@ -301,8 +238,7 @@ class Video:
             context = self._stream.codec_context
             needed = only is None or place in only
             context.skip_frame = "DEFAULT" if needed else "NONREF"
-            for frame in self._decode(packet):
-                yield place, frame
+            yield from self._decode(packet)
             if packet is None:
                 context.flush_buffers()
 
@@ -312,19 +248,6 @@ class Video:
         context = self._stream.codec_context
         try:
             return list(context.decode(packet))
-        except _ERRORS as error:
-            self._complain(context.name, error)
+        except FFMPEG_ERRORS as error:
+            self._complaints.add(context.name, error)
             return []
-
-    def _complain(self, name: str, error: Exception) -> None:
-        self._errors.append(f"{name}: {getattr(error, 'strerror', None) or error}")
-
-    def _said(self) -> str:
-        """What the container and the video's decoder complained of, in one line."""
-        lines = [f"{name}: {text.strip()}" for _, name, text in self._logs if self._ours(name)]
-        return "; ".join(dict.fromkeys([*lines, *self._errors]))[:_MAX_MESSAGE]
-
-    def _ours(self, name: str) -> bool:
-        if self._stream is None:
-            return True
-        return name in ("IMGUTILS", self._container.format.name, self._stream.codec_context.name)

@@ -82,6 +82,13 @@ class Timeline:
     end_s: float
     key_indices: NDArray[np.int64]
 
+    def at_steady_rate(self) -> Timeline:
+        """The same frames, each on show for the median time, whatever their times say."""
+        steps = np.diff(self.starts_s, append=self.end_s)
+        step = float(np.median(steps))
+        starts_s = np.arange(len(steps), dtype=np.float64) * step
+        return Timeline(starts_s, len(steps) * step, self.key_indices)
+
     def pick(self, num: int, sampling: Sampling, *, auto_max_frames: int) -> NDArray[np.int64]:
         """Indices of the `num` frames that a way of sampling takes, in time order.
 

@@ -76,7 +76,10 @@ def orientation(frame: Any) -> tuple[int, bool]:
     Of its display matrix, which turns the picture clockwise by atan2(b, a) in a plane whose y axis
     points down (ISO/IEC 14496-12, 6.2.2). Turns between quarters go to the nearest.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know all kinds of side data
+        return round(frame.rotation / 90) % 4, False
     if matrix is None:
         return 0, False
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(np.float64)
