@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import posixpath
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,21 +55,27 @@ def open_input(path: str) -> Any:
         return fs.open(inner, "rb")
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path}: the file cannot be read ({reason})") from None
 
 
 @contextlib.contextmanager
 def replace_file(path: str) -> Iterator[Any]:
     """Opens a file for writing bytes that takes its place only when it is whole and on disk.
 
-    Object stores show a file when it is closed; on a disk it is written aside, synced and renamed.
+    An object store gets it once it is whole; on a disk it is written aside, synced and renamed.
     """
     fs, inner = filesystem(path)
     if is_uri(path) and not path.startswith("file://"):
-        with fs.open(inner, "wb") as file:
+        with tempfile.TemporaryFile() as file:
             yield file
+            file.seek(0)
+            with fs.open(inner, "wb") as target:
+                shutil.copyfileobj(file, target)
         return
     os.makedirs(os.path.dirname(os.path.abspath(inner)), exist_ok=True)
-    aside = f"{inner}.{os.getpid()}.tmp"
+    aside = f"{inner}.{uuid.uuid4().hex}.tmp"
     try:
         with open(aside, "wb") as file:
             yield file
@@ -84,17 +94,32 @@ def write_table(table: pa.Table, path: str) -> None:
 
 
 def read_json(path: str) -> Any:
-    """Reads a JSON file; None where there is none."""
+    """Reads a JSON file; None where there is none.
+
+    Raises:
+        InputError: It is not JSON.
+    """
     if not exists(path):
         return None
     with open_input(path) as file:
-        return json.load(file)
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise InputError(f"{path}: not valid JSON ({error}); delete the file") from None
 
 
 def write_json(value: Any, path: str) -> None:
-    """Writes a JSON file, indented for people."""
+    """Writes a JSON file, indented for people; what is no number (NaN, infinity) becomes null."""
     with replace_file(path) as file:
-        file.write(json.dumps(value, indent=2, allow_nan=True).encode() + b"\n")
+        file.write(json.dumps(_finite(value), indent=2, allow_nan=False).encode() + b"\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(text: str, path: str) -> None:
