@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import posixpath
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,6 +67,9 @@ class UserColumns(Section):
 class DataConfig(Section):
     """Where the input lies and how to read it."""
 
+    root: str | None = None
+    """Folder or URI that relative paths of `events`, `videos` and `users` start from; without it
+    the folder where the command runs."""
     events: str
     """Path, glob, folder or URI of Parquet; one row an exposure or a viewing."""
     columns: EventColumns = EventColumns()
@@ -323,11 +327,13 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The same config for processes with another working folder; URIs stay as they are."""
-    data = {
-        name: absolute(value)
+    root = absolute(config.data.root) if config.data.root else os.getcwd()
+    data: dict[str, str | None] = {
+        name: value if "://" in value else absolute(posixpath.join(root, value))
         for name in ("events", "videos", "users")
         if (value := getattr(config.data, name)) is not None
     }
+    data["root"] = None
     data_config = config.data.model_copy(update=data)
     return config.model_copy(update={"run": absolute(config.run), "data": data_config})
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.catalog import Catalog
-from recsys.data.inputs import Batch, EventBatch, VideoBatch
+from recsys.data.inputs import Batch, EventBatch, Moment, VideoBatch
 from recsys.data.timelines import EventArrays, IntArray, Timelines, cut_windows
 
 T = TypeVar("T")
@@ -65,13 +65,15 @@ class VideoInputs:
 
 def event_batch(arrays: EventArrays) -> EventBatch:
     """The padded windows as tensors."""
-    return EventBatch(
-        actions=torch.from_numpy(arrays.actions),
-        prior=torch.from_numpy(arrays.prior),
+    prior = torch.from_numpy(arrays.prior)
+    moment = Moment(
         gaps=torch.from_numpy(arrays.gaps),
         hours=torch.from_numpy(arrays.hours),
+        counts=prior,
+        tallies=torch.from_numpy(arrays.tallies),
         context_rows=torch.from_numpy(arrays.context_rows),
     )
+    return EventBatch(torch.from_numpy(arrays.actions), prior, moment)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,6 +68,26 @@ class VideoBatch:
 
 
 @dataclass
+class Moment:
+    """A request: what is known of it when it is made. Any leading shape."""
+
+    gaps: Tensor
+    """(…) int64 bucket of the time since the user's last event."""
+    hours: Tensor
+    """(…) int64 hour of the day."""
+    counts: Tensor
+    """(…) int64 earlier events of the user."""
+    tallies: Tensor
+    """(…, A) float32: in how many of them the user did each action."""
+    context_rows: Tensor
+    """(…, C) int64."""
+
+    def __getitem__(self, index: Any) -> Moment:
+        """Some of the moments, by an index of the leading shape."""
+        return Moment(**{name: value[index] for name, value in vars(self).items()})
+
+
+@dataclass
 class EventBatch:
     """Padded timelines as tensors: `EventArrays` without the videos.
 
@@ -77,12 +98,8 @@ class EventBatch:
     """(B, L, A) float32."""
     prior: Tensor
     """(B, L) int64."""
-    gaps: Tensor
-    """(B, L) int64."""
-    hours: Tensor
-    """(B, L) int64."""
-    context_rows: Tensor
-    """(B, L, C) int64."""
+    moment: Moment
+    """(B, L) what was known when each video was shown."""
 
 
 @dataclass

@@ -63,6 +63,8 @@ class EventArrays:
     """(B, L) bucket of the time since the last strictly earlier event."""
     hours: IntArray
     """(B, L) hour of the day."""
+    tallies: npt.NDArray[np.float32]
+    """(B, L, 1 + T): how often the user did each action in the strictly earlier events."""
     context_rows: IntArray
     """(B, L, C)."""
 
@@ -145,13 +147,16 @@ class Timelines:
         last = np.take_along_axis(time, np.maximum(prior - 1, 0), axis=1)
         gaps = gap_buckets(np.where(prior > 0, time - last, -1))
         actions = np.concatenate([take(self.positive)[..., None], take(self.labels)], axis=-1)
+        actions = actions.astype(np.float32)
+        done = np.pad(actions.cumsum(1), ((0, 0), (1, 0), (0, 0)))
         return EventArrays(
             lengths=lengths,
             video_rows=take(self.video_rows),
-            actions=actions.astype(np.float32),
+            actions=actions,
             prior=np.where(present, prior, 0),
             gaps=np.where(present, gaps, 0),
             hours=np.where(present, hours(time), 0),
+            tallies=np.take_along_axis(done, prior[..., None], axis=1) * present[..., None],
             context_rows=take(self.context_rows),
         )
 

@@ -21,7 +21,7 @@ from recsys.data.batches import VideoInputs, event_batch, move
 from recsys.data.timelines import EventArrays, IntArray, Timelines
 from recsys.evaluation.interactions import Csr
 from recsys.model.recommender import Recommender
-from recsys.model.user import Moment, states_at
+from recsys.model.user import states_at
 
 VIDEOS_A_BATCH = 1024
 USERS_A_BATCH = 256
@@ -136,8 +136,7 @@ def _predict_users(
     events = move(event_batch(arrays), device)
     vectors_BLD = vectors_ND[torch.from_numpy(arrays.video_rows).to(device)]
     states = model.encode_history(vectors_BLD, events)
-    moment = Moment(events.gaps, events.hours, events.context_rows)
-    logits = model.task_logits(states_at(states, events.prior), vectors_BLD, moment)
+    logits = model.task_logits(states_at(states, events.prior), vectors_BLD, events.moment)
     at_cut = states[torch.arange(len(users)), torch.from_numpy(cut - first).to(device)]
     queries = model.queries(at_cut).float().cpu().numpy()
     asked = arrays.present & (np.arange(arrays.present.shape[1]) >= (cut - first)[:, None])

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.config import ModelConfig
-from recsys.data.inputs import Batch, EventBatch, Sizes, VideoBatch
+from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
 from recsys.model.embeddings import TableSpec
-from recsys.model.user import HistoryLSTM, Moment, MomentEncoder, states_at
+from recsys.model.user import HistoryLSTM, MomentEncoder, states_at
 from recsys.model.video import VideoEncoder
 
 
@@ -46,10 +46,11 @@ class Recommender(nn.Module):
         super().__init__()
         self.tables = tables
         self.video = VideoEncoder(config, clip=sizes.clip)
-        self.moment = MomentEncoder(config, context_sizes=sizes.context_sizes)
-        self.history = HistoryLSTM(
-            config, num_actions=1 + sizes.num_tasks, moment_dim=self.moment.dim
+        num_actions = 1 + sizes.num_tasks
+        self.moment = MomentEncoder(
+            config, context_sizes=sizes.context_sizes, num_actions=num_actions
         )
+        self.history = HistoryLSTM(config, num_actions=num_actions, moment_dim=self.moment.dim)
         self.query = nn.Sequential(
             nn.Linear(config.state_dim, 2 * config.dim),
             nn.GELU(),
@@ -65,8 +66,7 @@ class Recommender(nn.Module):
 
     def encode_history(self, vectors_BLD: Tensor, events: EventBatch) -> Tensor:
         """User states (B, L + 1, H); state i is the one after the first i events."""
-        moment = Moment(events.gaps, events.hours, events.context_rows)
-        return self.history(vectors_BLD, events.actions, self.moment(moment))
+        return self.history(vectors_BLD, events.actions, self.moment(events.moment))
 
     def queries(self, states: Tensor) -> Tensor:
         """What a state looks for: (…, H) -> (…, D); a video's score is the dot product."""
@@ -82,8 +82,7 @@ class Recommender(nn.Module):
         vectors_BLD = vectors_UD[batch.video_index]
         events = batch.events
         states_BLH = states_at(self.encode_history(vectors_BLD, events), events.prior)
-        moment = Moment(events.gaps, events.hours, events.context_rows)
-        logits_BLT = self.task_logits(states_BLH, vectors_BLD, moment)
+        logits_BLT = self.task_logits(states_BLH, vectors_BLD, events.moment)
         tasks = functional.binary_cross_entropy_with_logits(
             logits_BLT, events.actions[..., 1:], reduction="none"
         )

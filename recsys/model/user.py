@@ -5,43 +5,35 @@ Shapes: B timelines, L positions, A = 1 + tasks actions, C context columns, H st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
+from recsys.data.inputs import Moment
 from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
 
 
-@dataclass
-class Moment:
-    """A request: what is known of it when it is made. Any leading shape."""
-
-    gaps: Tensor
-    """(…) bucket of the time since the user's last event."""
-    hours: Tensor
-    """(…) hour of the day."""
-    context_rows: Tensor
-    """(…, C)."""
-
-
 class MomentEncoder(nn.Module):
-    """Time since the last event, hour of the day and context columns -> (…, M)."""
+    """Time since the last event, hour, context columns and the user's own rates -> (…, M)."""
 
-    def __init__(self, config: ModelConfig, *, context_sizes: tuple[int, ...]) -> None:
+    def __init__(
+        self, config: ModelConfig, *, context_sizes: tuple[int, ...], num_actions: int
+    ) -> None:
         super().__init__()
         self.gap = nn.Embedding(NUM_GAP_BUCKETS, config.feature_dim)
         self.hour = nn.Embedding(NUM_HOURS, config.feature_dim)
         self.context = nn.ModuleList(
             nn.Embedding(size, config.feature_dim) for size in context_sizes
         )
-        self.dim = config.feature_dim * (2 + len(context_sizes))
+        self.dim = config.feature_dim * (2 + len(context_sizes)) + 1 + num_actions
 
     def forward(self, moment: Moment) -> Tensor:
         """(…, dim)."""
         parts = [self.gap(moment.gaps), self.hour(moment.hours)]
         parts += [table(moment.context_rows[..., i]) for i, table in enumerate(self.context)]
+        counts = moment.counts.unsqueeze(-1).to(moment.tallies.dtype)
+        # Rates are drawn towards one half by one event, and the count says how sure they are.
+        parts += [counts.log1p(), (moment.tallies + 0.5) / (counts + 1)]
         return torch.cat(parts, -1)
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from recsys.bundle import Bundle
 from recsys.data.batches import event_batch
+from recsys.data.inputs import Moment
 from recsys.data.timelines import IntArray, Timelines
 from recsys.errors import InputError
 from recsys.index import FloatArray
-from recsys.model.user import Moment, states_at
+from recsys.model.user import states_at
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.store import Event, HistoryStore, cut, insert
 
@@ -220,14 +221,13 @@ class ServingRecommender:
         events = event_batch(arrays)
         vectors_BLD = self._vectors[torch.from_numpy(arrays.video_rows)]
         states_BLH = self._model.encode_history(vectors_BLD, events)
-        moment = Moment(events.gaps[:, -1], events.hours[:, -1], events.context_rows[:, -1])
         state = states_at(states_BLH, events.prior)[:, -1]
         return _Reading(
             user_id=user_id,
             now_ms=request.time_ms,
             timeline=past,
             state=state,
-            moment=moment,
+            moment=events.moment[:, -1],
         )
 
     @torch.inference_mode()
@@ -242,11 +242,7 @@ class ServingRecommender:
         vectors_RD = self._vectors[torch.from_numpy(rows)]
         scores = vectors_RD @ self._model.queries(reading.state)[0]
         spread = [0] * len(rows)
-        moment = Moment(
-            reading.moment.gaps[spread],
-            reading.moment.hours[spread],
-            reading.moment.context_rows[spread],
-        )
+        moment = reading.moment[spread]
         logits_RT = self._model.task_logits(reading.state[spread], vectors_RD, moment)
         return scores.numpy(), logits_RT.sigmoid().numpy()
 

@@ -9,7 +9,7 @@ from recsys.bundle import Bundle
 from recsys.data.batches import event_batch
 from recsys.data.timelines import Timelines
 from recsys.errors import InputError
-from recsys.model.user import Moment, states_at
+from recsys.model.user import states_at
 from recsys.serve.recommender import ServingRecommender
 from tests.bundles import START_MS, TASKS, TinyRun, make_run
 
@@ -28,8 +28,7 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     vectors = torch.from_numpy(tiny.vectors)[torch.from_numpy(arrays.video_rows)]
     states = states_at(model.encode_history(vectors, events), events.prior)
     dots = (model.queries(states) * vectors).sum(-1)
-    moment = Moment(events.gaps, events.hours, events.context_rows)
-    logits = model.task_logits(states, vectors, moment)
+    logits = model.task_logits(states, vectors, events.moment)
     return timeline, dots[0].numpy(), logits[0].sigmoid().numpy()
 
 
