@@ -16,23 +16,29 @@ import decord
 import numpy as np
 
 from recsys.data.contract import Clip, ClipSpec, NotThisReader, VideoFacts, VideoFile
-from recsys.data.sampling import Timeline, plan_geometry
+from recsys.data.pyav_reader import Video
+from recsys.data.sampling import plan_geometry
 
-FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "flv"})
-"""Containers that decord is given: none of them opens another file."""
+FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+"""Containers that decord is given: it seeks exactly in them, and none opens another file."""
 
 _ANY_FAILED_FRAME = 1e-9  # decord's fault_tol: the smallest share that is not "any number"
 
 
 def read(
-    file: VideoFile, spec: ClipSpec, facts: VideoFacts, *, device: Literal["cpu", "cuda"] = "cpu"
+    file: VideoFile, spec: ClipSpec, video: Video, *, device: Literal["cpu", "cuda"] = "cpu"
 ) -> Clip:
-    """Reads a clip by decord.
+    """Reads a clip by decord, at the frames that the packets' times say.
 
     Raises:
         NotThisReader: decord cannot read it, or not exactly.
     """
+    facts = video.facts
     _check(file, facts)
+    timeline = video.timeline()
+    if timeline is None or timeline.end_s > spec.max_duration_s:
+        raise NotThisReader("the packets' times are not usable")
+    indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
     decord.logging.set_level(decord.logging.ERROR)
     geometry = plan_geometry(facts.coded, facts.pixel_aspect, 0, size=spec.size, fit=spec.fit)
     if geometry.cut:
@@ -47,10 +53,8 @@ def read(
             num_threads=1,
             fault_tol=_ANY_FAILED_FRAME,
         )
-        timeline = _timeline(reader)
-        if timeline.end_s > spec.max_duration_s:
-            raise NotThisReader("decord's frame times go on for too long")
-        indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
+        if len(reader) != len(timeline.starts_s):
+            raise NotThisReader("decord counts the frames in another way")
         frames = reader.get_batch(indices).asnumpy()
     except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:
         raise NotThisReader(f"decord: {error}") from error
@@ -86,15 +90,6 @@ def _check(file: VideoFile, facts: VideoFacts) -> None:
         raise NotThisReader("the frame must be turned")
     if facts.duration_s is None:
         raise NotThisReader("the file does not say how long it is")
-
-
-def _timeline(reader: object) -> Timeline:
-    spans = reader.get_frame_timestamp(range(len(reader)))  # type: ignore[attr-defined,arg-type]
-    starts = spans[:, 0].astype(np.float64)
-    if not np.isfinite(starts).all() or (np.diff(starts) <= 0).any():
-        raise NotThisReader("decord gives no increasing frame times")
-    keys = np.array(sorted(reader.get_key_indices()), np.int64)  # type: ignore[attr-defined]
-    return Timeline(starts - starts[0], float(spans[-1, 1] - starts[0]), keys)
 
 
 def _stderr_size() -> int:

@@ -42,8 +42,8 @@ def _before_pyav(
     file: VideoFile, spec: ClipSpec, video: pyav_reader.Video, decoder: hardware.Decoder
 ) -> Iterator[Callable[[], Clip]]:
     if decoder == "decord_cuda" and spec.reader != "pyav":
-        yield lambda: decord_reader.read(file, spec, video.facts, device="cuda")
+        yield lambda: decord_reader.read(file, spec, video, device="cuda")
     if decoder == "torchcodec_cuda" and spec.reader == "auto":
         yield lambda: hardware.read_by_torchcodec(file, spec, video)
     if decord_reader.is_first(spec, video.facts):
-        yield lambda: decord_reader.read(file, spec, video.facts)
+        yield lambda: decord_reader.read(file, spec, video)
