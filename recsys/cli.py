@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.config import ContentConfig, DecodeConfig, RunConfig, load_config, parse_section
-from recsys.errors import InputError
+from recsys.errors import InputError, find_input_error
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -43,18 +43,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.command(arguments)
-    except InputError as error:
-        print(f"recsys: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("recsys: stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except RuntimeError as error:
-        if arguments.debug:
-            raise
-        print(f"recsys: {error} (--debug shows the traceback)", file=sys.stderr)
-        return 1
+    except Exception as error:
+        return _failed(error, debug=arguments.debug)
     return 0
+
+
+def _failed(error: Exception, *, debug: bool) -> int:
+    """Says what went wrong and returns the exit status; what nobody foresaw is raised again."""
+    wrong_input = find_input_error(error)
+    if wrong_input is not None:
+        print(f"recsys: {_one_line(wrong_input)}", file=sys.stderr)
+        return 2
+    if debug or not isinstance(error, RuntimeError):
+        raise error
+    print(f"recsys: {_one_line(error)} (--debug shows the traceback)", file=sys.stderr)
+    return 1
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def _parser() -> argparse.ArgumentParser:

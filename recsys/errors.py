@@ -1,5 +1,7 @@
 """The one error that a user can mend."""
 
+from __future__ import annotations
+
 
 class InputError(ValueError):
     """Something the user gave is wrong.
@@ -7,3 +9,29 @@ class InputError(ValueError):
     The message is one line: the file, the column or setting, the value, what is allowed and what to
     do. The command line prints it without a traceback and exits with status 2.
     """
+
+
+def find_input_error(error: BaseException) -> InputError | None:
+    """The `InputError` that an error of a Ray task, actor or training worker stands for.
+
+    Ray wraps what a worker raised, sometimes several times, and makes its message a traceback.
+
+    >>> wrapped = RuntimeError("task failed")
+    >>> wrapped.__cause__ = InputError("x=1: allowed is 2")
+    >>> find_input_error(wrapped)
+    InputError('x=1: allowed is 2')
+    """
+    reached = [error]
+    for outer in reached:
+        known = {id(other) for other in reached}
+        reached += [inner for inner in _inside(outer) if id(inner) not in known]
+    found = [inner for inner in reached if isinstance(inner, InputError)]
+    return found[-1] if found else None
+
+
+def _inside(error: BaseException) -> list[BaseException]:
+    """What an error wraps, by the names that Ray gives it."""
+    names = ("cause", "_base_exc", "controller_failure", "__cause__")
+    found = [getattr(error, name, None) for name in names]
+    found += dict(getattr(error, "worker_failures", None) or {}).values()
+    return [inner for inner in found if isinstance(inner, BaseException)]
