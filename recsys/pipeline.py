@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.config import RunConfig, dump_config
-from recsys.data.storage import filesystem, join, read_json, write_json, write_text
+from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
 from recsys.data.tables import parquet_files
+from recsys.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -147,20 +148,38 @@ def is_current(config: RunConfig, stage: Stage) -> bool:
 
 
 def run_stage(config: RunConfig, stage: Stage) -> dict[str, Any]:
-    """Runs one stage, unless its output is current, and returns its report."""
+    """Runs one stage, unless its output is current, and returns its report.
+
+    Raises:
+        InputError: A stage before it has not run, or ran on other inputs or settings.
+    """
     out = join(config.run, stage.folder)
     if is_current(config, stage):
         say(f"{stage.name}: up to date, skipped")
         current: dict[str, Any] = read_json(join(out, REPORT))
         return current
+    _require_before(config, stage)
     started = time.perf_counter()
     wanted = fingerprint(config, stage)
+    # Output that is half replaced must not look current to the settings that it was made with.
+    remove(join(out, REPORT))
     report = stage.run(config, out, wanted)
     seconds = round(time.perf_counter() - started, 1)
     report = {**report, "seconds": seconds, "fingerprint": wanted}
     write_json(report, join(out, REPORT))
     say(f"{stage.name}: done in {seconds:.1f} s")
     return report
+
+
+def _require_before(config: RunConfig, stage: Stage) -> None:
+    for name in stage.after:
+        unused = name == "decode" and not config.has_content
+        if not unused and not is_current(config, BY_NAME[name]):
+            raise InputError(
+                f"{join(config.run, BY_NAME[name].folder)}: {stage.name} needs the {name} of these "
+                f"inputs and settings, and it is not there; run `recsys {name}` first, or "
+                "`recsys run` for all stages"
+            )
 
 
 def run_stages(
