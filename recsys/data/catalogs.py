@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -83,6 +83,12 @@ def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
     columns = data.video_columns
     listed = tables.as_ids(table.column(columns.video)) if table else pa.array([], pa.string())
     extra = sorted(set(met) - set(listed.to_pylist()))
+    if table and met and len(extra) == len(met):
+        raise InputError(
+            f"data.videos={data.videos}: none of the {len(met)} videos of the events is in it, "
+            f"e.g. {extra[0]!r} (its own are like {listed[0].as_py()!r}); check "
+            "data.columns.video and data.video_columns.video"
+        )
     ids = pa.concat_arrays([listed, pa.array(extra, pa.string())])
     num_extra = len(extra)
     creators = _text(table, columns.creator)
@@ -95,7 +101,7 @@ def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
     uris = [tables.absolute_uri(uri, path) for uri in _text(table, columns.uri)]
     creator_rows = vocabs["creator"].rows(creators)
     row_of = {name: row for row, name in enumerate(vocabs["category"].ids.to_pylist(), start=1)}
-    durations = duration_buckets(_numbers(table, columns.duration, path))
+    durations = duration_buckets(_numbers(table, columns.duration))
     padding = np.zeros(num_extra, dtype=np.int64)
     return CatalogDraft(
         vocabs=vocabs,
@@ -113,28 +119,56 @@ def _read_videos(data: DataConfig) -> tuple[pa.Table | None, str, int]:
     if data.videos is None:
         return None, "", 0
     columns = data.video_columns
-    wanted = {columns.video: "data.video_columns.video"}
-    for name, setting in ((columns.uri, "uri"), (columns.creator, "creator")):
-        if name:
-            wanted.setdefault(name, f"data.video_columns.{setting}")
-    for name in columns.categories:
-        wanted.setdefault(name, "data.video_columns.categories")
-    if columns.duration:
-        wanted.setdefault(columns.duration, "data.video_columns.duration")
-    table, path = _read(data.videos, "data.videos", wanted)
-    table = table.filter(pc.is_valid(table.column(columns.video)))
-    if not len(table):
+    roles = [
+        _Role(columns.video, "video", tables.is_id, tables.ID),
+        _Role(columns.uri, "uri", tables.is_text, "text"),
+        _Role(columns.creator, "creator", tables.is_label, "text or a number"),
+        *(_Role(name, "categories", _is_category, "text or a list") for name in columns.categories),
+        _Role(columns.duration, "duration", tables.is_number, "a number"),
+    ]
+    table, path = _read(data.videos, "data.videos", roles)
+    unique, duplicates = _first_of_each(table, columns.video)
+    if not len(unique):
         raise InputError(f"data.videos={data.videos}: there are no videos in it")
-    ids = tables.as_ids(table.column(columns.video))
+    return unique, path, duplicates
+
+
+def _first_of_each(table: pa.Table, column: str) -> tuple[pa.Table, int]:
+    """The first row of each id, rows without one left out, and how many were repeated."""
+    table = table.filter(pc.is_valid(table.column(column)))
+    ids = tables.as_ids(table.column(column))
     first = np.unique(np.asarray(ids.dictionary_encode().indices), return_index=True)[1]
-    return table.take(pa.array(np.sort(first))), path, len(table) - len(first)
+    return table.take(pa.array(np.sort(first))), len(table) - len(first)
 
 
-def _read(spec: str, setting: str, wanted: dict[str, str]) -> tuple[pa.Table, str]:
+class _Role(NamedTuple):
+    """A column that a setting names, and what it may hold."""
+
+    column: str | None
+    setting: str
+    check: Callable[[pa.DataType], bool]
+    allowed: str
+
+
+def _is_category(kind: pa.DataType) -> bool:
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return tables.is_label(kind.value_type if lists else kind)
+
+
+def _read(spec: str, setting: str, roles: Iterable[_Role]) -> tuple[pa.Table, str]:
+    """The columns of a table in one or several files, and the first file's path."""
+    prefix = f"{setting.removesuffix('s')}_columns"
+    wanted: dict[str, str] = {}
+    given = [role for role in roles if role.column is not None]
+    for role in given:
+        wanted.setdefault(str(role.column), f"{prefix}.{role.setting}")
     files = tables.parquet_files(spec, setting)
     found = []
     for path in files:
-        tables.require_columns(tables.read_schema(path, setting), wanted, path)
+        schema = tables.read_schema(path, setting)
+        tables.require_columns(schema, wanted, path)
+        for role in given:
+            tables.require_type(schema, str(role.column), role.check, role.allowed, path)
         with open_input(path) as file:
             found.append(pq.read_table(file, columns=list(wanted)))
     return pa.concat_tables(found, promote_options="permissive"), files[0]
@@ -162,12 +196,9 @@ def _categories(table: pa.Table | None, columns: tuple[str, ...]) -> list[list[s
     return [list(dict.fromkeys(row)) for row in rows]
 
 
-def _numbers(table: pa.Table | None, column: str | None, path: str) -> Any:
+def _numbers(table: pa.Table | None, column: str | None) -> Any:
     if table is None or column is None:
         return np.full(len(table) if table else 0, np.nan)
-    kind = table.schema.field(column).type
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        raise InputError(f"{path}: column {column!r} is {kind}; allowed is a number; convert it")
     return np.asarray(table.column(column).combine_chunks().cast(pa.float64()).fill_null(np.nan))
 
 
@@ -180,14 +211,12 @@ def read_users(data: DataConfig) -> pa.Table:
     groups = data.user_columns.groups
     if data.users is None:
         return user_schema(groups).empty_table()
-    wanted = {data.user_columns.user: "data.user_columns.user"}
-    for group in groups:
-        wanted.setdefault(group, "data.user_columns.groups")
-    table, _ = _read(data.users, "data.users", wanted)
-    columns = [
-        tables.as_ids(table.column(name))
-        if not pa.types.is_floating(table.schema.field(name).type)
-        else table.column(name).combine_chunks().cast(pa.string())
-        for name in (data.user_columns.user, *groups)
+    user = data.user_columns.user
+    roles = [
+        _Role(user, "user", tables.is_id, tables.ID),
+        *(_Role(group, "groups", tables.is_label, "text or a number") for group in groups),
     ]
+    table, _ = _read(data.users, "data.users", roles)
+    table, _ = _first_of_each(table, user)
+    columns = [tables.as_ids(table.column(name)) for name in (user, *groups)]
     return pa.table(columns, schema=user_schema(groups))

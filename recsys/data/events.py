@@ -28,6 +28,9 @@ from recsys.errors import InputError
 from recsys.progress import progress
 
 SPILL_ROWS = 1 << 17
+SPILL = ".spill"
+PARTS = ("report.json", "timelines", "vocab", "videos.parquet", "users.parquet", SPILL)
+"""What prepare writes into its folder, and all that it ever removes from it."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class SpillEvents:
         try:
             events, dropped = self._normal(batch)
         except InputError as error:
-            return _summary(problem=str(error))
+            return _summary(problem=f"data.events={self.data.events}: {error}")
         part = _partition_of(events.column("user_id"), self.num_partitions)
         order = np.argsort(part, kind="stable")
         bounds = np.searchsorted(part[order], np.arange(self.num_partitions + 1))
@@ -137,10 +140,32 @@ def prepare(config: RunConfig, out: str) -> dict[str, Any]:
     unit = tables.check_events(data, files)
     users = read_users(data)
     build_catalog(data, ())  # its mistakes show before the long part
+    cuts = _cuts(config, unit)
     cluster.connect()
-    remove(out)
-    spill = join(out, ".spill")
+    for part in PARTS:
+        remove(join(out, part))
+    try:
+        return _prepare(config, out, files=files, unit=unit, cuts=cuts, users=users)
+    finally:
+        remove(join(out, SPILL))
+
+
+def _prepare(
+    config: RunConfig,
+    out: str,
+    *,
+    files: list[str],
+    unit: str,
+    cuts: tuple[float, float] | None,
+    users: pa.Table,
+) -> dict[str, Any]:
+    data, spill = config.data, join(out, SPILL)
     spilled = _spill(config, files, unit, spill)
+    if spilled.rows == spilled.dropped:
+        raise InputError(
+            f"data.events={data.events}: in all {spilled.rows} rows the user, the video or the "
+            "time is missing; check data.columns"
+        )
     catalog = build_catalog(data, spilled.videos)
     catalog.vocabs.update(
         {
@@ -148,20 +173,19 @@ def prepare(config: RunConfig, out: str) -> dict[str, Any]:
             for name, met in zip(data.columns.context, spilled.contexts, strict=True)
         }
     )
-    cuts = _cuts(config, unit)
     counts = partitions.write_timelines(
         config, out=out, spill=spill, vocabs=catalog.vocabs, cuts_ms=cuts
     )
-    _require_events(counts, config)
+    require_events(counts, config)
     for name, vocab in catalog.vocabs.items():
         vocab.write(join(out, "vocab", f"{name}.parquet"))
     write_table(catalog.with_counts(counts), join(out, "videos.parquet"))
     write_table(users, join(out, "users.parquet"))
-    remove(spill)
+    duplicates = spilled.rows - spilled.dropped - sum(counts.splits)
     return {
         "rows": spilled.rows,
         "time_unit": unit,
-        "dropped": {"missing id or time": spilled.dropped, "duplicate": counts.duplicates},
+        "dropped": {"missing id or time": spilled.dropped, "duplicate": duplicates},
         "events": dict(zip(("train", "valid", "test"), counts.splits, strict=True)),
         "users": counts.users,
         "users_with_one_event": counts.single_event_users,
@@ -207,22 +231,41 @@ def _cuts(config: RunConfig, unit: str) -> tuple[float, float] | None:
         to_native_time(value, unit) * tables.UNITS_MS[unit]
         for value in (split.valid_from, split.test_from)
     )
-    if valid > test:
+    if valid >= test:
         raise InputError(
-            f"split.valid_from={split.valid_from} is after split.test_from={split.test_from}; "
+            f"split.valid_from={split.valid_from} is not before split.test_from={split.test_from}; "
             "the validation events come before the test events"
         )
     return valid, test
 
 
-def _require_events(counts: partitions.Counts, config: RunConfig) -> None:
+def require_events(counts: partitions.Counts, config: RunConfig) -> None:
+    """Refuses a split that leaves nothing to learn from, to choose by or to measure on.
+
+    Raises:
+        InputError: A part of the split has no events, or no positive ones.
+    """
     names = ("train", "valid", "test")
-    for name, number in zip(names, counts.splits, strict=True):
-        if not number:
-            raise InputError(
-                f"data.events={config.data.events}: no {name} events with split.valid_from="
-                f"{config.split.valid_from} and split.test_from={config.split.test_from} "
-                f"(train {counts.splits[0]}, valid {counts.splits[1]}, test {counts.splits[2]}; "
-                f"events lie between {counts.first_time_ms} and {counts.last_time_ms} ms); "
-                "move the cuts"
-            )
+    positives: list[int] = counts.positives_SN.sum(1).tolist()
+    for kind, numbers in (("events", counts.splits), ("positive events", positives)):
+        for name, number in zip(names, numbers, strict=True):
+            if not number:
+                there = ", ".join(f"{n} {i}" for n, i in zip(names, numbers, strict=True))
+                raise InputError(
+                    f"data.events={config.data.events}: no {name} {kind} ({kind}: {there}); "
+                    f"{_remedy(counts, config)}"
+                )
+
+
+def _remedy(counts: partitions.Counts, config: RunConfig) -> str:
+    split = config.split
+    if split.kind == "leave_one_out":
+        return (
+            "split.kind=leave_one_out tests users with 2 positive events and validates with 3; "
+            "check data.columns.positive or take split.kind=time"
+        )
+    return (
+        f"split.valid_from={split.valid_from} and split.test_from={split.test_from}, and events "
+        f"lie from {counts.first_time_ms} to {counts.last_time_ms} ms; move the cuts or check "
+        "data.columns.positive"
+    )

@@ -32,7 +32,6 @@ class Counts:
     """(3, N)."""
     users: int = 0
     single_event_users: int = 0
-    duplicates: int = 0
     timelines: list[int] = field(default_factory=list)
     """Users in each partition."""
     first_time_ms: int = NO_TIME
@@ -74,7 +73,7 @@ class BuildTimelines:
         path = join(self.out, "timelines", f"part-{number:05d}.parquet")
         if events is None:
             write_table(timeline_schema().empty_table(), path)
-            return _counts_row(number, 0, None, np.zeros(0), np.zeros(0), np.zeros(0))
+            return _counts_row(number, None, np.zeros(0), np.zeros(0), np.zeros(0))
         unique = events.filter(pa.array(first_of_each(events)))
         users, offsets = users_of(unique.column("user_id").combine_chunks())
         time = np.asarray(unique.column("time_ms"))
@@ -103,8 +102,7 @@ class BuildTimelines:
             schema=timeline_schema(),
         )
         write_table(table, path)
-        duplicates = len(events) - len(unique)
-        return _counts_row(number, duplicates, offsets, rows, time, split, positive)
+        return _counts_row(number, offsets, rows, time, split, positive)
 
 
 def _read(pieces: list[str]) -> pa.Table:
@@ -185,7 +183,6 @@ def _wide_lists(offsets: IntArray, columns: list[npt.NDArray[Any]], kind: pa.Dat
 
 def _counts_row(
     number: int,
-    duplicates: int,
     offsets: IntArray | None,
     rows: npt.NDArray[Any],
     time: npt.NDArray[Any],
@@ -206,7 +203,6 @@ def _counts_row(
         "number": number,
         "users": len(lengths),
         "single": int((lengths == 1).sum()),
-        "duplicates": duplicates,
         "last_time": int(time.max(initial=0)),
         "met": met,
         "first": first,
@@ -252,7 +248,6 @@ def _add(counts: Counts, row: dict[str, Any]) -> None:
     met = np.asarray(row["met"], dtype=np.int64)
     counts.users += row["users"]
     counts.single_event_users += row["single"]
-    counts.duplicates += row["duplicates"]
     if len(met):
         first = np.asarray(row["first"])
         counts.first_time_N[met] = np.minimum(counts.first_time_N[met], first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from recsys.config import DataConfig
 from recsys.data.storage import filesystem, is_uri, open_input
 from recsys.errors import InputError
 
+ID = "text or an integer"
 UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
@@ -75,22 +77,35 @@ def event_columns(data: DataConfig) -> dict[str, str]:
 
 def check_events(data: DataConfig, files: list[str]) -> str:
     """Checks every event file's columns and types, and returns the unit of the times."""
-    columns = data.columns
+    first: pa.Schema | None = None
     rows = 0
     for path in files:
         schema = read_schema(path, "data.events")
         require_columns(schema, event_columns(data), path)
-        for column in (columns.user, columns.video, *columns.context):
-            _require_type(schema, column, _is_id, "text or an integer", path)
-        _require_type(schema, columns.time, _is_time, "an integer or a timestamp", path)
-        flags = (columns.positive, *columns.tasks)
-        for flag in dict.fromkeys(name for name in flags if name is not None):
-            _require_type(schema, flag, _is_flag, "0/1 or true/false", path)
+        _check_types(data, schema, path)
+        first = first or schema
+        for column in event_columns(data):
+            kind, other = schema.field(column).type, first.field(column).type
+            if kind != other:
+                raise InputError(
+                    f"{path}: column {column!r} is {kind}, and {other} in {files[0]}; give it the "
+                    "same type in all files"
+                )
         with open_input(path) as file:
             rows += pq.read_metadata(file).num_rows
     if not rows:
         raise InputError(f"data.events={data.events}: there are no events in it")
     return time_unit(data, files)
+
+
+def _check_types(data: DataConfig, schema: pa.Schema, path: str) -> None:
+    columns = data.columns
+    for column in (columns.user, columns.video, *columns.context):
+        require_type(schema, column, is_id, ID, path)
+    require_type(schema, columns.time, _is_time, "an integer or a timestamp", path)
+    flags = (columns.positive, *columns.tasks)
+    for flag in dict.fromkeys(name for name in flags if name is not None):
+        require_type(schema, flag, _is_flag, "0/1 or true/false", path)
 
 
 def time_unit(data: DataConfig, files: list[str]) -> str:
@@ -122,17 +137,39 @@ def guess_unit(largest: int) -> str:
     return "ns"
 
 
-def _require_type(schema: pa.Schema, column: str, check: object, allowed: str, path: str) -> None:
+def require_type(
+    schema: pa.Schema, column: str, check: Callable[[pa.DataType], bool], allowed: str, path: str
+) -> None:
+    """Checks a column's type.
+
+    Raises:
+        InputError: It is another, with what is `allowed`.
+    """
     kind = schema.field(column).type
-    if not check(kind):  # type: ignore[operator]
+    if not check(kind):
         raise InputError(f"{path}: column {column!r} is {kind}; allowed is {allowed}; convert it")
 
 
-def _is_id(kind: pa.DataType) -> bool:
+def is_id(kind: pa.DataType) -> bool:
+    """Whether a type can hold ids."""
     inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(
-        pa.types.is_integer(inner) or pa.types.is_string(inner) or pa.types.is_large_string(inner)
-    )
+    return is_text(inner) or bool(pa.types.is_integer(inner))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is text."""
+    inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(inner) or pa.types.is_large_string(inner))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a type is a number."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def is_label(kind: pa.DataType) -> bool:
+    """Whether a type can name a group, a creator or a category: anything but a time or bytes."""
+    return is_id(kind) or is_number(kind) or bool(pa.types.is_boolean(kind))
 
 
 def _is_time(kind: pa.DataType) -> bool:
@@ -140,16 +177,16 @@ def _is_time(kind: pa.DataType) -> bool:
 
 
 def _is_flag(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    )
+    return is_number(kind) or bool(pa.types.is_boolean(kind))
 
 
 def as_ids(column: pa.ChunkedArray) -> pa.Array:
-    """Ids as text; whatever integer or text type they had."""
+    """Ids as text; whatever integer or text type they had (a whole float is written as one)."""
     array = column.combine_chunks()
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if pa.types.is_floating(array.type) and bool(pc.all(pc.equal(pc.floor(array), array)).as_py()):
+        array = array.cast(pa.int64())
     return array.cast(pa.string())
 
 
@@ -172,9 +209,7 @@ def as_flags(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int8]:
     values = np.asarray(array)
     wrong = values[(values != 0) & (values != 1)]
     if len(wrong):
-        raise InputError(
-            f"data.events: column {name!r} holds {wrong[0]:g}; allowed are 0 and 1; convert it"
-        )
+        raise InputError(f"column {name!r} holds {wrong[0]:g}; allowed are 0 and 1; convert it")
     return values.astype(np.int8)
 
 
