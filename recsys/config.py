@@ -248,8 +248,14 @@ class RerankConfig(Section):
     """What a recommendation trades relevance for; evaluation and serving use the same step."""
 
     creator_exposure: float = Field(0.0, ge=0)
+    """What a creator's exposure costs, in units of the relevance of a user's best video; 0.1 is a
+    place to start."""
     diversity: float = Field(0.0, ge=0)
+    """What it costs to have the same categories as the videos above it."""
     new_videos: float = Field(0.0, ge=0)
+    """What a new video gains."""
+    new_days: float = Field(3.0, gt=0)
+    """Age in days, at the newest event that the model knows, up to which a video is new."""
     candidates: int = Field(100, ge=1)
     """Retrieved videos that the step may choose from."""
 

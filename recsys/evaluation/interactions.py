@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
+from recsys.rerank import padded_lists
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,8 @@ class Csr:
         return bool((keys[1:] == keys[:-1]).any())
 
     def padded(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-        """The lists as rows of equal length, and 1 / √(length) of each, which makes it a unit.
-
-        -1 fills up, and an empty list is the list of 0 alone.
-
-        >>> rows, weights = Csr.from_lists([[4, 5], []]).padded()
-        >>> rows.tolist(), weights.round(3).tolist()
-        ([[4, 5], [0, -1]], [0.707, 1.0])
-        """
-        lengths = self.lengths
-        rows = np.full((len(self), max(1, lengths.max(initial=0))), -1, np.int32)
-        place = np.arange(len(self.values)) - np.repeat(self.offsets[:-1], lengths)
-        rows[self.list_of_value, place] = self.values
-        rows[lengths == 0, 0] = 0
-        return rows, 1 / np.sqrt(np.maximum(lengths, 1))
+        """The lists as rows of equal length and the length-1 weight of each: `padded_lists`."""
+        return padded_lists(self.offsets, self.values)
 
     def select(self, lists: NDArray[np.int64]) -> Csr:
         """The lists with these numbers, in this order."""

@@ -1,0 +1,183 @@
+"""Trades relevance for creator exposure, diversity and new videos: evaluation and serving alike.
+
+The step takes the best C videos of a user and puts k of them in order. The value of a video is
+
+    relevance - creator_exposure · price(creator) - diversity · likeness + new_videos · (is new)
+
+where relevance is relative to the user's best candidate (1 for that one), likeness is the mean
+cosine of its categories with those already chosen (greedy maximal marginal relevance, J. Carbonell
+and J. Goldstein, 1998), and a creator's price is log(1 + exposure over an even share). The price
+is that of the exposure which the prices themselves lead to: `creator_prices` finds it by fictitious
+play (Frank–Wolfe), which maximises relevance minus a convex cost of exposure over all users.
+
+Shapes: B users, C candidates, N video rows, M most categories of a video, R creator rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.config import RerankConfig
+from recsys.errors import InputError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[Any]
+
+ROUNDS = 30
+"""Of fictitious play; the exposure changes by 2 / ROUNDS in the last one."""
+
+
+@dataclass(frozen=True)
+class VideoTraits:
+    """What the step looks at, one entry a video row; what is None cannot be traded for."""
+
+    creator_row_N: Ints | None = None
+    """0 is an unknown creator, who has no price."""
+    price_R: Floats | None = None
+    """Of `creator_prices`; without it all are 0."""
+    category_offsets: Ints | None = None
+    """(N + 1) where each video's categories begin in `category_rows`."""
+    category_rows: Ints | None = None
+    is_new_N: NDArray[np.bool_] | None = None
+
+
+def relative_relevance(scores_BC: NDArray[Any]) -> Floats:
+    """Scores of a softmax (logits) as chances relative to the best one's.
+
+    >>> relative_relevance(np.log([[0.2, 0.1]])).round(9).tolist()
+    [[1.0, 0.5]]
+    """
+    scores = np.asarray(scores_BC, np.float64)
+    relevance: Floats = np.exp(scores - scores.max(1, keepdims=True))
+    return relevance
+
+
+class Reranker:
+    """The step with its weights."""
+
+    def __init__(self, config: RerankConfig, traits: VideoTraits) -> None:
+        """Checks that all that has a weight is known.
+
+        Raises:
+            InputError: It is not.
+        """
+        needs = {
+            "creator_exposure": (traits.creator_row_N, "data.video_columns.creator"),
+            "diversity": (traits.category_rows, "data.video_columns.categories"),
+            "new_videos": (traits.is_new_N, "the time of each video's first event"),
+        }
+        for name, (found, source) in needs.items():
+            if found is None and getattr(config, name):
+                raise InputError(
+                    f"rerank.{name}={getattr(config, name)}: needs {source}; set it or leave "
+                    f"rerank.{name} at 0"
+                )
+        self.config = config
+        self._traits = traits
+        self._kinds = None
+        if config.diversity and traits.category_rows is not None:
+            assert traits.category_offsets is not None
+            self._kinds = padded_lists(traits.category_offsets, traits.category_rows)
+
+    @property
+    def active(self) -> bool:
+        """Whether any weight is above 0; if not, the order is that of relevance."""
+        config = self.config
+        return bool(config.creator_exposure or config.diversity or config.new_videos)
+
+    def order(self, video_BC: Ints, relevance_BC: Floats, k: int) -> NDArray[np.int64]:
+        """Places (B, k) among the candidates of the videos to show, the best first.
+
+        Args:
+            video_BC: Video rows; 0 fills up and comes last.
+            relevance_BC: From 0 to 1, the user's best candidate at 1.
+            k: At most C.
+        """
+        value = self._value(video_BC, relevance_BC)
+        if self._kinds is not None:
+            return self._greedy(video_BC, value, k)
+        if 4 * k >= value.shape[1]:
+            return np.argsort(-value, axis=1, kind="stable")[:, :k]
+        best = np.sort(np.argpartition(-value, k, axis=1)[:, :k], axis=1)
+        order = np.argsort(-np.take_along_axis(value, best, 1), axis=1, kind="stable")
+        return np.take_along_axis(best, order, 1)
+
+    def _value(self, video_BC: Ints, relevance_BC: Floats) -> Floats:
+        config, traits = self.config, self._traits
+        value = np.where(video_BC > 0, relevance_BC, -np.inf)
+        if config.creator_exposure and traits.price_R is not None:
+            assert traits.creator_row_N is not None
+            value -= config.creator_exposure * traits.price_R[traits.creator_row_N[video_BC]]
+        if config.new_videos and traits.is_new_N is not None:
+            value += config.new_videos * traits.is_new_N[video_BC]
+        return value
+
+    def _greedy(self, video_BC: Ints, value: Floats, k: int) -> NDArray[np.int64]:
+        assert self._kinds is not None
+        rows_NM, weight_N = self._kinds
+        kinds_BCM = rows_NM[video_BC]
+        weight_BCM = weight_N[video_BC][..., None] * (kinds_BCM >= 0)
+        user = np.arange(len(video_BC))
+        # Sum of the chosen videos' unit vectors, a user a row; column -1 takes the filling.
+        chosen = np.zeros((len(video_BC), int(rows_NM.max()) + 2))
+        places = np.empty((len(video_BC), k), np.int64)
+        for place in range(k):
+            likeness = (chosen[user[:, None, None], kinds_BCM] * weight_BCM).sum(2)
+            total = value - self.config.diversity * likeness / max(1, place)
+            pick = total.argmax(1)
+            places[:, place] = pick
+            value[user, pick] = -np.inf
+            # A video's categories differ from each other, so no cell is added to twice.
+            chosen[user[:, None], kinds_BCM[user, pick]] += weight_BCM[user, pick]
+        return places
+
+
+def creator_prices(
+    config: RerankConfig, traits: VideoTraits, video_BC: Ints, relevance_BC: Floats, k: int
+) -> Floats:
+    """Price of each creator row (R), for the users and candidates given, or a fair sample.
+
+    No labels are looked at. Diversity is left out of account: it hardly moves exposure between
+    creators and would make this k times as slow.
+    """
+    assert traits.creator_row_N is not None
+    creator_N = traits.creator_row_N
+    num_rows = int(creator_N.max()) + 1
+    even_share = len(video_BC) * k / max(1, len(np.unique(creator_N[1:])))
+    without = config.model_copy(update={"diversity": 0.0})
+    exposure = np.zeros(num_rows)
+    for step in range(ROUNDS):
+        reranker = Reranker(without, replace(traits, price_R=_price(exposure, even_share)))
+        places = reranker.order(video_BC, relevance_BC, min(k, video_BC.shape[1]))
+        shown = np.take_along_axis(video_BC, places, 1)
+        now = np.bincount(creator_N[shown[shown > 0]], minlength=num_rows)
+        # The first round, without prices, is forgotten quickly.
+        exposure += (now - exposure) * (1 if step == 0 else 2 / (step + 2))
+    return _price(exposure, even_share)
+
+
+def _price(exposure_R: Floats, even_share: float) -> Floats:
+    price: Floats = np.log1p(exposure_R / even_share)
+    price[0] = 0
+    return price
+
+
+def padded_lists(offsets: Ints, values: Ints) -> tuple[NDArray[np.int32], Floats]:
+    """Lists as rows of equal length, and 1 / √(length) of each, which makes it a unit vector.
+
+    -1 fills up, and an empty list is the list of 0 alone.
+
+    >>> rows, weights = padded_lists(np.array([0, 2, 2]), np.array([4, 5]))
+    >>> rows.tolist(), weights.round(3).tolist()
+    ([[4, 5], [0, -1]], [0.707, 1.0])
+    """
+    lengths = np.diff(offsets)
+    rows = np.full((len(lengths), max(1, lengths.max(initial=0))), -1, np.int32)
+    place = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
+    rows[np.repeat(np.arange(len(lengths)), lengths), place] = values
+    rows[lengths == 0, 0] = 0
+    return rows, 1 / np.sqrt(np.maximum(lengths, 1))

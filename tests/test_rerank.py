@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+
+from recsys.config import RerankConfig
+from recsys.errors import InputError
+from recsys.rerank import Reranker, VideoTraits, creator_prices, relative_relevance
+
+TRAITS = VideoTraits(
+    creator_row_N=np.array([0, 1, 1, 2, 3]),
+    price_R=np.array([0, 1.0, 0.5, 0]),
+    # Videos 1 and 2 are of category 1, video 3 of 1 and 2, video 4 of 2.
+    category_offsets=np.array([0, 0, 1, 2, 4, 5]),
+    category_rows=np.array([1, 1, 1, 2, 2]),
+    is_new_N=np.array([0, 0, 0, 0, 1], np.bool_),
+)
+VIDEOS = np.array([[1, 2, 3, 4]])
+RELEVANCE = np.array([[1.0, 0.9, 0.8, 0.1]])
+
+
+def shown(k: int = 4, **weights: float) -> list[int]:
+    places = Reranker(RerankConfig(**weights), TRAITS).order(VIDEOS, RELEVANCE, k)
+    return np.take_along_axis(VIDEOS, places, 1)[0].tolist()
+
+
+def test_without_weights_relevance_alone_counts() -> None:
+    assert not Reranker(RerankConfig(), TRAITS).active
+    assert shown() == [1, 2, 3, 4] and shown(2) == [1, 2]
+
+
+def test_creator_prices_are_subtracted() -> None:
+    # Values 1 - 0.3, 0.9 - 0.3, 0.8 - 0.15, 0.1.
+    assert shown(creator_exposure=0.3) == [1, 3, 2, 4]
+    assert shown(creator_exposure=0.95) == [3, 4, 1, 2]
+
+
+def test_new_videos_are_lifted() -> None:
+    assert shown(new_videos=0.75) == [1, 2, 4, 3]
+    assert shown(1, new_videos=1) == [4]
+
+
+def test_diversity_by_hand() -> None:
+    # First 1. Likeness to it: 2 → 1, 3 → 1/√2, 4 → 0. Values with weight 1: -0.1, 0.093, 0.1.
+    # So 4. Likeness to both, halved: 2 → 1/2, 3 → (1/√2 + 1/√2)/2. Values 0.4 and 0.093.
+    assert shown(diversity=1) == [1, 4, 2, 3]
+    # With 0.3: 2 → 0.6, 3 → 0.588, 4 → 0.1. Then 3 → 0.8 - 0.3/√2, 4 → 0.1.
+    assert shown(diversity=0.3) == [1, 2, 3, 4]
+
+
+def test_each_user_has_a_list_of_their_own() -> None:
+    videos = np.array([[1, 2, 4], [4, 3, 1]])
+    relevance = np.array([[1.0, 0.95, 0.9], [1.0, 0.95, 0.9]])
+    places = Reranker(RerankConfig(diversity=1), TRAITS).order(videos, relevance, 3)
+    assert np.take_along_axis(videos, places, 1).tolist() == [[1, 4, 2], [4, 1, 3]]
+
+
+@pytest.mark.parametrize("weights", [{"creator_exposure": 0.1}, {"diversity": 0.5}])
+def test_empty_places_come_last(weights: dict[str, float]) -> None:
+    videos = np.array([[0, 2, 1, 0]])
+    places = Reranker(RerankConfig(**weights), TRAITS).order(videos, np.ones((1, 4)), 4)
+    assert (np.take_along_axis(videos, places, 1)[0] > 0).tolist() == [True, True, False, False]
+
+
+def test_a_short_list_is_the_beginning_of_the_long_one() -> None:
+    rng = np.random.default_rng(0)
+    videos = rng.permuted(np.tile(np.arange(1, 201), (30, 1)), axis=1)
+    relevance = rng.random((30, 200))
+    reranker = Reranker(RerankConfig(), VideoTraits())
+    long = reranker.order(videos, relevance, 200)
+    assert (reranker.order(videos, relevance, 5) == long[:, :5]).all()
+
+
+def test_relative_relevance_of_large_scores() -> None:
+    assert relative_relevance(np.array([[1000.0, 1000 - np.log(4)]])) == pytest.approx(
+        np.array([[1, 0.25]])
+    )
+
+
+def test_prices_even_out_what_costs_nothing() -> None:
+    """40 users find videos 1 to 4, each of its own creator, equally good, 1 by a hair the best."""
+    videos = np.tile([1, 2, 3, 4], (40, 1))
+    relevance = np.tile([1, 0.999, 0.998, 0.997], (40, 1))
+    relevance[:, 1:] -= np.random.default_rng(0).random((40, 3)) * 0.05
+    traits = VideoTraits(creator_row_N=np.arange(5))
+    config = RerankConfig(creator_exposure=0.5)
+    prices = creator_prices(config, traits, videos, relevance, 1)
+    priced = VideoTraits(creator_row_N=np.arange(5), price_R=prices)
+
+    def exposure(config: RerankConfig) -> list[int]:
+        places = Reranker(config, priced).order(videos, relevance, 1)
+        return np.bincount(videos[0][places[:, 0]], minlength=5)[1:].tolist()
+
+    assert exposure(RerankConfig()) == [40, 0, 0, 0]
+    assert min(exposure(config)) >= 3
+    assert prices[0] == 0
+
+
+def test_what_is_not_known_cannot_be_traded_for() -> None:
+    with pytest.raises(InputError, match=r"rerank.diversity=0.5: needs data.video_columns.cat"):
+        Reranker(RerankConfig(diversity=0.5), VideoTraits())
+    with pytest.raises(InputError, match="creator_exposure"):
+        Reranker(RerankConfig(creator_exposure=1), VideoTraits())
