@@ -1,4 +1,4 @@
-"""`serve run recsys.serve.app:build bundle=…`, as the README types it, on a Ray of its own."""
+"""The three ways in, as the README types them, on a Ray of their own: job, endpoint, sweep."""
 
 import contextlib
 import json
@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from recsys.config import load_config
+from recsys.data.synthetic import make_world
+from recsys.data.synthetic_viewers import WorldSettings
 from recsys.serve.app import ask_once, free_port
-from tests.bundles import TinyRun
 
 pytestmark = pytest.mark.ray
 
 BIN = Path(sys.executable).parent
+PROJECT = Path(__file__).parents[1]
 PATIENCE_S = 120.0
 
 
@@ -34,12 +37,12 @@ def own_ray() -> Iterator[dict[str, str]]:
     # Not pytest's folder: the path of a Unix socket has at most 107 characters.
     folder = tempfile.mkdtemp(prefix="ray")
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
-    start = ["ray", "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=false"]
-    ports = [
-        f"--{name}={free_port('127.0.0.1', 0)}"
-        for name in ("port", "ray-client-server-port", "dashboard-agent-listen-port")
-    ]
-    with background([*start, *ports], env):
+    names = ("port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-port")
+    ports = {name: free_port("127.0.0.1", 0) for name in names}
+    start = ["ray", "start", "--head", "--block", "--num-cpus=2"]
+    start += [f"--{name}={port}" for name, port in ports.items()]
+    env["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{ports['dashboard-port']}"
+    with background(start, env):
         wait_for(lambda: any(Path(folder).glob("ray/ray_current_cluster")))
         yield env
     shutil.rmtree(folder, ignore_errors=True)
@@ -77,20 +80,45 @@ def wait_for(happened: Callable[[], bool]) -> None:
     raise TimeoutError(f"not within {PATIENCE_S} s")
 
 
-def test_serve_run(own_ray: dict[str, str], tiny: TinyRun) -> None:
-    port = free_port("127.0.0.1", 0)
-    subprocess.run(
-        [BIN / "serve", "start", f"--http-port={port}"],
-        env=own_ray,
-        check=True,
-        capture_output=True,
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ways")
+    make_world(folder, world=WorldSettings.tiny())
+    return folder
+
+
+def command(line: str, env: dict[str, str]) -> str:
+    """Runs a line of the README; its output is shown when it fails."""
+    program, *arguments = line.split()
+    done = subprocess.run(
+        [BIN / program, *arguments], env=env, cwd=PROJECT, capture_output=True, text=True
     )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_job_then_endpoint_then_sweep(own_ray: dict[str, str], world: Path) -> None:
+    config = f"--config {world}/run.yaml"
+    small = "train.epochs=1 train.refit=false prepare.partitions=2"
+    job = f"ray job submit --working-dir . -- {BIN}/python -m recsys run {config} {small}"
+    # A local cluster of Ray 2.60 asks for its token.
+    command(job, own_ray | {"RAY_AUTH_MODE": "token"})
+    report = json.loads((world / "run" / "report.json").read_text())
+    assert report["evaluation"]["model"]["all"]["users"] > 0
+
+    port = free_port("127.0.0.1", 0)
+    command(f"serve start --http-port={port}", own_ray)
     address = f"http://127.0.0.1:{port}"
 
     def healthy() -> bool:
         with urllib.request.urlopen(f"{address}/healthz", timeout=10) as answer:
-            return bool(json.load(answer)["version"] == tiny.version)
+            return bool(json.load(answer)["version"] == report["publish"]["version"])
 
-    with background(["serve", "run", "recsys.serve.app:build", f"bundle={tiny.run}"], own_ray):
+    with background(["serve", "run", "recsys.serve.app:build", f"bundle={world}/run"], own_ray):
         wait_for(healthy)
         assert len(ask_once(address, k=3)["items"]) == 3
+    command("serve shutdown --yes", own_ray)
+
+    command(f"recsys tune {config} --space tuning/spaces/quick.yaml {small} tune.trials=2", own_ray)
+    best = load_config(str(world / "run" / "tune" / "best.yaml"))
+    assert best.data.events == str(world / "events.parquet")
