@@ -18,8 +18,8 @@ from recsys.data.sandbox import Sandbox
 from recsys.data.sources import open_source, sha256_of
 from recsys.errors import InputError
 
-_sandboxes: dict[tuple[ClipSpec, int, bool], Sandbox] = {}
-"""This process's sandbox for each kind of clip; Ray tasks of one worker process share it."""
+_sandboxes: dict[tuple[int, bool], Sandbox] = {}
+"""This process's sandboxes by their bounds; Ray tasks of one worker process share them."""
 
 
 def clip_spec(config: DecodeConfig) -> ClipSpec:
@@ -114,7 +114,8 @@ class DecodeClips:
                 timeout_s=config.max_decode_s,
             )
             row.size_bytes = file.size
-            row.clip = self._sandbox().read(file, name=os.path.basename(uri))
+            name = os.path.basename(uri)
+            row.clip = self._sandbox().read(file, clip_spec(config), name=name)
             row.message = row.clip.message
         except ReadError as error:
             row.reason, row.message = error.reason, error.message
@@ -126,9 +127,9 @@ class DecodeClips:
         return row
 
     def _sandbox(self) -> Sandbox:
-        key = (clip_spec(self._config), self._config.max_memory_bytes, _has_gpu())
+        key = (self._config.max_memory_bytes, _has_gpu())
         if key not in _sandboxes:
-            _sandboxes[key] = Sandbox(key[0], max_memory_bytes=key[1], use_gpu=key[2])
+            _sandboxes[key] = Sandbox(max_memory_bytes=key[0], use_gpu=key[1])
             atexit.register(_sandboxes[key].close)
         return _sandboxes[key]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
 import json
 import os
 import resource
@@ -47,17 +46,15 @@ class GivenFile:
 def main() -> None:
     """Serves requests until the parent hangs up."""
     connection = Connection(int(sys.argv[1]))
-    arguments = json.loads(sys.argv[2])
-    spec = ClipSpec(**arguments["spec"])
     decoder = choose_decoder(look_around())
-    _limit(arguments["max_memory_bytes"] if decoder == "cpu" else None)
+    _limit(int(sys.argv[2]) if decoder == "cpu" else None)
     start_bytes = _memory()[1]
     while True:
         try:
             request = json.loads(connection.recv_bytes())
         except (EOFError, OSError):
             return
-        answer, pixels = _serve(request, connection, spec, decoder)
+        answer, pixels = _serve(request, connection, decoder)
         answer["retire"] = _memory()[1] - start_bytes > _RETIRE_AFTER_GROWTH_BYTES
         connection.send_bytes(json.dumps(answer).encode())
         if pixels is not None:
@@ -65,17 +62,15 @@ def main() -> None:
 
 
 def _serve(
-    request: dict[str, Any], connection: Connection, spec: ClipSpec, decoder: Decoder
+    request: dict[str, Any], connection: Connection, decoder: Decoder
 ) -> tuple[dict[str, Any], memoryview | None]:
     """The answer to one request, and the clip's pixels."""
     try:
         file = GivenFile(request, connection)
     except OSError as error:
         return {"error": ["unreachable", error.strerror or str(error)]}, None
-    if request["reader"] != "auto":
-        spec = dataclasses.replace(spec, reader=request["reader"])
     try:
-        clip = read_clip(file, spec, name=request["name"], decoder=decoder)
+        clip = read_clip(file, ClipSpec(**request["spec"]), name=request["name"], decoder=decoder)
     except ReadError as error:
         return {"error": [error.reason, error.message]}, None
     except MemoryError:

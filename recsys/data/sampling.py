@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 Sampling = Literal["uniform", "keyframes", "auto"]
 Fit = Literal["crop", "letterbox"]
 
+TIE_S = 1e-6
+"""A frame that starts this little after the time asked for is taken: sums of fractions differ."""
+
 MAX_STRETCH = 16
 """Longest side of a resized frame, in target sizes, that is still resized whole before the cut."""
 
@@ -32,7 +35,7 @@ def uniform_indices(starts_s: NDArray[np.float64], end_s: float, num: int) -> ND
     [2, 3, 4, 4]
     """
     middles = starts_s[0] + (np.arange(num) + 0.5) * ((end_s - starts_s[0]) / num)
-    indices = np.searchsorted(starts_s, middles, side="right") - 1
+    indices = np.searchsorted(starts_s, middles + TIE_S, side="right") - 1
     return np.clip(indices, 0, len(starts_s) - 1).astype(np.int64)
 
 

@@ -7,6 +7,7 @@ here and handed over. What comes back is JSON and raw pixels, never a pickle.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -32,33 +32,36 @@ class Sandbox:
     """A decoding process, started when it is first needed and again whenever it died.
 
     Args:
-        spec: What a clip is.
         max_memory_bytes: Memory that the process may use for one file.
         use_gpu: Whether it may decode on the GPU.
     """
 
-    def __init__(self, spec: ClipSpec, *, max_memory_bytes: int, use_gpu: bool = False):
-        self._spec = spec
+    def __init__(self, *, max_memory_bytes: int, use_gpu: bool = False):
         self._max_memory_bytes = max_memory_bytes
         self._use_gpu = use_gpu
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()
         self._served = 0
 
-    def read(self, file: VideoFile, *, name: str) -> Clip:
+    def read(self, file: VideoFile, spec: ClipSpec, *, name: str) -> Clip:
         """Reads the clip of a file.
+
+        Args:
+            file: The file.
+            spec: Which frames, and within which bounds.
+            name: What the file is called.
 
         Raises:
             ReadError: There is none, and why.
         """
         try:
-            return self._read(file, name, "auto")
+            return self._read(file, spec, name)
         except ReadError as error:
             if error.reason == "too_much_memory" and self._served:
                 self.close()  # what it kept from earlier files must not count against this one
-                return self._read(file, name, "auto")
-            if error.reason == "crashed" and self._spec.reader == "auto":
-                return self._read(file, name, "pyav")
+                return self._read(file, spec, name)
+            if error.reason == "crashed" and spec.reader == "auto":
+                return self._read(file, dataclasses.replace(spec, reader="pyav"), name)
             raise
 
     def close(self) -> None:
@@ -72,30 +75,34 @@ class Sandbox:
     def __del__(self) -> None:
         self.close()
 
-    def _read(self, file: VideoFile, name: str, reader: str) -> Clip:
+    def _read(self, file: VideoFile, spec: ClipSpec, name: str) -> Clip:
         if self._process is None or self._process.poll() is not None:
             self._start()
         self._stderr.seek(0)
         self._stderr.truncate()
-        request = {"path": file.path, "size": file.size, "name": name, "reader": reader}
-        end = time.monotonic() + self._spec.max_decode_s + _GRACE_S
+        request = {
+            "path": file.path,
+            "size": file.size,
+            "name": name,
+            "spec": dataclasses.asdict(spec),
+        }
         try:
             self._connection.send_bytes(json.dumps(request).encode())
-            answer = self._converse(file, end)
+            answer = self._converse(file, spec.max_decode_s)
         except (EOFError, OSError):
             raise self._death() from None
         except BaseException:
             self.close()
             raise
         self._served += 1
-        return self._clip(answer)
+        return self._clip(answer, spec)
 
-    def _converse(self, file: VideoFile, end: float) -> dict[str, Any]:
+    def _converse(self, file: VideoFile, max_decode_s: float) -> dict[str, Any]:
         """Hands over the bytes that the process asks for, until it answers."""
+        end = time.monotonic() + max_decode_s + _GRACE_S
         while True:
             if not self._connection.poll(max(0.0, end - time.monotonic())):
-                limit = f"max_decode_s={self._spec.max_decode_s:g}"
-                raise ReadError("too_slow", f"still decoding after {limit}")
+                raise ReadError("too_slow", f"still decoding after {max_decode_s=:g}")
             message: dict[str, Any] = json.loads(self._connection.recv_bytes(_MAX_MESSAGE_BYTES))
             if "read" not in message:
                 return message
@@ -106,7 +113,7 @@ class Sandbox:
                 raise ReadError("unreachable", f"reading at {offset}: {error}") from None
             self._connection.send_bytes(data)
 
-    def _clip(self, answer: dict[str, Any]) -> Clip:
+    def _clip(self, answer: dict[str, Any], spec: ClipSpec) -> Clip:
         if answer.get("retire"):
             self._served = 0
         if "error" in answer:
@@ -114,8 +121,7 @@ class Sandbox:
             if answer.get("retire"):
                 self.close()
             raise ReadError(reason, message)
-        size = self._spec.size
-        shape = (self._spec.frames, size, size, 3)
+        shape = (spec.frames, spec.size, spec.size, 3)
         pixels = self._connection.recv_bytes(int(np.prod(shape)))
         if answer.get("retire"):
             self.close()
@@ -142,7 +148,6 @@ class Sandbox:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        arguments = {"spec": asdict(self._spec), "max_memory_bytes": self._max_memory_bytes}
         environment = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
         if not self._use_gpu:
             environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -154,7 +159,7 @@ class Sandbox:
                     "-c",
                     "from recsys.data.decode_worker import main; main()",
                     str(theirs.fileno()),
-                    json.dumps(arguments),
+                    str(self._max_memory_bytes),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

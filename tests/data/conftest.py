@@ -1,0 +1,22 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys.data.contract import Clip, ClipSpec
+from recsys.data.files import LocalFile
+from recsys.data.sandbox import Sandbox
+
+Read = Callable[[Path, ClipSpec], Clip]
+
+
+@pytest.fixture(scope="session")
+def read() -> Iterator[Read]:
+    """Reads a clip of a local file in a sandbox; all in one process."""
+    sandbox = Sandbox(max_memory_bytes=512 * 2**20)
+
+    def read_clip(path: Path, spec: ClipSpec) -> Clip:
+        return sandbox.read(LocalFile(str(path)), spec, name=path.name)
+
+    yield read_clip
+    sandbox.close()
