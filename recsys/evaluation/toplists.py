@@ -59,6 +59,8 @@ class TopLists:
     """Whose lists they are, by number in the ranking set (int64)."""
     video_BK: Tensor
     """Video rows (int64); 0 where a user has fewer than K videos to rank."""
+    score_BK: Tensor | None = None
+    """Scores by which they were ranked; None where the order was made in another way."""
     ties: TieGroups | None = None
     """Groups of equal scores, (B, K); None says that the order is certain."""
     last_members_BN: Tensor | None = None
@@ -104,12 +106,13 @@ def top_lists(user_B: Tensor, scores_BN: Tensor, depth: int) -> Iterator[TopList
     video_BK = (column + 1).mul_(ranked)[:, :depth]
     tied_B = ((score[:, 1:] == score[:, :-1]) & ranked[:, 1:]).any(1)
     if not tied_B.any():
-        yield TopLists(user_B, video_BK)
+        yield TopLists(user_B, video_BK, score[:, :depth])
         return
     if not tied_B.all():
-        yield TopLists(user_B[~tied_B], video_BK[~tied_B])
+        sure_B = ~tied_B
+        yield TopLists(user_B[sure_B], video_BK[sure_B], score[sure_B, :depth])
     groups, members = _tie_groups(scores_BN[tied_B], score[tied_B], depth)
-    yield TopLists(user_B[tied_B], video_BK[tied_B], groups, members)
+    yield TopLists(user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members)
 
 
 def _tie_groups(scores_BN: Tensor, score: Tensor, depth: int) -> tuple[TieGroups, Tensor]:
