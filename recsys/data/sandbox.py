@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -26,6 +27,9 @@ from recsys.data.contract import Clip, ClipSpec, ReadError, VideoFile
 _GRACE_S = 2.0  # the process looks at the clock itself; this is for when it cannot any more
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "CUDA_VISIBLE_DEVICES")
 _MAX_MESSAGE_BYTES = 2**31 - 1
+
+_starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox-starter")
+"""Starts all sandboxes, for a process that dies with its parent dies with its parent's thread."""
 
 
 class Sandbox:
@@ -147,13 +151,17 @@ class Sandbox:
         return ReadError("too_much_memory" if memory else "crashed", message)
 
     def _start(self) -> None:
+        self._process = _starter.submit(self._start_process).result()
+        self._served = 0
+
+    def _start_process(self) -> subprocess.Popen[bytes]:
         ours, theirs = socket.socketpair()
         environment = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
         if not self._use_gpu:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with theirs:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 [
                     sys.executable,
                     "-c",
@@ -168,4 +176,4 @@ class Sandbox:
                 env=environment,
             )
         self._connection = Connection(ours.detach())
-        self._served = 0
+        return process
