@@ -6,6 +6,7 @@ videos, P positive positions, N events with a ranking loss, T tasks, D vector, H
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -61,7 +62,7 @@ class Recommender(nn.Module):
 
     def encode_videos(self, videos: VideoBatch) -> Tensor:
         """Video vectors (U, D)."""
-        videos.id_rows = self.video.drop_ids(videos.id_rows)
+        videos = replace(videos, id_rows=self.video.drop_ids(videos.id_rows))
         return self.video(videos, self.tables(videos.table_inputs()))
 
     def encode_history(self, vectors_BLD: Tensor, events: EventBatch) -> Tensor:

@@ -1,0 +1,332 @@
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from recsys.config import ModelConfig
+from recsys.data.batches import event_batch
+from recsys.data.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
+from recsys.data.timelines import Timelines
+from recsys.model.embeddings import PlainTables
+from recsys.model.recommender import Losses, Recommender, sampled_softmax, table_specs
+from recsys.model.user import states_at
+
+NUM_VIDEOS, NUM_TASKS = 12, 2
+CLIP = ClipShape(frames=3, size=32)
+SIZES = Sizes(NUM_VIDEOS, 4, 3, context_sizes=(5,), num_tasks=NUM_TASKS)
+
+
+def model(sizes: Sizes = SIZES, **changes: Any) -> Recommender:
+    tree = {"dim": 8, "id_dim": 8, "feature_dim": 4, "state_dim": 8, "dropout": 0.0, **changes}
+    tree.setdefault("content", {"frame_dim": 6, "dim": 6})
+    config = ModelConfig.model_validate(tree)
+    torch.manual_seed(0)
+    found = Recommender(config, sizes, tables=PlainTables(table_specs(config, sizes)))
+    with torch.no_grad():
+        for parameter in found.parameters():
+            if parameter.dim() > 1:  # larger than at the start of training, so that all matters
+                parameter.mul_(2)
+        found.history.start.normal_()
+    return found.eval()
+
+
+def videos(rows: Tensor, clips: Tensor | None = None, index: Tensor | None = None) -> VideoBatch:
+    return VideoBatch(
+        id_rows=rows,
+        creator_rows=rows % 4,
+        category_rows=torch.ones(int((rows % 2).sum()), dtype=torch.int64),
+        category_lengths=rows % 2,
+        durations=rows % 7,
+        clips=clips,
+        clip_index=index,
+    )
+
+
+def timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
+    """One user; by default every event has a time of its own."""
+    rng = np.random.default_rng(seed)
+    times = times or [3600 * 1000 * i * (i + seed) for i in range(8)]
+    length = len(times)
+    return Timelines(
+        user_ids=["u"],
+        offsets=np.array([0, length]),
+        video_rows=rng.integers(1, NUM_VIDEOS, length),
+        time_ms=np.array(times),
+        positive=rng.integers(0, 2, length).astype(np.int8),
+        labels=rng.integers(0, 2, (length, NUM_TASKS)).astype(np.int8),
+        context_rows=rng.integers(1, 5, (length, 1)),
+        split=np.zeros(length, np.int8),
+    )
+
+
+def changed(found: Timelines, position: int) -> Timelines:
+    """The timeline with another video, outcome and context at a position."""
+    again = replace(found, **{k: v.copy() for k, v in vars(found).items() if k != "user_ids"})
+    again.video_rows[position] = again.video_rows[position] % (NUM_VIDEOS - 1) + 1
+    again.positive[position] ^= 1
+    again.labels[position] ^= 1
+    again.context_rows[position] = again.context_rows[position] % 4 + 1
+    return again
+
+
+@torch.no_grad()
+def outputs(net: Recommender, found: Timelines, stop: int | None = None) -> tuple[Tensor, Tensor]:
+    """For each position: the query (L, D), and the logits of one fixed video (L, T)."""
+    arrays = found.windows([0], [found.offsets[1] if stop is None else stop])
+    events = event_batch(arrays)
+    vectors = net.encode_videos(videos(torch.arange(NUM_VIDEOS)))
+    states = net.encode_history(vectors[torch.from_numpy(arrays.video_rows)], events)
+    at = states_at(states, events.prior)
+    logits = net.task_logits(at, vectors[3].expand(*at.shape[:2], -1), events.moment)
+    return net.queries(at)[0], logits[0]
+
+
+def test_a_position_is_predicted_from_what_lies_before_it() -> None:
+    """Changing event j changes every position after it and none up to it."""
+    net, found = model(), timeline()
+    queries, logits = outputs(net, found)
+    for j in range(8):
+        other_queries, other_logits = outputs(net, changed(found, j))
+        assert torch.equal(other_queries[: j + 1], queries[: j + 1])
+        assert torch.equal(other_logits[:j], logits[:j])
+        for i in range(j + 1, 8):
+            assert not torch.allclose(other_queries[i], queries[i], atol=1e-6)
+            assert not torch.allclose(other_logits[i], logits[i], atol=1e-6)
+
+
+def test_a_positions_own_outcome_is_unseen_and_its_context_is_seen() -> None:
+    net, found = model(), timeline()
+    _, logits = outputs(net, found)
+    outcome = changed(found, 5)
+    _, same = outputs(net, replace(outcome, context_rows=found.context_rows))
+    assert torch.equal(same[5], logits[5])
+    _, other = outputs(net, replace(found, context_rows=outcome.context_rows))
+    assert not torch.allclose(other[5], logits[5], atol=1e-6)
+
+
+def test_a_later_events_time_is_unseen() -> None:
+    net, found = model(), timeline()
+    queries, logits = outputs(net, found)
+    later = replace(found, time_ms=found.time_ms + (np.arange(8) >= 5) * 7_200_000)
+    other_queries, other_logits = outputs(net, later)
+    assert torch.equal(other_queries[:6], queries[:6])
+    assert torch.equal(other_logits[:5], logits[:5])
+
+
+def test_events_of_one_moment_do_not_see_each_other() -> None:
+    net, found = model(), timeline(times=[0, 10, 10, 10, 20])
+    queries, logits = outputs(net, found)
+    for j in (1, 2, 3):
+        others = [i for i in (1, 2, 3) if i != j]
+        other_queries, other_logits = outputs(net, changed(found, j))
+        assert torch.equal(other_queries[1:4], queries[1:4])
+        assert torch.equal(other_logits[others], logits[others])
+        assert not torch.allclose(other_queries[4], queries[4], atol=1e-6)
+
+
+def test_the_first_position_knows_nobody() -> None:
+    net = model()
+    (first, *_), _ = outputs(net, timeline(0))
+    (other, *_), _ = outputs(net, timeline(1))
+    assert torch.equal(first, other)
+
+
+def test_cutting_off_the_future_changes_nothing() -> None:
+    net, found = model(), timeline()
+    queries, logits = outputs(net, found)
+    for stop in (1, 4, 7):
+        short_queries, short_logits = outputs(net, found, stop)
+        assert torch.allclose(short_queries, queries[:stop], atol=1e-6)
+        assert torch.allclose(short_logits, logits[:stop], atol=1e-6)
+
+
+def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
+    """One batch of several users, all videos candidates with some log_q."""
+    joined = Timelines(
+        user_ids=[user for part in parts for user in part.user_ids],
+        offsets=np.cumsum([0, *(len(part.video_rows) for part in parts)]),
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in ("video_rows", "time_ms", "positive", "labels", "context_rows", "split")
+        },
+    )
+    arrays = joined.windows(joined.offsets[:-1], joined.offsets[1:])
+    log_q = -torch.arange(NUM_VIDEOS) / 10
+    log_q[0] = torch.inf
+    rows = torch.arange(NUM_VIDEOS)
+    return Batch(
+        videos=videos(rows, clips, rows - 1 if clips is not None else None),
+        log_q=log_q,
+        events=event_batch(arrays),
+        video_index=torch.from_numpy(arrays.video_rows),
+        learn=torch.from_numpy(arrays.present),
+    )
+
+
+def total(losses: list[Losses]) -> list[list[float]]:
+    return [sum(values).tolist() for values in zip(*losses, strict=True)]  # type: ignore[arg-type]
+
+
+def test_padding_and_company_change_no_loss() -> None:
+    net = model()
+    parts = [timeline(0), timeline(1, [0]), timeline(2, [0, 0, 5])]
+    together = [value.tolist() for value in net(batch_of(*parts))]
+    alone = total([net(batch_of(part)) for part in parts])
+    assert np.concatenate([np.ravel(v) for v in together]) == pytest.approx(
+        np.concatenate([np.ravel(v) for v in alone]), rel=1e-5
+    )
+
+
+def test_losses_by_hand() -> None:
+    """From the model's parts: cross-entropy at positives, binary cross-entropies everywhere."""
+    net, found = model(), timeline()
+    batch = batch_of(found)
+    batch.learn[0, 6:] = False
+    with torch.no_grad():
+        losses = net(batch)
+        vectors = net.encode_videos(batch.videos).numpy().astype(np.float64)
+        queries, _ = outputs(net, found)
+        states = states_at(
+            net.encode_history(torch.tensor(vectors[found.video_rows]).float()[None], batch.events),
+            batch.events.prior,
+        )
+        own = torch.tensor(vectors[found.video_rows]).float()[None]
+        probability = net.task_logits(states, own, batch.events.moment)[0].sigmoid().numpy()
+    expected = 0.0
+    for i in range(6):
+        if found.positive[i]:
+            scores = vectors[1:] @ queries[i].numpy() - batch.log_q[1:].numpy()
+            chosen = scores[found.video_rows[i] - 1]
+            expected += np.log(np.exp(scores - chosen).sum())
+    assert losses.retrieval.item() == pytest.approx(expected, rel=1e-4)
+    assert losses.num_retrieval.item() == found.positive[:6].sum()
+    right = np.where(found.labels[:6] == 1, probability[:6], 1 - probability[:6])
+    assert losses.tasks.tolist() == pytest.approx((-np.log(right)).sum(0).tolist(), rel=1e-4)
+    assert losses.num_tasks.item() == 6
+
+
+def test_sampled_softmax_by_hand() -> None:
+    """Query (1, 2); videos (1, 0), (0, 1), (9, 9), the last no candidate, chances 1/2 and 1/4.
+
+    Logits 1 + log 2 and 2 + log 4: the loss of the first is log(1 + 2e).
+    """
+    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]])
+    log_q = torch.tensor([0.5, 0.25, torch.inf]).log()
+    loss = sampled_softmax(
+        torch.tensor([[1.0, 2.0], [0.0, 0.0]]), vectors, target=torch.tensor([0, 1]), log_q=log_q
+    )
+    assert loss.tolist() == pytest.approx([np.log(1 + 2 * np.e), np.log(3 / 2)], rel=1e-6)
+
+
+def test_a_video_that_is_no_candidate_gets_no_gradient() -> None:
+    vectors = torch.ones(3, 2, requires_grad=True)
+    log_q = torch.tensor([0.0, 0.0, torch.inf])
+    sampled_softmax(torch.ones(1, 2), vectors, target=torch.tensor([0]), log_q=log_q).backward()
+    assert vectors.grad is not None
+    assert vectors.grad[2].tolist() == [0.0, 0.0]
+    assert torch.isfinite(vectors.grad).all()
+
+
+def test_a_batch_that_teaches_nothing_gives_zero_gradients() -> None:
+    net = model().train()
+    batch = batch_of(timeline())
+    batch.learn[:] = False
+    losses = net(batch)
+    assert [value.sum().item() for value in losses] == [0, 0, 0, 0]
+    (losses.retrieval + losses.tasks.sum()).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, f"{name} would make other workers wait for ever"
+        assert not parameter.grad.any(), name
+
+
+def test_ids_are_dropped_at_random_in_training_only() -> None:
+    net = model(id_dropout=0.25)
+    rows = torch.arange(1, 4001)
+    assert torch.equal(net.video.drop_ids(rows), rows)
+    torch.manual_seed(0)
+    kept = net.train().video.drop_ids(rows)
+    assert set((kept[kept != rows]).tolist()) == {0}
+    assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+def test_dropping_ids_leaves_the_batch_as_it_was() -> None:
+    net = model(id_dropout=0.9).train()
+    batch = videos(torch.arange(NUM_VIDEOS))
+    net.encode_videos(batch)
+    assert batch.id_rows.tolist() == list(range(NUM_VIDEOS))
+
+
+def test_without_ids_the_video_table_has_one_row() -> None:
+    net = model(use_id=False)
+    assert net.tables.embeddings["video"].weight.shape[0] == 1  # type: ignore[index, union-attr]
+    vectors = net.encode_videos(videos(torch.tensor([1, 2])))
+    twins = videos(torch.tensor([1, 1]))
+    twins.id_rows = torch.tensor([1, 2])
+    assert not torch.allclose(vectors[0], vectors[1])
+    assert torch.equal(*net.encode_videos(twins))
+
+
+def with_clips(**content: Any) -> Recommender:
+    tree = {"frame_dim": 6, "dim": 6, **content}
+    return model(replace(SIZES, clip=CLIP), content=tree)
+
+
+def clips(number: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (number, 3, 32, 32, 3), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("temporal", ["lstm", "mean"])
+def test_videos_never_seen_differ_by_their_content(temporal: str) -> None:
+    """Four videos without an ID; two of the same clip, one without any."""
+    batch = videos(torch.tensor([4, 4, 4, 4]), clips(2), torch.tensor([0, 1, 0, -1]))
+    batch.id_rows = torch.zeros(4, dtype=torch.int64)
+    first, other, again, without = with_clips(temporal=temporal).encode_videos(batch)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=1e-4)
+    assert not torch.allclose(first, without, atol=1e-4)
+
+
+def test_only_the_lstm_sees_the_order_of_frames() -> None:
+    forwards = clips(1)
+    both = torch.cat([forwards, forwards.flip(1)])
+    batch = videos(torch.tensor([4, 4]), both, torch.tensor([0, 1]))
+    mean, lstm = (with_clips(temporal=kind).encode_videos(batch) for kind in ("mean", "lstm"))
+    assert torch.allclose(mean[0], mean[1], atol=1e-5)
+    assert not torch.allclose(lstm[0], lstm[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("train_encoder", [True, False])
+def test_the_loss_reaches_the_frame_encoder_unless_it_is_frozen(train_encoder: bool) -> None:
+    net = with_clips(train_encoder=train_encoder).train()
+    losses = net(batch_of(timeline(), clips=clips(NUM_VIDEOS - 1)))
+    (losses.retrieval + losses.tasks.sum()).backward()
+    content = net.video.content
+    assert content is not None and content.lstm is not None
+    assert content.lstm.weight_ih_l0.grad.any()  # type: ignore[union-attr]
+    assert content.frames.project[0].weight.grad.any()  # type: ignore[union-attr, operator]
+    for name, parameter in content.frames.encoder.named_parameters():  # type: ignore[union-attr]
+        reached = parameter.grad is not None and bool(parameter.grad.any())
+        assert reached == train_encoder, name
+
+
+def test_stored_features_take_the_encoders_place() -> None:
+    shape = ClipShape(frames=3, size=0, feature_dim=10)
+    net = model(replace(SIZES, clip=shape))
+    features = torch.arange(60.0).reshape(2, 3, 10).half() / 60
+    batch = videos(torch.tensor([4, 4]), features, torch.tensor([0, 1]))
+    first, other = net.encode_videos(batch)
+    assert first.dtype == torch.float32
+    assert not torch.allclose(first, other, atol=1e-4)
+
+
+def test_an_event_batch_keeps_no_outcome_in_its_moment() -> None:
+    """What the ranking head sees of position i comes from strictly earlier events."""
+    found = timeline(times=[0, 5, 5])
+    events: EventBatch = event_batch(found.windows([0], [3]))
+    assert events.moment.counts.tolist() == [[0, 1, 1]]
+    first = [int(found.positive[0]), *found.labels[0].tolist()]
+    assert events.moment.tallies.tolist() == [[[0] * 3, first, first]]
