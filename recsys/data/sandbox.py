@@ -159,6 +159,7 @@ class Sandbox:
         environment = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
         if not self._use_gpu:
             environment["CUDA_VISIBLE_DEVICES"] = ""
+        environment["MALLOC_ARENA_MAX"] = "1"  # each reserves 64 MB of the bounded address space
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with theirs:
             process = subprocess.Popen(

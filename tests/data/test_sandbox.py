@@ -101,11 +101,11 @@ def test_a_long_decode_ends_by_itself(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
-    # A frame of 2560 × 2560 takes 10 MB, and a decoder holds some.
+    # A frame of 4096 × 4096 takes 25 MB, and a decoder holds some.
     options = {"bf": "0", "preset": "ultrafast"}
-    pictures = [gray(number, width=2560, height=2560) for number in range(3)]
+    pictures = [gray(number, width=4096, height=4096) for number in range(3)]
     path = render(tmp_path / "a.mp4", pictures, options=options)
-    small = Sandbox(max_memory_bytes=40 * 2**20)
+    small = Sandbox(max_memory_bytes=72 * 2**20)
     with pytest.raises(ReadError) as caught:
         small.read(LocalFile(str(path)), spec(), name="a.mp4")
     assert caught.value.reason == "too_much_memory"
