@@ -6,17 +6,16 @@ are refused. Imports neither torch nor ray.
 
 from __future__ import annotations
 
-import difflib
 import os
 import posixpath
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from recsys.config_text import apply_overrides, explain, read_yaml
 from recsys.errors import InputError
 
 
@@ -134,7 +133,7 @@ class DecodeConfig(Section):
     max_bytes: int = Field(8 * 2**30, ge=1)
     max_decode_s: float = Field(60.0, gt=0)
     """Longest time that one file may take, in seconds."""
-    max_memory_bytes: int = Field(1280 * 2**20, ge=128 * 2**20)
+    max_memory_bytes: int = Field(1280 * 2**20, ge=256 * 2**20)
     """Memory that the decoder may use for one file."""
     auto_max_frames: int = Field(300, ge=1)
     """With `sampling: auto`: frames that may be decoded to sample a video uniformly. Where it takes
@@ -310,6 +309,17 @@ class RunConfig(Section):
     serve: ServeConfig = ServeConfig()
     tune: TuneConfig = TuneConfig()
 
+    @model_validator(mode="after")
+    def _known_tasks(self) -> RunConfig:
+        tasks = self.data.columns.tasks
+        unknown = sorted(self.train.task_weights.keys() - set(tasks))
+        if unknown:
+            raise ValueError(
+                f"train.task_weights.{unknown[0]} is no ranking task; data.columns.tasks has "
+                f"{', '.join(tasks) or 'none'}"
+            )
+        return self
+
     @property
     def has_content(self) -> bool:
         """Whether video files are used at all."""
@@ -326,8 +336,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         InputError: The file or an override is wrong; one line says which key, value and remedy.
     """
-    tree = _read_yaml(path)
-    _apply(overrides, tree)
+    tree = read_yaml(path)
+    apply_overrides(tree, overrides)
     return with_absolute_paths(parse_config(tree, path))
 
 
@@ -335,7 +345,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     """The same config for processes with another working folder; URIs stay as they are."""
     root = absolute(config.data.root) if config.data.root else os.getcwd()
     data: dict[str, str | None] = {
-        name: value if "://" in value else absolute(posixpath.join(root, value))
+        name: absolute(value if "://" in value else posixpath.join(root, os.path.expanduser(value)))
         for name in ("events", "videos", "users")
         if (value := getattr(config.data, name)) is not None
     }
@@ -359,21 +369,13 @@ def parse_section(kind: type[SectionT], overrides: Sequence[str], name: str) -> 
         InputError: An override is wrong or of another section.
     """
     tree: dict[str, Any] = {}
-    _apply(overrides, tree)
+    apply_overrides(tree, overrides)
     for other in tree.keys() - {name}:
         raise InputError(f"{other} is not a setting here; allowed is {name}.key=value")
     try:
         return kind.model_validate(tree.get(name, {}))
     except ValidationError as error:
-        raise InputError(f"{name}: {_explain(error, kind)}") from None
-
-
-def _apply(overrides: Sequence[str], tree: dict[str, Any]) -> None:
-    for override in overrides:
-        key, sign, text = override.partition("=")
-        if not sign or not key:
-            raise InputError(f"{override!r} is no setting; write key=value, e.g. train.epochs=3")
-        _set(tree, key.split("."), _parse_yaml(text, override), override)
+        raise InputError(f"{name}: {explain(error, kind)}") from None
 
 
 def parse_config(tree: Any, source: str) -> RunConfig:
@@ -381,72 +383,9 @@ def parse_config(tree: Any, source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{source}: {_explain(error, RunConfig)}") from None
+        raise InputError(f"{source}: {explain(error, RunConfig)}") from None
 
 
 def dump_config(config: RunConfig) -> str:
     """The config as YAML, complete, so that `load_config` gives the same one back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _read_yaml(path: str) -> dict[str, Any]:
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise InputError(f"{path}: cannot read the config ({reason}); check --config") from None
-    tree = _parse_yaml(text, path)
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: a config is a mapping of sections (run, data, split, …)")
-    return tree
-
-
-def _parse_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
-
-
-def _set(tree: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"{override!r}: {key} is a value, not a section")
-    tree[keys[-1]] = value
-
-
-def _explain(error: ValidationError, root: type[Section]) -> str:
-    """The first mistake, in one line, with a likely spelling for an unknown key."""
-    details = error.errors()
-    first = details[0]
-    where = ".".join(str(part) for part in first["loc"]) or "config"
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    if first["type"] == "missing":
-        return f"{where} is missing; add it{more}"
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(root, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return f"{where} is not a setting; {hint}{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}={first['input']!r}: {message[0].lower()}{message[1:]}{more}"
-
-
-def _keys_at(root: type[Section], location: tuple[int | str, ...]) -> list[str]:
-    section: Any = root
-    for key in location:
-        section = section.model_fields[str(key)].annotation
-    return list(section.model_fields)
-
-
-def to_native_time(value: int | datetime, unit: str) -> int:
-    """A split's cut as an integer in `unit` (`s`, `ms`, `us` or `ns`); a naive date is UTC.
-
-    >>> to_native_time(datetime(1970, 1, 2), "ms")
-    86400000
-    """
-    if isinstance(value, int):
-        return value
-    moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return round(moment.timestamp() * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit])

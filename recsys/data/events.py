@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import cluster
-from recsys.config import DataConfig, RunConfig, to_native_time
+from recsys.config import DataConfig, RunConfig
 from recsys.data import partitions, tables
 from recsys.data.catalogs import build_catalog, read_users
 from recsys.data.storage import join, open_input, remove, write_table
@@ -228,7 +228,7 @@ def _cuts(config: RunConfig, unit: str) -> tuple[float, float] | None:
     if split.valid_from is None or split.test_from is None:
         return None
     valid, test = (
-        to_native_time(value, unit) * tables.UNITS_MS[unit]
+        tables.to_native_time(value, unit) * tables.UNITS_MS[unit]
         for value in (split.valid_from, split.test_from)
     )
     if valid >= test:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +97,18 @@ def check_events(data: DataConfig, files: list[str]) -> str:
     if not rows:
         raise InputError(f"data.events={data.events}: there are no events in it")
     return time_unit(data, files)
+
+
+def to_native_time(value: int | datetime, unit: str) -> int:
+    """A split's cut as an integer in `unit` (`s`, `ms`, `us` or `ns`); a naive date is UTC.
+
+    >>> to_native_time(datetime(1970, 1, 2), "ms")
+    86400000
+    """
+    if isinstance(value, int):
+        return value
+    moment = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return round(moment.timestamp() * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit])
 
 
 def _check_types(data: DataConfig, schema: pa.Schema, path: str) -> None:

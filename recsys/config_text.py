@@ -1,0 +1,122 @@
+"""YAML and `key=value` texts into a tree of settings, and a tree's mistakes into one line."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from recsys.errors import InputError
+
+Place = tuple[int | str, ...]
+"""Where a setting stands in the tree, e.g. ("train", "lr")."""
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """Reads a file of settings.
+
+    Raises:
+        InputError: It cannot be read, or is no mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InputError(f"{path}: cannot read the config ({reason}); check --config") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: a config is a mapping of sections (run, data, split, …)")
+    # A section of which everything is commented out.
+    return {name: value for name, value in tree.items() if value is not None}
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
+    """Sets `dotted.key=value` texts in a tree; the value is read as YAML.
+
+    >>> tree = {"train": {"lr": 1}}
+    >>> apply_overrides(tree, ["train.lr=0.5", "model.dim=8"])
+    >>> tree
+    {'train': {'lr': 0.5}, 'model': {'dim': 8}}
+
+    Raises:
+        InputError: A text is no setting, or asks for a setting inside a value.
+    """
+    for override in overrides:
+        key, sign, text = override.partition("=")
+        if not sign or not key:
+            raise InputError(f"{override!r} is no setting; write key=value, e.g. train.epochs=3")
+        *sections, last = key.split(".")
+        section = tree
+        for name in sections:
+            if section.get(name) is None:
+                section[name] = {}
+            section = section[name]
+            if not isinstance(section, dict):
+                raise InputError(f"{override!r}: {name} is a value, not a section")
+        section[last] = _parse_value(text)
+
+
+def _parse_value(text: str) -> Any:
+    """YAML, or the text itself where it is none: the `*` of a glob marks an alias in YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> str:
+    """The first mistake, in one line, with a likely spelling for an unknown key."""
+    details: list[dict[str, Any]] = [
+        {**detail, "loc": _written(root, detail["loc"])} for detail in error.errors()
+    ]
+    first = details[0]
+    place: Place = first["loc"]
+    where = ".".join(str(part) for part in place)
+    here = [detail for detail in details if detail["loc"] == place]
+    others = len(details) - len(here)
+    more = f" (and {others} more)" if others else ""
+    if first["type"] == "missing":
+        return f"{where} is missing; add it{more}"
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(root, place[:-1])
+        near = difflib.get_close_matches(str(place[-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+        return f"{where} is not a setting; {hint}{more}"
+    if first["type"] == "value_error":  # a check of ours across settings, which names them
+        message = str(first["msg"]).removeprefix("Value error, ")
+        return f"{where}: {message}{more}" if where else f"{message}{more}"
+    allowed = " or ".join(dict.fromkeys(_lower(str(detail["msg"])) for detail in here))
+    return f"{where}={first['input']!r}: {allowed}{more}"
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _written(root: type[BaseModel], place: Sequence[int | str]) -> Place:
+    """The part of a place that the user wrote: pydantic adds the type that it tried of a union."""
+    section: Any = root
+    for depth, key in enumerate(place):
+        fields = getattr(section, "model_fields", {})
+        if key not in fields:
+            break
+        section = fields[str(key)].annotation
+        if typing.get_origin(section) in (typing.Union, types.UnionType):
+            return tuple(place[: depth + 1])
+    return tuple(place)
+
+
+def _keys_at(root: type[BaseModel], place: Place) -> list[str]:
+    section: Any = root
+    for key in place:
+        section = section.model_fields[str(key)].annotation
+    return list(section.model_fields)
