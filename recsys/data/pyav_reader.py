@@ -27,6 +27,7 @@ from recsys.data.scaling import Resizer, orientation
 
 _MAX_DEMUX_ERRORS = 64
 _DEFAULT_RATE = 25.0
+_OUT_OF_MEMORY = ("Cannot allocate memory", "get_buffer() failed")
 
 
 class Video:
@@ -89,7 +90,7 @@ class Video:
         said = self._complaints.text()
         if "max pixel count" in said:
             return ReadError("too_many_pixels", f"max_pixels={self._spec.max_pixels}: {said}")
-        if "Cannot allocate memory" in said:
+        if any(text in said for text in _OUT_OF_MEMORY):
             return ReadError("too_much_memory", said)
         return ReadError("no_frames", said or "no frame could be decoded")
 
