@@ -22,6 +22,8 @@ FETCHED_WHOLE_BYTES = 16 * 2**20
 
 _BLOCK_BYTES = 2**20
 _STEP_BYTES = 4 * 2**20
+_STATUS_MISSING = (404, 410)
+_MAX_MESSAGE = 300
 
 
 class LocalFile:
@@ -94,11 +96,11 @@ class RemoteFile:
         except ReadError:
             raise
         except FileNotFoundError as error:
-            raise ReadError("missing", str(error)) from None
+            raise _not_there(error) from None
         except concurrent.futures.TimeoutError:
             raise ReadError("unreachable", f"no answer in {self._timeout_s:g} s") from None
         except Exception as error:
-            said = " ".join(str(error).split())[:300]
+            said = " ".join(str(error).split())[:_MAX_MESSAGE]
             raise ReadError("unreachable", f"{type(error).__name__}: {said}") from None
 
     def _fetch(self, max_bytes: int) -> None:
@@ -135,6 +137,16 @@ class RemoteFile:
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._temporary is not None:
             self._temporary.close()
+
+
+def _not_there(error: FileNotFoundError) -> ReadError:
+    """fsspec says that a file is missing for whatever a web server answers, or does not."""
+    cause = error.__cause__
+    if cause is None or getattr(cause, "status", None) in _STATUS_MISSING:
+        return ReadError("missing", str(error))
+    if not type(cause).__module__.startswith("aiohttp"):
+        return ReadError("missing", str(error))
+    return ReadError("unreachable", f"{type(cause).__name__}: {cause}"[:_MAX_MESSAGE])
 
 
 def _open_by_ranges(uri: str, scheme: str) -> Any:

@@ -1,0 +1,303 @@
+"""Where videos lie: local, behind a web server, in an S3 bucket."""
+
+import hashlib
+import http.server
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.data import files
+from recsys.data.contract import Clip, ReadError
+from recsys.data.files import RemoteFile
+from recsys.data.sandbox import Sandbox
+from recsys.data.sources import find_videos, open_source, sha256_of
+from recsys.errors import InputError
+from tests.videos import numbered, numbers_of, spec
+
+SCHEMES = ("file", "http", "https", "s3", "gs")
+
+
+def _open(uri: str, base: str = "", **bounds: float):  # type: ignore[no-untyped-def]
+    bounds = {"max_bytes": 10**9, "timeout_s": 20.0, **bounds}
+    return open_source(uri, schemes=SCHEMES, base=base, **bounds)  # type: ignore[arg-type]
+
+
+def _reason(uri: str, **bounds: float) -> str:
+    with pytest.raises(ReadError) as caught:
+        _open(uri, **bounds)
+    assert caught.value.message
+    return caught.value.reason
+
+
+# --- what a folder, a glob or a table names ---
+
+
+def test_a_folder_gives_all_its_files_but_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a b.mkv", "deep/c.webm", ".hidden.mp4", ".cache/d.mp4", "deep/.e.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    found = [Path(name).relative_to(tmp_path).as_posix() for name in find_videos(str(tmp_path))]
+    assert found == ["a b.mkv", "b.mp4", "deep/c.webm"]
+
+
+def test_a_glob_and_a_file(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.mp4", "c.mkv", "[d].mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    found = [Path(name).name for name in find_videos(str(tmp_path / "*.mp4"))]
+    assert found == ["[d].mp4", "a.mp4", "b.mp4"]
+    assert find_videos(str(tmp_path / "[d].mp4")) == [str(tmp_path / "[d].mp4")]
+
+
+def test_a_table_gives_its_addresses_once_and_in_order(tmp_path: Path) -> None:
+    uris = ["s3://bucket/b.mp4", "a.mp4", None, "", "a.mp4"]
+    pq.write_table(pa.table({"path": uris, "n": [1, 2, 3, 4, 5]}), tmp_path / "v.parquet")
+    expected = ["s3://bucket/b.mp4", "a.mp4"]
+    assert find_videos(str(tmp_path / "v.parquet"), column="path") == expected
+    assert find_videos(str(tmp_path), column="path") == expected  # a folder of tables
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [("uri", "no column 'uri'; it has path, n"), ("n", "'n' is int64, not text")],
+)
+def test_a_wrong_column_is_named(column: str, said: str, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": ["a"], "n": [1]}), tmp_path / "v.parquet")
+    with pytest.raises(InputError, match=said):
+        find_videos(str(tmp_path / "v.parquet"), column=column)
+
+
+def test_nothing_there_is_said(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none", tmp_path / "*.mp4", tmp_path / "v.parquet"):
+        with pytest.raises(InputError, match="no files there"):
+            find_videos(str(place))
+    (tmp_path / "v.parquet").write_bytes(b"no table")
+    with pytest.raises(InputError, match="not a Parquet table"):
+        find_videos(str(tmp_path / "v.parquet"))
+
+
+# --- local files ---
+
+
+def test_relative_paths_start_from_the_base(tmp_path: Path) -> None:
+    (tmp_path / "a%20b.mp4").write_bytes(b"12345")
+    file = _open("a%20b.mp4", base=str(tmp_path))
+    assert (file.size, file.path) == (5, str(tmp_path / "a%20b.mp4"))
+    assert file.read_at(1, 3) == b"234"
+    assert file.read_at(9, 3) == b""
+
+
+def test_a_file_address_is_unquoted(tmp_path: Path) -> None:
+    (tmp_path / "a b.mp4").write_bytes(b"12345")
+    assert _open(f"file://{tmp_path}/a%20b.mp4").size == 5
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "large").write_bytes(b"123456")
+    assert _reason(str(tmp_path / "none.mp4")) == "missing"
+    assert _reason(str(tmp_path / "empty" / "a.mp4")) == "missing"
+    assert _reason("nul\0byte.mp4") == "missing"
+    assert _reason(str(tmp_path)) == "unsupported_source"
+    assert _reason("/dev/zero") == "unsupported_source"
+    assert _reason(str(tmp_path / "empty")) == "empty"
+    assert _reason(str(tmp_path / "large"), max_bytes=5) == "too_many_bytes"
+    assert _reason("file://elsewhere/a.mp4") == "unsupported_source"
+
+
+@pytest.mark.parametrize(
+    "uri", ["ftp://host/a.mp4", "ssh://host/a.mp4", "memory://a.mp4", "data://a", "HLS://a.m3u8"]
+)
+def test_other_kinds_of_address_are_refused(uri: str) -> None:
+    assert _reason(uri) == "unsupported_source"
+
+
+def test_a_chain_of_filesystems_is_no_address(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"12345")
+    assert _reason(f"simplecache::file://{tmp_path}/a.mp4") == "missing"
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"video" * 10)
+    file = _open(str(tmp_path / "a"))
+    assert sha256_of(file, max_bytes=50) == hashlib.sha256(b"video" * 10).hexdigest()
+    assert sha256_of(file, max_bytes=49) is None
+
+
+# --- behind a web server ---
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers for the one file of a `Site`."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Site"
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        data = self.server.data
+        if "a.mp4" not in self.path:
+            self.send_error(404)
+            return
+        wanted = self.headers.get("Range") if self.server.ranges else None
+        first, last = 0, len(data) - 1
+        if wanted:
+            first, last = (int(place) for place in wanted.removeprefix("bytes=").split("-"))
+            last = min(last, len(data) - 1)
+        self.send_response(206 if wanted else 200)
+        if self.server.ranges:
+            self.send_header("Accept-Ranges", "bytes")
+        if wanted:
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        if body:
+            self.server.sent_bytes.append(last - first + 1)
+            self.wfile.write(data[first : last + 1])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Site(http.server.ThreadingHTTPServer):
+    """A web server of one file, and how much of it was sent each time."""
+
+    daemon_threads = True
+
+    def __init__(self, data: bytes, *, ranges: bool):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.data, self.ranges = data, ranges
+        self.sent_bytes: list[int] = []
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    sites: list[Site] = []
+
+    def make(*, ranges: bool = True, data: bytes | None = None) -> Site:
+        if data is None:
+            data = numbered(tmp_path / "a.mp4", options={"bf": "0"}).read_bytes()
+        sites.append(Site(data, ranges=ranges))
+        return sites[-1]
+
+    yield make
+    for made in sites:
+        made.shutdown()
+        made.server_close()
+
+
+def _clip_of(uri: str, **settings: object) -> Clip:
+    sandbox = Sandbox(max_memory_bytes=512 * 2**20)
+    file = _open(uri)
+    try:
+        return sandbox.read(file, spec(**settings), name="a.mp4")
+    finally:
+        file.close()
+        sandbox.close()
+
+
+def test_a_small_file_is_fetched_whole_and_read_by_decord(site: Callable[..., Site]) -> None:
+    clip = _clip_of(f"{site().address}/a.mp4")
+    assert (clip.reader, numbers_of(clip.frames)) == ("decord", [3, 9, 15, 21])
+
+
+def test_a_larger_file_is_read_by_ranges(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FETCHED_WHOLE_BYTES", 0)
+    made = site()
+    clip = _clip_of(f"{made.address}/a.mp4")
+    assert (clip.reader, numbers_of(clip.frames)) == ("pyav", [3, 9, 15, 21])
+
+
+def test_no_more_than_the_asked_ranges_are_fetched(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FETCHED_WHOLE_BYTES", 0)
+    made = site(data=bytes(range(256)) * 4096 * 8)  # 8 MiB
+    file = _open(f"{made.address}/a.mp4")
+    assert file.path is None
+    assert file.read_at(5_000_001, 4) == bytes([65, 66, 67, 68])
+    assert 4 <= sum(made.sent_bytes) <= 2 * 2**20
+    file.close()
+
+
+def test_a_server_without_ranges_is_read_whole(
+    site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FETCHED_WHOLE_BYTES", 0)
+    clip = _clip_of(f"{site(ranges=False).address}/a.mp4")
+    assert numbers_of(clip.frames) == [3, 9, 15, 21]
+
+
+def test_the_temporary_file_goes(site: Callable[..., Site]) -> None:
+    file = _open(f"{site().address}/a.mp4")
+    assert isinstance(file, RemoteFile)
+    path = Path(file.path or "")
+    assert path.stat().st_size == file.size
+    file.close()
+    assert not path.exists()
+
+
+def test_what_a_server_may_answer(site: Callable[..., Site]) -> None:
+    address = site().address
+    assert _reason(f"{address}/none.mp4") == "missing"
+    assert _reason(f"{address}/a.mp4", max_bytes=100) == "too_many_bytes"
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        assert _reason(f"http://127.0.0.1:{closed.getsockname()[1]}/a.mp4") == "unreachable"
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        assert _reason(f"http://127.0.0.1:{port}/a.mp4", timeout_s=0.3) == "unreachable"
+
+
+# --- in a bucket ---
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = pytest.importorskip("moto.server", reason="the S3 test server is not installed")
+    pytest.importorskip("s3fs", reason="s3fs, which reads s3://, is not installed")
+    import s3fs
+
+    made = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    made.start()
+    host, port = made.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3 = s3fs.S3FileSystem()
+    s3.mkdir("videos")
+    s3.pipe("videos/in/a.mp4", numbered(tmp_path / "a.mp4").read_bytes())
+    yield "s3://videos/in"
+    s3fs.S3FileSystem.clear_instance_cache()
+    made.stop()
+
+
+def test_a_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_videos(bucket) == [f"{bucket}/a.mp4"]
+    assert find_videos(f"{bucket}/*.mp4") == [f"{bucket}/a.mp4"]
+    assert numbers_of(_clip_of(f"{bucket}/a.mp4").frames) == [3, 9, 15, 21]
+    monkeypatch.setattr(files, "FETCHED_WHOLE_BYTES", 0)
+    assert numbers_of(_clip_of(f"{bucket}/a.mp4").frames) == [3, 9, 15, 21]
+    assert _reason(f"{bucket}/none.mp4") == "missing"
+    assert _reason("s3://no-such-bucket/a.mp4") in ("missing", "unreachable")
