@@ -140,7 +140,7 @@ class RemoteFile:
 
 
 def _not_there(error: FileNotFoundError) -> ReadError:
-    """fsspec says that a file is missing for whatever a web server answers, or does not."""
+    """A web server's answer as fsspec has it, which calls a file missing whatever went wrong."""
     cause = error.__cause__
     if cause is None or getattr(cause, "status", None) in _STATUS_MISSING:
         return ReadError("missing", str(error))

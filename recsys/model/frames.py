@@ -133,7 +133,11 @@ def _import_encoder(name: str) -> nn.Module:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"model.content.encoder={name!r} cannot be imported: {error}") from None
-    body = factory()
+    try:
+        body = factory()
+    except Exception as error:  # the user's code may fail in any way
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"model.content.encoder={name!r} cannot be made: {said}") from error
     if not isinstance(body, nn.Module):
         kind = type(body).__name__
         raise InputError(f"model.content.encoder={name!r} returns {kind}, not a torch nn.Module")

@@ -1,0 +1,189 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.data.clip_store import NO_CLIP, ClipStore
+from recsys.data.clip_writer import ClipWriter, only_writer
+from recsys.data.decode_clips import _fixed_lists
+from recsys.errors import InputError
+from recsys.schema import clip_schema
+
+FRAMES, SIZE = 2, 16
+WIDTH = FRAMES * SIZE * SIZE * 3
+SETTINGS = {"frames": FRAMES, "size": SIZE}
+
+
+def _writer(out: Path, settings: dict[str, object] | None = None) -> ClipWriter:
+    schema = clip_schema(FRAMES, SIZE)
+    return ClipWriter(str(out), schema=schema, settings=settings or SETTINGS)
+
+
+def _rows(**levels: int | str) -> pa.Table:
+    """A row a video: a clip of one level, or the reason why there is none."""
+    clips = [level if isinstance(level, int) else None for level in levels.values()]
+    reasons = [level if isinstance(level, str) else None for level in levels.values()]
+    frames = [None if clip is None else np.full(WIDTH, clip, np.uint8) for clip in clips]
+    times = [None if clip is None else np.array([0, 1], np.float32) for clip in clips]
+    ok = [None if clip is None else "" for clip in clips]
+    return pa.table(
+        {
+            "uri": list(levels),
+            "frames": _fixed_lists(frames, WIDTH, np.uint8),
+            "times_s": _fixed_lists(times, FRAMES, np.float32),
+            "duration_s": pa.array([None if clip is None else 1.0 for clip in clips], pa.float32()),
+            "note": pa.array(ok, pa.string()),
+            "reader": pa.array(ok, pa.string()),
+            "reason": pa.array(reasons, pa.string()),
+            "message": pa.array([""] * len(levels)),
+            "size_bytes": pa.array([1] * len(levels), pa.int64()),
+            "sha256": pa.array([None] * len(levels), pa.string()),
+        }
+    )
+
+
+def _levels(out: Path) -> dict[str, int]:
+    store = ClipStore(str(out / "clips.lance"))
+    frames = store.take(range(len(store)))
+    return dict(zip(store.uris(), frames[:, 0, 0, 0, 0].tolist(), strict=True))
+
+
+def test_clips_and_broken_files_go_their_ways(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.add(_rows(a=1, b="not_video", c=3))
+    counts = writer.finish({"a", "b", "c"})
+    assert _levels(tmp_path) == {"a": 1, "c": 3}
+    assert pq.read_table(tmp_path / "quarantine.parquet").select(["uri", "reason"]).to_pylist() == [
+        {"uri": "b", "reason": "not_video"}
+    ]
+    assert (counts["ok"], counts["damaged"], counts["quarantined"]) == (2, 0, {"not_video": 1})
+
+
+def test_only_what_was_flushed_is_found_again(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.add(_rows(a=1, b="no_frames"))
+    writer.flush()
+    writer.add(_rows(c=3))  # the run is killed here
+    assert _writer(tmp_path).done() == {"a", "b"}
+
+
+def test_a_row_that_comes_twice_is_kept_once(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.add(_rows(a=1))
+    writer.add(_rows(a=1, b=2))
+    again = _writer(tmp_path)
+    writer.finish({"a", "b"})
+    again = _writer(tmp_path)
+    again.add(_rows(a=9, c=3))
+    again.finish({"a", "b", "c"})
+    assert _levels(tmp_path) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_missing_files_are_tried_again(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.add(_rows(a="missing", b="unreachable", c="not_video"))
+    writer.finish({"a", "b", "c"})
+    again = _writer(tmp_path)
+    assert again.done() == {"c"}
+    again.add(_rows(a=1, b="unreachable"))
+    assert again.finish({"a", "b", "c"})["quarantined"] == {"not_video": 1, "unreachable": 1}
+    assert len(pq.read_table(tmp_path / "quarantine.parquet")) == 2
+
+
+def test_other_settings_start_anew(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.add(_rows(a=1, b="not_video"))
+    writer.finish({"a", "b"})
+    other = _writer(tmp_path, {**SETTINGS, "sampling": "keyframes"})
+    assert other.changed_settings == ["sampling"]
+    assert other.done() == set()
+    other.add(_rows(a=7))
+    other.finish({"a"})
+    assert _levels(tmp_path) == {"a": 7}
+    assert len(list((tmp_path / "clips.lance" / "data").iterdir())) == 1  # the old ones are gone
+
+
+def test_a_run_killed_right_after_new_settings_does_not_mix(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.add(_rows(a=1, b="not_video"))
+    writer.finish({"a", "b"})
+    _writer(tmp_path, {**SETTINGS, "fit": "letterbox"})  # and dies
+    again = _writer(tmp_path, {**SETTINGS, "fit": "letterbox"})
+    assert again.changed_settings == []
+    assert again.done() == set()
+
+
+def test_counts_are_of_the_asked_videos(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.add(_rows(a=1, b=2, c="not_video"))
+    counts = writer.finish({"b", "x"})
+    assert (counts["ok"], counts["quarantined"]) == (1, {})
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with only_writer(str(tmp_path)):
+        with pytest.raises(InputError, match="another decode is writing there"):
+            with only_writer(str(tmp_path)):
+                pass
+    with only_writer(str(tmp_path)):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be written"):
+        with only_writer(str(tmp_path / "file")):
+            pass
+
+
+# --- reading back ---
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ClipStore:
+    writer = _writer(tmp_path)
+    writer.add(_rows(a=1, b="not_video", c=3))
+    writer.flush()
+    writer.add(_rows(d=4, e=5))
+    writer.finish(set())
+    return ClipStore(str(tmp_path / "clips.lance"))
+
+
+def test_rows_of(store: ClipStore) -> None:
+    rows = store.rows_of(["d", None, "b", "a", "", "zzz"])
+    assert rows.tolist() == [2, NO_CLIP, NO_CLIP, 0, NO_CLIP, NO_CLIP]
+    assert rows.dtype == np.int64
+
+
+def test_take_gives_rows_as_asked(store: ClipStore) -> None:
+    frames = store.take([3, 0, 3, 1])
+    assert frames.shape == (4, FRAMES, SIZE, SIZE, 3)
+    assert frames.dtype == np.uint8
+    assert frames[:, 0, 0, 0, 0].tolist() == [5, 1, 5, 3]
+    assert store.take([]).shape == (0, FRAMES, SIZE, SIZE, 3)
+    assert store.times_s([2, 2]).tolist() == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize("rows", [[-1], [4], [0, 99]])
+def test_take_refuses_rows_that_are_not_there(rows: list[int], store: ClipStore) -> None:
+    with pytest.raises(IndexError, match="rows lie in 0..3"):
+        store.take(rows)
+
+
+def test_take_uris_masks_what_has_no_clip(store: ClipStore) -> None:
+    frames, has_clip = store.take_uris(["e", None, "b"])
+    assert has_clip.tolist() == [True, False, False]
+    assert frames[:, 0, 0, 0, 0].tolist() == [5, 0, 0]
+
+
+def test_a_store_goes_to_another_process(store: ClipStore) -> None:
+    import pickle
+
+    assert pickle.loads(pickle.dumps(store)).uris() == ["a", "c", "d", "e"]
+
+
+def test_no_store_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run recsys decode first"):
+        ClipStore(str(tmp_path / "clips.lance"))
