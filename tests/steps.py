@@ -1,0 +1,97 @@
+"""Training steps of a little random world, without a run folder: for the parts of training."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from recsys.config import RunConfig, parse_config
+from recsys.data.batches import Batcher, Candidates, VideoInputs
+from recsys.data.catalog import Catalog
+from recsys.data.inputs import Batch, ClipShape, Sizes
+from recsys.data.timelines import Timelines
+from recsys.model.recommender import Losses
+from recsys.schema import TRAIN, VALID, video_schema
+
+NUM_VIDEOS = 50
+SIZES = Sizes(
+    num_videos=NUM_VIDEOS + 1,
+    num_creators=6,
+    num_categories=4,
+    context_sizes=(3,),
+    num_tasks=2,
+    clip=ClipShape(frames=2, size=0, feature_dim=4),
+)
+
+
+def make_config(**sections: Any) -> RunConfig:
+    """A config of a model without any chance in it."""
+    tree = {
+        "run": "unused",
+        "data": {"events": "unused", "columns": {"tasks": ["click", "like"], "context": ["tab"]}},
+        "split": {"kind": "leave_one_out"},
+        "model": {
+            "content": {"frame_dim": 4, "dim": 4},
+            "dim": 8,
+            "id_dim": 8,
+            "feature_dim": 4,
+            "state_dim": 8,
+            "dropout": 0.0,
+            "id_dropout": 0.0,
+        },
+    }
+    return parse_config({**tree, **sections}, "test")
+
+
+def make_videos() -> VideoInputs:
+    """Every second video has a clip; video i has i % 3 categories."""
+    rows = np.arange(NUM_VIDEOS + 1)
+    columns: dict[str, Any] = {name: [0] * len(rows) for name in video_schema().names}
+    columns |= {"video_id": rows.astype(str), "uri": [""] * len(rows)}
+    columns |= {"creator_row": rows % 6, "duration_bucket": rows % 32}
+    columns["category_rows"] = [list(range(1, 1 + i % 3)) for i in rows.tolist()]
+    catalog = Catalog.from_table(pa.table(columns, schema=video_schema()))
+    features = np.random.default_rng(0).normal(size=(NUM_VIDEOS + 1, 2, 4)).astype(np.float16)
+    clips = np.where(rows % 2 == 1, rows, -1)
+    return VideoInputs(catalog, id_rows=rows, clip_rows=clips, load_clips=features.__getitem__)
+
+
+def make_timelines(seed: int, num_users: int = 6) -> Timelines:
+    """Users of 1 to 9 events."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 10, num_users)
+    total = int(lengths.sum())
+    return Timelines(
+        user_ids=[f"u{i}" for i in range(num_users)],
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        video_rows=rng.integers(1, NUM_VIDEOS + 1, total),
+        time_ms=np.sort(rng.integers(0, 10**9, total)),
+        positive=rng.integers(0, 2, total).astype(np.int8),
+        labels=rng.integers(0, 2, (total, 2)).astype(np.int8),
+        context_rows=rng.integers(0, 3, (total, 1)),
+        split=np.full(total, TRAIN, np.int8),
+    )
+
+
+def make_batch(seed: int, *, empty: bool = False) -> Batch:
+    """One step; an empty one teaches nothing."""
+    batcher = Batcher(
+        videos=make_videos(),
+        candidates=Candidates(np.ones(NUM_VIDEOS + 1, dtype=np.int64), negatives=8),
+        learn_from=TRAIN,
+        learn_before=VALID,
+        batch_timelines=6,
+        max_history=20,
+    )
+    found, rng = make_timelines(seed), np.random.default_rng(seed)
+    if empty:
+        nothing = np.zeros(0, dtype=np.int64)
+        return batcher.make(found, nothing, nothing, rng)
+    return batcher.make(found, found.offsets[:-1], found.offsets[1:], rng)
+
+
+def loss_of(losses: Losses) -> torch.Tensor:
+    """The step's loss as training weighs it by default."""
+    retrieval = losses.retrieval / losses.num_retrieval.clamp(min=1)
+    return retrieval + (losses.tasks / losses.num_tasks.clamp(min=1)).sum()

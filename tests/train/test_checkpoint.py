@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from recsys.train.checkpoint import Progress, load_plain, restore, save
+from recsys.train.trainable import Trainable, build_plain
+from tests.steps import SIZES, loss_of, make_batch, make_config
+
+CONFIG = make_config()
+
+
+def build(seed: int) -> Trainable:
+    torch.manual_seed(seed)
+    return build_plain(CONFIG, SIZES, torch.device("cpu"))
+
+
+def train(trainable: Trainable, *seeds: int) -> None:
+    for seed in seeds:
+        trainable.optimizer.zero_grad()
+        loss_of(trainable.module(make_batch(seed))).backward()
+        trainable.optimizer.step()
+
+
+def weights(trainable: Trainable) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainable.model.state_dict().items()}
+
+
+def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Trainable]:
+    """A checkpoint after two steps, and the model as it was then."""
+    folder = str(tmp_path_factory.mktemp("checkpoint"))
+    trainable = build(1)
+    train(trainable, 0, 1)
+    save(folder, trainable, Progress(epoch=2, partitions=3, steps=9, history=[{"epoch": 1.0}]))
+    return folder, trainable
+
+
+def test_the_model_comes_back_in_plain_torch(saved: tuple[str, Trainable]) -> None:
+    folder, trainable = saved
+    model = load_plain(folder, CONFIG.model, SIZES)
+    assert not model.training
+    assert_equal(dict(model.state_dict()), weights(trainable))
+
+
+def test_the_place_comes_back(saved: tuple[str, Trainable]) -> None:
+    progress = restore(saved[0], build(2))
+    assert progress == Progress(epoch=2, partitions=3, steps=9, history=[{"epoch": 1.0}])
+    assert progress.best_score == float("-inf")
+
+
+def test_resumed_training_equals_uninterrupted(saved: tuple[str, Trainable]) -> None:
+    """The optimizers' states come back too: two more steps give the same bits."""
+    uninterrupted = build(1)
+    train(uninterrupted, 0, 1, 2, 3)
+    resumed = build(2)
+    restore(saved[0], resumed)
+    train(resumed, 2, 3)
+    assert_equal(weights(resumed), weights(uninterrupted))
+
+
+def test_no_checkpoint_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        load_plain(str(tmp_path), CONFIG.model, SIZES)

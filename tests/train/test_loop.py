@@ -1,0 +1,76 @@
+import pytest
+import torch
+
+from recsys.model.recommender import Losses
+from recsys.schema import TEST
+from recsys.train.figures import Board, StepSums
+from recsys.train.loop import FINAL_LR, WARMUP_STEPS, Job, lr_share, pick_device
+from recsys.train.validation import score
+from tests.steps import make_config
+
+
+def test_the_learning_rate_warms_up_and_falls_in_a_line() -> None:
+    assert lr_share(0, 0, 10) == pytest.approx(1 / WARMUP_STEPS)
+    assert lr_share(WARMUP_STEPS - 1, 0, 10) == 1
+    assert lr_share(10**6, 0, 10) == 1
+    assert lr_share(10**6, 5, 10) == pytest.approx((1 + FINAL_LR) / 2)
+    assert lr_share(10**6, 10, 10) == pytest.approx(FINAL_LR)
+    assert lr_share(10**6, 12, 10) == pytest.approx(FINAL_LR)
+    shares = [lr_share(1000 + step, step / 100, 3) for step in range(300)]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_job_crosses_to_the_workers_as_plain_values() -> None:
+    job = Job(make_config(train={"task_weights": {"like": 2}}), TEST, epochs=3)
+    values = job.to_dict()
+    assert values["config"]["train"]["task_weights"] == {"like": 2.0}
+    assert Job.from_dict(values) == job
+
+
+def test_a_cpu_is_a_cpu() -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def losses(retrieval: float, targets: int, tasks: list[float], events: int) -> Losses:
+    return Losses(*(torch.tensor(value) for value in (retrieval, targets, tasks, events)))
+
+
+def test_step_sums_are_means_over_all_steps() -> None:
+    sums = StepSums(("click", "like"))
+    sums.add(losses(6.0, 2, [4.0, 1.0], 4), 1)
+    sums.add(losses(0.0, 1, [2.0, 0.0], 1), 1)
+    figures = sums.figures()
+    assert figures["retrieval_loss"] == 2.0
+    assert figures["click_loss"] == pytest.approx(6 / 5)
+    assert figures["like_loss"] == pytest.approx(1 / 5)
+    assert figures["events_per_s"] > 0
+
+
+def test_sums_of_no_steps_are_0() -> None:
+    figures = StepSums(("click",)).figures()
+    assert (figures["retrieval_loss"], figures["click_loss"]) == (0, 0)
+
+
+def test_the_board_shows_what_is_newest() -> None:
+    board = Board()
+    assert board.read() == (0.0, {}, [])
+    board.step(0.5, {"retrieval_loss": 1.0})
+    board.epoch({"epoch": 1.0})
+    assert board.read() == (0.5, {"retrieval_loss": 1.0}, [{"epoch": 1.0}])
+
+
+def test_epochs_are_chosen_by_both_heads() -> None:
+    """log 0.1 + mean(log 0.25, log 0.2); a gain of 10 % in NDCG counts like one in every AUC."""
+    figures = {"valid_ndcg@10": 0.1, "valid_hr@10": 0.3, "valid_a_auc": 0.75, "valid_b_auc": 0.7}
+    assert score(figures) == pytest.approx(-2.302585 + (-1.386294 - 1.609438) / 2, abs=1e-5)
+    more_ndcg = {**figures, "valid_ndcg@10": 0.11}
+    more_auc = {**figures, "valid_a_auc": 0.775, "valid_b_auc": 0.72}
+    assert score(more_ndcg) == pytest.approx(score(more_auc))
+    assert score(more_ndcg) > score(figures)
+
+
+def test_the_score_is_a_number_however_bad_the_model() -> None:
+    for ndcg, auc in ((0.0, 0.4), (0.0, 0.5), (0.2, 0.0)):
+        value = score({"valid_ndcg@10": ndcg, "valid_x_auc": auc})
+        assert torch.isfinite(torch.tensor(value))
+    assert score({"valid_ndcg@10": 1.0}) == 0.0
