@@ -43,7 +43,7 @@ def video_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
     age = videos.age_days_N
     if age is None:
         return slices
-    slices["age: not seen before"] = np.isnan(age) | (age < 0)
+    slices["age: not yet seen"] = np.isnan(age) | (age < 0)
     for low, high in zip((0.0, *AGES), (*AGES, np.inf), strict=True):
         name = f"{low:g} to {high:g} days" if high < np.inf else f"over {low:g} days"
         slices[f"age: {name}"] = (age >= low) & (age < high)
