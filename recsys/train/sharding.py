@@ -22,7 +22,7 @@ from recsys.data.inputs import Sizes, TableInputs
 from recsys.errors import InputError
 from recsys.model.embeddings import TableSpec, init_table
 from recsys.model.recommender import Recommender, table_specs
-from recsys.train.trainable import Trainable
+from recsys.train.trainable import Trainable, make_adamw
 
 FUSED_EPS = 1e-8
 
@@ -110,9 +110,7 @@ def build_sharded(config: RunConfig, sizes: Sizes, device: torch.device) -> Trai
     sharded = DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
     dense = KeyedOptimizerWrapper(
         dict(in_backward_optimizer_filter(sharded.named_parameters())),
-        lambda parameters: torch.optim.AdamW(
-            parameters, lr=config.train.lr, weight_decay=config.train.weight_decay
-        ),
+        lambda parameters: make_adamw(parameters, config.train),
     )
     return Trainable(
         module=sharded,

@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from recsys.config import RunConfig
+from recsys.config import RunConfig, TrainConfig
 from recsys.data.inputs import Sizes
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
@@ -45,12 +45,17 @@ class Trainable:
 
     def state_dict(self) -> dict[str, Any]:
         """Model and optimizer, by parameter name, as `torch.distributed.checkpoint` takes it."""
-        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"model": self._named.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a state that `torch.distributed.checkpoint` filled."""
-        self.module.load_state_dict(state["model"])
+        self._named.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    @property
+    def _named(self) -> nn.Module:
+        """What names the parameters as one worker does: DDP puts `module.` before them."""
+        return self.model if isinstance(self.module, DistributedDataParallel) else self.module
 
 
 class RowWiseAdagrad(torch.optim.Optimizer):
@@ -89,6 +94,24 @@ class RowWiseAdagrad(torch.optim.Optimizer):
             parameter.addcdiv_(gradient, total.sqrt() + eps, value=-lr)
 
 
+def make_adamw(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW with its state in place from the start.
+
+    It makes its state in the first step otherwise, and a checkpoint that is loaded before it finds
+    nothing to put the stored moments into.
+    """
+    adamw = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    for group in adamw.param_groups:
+        for parameter in group["params"]:
+            if parameter.requires_grad:
+                adamw.state[parameter] = {
+                    "step": torch.zeros((), dtype=torch.float32),
+                    "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                    "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+                }
+    return adamw
+
+
 class _Optimizers:
     """Several optimizers stepped as one, with their state by parameter name."""
 
@@ -122,11 +145,7 @@ def build_plain(config: RunConfig, sizes: Sizes, device: torch.device) -> Traina
     tables = PlainTables(specs, sparse=workers == 1)
     model = Recommender(config.model, sizes, tables=tables).to(device)
     named = list(model.named_parameters())
-    dense = torch.optim.AdamW(
-        [p for name, p in named if not name.startswith(TABLE_PREFIX)],
-        lr=config.train.lr,
-        weight_decay=config.train.weight_decay,
-    )
+    dense = make_adamw([p for name, p in named if not name.startswith(TABLE_PREFIX)], config.train)
     sparse = RowWiseAdagrad(tables.parameters(), lr=config.train.table_lr)
     module: nn.Module = model
     if workers > 1:

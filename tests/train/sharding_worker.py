@@ -1,0 +1,105 @@
+"""One of the processes of test_sharding.py: `python sharding_worker.py TASK RANK WORLD FOLDER`."""
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+os.environ["FBGEMM_TBE_BOUNDS_CHECK_MODE"] = "0"  # fatal: a row that is not there is no row 0
+
+import torch
+import torch.distributed as dist
+
+from recsys.train.checkpoint import Progress, restore, save
+from recsys.train.sharding import build_sharded
+from recsys.train.trainable import Trainable, build_plain
+from tests.steps import NUM_VIDEOS, SIZES, loss_of, make_batch, make_config, make_videos
+
+STEPS = 3
+EMPTY = (2, 1)
+"""(step, rank) that has nothing to learn from."""
+
+
+def seed_of(step: int, rank: int) -> int:
+    return 10 * step + rank
+
+
+def step(trainable: Trainable, number: int, rank: int) -> float:
+    trainable.optimizer.zero_grad()
+    batch = make_batch(seed_of(number, rank), empty=(number, rank) == EMPTY)
+    loss = loss_of(trainable.module(batch))
+    loss.backward()
+    trainable.optimizer.step()
+    return loss.item()
+
+
+def vectors(trainable: Trainable) -> torch.Tensor:
+    """The whole catalogue's, through the sharded tables."""
+    trainable.module.eval()
+    with torch.no_grad():
+        found = trainable.model.encode_videos(make_videos().batch(torch.arange(51).numpy()))
+    trainable.module.train()
+    return found
+
+
+def shard_by_rows() -> None:
+    """Makes the planner cut the video table into rows; the others lie whole on some rank."""
+    import torchrec.distributed.planner as planner
+    from torchrec.distributed.planner.types import ParameterConstraints
+
+    constraints = {
+        "video": ParameterConstraints(sharding_types=["row_wise"]),
+        "creator": ParameterConstraints(sharding_types=["table_wise"]),
+        "category": ParameterConstraints(sharding_types=["table_wise"]),
+    }
+    planner.EmbeddingShardingPlanner = partial(  # type: ignore[misc]
+        planner.EmbeddingShardingPlanner, constraints=constraints
+    )
+
+
+def train(rank: int, folder: Path) -> None:
+    """Checkpoint, three steps, checkpoint."""
+    shard_by_rows()
+    trainable = build_sharded(make_config(), SIZES, torch.device("cpu"))
+    save(str(folder / "start"), trainable, Progress())
+    losses = [step(trainable, number, rank) for number in range(STEPS)]
+    found = {"losses": losses, "vectors": vectors(trainable), "plan": trainable.plan}
+    save(str(folder / "end"), trainable, Progress(steps=STEPS))
+    torch.save(found, folder / f"train-{rank}.pt")
+
+
+def resume(rank: int, folder: Path) -> None:
+    """In another number of workers: one more step, and a row that is not there."""
+    trainable = build_sharded(make_config(), SIZES, torch.device("cpu"))
+    progress = restore(str(folder / "end"), trainable)
+    found = {"steps": progress.steps, "vectors": vectors(trainable)}
+    found["loss"] = step(trainable, STEPS, rank)
+    save(str(folder / "resumed"), trainable, progress)
+    batch = make_batch(0)
+    batch.videos.id_rows[0] = NUM_VIDEOS + 1
+    try:
+        trainable.module(batch)
+    except RuntimeError as error:
+        found["out_of_bounds"] = str(error)
+    torch.save(found, folder / f"resume-{rank}.pt")
+
+
+def plain(rank: int, folder: Path) -> None:
+    """Two workers with a copy of the tables on each: what `tables: plain` does."""
+    torch.manual_seed(5)
+    trainable = build_plain(make_config(), SIZES, torch.device("cpu"))
+    save(str(folder / "plain-start"), trainable, Progress())
+    losses = [step(trainable, number, rank) for number in range(STEPS)]
+    save(str(folder / "plain-end"), trainable, Progress(steps=STEPS))
+    torch.save({"losses": losses, "vectors": vectors(trainable)}, folder / f"plain-{rank}.pt")
+
+
+if __name__ == "__main__":
+    task, rank, world, folder = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4])
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/{task}-store", rank=rank, world_size=world
+    )
+    {"train": train, "resume": resume, "plain": plain}[task](rank, folder)
+    dist.barrier()
+    dist.destroy_process_group()

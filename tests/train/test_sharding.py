@@ -1,0 +1,142 @@
+"""TorchRec's sharded tables under DMP against plain torch, in two CPU processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recsys.model.recommender import Recommender
+from recsys.train.checkpoint import load_plain
+from recsys.train.sharding import have_torchrec
+from recsys.train.trainable import Trainable, build_plain
+from tests.steps import SIZES, loss_of, make_batch, make_config, make_videos
+
+pytestmark = pytest.mark.skipif(not have_torchrec(), reason="torchrec is not installed")
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 240
+STEPS, EMPTY = 3, (2, 1)
+CONFIG = make_config()
+
+
+def run(task: str, world: int, folder: Path) -> list[dict[str, Any]]:
+    """Runs the workers; one that hangs ends the test instead of the whole run."""
+    script = str(Path(__file__).with_name("sharding_worker.py"))
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, script, task, str(rank), str(world), str(folder)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    try:
+        for worker in workers:
+            output, _ = worker.communicate(timeout=PATIENCE_S)
+            assert worker.returncode == 0, output[-4000:]
+    finally:
+        for worker in workers:
+            worker.kill()
+    return [torch.load(folder / f"{task}-{rank}.pt") for rank in range(world)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sharding")
+
+
+@pytest.fixture(scope="module")
+def sharded(folder: Path) -> list[dict[str, Any]]:
+    return run("train", 2, folder)
+
+
+def reference(start: str) -> tuple[Trainable, list[list[float]]]:
+    """One process that takes the mean of both workers' losses, from the same weights."""
+    trainable = build_plain(CONFIG, SIZES, torch.device("cpu"))
+    trainable.model.load_state_dict(load_plain(start, CONFIG.model, SIZES).state_dict())
+    trainable.model.train()
+    losses = []
+    for number in range(STEPS):
+        trainable.optimizer.zero_grad()
+        both = [
+            loss_of(trainable.module(make_batch(10 * number + rank, empty=(number, rank) == EMPTY)))
+            for rank in range(2)
+        ]
+        (sum(both) / 2).backward()  # type: ignore[union-attr]
+        trainable.optimizer.step()
+        losses.append([loss.item() for loss in both])
+    return trainable, losses
+
+
+def catalogue(model: Recommender) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        return model.encode_videos(make_videos().batch(torch.arange(51).numpy()))
+
+
+def assert_close(model: Recommender, expected: Recommender) -> None:
+    names = model.state_dict().keys()
+    assert names == expected.state_dict().keys()
+    for name in names:
+        found, wanted = model.state_dict()[name], expected.state_dict()[name]
+        assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5), name
+
+
+def test_three_steps_equal_those_of_one_plain_model(
+    folder: Path, sharded: list[dict[str, Any]]
+) -> None:
+    """Losses, weights, and the catalogue's vectors through the sharded tables."""
+    trainable, losses = reference(str(folder / "start"))
+    for rank in range(2):
+        expected = [step[rank] for step in losses]
+        assert sharded[rank]["losses"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        assert torch.allclose(sharded[rank]["vectors"], catalogue(trainable.model), atol=1e-4)
+    end = load_plain(str(folder / "end"), CONFIG.model, SIZES)
+    assert_close(end, trainable.model)
+    start = load_plain(str(folder / "start"), CONFIG.model, SIZES)
+    moved = (end.state_dict()[n] - start.state_dict()[n] for n in start.state_dict())
+    assert all(change.abs().max() > 1e-4 for change in moved), "every weight has learnt"
+
+
+def test_an_empty_step_on_one_worker_hangs_nobody(sharded: list[dict[str, Any]]) -> None:
+    step, rank = EMPTY
+    assert sharded[rank]["losses"][step] == 0
+    assert sharded[1 - rank]["losses"][step] > 0
+
+
+def test_the_tables_lay_where_the_test_wanted_them(sharded: list[dict[str, Any]]) -> None:
+    plan = sharded[0]["plan"]
+    assert "row_wise" in plan and "table_wise" in plan
+
+
+def test_a_checkpoint_of_two_workers_goes_on_in_one(
+    folder: Path, sharded: list[dict[str, Any]]
+) -> None:
+    """With the optimizers' states: one more step is that of a plain model that went on."""
+    (resumed,) = run("resume", 1, folder)
+    assert resumed["steps"] == STEPS
+    assert torch.allclose(resumed["vectors"], sharded[0]["vectors"], atol=1e-6)
+    trainable, _ = reference(str(folder / "start"))
+    trainable.optimizer.zero_grad()
+    loss = loss_of(trainable.module(make_batch(10 * STEPS)))
+    loss.backward()
+    trainable.optimizer.step()
+    assert resumed["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    assert_close(load_plain(str(folder / "resumed"), CONFIG.model, SIZES), trainable.model)
+    assert "out_of_bounds" in resumed, "a row that is not there must not pass for row 0"
+
+
+def test_plain_tables_on_two_workers_train_the_same_way(folder: Path) -> None:
+    found = run("plain", 2, folder)
+    trainable, losses = reference(str(folder / "plain-start"))
+    for rank in range(2):
+        expected = [step[rank] for step in losses]
+        assert found[rank]["losses"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert_close(load_plain(str(folder / "plain-end"), CONFIG.model, SIZES), trainable.model)
