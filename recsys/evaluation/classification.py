@@ -85,12 +85,14 @@ def resampled(
     count: int,
     seed: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """AUC and log loss with users drawn anew `count` times."""
+    """AUC, log loss and calibration error with users drawn anew `count` times."""
     order = np.argsort(logits_E, kind="stable")
     labels, logits = labels_E[order].astype(np.float64), logits_E[order].astype(np.float64)
     first, losses = _group_starts(logits), np.logaddexp(0, logits) - labels * logits
+    probabilities = _probabilities(logits)
+    bins, excess = _bin_starts(probabilities), probabilities - labels
     names, user = np.unique(users_E[order], return_inverse=True)
-    found: dict[str, list[float]] = {"auc": [], "log_loss": []}
+    found: dict[str, list[float]] = {"auc": [], "log_loss": [], "calibration_error": []}
     for drawn_RU in draws(len(names), count=count, seed=seed):
         for drawn_U in drawn_RU:
             weight = drawn_U[user]
@@ -98,6 +100,8 @@ def resampled(
             value = _auc_of_groups(positives, np.add.reduceat(weight, first) - positives)
             found["auc"].append(np.nan if value is None else value)
             found["log_loss"].append(float(weight @ losses / weight.sum()))
+            gaps = np.abs(np.add.reduceat(weight * excess, bins))
+            found["calibration_error"].append(float(gaps.sum() / weight.sum()))
     return {name: np.array(values) for name, values in found.items()}
 
 
@@ -114,7 +118,7 @@ def task_metrics(labels_E: NDArray[Any], logits_E: NDArray[Any]) -> dict[str, An
     rate = labels.mean()
     loss = (np.logaddexp(0, logits) - labels * logits).mean()
     entropy = -sum(p * np.log(p) for p in (rate, 1 - rate) if p > 0)
-    probability = np.exp(-np.logaddexp(0, -logits))
+    probability = _probabilities(logits)
     bins = calibration(labels, probability)
     gap = sum(b["events"] * abs(b["predicted"] - b["observed"]) for b in bins) / len(labels)
     return {
@@ -167,9 +171,7 @@ def calibration(
         labels_E: Labels in order of rising probability.
         probabilities_E: Rising; events with one and the same probability share a bin.
     """
-    edges = np.linspace(0, len(labels_E), CALIBRATION_BINS + 1).round().astype(np.int64)[1:-1]
-    starts = np.searchsorted(probabilities_E, probabilities_E[edges[edges < len(labels_E)]])
-    starts = np.unique(np.concatenate([[0], starts]))
+    starts = _bin_starts(probabilities_E)
     stops = np.append(starts[1:], len(labels_E))
     return [
         {
@@ -179,3 +181,14 @@ def calibration(
         }
         for start, stop in zip(starts, stops, strict=True)
     ]
+
+
+def _bin_starts(rising_E: NDArray[np.float64]) -> NDArray[np.int64]:
+    edges = np.linspace(0, len(rising_E), CALIBRATION_BINS + 1).round().astype(np.int64)[1:-1]
+    starts = np.searchsorted(rising_E, rising_E[edges[edges < len(rising_E)]])
+    return np.unique(np.concatenate([[0], starts]))
+
+
+def _probabilities(logits_E: NDArray[np.float64]) -> NDArray[np.float64]:
+    probabilities: NDArray[np.float64] = np.exp(-np.logaddexp(0, -logits_E))
+    return probabilities

@@ -57,7 +57,7 @@ class RankerResult:
 
 def dot_product(queries_UD: Tensor, vectors_ND: Tensor) -> Ranker:
     """The ranker of a model: the dot products of user queries and video vectors."""
-    vectors_DN = vectors_ND.T
+    queries_UD, vectors_DN = queries_UD.detach(), vectors_ND.detach().T
     return lambda start, stop: queries_UD[start:stop] @ vectors_DN
 
 
@@ -122,5 +122,6 @@ def chunk_users(data: RankingSet) -> int:
 def _without_known(scores_BN: Tensor, data: RankingSet, start: int, stop: int) -> Tensor:
     users, rows = data.known.pairs(start, stop)
     scores_BN = scores_BN.clone()  # the ranker's own tensor may be a view of what it keeps
-    scores_BN[torch.from_numpy(users), torch.from_numpy(rows).long()] = -torch.inf
+    index = (torch.from_numpy(users), torch.from_numpy(rows).long())
+    scores_BN[tuple(part.to(scores_BN.device) for part in index)] = -torch.inf
     return scores_BN

@@ -98,6 +98,7 @@ def top_lists(user_B: Tensor, scores_BN: Tensor, depth: int) -> Iterator[TopList
     num_ranked = scores_BN.shape[1] - 1
     depth = min(depth, num_ranked)
     score, column = torch.topk(scores_BN[:, 1:], min(depth + 1, num_ranked))
+    score, column = score.cpu(), column.cpu()  # wherever the ranker works
     if score[:, 0].isnan().any():  # topk puts NaN first
         raise ValueError("the ranker gave a score that is NaN")
     if num_ranked == depth:  # there is no next one to be tied with
@@ -111,7 +112,8 @@ def top_lists(user_B: Tensor, scores_BN: Tensor, depth: int) -> Iterator[TopList
     if not tied_B.all():
         sure_B = ~tied_B
         yield TopLists(user_B[sure_B], video_BK[sure_B], score[sure_B, :depth])
-    groups, members = _tie_groups(scores_BN[tied_B], score[tied_B], depth)
+    tied_scores_BN = scores_BN[tied_B.to(scores_BN.device)].cpu()
+    groups, members = _tie_groups(tied_scores_BN, score[tied_B], depth)
     yield TopLists(user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members)
 
 

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from recsys.evaluation.classification import TaskMeter, auc, calibration, task_metrics
+from recsys.evaluation.classification import (
+    TaskMeter,
+    auc,
+    calibration,
+    resampled,
+    task_metrics,
+)
 
 
 def test_auc_by_hand() -> None:
@@ -69,6 +75,16 @@ def test_intervals_draw_users_not_events() -> None:
     assert repeated.result(bootstrap=100)["ci"]["auc"] == pytest.approx([low, high])
     low, high = found["ci"]["log_loss"]
     assert low < found["log_loss"] < high
+    low, high = found["ci"]["calibration_error"]
+    assert 0 < low < high
+
+
+def test_calibration_error_by_hand() -> None:
+    # Probability 1/2 for all, of which a quarter is positive.
+    found = task_metrics(np.array([1, 0, 0, 0]), np.zeros(4))
+    assert found["calibration_error"] == pytest.approx(1 / 4)
+    samples = resampled(np.array([1, 0, 0, 0]), np.zeros(4), np.zeros(4, int), count=3, seed=0)
+    assert samples["calibration_error"] == pytest.approx(np.full(3, 1 / 4))
 
 
 def test_bad_values_are_refused() -> None:
