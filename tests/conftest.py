@@ -1,12 +1,52 @@
-"""Shared fixtures: one local Ray for the tests that need it, and the real data where it is there."""
+"""Shared fixtures: one local Ray, one trained run, and the real data where it is there."""
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+# Before anything of Ray or FBGEMM is loaded; worker processes inherit it.
+from recsys.cluster import RAY_QUIET
+
+for _name, _value in RAY_QUIET.items():
+    os.environ.setdefault(_name, _value)
+# A row that is not there is an error and not row 0.
+os.environ.setdefault("FBGEMM_TBE_BOUNDS_CHECK_MODE", "0")
+
 SHARED = Path(os.environ.get("RECSYS_SHARED", Path(__file__).parents[2] / "shared"))
+
+SMALL = (
+    "prepare.partitions=3",
+    "decode.frames=4",
+    "decode.size=32",
+    "model.dim=16",
+    "model.id_dim=16",
+    "model.feature_dim=4",
+    "model.state_dim=16",
+    "model.content.frame_dim=16",
+    "model.content.dim=16",
+    "train.batch_timelines=16",
+    "train.epochs=2",
+    "evaluate.bootstrap=20",
+)
+"""Settings of the trained run: a model that takes no time."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The tiny demo world and a run on it through all stages."""
+
+    world: Path
+    """run.yaml, events.parquet, videos.parquet, videos/ …"""
+    run: Path
+    settings: tuple[str, ...]
+    """With which `recsys run --config WORLD/run.yaml` made it."""
+
+    @property
+    def config_path(self) -> str:
+        return str(self.world / "run.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +63,27 @@ def ray_local() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo world in its smallest size; tests do not change it."""
+    from recsys.data.synthetic import make_world
+    from recsys.data.synthetic_viewers import WorldSettings
+
+    folder = tmp_path_factory.mktemp("world")
+    make_world(folder, world=WorldSettings.tiny())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(
+    ray_local: None, tiny_world: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainedRun:
+    """Trained once for all tests that need a trained run; they do not change it."""
+    from recsys.cli import main
+
+    run = tmp_path_factory.mktemp("trained") / "run"
+    settings = (f"run={run}", *SMALL)
+    assert main(["run", "--config", str(tiny_world / "run.yaml"), *settings]) == 0
+    return TrainedRun(tiny_world, run, settings)
