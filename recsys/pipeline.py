@@ -89,9 +89,11 @@ def _publish(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
 
 
 def _data_settings(config: RunConfig) -> Any:
-    inputs = [config.data.events, config.data.videos, config.data.users]
+    inputs = {name: getattr(config.data, name) for name in ("events", "videos", "users")}
     files = {
-        spec: [_stamp(path) for path in parquet_files(spec, "data")] for spec in inputs if spec
+        spec: [_stamp(path) for path in parquet_files(spec, f"data.{name}")]
+        for name, spec in inputs.items()
+        if spec
     }
     return [config.data, config.split, config.prepare.partitions, files]
 

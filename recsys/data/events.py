@@ -136,8 +136,7 @@ def prepare(config: RunConfig, out: str) -> dict[str, Any]:
         InputError: A file, column, type or value is wrong, or nothing is left to learn from.
     """
     data = config.data
-    files = tables.parquet_files(data.events, "data.events")
-    unit = tables.check_events(data, files)
+    files, unit = tables.check_events(data, tables.parquet_files(data.events, "data.events"))
     users = read_users(data)
     build_catalog(data, ())  # its mistakes show before the long part
     cuts = _cuts(config, unit)

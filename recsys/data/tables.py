@@ -76,27 +76,36 @@ def event_columns(data: DataConfig) -> dict[str, str]:
     return wanted
 
 
-def check_events(data: DataConfig, files: list[str]) -> str:
-    """Checks every event file's columns and types, and returns the unit of the times."""
+def check_events(data: DataConfig, files: list[str]) -> tuple[list[str], str]:
+    """Checks every event file's columns and types.
+
+    Returns:
+        The files that hold any rows, and the unit of the times.
+
+    Raises:
+        InputError: A file, column or type is wrong, or there are no rows at all.
+    """
+    found: list[str] = []
     first: pa.Schema | None = None
-    rows = 0
     for path in files:
         schema = read_schema(path, "data.events")
         require_columns(schema, event_columns(data), path)
+        with open_input(path) as file:
+            if not pq.read_metadata(file).num_rows:
+                continue
         _check_types(data, schema, path)
         first = first or schema
+        found.append(path)
         for column in event_columns(data):
             kind, other = schema.field(column).type, first.field(column).type
             if kind != other:
                 raise InputError(
-                    f"{path}: column {column!r} is {kind}, and {other} in {files[0]}; give it the "
+                    f"{path}: column {column!r} is {kind}, and {other} in {found[0]}; give it the "
                     "same type in all files"
                 )
-        with open_input(path) as file:
-            rows += pq.read_metadata(file).num_rows
-    if not rows:
+    if not found:
         raise InputError(f"data.events={data.events}: there are no events in it")
-    return time_unit(data, files)
+    return found, time_unit(data, found)
 
 
 def to_native_time(value: int | datetime, unit: str) -> int:

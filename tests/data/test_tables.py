@@ -47,7 +47,7 @@ def write(path: Path, rows: dict[str, Any] | None = None) -> str:
 
 
 def check(path: Path, rows: dict[str, Any] | None = None, **columns: Any) -> str:
-    return check_events(data(path, **columns), [write(path, rows)])
+    return check_events(data(path, **columns), [write(path, rows)])[1]
 
 
 def test_files_of_a_path_a_glob_and_a_folder(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_event_columns_once_each_with_the_first_setting() -> None:
         ({"tab": [[1], [2]]}, {}, "'tab' is list.*; allowed is text or an integer"),
         ({"time": ["x", "y"]}, {}, "'time' is string; allowed is an integer or a timestamp"),
         ({"click": ["y", "n"]}, {}, "'click' is string; allowed is 0/1 or true/false"),
-        ({name: [] for name in ROWS}, {}, "'user' is null"),
+        ({name: [] for name in ROWS}, {}, "data.events=.*: there are no events in it"),
         (
             {name: pa.array([], pa.int64()) for name in ROWS},
             {},
@@ -116,6 +116,13 @@ def test_files_of_different_types_are_refused(tmp_path: Path) -> None:
         check_events(data(tmp_path), files)
 
 
+def test_files_without_rows_are_left_out(tmp_path: Path) -> None:
+    """Their types say nothing: a table made of empty lists has none."""
+    files = [write(tmp_path / "a.parquet", {name: [] for name in ROWS})]
+    files.append(write(tmp_path / "b.parquet"))
+    assert check_events(data(tmp_path), files) == (files[1:], "ms")
+
+
 def test_every_kind_of_id_time_and_flag_is_taken(tmp_path: Path) -> None:
     rows = {
         "user": pa.array(["a", "b"]).dictionary_encode(),
@@ -133,7 +140,7 @@ def test_the_unit_is_the_columns_own_the_settings_or_told_from_the_size(tmp_path
     assert check(path, {"time": [1_651_507_200, None]}) == "s"
     files = [write(path)]
     given = data(path).model_copy(update={"time_unit": "us"})
-    assert check_events(given, files) == "us"
+    assert check_events(given, files) == (files, "us")
 
 
 def test_guess_unit_between_1974_and_2286() -> None:
