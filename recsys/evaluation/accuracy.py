@@ -3,7 +3,8 @@
 A slice's list is the whole list: all videos are ranked, and only those of the slice count as
 relevant. A user counts in a slice with at least one relevant video in it.
 
-Shapes: U users, B users of some lists, N video rows, K positions, P (user, relevant video) pairs.
+Shapes: U users, B users of some lists, N video rows, K positions, P (user, relevant video) pairs,
+S slices, E (slice, user) entries.
 """
 
 from __future__ import annotations
@@ -51,23 +52,32 @@ def video_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
 
 
 class AccuracyMeter:
-    """Gathers the metrics of each user, slice by slice, from lists."""
+    """Gathers the metrics of each user and slice from lists.
+
+    An entry is a user in a slice in which they have a relevant video; all entries are in one row,
+    slice by slice, and start at 0, since most lists hold nothing relevant.
+    """
 
     def __init__(self, data: RankingSet, cutoffs: Sequence[int], *, chunk_users: int) -> None:
         self._data = data
         self._cutoffs = cutoffs
         slices = video_slices(data.videos)
-        relevant = data.relevant
+        self._names = list(slices)
+        masks_SN = np.stack(list(slices.values()))
         # One number a video: bit s is set where it belongs to slice s.
-        self._code_N = torch.zeros(data.num_videos, dtype=torch.int16)
-        self._slices: dict[str, _Slice] = {}
-        for bit, (name, mask) in enumerate(slices.items()):
-            self._code_N |= torch.from_numpy(mask).to(torch.int16) << bit
-            counted = mask[relevant.values]
-            self._slices[name] = _Slice(
-                np.bincount(relevant.list_of_value[counted], minlength=data.num_users)
-            )
+        code_N = (masks_SN.astype(np.int16) << np.arange(len(slices))[:, None]).sum(0)
+        self._code_N = torch.from_numpy(code_N.astype(np.int16))
+        self._bits_S = torch.arange(len(slices), dtype=torch.int16)
+        counts_SU = np.stack([self._relevant_of(mask_N) for mask_N in masks_SN])
+        self._num_relevant_SU = torch.from_numpy(counts_SU)
+        self._entry_SU = (counts_SU > 0).ravel().cumsum().reshape(counts_SU.shape) - 1
+        self._values: dict[str, NDArray[np.float64]] = {}
         self._marks_BN = torch.zeros(chunk_users, data.num_videos, dtype=torch.int16)
+
+    def _relevant_of(self, mask_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+        relevant = self._data.relevant
+        counted = relevant.list_of_value[mask_N[relevant.values]]
+        return np.bincount(counted, minlength=self._data.num_users)
 
     def add(self, lists: TopLists) -> None:
         """Adds the lists of some users."""
@@ -79,52 +89,39 @@ class AccuracyMeter:
         code_BK = self._marks_BN[: len(lists.user_B)].gather(1, lists.video_BK)
         self._marks_BN[user_P, video_P] = 0
         if lists.ties is None:
-            self._add_sure(lists.user_B, code_BK)
+            some_B = code_BK.any(1)
+            hit_SBK = self._of_slices(code_BK[some_B])
+            slice_E, row_E = hit_SBK.any(2).nonzero(as_tuple=True)
+            user_E = lists.user_B[some_B][row_E]
+            self._put(slice_E, user_E, hits_without_ties(hit_SBK[slice_E, row_E]))
             return
         assert lists.last_members_BN is not None
-        in_last_P = lists.last_members_BN[user_P, video_P]
-        user_P, code_P = user_P[in_last_P], code_P[in_last_P]
-        for bit, found in enumerate(self._slices.values()):
-            at = found.wanted(lists.user_B)
-            in_last_B = torch.bincount(user_P[(code_P >> bit & 1).bool()], minlength=len(code_BK))
-            groups = lists.ties.select(at)
-            hits = hits_with_ties(code_BK[at] >> bit & 1, groups, in_last_B[at])
-            found.put(lists.user_B[at], hits, self._cutoffs)
+        slice_E, row_E = self._num_relevant_SU[:, lists.user_B].nonzero(as_tuple=True)
+        in_last_SP = self._of_slices(code_P) & lists.last_members_BN[user_P, video_P]
+        in_last_SB = torch.zeros(len(self._names), len(lists.user_B), dtype=torch.int64)
+        in_last_SB.index_add_(1, user_P, in_last_SP.long())
+        hit_EK = self._of_slices(code_BK)[slice_E, row_E]
+        groups, in_last_E = lists.ties.select(row_E), in_last_SB[slice_E, row_E]
+        self._put(slice_E, lists.user_B[row_E], hits_with_ties(hit_EK, groups, in_last_E))
 
-    def _add_sure(self, user_B: Tensor, code_BK: Tensor) -> None:
-        # Most lists hold nothing relevant: their metrics stay at 0.
-        any_B = code_BK.any(1)
-        user_B, code_BK = user_B[any_B], code_BK[any_B]
-        for bit, found in enumerate(self._slices.values()):
-            hit_BK = code_BK >> bit & 1
-            at = hit_BK.any(1)
-            found.put(user_B[at], hits_without_ties(hit_BK[at]), self._cutoffs)
+    def _of_slices(self, code: Tensor) -> Tensor:
+        """Whether each code has each slice's bit: (S, …)."""
+        bits_S = self._bits_S.view(-1, *[1] * code.dim())
+        return (code >> bits_S & 1).bool()
+
+    def _put(self, slice_E: Tensor, user_E: Tensor, hits: ExpectedHits) -> None:
+        found = metrics_at(hits, self._num_relevant_SU[slice_E, user_E], self._cutoffs)
+        entry_E = self._entry_SU[slice_E.numpy(), user_E.numpy()]
+        for name, value_E in found.items():
+            values = self._values.setdefault(name, np.zeros(self._entry_SU[-1, -1] + 1))
+            values[entry_E] = value_E.numpy()
 
     def result(self) -> dict[str, SliceMetrics]:
         """Slice → its users and their metrics."""
-        return {name: found.result() for name, found in self._slices.items()}
-
-
-class _Slice:
-    """The metrics of one slice; 0 until a list says otherwise."""
-
-    def __init__(self, num_relevant_U: NDArray[np.int64]) -> None:
-        self._num_relevant_U = torch.from_numpy(num_relevant_U)
-        self._users = num_relevant_U.nonzero()[0]
-        self._place_U = (num_relevant_U > 0).cumsum() - 1
-        self._values: dict[str, NDArray[np.float64]] = {}
-
-    def wanted(self, user_B: Tensor) -> Tensor:
-        """Which of these users have a relevant video in the slice, by place."""
-        return self._num_relevant_U[user_B].nonzero().squeeze(1)
-
-    def put(self, user_B: Tensor, hits: ExpectedHits, cutoffs: Sequence[int]) -> None:
-        """Keeps the metrics of users who are wanted."""
-        place_B = self._place_U[user_B.numpy()]
-        found = metrics_at(hits, self._num_relevant_U[user_B], cutoffs)
-        for name, value_B in found.items():
-            values = self._values.setdefault(name, np.zeros(len(self._users)))
-            values[place_B] = value_B.numpy()
-
-    def result(self) -> SliceMetrics:
-        return SliceMetrics(self._users, self._values)
+        found, begin = {}, 0
+        for name, counts_U in zip(self._names, self._num_relevant_SU.numpy(), strict=True):
+            users = counts_U.nonzero()[0]
+            part = slice(begin, begin + len(users))
+            values = {metric: values[part] for metric, values in self._values.items()}
+            found[name], begin = SliceMetrics(users, values), begin + len(users)
+        return found
