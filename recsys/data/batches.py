@@ -83,7 +83,10 @@ class Candidates:
     positives: IntArray
     """(N,) positive events of each video that can be drawn as targets."""
     negatives: int
-    """Videos drawn uniformly a step; with as many as there are, all videos are candidates."""
+    """Videos drawn uniformly a step; with as many as there are, all of them are candidates."""
+    pool: IntArray | None = None
+    """(n,) sorted rows that are drawn from; without it all. A video that nobody has been shown yet
+    belongs to no pool: that it was not watched says nothing against it."""
 
     def draw(
         self, targets: IntArray, rng: np.random.Generator
@@ -93,13 +96,14 @@ class Candidates:
         A video is a candidate when it is drawn as a negative (n of N) or is the target of one of
         the step's P positives: q = 1 - (1 - n / N) (1 - share of positives)^P.
         """
-        num_videos = len(self.positives) - 1
-        if self.negatives >= num_videos:
-            return np.arange(1, num_videos + 1), np.zeros(num_videos, dtype=np.float32)
-        drawn = 1 + rng.choice(num_videos, self.negatives, replace=False)
+        pool = np.arange(1, len(self.positives)) if self.pool is None else self.pool
+        if self.negatives >= len(pool):
+            rows = np.union1d(pool, targets[targets > 0])
+            return rows, np.zeros(len(rows), dtype=np.float32)
+        drawn = rng.choice(pool, self.negatives, replace=False)
         rows = np.union1d(drawn, targets[targets > 0])
         share = self.positives[rows] / max(self.positives.sum(), 1)
-        missed = (1 - self.negatives / num_videos) * (1 - share) ** len(targets)
+        missed = (1 - self.negatives / len(pool)) * (1 - share) ** len(targets)
         return rows, np.log1p(-missed).astype(np.float32)
 
 

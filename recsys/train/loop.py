@@ -82,7 +82,11 @@ class Worker:
         catalog = self.prepared.catalog
         self.batcher = Batcher(
             videos=self.prepared.video_inputs(with_valid=with_valid),
-            candidates=Candidates(catalog.known_positives(with_valid=with_valid), train.negatives),
+            candidates=Candidates(
+                catalog.known_positives(with_valid=with_valid),
+                train.negatives,
+                pool=np.flatnonzero(catalog.known_events(with_valid=with_valid)),
+            ),
             learn_from=TRAIN,
             learn_before=job.learn_before,
             batch_timelines=train.batch_timelines,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,16 @@ from typing import Any
 
 from recsys import cluster
 from recsys.config import RunConfig
+from recsys.data.prepared import Prepared
 from recsys.data.storage import filesystem, is_uri, join, remove
-from recsys.errors import InputError
+from recsys.errors import InputError, find_input_error
+from recsys.model.frames import make_frame_encoder
 from recsys.progress import progress
 from recsys.schema import TEST, VALID
 from recsys.train.figures import Board, write_curves
 from recsys.train.loop import Job, train_worker
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 
@@ -92,6 +97,8 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     if not config.train.epochs:
         raise InputError("train.epochs=0: there is nothing to train; set it to at least 1")
     cluster.connect()
+    cluster.require(config.train.workers, gpu=use_gpu(config))
+    _check(config)
     fit = _run(config, f"fit-{fingerprint}", VALID, config.train.epochs, "train")
     chosen = int(fit.metrics["best_epoch"])
     result, best = fit, fit.get_best_checkpoint("score", "max")
@@ -116,10 +123,26 @@ def _run(config: RunConfig, name: str, learn_before: int, epochs: int, title: st
         try:
             result = trainer.fit()
         except Exception as error:
-            raise RuntimeError(f"training stopped: {root_cause(error)}") from error
+            raise training_error(error) from error
     if result.error:
-        raise RuntimeError(f"training stopped: {root_cause(result.error)}") from result.error
+        raise training_error(result.error) from result.error
     return result
+
+
+def _check(config: RunConfig) -> None:
+    """Finds here what every worker would stumble over, again after each restart.
+
+    Raises:
+        InputError: The timelines or clips are not there, or the frame encoder cannot be made.
+    """
+    clip = Prepared(config).sizes.clip
+    if clip is not None and clip.feature_dim is None:
+        make_frame_encoder(config.model.content.encoder)
+
+
+def training_error(error: Exception) -> Exception:
+    """What to tell the user of an error of Ray Train: an `InputError` where a worker met one."""
+    return find_input_error(error) or RuntimeError(f"training stopped: {root_cause(error)}")
 
 
 def root_cause(error: BaseException) -> str:
@@ -156,12 +179,24 @@ def _shown(board: Any, title: str, epochs: int) -> Iterator[None]:
     done = threading.Event()
 
     def follow() -> None:
-        shown = 0.0
+        shown, told = 0.0, 0
         with progress(title, total=epochs) as advance:
-            while not done.wait(POLL_S):
+            while True:
+                over = done.wait(POLL_S)
                 epochs_done, figures, history = ray.get(board.read.remote())
-                advance(epochs_done - shown, note=describe(figures, history))
+                advance(epochs_done - shown, note=describe(figures))
                 shown = epochs_done
+                for epoch in history[told:]:
+                    logger.info(
+                        "%s: epoch %d of at most %d: %s",
+                        title,
+                        epoch["epoch"],
+                        epochs,
+                        describe(epoch),
+                    )
+                told = len(history)
+                if over:
+                    return
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -172,15 +207,18 @@ def _shown(board: Any, title: str, epochs: int) -> Iterator[None]:
         thread.join()
 
 
-def describe(figures: dict[str, float], history: list[dict[str, float]]) -> str:
+def describe(figures: dict[str, float]) -> str:
     """The figures that people follow, in one short line.
 
-    >>> describe({"retrieval_loss": 7.25, "events_per_s": 1200.4}, [])
-    'loss 7.250  1,200 events/s'
+    >>> describe({"retrieval_loss": 7.25, "valid_ndcg@10": 0.03, "events_per_s": 1200.4})
+    'retrieval loss 7.250, valid ndcg@10 0.0300, 1,200 events/s'
     """
-    if not figures:
-        return ""
-    note = f"loss {figures['retrieval_loss']:.3f}  {figures['events_per_s']:,.0f} events/s"
-    if history and "valid_ndcg@10" in history[-1]:
-        note += f"  ndcg@10 {history[-1]['valid_ndcg@10']:.4f}"
-    return note
+    parts = []
+    for name, value in figures.items():
+        if name == "events_per_s":
+            parts.append(f"{value:,.0f} events/s")
+        elif name.endswith("_loss"):
+            parts.append(f"{name.replace('_', ' ')} {value:.3f}")
+        elif name.startswith("valid_"):
+            parts.append(f"{name.replace('_', ' ')} {value:.4f}")
+    return ", ".join(parts)

@@ -247,3 +247,10 @@ def test_event_batch_has_the_windows_values() -> None:
     assert events.prior.tolist() == arrays.prior.tolist()
     assert events.actions.tolist() == arrays.actions.tolist()
     assert events.moment.gaps.tolist() == arrays.gaps.tolist()
+
+
+def test_a_video_that_nobody_was_shown_is_no_negative() -> None:
+    candidates = Candidates(np.arange(8), negatives=100, pool=np.array([2, 3, 7]))
+    rows, log_q = candidates.draw(np.array([3, 3]), rng())
+    assert rows.tolist() == [2, 3, 7]
+    assert log_q.tolist() == [0.0] * 3
