@@ -35,33 +35,56 @@ def compare(
         interval `low` and `high` (paired bootstrap), `p` of the sign-flip test and `p_holm`,
         corrected for the number of rows.
     """
-    wanted = [name for name in metrics or ours if name in ours and name in theirs]
-    rows = [row for name in wanted if (row := _row(name, ours[name], theirs[name], config))]
+    tables = {}
+    for name in metrics or ours:
+        if name in ours and name in theirs:
+            users = np.flatnonzero(~np.isnan(ours[name]) & ~np.isnan(theirs[name]))
+            if len(users):
+                tables[name] = Table(users, np.stack([ours[name], theirs[name]], 1)[users])
+    count, num_users = config.bootstrap, max(map(len, ours.values()), default=0)
+    means = bootstrap_means(tables, num_users, count=count, seed=config.seed)
+    rows = [_row(name, table, means.get(name), config.seed) for name, table in tables.items()]
     corrected = holm([row["p"] for row in rows])
     return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]
 
 
 def _row(
-    name: str, ours: NDArray[np.float64], theirs: NDArray[np.float64], config: EvaluateConfig
-) -> dict[str, Any] | None:
-    users = np.flatnonzero(~np.isnan(ours) & ~np.isnan(theirs))
-    if not len(users):
-        return None
-    difference = ours[users] - theirs[users]
-    table = {name: Table(users, difference[:, None])}
-    count, seed = config.bootstrap, config.seed
-    means = bootstrap_means(table, len(ours), count=count, seed=seed) if count else {}
-    low, high = (interval(means[name][:, 0]) if means else None) or (None, None)
+    name: str, table: Table, means_RM: NDArray[np.float64] | None, seed: int
+) -> dict[str, Any]:
+    ours, theirs = (float(mean) for mean in table.values_SM.mean(0))
+    bounds = None if means_RM is None else interval(means_RM[:, 0] - means_RM[:, 1])
+    low, high = bounds or (None, None)
     return {
         "metric": name,
-        "users": len(users),
-        "ours": float(ours[users].mean()),
-        "theirs": float(theirs[users].mean()),
-        "difference": float(difference.mean()),
+        "users": len(table.users),
+        "ours": ours,
+        "theirs": theirs,
+        "difference": ours - theirs,
         "low": low,
         "high": high,
-        "p": sign_flip_test(difference, seed=config.seed),
+        "p": sign_flip_test(table.values_SM[:, 0] - table.values_SM[:, 1], seed=seed),
     }
+
+
+def compare_runs(
+    ours: tuple[Sequence[str], Columns],
+    theirs: tuple[Sequence[str], Columns],
+    config: EvaluateConfig,
+    *,
+    metrics: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """`compare` of two runs, each its user ids and columns, on the users that both have.
+
+    Raises:
+        InputError: They have none in common.
+    """
+    our_rows, their_rows = align(ours[0], theirs[0])
+    return compare(
+        {name: column[our_rows] for name, column in ours[1].items()},
+        {name: column[their_rows] for name, column in theirs[1].items()},
+        config,
+        metrics=metrics,
+    )
 
 
 def align(

@@ -57,10 +57,12 @@ def top_share(shares: Floats, top: float = 0.01) -> float:
 def creator_exposure(data: RankingSet, exposure: Exposure) -> dict[str, Any]:
     """How the places in the top k are spread over creators, beside what users turned out to like.
 
-    Every creator of the catalogue counts, also one never shown. `mismatch` is half the sum of the
-    absolute differences of exposure and relevance shares: the part of all places that would have
-    to move for exposure to be proportional to relevance. Relevance is that of the test positives,
-    of which a creator with few has a share by luck: a perfect ranker is not at 0 either.
+    Every creator of the catalogue counts, also one never shown. `shown` is the share of creators
+    who are expected in at least one list (in more than half of one, where scores are tied).
+    `mismatch` is half the sum of the absolute differences of exposure and relevance shares: the
+    part of all places that would have to move for exposure to be proportional to relevance.
+    Relevance is that of the test positives, of which a creator with few has a share by luck: a
+    perfect ranker is not at 0 either.
     """
     creators = _Creators(data.videos)
     shown = creators.total(exposure.shown_N)
