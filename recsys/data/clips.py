@@ -164,8 +164,9 @@ def _rows(
     context.enable_progress_bars = False
     step = max(1, min(_MAX_BLOCK_VIDEOS, len(uris) // (size * 8)))
     with ray.data.DataContext.current(context):  # a dataset keeps the context it was made in
-        blocks = [pa.table({"uri": uris[i : i + step]}) for i in range(0, len(uris), step)]
-        dataset = ray.data.from_arrow(blocks).map_batches(
+        # from_arrow would run a task, and so wait for a CPU.
+        rows = [{"uri": uri} for uri in uris]
+        dataset = ray.data.from_items(rows, override_num_blocks=-(-len(uris) // step)).map_batches(
             DecodeClips,
             fn_constructor_args=[config],
             fn_constructor_kwargs={"content": content, "base": os.getcwd()},

@@ -1,0 +1,247 @@
+"""The decode stage through Ray Data."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recsys.config import ContentConfig, DecodeConfig
+from recsys.data.clip_store import ClipStore
+from recsys.data.clips import DecodeClips, decode_videos, plan_pool
+from recsys.errors import InputError
+from recsys.schema import QUARANTINE_REASONS, quarantine_schema
+from tests.videos import numbered, numbers_of
+
+pytestmark = pytest.mark.ray
+CONFIG = DecodeConfig(frames=4, size=40)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Five good videos, one that is cut, one that is text, one that is not there."""
+    folder = tmp_path_factory.mktemp("videos")
+    good = [str(numbered(folder / f"{name}.mkv")) for name in "abcde"]
+    cut, text = folder / "cut.mkv", folder / "text.mp4"
+    whole = Path(good[0]).read_bytes()
+    cut.write_bytes(whole[: len(whole) * 4 // 5])
+    text.write_text("no video\n" * 99)
+    return [*good, str(cut), str(text), str(folder / "none.mp4")]
+
+
+def _clips(out: Path) -> dict[str, bytes]:
+    store = ClipStore(str(out / "clips.lance"))
+    assert len(set(store.uris())) == len(store)
+    return {
+        uri: store.take([row])[0].tobytes() + store.times_s([row]).tobytes()
+        for row, uri in enumerate(store.uris())
+    }
+
+
+def _quarantine(out: Path) -> dict[str, dict[str, Any]]:
+    table = pq.read_table(out / "quarantine.parquet")
+    assert table.schema.names == quarantine_schema().names
+    rows = {row["uri"]: row for row in table.to_pylist()}
+    assert len(rows) == len(table)
+    return rows
+
+
+def test_every_video_gets_a_clip_or_a_reason(
+    ray_local: None, videos: list[str], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    result = decode_videos([*videos, videos[0]], str(tmp_path), CONFIG, report=said.append)
+    counts = result["decode"]
+    assert (counts["ok"], counts["damaged"]) == (5, 1)
+    assert counts["quarantined"] == {"missing": 1, "not_video": 1}
+    assert counts["decoded"] == 8
+    assert sum(counts["readers"].values()) == 6
+
+    store = ClipStore(str(tmp_path / "clips.lance"))
+    assert store.frame_shape == (4, 40, 40, 3)
+    assert numbers_of(store.take(store.rows_of(videos[:1]))[0]) == [3, 9, 15, 21]
+
+    broken = _quarantine(tmp_path)
+    text = broken[videos[6]]
+    assert text["reason"] == "not_video" and text["size_bytes"] == 99 * 9
+    assert len(text["sha256"]) == 64 and "moov atom not found" in text["message"]
+    assert broken[videos[7]]["reason"] == "missing"
+    assert {row["reason"] for row in broken.values()} <= set(QUARANTINE_REASONS)
+
+
+def test_a_second_run_decodes_what_is_new(
+    ray_local: None, videos: list[str], tmp_path: Path
+) -> None:
+    decode_videos(videos[:3], str(tmp_path), CONFIG)
+    first = _clips(tmp_path)
+    said: list[str] = []
+    counts = decode_videos(videos[:5], str(tmp_path), CONFIG, report=said.append)["decode"]
+    assert counts["decoded"] == 2 and counts["ok"] == 5
+    assert said == ["decode: 3 of 5 videos are already there"]
+    assert {uri: clip for uri, clip in _clips(tmp_path).items() if uri in first} == first
+
+
+def test_other_settings_are_said_and_decoded_anew(
+    ray_local: None, videos: list[str], tmp_path: Path
+) -> None:
+    decode_videos(videos[:2], str(tmp_path), CONFIG)
+    said: list[str] = []
+    other = CONFIG.model_copy(update={"sampling": "keyframes"})
+    counts = decode_videos(videos[:2], str(tmp_path), other, report=said.append)["decode"]
+    assert said == ["decode: sampling changed; decoding all videos anew"]
+    assert counts["decoded"] == 2
+    store = ClipStore(str(tmp_path / "clips.lance"))
+    assert len(store) == 2
+    assert numbers_of(store.take([0])[0]) == [0, 10, 10, 20]
+
+
+@pytest.mark.parametrize("given", [[], [None, ""]])
+def test_no_videos(given: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no videos to decode"):
+        decode_videos(given, str(tmp_path), CONFIG)
+
+
+def test_all_broken_is_an_error_after_the_table_is_written(
+    ray_local: None, videos: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"none of 2 videos gives a clip \(1 missing, 1 not_video"):
+        decode_videos(videos[6:], str(tmp_path), CONFIG)
+    assert len(_quarantine(tmp_path)) == 2
+    assert (tmp_path / "report.json").exists()
+
+
+def test_features_are_those_of_the_encoder(
+    ray_local: None, videos: list[str], tmp_path: Path
+) -> None:
+    import torch
+
+    from recsys.model.frames import make_frame_encoder
+
+    config = CONFIG.model_copy(update={"features": True})
+    decode_videos(videos[:2], str(tmp_path), config, content=ContentConfig(encoder="small_cnn"))
+    store = ClipStore(str(tmp_path / "clips.lance"))
+    assert store.stores_features and store.frame_shape == (4, 1024)
+    features = store.take([0])[0]
+    assert features.dtype == np.float16
+    clip = DecodeClips(CONFIG)(pa.table({"uri": videos[:1]}))
+    frames = clip.column("frames").combine_chunks().flatten().to_numpy().reshape(4, 40, 40, 3)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(frames.copy()).permute(0, 3, 1, 2).float() / 255
+        expected = make_frame_encoder("small_cnn")(pixels).numpy()
+    assert np.abs(features - expected).max() < 1e-2
+
+
+@pytest.mark.parametrize("form", ["instance", "class"])
+def test_the_decoder_alone(form: str, ray_local: None, videos: list[str]) -> None:
+    import ray
+
+    dataset = ray.data.from_arrow(pa.table({"uri": videos, "title": [*"abcdefgh"]}))
+    if form == "instance":
+        mapped = dataset.map_batches(DecodeClips(CONFIG), batch_size=4)
+    else:
+        mapped = dataset.map_batches(
+            DecodeClips,
+            fn_constructor_args=[CONFIG],
+            compute=ray.data.ActorPoolStrategy(size=1),
+            batch_size=4,
+            batch_format="pyarrow",
+        )
+    rows = sorted(mapped.take_all(), key=lambda row: row["uri"])
+    assert [row["uri"] for row in rows] == sorted(videos)
+    reasons = {Path(row["uri"]).name: row["reason"] for row in rows}
+    assert reasons["a.mkv"] is None and reasons["text.mp4"] == "not_video"
+    frames = np.asarray(rows[0]["frames"], np.uint8).reshape(4, 40, 40, 3)
+    assert numbers_of(frames) == [3, 9, 15, 21]
+
+
+def test_a_dataset_without_addresses_is_explained() -> None:
+    with pytest.raises(InputError, match="no column 'uri', only path"):
+        DecodeClips(CONFIG)(pa.table({"path": ["a.mp4"]}))
+
+
+def test_a_wanted_pool_is_cut_to_what_is_there() -> None:
+    assert plan_pool(None, num_videos=1000, free_cpus=8.0) == (8, 1.0, 0.0)
+    assert plan_pool(3, num_videos=1000, free_cpus=8.0) == (3, 1.0, 0.0)
+    assert plan_pool(64, num_videos=1000, free_cpus=2.0) == (2, 1.0, 0.0)
+    assert plan_pool(None, num_videos=1000, free_cpus=0.0) == (1, 0.0, 0.0)
+    assert plan_pool(None, num_videos=1000, free_cpus=8.0, free_gpus=2.0) == (8, 1.0, 0.25)
+    assert plan_pool(1, num_videos=1000, free_cpus=8.0, free_gpus=2.0) == (1, 1.0, 1.0)
+
+
+def test_no_free_cpu_is_not_waited_for(ray_local: None, videos: list[str], tmp_path: Path) -> None:
+    import ray
+
+    @ray.remote(num_cpus=2)
+    class Everything:
+        def here(self) -> bool:
+            return True
+
+    taken = Everything.remote()
+    assert ray.get(taken.here.remote())
+    try:
+        counts = decode_videos(videos[:2], str(tmp_path), CONFIG)["decode"]
+    finally:
+        ray.kill(taken)
+    assert counts["ok"] == 2
+
+
+RUN = """
+import sys
+from recsys.config import DecodeConfig
+from recsys.data import clip_writer, clips
+clip_writer._FLUSH_BYTES = 1  # every batch is written at once, so that there is much to be torn
+clips._MAX_BLOCK_VIDEOS = clips._BATCH_VIDEOS = 1
+folder, out = sys.argv[1:]
+from recsys.data.sources import find_videos
+add = clips.ClipWriter.add
+def say(writer, rows):
+    add(writer, rows)
+    print("written", flush=True)
+clips.ClipWriter.add = say
+clips.decode_videos(find_videos(folder), out, DecodeConfig(frames=4, size=40))
+print("done", flush=True)
+"""
+
+
+def test_killed_three_times_it_ends_as_if_it_never_was(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number in range(12):
+        numbered(folder / f"{number:02d}.mkv", num=10 + number)
+    (folder / "text.mp4").write_text("no video")
+    for batches in (1, 3, 2):  # places to die at: this many batches after the start
+        _run_until(folder, tmp_path / "killed", batches)
+    _run_until(folder, tmp_path / "killed", None)
+    _run_until(folder, tmp_path / "whole", None)
+    assert _clips(tmp_path / "killed") == _clips(tmp_path / "whole")
+    assert len(_clips(tmp_path / "whole")) == 12
+    assert _quarantine(tmp_path / "killed") == _quarantine(tmp_path / "whole")
+
+
+def _run_until(folder: Path, out: Path, batches: int | None) -> None:
+    """Runs the stage in a process of its own; kills it right after some batches."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(folder), str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": "local"},
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if batches is not None and lines.count("written") >= batches:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    status = process.wait()
+    assert lines and (status == -signal.SIGKILL if batches else lines[-1] == "done")
