@@ -66,27 +66,6 @@ def _row(
     }
 
 
-def compare_runs(
-    ours: tuple[Sequence[str], Columns],
-    theirs: tuple[Sequence[str], Columns],
-    config: EvaluateConfig,
-    *,
-    metrics: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
-    """`compare` of two runs, each its user ids and columns, on the users that both have.
-
-    Raises:
-        InputError: They have none in common.
-    """
-    our_rows, their_rows = align(ours[0], theirs[0])
-    return compare(
-        {name: column[our_rows] for name, column in ours[1].items()},
-        {name: column[their_rows] for name, column in theirs[1].items()},
-        config,
-        metrics=metrics,
-    )
-
-
 def align(
     our_users: Sequence[str], their_users: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
