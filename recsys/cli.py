@@ -12,7 +12,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from recsys.config import ContentConfig, DecodeConfig, RunConfig, load_config, parse_section
+from recsys.config import (
+    ContentConfig,
+    DecodeConfig,
+    RunConfig,
+    absolute,
+    load_config,
+    parse_section,
+)
 from recsys.errors import InputError, find_input_error
 
 console = Console(highlight=False, soft_wrap=True)
@@ -85,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         ("evaluate", "metrics beside the baselines"),
         ("publish", "the bundle that a server loads"),
     ):
-        _stage_parser(commands, name, text, _one_stage).set_defaults(stage=name)
+        stage = _stage_parser(commands, name, text, _one_stage)
+        stage.set_defaults(stage=name)
+        if name == "evaluate":
+            stage.add_argument("--against", help="run folder whose model is compared with this")
     decode = _stage_parser(commands, "decode", "video files into clips", _decode, required=False)
     decode.add_argument("--videos", help="folder, glob or Parquet file of videos, without a config")
     decode.add_argument("--column", default="uri", help="column of addresses in the Parquet file")
@@ -138,7 +148,12 @@ def run_all(config: RunConfig, names: Sequence[str]) -> None:
 
 
 def _one_stage(arguments: argparse.Namespace) -> None:
-    run_all(load_config(arguments.config, arguments.settings), [arguments.stage])
+    config = load_config(arguments.config, arguments.settings)
+    run_all(config, [arguments.stage])
+    if getattr(arguments, "against", None):
+        from recsys.evaluate import compare_runs
+
+        _print_comparison(compare_runs(config, absolute(arguments.against)), arguments.against)
 
 
 def _decode(arguments: argparse.Namespace) -> None:
@@ -241,6 +256,22 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
+    table = Table(title=f"against {against}", title_justify="left", box=None)
+    for heading in ("metric", "users", "ours", "theirs", "difference", "95 % interval", "p (Holm)"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for row in rows:
+        table.add_row(
+            row["metric"],
+            f"{row['users']:,}",
+            *(f"{row[name]:.4f}" for name in ("ours", "theirs")),
+            f"{row['difference']:+.4f}",
+            f"{row['low']:+.4f} to {row['high']:+.4f}",
+            f"{row['p_holm']:.3f}",
+        )
+    console.print(table)
 
 
 def _print_evaluation(rankers: dict[str, Any]) -> None:
