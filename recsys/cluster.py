@@ -68,8 +68,10 @@ def _quiet() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray.data", "ray.train", "ray.tune", "ray.serve", "ray"):
+    for name in ("ray.train", "ray.tune", "ray.serve", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs what a task raised and raises that too; the command line says it in one line.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def num_cpus() -> int:

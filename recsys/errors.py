@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class InputError(ValueError):
     """Something the user gave is wrong.
@@ -26,7 +28,11 @@ def find_input_error(error: BaseException) -> InputError | None:
         known = {id(other) for other in reached}
         reached += [inner for inner in _inside(outer) if id(inner) not in known]
     found = [inner for inner in reached if isinstance(inner, InputError)]
-    return found[-1] if found else None
+    if found:
+        return found[-1]
+    # Ray Data keeps the traceback's text alone of what a function raised.
+    texts = re.findall(rf"{InputError.__module__}\.InputError: (.+)", str(error))
+    return InputError(texts[-1]) if texts else None
 
 
 def _inside(error: BaseException) -> list[BaseException]:

@@ -1,0 +1,121 @@
+"""The trainer on Ray Train, with the tiny run's data."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from recsys.config import RunConfig, load_config
+from recsys.errors import InputError
+from recsys.train.trainer import describe, make_trainer, root_cause, train, training_error
+from tests.conftest import TrainedRun
+
+FINGERPRINT = "0123456789ab"
+
+
+@pytest.fixture(scope="module")
+def config(trained_run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A run folder with the tiny run's data and nothing trained; plain tables start faster."""
+    run = tmp_path_factory.mktemp("trainer") / "run"
+    for name in ("prepare", "decode"):
+        shutil.copytree(trained_run.run / name, run / name)
+    settings = [*trained_run.settings, f"run={run}", "train.tables=plain", "train.max_failures=0"]
+    settings += ["train.checkpoint_every_partitions=2", "train.refit=false"]
+    return load_config(trained_run.config_path, settings)
+
+
+def state(result: Any) -> dict[str, Any]:
+    with result.checkpoint.as_directory() as folder:
+        return json.loads((Path(folder) / "progress.json").read_text())
+
+
+@pytest.mark.ray
+def test_training_goes_on_from_the_last_checkpoint(config: RunConfig) -> None:
+    """One epoch; the same trainer asked for two; the stage, which finds both done.
+
+    As if it had been stopped after the first epoch, and again before the report was written.
+    """
+    first = make_trainer(config, name=f"fit-{FINGERPRINT}", epochs=1).fit()
+    assert first.metrics["epoch"] == 1
+    begun = state(first)
+    assert (begun["epoch"], begun["partitions"]) == (1, 0)
+    second = make_trainer(config, name=f"fit-{FINGERPRINT}", epochs=2).fit()
+    gone_on = state(second)
+    assert gone_on["epoch"] == 2
+    assert gone_on["history"][0] == begun["history"][0]
+    assert gone_on["steps"] == 2 * begun["steps"]
+    assert second.metrics["score"] == gone_on["history"][1]["score"]
+    out = f"{config.run}/train"
+    report = train(config, out, FINGERPRINT)
+    assert report["history"] == gone_on["history"]
+    kept = json.loads(Path(out, "model", "progress.json").read_text())
+    assert kept["epoch"] == report["epochs"] == gone_on["best_epoch"]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.workers=3"], "the cluster has 2; set train.workers to at most 2 or add nodes"),
+        (["train.workers=2", "train.device=cuda"], "each takes one GPU and the cluster has 0"),
+    ],
+)
+def test_more_workers_than_the_cluster_has_are_refused_at_once(
+    trained_run: TrainedRun, settings: list[str], message: str
+) -> None:
+    changed = load_config(trained_run.config_path, [*trained_run.settings, *settings])
+    with pytest.raises(InputError, match=message):
+        make_trainer(changed)
+
+
+@pytest.mark.ray
+def test_missing_clips_are_said_before_any_worker_starts(config: RunConfig) -> None:
+    clips, away = Path(config.run, "decode", "clips.lance"), Path(config.run, "decode", "away")
+    clips.rename(away)
+    try:
+        with pytest.raises(InputError, match="clips.lance: there are no clips; run recsys decode"):
+            train(config, f"{config.run}/train", "ffffffffffff")
+    finally:
+        away.rename(clips)
+
+
+def worker_error(error: Exception) -> Exception:
+    """As Ray Train hands over what a worker raised."""
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    text = f"Traceback (most recent call last):\n  …\n{type(error).__name__}: {error}\n"
+    return WorkerGroupError("rank 1 failed", {1: UserExceptionWithTraceback(error, text)})
+
+
+def test_a_workers_wrong_input_stays_wrong_input() -> None:
+    found = training_error(worker_error(InputError("clips.lance: no clips there")))
+    assert (type(found), str(found)) == (InputError, "clips.lance: no clips there")
+
+
+def test_another_error_of_a_worker_is_its_last_line() -> None:
+    found = training_error(worker_error(FloatingPointError("the loss is nan at step 3")))
+    assert type(found) is RuntimeError
+    assert str(found) == "training stopped: FloatingPointError: the loss is nan at step 3"
+    assert root_cause(ValueError("")) == "ValueError('')"
+
+
+@pytest.mark.ray
+def test_wrong_input_met_by_a_ray_task_is_found(ray_local: None) -> None:
+    from recsys.errors import find_input_error
+
+    def refuse(batch: Any) -> Any:
+        raise InputError("x=1: allowed is 2")
+
+    with pytest.raises(Exception) as error:  # noqa: B017, PT011 - Ray chooses the type
+        ray.data.range(1).map_batches(refuse).materialize()
+    assert str(find_input_error(error.value)) == "x=1: allowed is 2"
+
+
+def test_an_epochs_line_names_what_people_follow() -> None:
+    figures = {"epoch": 1, "retrieval_loss": 7.25, "valid_ndcg@10": 0.03, "events_per_s": 1200.4}
+    line = describe(figures)
+    assert "retrieval loss 7.250" in line and "1,200 events/s" in line and "0.0300" in line
