@@ -55,7 +55,8 @@ GLOSSARY = {
     "relevant, while all videos are ranked.",
     "95 % interval": "Bootstrap over users; of coverage, Gini and top share a jackknife over "
     "blocks of users.",
-    "p": "Sign-flip test over users, corrected for the number of comparisons (Holm).",
+    "p": "Sign-flip test over users. In tables of several metrics it is corrected for their number "
+    "(Holm); the verdict goes by one metric that was fixed beforehand.",
     "Novelty": "Mean surprise of the shown videos in bits: -log2 of a video's share of the known "
     "positives.",
     "Diversity": "One minus the mean likeness (cosine of categories) of two videos of a list.",

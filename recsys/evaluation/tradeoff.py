@@ -22,7 +22,7 @@ from recsys.evaluation.toplists import TopLists
 from recsys.rerank import Reranker, VideoTraits, creator_prices, relative_relevance
 
 GRID = {
-    "creator_exposure": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5),
+    "creator_exposure": (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.4),
     "diversity": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
     "new_videos": (0.05, 0.1, 0.2, 0.4, 0.6, 0.8),
 }

@@ -73,8 +73,11 @@ def _decision(report: Report) -> dict[str, str]:
 
 
 def _outcome(rows: Mapping[str, dict[str, Any]], rival: str) -> tuple[str, str]:
-    """The decision, and the baseline that it is about."""
-    sure = {name: row["p_holm"] < SIGNIFICANT for name, row in rows.items()}
+    """The decision, and the baseline that it is about.
+
+    One metric decides and every baseline must be beaten, so that no p-value needs correction.
+    """
+    sure = {name: row["p"] < SIGNIFICANT for name, row in rows.items()}
     if sure[rival] and rows[rival]["difference"] < 0:
         return "worse", rival
     open_ones = [name for name, row in rows.items() if not (sure[name] and row["difference"] > 0)]
@@ -95,7 +98,7 @@ def _against(row: Mapping[str, Any]) -> str:
         if len(relative) == 3:
             bounds = f"{signed_percent(relative[1])} to {signed_percent(relative[2])}"
             text += f" (95\xa0% interval {bounds})"
-    return f"{text}; {p_value(row['p_holm'])}."
+    return f"{text}; {p_value(row['p'])}."
 
 
 def _cold(report: Report) -> list[Finding]:
