@@ -20,6 +20,7 @@ from recsys.evaluation.wording import (
     signed,
     span,
     tick,
+    whole_tick,
 )
 
 Report = Mapping[str, Any]
@@ -307,7 +308,7 @@ def _training(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
     for name in names:
         points = [(row["epoch"], row[name]) for row in epochs if row.get(name) is not None]
         shown = metric_title(name)
-        axes = Axes(Axis("epoch", tick), Axis())
+        axes = Axes(Axis("epoch", tick, whole_tick), Axis())
         charts.append(
             figure(shown, line_plot([Line(shown, points)], axes, label=f"{shown} by epoch"))
         )

@@ -56,6 +56,15 @@ def tick(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
 
 
+def whole_tick(value: float) -> str:
+    """A whole number at an axis, and nothing where there is none.
+
+    >>> whole_tick(2.0), whole_tick(1.5)
+    ('2', '')
+    """
+    return tick(value) if value == round(value) else ""
+
+
 def percent_tick(value: float) -> str:
     r"""A round share at an axis.
 
