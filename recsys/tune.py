@@ -11,7 +11,7 @@ from recsys import cluster
 from recsys.config import RunConfig, dump_config, parse_config
 from recsys.data.storage import join, write_text
 from recsys.errors import InputError
-from recsys.train.trainer import make_trainer, storage_path
+from recsys.train.trainer import make_trainer, storage_path, training_error, use_gpu
 
 KINDS = ("uniform", "loguniform", "randint", "choice")
 
@@ -27,16 +27,33 @@ def read_space(path: str) -> dict[str, dict[str, Any]]:
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot read the space ({error}); check --space") from None
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: cannot read the space ({reason}); check --space") from None
     if not isinstance(tree, dict) or not tree:
         raise InputError(f"{path}: a space maps settings to {{kind: arguments}}")
     for setting, choice in tree.items():
-        if not isinstance(choice, dict) or len(choice) != 1 or next(iter(choice)) not in KINDS:
-            raise InputError(
-                f"{path}: {setting}={choice!r}: allowed is one of {', '.join(KINDS)} with its "
-                "arguments, e.g. {uniform: [0, 0.5]}"
-            )
+        problem = _problem(choice)
+        if problem:
+            raise InputError(f"{path}: {setting}={choice!r}: {problem}")
     return tree
+
+
+def _problem(choice: Any) -> str | None:
+    """What is wrong with an entry of a space."""
+    if not isinstance(choice, dict) or len(choice) != 1 or next(iter(choice)) not in KINDS:
+        kinds = ", ".join(KINDS)
+        return f"allowed is one of {kinds} with its arguments, e.g. {{uniform: [0, 0.5]}}"
+    ((kind, arguments),) = choice.items()
+    if kind == "choice":
+        good = isinstance(arguments, list) and len(arguments) > 0
+        return None if good else "choice takes a list of values, e.g. {choice: [32, 64]}"
+    try:
+        low, high = (float(value) for value in arguments)
+    except (TypeError, ValueError):
+        return f"{kind} takes two numbers, e.g. {{{kind}: [1, 10]}}"
+    if not low < high:
+        return f"{kind} takes the smaller number first"
+    return f"{kind} takes numbers above 0" if kind == "loguniform" and low <= 0 else None
 
 
 def to_domain(choice: dict[str, Any]) -> Any:
@@ -92,7 +109,11 @@ def make_tuner(config: RunConfig, space: dict[str, dict[str, Any]]) -> Any:
     with_settings(config, first)  # a wrong name shows here, not in every trial
     search = OptunaSearch(metric="score", mode="max", seed=config.tune.seed)
     return tune.Tuner(
-        tune.with_parameters(run_trial, config_tree=config.model_dump(mode="json")),
+        # The trial itself only waits for its workers: a CPU of its own would be missing there.
+        tune.with_resources(
+            tune.with_parameters(run_trial, config_tree=config.model_dump(mode="json")),
+            {"cpu": 0, "memory": 2**20},  # something, as Ray wants
+        ),
         param_space={name: to_domain(choice) for name, choice in space.items()},
         tune_config=tune.TuneConfig(
             num_samples=config.tune.trials,
@@ -116,12 +137,26 @@ def _any_value(choice: dict[str, Any]) -> Any:
     return int(arguments[0]) if kind == "randint" else arguments[0]
 
 
+def _require_room(config: RunConfig) -> None:
+    gpu = use_gpu(config)
+    kind, there = ("GPU", cluster.num_gpus()) if gpu else ("CPU", cluster.num_cpus())
+    cluster.require(config.train.workers, gpu=gpu)
+    if config.train.workers * config.tune.concurrent > there:
+        raise InputError(
+            f"tune.concurrent={config.tune.concurrent}: a trial takes {config.train.workers} "
+            f"{kind}s and the cluster has {there}; set tune.concurrent to at most "
+            f"{there // config.train.workers} or add nodes"
+        )
+
+
 def tune_run(config: RunConfig, space_path: str) -> dict[str, Any]:
     """Runs a sweep and writes RUN/tune/best.yaml, a config with the best settings."""
     space = read_space(space_path)
     cluster.connect()
-    cluster.require(config.train.workers * config.tune.concurrent, gpu=False)
+    _require_room(config)
     results = make_tuner(config, space).fit()
+    if results.num_errors == len(results):
+        raise training_error(results.errors[0]) from results.errors[0]
     best = results.get_best_result("score", "max", scope="all")
     path = join(config.run, "tune", "best.yaml")
     write_text(dump_config(with_settings(config, best.config)), path)

@@ -57,7 +57,7 @@ def open_input(path: str) -> Any:
         raise InputError(f"{path}: there is no such file") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"{path}: the file cannot be read ({reason})") from None
+        raise InputError(f"{path}: cannot be read ({reason})") from None
 
 
 @contextlib.contextmanager
