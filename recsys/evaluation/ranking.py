@@ -9,6 +9,7 @@ Shapes: U users, B users of a chunk, N video rows, D dimensions, K positions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from recsys.config import EvaluateConfig
 from recsys.evaluation.accuracy import AccuracyMeter, SliceMetrics
 from recsys.evaluation.beyond import Exposure, ExposureMeter, ListMeter
 from recsys.evaluation.interactions import RankingSet
-from recsys.evaluation.toplists import TopLists, top_lists
+from recsys.evaluation.toplists import TopLists, one_thread, top_lists
 
 Ranker = Callable[[int, int], Tensor]
 """Scores, (stop - start, N) float32, of users `start` to `stop`; -inf leaves a video out."""
@@ -105,11 +106,13 @@ def measure(
     lists = ListMeter(data, cutoffs, new_days=new_days)
     exposure = {k: ExposureMeter(data, k) for k in cutoffs}
     for chunk in chunks:
-        accuracy.add(chunk)
-        for k in cutoffs:
-            included = chunk.inclusion(k)
-            lists.add(chunk.user_B, included, k)
-            exposure[k].add(chunk.user_B, included)
+        # Ties bring whole rows of the catalogue along, which are worth several threads.
+        with one_thread() if chunk.ties is None else nullcontext():
+            accuracy.add(chunk)
+            for k in cutoffs:
+                included = chunk.inclusion(k)
+                lists.add(chunk.user_B, included, k)
+                exposure[k].add(chunk.user_B, included)
     shown = {k: meter.result() for k, meter in exposure.items()}
     return RankerResult(accuracy.result(), lists.result(), shown)
 

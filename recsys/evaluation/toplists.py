@@ -7,6 +7,7 @@ ends within a group of equal scores.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -83,8 +84,8 @@ class TopLists:
         return Inclusion(self.video_BK, chance, groups)
 
 
-def top_lists(user_B: Tensor, scores_BN: Tensor, depth: int) -> Iterator[TopLists]:
-    """The best `depth` videos of each user by score: first the lists without ties, then the others.
+def top_lists(user_B: Tensor, scores_BN: Tensor, depth: int) -> list[TopLists]:
+    """The best `depth` videos of each user by score: the lists without ties, and the others.
 
     Args:
         user_B: Numbers of the users.
@@ -98,23 +99,38 @@ def top_lists(user_B: Tensor, scores_BN: Tensor, depth: int) -> Iterator[TopList
     num_ranked = scores_BN.shape[1] - 1
     depth = min(depth, num_ranked)
     score, column = torch.topk(scores_BN[:, 1:], min(depth + 1, num_ranked))
-    score, column = score.cpu(), column.cpu()  # wherever the ranker works
-    if score[:, 0].isnan().any():  # topk puts NaN first
-        raise ValueError("the ranker gave a score that is NaN")
-    if num_ranked == depth:  # there is no next one to be tied with
-        score, column = pad(score, (0, 1), value=-torch.inf), pad(column, (0, 1))
-    ranked = score > -torch.inf
-    video_BK = (column + 1).mul_(ranked)[:, :depth]
-    tied_B = ((score[:, 1:] == score[:, :-1]) & ranked[:, 1:]).any(1)
-    if not tied_B.any():
-        yield TopLists(user_B, video_BK, score[:, :depth])
-        return
-    if not tied_B.all():
+    with one_thread():
+        score, column = score.cpu(), column.cpu()  # wherever the ranker works
+        if score[:, 0].isnan().any():  # topk puts NaN first
+            raise ValueError("the ranker gave a score that is NaN")
+        if num_ranked == depth:  # there is no next one to be tied with
+            score, column = pad(score, (0, 1), value=-torch.inf), pad(column, (0, 1))
+        ranked = score > -torch.inf
+        video_BK = (column + 1).mul_(ranked)[:, :depth]
+        tied_B = ((score[:, 1:] == score[:, :-1]) & ranked[:, 1:]).any(1)
+        if not tied_B.any():
+            return [TopLists(user_B, video_BK, score[:, :depth])]
         sure_B = ~tied_B
-        yield TopLists(user_B[sure_B], video_BK[sure_B], score[sure_B, :depth])
+        sure = TopLists(user_B[sure_B], video_BK[sure_B], score[sure_B, :depth])
     tied_scores_BN = scores_BN[tied_B.to(scores_BN.device)].cpu()
     groups, members = _tie_groups(tied_scores_BN, score[tied_B], depth)
-    yield TopLists(user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members)
+    tied = TopLists(user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members)
+    return [sure, tied] if sure_B.any() else [tied]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch work on one thread for a while.
+
+    For many small operations in a row: on a busy machine each would wait until the other threads
+    get their turn.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _tie_groups(scores_BN: Tensor, score: Tensor, depth: int) -> tuple[TieGroups, Tensor]:
