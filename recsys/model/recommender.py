@@ -52,11 +52,9 @@ class Recommender(nn.Module):
             config, context_sizes=sizes.context_sizes, num_actions=num_actions
         )
         self.history = HistoryLSTM(config, num_actions=num_actions, moment_dim=self.moment.dim)
+        # Straight from the state: a hidden layer here costs several times the steps.
         self.query = nn.Sequential(
-            nn.Linear(config.state_dim, 2 * config.dim),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * config.dim, config.dim),
+            nn.Dropout(config.dropout), nn.Linear(config.state_dim, config.dim)
         )
         self.rank = RankingHead(config, num_tasks=sizes.num_tasks, moment_dim=self.moment.dim)
 

@@ -48,15 +48,14 @@ class HistoryLSTM(nn.Module):
         super().__init__()
         self.action = nn.Linear(num_actions, config.feature_dim)
         width = config.dim + config.feature_dim + moment_dim
-        self.enter = nn.Sequential(nn.Linear(width, config.state_dim), nn.GELU())
         self.dropout = nn.Dropout(config.dropout)
-        self.lstm = nn.LSTM(config.state_dim, config.state_dim, batch_first=True)
+        self.lstm = nn.LSTM(width, config.state_dim, batch_first=True)
         self.start = nn.Parameter(torch.zeros(config.state_dim))
 
     def forward(self, vectors_BLD: Tensor, actions_BLA: Tensor, moment_BLM: Tensor) -> Tensor:
         """States (B, L + 1, H)."""
         joined = torch.cat([vectors_BLD, self.action(actions_BLA), moment_BLM], -1)
-        states, _ = self.lstm(self.dropout(self.enter(joined)))
+        states, _ = self.lstm(self.dropout(joined))
         start = self.start.expand(len(states), 1, -1)
         return torch.cat([start, states], 1)
 
