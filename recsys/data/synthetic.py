@@ -50,7 +50,7 @@ __all__ = ["START", "WorldSettings", "make_world"]
 START = datetime(2024, 3, 1, tzinfo=UTC)
 """Midnight before the first event."""
 
-_VERSION = 1  # of the world's rules: a world made by others is made anew
+_VERSION = 2  # of the world's rules: a world made by others is made anew
 _MARKER = "world.json"
 _PARTS = (
     "videos",

@@ -158,9 +158,9 @@ def _offsets(
     generator: np.random.Generator, *, frames: int, size: int, vertical: bool
 ) -> tuple[Floats, Floats]:
     """Distance of each pixel column (T, W) and row (T, H) from the shape's centre, in widths."""
-    length = generator.uniform(0.42, 0.6)
-    along_T = generator.uniform(0.15, 0.85 - length) + length * np.linspace(0, 1, frames)
-    across_T = np.full(frames, generator.uniform(0.25, 0.75))
+    length = generator.uniform(0.54, 0.68)
+    along_T = generator.uniform(0.14, 0.86 - length) + length * np.linspace(0, 1, frames)
+    across_T = np.full(frames, generator.uniform(0.3, 0.7))
     centres = (across_T, along_T) if vertical else (along_T, across_T)
     pixels = (np.arange(size) + 0.5) / size
     x_TX, y_TY = ((pixels[None] - centre[:, None]).astype(np.float32) for centre in centres)
