@@ -31,7 +31,7 @@ SETTINGS_KEY = b"recsys.decode"
 RETRIED_REASONS = ("missing", "unreachable")
 """Reasons that may have gone by the next run."""
 
-_FLUSH_BYTES = 128 * 2**20
+_FLUSH_BYTES = 64 * 2**20
 _FLUSH_S = 15.0
 _KEEP_OLD_VERSIONS = timedelta(days=1)  # a reader may still be at an older one
 

@@ -1,0 +1,197 @@
+"""The decode stage over many clips: its speed beside a plain loop's, and its memory.
+
+The plain loop is two processes that read every other clip each, with the same reader, without
+sandbox, Ray or output. Memory is the proportional set size of all of the run's processes, Ray's
+own among them, with an object store of 1 GB; it is measured over few and over many clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from _clips import make_clips, spread
+
+BAR_SPEED, BAR_GROWTH, BAR_BYTES = 0.85, 1.05, 3e9
+STORE_BYTES = 10**9
+SAMPLE_S = 0.25
+
+
+def run_loop(videos: list[str], sampling: str) -> None:
+    """One of the two processes of the plain loop."""
+    from recsys.config import DecodeConfig
+    from recsys.data.decode_clips import clip_spec
+    from recsys.data.files import LocalFile
+    from recsys.data.readers import read_clip
+
+    spec = clip_spec(DecodeConfig(sampling=sampling))
+    start = time.perf_counter()
+    for video in videos:
+        read_clip(LocalFile(video), spec)
+    print(json.dumps({"seconds": time.perf_counter() - start}))
+
+
+def run_stage(videos: list[str], sampling: str, out: Path) -> None:
+    """The stage, on a Ray of two CPUs."""
+    import ray
+
+    from recsys.config import DecodeConfig
+    from recsys.data.clips import decode_videos
+
+    ray.init(
+        num_cpus=2,
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    result = decode_videos(videos, str(out), DecodeConfig(sampling=sampling))
+    print(json.dumps(result["decode"]))
+
+
+class Job:
+    """A process of this file's, and the peak memory of it and all below it."""
+
+    def __init__(self, what: str, listing: Path, *more: str):
+        self.peak_bytes = 0
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--run", what, "--listing", str(listing), *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+
+    def result(self) -> dict[str, Any]:
+        output, _ = self._process.communicate()
+        self._watcher.join()
+        return dict(json.loads(output.strip().splitlines()[-1]))
+
+    def _watch(self) -> None:
+        while self._process.poll() is None:
+            total = sum(_pss_bytes(pid) for pid in _family(self._process.pid))
+            self.peak_bytes = max(self.peak_bytes, total)
+            time.sleep(SAMPLE_S)
+
+
+def _family(root: int) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
+    family = {root}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
+
+
+def _pss_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def loop_rate(videos: list[str], args: argparse.Namespace) -> float:
+    """Videos a second of the plain loop."""
+    jobs = []
+    for part in (0, 1):
+        listing = args.work / f"loop{part}.json"
+        listing.write_text(json.dumps(videos[part::2]))
+        jobs.append(Job("loop", listing, "--sampling", args.sampling))
+    return len(videos) / max(job.result()["seconds"] for job in jobs)
+
+
+def stage(videos: list[str], sampling: str, args: argparse.Namespace) -> tuple[float, int]:
+    """Videos a second of the stage, and its peak memory."""
+    out, listing = args.work / "out", args.work / "stage.json"
+    shutil.rmtree(out, ignore_errors=True)
+    listing.write_text(json.dumps(videos))
+    job = Job("stage", listing, "--sampling", sampling, "--clips-out", str(out))
+    result = job.result()
+    assert result["ok"] == len(videos), result
+    shutil.rmtree(out, ignore_errors=True)
+    return len(videos) / result["seconds"], job.peak_bytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--few", type=int, default=500)
+    parser.add_argument("--many", type=int, default=2000)
+    parser.add_argument("--different", type=int, default=20, help="clips that are rendered")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--sampling", default="uniform", help="of the comparison of speed")
+    parser.add_argument("--memory-sampling", default="keyframes", help="of the other runs")
+    parser.add_argument("--work", type=Path, default=Path("runs/bench/clips"))
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/decode_pipeline.json"))
+    for hidden in ("--run", "--listing", "--clips-out"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        videos = json.loads(Path(args.listing).read_text())
+        if args.run == "loop":
+            run_loop(videos, args.sampling)
+        else:
+            run_stage(videos, args.sampling, Path(args.clips_out))
+        return
+    clips = make_clips(
+        args.work / f"B-frames-{args.seconds:g}s", args.different, seconds=args.seconds
+    )
+    folder = args.work / f"many-{args.different}-{args.seconds:g}s"
+    few, many = spread(clips, folder, args.few), spread(clips, folder, args.many)
+    loop = loop_rate(few, args)
+    speed, memory = stage(few, args.sampling, args)
+    runs = {
+        "loop": {"videos_per_s": loop},
+        f"stage, {args.few} clips, {args.sampling}": {"videos_per_s": speed, "peak_bytes": memory},
+    }
+    peaks = []
+    for videos in (few, many):
+        rate, peak = stage(videos, args.memory_sampling, args)
+        peaks.append(peak)
+        name = f"stage, {len(videos)} clips, {args.memory_sampling}"
+        runs[name] = {"videos_per_s": rate, "peak_bytes": peak}
+    report(args, runs, speed / loop, peaks)
+
+
+def report(
+    args: argparse.Namespace, runs: dict[str, dict[str, float]], speed: float, peaks: list[int]
+) -> None:
+    growth, peak = peaks[1] / peaks[0], max(run.get("peak_bytes", 0) for run in runs.values())
+    bars = {
+        "stage's speed over the plain loop's": (speed, BAR_SPEED, speed >= BAR_SPEED),
+        f"memory at {args.many} over {args.few} clips": (growth, BAR_GROWTH, growth <= BAR_GROWTH),
+        "peak memory, bytes": (peak, BAR_BYTES, peak <= BAR_BYTES),
+    }
+    found = {
+        "sizes": {name: getattr(args, name) for name in ("few", "many", "different", "seconds")},
+        "runs": runs,
+        "bars": {
+            name: {"value": value, "bar": bar, "holds": holds}
+            for name, (value, bar, holds) in bars.items()
+        },
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=2))
+    for name, run in runs.items():
+        memory = f"{run['peak_bytes'] / 1e9:8.2f} GB" if "peak_bytes" in run else ""
+        print(f"  {name:36} {run['videos_per_s']:8.2f} videos/s {memory}")
+    for name, (value, bar, holds) in bars.items():
+        print(f"  {'holds' if holds else 'MISSED'}: {name}: {value:.3g} (bar {bar:g})")
+
+
+if __name__ == "__main__":
+    main()
