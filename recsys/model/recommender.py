@@ -54,9 +54,14 @@ class Recommender(nn.Module):
         self.history = HistoryLSTM(config, num_actions=num_actions, moment_dim=self.moment.dim)
         # Straight from the state: a hidden layer here costs several times the steps.
         self.query = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(config.state_dim, config.dim)
+            nn.Dropout(config.dropout), nn.Linear(self.history.out_dim, config.dim)
         )
-        self.rank = RankingHead(config, num_tasks=sizes.num_tasks, moment_dim=self.moment.dim)
+        self.rank = RankingHead(
+            config,
+            state_dim=self.history.out_dim,
+            num_tasks=sizes.num_tasks,
+            moment_dim=self.moment.dim,
+        )
 
     def encode_videos(self, videos: VideoBatch) -> Tensor:
         """Video vectors (U, D)."""
@@ -101,10 +106,12 @@ class Recommender(nn.Module):
 class RankingHead(nn.Module):
     """One logit a task from state, video vector, their product and the moment."""
 
-    def __init__(self, config: ModelConfig, *, num_tasks: int, moment_dim: int) -> None:
+    def __init__(
+        self, config: ModelConfig, *, state_dim: int, num_tasks: int, moment_dim: int
+    ) -> None:
         super().__init__()
-        self.taste = nn.Linear(config.state_dim, config.dim)
-        width = config.state_dim + 2 * config.dim + moment_dim
+        self.taste = nn.Linear(state_dim, config.dim)
+        width = state_dim + 2 * config.dim + moment_dim
         self.net = nn.Sequential(
             nn.Linear(width, 2 * config.dim),
             nn.GELU(),

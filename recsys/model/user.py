@@ -41,7 +41,9 @@ class HistoryLSTM(nn.Module):
     """(video vector, what they did, moment) of each event -> state after each event.
 
     State 0 is the empty history, state i the one after the first i events, so that position i
-    of a timeline is predicted from state `prior[i]`.
+    of a timeline is predicted from state `prior[i]`. A state is the LSTM's beside the mean vector
+    of the videos that the user liked so far: the way round the LSTM by which taste is learnt in a
+    fraction of the steps.
     """
 
     def __init__(self, config: ModelConfig, *, num_actions: int, moment_dim: int) -> None:
@@ -51,13 +53,26 @@ class HistoryLSTM(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.lstm = nn.LSTM(width, config.state_dim, batch_first=True)
         self.start = nn.Parameter(torch.zeros(config.state_dim))
+        self.out_dim = config.state_dim + config.dim
 
     def forward(self, vectors_BLD: Tensor, actions_BLA: Tensor, moment_BLM: Tensor) -> Tensor:
-        """States (B, L + 1, H)."""
+        """States (B, L + 1, H), H being `out_dim`."""
         joined = torch.cat([vectors_BLD, self.action(actions_BLA), moment_BLM], -1)
         states, _ = self.lstm(self.dropout(joined))
         start = self.start.expand(len(states), 1, -1)
-        return torch.cat([start, states], 1)
+        liked = mean_of_liked(vectors_BLD, actions_BLA[..., :1])
+        return torch.cat([torch.cat([start, states], 1), liked], -1)
+
+
+def mean_of_liked(vectors_BLD: Tensor, liked_BL1: Tensor) -> Tensor:
+    """Running mean of the liked videos' vectors, drawn to zero by one: (B, L + 1, D).
+
+    >>> vectors = torch.tensor([[[2.0], [4.0], [6.0]]])
+    >>> mean_of_liked(vectors, torch.tensor([[[1.0], [0.0], [1.0]]])).flatten().tolist()
+    [0.0, 1.0, 1.0, 2.6666667461395264]
+    """
+    total = (vectors_BLD * liked_BL1).cumsum(1) / (liked_BL1.cumsum(1) + 1)
+    return nn.functional.pad(total, (0, 0, 1, 0))
 
 
 def states_at(states_BLH: Tensor, prior_BL: Tensor) -> Tensor:
