@@ -18,6 +18,7 @@ RAY_QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS": "1",
     "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -25,10 +26,14 @@ RAY_QUIET = {
 }
 
 
-def connect() -> None:
+def connect(*, dashboard: bool = False) -> None:
     """Joins the cluster that the process runs in, or starts a local Ray; once is enough.
 
     Ray's own hundreds of log lines stay in its log files; the project prints its few.
+
+    Args:
+        dashboard: Whether a Ray that is started has its dashboard, and with it the service that
+            knows which actors live: it takes seconds to start.
     """
     for name, value in RAY_QUIET.items():
         os.environ.setdefault(name, value)
@@ -42,7 +47,7 @@ def connect() -> None:
             ray.init(
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                include_dashboard=False,
+                include_dashboard=dashboard,
                 runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
             )
     _quiet()
@@ -68,10 +73,11 @@ def _quiet() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray.train", "ray.tune", "ray.serve", "ray"):
+    for name in ("ray.train", "ray.serve", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # It logs what a task raised and raises that too; the command line says it in one line.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    # They log what a task raised and raise that too; the command line says it in one line.
+    for name in ("ray.data", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def num_cpus() -> int:

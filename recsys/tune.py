@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ from recsys import cluster
 from recsys.config import RunConfig, dump_config, parse_config
 from recsys.data.storage import join, write_text
 from recsys.errors import InputError
-from recsys.train.trainer import make_trainer, storage_path, training_error, use_gpu
+from recsys.train.trainer import (
+    make_trainer,
+    require_inputs,
+    storage_path,
+    training_error,
+    use_gpu,
+)
+
+logger = logging.getLogger(__name__)
 
 KINDS = ("uniform", "loguniform", "randint", "choice")
 
@@ -100,11 +109,13 @@ def make_tuner(config: RunConfig, space: dict[str, dict[str, Any]]) -> Any:
     Raises:
         InputError: The space names no setting, or the cluster is too small.
     """
+    import optuna
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.optuna import OptunaSearch
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     first = {name: _any_value(choice) for name, choice in space.items()}
     with_settings(config, first)  # a wrong name shows here, not in every trial
     search = OptunaSearch(metric="score", mode="max", seed=config.tune.seed)
@@ -122,14 +133,41 @@ def make_tuner(config: RunConfig, space: dict[str, dict[str, Any]]) -> Any:
                 time_attr="epoch",
                 metric="score",
                 mode="max",
-                max_t=max(config.train.epochs, 2),
+                max_t=config.train.epochs + 1,  # so that a trial ends by itself after the last one
                 grace_period=1,
             ),
         ),
         run_config=tune.RunConfig(
-            name="tune", storage_path=storage_path(join(config.run, "tune")), verbose=0
+            name="tune",
+            storage_path=storage_path(join(config.run, "tune")),
+            verbose=0,
+            callbacks=[_teller(config.tune.trials)],
         ),
     )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _teller(total: int) -> Any:
+    """Says a line when a trial ends."""
+    from ray import tune
+
+    class Teller(tune.Callback):  # type: ignore[misc]
+        done = 0
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            self.done += 1
+            settings = ", ".join(f"{name}={_short(value)}" for name, value in trial.config.items())
+            score = trial.last_result.get("score", float("nan"))
+            logger.info("tune: trial %d of %d: score %.4f, %s", self.done, total, score, settings)
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            self.done += 1
+            logger.warning("tune: trial %d of %d failed: %s", self.done, total, trial.error_file)
+
+    return Teller()
 
 
 def _any_value(choice: dict[str, Any]) -> Any:
@@ -152,8 +190,11 @@ def _require_room(config: RunConfig) -> None:
 def tune_run(config: RunConfig, space_path: str) -> dict[str, Any]:
     """Runs a sweep and writes RUN/tune/best.yaml, a config with the best settings."""
     space = read_space(space_path)
-    cluster.connect()
+    # Where the scheduler stops a trial, Ray Train frees its workers' CPUs once it learns from the
+    # dashboard's service that the trial is dead; without it the next trials would wait for ever.
+    cluster.connect(dashboard=True)
     _require_room(config)
+    require_inputs(config)
     results = make_tuner(config, space).fit()
     if results.num_errors == len(results):
         raise training_error(results.errors[0]) from results.errors[0]

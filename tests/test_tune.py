@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +129,23 @@ def fake_trial(settings: dict[str, Any], config_tree: dict[str, Any]) -> None:
 
 @pytest.mark.ray
 def test_a_sweep_writes_the_best_settings(
-    ray_local: None, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_local: None,
+    config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With a trial that trains nothing; the sweep as the README types it has a test of its own."""
     monkeypatch.setattr(recsys.tune, "run_trial", fake_trial)
+    monkeypatch.setattr(recsys.tune, "require_inputs", lambda config: None)
     space = tmp_path / "space.yaml"
     space.write_text("train.lr: {choice: [0.003, 0.1]}")
     changed = with_settings(config, {"tune.trials": 4, "train.epochs": 2})
-    report = tune_run(changed, str(space))
+    with caplog.at_level(logging.INFO, "recsys"):
+        report = tune_run(changed, str(space))
+    lines = [line for line in caplog.messages if line.startswith("tune: trial")]
+    assert len(lines) == 4
+    assert lines[0].startswith("tune: trial 1 of 4: score ")
     assert (report["trials"], report["failed"]) == (4, 0)
     assert report["best"] == {"train.lr": 0.003}
     assert report["score"] == 0
@@ -148,6 +158,7 @@ def test_a_sweep_whose_trials_all_fail_says_why(
     ray_local: None, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recsys.tune, "run_trial", fake_trial)
+    monkeypatch.setattr(recsys.tune, "require_inputs", lambda config: None)
     space = tmp_path / "space.yaml"
     space.write_text("train.lr: {uniform: [0.1, 0.2]}")
     changed = with_settings(config, {"tune.trials": 1, "train.seed": 13})

@@ -98,7 +98,7 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
         raise InputError("train.epochs=0: there is nothing to train; set it to at least 1")
     cluster.connect()
     cluster.require(config.train.workers, gpu=use_gpu(config))
-    _check(config)
+    require_inputs(config)
     fit = _run(config, f"fit-{fingerprint}", VALID, config.train.epochs, "train")
     chosen = int(fit.metrics["best_epoch"])
     result, best = fit, fit.get_best_checkpoint("score", "max")
@@ -129,7 +129,7 @@ def _run(config: RunConfig, name: str, learn_before: int, epochs: int, title: st
     return result
 
 
-def _check(config: RunConfig) -> None:
+def require_inputs(config: RunConfig) -> None:
     """Finds here what every worker would stumble over, again after each restart.
 
     Raises:
