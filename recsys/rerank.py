@@ -27,6 +27,8 @@ from recsys.errors import InputError
 Floats = NDArray[np.float64]
 Ints = NDArray[Any]
 
+EMPTY = -1e9
+"""Value of an empty place: below any video, and above a video that is already chosen."""
 ROUNDS = 30
 """Of fictitious play; the exposure changes by 2 / ROUNDS in the last one."""
 
@@ -95,8 +97,9 @@ class Reranker:
         Args:
             video_BC: Video rows; 0 fills up and comes last.
             relevance_BC: From 0 to 1, the user's best candidate at 1.
-            k: At most C.
+            k: All C are put in order where it is larger.
         """
+        k = min(k, video_BC.shape[1])
         value = self._value(video_BC, relevance_BC)
         if self._kinds is not None:
             return self._greedy(video_BC, value, k)
@@ -108,7 +111,7 @@ class Reranker:
 
     def _value(self, video_BC: Ints, relevance_BC: Floats) -> Floats:
         config, traits = self.config, self._traits
-        value = np.where(video_BC > 0, relevance_BC, -np.inf)
+        value = np.where(video_BC > 0, relevance_BC, EMPTY)
         if config.creator_exposure and traits.price_R is not None:
             assert traits.creator_row_N is not None
             value -= config.creator_exposure * traits.price_R[traits.creator_row_N[video_BC]]
@@ -152,7 +155,7 @@ def creator_prices(
     exposure = np.zeros(num_rows)
     for step in range(ROUNDS):
         reranker = Reranker(without, replace(traits, price_R=_price(exposure, even_share)))
-        places = reranker.order(video_BC, relevance_BC, min(k, video_BC.shape[1]))
+        places = reranker.order(video_BC, relevance_BC, k)
         shown = np.take_along_axis(video_BC, places, 1)
         now = np.bincount(creator_N[shown[shown > 0]], minlength=num_rows)
         # The first round, without prices, is forgotten quickly.

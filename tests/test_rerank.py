@@ -54,10 +54,14 @@ def test_each_user_has_a_list_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("weights", [{"creator_exposure": 0.1}, {"diversity": 0.5}])
-def test_empty_places_come_last(weights: dict[str, float]) -> None:
-    videos = np.array([[0, 2, 1, 0]])
-    places = Reranker(RerankConfig(**weights), TRAITS).order(videos, np.ones((1, 4)), 4)
-    assert (np.take_along_axis(videos, places, 1)[0] > 0).tolist() == [True, True, False, False]
+@pytest.mark.parametrize("videos", [[0, 2, 1, 0], [2, 1, 0, 0]])
+def test_empty_places_come_last(weights: dict[str, float], videos: list[int]) -> None:
+    table = np.array([videos])
+    # More than there are: each place once, and no video twice.
+    places = Reranker(RerankConfig(**weights), TRAITS).order(table, np.ones((1, 4)), 9)
+    assert sorted(places[0].tolist()) == [0, 1, 2, 3]
+    shown = np.take_along_axis(table, places, 1)[0].tolist()
+    assert sorted(shown[:2]) == [1, 2] and shown[2:] == [0, 0]
 
 
 def test_a_short_list_is_the_beginning_of_the_long_one() -> None:
