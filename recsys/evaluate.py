@@ -135,12 +135,16 @@ def predict_all(trained: Trained) -> Predictions:
 
     total = len(trained.prepared.partitions)
     held = ray.put((trained.prepared.config, trained.model, trained.vectors))
-    workers = max(1, min(cluster.num_cpus() - 1, total))
-    dataset = ray.data.range(total, override_num_blocks=total).map_batches(
+    # No task and no actor may ask for a CPU that is not free: the rest would wait for it for ever.
+    free = ray.available_resources().get("CPU", 0.0)
+    workers = max(1, min(int(free), total))
+    numbers = [{"id": number} for number in range(total)]
+    dataset = ray.data.from_items(numbers, override_num_blocks=total).map_batches(
         PredictPartitions,
         fn_constructor_args=([held],),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=min(1.0, free),
     )
     parts = []
     dim = trained.vectors.shape[1]
