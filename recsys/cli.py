@@ -208,6 +208,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
+    from recsys.data.storage import remove
     from recsys.data.synthetic import make_world
     from recsys.data.synthetic_viewers import WorldSettings
     from recsys.pipeline import STAGES
@@ -225,6 +226,8 @@ def _demo(arguments: argparse.Namespace) -> None:
             shown = done
 
         made = make_world(out / "world", world=world, progress=step)
+    if made:  # clips of another world may have lain under the same names
+        remove(str(out / "decode"))
     console.print(f"demo world: {out / 'world'} {'made' if made else 'is there'}")
     config = load_config(str(out / "world" / "run.yaml"), [f"run={out}", *arguments.settings])
     run_all(config, [stage.name for stage in STAGES])

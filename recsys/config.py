@@ -200,6 +200,9 @@ class TrainConfig(Section):
     """`torchrec`: tables sharded over the workers. `plain`: a copy on each worker, for machines
     where fbgemm cannot be installed. `auto`: torchrec where it is there."""
     epochs: int = Field(10, ge=0)
+    content_first: float = Field(0.0, ge=0, le=1)
+    """Share of the epochs in which a video is its content alone, without its ID: IDs are learnt
+    so much sooner than frames that the content would be left behind, and cold videos with it."""
     batch_timelines: int = Field(128, ge=1)
     """Timelines a worker takes a step."""
     lr: float = Field(2e-3, gt=0)

@@ -292,16 +292,24 @@ def _run_yaml(out: Path, world: WorldSettings) -> str:
                 "uri": "path",
                 "creator": "creator_id",
                 "categories": ["topic"],
-                "duration": "duration_s",
             },
             "users": str(root / "users.parquet"),
             "user_columns": {"user": "user_id", "groups": ["age_group", "region"]},
         },
         "split": {"kind": "time", "valid_from": valid_from, "test_from": test_from},
-        "decode": {"frames": 8, "size": 48},
+        "decode": {"frames": 8, "size": 32},
         # IDs are learnt sooner than frames: without much dropout cold videos are left behind.
-        "model": {"content": {"encoder": "small_cnn", "temporal": "lstm"}, "id_dropout": 0.5},
-        "train": {"lr": 0.003, "epochs": 12},
+        "model": {"content": {"encoder": "small_cnn", "temporal": "lstm"}, "id_dropout": 0.7},
+        "train": {
+            "lr": 0.004,
+            "table_lr": 0.3,
+            "clip_norm": 10.0,
+            "batch_timelines": 64,
+            "epochs": 6,
+            "content_first": 0.8,
+            "refit": False,
+        },
+        "prepare": {"partitions": 4},
     }
     return yaml.safe_dump(tree, sort_keys=False)
 

@@ -53,9 +53,10 @@ class Recommender(nn.Module):
         )
         self.history = HistoryLSTM(config, num_actions=num_actions, moment_dim=self.moment.dim)
         # Straight from the state: a hidden layer here costs several times the steps.
-        self.query = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(self.history.out_dim, config.dim)
-        )
+        look_for = nn.Linear(self.history.out_dim, config.dim)
+        with torch.no_grad():  # it starts as looking for what is like the liked
+            look_for.weight[:, config.state_dim :] += torch.eye(config.dim)
+        self.query = nn.Sequential(nn.Dropout(config.dropout), look_for)
         self.rank = RankingHead(
             config,
             state_dim=self.history.out_dim,

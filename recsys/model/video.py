@@ -51,7 +51,9 @@ class ClipEncoder(nn.Module):
         self.lstm: nn.LSTM | None = None
         if config.temporal == "lstm":
             self.lstm = nn.LSTM(config.frame_dim, config.dim, batch_first=True)
-        self.out = nn.Linear(config.frame_dim + (config.dim if self.lstm else 0), config.dim)
+        width = config.frame_dim + (config.dim if self.lstm else 0)
+        # Of unit size from the first step on, or taste and content wait for each other to grow.
+        self.out = nn.Sequential(nn.Linear(width, config.dim), nn.LayerNorm(config.dim))
 
     def forward(self, clips: Tensor) -> Tensor:
         """(M, content dim)."""
@@ -79,13 +81,8 @@ class VideoEncoder(nn.Module):
             self.no_clip = nn.Parameter(torch.zeros(content_dim))
         self.duration = nn.Embedding(NUM_DURATION_BUCKETS, config.feature_dim)
         width = 3 * config.id_dim + config.feature_dim + content_dim
-        self.mix = nn.Sequential(
-            nn.Linear(width, 2 * config.dim),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * config.dim, config.dim),
-        )
-        self.skip = nn.Linear(width, config.dim)
+        # Parts that add up: with a hidden layer, creator and duration together name a video.
+        self.mix = nn.Linear(width, config.dim)
 
     def drop_ids(self, id_rows: Tensor) -> Tensor:
         """The rows that are looked up: all 0 without IDs, some 0 in training."""
@@ -106,8 +103,7 @@ class VideoEncoder(nn.Module):
         ]
         if self.content is not None:
             parts.append(self._content(videos))
-        joined = torch.cat(parts, -1)
-        return self.mix(joined) + self.skip(joined)
+        return self.mix(torch.cat(parts, -1))
 
     def _content(self, videos: VideoBatch) -> Tensor:
         assert self.content is not None and videos.clip_index is not None

@@ -169,6 +169,10 @@ class Worker:
 
     def _step(self, batch: Batch) -> None:
         train = self.config.train
+        content_alone = self.progress.epoch < train.content_first * self.job.epochs
+        self.trainable.model.video.id_dropout = (
+            1.0 if content_alone else self.config.model.id_dropout
+        )
         for group in self.trainable.dense_optimizer.param_groups:
             group["lr"] = train.lr * lr_share(
                 self.progress.steps, self._epochs_done(), train.epochs
