@@ -15,10 +15,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 # On CPU machines .fbgemm-cpu stands in for the CUDA build of fbgemm that torchrec asks for.
 SHIM := $(if $(findstring cpu,$(EXTRAS)),./.fbgemm-cpu)
-# Any CPU build of torch that pip's configuration offers by itself goes in first: with torch in
-# place, nothing else pulls in another build.
-STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 comma := ,
+STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
 .PHONY: setup demo test lint bench clean
 
