@@ -163,8 +163,8 @@ def _decode(arguments: argparse.Namespace) -> None:
     if not arguments.videos or not arguments.out:
         raise InputError("decode needs --config RUN.yaml, or --videos and --out")
     from recsys import cluster
-    from recsys.data.clips import decode_videos
-    from recsys.data.sources import find_videos
+    from recsys.decode.sources import find_videos
+    from recsys.decode.stage import decode_videos
     from recsys.pipeline import say
 
     config = parse_section(DecodeConfig, arguments.settings, "decode")

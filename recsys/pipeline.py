@@ -47,8 +47,8 @@ def _prepare(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
 
 def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     from recsys import cluster
-    from recsys.data.clips import decode_videos
     from recsys.data.prepared import Prepared
+    from recsys.decode.stage import decode_videos
 
     if not config.has_content:
         return {"skipped": "no video files are used (data.video_columns.uri or encoder none)"}

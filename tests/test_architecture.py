@@ -20,6 +20,7 @@ FLOW = (
     "progress",
     "cluster",
     "data",
+    "decode",
     "model",
     "rerank",
     "evaluation",
@@ -39,7 +40,7 @@ FLOW = (
 BACKWARDS = {
     # `decode.features`: the frozen frame encoder runs where the frames are decoded, so that they
     # never cross the object store. Imported by the actor that needs it.
-    ("recsys.data.decode_clips", "recsys.model.frames"),
+    ("recsys.decode.clips", "recsys.model.frames"),
 }
 
 TOP_LEVEL = {

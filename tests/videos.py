@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config import DecodeConfig
-from recsys.data.contract import ClipSpec
-from recsys.data.decode_clips import clip_spec
+from recsys.decode.clips import clip_spec
+from recsys.decode.contract import ClipSpec
 
 Picture = Callable[[int], NDArray[np.uint8]]
 

@@ -82,9 +82,9 @@ def by_decord() -> Decode:
 
 def by_us(how: str) -> Decode:
     from recsys.config import DecodeConfig
-    from recsys.data.decode_clips import clip_spec
-    from recsys.data.files import LocalFile
-    from recsys.data.sandbox import Sandbox
+    from recsys.decode.clips import clip_spec
+    from recsys.decode.files import LocalFile
+    from recsys.decode.sandbox import Sandbox
 
     reader = {"pyav-only": "pyav", "decord-only": "decord"}.get(how, "auto")
     sampling = how if reader == "auto" else "uniform"

@@ -27,9 +27,9 @@ SAMPLE_S = 0.25
 def run_loop(videos: list[str], sampling: str) -> None:
     """One of the two processes of the plain loop."""
     from recsys.config import DecodeConfig
-    from recsys.data.decode_clips import clip_spec
-    from recsys.data.files import LocalFile
-    from recsys.data.readers import read_clip
+    from recsys.decode.clips import clip_spec
+    from recsys.decode.files import LocalFile
+    from recsys.decode.readers import read_clip
 
     spec = clip_spec(DecodeConfig(sampling=sampling))
     start = time.perf_counter()
@@ -43,7 +43,7 @@ def run_stage(videos: list[str], sampling: str, out: Path) -> None:
     import ray
 
     from recsys.config import DecodeConfig
-    from recsys.data.clips import decode_videos
+    from recsys.decode.stage import decode_videos
 
     ray.init(
         num_cpus=2,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recsys.data.sampling import (
+from recsys.decode.sampling import (
     Geometry,
     Timeline,
     decode_ranges,

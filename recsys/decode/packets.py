@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.sampling import Timeline
+from recsys.decode.sampling import Timeline
 
 MAX_KEPT_BYTES = 128 * 2**20
 """Packets of a larger video are not kept in memory but read from the file again."""

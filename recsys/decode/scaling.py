@@ -9,7 +9,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.sampling import Fit, Geometry, plan_geometry
+from recsys.decode.sampling import Fit, Geometry, plan_geometry
 
 
 class Resizer:

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import av
 
-from recsys.data.contract import ByteStream, ClipSpec, ReadError, VideoFile
-from recsys.data.formats import FORMAT_WHITELIST, STILL_FORMATS
+from recsys.decode.contract import ByteStream, ClipSpec, ReadError, VideoFile
+from recsys.decode.formats import FORMAT_WHITELIST, STILL_FORMATS
 
 # What a damaged file makes FFmpeg raise; PyAV's errors are OSErrors or ValueErrors by their kind.
 FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)

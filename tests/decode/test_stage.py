@@ -14,7 +14,8 @@ import pytest
 
 from recsys.config import ContentConfig, DecodeConfig
 from recsys.data.clip_store import ClipStore
-from recsys.data.clips import DecodeClips, decode_videos, plan_pool
+from recsys.decode.clips import DecodeClips
+from recsys.decode.stage import decode_videos, plan_pool
 from recsys.errors import InputError
 from recsys.schema import QUARANTINE_REASONS, quarantine_schema
 from tests.videos import numbered, numbers_of
@@ -195,17 +196,17 @@ def test_no_free_cpu_is_not_waited_for(ray_local: None, videos: list[str], tmp_p
 RUN = """
 import sys
 from recsys.config import DecodeConfig
-from recsys.data import clip_writer, clips
-clip_writer._FLUSH_BYTES = 1  # every batch is written at once, so that there is much to be torn
-clips._MAX_BLOCK_VIDEOS = clips._BATCH_VIDEOS = 1
+from recsys.decode import stage, writer
+writer._FLUSH_BYTES = 1  # every batch is written at once, so that there is much to be torn
+stage._MAX_BLOCK_VIDEOS = stage._BATCH_VIDEOS = 1
 folder, out = sys.argv[1:]
-from recsys.data.sources import find_videos
-add = clips.ClipWriter.add
-def say(writer, rows):
-    add(writer, rows)
+from recsys.decode.sources import find_videos
+add = stage.ClipWriter.add
+def say(self, rows):
+    add(self, rows)
     print("written", flush=True)
-clips.ClipWriter.add = say
-clips.decode_videos(find_videos(folder), out, DecodeConfig(frames=4, size=40))
+stage.ClipWriter.add = say
+stage.decode_videos(find_videos(folder), out, DecodeConfig(frames=4, size=40))
 print("done", flush=True)
 """
 

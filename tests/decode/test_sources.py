@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data import files
-from recsys.data.contract import Clip, ReadError
-from recsys.data.files import RemoteFile
-from recsys.data.sandbox import Sandbox
-from recsys.data.sources import find_videos, open_source, sha256_of
+from recsys.decode import files
+from recsys.decode.contract import Clip, ReadError
+from recsys.decode.files import RemoteFile
+from recsys.decode.sandbox import Sandbox
+from recsys.decode.sources import find_videos, open_source, sha256_of
 from recsys.errors import InputError
 from tests.videos import numbered, numbers_of, spec
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recsys.config import ContentConfig, DecodeConfig
-from recsys.data.contract import Clip, ClipSpec, ReadError
-from recsys.data.sandbox import Sandbox
-from recsys.data.sources import open_source, sha256_of
+from recsys.decode.contract import Clip, ClipSpec, ReadError
+from recsys.decode.sandbox import Sandbox
+from recsys.decode.sources import open_source, sha256_of
 from recsys.errors import InputError
 
 _sandboxes: dict[tuple[int, bool], Sandbox] = {}

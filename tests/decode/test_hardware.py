@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.data import hardware, readers
-from recsys.data.contract import Clip, Deadline, NotThisReader
-from recsys.data.files import LocalFile
-from recsys.data.hardware import WorkerHas, choose_decoder, look_around, read_by_torchcodec
-from recsys.data.pyav_reader import Video
+from recsys.decode import hardware, readers
+from recsys.decode.contract import Clip, Deadline, NotThisReader
+from recsys.decode.files import LocalFile
+from recsys.decode.hardware import WorkerHas, choose_decoder, look_around, read_by_torchcodec
+from recsys.decode.pyav_reader import Video
 from tests.videos import numbered, numbers_of, spec
 
 

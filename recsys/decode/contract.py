@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.sampling import Fit, Sampling
+from recsys.decode.sampling import Fit, Sampling
 
 
 @dataclass(frozen=True)

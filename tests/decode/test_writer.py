@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.clip_store import NO_CLIP, ClipStore
-from recsys.data.clip_writer import ClipWriter, only_writer
-from recsys.data.decode_clips import _fixed_lists
+from recsys.decode.clips import _fixed_lists
+from recsys.decode.writer import ClipWriter, only_writer
 from recsys.errors import InputError
 from recsys.schema import clip_schema
 

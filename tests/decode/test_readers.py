@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.data.contract import Clip, ClipSpec, ReadError
+from recsys.decode.contract import Clip, ClipSpec, ReadError
 from tests.videos import gray, numbered, numbers_of, quarters, render, spec
 
 Read = Callable[[Path, ClipSpec], Clip]

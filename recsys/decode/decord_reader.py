@@ -15,9 +15,9 @@ import av  # noqa: F401 (before decord, or PyAV would run on decord's FFmpeg)
 import decord
 import numpy as np
 
-from recsys.data.contract import Clip, ClipSpec, NotThisReader, VideoFacts, VideoFile
-from recsys.data.pyav_reader import Video
-from recsys.data.sampling import plan_geometry
+from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFacts, VideoFile
+from recsys.decode.pyav_reader import Video
+from recsys.decode.sampling import plan_geometry
 
 FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """Containers that decord is given: it seeks exactly in them, and none opens another file."""

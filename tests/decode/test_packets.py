@@ -4,8 +4,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from recsys.data import packets
-from recsys.data.packets import Entry, PacketList, by_rate, in_time_order
+from recsys.decode import packets
+from recsys.decode.packets import Entry, PacketList, by_rate, in_time_order
 
 
 @dataclass

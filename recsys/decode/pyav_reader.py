@@ -13,17 +13,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.containers import (
+from recsys.decode.containers import (
     FFMPEG_ERRORS,
     Complaints,
     check_duration,
     open_video,
     said_duration,
 )
-from recsys.data.contract import Clip, ClipSpec, Deadline, ReadError, VideoFacts, VideoFile
-from recsys.data.packets import WHOLE, Entry, PacketList, by_rate, in_time_order
-from recsys.data.sampling import Timeline, decode_ranges
-from recsys.data.scaling import Resizer, orientation
+from recsys.decode.contract import Clip, ClipSpec, Deadline, ReadError, VideoFacts, VideoFile
+from recsys.decode.packets import WHOLE, Entry, PacketList, by_rate, in_time_order
+from recsys.decode.sampling import Timeline, decode_ranges
+from recsys.decode.scaling import Resizer, orientation
 
 _MAX_DEMUX_ERRORS = 64
 _DEFAULT_RATE = 25.0

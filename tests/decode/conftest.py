@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.contract import Clip, ClipSpec
-from recsys.data.files import LocalFile
-from recsys.data.sandbox import Sandbox
+from recsys.decode.contract import Clip, ClipSpec
+from recsys.decode.files import LocalFile
+from recsys.decode.sandbox import Sandbox
 
 Read = Callable[[Path, ClipSpec], Clip]
 

@@ -11,9 +11,9 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-from recsys.data.contract import Clip, ClipSpec, ReadError
-from recsys.data.hardware import Decoder, choose_decoder, look_around
-from recsys.data.readers import read_clip
+from recsys.decode.contract import Clip, ClipSpec, ReadError
+from recsys.decode.hardware import Decoder, choose_decoder, look_around
+from recsys.decode.readers import read_clip
 
 _MAX_STDERR_BYTES = 64 * 2**20
 _MAX_OPEN_FILES = 256

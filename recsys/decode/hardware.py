@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.contract import Clip, ClipSpec, NotThisReader, VideoFile
-from recsys.data.pyav_reader import Video
-from recsys.data.sampling import Geometry, plan_geometry
+from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile
+from recsys.decode.pyav_reader import Video
+from recsys.decode.sampling import Geometry, plan_geometry
 
 Decoder = Literal["decord_cuda", "torchcodec_cuda", "cpu"]
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from recsys.data.contract import ReadError
+from recsys.decode.contract import ReadError
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.contract import ReadError
-from recsys.data.sandbox import Sandbox
-from recsys.data.sources import find_videos, open_source
+from recsys.decode.contract import ReadError
+from recsys.decode.sandbox import Sandbox
+from recsys.decode.sources import find_videos, open_source
 from tests.videos import spec
 
 LIMIT_S = 20.0

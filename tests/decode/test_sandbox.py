@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data import sandbox as sandbox_module
-from recsys.data.contract import ReadError
-from recsys.data.files import LocalFile
-from recsys.data.sandbox import Sandbox
+from recsys.decode import sandbox as sandbox_module
+from recsys.decode.contract import ReadError
+from recsys.decode.files import LocalFile
+from recsys.decode.sandbox import Sandbox
 from tests.videos import gray, numbered, numbers_of, render, spec
 
 
@@ -143,8 +143,8 @@ def test_the_process_dies_with_its_parent(tmp_path: Path) -> None:
     path = numbered(tmp_path / "a.mp4")
     code = (
         "import os, signal\n"
-        "from recsys.data.files import LocalFile\n"
-        "from recsys.data.sandbox import Sandbox\n"
+        "from recsys.decode.files import LocalFile\n"
+        "from recsys.decode.sandbox import Sandbox\n"
         "from tests.videos import spec\n"
         "sandbox = Sandbox(max_memory_bytes=2**29)\n"
         f"sandbox.read(LocalFile({str(path)!r}), spec(), name='a.mp4')\n"

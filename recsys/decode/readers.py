@@ -1,6 +1,6 @@
 """The choice between a clip's readers, behind one contract.
 
-`read_clip` runs inside the sandbox process (`recsys.data.sandbox`), so it imports no ray and no
+`read_clip` runs inside the sandbox process (`recsys.decode.sandbox`), so it imports no ray and no
 torch. decord reads what it reads exactly and no slower; PyAV reads all the rest, and whatever
 decord complained about. Both give the same pixels: the same scaling filter, the same frames.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from recsys.data import decord_reader, hardware, pyav_reader
-from recsys.data.contract import Clip, ClipSpec, Deadline, NotThisReader, ReadError, VideoFile
+from recsys.decode import decord_reader, hardware, pyav_reader
+from recsys.decode.contract import Clip, ClipSpec, Deadline, NotThisReader, ReadError, VideoFile
 
 
 def read_clip(

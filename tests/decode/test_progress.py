@@ -1,6 +1,6 @@
 import io
 
-from recsys.data.progress import ProgressLine, progress_text
+from recsys.decode.progress import ProgressLine, progress_text
 
 
 def test_hours_and_minutes() -> None:

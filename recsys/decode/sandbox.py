@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.data.contract import Clip, ClipSpec, ReadError, VideoFile
+from recsys.decode.contract import Clip, ClipSpec, ReadError, VideoFile
 
 _GRACE_S = 2.0  # the process looks at the clock itself; this is for when it cannot any more
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "CUDA_VISIBLE_DEVICES")
@@ -166,7 +166,7 @@ class Sandbox:
                 [
                     sys.executable,
                     "-c",
-                    "from recsys.data.decode_worker import main; main()",
+                    "from recsys.decode.worker import main; main()",
                     str(theirs.fileno()),
                     str(self._max_memory_bytes),
                 ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys.data.contract import Clip, ClipSpec, ReadError
+from recsys.decode.contract import Clip, ClipSpec, ReadError
 from tests.videos import numbered, numbers_of, spec
 
 Read = Callable[[Path, ClipSpec], Clip]

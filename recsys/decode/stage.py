@@ -17,13 +17,11 @@ import pyarrow as pa
 from recsys import cluster
 from recsys.config import ContentConfig, DecodeConfig
 from recsys.data import storage
-from recsys.data.clip_writer import ClipWriter, only_writer
-from recsys.data.decode_clips import DecodeClips, Encoder
-from recsys.data.progress import ProgressLine
+from recsys.decode.clips import DecodeClips, Encoder
+from recsys.decode.progress import ProgressLine
+from recsys.decode.writer import ClipWriter, only_writer
 from recsys.errors import InputError
 from recsys.schema import clip_schema, feature_schema
-
-__all__ = ["DecodeClips", "decode_videos", "plan_pool"]
 
 logger = logging.getLogger(__name__)
 

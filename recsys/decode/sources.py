@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data import storage
-from recsys.data.contract import ReadError, VideoFile
-from recsys.data.files import LocalFile, RemoteFile
+from recsys.decode.contract import ReadError, VideoFile
+from recsys.decode.files import LocalFile, RemoteFile
 from recsys.errors import InputError
 
 _TABLE_ENDINGS = (".parquet", ".pq")
