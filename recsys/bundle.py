@@ -13,9 +13,6 @@ import dataclasses
 import io
 import json
 import math
-import os
-import re
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,20 +27,18 @@ from recsys.config import RunConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
 from recsys.data.checked import CheckedReader, CheckedWriter, sync_folders
 from recsys.data.inputs import ClipShape, Sizes
-from recsys.data.storage import exists, join, open_input, remove, replace_file
+from recsys.data.storage import join, remove, replace_file
 from recsys.data.timelines import Timelines
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.index import FloatArray, VideoIndex
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
+from recsys.rerank import VideoTraits, is_active
 from recsys.schema import timeline_schema, vocab_schema
+from recsys.versions import CURRENT, FORMAT, MANIFEST, find_bundle, new_version, read_manifest
 
-FORMAT = 1
-"""Raised when a bundle's files change so that an older server could not read them."""
-CURRENT = "CURRENT"
-MANIFEST = "manifest.json"
-_VERSION = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
+RERANK = "rerank.parquet"
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,10 @@ class Contents:
     histories: Iterator[pa.Table]
     """Parts of `timeline_schema`, each user in one of them, no longer than `max_history`."""
     metrics: Mapping[str, Any] | None = None
+    traits: VideoTraits | None = None
+    """What the re-ranking step looks at; None where no weight of `rerank` is set."""
+    trained: str | None = None
+    """Names the training that the model came out of."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,8 @@ class Bundle:
     vectors: FloatArray
     index: VideoIndex
     histories: Timelines
+    traits: VideoTraits | None
+    """What the re-ranking step looks at; None where no weight of `rerank` is set."""
 
     @classmethod
     def load(cls, path: str) -> Bundle:
@@ -97,6 +98,7 @@ class Bundle:
         config = _config(files)
         sizes = _sizes(manifest["sizes"])
         vectors = np.load(io.BytesIO(files.read("vectors.npy")), allow_pickle=False)
+        catalog = Catalog.from_table(files.table("videos.parquet"))
         bundle = cls(
             version=manifest["version"],
             manifest=manifest,
@@ -104,7 +106,7 @@ class Bundle:
             sizes=sizes,
             recommender=_recommender(config, sizes, files),
             vocabs=_vocabs(files),
-            catalog=Catalog.from_table(files.table("videos.parquet")),
+            catalog=catalog,
             vectors=vectors,
             index=VideoIndex.from_bytes(files.read("index.faiss")),
             histories=Timelines.from_table(
@@ -112,6 +114,7 @@ class Bundle:
                 num_tasks=sizes.num_tasks,
                 num_contexts=len(sizes.context_sizes),
             ),
+            traits=_traits(config, catalog, files),
         )
         files.check_rest()
         bundle._check(folder)
@@ -169,6 +172,8 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
     writer.write("vectors.npy", _npy(vectors))
     index = VideoIndex.build(vectors, kind=config.publish.index)
     writer.write("index.faiss", index.to_bytes())
+    if contents.traits is not None:
+        writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
     for i, part in enumerate(contents.histories):
         writer.write_table(f"histories/part-{i:05d}.parquet", part)
     manifest = {
@@ -177,67 +182,11 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "index": index.kind,
         "sizes": dataclasses.asdict(contents.sizes),
+        "trained": contents.trained,
         "metrics": _finite(contents.metrics or {}),
         "files": dict(writer.files),
     }
     writer.write(MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
-
-
-def new_version() -> str:
-    """A name that sorts by time (UTC, microseconds) and that nobody else gives."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z-{secrets.token_hex(4)}"
-
-
-def find_bundle(path: str) -> str:
-    """The folder of one version.
-
-    Args:
-        path: A run folder, its `bundles` folder or one version's; a path or URI.
-
-    Raises:
-        InputError: None of these.
-    """
-    if exists(join(path, MANIFEST)):
-        return path
-    for folder in (path, join(path, "bundles")):
-        pointer = join(folder, CURRENT)
-        if exists(pointer):
-            with open_input(pointer) as file:
-                version = file.read(256).decode(errors="replace").strip()
-            if not _VERSION.fullmatch(version):
-                raise InputError(f"{pointer}: {version!r} is no version's name; publish again")
-            return join(folder, version)
-    name = os.path.basename(path.rstrip("/"))
-    if _VERSION.fullmatch(name) and exists(path):
-        raise InputError(f"{path}: {MANIFEST} is missing, the bundle was never finished")
-    raise InputError(
-        f"{path}: no bundle is there; give a run folder, its bundles folder or one version's "
-        "(`recsys publish` makes them)"
-    )
-
-
-def read_manifest(folder: str) -> dict[str, Any]:
-    """The manifest of one version's folder.
-
-    Raises:
-        InputError: It is missing, unreadable or of another format.
-    """
-    path = join(folder, MANIFEST)
-    with open_input(path) as file:
-        try:
-            manifest = json.load(file)
-        except ValueError:
-            manifest = None
-    if not isinstance(manifest, dict) or "format" not in manifest:
-        raise InputError(f"{path}: not a bundle's manifest; publish again")
-    if manifest["format"] != FORMAT:
-        raise InputError(
-            f"{path}: format {manifest['format']}, this recsys reads {FORMAT}; publish again"
-        )
-    missing = {"version", "created", "sizes", "metrics", "files"} - manifest.keys()
-    if missing:
-        raise InputError(f"{path}: {', '.join(sorted(missing))} missing; publish again")
-    return manifest
 
 
 def read_config(folder: str) -> RunConfig:
@@ -293,6 +242,30 @@ def _vocabs(files: CheckedReader) -> dict[str, Vocab]:
 def _histories(files: CheckedReader) -> pa.Table:
     parts = [files.table(name) for name in files.names if name.startswith("histories/")]
     return pa.concat_tables(parts) if parts else timeline_schema().empty_table()
+
+
+def _traits_table(traits: VideoTraits, num_videos: int) -> pa.Table:
+    """What the catalogue does not say of the videos (N,)."""
+    price = np.zeros(num_videos) if traits.price_N is None else traits.price_N
+    is_new = np.zeros(num_videos, np.bool_) if traits.is_new_N is None else traits.is_new_N
+    return pa.table({"price": price, "is_new": is_new})
+
+
+def _traits(config: RunConfig, catalog: Catalog, files: CheckedReader) -> VideoTraits | None:
+    if not is_active(config.rerank):
+        return None
+    if RERANK not in files.names:
+        raise InputError(
+            f"{files.path(RERANK)}: missing, and the config has weights of rerank; publish again"
+        )
+    table = files.table(RERANK)
+    return VideoTraits(
+        creator_row_N=catalog.creator_rows,
+        price_N=np.asarray(table.column("price")),
+        category_offsets=catalog.category_offsets,
+        category_rows=catalog.category_rows,
+        is_new_N=np.asarray(table.column("is_new")),
+    )
 
 
 def _recommender(config: RunConfig, sizes: Sizes, files: CheckedReader) -> Recommender:

@@ -16,10 +16,10 @@ from recsys.config import (
     ContentConfig,
     DecodeConfig,
     RunConfig,
-    absolute,
     load_config,
     parse_section,
 )
+from recsys.config_text import absolute
 from recsys.errors import InputError, find_input_error
 
 console = Console(highlight=False, soft_wrap=True)
@@ -151,7 +151,7 @@ def _one_stage(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.settings)
     run_all(config, [arguments.stage])
     if getattr(arguments, "against", None):
-        from recsys.evaluate import compare_runs
+        from recsys.evaluation.runs import compare_runs
 
         _print_comparison(compare_runs(config, absolute(arguments.against)), arguments.against)
 

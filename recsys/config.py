@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from recsys.config_text import apply_overrides, explain, read_yaml
+from recsys.config_text import absolute, apply_overrides, explain, read_yaml
 from recsys.errors import InputError
 
 
@@ -242,6 +242,9 @@ class EvaluateConfig(Section):
     """Of the recent-popularity baseline: the age at which an event counts half."""
     neighbours: int = Field(500, ge=1)
     """Most similar videos that the item-kNN baseline keeps of each video."""
+    previous: str | None = None
+    """Bundle that the model is compared with: a run folder or a bundle's own; without it the
+    newest one of this run that is of another training."""
     tradeoff_users: int = Field(10_000, ge=0)
     """Users on whom the re-ranking's trade-off curve is drawn; 0 leaves it out."""
 
@@ -260,6 +263,9 @@ class RerankConfig(Section):
     """Age in days, at the newest event that the model knows, up to which a video is new."""
     candidates: int = Field(100, ge=1)
     """Retrieved videos that the step may choose from."""
+    page: int = Field(10, ge=1)
+    """Videos that a user sees at once: exposure is a place on a page, and on a page the most
+    relevant come first."""
 
 
 class PublishConfig(Section):
@@ -354,12 +360,11 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     }
     data["root"] = None
     data_config = config.data.model_copy(update=data)
-    return config.model_copy(update={"run": absolute(config.run), "data": data_config})
-
-
-def absolute(path: str) -> str:
-    """A local path from the root on; a URI as it is."""
-    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+    changed: dict[str, Any] = {"run": absolute(config.run), "data": data_config}
+    if (previous := config.evaluate.previous) is not None:
+        update = {"previous": absolute(previous)}
+        changed["evaluate"] = config.evaluate.model_copy(update=update)
+    return config.model_copy(update=changed)
 
 
 SectionT = TypeVar("SectionT", bound=Section)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -120,3 +121,8 @@ def _keys_at(root: type[BaseModel], place: Place) -> list[str]:
     for key in place:
         section = section.model_fields[str(key)].annotation
     return list(section.model_fields)
+
+
+def absolute(path: str) -> str:
+    """A local path from the root on; a URI as it is."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))

@@ -9,55 +9,48 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys import cluster
+from recsys.bundle import Bundle
 from recsys.config import RunConfig
 from recsys.data.batches import VideoInputs
-from recsys.data.catalog import Catalog
 from recsys.data.prepared import Prepared
 from recsys.data.storage import (
     exists,
     filesystem,
     is_uri,
     join,
-    open_input,
     read_json,
-    write_json,
-    write_table,
-    write_text,
 )
-from recsys.data.timelines import IntArray, Timelines
 from recsys.errors import InputError
 from recsys.evaluation.baselines import (
-    DAY_MS,
     content_knn,
     item_knn,
     popularity,
     random_order,
-    recent_counts,
     recent_popularity,
 )
-from recsys.evaluation.classification import TaskMeter
-from recsys.evaluation.compare import Columns, align, compare
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
-from recsys.evaluation.page import render
+from recsys.evaluation.gather import known_positives, ranking_set, task_figures
+from recsys.evaluation.interactions import RankingSet
 from recsys.evaluation.predict import (
     VIDEOS_A_BATCH,
     Predictions,
+    Predictor,
     all_vectors,
     concat,
-    join_lists,
-    predict,
 )
-from recsys.evaluation.ranking import Ranker, dot_product
+from recsys.evaluation.ranking import Ranker
 from recsys.evaluation.report import assemble
+from recsys.evaluation.runs import LISTS, TASKS, write_page, write_users
+from recsys.evaluation.tradeoff import model_traits
+from recsys.evaluation.verdict import MAIN, PREVIOUS
 from recsys.model.recommender import Recommender
+from recsys.previous import load_previous, previous_predictor
 from recsys.progress import progress
+from recsys.rerank import Reranker, VideoTraits, is_active
 from recsys.schema import TEST
 from recsys.train.checkpoint import load_plain
 
@@ -73,6 +66,12 @@ class Trained:
     """(N, D) of the whole catalogue."""
     cold_N: NDArray[np.bool_]
     """True where a video has no event that the model learnt from."""
+
+    @property
+    def predictor(self) -> Predictor:
+        """Ready to be asked."""
+        max_history = self.prepared.config.model.max_history
+        return Predictor(self.model, self.vectors, max_history)
 
 
 def load_trained(config: RunConfig) -> Trained:
@@ -111,30 +110,24 @@ class PredictPartitions:
     def __init__(self, held: Any) -> None:
         import ray
 
-        self.config: RunConfig
-        self.config, self.model, self.vectors = ray.get(held[0])
-        self.prepared = Prepared(self.config)
+        self.prepared: Prepared
+        self.predictor: Predictor
+        self.prepared, self.predictor = ray.get(held[0])
         torch.set_num_threads(1)
 
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         """Takes partition numbers, gives one row of predictions."""
         (number,) = batch["id"].tolist()
-        found = predict(
-            self.model,
-            self.vectors,
-            self.prepared.timelines(number),
-            split=TEST,
-            max_history=self.config.model.max_history,
-        )
+        found = self.predictor.predict(self.prepared.timelines(number), split=TEST)
         return {name: [value] for name, value in found.to_row().items()}
 
 
-def predict_all(trained: Trained) -> Predictions:
+def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
     """The test predictions of all users."""
     import ray
 
-    total = len(trained.prepared.partitions)
-    held = ray.put((trained.prepared.config, trained.model, trained.vectors))
+    total = len(prepared.partitions)
+    held = ray.put((Prepared(prepared.config), predictor))
     # No task and no actor may ask for a CPU that is not free: the rest would wait for it for ever.
     free = ray.available_resources().get("CPU", 0.0)
     workers = max(1, min(int(free), total))
@@ -147,8 +140,8 @@ def predict_all(trained: Trained) -> Predictions:
         num_cpus=min(1.0, free),
     )
     parts = []
-    dim = trained.vectors.shape[1]
-    num_tasks = len(trained.prepared.config.data.columns.tasks)
+    dim = predictor.vectors_ND.shape[1]
+    num_tasks = len(prepared.config.data.columns.tasks)
     with progress("evaluate: predicting", total=total) as advance:
         for row in dataset.iter_rows():
             parts.append(Predictions.from_row(row, dim=dim, num_tasks=num_tasks))
@@ -158,41 +151,45 @@ def predict_all(trained: Trained) -> Predictions:
     return concat(parts, dim, num_tasks)
 
 
-def evaluate(config: RunConfig, out: str) -> dict[str, Any]:
+def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[str, Any]:
     """Runs the stage and returns its report; report.html and the users' metrics lie in `out`.
+
+    Args:
+        config: Of the run.
+        out: RUN/evaluate.
+        previous: Folder of the bundle that the model is compared with.
 
     Raises:
         InputError: There is no trained model.
     """
     cluster.connect()
     trained = load_trained(config)
-    found = predict_all(trained)
-    data = ranking_set(trained, found)
+    found = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, found, trained.cold_N)
+    all_of_them, answers = rankers(config, trained, found, data), {MAIN: found}
+    bundle = load_previous(config, previous) if previous else None
+    if bundle is not None:
+        theirs = previous_predictor(bundle, trained.prepared)
+        answers[PREVIOUS] = predict_all(trained.prepared, theirs)
+        all_of_them[PREVIOUS] = theirs.ranker(answers[PREVIOUS])
+    heads = {
+        name: task_figures(answer, trained.cold_N, config.data.columns.tasks, config.evaluate)
+        for name, answer in answers.items()
+    }
     report, columns = assemble(
         data,
-        rankers(config, trained, found, data),
+        all_of_them,
         config.evaluate,
         config.rerank,
-        tasks=task_report(config, trained, found),
+        heads=heads,
+        about=protocol(config, bundle),
     )
-    for name, metrics in columns.items():
-        table = pa.table({"user_id": list(data.user_ids), **metrics})
-        write_table(table, users_path(config.run, name))
+    write_users(config.run, LISTS, data.user_ids, columns[MAIN])
+    write_users(config.run, TASKS, found.asked_ids, heads[MAIN][1])
     training = read_json(join(config.run, "train", "report.json")) or {}
     report["training"] = training.get("history", [])
     write_page(config, report)
     return report
-
-
-def write_page(config: RunConfig, report: dict[str, Any]) -> None:
-    """Writes RUN/evaluate/report.html."""
-    title = f"Evaluation of {config.run.rstrip('/').rsplit('/', 1)[-1]}"
-    write_text(render(report, title=title), join(config.run, "evaluate", "report.html"))
-
-
-def users_path(run: str, ranker: str) -> str:
-    """Where a run keeps a ranker's metrics of each user."""
-    return join(run, "evaluate", "users", f"{ranker}.parquet")
 
 
 def rankers(
@@ -201,7 +198,7 @@ def rankers(
     """The model and what it must beat."""
     positives, recent = known_positives(trained.prepared, config.evaluate.half_life_days)
     all_of_them = {
-        "model": dot_product(torch.from_numpy(found.queries), trained.vectors),
+        MAIN: trained.predictor.ranker(found),
         "popularity": popularity(data.videos.popularity_N),
         "recent popularity": recent_popularity(recent),
         "item-kNN": item_knn(positives, data, neighbours=config.evaluate.neighbours),
@@ -212,28 +209,17 @@ def rankers(
     return {**all_of_them, "random": random_order(data.num_videos)}
 
 
-def known_positives(prepared: Prepared, half_life_days: float) -> tuple[Csr, NDArray[np.float64]]:
-    """All users' positives before the test, and each video's recent count of them (N)."""
-    parts = [known_part(prepared.timelines(n)) for n in range(len(prepared.partitions))]
-    newest = max((int(time.max()) for _, time in parts if len(time)), default=0)
-    recent = np.zeros(len(prepared.catalog))
-    for lists, time_ms in parts:
-        recent += recent_counts(
-            lists.values,
-            time_ms,
-            cut_ms=newest + 1,
-            half_life_days=half_life_days,
-            num_videos=len(recent),
-        )
-    return join_lists([lists for lists, _ in parts]), recent
-
-
-def known_part(timelines: Timelines) -> tuple[Csr, IntArray]:
-    """Videos of each user's positives before the test, and their times, one after the other."""
-    kept = (timelines.split < TEST) & (timelines.positive > 0)
-    counts = np.concatenate([[0], np.cumsum(kept)])[timelines.offsets]
-    rows = timelines.video_rows[kept].astype(np.int32)
-    return Csr(counts.astype(np.int64), rows), timelines.time_ms[kept]
+def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:
+    """What a server's re-ranking looks at, as evaluation has it; None where no weight is set."""
+    if not is_active(config.rerank):
+        return None
+    cluster.connect()
+    found = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, found, trained.cold_N)
+    ranker = trained.predictor.ranker(found)
+    traits = model_traits(data, ranker, config.evaluate, config.rerank)
+    Reranker(config.rerank, traits)  # says what is missing now, and not when it is served
+    return traits
 
 
 @torch.no_grad()
@@ -253,92 +239,17 @@ def content_vectors(trained: Trained) -> Tensor | None:
     return vectors
 
 
-def compare_runs(config: RunConfig, against: str) -> list[dict[str, Any]]:
-    """Paired tests of this run's model and another's on the users that both have.
-
-    They are added to the run's own report, and its page is written anew.
-
-    Raises:
-        InputError: One of the runs has no evaluation, or they share no user.
-    """
-    our_users, ours = read_columns(config.run)
-    their_users, theirs = read_columns(against)
-    mine, other = align(our_users, their_users)
-    rows = compare(
-        {name: values[mine] for name, values in ours.items()},
-        {name: values[other] for name, values in theirs.items()},
-        config.evaluate,
-    )
-    path = join(config.run, "evaluate", "report.json")
-    report = {**read_json(path), "against": {"run": against, "rows": rows}}
-    write_json(report, path)
-    write_page(config, report)
-    return rows
-
-
-def read_columns(run: str) -> tuple[list[str], Columns]:
-    """The test users of an evaluated run, and its model's metrics of each."""
-    path = users_path(run, "model")
-    if not exists(path):
-        raise InputError(f"{path}: this run was not evaluated; run recsys evaluate on it first")
-    with open_input(path) as file:
-        table = pq.read_table(file)
-    names = [name for name in table.column_names if name != "user_id"]
-    return table["user_id"].to_pylist(), {name: np.asarray(table[name]) for name in names}
-
-
-def ranking_set(trained: Trained, found: Predictions) -> RankingSet:
-    """What the rankers are measured against."""
-    prepared = trained.prepared
-    catalog = prepared.catalog
-    return RankingSet(
-        user_ids=found.user_ids,
-        relevant=found.relevant,
-        known=found.known,
-        videos=Videos(
-            cold_N=trained.cold_N,
-            popularity_N=catalog.known_positives(with_valid=True),
-            creator_row_N=optional(prepared.config.data.video_columns.creator, catalog),
-            categories=Csr(catalog.category_offsets, catalog.category_rows.astype(np.int32)),
-            age_days_N=ages_days(prepared),
-        ),
-        groups=user_groups(prepared, found.user_ids),
-    )
-
-
-def optional(creator: str | None, catalog: Catalog) -> NDArray[np.int32] | None:
-    """The creators, where the data have any."""
-    return catalog.creator_rows.astype(np.int32) if creator else None
-
-
-def ages_days(prepared: Prepared) -> NDArray[np.float64]:
-    """Days from each video's first event to the newest event before the test (N); NaN unknown."""
-    first = prepared.catalog.table.column("first_time_ms").combine_chunks()
-    known = np.asarray(first.is_valid())
-    times = np.asarray(first.fill_null(0), dtype=np.float64)
-    newest = max(
-        int(t.time_ms[t.split < TEST].max(initial=0))
-        for t in map(prepared.timelines, range(len(prepared.partitions)))
-    )
-    return np.where(known, (newest - times) / DAY_MS, np.nan)
-
-
-def user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str | None]]:
-    """Group column → each user's group."""
-    with open_input(join(prepared.prepare_dir, "users.parquet")) as file:
-        table = pq.read_table(file)
-    row_of = {user: row for row, user in enumerate(table.column("user_id").to_pylist())}
-    rows = pa.array([row_of.get(user) for user in user_ids], pa.int64())
-    names = [name for name in table.column_names if name != "user_id"]
-    return {name: table.column(name).take(rows).to_pylist() for name in names}
-
-
-def task_report(config: RunConfig, trained: Trained, found: Predictions) -> dict[str, Any]:
-    """The ranking head's figures by task."""
-    report = {}
-    cold = trained.cold_N[found.event_videos]
-    for number, task in enumerate(config.data.columns.tasks):
-        meter = TaskMeter()
-        meter.add(found.labels[:, number], found.logits[:, number], cold)
-        report[task] = meter.result()
-    return report
+def protocol(config: RunConfig, bundle: Bundle | None) -> dict[str, Any]:
+    """How it was measured, and against which bundle."""
+    cut = {
+        "time": "the test is everything from one moment on, for all users",
+        "leave_one_out": "the test is the last positive event of each user",
+    }
+    found: dict[str, Any] = {"split": cut[config.split.kind]}
+    if bundle is not None:
+        found["previous"] = {
+            "version": bundle.version,
+            "created": bundle.manifest["created"],
+            "same_split": bundle.config.split == config.split,
+        }
+    return found

@@ -19,6 +19,7 @@ from recsys.config import RunConfig, dump_config
 from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
 from recsys.data.tables import parquet_files
 from recsys.errors import InputError
+from recsys.versions import find_bundle, newest_other
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +69,11 @@ def _train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
 def _evaluate(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     from recsys.evaluate import evaluate
 
-    return evaluate(config, out)
+    return evaluate(config, out, _previous(config))
 
 
 def _publish(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
-    from recsys.evaluate import load_trained
+    from recsys.evaluate import load_trained, rerank_traits
     from recsys.publish import publish
 
     trained = load_trained(config)
@@ -84,6 +85,8 @@ def _publish(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
         prepare_dir=trained.prepared.prepare_dir,
         bundles_dir=out,
         metrics=(read_json(join(config.run, "evaluate", REPORT)) or {}).get("evaluation"),
+        traits=rerank_traits(config, trained),
+        trained=fingerprint(config, BY_NAME["train"]),
     )
     return {"version": version}
 
@@ -108,12 +111,29 @@ def _train_settings(config: RunConfig) -> Any:
     return [config.model, train, config.prepare.min_video_events]
 
 
+def _evaluate_settings(config: RunConfig) -> Any:
+    return [config.evaluate, config.rerank, _previous(config)]
+
+
+def _previous(config: RunConfig) -> str | None:
+    """The folder of the bundle that the model is compared with."""
+    if config.evaluate.previous is not None:
+        return find_bundle(config.evaluate.previous)
+    return newest_other(join(config.run, "bundles"), fingerprint(config, BY_NAME["train"]))
+
+
+def _publish_settings(config: RunConfig) -> Any:
+    # The prices of creators are those of lists with or without what users liked before.
+    masked = config.evaluate.mask_history if config.rerank.creator_exposure else None
+    return [config.publish, config.serve, config.rerank, masked]
+
+
 STAGES = (
     Stage("prepare", "prepare", _data_settings, (), _prepare),
     Stage("decode", "decode", _decode_settings, ("prepare",), _decode),
     Stage("train", "train", _train_settings, ("prepare", "decode"), _train),
-    Stage("evaluate", "evaluate", lambda c: [c.evaluate, c.rerank], ("train",), _evaluate),
-    Stage("publish", "bundles", lambda c: [c.publish, c.serve, c.rerank], ("train",), _publish),
+    Stage("evaluate", "evaluate", _evaluate_settings, ("train",), _evaluate),
+    Stage("publish", "bundles", _publish_settings, ("train",), _publish),
 )
 BY_NAME = {stage.name: stage for stage in STAGES}
 

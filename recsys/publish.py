@@ -20,6 +20,7 @@ from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.index import FloatArray
 from recsys.model.recommender import Recommender
+from recsys.rerank import VideoTraits
 from recsys.schema import timeline_schema
 
 
@@ -32,6 +33,8 @@ def publish(
     prepare_dir: str,
     bundles_dir: str,
     metrics: Mapping[str, Any] | None = None,
+    traits: VideoTraits | None = None,
+    trained: str | None = None,
 ) -> str:
     """Writes a new version of the bundle.
 
@@ -43,6 +46,8 @@ def publish(
         prepare_dir: `RUN/prepare`, a path or URI.
         bundles_dir: `RUN/bundles`, a path or URI.
         metrics: What the evaluation found, for the manifest.
+        trained: Names the training that the model came out of.
+        traits: What the re-ranking step looks at, where the config has a weight of `rerank`.
 
     Returns:
         The version's name.
@@ -59,6 +64,8 @@ def publish(
         vectors=vectors,
         histories=_histories(config, prepare_dir),
         metrics=metrics,
+        traits=traits,
+        trained=trained,
     )
     return write_bundle(bundles_dir, contents)
 

@@ -1,14 +1,16 @@
 """Trades relevance for creator exposure, diversity and new videos: evaluation and serving alike.
 
-The step takes the best C videos of a user and puts k of them in order. The value of a video is
+The step takes the best C videos of a user and fills pages with them. The value of a video is
 
     relevance - creator_exposure · price(creator) - diversity · likeness + new_videos · (is new)
 
-where relevance is relative to the user's best candidate (1 for that one), likeness is the mean
-cosine of its categories with those already chosen (greedy maximal marginal relevance, J. Carbonell
-and J. Goldstein, 1998), and a creator's price is log(1 + exposure over an even share). The price
-is that of the exposure which the prices themselves lead to: `creator_prices` finds it by fictitious
-play (Frank–Wolfe), which maximises relevance minus a convex cost of exposure over all users.
+and the best values are on the first page, the next best on the second. Within a page the order is
+that of relevance, since it is being on a page that is exposure. Relevance is relative to the user's
+best candidate (1 for that one), likeness is the mean cosine of its categories with those already
+chosen (greedy maximal marginal relevance, J. Carbonell and J. Goldstein, 1998), and a creator's
+price is log(1 + exposure over an even share). The price is that of the exposure which the prices
+themselves lead to: `creator_prices` finds it by fictitious play (Frank–Wolfe), which maximises
+relevance minus a convex cost of exposure over all users.
 
 Shapes: B users, C candidates, N video rows, M most categories of a video, R creator rows.
 """
@@ -39,8 +41,8 @@ class VideoTraits:
 
     creator_row_N: Ints | None = None
     """0 is an unknown creator, who has no price."""
-    price_R: Floats | None = None
-    """Of `creator_prices`; without it all are 0."""
+    price_N: Floats | None = None
+    """The price of each video's creator, of `creator_prices`; without it all are 0."""
     category_offsets: Ints | None = None
     """(N + 1) where each video's categories begin in `category_rows`."""
     category_rows: Ints | None = None
@@ -56,6 +58,11 @@ def relative_relevance(scores_BC: NDArray[Any]) -> Floats:
     scores = np.asarray(scores_BC, np.float64)
     relevance: Floats = np.exp(scores - scores.max(1, keepdims=True))
     return relevance
+
+
+def is_active(config: RerankConfig) -> bool:
+    """Whether any weight is above 0; if not, the order is that of relevance."""
+    return bool(config.creator_exposure or config.diversity or config.new_videos)
 
 
 class Reranker:
@@ -85,21 +92,26 @@ class Reranker:
             assert traits.category_offsets is not None
             self._kinds = padded_lists(traits.category_offsets, traits.category_rows)
 
-    @property
-    def active(self) -> bool:
-        """Whether any weight is above 0; if not, the order is that of relevance."""
-        config = self.config
-        return bool(config.creator_exposure or config.diversity or config.new_videos)
-
     def order(self, video_BC: Ints, relevance_BC: Floats, k: int) -> NDArray[np.int64]:
         """Places (B, k) among the candidates of the videos to show, the best first.
 
         Args:
-            video_BC: Video rows; 0 fills up and comes last.
+            video_BC: Video rows, the most relevant first; 0 fills up the end. Those after the
+                first `rerank.candidates` keep their places.
             relevance_BC: From 0 to 1, the user's best candidate at 1.
             k: All C are put in order where it is larger.
         """
-        k = min(k, video_BC.shape[1])
+        width, page = min(self.config.candidates, video_BC.shape[1]), self.config.page
+        # Whole pages, so that a short list is the beginning of a longer one.
+        depth = min(width, -(-k // page) * page)
+        chosen = self._choose(video_BC[:, :width], relevance_BC[:, :width], depth)
+        for start in range(0, depth, page):
+            chosen[:, start : start + page].sort(axis=1)
+        rest = np.tile(np.arange(width, video_BC.shape[1]), (len(chosen), 1))
+        return np.concatenate([chosen, rest], axis=1)[:, :k]
+
+    def _choose(self, video_BC: Ints, relevance_BC: Floats, k: int) -> NDArray[np.int64]:
+        """Places of the best values."""
         value = self._value(video_BC, relevance_BC)
         if self._kinds is not None:
             return self._greedy(video_BC, value, k)
@@ -112,9 +124,8 @@ class Reranker:
     def _value(self, video_BC: Ints, relevance_BC: Floats) -> Floats:
         config, traits = self.config, self._traits
         value = np.where(video_BC > 0, relevance_BC, EMPTY)
-        if config.creator_exposure and traits.price_R is not None:
-            assert traits.creator_row_N is not None
-            value -= config.creator_exposure * traits.price_R[traits.creator_row_N[video_BC]]
+        if config.creator_exposure and traits.price_N is not None:
+            value -= config.creator_exposure * traits.price_N[video_BC]
         if config.new_videos and traits.is_new_N is not None:
             value += config.new_videos * traits.is_new_N[video_BC]
         return value
@@ -140,27 +151,36 @@ class Reranker:
 
 
 def creator_prices(
-    config: RerankConfig, traits: VideoTraits, video_BC: Ints, relevance_BC: Floats, k: int
+    config: RerankConfig, traits: VideoTraits, video_BC: Ints, relevance_BC: Floats
 ) -> Floats:
-    """Price of each creator row (R), for the users and candidates given, or a fair sample.
+    """The price of each video's creator (N), for the first pages of the users given.
 
     No labels are looked at. Diversity is left out of account: it hardly moves exposure between
-    creators and would make this k times as slow.
+    creators and would make this many times as slow.
+
+    Args:
+        config: The weights.
+        traits: Of the videos.
+        video_BC: Candidates of all users, or of a fair sample.
+        relevance_BC: As in `Reranker.order`.
     """
     assert traits.creator_row_N is not None
     creator_N = traits.creator_row_N
     num_rows = int(creator_N.max()) + 1
-    even_share = len(video_BC) * k / max(1, len(np.unique(creator_N[1:])))
+    even_share = len(video_BC) * config.page / max(1, len(np.unique(creator_N[1:])))
     without = config.model_copy(update={"diversity": 0.0})
     exposure = np.zeros(num_rows)
     for step in range(ROUNDS):
-        reranker = Reranker(without, replace(traits, price_R=_price(exposure, even_share)))
-        places = reranker.order(video_BC, relevance_BC, k)
+        price_N = _price(exposure, even_share)[creator_N]
+        places = Reranker(without, replace(traits, price_N=price_N)).order(
+            video_BC, relevance_BC, config.page
+        )
         shown = np.take_along_axis(video_BC, places, 1)
         now = np.bincount(creator_N[shown[shown > 0]], minlength=num_rows)
         # The first round, without prices, is forgotten quickly.
         exposure += (now - exposure) * (1 if step == 0 else 2 / (step + 2))
-    return _price(exposure, even_share)
+    prices: Floats = _price(exposure, even_share)[creator_N]
+    return prices
 
 
 def _price(exposure_R: Floats, even_share: float) -> Floats:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.bundle import Bundle, find_bundle, new_version
+from recsys.bundle import Bundle
 from recsys.data.inputs import ClipShape
 from recsys.errors import InputError
 from recsys.publish import publish
+from recsys.versions import find_bundle, new_version
 from tests.bundles import NUM_USERS, NUM_VIDEOS, TinyRun, make_run
 
 

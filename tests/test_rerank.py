@@ -3,11 +3,11 @@ import pytest
 
 from recsys.config import RerankConfig
 from recsys.errors import InputError
-from recsys.rerank import Reranker, VideoTraits, creator_prices, relative_relevance
+from recsys.rerank import Reranker, VideoTraits, creator_prices, is_active, relative_relevance
 
 TRAITS = VideoTraits(
     creator_row_N=np.array([0, 1, 1, 2, 3]),
-    price_R=np.array([0, 1.0, 0.5, 0]),
+    price_N=np.array([0, 1.0, 1.0, 0.5, 0]),
     # Videos 1 and 2 are of category 1, video 3 of 1 and 2, video 4 of 2.
     category_offsets=np.array([0, 0, 1, 2, 4, 5]),
     category_rows=np.array([1, 1, 1, 2, 2]),
@@ -17,13 +17,13 @@ VIDEOS = np.array([[1, 2, 3, 4]])
 RELEVANCE = np.array([[1.0, 0.9, 0.8, 0.1]])
 
 
-def shown(k: int = 4, **weights: float) -> list[int]:
-    places = Reranker(RerankConfig(**weights), TRAITS).order(VIDEOS, RELEVANCE, k)
+def shown(k: int = 4, *, page: int = 1, **weights: float) -> list[int]:
+    places = Reranker(RerankConfig(page=page, **weights), TRAITS).order(VIDEOS, RELEVANCE, k)
     return np.take_along_axis(VIDEOS, places, 1)[0].tolist()
 
 
 def test_without_weights_relevance_alone_counts() -> None:
-    assert not Reranker(RerankConfig(), TRAITS).active
+    assert not is_active(RerankConfig())
     assert shown() == [1, 2, 3, 4] and shown(2) == [1, 2]
 
 
@@ -49,7 +49,7 @@ def test_diversity_by_hand() -> None:
 def test_each_user_has_a_list_of_their_own() -> None:
     videos = np.array([[1, 2, 4], [4, 3, 1]])
     relevance = np.array([[1.0, 0.95, 0.9], [1.0, 0.95, 0.9]])
-    places = Reranker(RerankConfig(diversity=1), TRAITS).order(videos, relevance, 3)
+    places = Reranker(RerankConfig(diversity=1, page=1), TRAITS).order(videos, relevance, 3)
     assert np.take_along_axis(videos, places, 1).tolist() == [[1, 4, 2], [4, 1, 3]]
 
 
@@ -58,7 +58,8 @@ def test_each_user_has_a_list_of_their_own() -> None:
 def test_empty_places_come_last(weights: dict[str, float], videos: list[int]) -> None:
     table = np.array([videos])
     # More than there are: each place once, and no video twice.
-    places = Reranker(RerankConfig(**weights), TRAITS).order(table, np.ones((1, 4)), 9)
+    config = RerankConfig(page=1, **weights)
+    places = Reranker(config, TRAITS).order(table, np.ones((1, 4)), 9)
     assert sorted(places[0].tolist()) == [0, 1, 2, 3]
     shown = np.take_along_axis(table, places, 1)[0].tolist()
     assert sorted(shown[:2]) == [1, 2] and shown[2:] == [0, 0]
@@ -73,6 +74,23 @@ def test_a_short_list_is_the_beginning_of_the_long_one() -> None:
     assert (reranker.order(videos, relevance, 5) == long[:, :5]).all()
 
 
+def test_on_a_page_the_most_relevant_come_first() -> None:
+    """Values 0.7, 0.6, 0.65, 0.1: the first page is 1 and 3, the second 2 and 4."""
+    assert shown(creator_exposure=0.3, page=2) == [1, 3, 2, 4]
+    # Values 0.05, -0.05, 0.325, 0.1: the first page is 3 and 4.
+    assert shown(creator_exposure=0.95, page=2) == [3, 4, 1, 2]
+    assert shown(new_videos=1, page=2) == [1, 4, 2, 3]
+    # Part of a page is its beginning, and one page holds them all.
+    assert shown(1, new_videos=1, page=2) == [1]
+    assert shown(creator_exposure=0.95, page=4) == [1, 2, 3, 4]
+
+
+def test_only_the_candidates_are_put_in_order() -> None:
+    config = RerankConfig(new_videos=1, candidates=2, page=1)
+    assert Reranker(config, TRAITS).order(VIDEOS, RELEVANCE, 3).tolist() == [[0, 1, 2]]
+    assert Reranker(config, TRAITS).order(VIDEOS[:, ::-1], RELEVANCE, 1).tolist() == [[0]]
+
+
 def test_relative_relevance_of_large_scores() -> None:
     assert relative_relevance(np.array([[1000.0, 1000 - np.log(4)]])) == pytest.approx(
         np.array([[1, 0.25]])
@@ -85,9 +103,9 @@ def test_prices_even_out_what_costs_nothing() -> None:
     relevance = np.tile([1, 0.999, 0.998, 0.997], (40, 1))
     relevance[:, 1:] -= np.random.default_rng(0).random((40, 3)) * 0.05
     traits = VideoTraits(creator_row_N=np.arange(5))
-    config = RerankConfig(creator_exposure=0.5)
-    prices = creator_prices(config, traits, videos, relevance, 1)
-    priced = VideoTraits(creator_row_N=np.arange(5), price_R=prices)
+    config = RerankConfig(creator_exposure=0.5, page=1)
+    prices = creator_prices(config, traits, videos, relevance)
+    priced = VideoTraits(creator_row_N=np.arange(5), price_N=prices)
 
     def exposure(config: RerankConfig) -> list[int]:
         places = Reranker(config, priced).order(videos, relevance, 1)

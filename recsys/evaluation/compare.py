@@ -1,11 +1,14 @@
 """Two rankers, or two runs, on the same users: differences with intervals and paired tests.
 
+Only a few metrics that are fixed beforehand are tested, and the tests are corrected for their
+number; of all others the difference and its interval are shown without a verdict.
+
 Shapes: U users, S users who count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,21 +22,26 @@ Columns = Mapping[str, NDArray[np.float64]]
 """Metric → a value a user, NaN where it is not defined: `RankerResult.per_user()`."""
 
 
+def main_metrics(config: EvaluateConfig) -> list[str]:
+    """The metrics of lists that are tested."""
+    k = config.k[0]
+    return [f"ndcg@{k}", f"hr@{k}", f"recall@{k}", f"mrr@{k}", f"cold/ndcg@{k}"]
+
+
 def compare(
     ours: Columns, theirs: Columns, config: EvaluateConfig, *, metrics: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """Tests each metric that both have, on the users for whom both are defined.
+    """Each metric that both have, on the users for whom both are defined.
 
     Args:
         ours: Columns of one ranker; row i of both is one and the same user.
         theirs: Columns of the other.
         config: Number of resamplings and the seed.
-        metrics: Which to test; without it all that both have.
+        metrics: Which to compare; without it all that both have.
 
     Returns:
         A row a metric: `metric`, `users`, means `ours` and `theirs`, `difference` with its
-        interval `low` and `high` (paired bootstrap), `p` of the sign-flip test and `p_holm`,
-        corrected for the number of rows.
+        interval `low` and `high` (paired bootstrap), and `p` of the sign-flip test.
     """
     tables = {}
     for name in metrics or ours:
@@ -43,9 +51,18 @@ def compare(
                 tables[name] = Table(users, np.stack([ours[name], theirs[name]], 1)[users])
     count, num_users = config.bootstrap, max(map(len, ours.values()), default=0)
     means = bootstrap_means(tables, num_users, count=count, seed=config.seed)
-    rows = [_row(name, table, means.get(name), config.seed) for name, table in tables.items()]
-    corrected = holm([row["p"] for row in rows])
-    return [{**row, "p_holm": p} for row, p in zip(rows, corrected, strict=True)]
+    return [_row(name, table, means.get(name), config.seed) for name, table in tables.items()]
+
+
+def corrected(rows: Sequence[Mapping[str, Any]], tested: Collection[str]) -> list[dict[str, Any]]:
+    """The rows with `p_holm`, for the number of those that are tested; the others get no p."""
+    p_values = iter(holm([row["p"] for row in rows if row["metric"] in tested]))
+    return [
+        {**row, "p_holm": next(p_values)}
+        if row["metric"] in tested
+        else {**row, "p": None, "p_holm": None}
+        for row in rows
+    ]
 
 
 def _row(

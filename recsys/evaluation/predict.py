@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.batches import VideoInputs, event_batch, move
-from recsys.data.timelines import EventArrays, IntArray, Timelines
+from recsys.data.catalog import expand_ranges
+from recsys.data.timelines import IntArray, Timelines
 from recsys.evaluation.interactions import Csr
+from recsys.evaluation.ranking import Ranker, dot_product
+from recsys.evaluation.translation import Translation
 from recsys.model.recommender import Recommender
 from recsys.model.user import states_at
 
@@ -43,6 +46,10 @@ class Predictions:
     """(E, T)."""
     event_videos: IntArray
     """(E,) video row."""
+    asked_ids: list[str]
+    """Users with an event in the split."""
+    event_users: IntArray
+    """(E,) place of the user in `asked_ids`."""
 
     def to_row(self) -> dict[str, Any]:
         """Flat arrays by name, as one row of a Ray data set."""
@@ -56,6 +63,8 @@ class Predictions:
             "labels": self.labels.ravel(),
             "logits": self.logits.ravel(),
             "event_videos": self.event_videos,
+            "asked_ids": self.asked_ids,
+            "event_users": self.event_users,
         }
 
     @classmethod
@@ -75,6 +84,8 @@ class Predictions:
             labels=np.asarray(row["labels"], np.int8).reshape(num_events, num_tasks),
             logits=np.asarray(row["logits"], np.float32).reshape(num_events, num_tasks),
             event_videos=np.asarray(row["event_videos"], np.int64),
+            asked_ids=list(row["asked_ids"]),
+            event_users=np.asarray(row["event_users"], np.int64),
         )
 
 
@@ -90,82 +101,105 @@ def all_vectors(model: Recommender, videos: VideoInputs, device: torch.device) -
     return torch.cat(parts)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Predictor:
+    """A model with what it needs to predict timelines."""
+
+    model: Recommender
+    vectors_ND: Tensor
+    """Vectors of the whole catalogue that it knows, on its device."""
+    max_history: int
+    """Events before the split that a state is made of."""
+    translation: Translation | None = None
+    """Of a model that numbers videos, contexts and tasks in its own way."""
+
+    @torch.no_grad()
+    def predict(self, timelines: Timelines, *, split: int) -> Predictions:
+        """Predicts a split (VALID or TEST) of some users' timelines."""
+        self.model.eval()
+        before = timelines.count_before(split)
+        until = timelines.count_before(split + 1)
+        users = np.flatnonzero(until > before)
+        seen = self.translation.timelines(timelines) if self.translation else timelines
+        parts = []
+        for start in range(0, len(users), USERS_A_BATCH):
+            group = users[start : start + USERS_A_BATCH]
+            first = timelines.offsets[group]
+            spans = Spans(first, first + before[group], first + until[group])
+            queries, logits = self._outputs(seen, spans)
+            parts.append(_predictions(timelines, group, spans, queries, logits))
+        return concat(parts, self.vectors_ND.shape[1], timelines.labels.shape[1])
+
+    def ranker(self, found: Predictions) -> Ranker:
+        """The order of our videos for the users of its predictions."""
+        queries_UD = torch.from_numpy(found.queries)
+        if self.translation is None:
+            return dot_product(queries_UD, self.vectors_ND)
+        return self.translation.ranker(queries_UD, self.vectors_ND)
+
+    def _outputs(self, seen: Timelines, spans: Spans) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Each user's query at the cut (U, D), and logits of the events after it (E, T)."""
+        first = np.maximum(spans.starts, spans.cuts - self.max_history)
+        arrays = seen.windows(first, spans.stops)
+        device = self.vectors_ND.device
+        events = move(event_batch(arrays), device)
+        vectors_BLD = self.vectors_ND[torch.from_numpy(arrays.video_rows).to(device)]
+        states = self.model.encode_history(vectors_BLD, events)
+        logits = self.model.task_logits(states_at(states, events.prior), vectors_BLD, events.moment)
+        length = torch.from_numpy(spans.cuts - first).to(device)
+        at_cut = states[torch.arange(len(first)), length]
+        queries = self.model.queries(at_cut).float().cpu().numpy()
+        position = np.arange(arrays.present.shape[1])
+        asked = arrays.present & (position >= (spans.cuts - first)[:, None])
+        found = logits.float().cpu().numpy()[asked]
+        return queries, self.translation.logits(found) if self.translation else found
+
+
 def predict(
-    model: Recommender,
-    vectors_ND: Tensor,
-    timelines: Timelines,
-    *,
-    split: int,
-    max_history: int,
+    model: Recommender, vectors_ND: Tensor, timelines: Timelines, *, split: int, max_history: int
 ) -> Predictions:
-    """Predicts a split of some users' timelines.
-
-    Args:
-        model: In evaluation mode; `vectors_ND` lies on its device.
-        vectors_ND: Vectors of the whole catalogue.
-        timelines: The users, with their events before and in the split.
-        split: VALID or TEST.
-        max_history: Events before the split that the state is made of.
-    """
-    model.eval()
-    before = timelines.count_before(split)
-    until = timelines.count_before(split + 1)
-    users = np.flatnonzero(until > before)
-    parts = [
-        _predict_users(model, vectors_ND, timelines, group, before, until, max_history)
-        for group in np.array_split(users, max(1, -(-len(users) // USERS_A_BATCH)))
-        if len(group)
-    ]
-    return concat(parts, vectors_ND.shape[1], timelines.labels.shape[1])
+    """Predicts a split of some users' timelines; see `Predictor`."""
+    return Predictor(model, vectors_ND, max_history).predict(timelines, split=split)
 
 
-def _predict_users(
-    model: Recommender,
-    vectors_ND: Tensor,
+@dataclass(frozen=True)
+class Spans:
+    """Where some users' events lie in their timelines (U)."""
+
+    starts: IntArray
+    cuts: IntArray
+    """Where the split begins."""
+    stops: IntArray
+
+
+def _predictions(
     timelines: Timelines,
     users: IntArray,
-    before: IntArray,
-    until: IntArray,
-    max_history: int,
+    spans: Spans,
+    queries: NDArray[Any],
+    logits: NDArray[Any],
 ) -> Predictions:
-    first = timelines.offsets[users] + np.maximum(before[users] - max_history, 0)
-    cut = timelines.offsets[users] + before[users]
-    arrays = timelines.windows(first, timelines.offsets[users] + until[users])
-    device = vectors_ND.device
-    events = move(event_batch(arrays), device)
-    vectors_BLD = vectors_ND[torch.from_numpy(arrays.video_rows).to(device)]
-    states = model.encode_history(vectors_BLD, events)
-    logits = model.task_logits(states_at(states, events.prior), vectors_BLD, events.moment)
-    at_cut = states[torch.arange(len(users)), torch.from_numpy(cut - first).to(device)]
-    queries = model.queries(at_cut).float().cpu().numpy()
-    asked = arrays.present & (np.arange(arrays.present.shape[1]) >= (cut - first)[:, None])
-    known, relevant = _positives(timelines, users, before, until)
+    known, relevant = _positives(timelines, spans)
     kept = np.flatnonzero(relevant.lengths > 0)
+    events = expand_ranges(spans.cuts, spans.stops - spans.cuts)
     return Predictions(
         user_ids=[timelines.user_ids[user] for user in users[kept]],
         queries=queries[kept],
         relevant=relevant.select(kept),
         known=known.select(kept),
-        labels=_of_events(arrays, asked),
-        logits=logits.float().cpu().numpy()[asked],
-        event_videos=arrays.video_rows[asked],
+        labels=timelines.labels[events],
+        logits=logits,
+        event_videos=timelines.video_rows[events],
+        asked_ids=[timelines.user_ids[user] for user in users],
+        event_users=np.repeat(np.arange(len(users)), spans.stops - spans.cuts),
     )
 
 
-def _of_events(arrays: EventArrays, asked: NDArray[np.bool_]) -> NDArray[np.int8]:
-    return arrays.actions[..., 1:][asked].astype(np.int8)
-
-
-def _positives(
-    timelines: Timelines, users: IntArray, before: IntArray, until: IntArray
-) -> tuple[Csr, Csr]:
+def _positives(timelines: Timelines, spans: Spans) -> tuple[Csr, Csr]:
     """Each user's positives before the split, and the videos that are new among those in it."""
     known, relevant = [], []
     liked = timelines.positive > 0
-    for user in users:
-        start = timelines.offsets[user]
-        cut, stop = start + before[user], start + until[user]
+    for start, cut, stop in zip(spans.starts, spans.cuts, spans.stops, strict=True):
         earlier = timelines.video_rows[start:cut][liked[start:cut]]
         later = timelines.video_rows[cut:stop][liked[cut:stop]]
         known.append(earlier)
@@ -176,6 +210,8 @@ def _positives(
 def concat(parts: Iterable[Predictions], dim: int, num_tasks: int) -> Predictions:
     """The predictions of several groups of users as one."""
     found = list(parts)
+    nothing = np.zeros(0, np.int64)
+    begins = np.cumsum([0, *(len(part.asked_ids) for part in found)])[:-1]
     empty_queries = np.zeros((0, dim), np.float32)
     empty_labels = np.zeros((0, num_tasks), np.int8)
     return Predictions(
@@ -185,7 +221,11 @@ def concat(parts: Iterable[Predictions], dim: int, num_tasks: int) -> Prediction
         known=join_lists([part.known for part in found]),
         labels=np.concatenate([empty_labels, *(part.labels for part in found)]),
         logits=np.concatenate([empty_labels.astype(np.float32), *(p.logits for p in found)]),
-        event_videos=np.concatenate([np.zeros(0, np.int64), *(p.event_videos for p in found)]),
+        event_videos=np.concatenate([nothing, *(part.event_videos for part in found)]),
+        asked_ids=[user for part in found for user in part.asked_ids],
+        event_users=np.concatenate(
+            [nothing, *(part.event_users + at for part, at in zip(found, begins, strict=True))]
+        ),
     )
 
 

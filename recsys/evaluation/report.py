@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys.config import EvaluateConfig, RerankConfig
-from recsys.evaluation.compare import Columns, compare
+from recsys.evaluation.compare import Columns, compare, corrected, main_metrics
 from recsys.evaluation.interactions import RankingSet
 from recsys.evaluation.ranking import Ranker, evaluate_ranker
 from recsys.evaluation.summary import finite, summarise
-from recsys.evaluation.tradeoff import candidates, reranked, tradeoff
+from recsys.evaluation.tradeoff import reranked, tradeoff
 from recsys.evaluation.verdict import MAIN, RERANKED, verdict
+from recsys.rerank import is_active
+
+Head = tuple[Mapping[str, Any], Columns]
+"""Of a ranking head: figures by task (`TaskMeter.result`), and `auc: <task>` → `auc_by_user`."""
 
 
 def assemble(
@@ -20,7 +24,8 @@ def assemble(
     config: EvaluateConfig,
     rerank: RerankConfig,
     *,
-    tasks: Mapping[str, Any] | None = None,
+    heads: Mapping[str, Head] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Columns]]:
     """Measures all rankers and compares the model with each of the others.
 
@@ -29,7 +34,8 @@ def assemble(
         rankers: By name; `model` is the one that the verdict is about.
         config: Cutoffs, masking, resamplings.
         rerank: Where any of its weights is above 0, the re-ranked model is measured too.
-        tasks: Figures of the ranking head, task by task (`TaskMeter.result`).
+        heads: Of the rankers that have one; a row of `auc_by_user` is the same user in all.
+        about: What else `setup` says.
 
     Returns:
         The report: `setup`, `evaluation` (ranker → `summarise`), `comparisons` (ranker → rows of
@@ -42,18 +48,17 @@ def assemble(
         result = evaluate_ranker(data, ranker, config, new_days=rerank.new_days)
         summaries[name] = summarise(data, result, config, new_days=rerank.new_days)
         columns[name] = result.per_user()
-    if rerank.creator_exposure or rerank.diversity or rerank.new_videos:
-        depth = max(rerank.candidates, *config.k)
-        found = candidates(data, rankers[MAIN], config, depth, sample=None)
-        result, _ = reranked(found, config, rerank)
+    if is_active(rerank):
+        result = reranked(data, rankers[MAIN], config, rerank)
         summaries[RERANKED] = summarise(data, result, config, new_days=rerank.new_days)
         columns[RERANKED] = result.per_user()
-    if tasks:
-        summaries[MAIN]["tasks"] = dict(tasks)
+    heads = heads or {}
+    for name, (figures, _) in heads.items():
+        summaries[name]["tasks"] = dict(figures)
     report = {
-        "setup": _setup(data, config),
+        "setup": {**_setup(data, config), **(about or {})},
         "evaluation": summaries,
-        "comparisons": _comparisons(columns, config),
+        "comparisons": _comparisons(columns, heads, config),
         "tradeoff": tradeoff(data, rankers[MAIN], config, rerank)
         if config.tradeoff_users
         else None,
@@ -75,12 +80,14 @@ def _setup(data: RankingSet, config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def _comparisons(columns: Mapping[str, Columns], config: EvaluateConfig) -> dict[str, Any]:
-    k = config.k[0]
-    wanted = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "mrr")] + [f"cold/ndcg@{k}"]
-    ours = columns[MAIN]
-    return {
-        name: compare(ours, theirs, config, metrics=wanted)
-        for name, theirs in columns.items()
-        if name != MAIN
-    }
+def _comparisons(
+    columns: Mapping[str, Columns], heads: Mapping[str, Head], config: EvaluateConfig
+) -> dict[str, Any]:
+    found = {}
+    for name, theirs in columns.items():
+        if name != MAIN:
+            rows = compare(columns[MAIN], theirs, config, metrics=main_metrics(config))
+            if name in heads:
+                rows += compare(heads[MAIN][1], heads[name][1], config)
+            found[name] = corrected(rows, [row["metric"] for row in rows])
+    return found

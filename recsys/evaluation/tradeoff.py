@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recsys.config import EvaluateConfig, RerankConfig
 from recsys.evaluation.bootstrap import Table, bootstrap_means, interval
@@ -27,6 +28,11 @@ GRID = {
     "new_videos": (0.05, 0.1, 0.2, 0.4, 0.6, 0.8),
 }
 """Weights at which each lever is drawn, one lever at a time."""
+PRICED_USERS = 10_000
+"""Users, drawn at random, from whose lists the creators' prices are found."""
+STEP = 256
+"""Users whose lists are put in order at a time: the greedy choice keeps a row of categories each.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,13 @@ def video_traits(videos: Videos, *, new_days: float) -> VideoTraits:
 
 
 def candidates(
-    data: RankingSet, ranker: Ranker, config: EvaluateConfig, count: int, *, sample: int | None
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, count: int, sample: int
 ) -> Candidates:
-    """The best `count` videos of all users, or of a fixed random `sample` of them.
+    """The best `count` videos of a fixed random `sample` of the users.
 
     Equal scores stay in whatever order topk leaves them.
     """
-    if sample is not None and sample < data.num_users:
+    if sample < data.num_users:
         users = np.sort(np.random.default_rng(config.seed).permutation(data.num_users)[:sample])
         part, of_part = data.select(users), _of_users(ranker, users)
     else:
@@ -80,27 +86,59 @@ def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
     return scores
 
 
-def reranked(
-    found: Candidates, config: EvaluateConfig, rerank: RerankConfig
-) -> tuple[RankerResult, VideoTraits]:
-    """What the lists are worth after the step, and the traits with the prices that it used."""
+def priced(found: Candidates, rerank: RerankConfig) -> VideoTraits:
+    """What the step looks at, with the prices that the lists of these users lead to."""
     traits = video_traits(found.data.videos, new_days=rerank.new_days)
-    if rerank.creator_exposure and traits.creator_row_N is not None:
-        prices = creator_prices(rerank, traits, found.video_SC, found.relevance_SC, config.k[0])
-        traits = replace(traits, price_R=prices)
-    lists = _lists(found, Reranker(rerank, traits), max(config.k))
-    return measure(found.data, lists, config, new_days=rerank.new_days), traits
+    if not rerank.creator_exposure or traits.creator_row_N is None:
+        return traits
+    price_N = creator_prices(rerank, traits, found.video_SC, found.relevance_SC)
+    return replace(traits, price_N=price_N)
 
 
-def _lists(found: Candidates, reranker: Reranker, depth: int) -> Iterator[TopLists]:
-    depth = min(depth, found.video_SC.shape[1])
-    step = 256  # the greedy choice keeps a row of categories for each
-    for start in range(0, len(found.video_SC), step):
-        part = slice(start, start + step)
-        video_BC = found.video_SC[part]
-        places = reranker.order(video_BC, found.relevance_SC[part], depth)
-        video_BK = torch.from_numpy(np.take_along_axis(video_BC, places, 1))
-        yield TopLists(torch.arange(start, start + len(video_BC)), video_BK)
+def model_traits(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
+) -> VideoTraits:
+    """What the step looks at in a server: prices are those of a fixed sample of the users."""
+    return priced(candidates(data, ranker, config, rerank.candidates, PRICED_USERS), rerank)
+
+
+def reranked(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
+) -> RankerResult:
+    """What all users' lists are worth after the step."""
+    lists = reranked_lists(data, ranker, config, rerank)
+    return measure(data, lists, config, new_days=rerank.new_days)
+
+
+def reranked_lists(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
+) -> Iterator[TopLists]:
+    """All users' lists after the step, as a server would give them."""
+    reranker = Reranker(rerank, model_traits(data, ranker, config, rerank))
+    depth = min(max(rerank.candidates, *config.k), data.num_videos - 1)
+    for lists in ranked(data, ranker, config, depth=depth):
+        yield from _reordered(lists, reranker, max(config.k))
+
+
+def _reordered(lists: TopLists, reranker: Reranker, k: int) -> Iterator[TopLists]:
+    assert lists.score_BK is not None
+    relevance_BC = relative_relevance(lists.score_BK.numpy())
+    return _in_order(lists.user_B, lists.video_BK.numpy(), relevance_BC, reranker, k)
+
+
+def _in_order(
+    user_B: Tensor,
+    video_BC: NDArray[np.int64],
+    relevance_BC: NDArray[np.float64],
+    reranker: Reranker,
+    k: int,
+) -> Iterator[TopLists]:
+    """The lists after the step, some users at a time."""
+    for start in range(0, len(user_B), STEP):
+        part = slice(start, start + STEP)
+        places = reranker.order(video_BC[part], relevance_BC[part], k)
+        shown = np.take_along_axis(video_BC[part], places, 1)
+        yield TopLists(user_B[part], torch.from_numpy(shown))
 
 
 def tradeoff(
@@ -118,7 +156,7 @@ def tradeoff(
         `creators_shown`, `diversity` and `new`.
     """
     count, k = max(rerank.candidates, config.k[0]), config.k[0]
-    found = candidates(data, ranker, config, count, sample=config.tradeoff_users)
+    found = candidates(data, ranker, config, count, config.tradeoff_users)
     config = config.model_copy(update={"k": (k,)})
     curve = _Curve(found, config, rerank)
     traits = video_traits(data.videos, new_days=rerank.new_days)
@@ -151,9 +189,13 @@ class _Curve:
 
     def point(self, weights: dict[str, float]) -> dict[str, Any]:
         """One setting of the levers; the first point must be the plain one."""
-        k, nothing = self._config.k[0], dict.fromkeys(GRID, 0.0)
+        nothing = dict.fromkeys(GRID, 0.0)
         rerank = self._rerank.model_copy(update={**nothing, **weights})
-        result, _ = reranked(self._found, self._config, rerank)
+        found, k = self._found, self._config.k[0]
+        reranker = Reranker(rerank, priced(found, rerank))
+        user_S = torch.arange(found.data.num_users)
+        lists = _in_order(user_S, found.video_SC, found.relevance_SC, reranker, k)
+        result = measure(found.data, lists, self._config, new_days=rerank.new_days)
         self._plain = self._plain or result
         point: dict[str, Any] = {"weights": weights, **self._quality(result, self._plain)}
         point["coverage"] = result.exposure[k].coverage()

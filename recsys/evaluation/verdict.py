@@ -15,6 +15,8 @@ from recsys.evaluation.wording import (
 )
 
 MAIN = "model"
+PREVIOUS = "previous"
+"""The bundle that the model is to replace; a baseline like any other."""
 RERANKED = "model_reranked"
 """The model with the configured re-ranking; no rival of it."""
 SIGNIFICANT = 0.05

@@ -20,6 +20,7 @@ from recsys.data.timelines import IntArray, Timelines
 from recsys.errors import InputError
 from recsys.index import FloatArray
 from recsys.model.user import states_at
+from recsys.rerank import Reranker, relative_relevance
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.store import Event, HistoryStore, cut, insert
 
@@ -77,6 +78,7 @@ class ServingRecommender:
         self._model = bundle.recommender
         self.store = HistoryStore(bundle.histories, longest=bundle.config.model.max_history)
         self._rank_task = self._find_rank_task(bundle.config.serve.rank)
+        self._reranker = bundle.traits and Reranker(bundle.config.rerank, bundle.traits)
 
     def recommend(
         self,
@@ -106,14 +108,13 @@ class ServingRecommender:
         reading = self._read(user_id, now_ms, context)
         seen = reading.timeline.video_rows[reading.timeline.positive > 0]
         candidates = k
-        if self._rank_task is not None:
+        if self._rank_task is not None or self._reranker is not None:
             candidates = max(k, self.bundle.config.rerank.candidates)
         rows = self._retrieve(reading.state, candidates, seen if exclude_seen else seen[:0])
         scores, probabilities = self._score(reading, rows)
-        if self._rank_task is not None:
-            order = np.argsort(-probabilities[:, self._rank_task], kind="stable")
-            rows, scores, probabilities = rows[order], scores[order], probabilities[order]
-        return self._answer(reading, self._name(rows[:k], scores, probabilities))
+        shown = self._order(rows, scores, probabilities, k)
+        videos = self._name(rows[shown], scores[shown], probabilities[shown])
+        return self._answer(reading, videos)
 
     def score(
         self,
@@ -245,6 +246,21 @@ class ServingRecommender:
         moment = reading.moment[spread]
         logits_RT = self._model.task_logits(reading.state[spread], vectors_RD, moment)
         return scores.numpy(), logits_RT.sigmoid().numpy()
+
+    def _order(
+        self, rows: IntArray, scores: FloatArray, probabilities: FloatArray, k: int
+    ) -> IntArray:
+        """Places among retrieved videos (R,) of the k to show, the best first."""
+        if self._rank_task is None:
+            order = np.arange(len(rows))
+            relevance = relative_relevance(scores[None]) if len(rows) else scores[None]
+        else:
+            wanted = probabilities[:, self._rank_task]
+            order = np.argsort(-wanted, kind="stable")
+            relevance = (wanted[order] / wanted.max(initial=1e-9))[None]
+        if self._reranker is None:
+            return order[:k]
+        return order[self._reranker.order(rows[order][None], relevance, k)[0]]
 
     def _name(
         self, rows: IntArray, scores: FloatArray, probabilities: FloatArray

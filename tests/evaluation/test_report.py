@@ -64,7 +64,7 @@ def report() -> dict[str, Any]:
         },
         CONFIG,
         RerankConfig(diversity=0.3, candidates=30),
-        tasks={"click<&>": meter.result(bootstrap=20)},
+        heads={"model": ({"click<&>": meter.result(bootstrap=20)}, {})},
     )
     assert set(columns) == {"model", "popularity", "random", "model_reranked"}
     return found

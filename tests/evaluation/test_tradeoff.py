@@ -38,8 +38,7 @@ def world(num_users: int = 400, num_videos: int = 301) -> tuple[RankingSet, Rank
 
 def test_without_weights_the_lists_are_those_of_the_ranker() -> None:
     data, ranker = world()
-    found = candidates(data, ranker, CONFIG, 100, sample=None)
-    result, _ = reranked(found, CONFIG, RerankConfig())
+    result = reranked(data, ranker, CONFIG, RerankConfig())
     plain = evaluate_ranker(data, ranker, CONFIG)
     for name, values in plain.per_user().items():
         assert result.per_user()[name] == pytest.approx(values, nan_ok=True), name
@@ -80,10 +79,10 @@ def test_levers_without_metadata_are_left_out() -> None:
 
 def test_a_sample_is_of_the_right_users() -> None:
     data, ranker = world(50)
-    found = candidates(data, ranker, CONFIG, 20, sample=7)
-    again = candidates(data, ranker, CONFIG, 20, sample=7)
+    found = candidates(data, ranker, CONFIG, 20, 7)
+    again = candidates(data, ranker, CONFIG, 20, 7)
     assert found.data.user_ids == again.data.user_ids and len(found.data.user_ids) == 7
-    whole = candidates(data, ranker, CONFIG, 20, sample=None)
+    whole = candidates(data, ranker, CONFIG, 20, 50)
     users = [int(user) for user in found.data.user_ids]
     assert (found.video_SC == whole.video_SC[users]).all()
     assert found.relevance_SC[:, 0].tolist() == [1] * 7

@@ -1,0 +1,110 @@
+"""What a prepared run says of its test users, of what they liked before, and of its videos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.config import EvaluateConfig
+from recsys.data.catalog import Catalog
+from recsys.data.prepared import Prepared
+from recsys.data.storage import join, open_input
+from recsys.data.timelines import IntArray, Timelines
+from recsys.evaluation.baselines import DAY_MS, recent_counts
+from recsys.evaluation.classification import TaskMeter, auc_by_user
+from recsys.evaluation.compare import Columns
+from recsys.evaluation.interactions import Csr, RankingSet, Videos
+from recsys.evaluation.predict import Predictions, join_lists
+from recsys.schema import TEST
+
+
+def ranking_set(prepared: Prepared, found: Predictions, cold_N: NDArray[np.bool_]) -> RankingSet:
+    """What the rankers are measured against."""
+    catalog = prepared.catalog
+    return RankingSet(
+        user_ids=found.user_ids,
+        relevant=found.relevant,
+        known=found.known,
+        videos=Videos(
+            cold_N=cold_N,
+            popularity_N=catalog.known_positives(with_valid=True),
+            creator_row_N=_creators(prepared.config.data.video_columns.creator, catalog),
+            categories=Csr(catalog.category_offsets, catalog.category_rows.astype(np.int32)),
+            age_days_N=_ages_days(prepared),
+        ),
+        groups=_user_groups(prepared, found.user_ids),
+    )
+
+
+def _creators(creator: str | None, catalog: Catalog) -> NDArray[np.int32] | None:
+    """The creators, where the data have any."""
+    return catalog.creator_rows.astype(np.int32) if creator else None
+
+
+def _ages_days(prepared: Prepared) -> NDArray[np.float64]:
+    """Days from each video's first event to the newest event before the test (N); NaN unknown."""
+    first = prepared.catalog.table.column("first_time_ms").combine_chunks()
+    known = np.asarray(first.is_valid())
+    times = np.asarray(first.fill_null(0), dtype=np.float64)
+    newest = max(
+        int(t.time_ms[t.split < TEST].max(initial=0))
+        for t in map(prepared.timelines, range(len(prepared.partitions)))
+    )
+    return np.where(known, (newest - times) / DAY_MS, np.nan)
+
+
+def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str | None]]:
+    """Group column → each user's group."""
+    with open_input(join(prepared.prepare_dir, "users.parquet")) as file:
+        table = pq.read_table(file)
+    row_of = {user: row for row, user in enumerate(table.column("user_id").to_pylist())}
+    rows = pa.array([row_of.get(user) for user in user_ids], pa.int64())
+    names = [name for name in table.column_names if name != "user_id"]
+    return {name: table.column(name).take(rows).to_pylist() for name in names}
+
+
+def known_positives(prepared: Prepared, half_life_days: float) -> tuple[Csr, NDArray[np.float64]]:
+    """All users' positives before the test, and each video's recent count of them (N)."""
+    parts = [_known_part(prepared.timelines(n)) for n in range(len(prepared.partitions))]
+    newest = max((int(time.max()) for _, time in parts if len(time)), default=0)
+    recent = np.zeros(len(prepared.catalog))
+    for lists, time_ms in parts:
+        recent += recent_counts(
+            lists.values,
+            time_ms,
+            cut_ms=newest + 1,
+            half_life_days=half_life_days,
+            num_videos=len(recent),
+        )
+    return join_lists([lists for lists, _ in parts]), recent
+
+
+def _known_part(timelines: Timelines) -> tuple[Csr, IntArray]:
+    """Videos of each user's positives before the test, and their times, one after the other."""
+    kept = (timelines.split < TEST) & (timelines.positive > 0)
+    counts = np.concatenate([[0], np.cumsum(kept)])[timelines.offsets]
+    rows = timelines.video_rows[kept].astype(np.int32)
+    return Csr(counts.astype(np.int64), rows), timelines.time_ms[kept]
+
+
+def task_figures(
+    found: Predictions, cold_N: NDArray[np.bool_], tasks: tuple[str, ...], config: EvaluateConfig
+) -> tuple[dict[str, Any], Columns]:
+    """The ranking head's figures by task, and `auc: <task>` by user of `found.asked_ids`."""
+    figures, columns = {}, {}
+    cold_E, num_users = cold_N[found.event_videos], len(found.asked_ids)
+    for number, task in enumerate(tasks):
+        labels, logits = found.labels[:, number], found.logits[:, number]
+        if np.isnan(logits).any():  # a previous bundle need not know all tasks
+            continue
+        meter = TaskMeter()
+        meter.add(labels, logits, cold_E, found.event_users)
+        figures[task] = meter.result(bootstrap=config.bootstrap, seed=config.seed)
+        by_user = auc_by_user(labels, logits, found.event_users, num_users)
+        if by_user is not None:
+            columns[f"auc: {task}"] = by_user
+    return figures, columns

@@ -1,0 +1,108 @@
+"""Timelines as another model numbers them: the same events with its rows of videos and contexts.
+
+Shapes: N videos of ours, E events, C context columns, T tasks of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.data.timelines import IntArray, Timelines
+from recsys.data.vocab import Vocab
+from recsys.evaluation.ranking import Ranker
+
+LAST = -1e30
+"""Score of a video that the other model does not know: below any, and the same for all."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """How a model numbers things."""
+
+    vocabs: Mapping[str, Vocab]
+    """`video` and `context_<column>`."""
+    contexts: Sequence[str]
+    tasks: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Translation:
+    """From our numbers to another model's; what it does not know is 0 there."""
+
+    video_row_N: IntArray
+    context_rows: tuple[tuple[int | None, IntArray], ...]
+    """For each context column of theirs: ours, and their row of each of our rows."""
+    task_places: tuple[int | None, ...]
+    """For each task of theirs: the place of ours."""
+    num_tasks: int
+
+    @classmethod
+    def between(cls, ours: Names, theirs: Names) -> Translation:
+        """Matches ids and the names of columns."""
+        contexts = []
+        for column in theirs.contexts:
+            place, name = _place(ours.contexts, column), f"context_{column}"
+            rows = np.zeros(1, np.int64)
+            if place is not None:
+                rows = _rows(ours.vocabs[name], theirs.vocabs[name])
+            contexts.append((place, rows))
+        return cls(
+            video_row_N=_rows(ours.vocabs["video"], theirs.vocabs["video"]),
+            context_rows=tuple(contexts),
+            task_places=tuple(_place(ours.tasks, task) for task in theirs.tasks),
+            num_tasks=len(ours.tasks),
+        )
+
+    def timelines(self, timelines: Timelines) -> Timelines:
+        """The same events in the other model's numbers."""
+        zeros = np.zeros(len(timelines.video_rows), np.int64)
+        labels = [zeros if at is None else timelines.labels[:, at] for at in self.task_places]
+        contexts = [
+            zeros if at is None else rows[timelines.context_rows[:, at]]
+            for at, rows in self.context_rows
+        ]
+        return replace(
+            timelines,
+            video_rows=self.video_row_N[timelines.video_rows],
+            labels=_columns(labels, len(zeros)).astype(np.int8),
+            context_rows=_columns(contexts, len(zeros)).astype(np.int64),
+        )
+
+    def logits(self, logits_ET: NDArray[Any]) -> NDArray[np.float32]:
+        """The other model's logits of our tasks (E, T), NaN where it does not know one."""
+        found = np.full((len(logits_ET), self.num_tasks), np.nan, np.float32)
+        for column, place in enumerate(self.task_places):
+            if place is not None:
+                found[:, place] = logits_ET[:, column]
+        return found
+
+    def ranker(self, queries_UD: Tensor, their_vectors: Tensor) -> Ranker:
+        """The other model's order of our videos; those that it does not know come last."""
+        rows = torch.from_numpy(self.video_row_N)
+        vectors_DN, unknown_N = their_vectors[rows].T, rows == 0
+
+        def scores(start: int, stop: int) -> Tensor:
+            found = queries_UD[start:stop] @ vectors_DN
+            return found.masked_fill_(unknown_N, LAST)
+
+        return scores
+
+
+def _place(names: Sequence[str], name: str) -> int | None:
+    return list(names).index(name) if name in names else None
+
+
+def _rows(ours: Vocab, theirs: Vocab) -> IntArray:
+    """Their row of each of our rows, row 0 among them."""
+    return np.concatenate([np.zeros(1, np.int64), theirs.rows(ours.ids)])
+
+
+def _columns(columns: list[NDArray[Any]], num_events: int) -> NDArray[Any]:
+    return np.stack(columns, 1) if columns else np.zeros((num_events, 0))

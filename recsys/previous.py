@@ -1,0 +1,43 @@
+"""The bundle that the model is to replace: how it ranks the same users."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from recsys.bundle import Bundle
+from recsys.config import RunConfig
+from recsys.data.prepared import Prepared
+from recsys.errors import InputError
+from recsys.evaluation.predict import Predictor
+from recsys.evaluation.translation import Names, Translation
+
+logger = logging.getLogger(__name__)
+
+
+def load_previous(config: RunConfig, folder: str) -> Bundle | None:
+    """The bundle; None, with a line that says why, where it cannot be read and nobody named it.
+
+    Raises:
+        InputError: `evaluate.previous` names it, and it cannot be read.
+    """
+    try:
+        return Bundle.load(folder)
+    except InputError as error:
+        if config.evaluate.previous is not None:
+            raise
+        logger.warning("evaluate: the previous bundle is left out: %s", error)
+        return None
+
+
+def previous_predictor(bundle: Bundle, prepared: Prepared) -> Predictor:
+    """The bundle's model, asked about our timelines."""
+    ours, theirs = prepared.config.data.columns, bundle.config.data.columns
+    names = ("video", *(f"context_{column}" for column in ours.context))
+    translation = Translation.between(
+        Names({name: prepared.vocab(name) for name in names}, ours.context, ours.tasks),
+        Names(bundle.vocabs, theirs.context, theirs.tasks),
+    )
+    vectors_ND = torch.from_numpy(bundle.vectors)
+    return Predictor(bundle.recommender, vectors_ND, bundle.config.model.max_history, translation)

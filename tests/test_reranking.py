@@ -1,0 +1,92 @@
+"""Evaluation and serving put a list in order by one and the same step."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.bundle import Bundle
+from recsys.config import RunConfig, load_config
+from recsys.errors import InputError
+from recsys.evaluate import Trained, load_trained, predict_all, rerank_traits
+from recsys.evaluation.gather import ranking_set
+from recsys.evaluation.tradeoff import reranked_lists
+from recsys.publish import publish
+from recsys.rerank import is_active
+from recsys.schema import TEST
+from recsys.serve.api import make_api
+from recsys.serve.recommender import ServingRecommender
+from tests.conftest import TrainedRun
+
+pytestmark = pytest.mark.ray
+
+
+def config_of(trained: TrainedRun, weights: dict[str, float]) -> RunConfig:
+    settings = [f"rerank.{name}={value}" for name, value in weights.items()]
+    return load_config(trained.config_path, [*trained.settings, *settings])
+
+
+def published(config: RunConfig, trained: Trained, folder: Path, **changed: Any) -> Bundle:
+    publish(
+        config,
+        trained.model,
+        sizes=trained.prepared.sizes,
+        vectors=trained.vectors.numpy(),
+        prepare_dir=trained.prepared.prepare_dir,
+        bundles_dir=str(folder),
+        **{"traits": rerank_traits(config, trained), **changed},
+    )
+    return Bundle.load(str(folder))
+
+
+def moments(trained: Trained) -> dict[str, int]:
+    """The time of each test user's first event of the test."""
+    found = {}
+    for number in range(len(trained.prepared.partitions)):
+        timelines = trained.prepared.timelines(number)
+        first = timelines.offsets[:-1] + timelines.count_before(TEST)
+        for user, event, stop in zip(timelines.user_ids, first, timelines.offsets[1:], strict=True):
+            if event < stop:
+                found[user] = int(timelines.time_ms[event])
+    return found
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"creator_exposure": 0.3, "page": 4},
+        {"diversity": 0.5, "new_videos": 0.4, "candidates": 12},
+        {"creator_exposure": 0.0},
+    ],
+)
+def test_evaluation_and_server_give_the_same_lists(
+    trained_run: TrainedRun, tmp_path: Path, weights: dict[str, float]
+) -> None:
+    config = config_of(trained_run, weights)
+    trained = load_trained(config)
+    bundle = published(config, trained, tmp_path)
+    assert (bundle.traits is not None) == is_active(config.rerank)
+    found = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, found, trained.cold_N)
+    ranker = trained.predictor.ranker(found)
+    client, times = TestClient(make_api(ServingRecommender(bundle))), moments(trained)
+    ids, differs = trained.prepared.catalog.video_ids(), False
+    for lists in reranked_lists(data, ranker, config.evaluate, config.rerank):
+        for user, rows in zip(lists.user_B.tolist(), lists.video_BK[:, :10], strict=True):
+            name = data.user_ids[user]
+            body = {"user_id": name, "k": 10, "now_ms": times[name], "exclude_seen": False}
+            answer = client.post("/v1/recommend", json=body).json()
+            assert [item["video_id"] for item in answer["items"]] == [ids[row] for row in rows]
+            best = np.argsort(-ranker(user, user + 1)[0, 1:].numpy())[:10] + 1
+            differs |= best.tolist() != rows.tolist()
+    assert differs == is_active(config.rerank)
+
+
+def test_a_bundle_without_what_its_weights_need_is_refused(
+    trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    config = config_of(trained_run, {"diversity": 0.5})
+    with pytest.raises(InputError, match=r"rerank.parquet: missing, .* publish again"):
+        published(config, load_trained(config), tmp_path, traits=None)
