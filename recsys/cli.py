@@ -271,8 +271,8 @@ def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
             f"{row['users']:,}",
             *(f"{row[name]:.4f}" for name in ("ours", "theirs")),
             f"{row['difference']:+.4f}",
-            f"{row['low']:+.4f} to {row['high']:+.4f}",
-            f"{row['p_holm']:.3f}",
+            "" if row["low"] is None else f"{row['low']:+.4f} to {row['high']:+.4f}",
+            "not tested" if row["p_holm"] is None else f"{row['p_holm']:.3f}",
         )
     console.print(table)
 

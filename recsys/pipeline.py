@@ -72,7 +72,7 @@ def _evaluate(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     return evaluate(config, out, _previous(config))
 
 
-def _publish(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
     from recsys.evaluate import load_trained, rerank_traits
     from recsys.publish import publish
 

@@ -230,7 +230,7 @@ def _labels(labels: Sequence[str], places: Sequence[tuple[float, float]]) -> lis
     parts = []
     for label, (x, y) in zip(labels, places, strict=False):
         side, shift = ("end", -5) if x > 2 * WIDTH / 3 else ("start", 5)
-        if any(abs(x - a) < 24 and abs(y - b) < 11 for a, b in taken):
+        if any(abs(x - a) < 30 and abs(y - b) < 11 for a, b in taken):
             continue
         taken.append((x, y))
         parts.append(_text(x + shift, y - 6, label, anchor=side, small=True))

@@ -40,7 +40,7 @@ LEVERS = {
     "new_videos": ("new", replace(SHARES, title="new videos in a list")),
 }
 """Lever → the figure that it is for, and its axis."""
-DRAWN_LOSS = -0.1
+DRAWN_LOSS = -0.2
 """A point that costs more is left to the table, so that the others can be told apart."""
 
 
@@ -180,8 +180,9 @@ def tradeoff_section(curve: Mapping[str, Any] | None) -> list[str]:
     ]
     if limits := curve.get("limits"):
         line = (
-            f"Limits for creators: an even spread over all creators that are among the candidates "
-            f"has a Gini of {number(limits['lowest_gini'])}; what users liked has "
+            "For creators: places drawn evenly are a yardstick, as if nobody liked what is drawn. "
+            "An even spread over all creators that are among the candidates has a Gini of "
+            f"{number(limits['lowest_gini'])}; what users liked has "
             f"{number(limits['relevance_gini'])}."
         )
         parts.append(text("p", line))
@@ -200,10 +201,16 @@ def _lever_chart(lever: str, curve: Mapping[str, Any]) -> str:
             [f"{point['weights'].get(lever, 0):g}" for point in points],
         )
     ]
-    legend = ["one weight alone"]
+    legend = ["this weight alone"]
+    if lever == "creator_exposure" and (even := curve["even_draw"]):
+        even = [point for point in even if (point["ndcg_change"] or 0) >= DRAWN_LOSS]
+        places = [(point[column], point["ndcg_change"] or 0) for point in even]
+        names = [f"{point['places']} drawn" for point in even]
+        legend.append(f"last places of {curve['k']} to creators drawn evenly")
+        lines.append(Line(legend[-1], places, [], names, series=1))
     if (chosen := curve.get("configured")) and chosen["ndcg_change"] is not None:
         place = [(chosen[column], chosen["ndcg_change"])]
-        lines.append(Line("configured weights", place, [chosen["ci"]], series=1))
+        lines.append(Line("configured weights", place, [chosen["ci"]], series=len(legend)))
         legend.append("configured weights")
     axes = Axes(axis, Axis("change of NDCG", signed_percent, percent_tick), zero=True)
     chart = line_plot(lines, axes, label=f"NDCG against {axis.title}")

@@ -7,13 +7,13 @@ from html import escape
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--card:#f6f7f9;--ink:#1b1f24;--soft:#59636e;
---rule:#d9dee3;--s0:#1f5fbf;--s1:#c2570c;--s2:#2e7d4f;--s3:#8a4fb0;--good:#1f7a45;--warn:#9a6200;
+--rule:#d9dee3;--shade:#59636e55;--s0:#1f5fbf;--s1:#c2570c;--s2:#2e7d4f;--s3:#8a4fb0;--good:#1f7a45;--warn:#9a6200;
 --bad:#b3261e}
 @media(prefers-color-scheme:dark){:root{--paper:#14171b;--card:#1d2126;--ink:#e6e9ec;
---soft:#a0a9b2;--rule:#353b42;--s0:#74a9f5;--s1:#f09a57;--s2:#6cc48f;--s3:#c79be6;--good:#6cc48f;
+--soft:#a0a9b2;--rule:#353b42;--shade:#a0a9b255;--s0:#74a9f5;--s1:#f09a57;--s2:#6cc48f;--s3:#c79be6;--good:#6cc48f;
 --warn:#e5b567;--bad:#f28b82}}
 *{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);
+body{margin:0;overflow-wrap:anywhere;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 main{max-width:1120px;margin:0 auto;padding:24px 20px 48px}
 h1{font-size:1.5rem;line-height:1.25;margin:0}
@@ -53,9 +53,11 @@ svg polyline{fill:none;stroke-width:2}
 svg circle,svg rect{stroke:none}
 svg circle.s0,svg rect.s0{fill:var(--s0)}svg circle.s1,svg rect.s1{fill:var(--s1)}
 svg circle.s2,svg rect.s2{fill:var(--s2)}svg circle.s3,svg rect.s3{fill:var(--s3)}
-.scroll{overflow-x:auto;margin:10px 0}
+.scroll{overflow-x:auto;margin:10px 0;
+background:linear-gradient(270deg,var(--paper) 30%,transparent) 100% 0/48px 100% local no-repeat,
+linear-gradient(270deg,var(--shade),transparent) 100% 0/20px 100% scroll no-repeat}
 table{border-collapse:separate;border-spacing:0;font-size:.9rem;font-variant-numeric:tabular-nums}
-th,td{padding:5px 12px 5px 0;text-align:right;border-bottom:1px solid var(--rule);
+th,td{padding:5px 12px 5px 0;text-align:right;box-shadow:inset 0 -1px var(--rule);
 white-space:nowrap;vertical-align:top}
 th{font-weight:600;color:var(--soft)}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--paper)}
@@ -65,7 +67,7 @@ details{margin:10px 0}summary{cursor:pointer;color:var(--soft)}
 dl{margin:8px 0}dt{font-weight:600}dd{margin:0 0 8px;max-width:72ch}
 @media(max-width:480px){main{padding:16px 14px 40px}h1{font-size:1.25rem}
 .verdict{padding:12px 14px}.verdict li{grid-template-columns:1fr;gap:0}
-figure{padding:10px 8px 6px}}
+figure{padding:10px 8px 6px}table{font-size:.82rem}th,td{padding-right:9px}}
 """
 
 Cell = str | tuple[str, str]

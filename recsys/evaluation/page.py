@@ -182,7 +182,7 @@ def _test_cells(row: Mapping[str, Any]) -> list[Cell]:
         number(row["ours"]),
         number(row["theirs"]),
         (signed(row["difference"]), span(bounds)),
-        p_value(row["p_holm"]),
+        "–" if row["p_holm"] is None else p_value(row["p_holm"]),
     ]
 
 
@@ -190,8 +190,16 @@ def _against(found: Mapping[str, Any] | None) -> list[str]:
     if not found:
         return []
     head = ["Metric", "Users", "This run", "Other run", "Difference", "Test"]
-    rows = [[metric_title(row["metric"]), *_test_cells(row)] for row in found["rows"]]
-    return [text("h2", f"This run beside {found['run']}"), table(head, rows)]
+
+    def rows_of(tested: bool) -> list[list[Cell]]:
+        rows = [row for row in found["rows"] if (row["p_holm"] is not None) == tested]
+        return [[metric_title(row["metric"]), *_test_cells(row)] for row in rows]
+
+    return [
+        text("h2", f"This run beside {found['run']}"),
+        table(head, rows_of(True)),
+        details("Other metrics, which are not tested", [table(head, rows_of(False))]),
+    ]
 
 
 def _slices(report: Report) -> list[str]:

@@ -54,7 +54,8 @@ def compare_runs(config: RunConfig, against: str) -> list[dict[str, Any]]:
     tasks = _compare(config, against, TASKS)
     tested = main_metrics(config.evaluate) + [row["metric"] for row in tasks]
     rows = corrected(lists + tasks, tested)
-    rows.sort(key=lambda row: row["p_holm"] is None)
+    order = {metric: place for place, metric in enumerate(tested)}
+    rows.sort(key=lambda row: order.get(row["metric"], len(order)))
     path = join(config.run, "evaluate", "report.json")
     report = {**read_json(path), "against": {"run": against, "rows": rows}}
     write_json(report, path)

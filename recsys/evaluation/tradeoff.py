@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from recsys.config import EvaluateConfig, RerankConfig
 from recsys.evaluation.bootstrap import Table, bootstrap_means, interval
@@ -150,10 +151,11 @@ def tradeoff(
         `k`, `users`, `plain` (a point without any weight), `levers` (name → points in order of
         weight), `configured` (a point, or None where no weight is set), and `limits` for creators:
         `relevance_gini`, of what users turned out to like, and `lowest_gini`, which exposure
-        spread evenly over all creators among the candidates would have. A point has `weights`,
-        `ndcg`, `ndcg_change` (relative) with its `ci` (paired bootstrap over users), `coverage`,
-        `novelty` and what the catalogue allows of `gini`, `gini_change`, `top_1_percent`,
-        `creators_shown`, `diversity` and `new`.
+        spread evenly over all creators among the candidates would have; and `even_draw`, what it
+        would cost to give the last `places` of each list to creators drawn evenly. A point has
+        `weights`, `ndcg`, `ndcg_change` (relative) with its `ci` (paired bootstrap over users),
+        `coverage`, `novelty` and what the catalogue allows of `gini`, `gini_change`,
+        `top_1_percent`, `creators_shown`, `diversity` and `new`.
     """
     count, k = max(rerank.candidates, config.k[0]), config.k[0]
     found = candidates(data, ranker, config, count, config.tradeoff_users)
@@ -176,6 +178,7 @@ def tradeoff(
         },
         "configured": curve.point(curve.configured) if any(curve.configured.values()) else None,
         "limits": _limits(found) if possible["creator_exposure"] else None,
+        "even_draw": curve.even_draw() if possible["creator_exposure"] else [],
     }
 
 
@@ -211,6 +214,26 @@ class _Curve:
             point |= {"gini": ours["gini"], "gini_change": ours["gini"] / plain["gini"] - 1}
             point |= {"top_1_percent": ours["top_1_percent"], "creators_shown": ours["shown"]}
         return point
+
+    def even_draw(self) -> list[dict[str, Any]]:
+        """Points of a yardstick: no creator is left out, and nothing that is drawn is liked."""
+        found, k = self._found, self._config.k[0]
+        assert self._plain is not None
+        before, points = creator_exposure(found.data, self._plain.exposure[k])["gini"], []
+        for places in range(1, k // 2 + 1):
+            kept_SK = torch.from_numpy(found.video_SC[:, : k - places])
+            lists = (
+                TopLists(user_B, pad(kept_SK[user_B], (0, places)))
+                for user_B in torch.arange(len(kept_SK)).split(STEP)
+            )
+            result = measure(found.data, lists, self._config)
+            drawn = len(kept_SK) * places
+            after = creator_exposure(found.data, result.exposure[k], drawn=drawn)["gini"]
+            quality = self._quality(result, self._plain)
+            points.append(
+                {"places": places, **quality, "gini": after, "gini_change": after / before - 1}
+            )
+        return points
 
     def _quality(self, result: RankerResult, plain: RankerResult) -> dict[str, Any]:
         name = f"ndcg@{self._config.k[0]}"

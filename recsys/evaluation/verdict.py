@@ -37,7 +37,7 @@ def verdict(report: Report) -> dict[str, Any]:
         `worse` where the best of them beats it so, else `unclear`; a `headline` and its `evidence`;
         and `findings`, each with a `level` (`good`, `warn` or `info`) and a `text`.
     """
-    parts = (_cold, _no_history, _tasks, _groups, _creators, _levers)
+    parts = (_previous, _cold, _no_history, _tasks, _groups, _creators, _levers)
     return {**_decision(report), "findings": [found for part in parts for found in part(report)]}
 
 
@@ -101,6 +101,26 @@ def _against(row: Mapping[str, Any]) -> str:
             bounds = f"{signed_percent(relative[1])} to {signed_percent(relative[2])}"
             text += f" (95\xa0% interval {bounds})"
     return f"{text}; {p_value(row['p'])}."
+
+
+def _previous(report: Report) -> list[Finding]:
+    row = compared(report, PREVIOUS, report["setup"]["metric"])
+    if row is None:
+        return []
+    about = report["setup"]["previous"]
+    sure = row["p"] < SIGNIFICANT
+    better, worse = sure and row["difference"] > 0, sure and row["difference"] < 0
+    how = "better" if better else "worse" if worse else "not shown to be better"
+    named = f"the previous bundle ({about['version']}, of {about['created'][:10]})"
+    text = f"The model is {how} than {named}: {_against(row)}"
+    findings = [_finding("good" if better else "warn", text)]
+    if not about["same_split"]:
+        text = (
+            "The previous bundle was made with another split; where its test began later, it has "
+            "learnt from events that it is measured on here."
+        )
+        findings.append(_finding("warn", text))
+    return findings
 
 
 def _cold(report: Report) -> list[Finding]:
@@ -194,19 +214,26 @@ def _levers(report: Report) -> list[Finding]:
     best = min(cheap, key=lambda point: point["gini_change"])
     text = (
         f"rerank.creator_exposure={best['weights']['creator_exposure']:g} changes the Gini of "
-        f"creator exposure by {signed_percent(best['gini_change'])} and the share of creators "
-        f"shown from {percent(curve['plain']['creators_shown'])} to "
-        f"{percent(best['creators_shown'])}, at {signed_percent(best['ndcg_change'] or 0)} NDCG."
+        f"creator exposure by {signed_percent(best['gini_change'])}, and NDCG by "
+        f"{signed_percent(best['ndcg_change'] or 0)}."
     )
     if best["gini_change"] <= WANTED_CHANGE:
         return [_finding("good", text)]
-    limits = curve["limits"]
-    why = (
-        f" More costs more: no order of the retrieved candidates has a Gini below "
-        f"{number(limits['lowest_gini'])}, and that of what users liked is "
-        f"{number(limits['relevance_gini'])}."
+    return [_finding("info", text + _out_of_reach(curve))]
+
+
+def _out_of_reach(curve: Mapping[str, Any]) -> str:
+    """Why more is not to be had at that price, in figures of these lists."""
+    reached = [point for point in curve["even_draw"] if point["gini_change"] <= WANTED_CHANGE]
+    wanted = f"{signed_percent(WANTED_CHANGE)} is not to be had for {percent(-TOLERATED_LOSS)} NDCG"
+    if not reached:
+        return f" {wanted}."
+    places = reached[0]["places"]
+    return (
+        f" {wanted}: the lists draw on few creators, so that {places} of {curve['k']} places would "
+        f"have to go to creators at random, and what stands in the last {places} is worth "
+        f"{percent(-(reached[0]['ndcg_change'] or 0))} of NDCG."
     )
-    return [_finding("info", text + why)]
 
 
 def _finding(level: str, text: str) -> Finding:

@@ -99,15 +99,18 @@ def ranker_title(name: str) -> str:
     >>> ranker_title("item_knn"), ranker_title("model_reranked")
     ('item-kNN', 'model, re-ranked')
     """
+    name = "previous bundle" if name == "previous" else name
     return name.replace("_knn", "-kNN").replace("_reranked", ", re-ranked").replace("_", " ")
 
 
 def metric_title(name: str) -> str:
     """A metric's name.
 
-    >>> metric_title("ndcg@10"), metric_title("cold/recall@5")
-    ('NDCG@10', 'recall@5, cold videos')
+    >>> metric_title("ndcg@10"), metric_title("cold/recall@5"), metric_title("auc: click")
+    ('NDCG@10', 'recall@5, cold videos', 'AUC of click')
     """
+    if name.startswith("auc: "):
+        return f"AUC of {name.removeprefix('auc: ')}"
     part, _, metric = name.rpartition("/")
     kind, at, k = metric.partition("@")
     shown = kind.upper() if kind in ("ndcg", "hr", "mrr", "map") else kind.replace("_", " ")

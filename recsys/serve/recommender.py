@@ -78,7 +78,8 @@ class ServingRecommender:
         self._model = bundle.recommender
         self.store = HistoryStore(bundle.histories, longest=bundle.config.model.max_history)
         self._rank_task = self._find_rank_task(bundle.config.serve.rank)
-        self._reranker = bundle.traits and Reranker(bundle.config.rerank, bundle.traits)
+        traits = bundle.traits
+        self._reranker = None if traits is None else Reranker(bundle.config.rerank, traits)
 
     def recommend(
         self,
@@ -251,15 +252,13 @@ class ServingRecommender:
         self, rows: IntArray, scores: FloatArray, probabilities: FloatArray, k: int
     ) -> IntArray:
         """Places among retrieved videos (R,) of the k to show, the best first."""
-        if self._rank_task is None:
-            order = np.arange(len(rows))
-            relevance = relative_relevance(scores[None]) if len(rows) else scores[None]
-        else:
-            wanted = probabilities[:, self._rank_task]
-            order = np.argsort(-wanted, kind="stable")
-            relevance = (wanted[order] / wanted.max(initial=1e-9))[None]
-        if self._reranker is None:
+        order = np.arange(len(rows))
+        if self._rank_task is not None:
+            scores = np.log(np.maximum(probabilities[:, self._rank_task], 1e-30))
+            order = np.argsort(-scores, kind="stable")
+        if self._reranker is None or not len(rows):
             return order[:k]
+        relevance = relative_relevance(scores[order][None])
         return order[self._reranker.order(rows[order][None], relevance, k)[0]]
 
     def _name(

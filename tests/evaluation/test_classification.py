@@ -4,6 +4,7 @@ import pytest
 from recsys.evaluation.classification import (
     TaskMeter,
     auc,
+    auc_by_user,
     calibration,
     resampled,
     task_metrics,
@@ -26,6 +27,23 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     above = scores[labels == 1][:, None] - scores[labels == 0][None]
     share = ((above > 0) + (above == 0) / 2).mean()
     assert auc(labels, scores) == pytest.approx(share, abs=1e-12)
+
+
+def test_auc_by_user_is_what_leaving_users_out_says() -> None:
+    rng = np.random.default_rng(0)
+    users = rng.integers(0, 300, 3000)
+    labels = rng.integers(0, 2, 3000)
+    scores = labels + rng.normal(size=3000) + rng.normal(size=300)[users]
+    found = auc_by_user(labels, scores, users, 300)
+    whole = auc(labels, scores)
+    assert found is not None and whole is not None
+    assert found.mean() == pytest.approx(whole, abs=1e-12)
+    # The jackknife's pseudo-values, of which these are the first order.
+    left_out = [auc(labels[users != user], scores[users != user]) for user in range(300)]
+    pseudo = 300 * whole - 299 * np.array(left_out)
+    assert np.corrcoef(found, pseudo)[0, 1] > 0.999
+    assert found.std() == pytest.approx(pseudo.std(), rel=0.02)
+    assert auc_by_user([1, 1], [0, 1], np.zeros(2, int), 1) is None
 
 
 def test_log_loss_by_hand() -> None:

@@ -1,56 +1,95 @@
-"""A ranker that peeks at the future looks good where the split leaks, not under a cut in time."""
+"""A model that peeks at the future looks good where the split leaks, not under a cut in time."""
+
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
-from recsys.config import EvaluateConfig
-from recsys.evaluation.baselines import DAY_MS, recent_counts, recent_popularity
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
+from recsys.config import EvaluateConfig, RunConfig, load_config
+from recsys.data.events import prepare
+from recsys.data.prepared import Prepared
+from recsys.evaluation.baselines import DAY_MS, item_knn
+from recsys.evaluation.gather import known_positives, ranking_set
+from recsys.evaluation.predict import all_vectors, concat, predict
 from recsys.evaluation.ranking import evaluate_ranker
+from recsys.model.embeddings import PlainTables
+from recsys.model.recommender import Recommender, table_specs
+from recsys.schema import TEST
+from tests.inputs import START_MS, write_input
 
-NUM_USERS, NUM_VIDEOS, NUM_DAYS, CUT_DAY = 400, 201, 10, 9
+pytestmark = pytest.mark.ray
 
-
-def events() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Users, videos and times of positives; each day has five hot videos of its own."""
-    rng = np.random.default_rng(0)
-    user = rng.integers(0, NUM_USERS, 8000)
-    time = np.sort(rng.integers(0, NUM_DAYS * DAY_MS, len(user)))
-    hot = rng.permutation(np.arange(1, NUM_VIDEOS))[: 5 * NUM_DAYS].reshape(NUM_DAYS, 5)
-    video = np.where(
-        rng.random(len(user)) < 0.5,
-        hot[time // DAY_MS, rng.integers(0, 5, len(user))],
-        rng.integers(1, NUM_VIDEOS, len(user)),
-    )
-    return user, video.astype(np.int32), time
+NUM_PAIRS = 30
+TIME = {"kind": "time", "valid_from": "2024-05-07", "test_from": "2024-05-08"}
+LEAKING = {"kind": "leave_one_out"}
 
 
-def ndcg_of_recent(test: np.ndarray, *, cut_day: int) -> float:
-    """NDCG@10 of what was liked most shortly before `cut_day`, learnt from all other events."""
-    user, video, time = events()
-    recent = recent_counts(
-        video[~test],
-        time[~test],
-        cut_ms=cut_day * DAY_MS,
-        half_life_days=0.5,
-        num_videos=NUM_VIDEOS,
-    )
-    pairs = np.unique(np.c_[user, video][test & (time >= CUT_DAY * DAY_MS)], axis=0)
-    users = np.unique(pairs[:, 0])
-    relevant = Csr.from_lists([pairs[pairs[:, 0] == number, 1] for number in users])
-    videos = Videos(np.zeros(NUM_VIDEOS, np.bool_), np.zeros(NUM_VIDEOS, np.int64))
-    data = RankingSet([str(n) for n in users], relevant, Csr.empty(len(users)), videos)
-    result = evaluate_ranker(data, recent_popularity(recent), EvaluateConfig(k=(10,)))
-    return float(result.slices["all"].values["ndcg@10"].mean())
+def events() -> dict[str, Any]:
+    """Pairs of users who like one video of their own; in the test the first likes an answer.
+
+    What tells the answer comes later: the second of the pair likes it too, and then two more.
+    """
+    rows = []
+    for pair in range(NUM_PAIRS):
+        first, second, noise = f"u{pair}", f"p{pair}", [f"x{(pair + i) % 9}" for i in range(3)]
+        rows += [(first, f"key{pair}", 1.0), (first, noise[0], 6.3), (first, f"a{pair}", 7.2)]
+        rows += [(second, f"key{pair}", 1.1), (second, f"a{pair}", 7.5)]
+        rows += [(second, noise[1], 7.6), (second, noise[2], 7.7)]
+    return {
+        "user_id": [user for user, _, _ in rows],
+        "video_id": [video for _, video, _ in rows],
+        "time": [START_MS + int(day * DAY_MS) for _, _, day in rows],
+        "clicked": [1] * len(rows),
+        "liked": [0] * len(rows),
+        "tab": ["home"] * len(rows),
+    }
 
 
-def test_a_peeking_ranker_gains_only_where_the_split_leaks() -> None:
-    _, _, time = events()
-    by_time = time >= CUT_DAY * DAY_MS
-    at_random = np.random.default_rng(1).random(len(time)) < 0.3
-    honest = ndcg_of_recent(by_time, cut_day=CUT_DAY)
-    # Under a random split other users' events of the test day are there to learn from.
-    leaking = ndcg_of_recent(at_random, cut_day=NUM_DAYS)
-    assert leaking > 4 * honest
-    # Under a cut in time there is nothing later to peek at, however late the ranker may look.
-    peeking = ndcg_of_recent(by_time, cut_day=NUM_DAYS)
-    assert peeking <= honest * 1.05
+def prepared(folder: Path, split: dict[str, Any]) -> Prepared:
+    config: RunConfig = load_config(str(write_input(folder, events(), split=split)))
+    prepare(config, str(folder / "run" / "prepare"))
+    return Prepared(config)
+
+
+def answered(run: Prepared) -> float:
+    """How often the answer is in the first place for the first user of a pair.
+
+    The ranker learns from whatever the split calls known, of all users.
+    """
+    config = run.config.model
+    tables = PlainTables(table_specs(config, run.sizes))
+    model = Recommender(config, run.sizes, tables=tables).eval()
+    vectors = all_vectors(model, run.video_inputs(with_valid=True), torch.device("cpu"))
+    parts = [
+        predict(model, vectors, run.timelines(number), split=TEST, max_history=20)
+        for number in range(len(run.partitions))
+    ]
+    found = concat(parts, vectors.shape[1], run.sizes.num_tasks)
+    data = ranking_set(run, found, run.catalog.known_events(with_valid=True) == 0)
+    positives, _ = known_positives(run, half_life_days=1)
+    ranker = item_knn(positives, data)
+    hits = evaluate_ranker(data, ranker, EvaluateConfig(k=(1,))).slices["all"].values["hr@1"]
+    firsts = [user.startswith("u") for user in found.user_ids]
+    assert sum(firsts) == NUM_PAIRS
+    return float(hits[np.array(firsts)].mean())
+
+
+def test_peeking_pays_only_where_the_split_leaks(ray_local: None, tmp_path: Path) -> None:
+    (tmp_path / "leaking").mkdir()
+    (tmp_path / "ours").mkdir()
+    assert answered(prepared(tmp_path / "leaking", LEAKING)) > 0.9
+    assert answered(prepared(tmp_path / "ours", TIME)) < 0.1
+
+
+def test_nothing_later_is_known(ray_local: None, tmp_path: Path) -> None:
+    run = prepared(tmp_path, TIME)
+    cut = START_MS + 7 * DAY_MS
+    for number in range(len(run.partitions)):
+        timelines = run.timelines(number)
+        assert ((timelines.split == TEST) == (timelines.time_ms >= cut)).all()
+    ids = np.array(run.catalog.video_ids(), object)
+    answers = [str(video).startswith("a") for video in ids]
+    assert sum(answers) == NUM_PAIRS
+    assert not run.catalog.known_positives(with_valid=True)[answers].any()

@@ -61,6 +61,7 @@ def test_who_is_ranked_and_what_is_relevant(model: Recommender, vectors: torch.T
     assert found.relevant.values.tolist() == [2, 4]
     assert found.known.values.tolist() == [1, 3]
     assert found.event_videos.tolist() == [2, 4, 4, 8, 9]
+    assert found.asked_ids == ["u0", "u2"] and found.event_users.tolist() == [0, 0, 0, 1, 1]
     assert found.labels.tolist() == timelines().labels[[3, 4, 5, 9, 10]].tolist()
 
 
@@ -122,7 +123,8 @@ def test_the_validation_sees_no_test_event(model: Recommender, vectors: torch.Te
 
 def same(found: Predictions, expected: Predictions) -> None:
     assert found.user_ids == expected.user_ids
-    for name in ("queries", "labels", "logits", "event_videos"):
+    assert found.asked_ids == expected.asked_ids
+    for name in ("queries", "labels", "logits", "event_videos", "event_users"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
     for name in ("relevant", "known"):
         assert np.array_equal(getattr(found, name).offsets, getattr(expected, name).offsets)
@@ -141,6 +143,8 @@ def test_groups_of_users_are_joined(model: Recommender, vectors: torch.Tensor) -
     one = predict(model, vectors, timelines(), split=TEST, max_history=20)
     both = concat([one, one], 8, 2)
     assert both.user_ids == ["u0", "u0"]
+    assert both.asked_ids == ["u0", "u2"] * 2
+    assert both.event_users.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
     assert both.relevant.values.tolist() == [2, 4, 2, 4]
     assert both.relevant.offsets.tolist() == [0, 2, 4]
     assert both.logits.shape == (10, 2)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recsys.config import EvaluateConfig, RerankConfig
+from recsys.evaluation.fairness import creator_exposure
 from recsys.evaluation.interactions import Csr, RankingSet, Videos
 from recsys.evaluation.ranking import Ranker, dot_product, evaluate_ranker
 from recsys.evaluation.tradeoff import GRID, candidates, reranked, tradeoff
@@ -89,3 +90,17 @@ def test_a_sample_is_of_the_right_users() -> None:
     for row, user in enumerate(users):
         relevant = data.relevant.pairs(user, user + 1)[1]
         assert found.data.relevant.pairs(row, row + 1)[1].tolist() == relevant.tolist()
+
+
+def test_even_draw_is_what_is_left_when_places_are_given_away() -> None:
+    """A tenth of the places shared out evenly takes a tenth of the exposure from the others."""
+    data, ranker = world(400)
+    found = tradeoff(data, ranker, CONFIG, RerankConfig())
+    points = found["even_draw"]
+    assert [point["places"] for point in points] == [1, 2, 3, 4, 5]
+    losses = [point["ndcg_change"] for point in points]
+    assert losses == sorted(losses, reverse=True) and losses[0] < 0
+    plain = evaluate_ranker(data, ranker, EvaluateConfig(k=(9, 10), bootstrap=0))
+    nine = creator_exposure(data, plain.exposure[9])["gini"]
+    # Nine of ten places are spread as before, one evenly over all creators.
+    assert points[0]["gini"] == pytest.approx(0.9 * nine)
