@@ -147,7 +147,7 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
             parts.append(Predictions.from_row(row, dim=dim, num_tasks=num_tasks))
             advance(1)
     # Tasks end in any order; the report must not depend on it.
-    parts.sort(key=lambda part: part.user_ids[:1])
+    parts.sort(key=lambda part: part.asked_ids[:1])
     return concat(parts, dim, num_tasks)
 
 

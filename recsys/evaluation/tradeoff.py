@@ -148,17 +148,17 @@ def tradeoff(
     """The curve of each lever that the catalogue allows, and the point of the configured weights.
 
     Returns:
-        `k`, `users`, `plain` (a point without any weight), `levers` (name → points in order of
-        weight), `configured` (a point, or None where no weight is set), and `limits` for creators:
-        `relevance_gini`, of what users turned out to like, and `lowest_gini`, which exposure
-        spread evenly over all creators among the candidates would have; and `even_draw`, what it
-        would cost to give the last `places` of each list to creators drawn evenly. A point has
+        `k` (the length of a page), `users`, `plain` (a point without any weight), `levers` (name →
+        points in order of weight), `configured` (a point, or None where no weight is set), and
+        `limits` for creators: `relevance_gini`, of what users turned out to like, and
+        `lowest_gini`, which exposure spread evenly over all creators among the candidates would
+        have; and `even_draw`, what it would cost to give the last `places` of each list to creators drawn evenly. A point has
         `weights`, `ndcg`, `ndcg_change` (relative) with its `ci` (paired bootstrap over users),
         `coverage`, `novelty` and what the catalogue allows of `gini`, `gini_change`,
         `top_1_percent`, `creators_shown`, `diversity` and `new`.
     """
-    count, k = max(rerank.candidates, config.k[0]), config.k[0]
-    found = candidates(data, ranker, config, count, config.tradeoff_users)
+    k = rerank.page
+    found = candidates(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
     config = config.model_copy(update={"k": (k,)})
     curve = _Curve(found, config, rerank)
     traits = video_traits(data.videos, new_days=rerank.new_days)

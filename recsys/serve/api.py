@@ -74,41 +74,25 @@ def explain(error: RequestValidationError) -> str:
 
 
 def _add_answers(api: FastAPI, recommender: ServingRecommender) -> None:
+    """A request's fields are the arguments of the method that answers it."""
     version = recommender.bundle.version
 
     @api.post("/v1/recommend", responses=REFUSED)
     def recommend(request: m.RecommendRequest) -> m.ItemsResponse:
         """The best videos for a user, best first."""
-        answer = recommender.recommend(
-            request.user_id,
-            request.k,
-            now_ms=request.now_ms,
-            context=request.context,
-            exclude_seen=request.exclude_seen,
-        )
+        answer = recommender.recommend(**dict(request))
         return m.ItemsResponse.of(answer, version)
 
     @api.post("/v1/score", responses=REFUSED)
     def score(request: m.ScoreRequest) -> m.ItemsResponse:
         """A retrieval score and a probability of each ranking task for given videos."""
-        answer = recommender.score(
-            request.user_id,
-            request.video_ids,
-            now_ms=request.now_ms,
-            context=request.context,
-        )
+        answer = recommender.score(**dict(request))
         return m.ItemsResponse.of(answer, version)
 
     @api.post("/v1/events", responses=REFUSED)
     def events(request: m.EventRequest) -> m.EventResponse:
         """Adds an event to a user's history; it is kept in this replica's memory."""
-        kept = recommender.append(
-            request.user_id,
-            request.video_id,
-            time_ms=request.time_ms,
-            actions=request.actions,
-            context=request.context,
-        )
+        kept = recommender.append(**dict(request))
         return m.EventResponse(user_id=request.user_id, num_history=kept)
 
 

@@ -100,6 +100,47 @@ def test_other_models_are_not(strength: float, decision: str) -> None:
     assert "random" in found["verdict"]["headline"] and found["tradeoff"] is None
 
 
+def findings_of(report: dict[str, Any]) -> str:
+    return " ".join(found["text"] for found in verdict(report)["findings"]).replace("\xa0", " ")
+
+
+def test_what_the_lever_cannot_do_is_said_with_the_reason(report: dict[str, Any]) -> None:
+    point = {"weights": {"creator_exposure": 0.1}, "gini_change": -0.05, "ndcg_change": -0.01}
+    draw = [
+        {"places": 1, "gini_change": -0.1, "ndcg_change": -0.04},
+        {"places": 2, "gini_change": -0.2, "ndcg_change": -0.09},
+    ]
+    curve = {**report["tradeoff"], "k": 5, "even_draw": draw}
+    curve["levers"] = {"creator_exposure": [point]}
+    text = findings_of({**report, "tradeoff": curve})
+    assert "rerank.creator_exposure=0.1 changes the Gini of creator exposure by -5.0 %" in text
+    assert "-20 % is not to be had for 2.0 % NDCG" in text
+    assert "2 of 5 places would have to go to creators at random" in text
+    assert "the last 2 is worth 9.0 % of NDCG" in text
+    curve["levers"] = {"creator_exposure": [{**point, "gini_change": -0.3}]}
+    assert "not to be had" not in findings_of({**report, "tradeoff": curve})
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "said"),
+    [(0.02, 0.01, "is better than"), (-0.02, 0.01, "is worse than"), (0.02, 0.2, "is not shown")],
+)
+def test_the_verdict_speaks_of_the_previous_bundle(
+    report: dict[str, Any], difference: float, p: float, said: str
+) -> None:
+    row = {"metric": "ndcg@5", "ours": 0.1, "theirs": 0.1, "difference": difference, "p": p}
+    row |= {"low": None, "high": None, "users": 9}
+    about = {"version": "v1", "created": "2024-05-01T00:00:00", "same_split": difference > 0}
+    found = {
+        **report,
+        "setup": {**report["setup"], "previous": about},
+        "comparisons": {**report["comparisons"], "previous": [row]},
+    }
+    text = findings_of(found)
+    assert f"The model {said}" in text and "the previous bundle (v1, of 2024-05-01)" in text
+    assert ("made with another split" in text) == (difference < 0)
+
+
 def test_best_baseline_is_neither_the_model_nor_its_reranking() -> None:
     figures = {"model": 0.5, "model_reranked": 0.6, "popularity": 0.2, "random": 0.1}
     evaluation = {name: {"all": {"ndcg@5": value}} for name, value in figures.items()}
