@@ -152,10 +152,10 @@ def tradeoff(
         points in order of weight), `configured` (a point, or None where no weight is set), and
         `limits` for creators: `relevance_gini`, of what users turned out to like, and
         `lowest_gini`, which exposure spread evenly over all creators among the candidates would
-        have; and `even_draw`, what it would cost to give the last `places` of each list to creators drawn evenly. A point has
-        `weights`, `ndcg`, `ndcg_change` (relative) with its `ci` (paired bootstrap over users),
-        `coverage`, `novelty` and what the catalogue allows of `gini`, `gini_change`,
-        `top_1_percent`, `creators_shown`, `diversity` and `new`.
+        have; and `even_draw`, what it would cost to give the last `places` of each list to
+        creators drawn evenly. A point has `weights`, `ndcg`, `ndcg_change` (relative) with its
+        `ci` (paired bootstrap over users), `coverage`, `novelty` and what the catalogue allows of
+        `gini`, `gini_change`, `top_1_percent`, `creators_shown`, `diversity` and `new`.
     """
     k = rerank.page
     found = candidates(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
