@@ -224,14 +224,14 @@ def _levers(report: Report) -> list[Finding]:
 
 def _out_of_reach(curve: Mapping[str, Any]) -> str:
     """Why more is not to be had at that price, in figures of these lists."""
-    reached = [point for point in curve["even_draw"] if point["gini_change"] <= WANTED_CHANGE]
     wanted = f"{signed_percent(WANTED_CHANGE)} is not to be had for {percent(-TOLERATED_LOSS)} NDCG"
+    reached = [p for p in curve["even_draw"] if round(p["gini_change"], 2) <= WANTED_CHANGE]
     if not reached:
         return f" {wanted}."
     places = reached[0]["places"]
     return (
-        f" {wanted}: the lists draw on few creators, so that {places} of {curve['k']} places would "
-        f"have to go to creators at random, and what stands in the last {places} is worth "
+        f" {wanted}, since the lists hold few of the creators: the last {places} of {curve['k']} "
+        f"places would have to go to creators drawn at random, and what stands there now is worth "
         f"{percent(-(reached[0]['ndcg_change'] or 0))} of NDCG."
     )
 

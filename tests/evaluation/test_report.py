@@ -115,8 +115,8 @@ def test_what_the_lever_cannot_do_is_said_with_the_reason(report: dict[str, Any]
     text = findings_of({**report, "tradeoff": curve})
     assert "rerank.creator_exposure=0.1 changes the Gini of creator exposure by -5.0 %" in text
     assert "-20 % is not to be had for 2.0 % NDCG" in text
-    assert "2 of 5 places would have to go to creators at random" in text
-    assert "the last 2 is worth 9.0 % of NDCG" in text
+    assert "the last 2 of 5 places would have to go to creators drawn at random" in text
+    assert "what stands there now is worth 9.0 % of NDCG" in text
     curve["levers"] = {"creator_exposure": [{**point, "gini_change": -0.3}]}
     assert "not to be had" not in findings_of({**report, "tradeoff": curve})
 
