@@ -264,8 +264,9 @@ class RerankConfig(Section):
     candidates: int = Field(100, ge=1)
     """Retrieved videos that the step may choose from."""
     page: int = Field(10, ge=1)
-    """Videos that a user sees at once: exposure is a place on a page, and on a page the most
-    relevant come first."""
+    """Videos seen at once: exposure is a place on a page, where the most relevant come first."""
+    drawn_places: int = Field(0, ge=0)
+    """Last places of a page that go to creators drawn by lot, also to those never retrieved."""
 
 
 class PublishConfig(Section):

@@ -17,6 +17,8 @@ Shapes: B users, C candidates, N video rows, M most categories of a video, R cre
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,7 +64,8 @@ def relative_relevance(scores_BC: NDArray[Any]) -> Floats:
 
 def is_active(config: RerankConfig) -> bool:
     """Whether any weight is above 0; if not, the order is that of relevance."""
-    return bool(config.creator_exposure or config.diversity or config.new_videos)
+    weights = (config.creator_exposure, config.diversity, config.new_videos, config.drawn_places)
+    return any(weights)
 
 
 class Reranker:
@@ -76,6 +79,7 @@ class Reranker:
         """
         needs = {
             "creator_exposure": (traits.creator_row_N, "data.video_columns.creator"),
+            "drawn_places": (traits.creator_row_N, "data.video_columns.creator"),
             "diversity": (traits.category_rows, "data.video_columns.categories"),
             "new_videos": (traits.is_new_N, "the time of each video's first event"),
         }
@@ -88,6 +92,9 @@ class Reranker:
         self.config = config
         self._traits = traits
         self._kinds = None
+        self._lot = None
+        if config.drawn_places and traits.creator_row_N is not None:
+            self._lot = _Lot(traits.creator_row_N)
         if config.diversity and traits.category_rows is not None:
             assert traits.category_offsets is not None
             self._kinds = padded_lists(traits.category_offsets, traits.category_rows)
@@ -109,6 +116,35 @@ class Reranker:
             chosen[:, start : start + page].sort(axis=1)
         rest = np.tile(np.arange(width, video_BC.shape[1]), (len(chosen), 1))
         return np.concatenate([chosen, rest], axis=1)[:, :k]
+
+    def with_drawn(
+        self, user_id: str, listed_K: Ints, excluded: Ints, scores_of: Callable[[Ints], Ints]
+    ) -> Ints:
+        """A user's list with the last places of each page given to creators drawn by lot.
+
+        It is the same lot whenever the user comes. A creator shows the video that suits the user
+        best; what loses its place moves on to the next page.
+
+        Args:
+            user_id: Whose list it is.
+            listed_K: Video rows in order, whole pages of them where there are so many.
+            excluded: Videos that must not come.
+            scores_of: Gives the scores of videos (R) for the user.
+        """
+        if self._lot is None:
+            return listed_K
+        page, places = self.config.page, min(self.config.drawn_places, self.config.page)
+        own, filled = listed_K.tolist(), excluded.tolist()
+        for number in range(-(-len(listed_K) // page)):
+            drawn: list[int] = []
+            for creator in self._lot.draw(user_id, number, places):
+                rows = np.setdiff1d(self._lot.videos(creator), [*filled, *own[:page]])
+                if len(rows):
+                    drawn.append(int(rows[scores_of(rows).argmax()]))
+            kept = page - len(drawn)
+            filled += own[:kept] + drawn
+            own = [row for row in own[kept:] if row not in drawn]
+        return np.array(filled[len(excluded) :][: len(listed_K)], np.int64)
 
     def _choose(self, video_BC: Ints, relevance_BC: Floats, k: int) -> NDArray[np.int64]:
         """Places of the best values."""
@@ -148,6 +184,26 @@ class Reranker:
             # A video's categories differ from each other, so no cell is added to twice.
             chosen[user[:, None], kinds_BCM[user, pick]] += weight_BCM[user, pick]
         return places
+
+
+class _Lot:
+    """Draws creators, all with the same chance."""
+
+    def __init__(self, creator_row_N: Ints) -> None:
+        order = 1 + np.argsort(creator_row_N[1:], kind="stable")  # row 0 is no video
+        self._rows = order[creator_row_N[order] > 0]
+        _, starts = np.unique(creator_row_N[self._rows], return_index=True)
+        self._offsets = np.append(starts, len(self._rows))
+
+    def draw(self, user_id: str, page: int, count: int) -> Ints:
+        """Different creators, by number, for one page of a user's."""
+        num_creators = len(self._offsets) - 1
+        rng = np.random.default_rng([zlib.crc32(user_id.encode()), page])
+        return rng.choice(num_creators, min(count, num_creators), replace=False)
+
+    def videos(self, creator: int) -> Ints:
+        """The videos' rows of a creator."""
+        return self._rows[self._offsets[creator] : self._offsets[creator + 1]]
 
 
 def creator_prices(

@@ -91,6 +91,31 @@ def test_only_the_candidates_are_put_in_order() -> None:
     assert Reranker(config, TRAITS).order(VIDEOS[:, ::-1], RELEVANCE, 1).tolist() == [[0]]
 
 
+def drawn(
+    user: str, listed: list[int], excluded: tuple[int, ...] = (), **settings: int
+) -> list[int]:
+    """Creators 1 to 5 have videos 1, 2; 3, 4; …; a video's score is its row."""
+    traits = VideoTraits(creator_row_N=np.array([0, *np.repeat(range(1, 6), 2)]))
+    reranker = Reranker(RerankConfig(**settings), traits)
+    args = np.array(listed), np.array(excluded, int), lambda rows: rows * 1.0
+    return reranker.with_drawn(user, *args).tolist()
+
+
+def test_the_last_places_of_a_page_are_drawn() -> None:
+    assert drawn("u", [1, 3, 5, 7], drawn_places=0) == [1, 3, 5, 7]
+    found = drawn("u", [1, 3, 5, 7], page=2, drawn_places=1)
+    assert found[0] == 1 and found[2] == 3  # what has lost its place moves on
+    assert {found[1], found[3]} <= {2, 4, 6, 8, 10} and found[1] != found[3]
+    assert found == drawn("u", [1, 3, 5, 7], page=2, drawn_places=1)
+    lots = {tuple(drawn(f"u{i}", [1], page=1, drawn_places=1)) for i in range(60)}
+    assert lots == {(2,), (4,), (6,), (8,), (10,)}  # the better video of each creator
+
+
+def test_a_creator_without_a_video_left_draws_nothing() -> None:
+    everything = (2, 4, 6, 8, 9, 10)
+    assert drawn("u", [1, 3, 5, 7], everything, page=4, drawn_places=2) == [1, 3, 5, 7]
+
+
 def test_relative_relevance_of_large_scores() -> None:
     assert relative_relevance(np.array([[1000.0, 1000 - np.log(4)]])) == pytest.approx(
         np.array([[1, 0.25]])

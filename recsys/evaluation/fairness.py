@@ -54,7 +54,7 @@ def top_share(shares: Floats, top: float = 0.01) -> float:
     return float(np.sort(shares)[-count:].sum() / total) if total else 0.0
 
 
-def creator_exposure(data: RankingSet, exposure: Exposure, *, drawn: float = 0.0) -> dict[str, Any]:
+def creator_exposure(data: RankingSet, exposure: Exposure) -> dict[str, Any]:
     """How the places in the top k are spread over creators, beside what users turned out to like.
 
     Every creator of the catalogue counts, also one never shown. `shown` is the share of creators
@@ -62,11 +62,10 @@ def creator_exposure(data: RankingSet, exposure: Exposure, *, drawn: float = 0.0
     `mismatch` is half the sum of the absolute differences of exposure and relevance shares: the
     part of all places that would have to move for exposure to be proportional to relevance.
     Relevance is that of the test positives, of which a creator with few has a share by luck: a
-    perfect ranker is not at 0 either. `drawn` more places are shared out evenly.
+    perfect ranker is not at 0 either.
     """
     creators = _Creators(data.videos)
     shown = creators.total(exposure.shown_N)
-    shown += drawn / len(shown)
     liked = creators.total(np.bincount(data.relevant.values, minlength=data.num_videos))
     figures: dict[str, Callable[[Floats], float]] = {"gini": gini, "top_1_percent": top_share}
     blocks = exposure.shown_GN

@@ -38,6 +38,7 @@ LEVERS = {
     "creator_exposure": ("gini", Axis("Gini of creator exposure")),
     "diversity": ("diversity", Axis("diversity of a list")),
     "new_videos": ("new", replace(SHARES, title="new videos in a list")),
+    "drawn_places": ("gini", Axis("Gini of creator exposure")),
 }
 """Lever → the figure that it is for, and its axis."""
 DRAWN_LOSS = -0.2
@@ -180,8 +181,7 @@ def tradeoff_section(curve: Mapping[str, Any] | None) -> list[str]:
     ]
     if limits := curve.get("limits"):
         line = (
-            "For creators: places drawn evenly are a yardstick, as if nobody liked what is drawn. "
-            "An even spread over all creators that are among the candidates has a Gini of "
+            "For creators: an even spread over all that are among the candidates has a Gini of "
             f"{number(limits['lowest_gini'])}; what users liked has "
             f"{number(limits['relevance_gini'])}."
         )
@@ -202,12 +202,6 @@ def _lever_chart(lever: str, curve: Mapping[str, Any]) -> str:
         )
     ]
     legend = ["this weight alone"]
-    if lever == "creator_exposure" and (even := curve["even_draw"]):
-        even = [point for point in even if (point["ndcg_change"] or 0) >= DRAWN_LOSS]
-        places = [(point[column], point["ndcg_change"] or 0) for point in even]
-        names = [f"{point['places']} drawn" for point in even]
-        legend.append(f"last places of {curve['k']} to creators drawn evenly")
-        lines.append(Line(legend[-1], places, [], names, series=1))
     if (chosen := curve.get("configured")) and chosen["ndcg_change"] is not None:
         place = [(chosen[column], chosen["ndcg_change"])]
         lines.append(Line("configured weights", place, [chosen["ci"]], series=len(legend)))

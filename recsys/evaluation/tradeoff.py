@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from recsys.config import EvaluateConfig, RerankConfig
 from recsys.evaluation.bootstrap import Table, bootstrap_means, interval
@@ -27,6 +26,7 @@ GRID = {
     "creator_exposure": (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.4),
     "diversity": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
     "new_videos": (0.05, 0.1, 0.2, 0.4, 0.6, 0.8),
+    "drawn_places": (1, 2, 3, 4),
 }
 """Weights at which each lever is drawn, one lever at a time."""
 PRICED_USERS = 10_000
@@ -41,6 +41,7 @@ class Candidates:
     """The best videos of some users, and how relevant each is to its user."""
 
     data: RankingSet
+    ranker: Ranker
     video_SC: NDArray[np.int64]
     relevance_SC: NDArray[np.float64]
 
@@ -77,7 +78,7 @@ def candidates(
         assert lists.score_BK is not None
         videos[lists.user_B.numpy()] = lists.video_BK.numpy()
         relevance[lists.user_B.numpy()] = relative_relevance(lists.score_BK.numpy())
-    return Candidates(part, videos, relevance)
+    return Candidates(part, of_part, videos, relevance)
 
 
 def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
@@ -117,29 +118,50 @@ def reranked_lists(
     """All users' lists after the step, as a server would give them."""
     reranker = Reranker(rerank, model_traits(data, ranker, config, rerank))
     depth = min(max(rerank.candidates, *config.k), data.num_videos - 1)
+    step = _Step(reranker, data, ranker, config)
     for lists in ranked(data, ranker, config, depth=depth):
-        yield from _reordered(lists, reranker, max(config.k))
+        assert lists.score_BK is not None
+        relevance_BC = relative_relevance(lists.score_BK.numpy())
+        yield from step.lists(lists.user_B, lists.video_BK.numpy(), relevance_BC, max(config.k))
 
 
-def _reordered(lists: TopLists, reranker: Reranker, k: int) -> Iterator[TopLists]:
-    assert lists.score_BK is not None
-    relevance_BC = relative_relevance(lists.score_BK.numpy())
-    return _in_order(lists.user_B, lists.video_BK.numpy(), relevance_BC, reranker, k)
+@dataclass(frozen=True)
+class _Step:
+    """The re-ranking of some users' lists."""
 
+    reranker: Reranker
+    data: RankingSet
+    ranker: Ranker
+    config: EvaluateConfig
 
-def _in_order(
-    user_B: Tensor,
-    video_BC: NDArray[np.int64],
-    relevance_BC: NDArray[np.float64],
-    reranker: Reranker,
-    k: int,
-) -> Iterator[TopLists]:
-    """The lists after the step, some users at a time."""
-    for start in range(0, len(user_B), STEP):
-        part = slice(start, start + STEP)
-        places = reranker.order(video_BC[part], relevance_BC[part], k)
-        shown = np.take_along_axis(video_BC[part], places, 1)
-        yield TopLists(user_B[part], torch.from_numpy(shown))
+    def lists(
+        self,
+        user_B: Tensor,
+        video_BC: NDArray[np.int64],
+        relevance_BC: NDArray[np.float64],
+        k: int,
+    ) -> Iterator[TopLists]:
+        """The lists after the step, some users at a time."""
+        for start in range(0, len(user_B), STEP):
+            part = slice(start, start + STEP)
+            places = self.reranker.order(video_BC[part], relevance_BC[part], k)
+            shown = np.take_along_axis(video_BC[part], places, 1)
+            if self.reranker.config.drawn_places:
+                users = user_B[part].tolist()
+                shown = np.stack(
+                    [self._drawn(user, row) for user, row in zip(users, shown, strict=True)]
+                )
+            yield TopLists(user_B[part], torch.from_numpy(shown))
+
+    def _drawn(self, user: int, listed_K: NDArray[np.int64]) -> NDArray[np.int64]:
+        known = self.data.known.pairs(user, user + 1)[1]
+        scores_N = self.ranker(user, user + 1)[0].numpy()
+        return self.reranker.with_drawn(
+            self.data.user_ids[user],
+            listed_K,
+            known if self.config.mask_history else known[:0],
+            lambda rows: scores_N[rows],
+        )
 
 
 def tradeoff(
@@ -152,8 +174,7 @@ def tradeoff(
         points in order of weight), `configured` (a point, or None where no weight is set), and
         `limits` for creators: `relevance_gini`, of what users turned out to like, and
         `lowest_gini`, which exposure spread evenly over all creators among the candidates would
-        have; and `even_draw`, what it would cost to give the last `places` of each list to
-        creators drawn evenly. A point has `weights`, `ndcg`, `ndcg_change` (relative) with its
+        have. A point has `weights`, `ndcg`, `ndcg_change` (relative) with its
         `ci` (paired bootstrap over users), `coverage`, `novelty` and what the catalogue allows of
         `gini`, `gini_change`, `top_1_percent`, `creators_shown`, `diversity` and `new`.
     """
@@ -166,6 +187,7 @@ def tradeoff(
         "creator_exposure": traits.creator_row_N is not None,
         "diversity": traits.category_rows is not None,
         "new_videos": traits.is_new_N is not None,
+        "drawn_places": traits.creator_row_N is not None,
     }
     return {
         "k": k,
@@ -178,7 +200,6 @@ def tradeoff(
         },
         "configured": curve.point(curve.configured) if any(curve.configured.values()) else None,
         "limits": _limits(found) if possible["creator_exposure"] else None,
-        "even_draw": curve.even_draw() if possible["creator_exposure"] else [],
     }
 
 
@@ -192,12 +213,13 @@ class _Curve:
 
     def point(self, weights: dict[str, float]) -> dict[str, Any]:
         """One setting of the levers; the first point must be the plain one."""
-        nothing = dict.fromkeys(GRID, 0.0)
+        nothing = dict.fromkeys(GRID, 0)
         rerank = self._rerank.model_copy(update={**nothing, **weights})
         found, k = self._found, self._config.k[0]
         reranker = Reranker(rerank, priced(found, rerank))
         user_S = torch.arange(found.data.num_users)
-        lists = _in_order(user_S, found.video_SC, found.relevance_SC, reranker, k)
+        step = _Step(reranker, found.data, found.ranker, self._config)
+        lists = step.lists(user_S, found.video_SC, found.relevance_SC, k)
         result = measure(found.data, lists, self._config, new_days=rerank.new_days)
         self._plain = self._plain or result
         point: dict[str, Any] = {"weights": weights, **self._quality(result, self._plain)}
@@ -214,26 +236,6 @@ class _Curve:
             point |= {"gini": ours["gini"], "gini_change": ours["gini"] / plain["gini"] - 1}
             point |= {"top_1_percent": ours["top_1_percent"], "creators_shown": ours["shown"]}
         return point
-
-    def even_draw(self) -> list[dict[str, Any]]:
-        """Points of a yardstick: no creator is left out, and nothing that is drawn is liked."""
-        found, k = self._found, self._config.k[0]
-        assert self._plain is not None
-        before, points = creator_exposure(found.data, self._plain.exposure[k])["gini"], []
-        for places in range(1, k // 2 + 1):
-            kept_SK = torch.from_numpy(found.video_SC[:, : k - places])
-            lists = (
-                TopLists(user_B, pad(kept_SK[user_B], (0, places)))
-                for user_B in torch.arange(len(kept_SK)).split(STEP)
-            )
-            result = measure(found.data, lists, self._config)
-            drawn = len(kept_SK) * places
-            after = creator_exposure(found.data, result.exposure[k], drawn=drawn)["gini"]
-            quality = self._quality(result, self._plain)
-            points.append(
-                {"places": places, **quality, "gini": after, "gini_change": after / before - 1}
-            )
-        return points
 
     def _quality(self, result: RankerResult, plain: RankerResult) -> dict[str, Any]:
         name = f"ndcg@{self._config.k[0]}"

@@ -203,36 +203,33 @@ def _creators(report: Report) -> list[Finding]:
 
 
 def _levers(report: Report) -> list[Finding]:
-    curve = report.get("tradeoff")
-    if not curve or not curve["levers"].get("creator_exposure"):
+    levers = (report.get("tradeoff") or {"levers": {}})["levers"]
+    points = [*levers.get("creator_exposure", ()), *levers.get("drawn_places", ())]
+    if not points:
         return []
-    points = curve["levers"]["creator_exposure"]
     cheap = [point for point in points if (point["ndcg_change"] or 0) >= TOLERATED_LOSS]
-    if not cheap:
-        text = f"Every weight of creator_exposure costs more than {percent(-TOLERATED_LOSS)} NDCG."
-        return [_finding("warn", text)]
-    best = min(cheap, key=lambda point: point["gini_change"])
-    text = (
-        f"rerank.creator_exposure={best['weights']['creator_exposure']:g} changes the Gini of "
-        f"creator exposure by {signed_percent(best['gini_change'])}, and NDCG by "
-        f"{signed_percent(best['ndcg_change'] or 0)}."
-    )
-    if best["gini_change"] <= WANTED_CHANGE:
-        return [_finding("good", text)]
-    return [_finding("info", text + _out_of_reach(curve))]
+    best = min(cheap, key=lambda point: point["gini_change"], default=None)
+    if best and round(best["gini_change"], 2) <= WANTED_CHANGE:
+        return [_finding("good", f"{_bought(best)}.")]
+    wanted = f"{signed_percent(WANTED_CHANGE)} Gini of creator exposure"
+    reached = [point for point in points if round(point["gini_change"], 2) <= WANTED_CHANGE]
+    dear = max(reached, key=lambda point: point["ndcg_change"] or 0, default=None)
+    parts = [
+        f"No setting of the re-ranking comes to {wanted} for {percent(-TOLERATED_LOSS)} NDCG",
+        f"the cheapest that does: {_bought(dear)}" if dear else "none does at any price",
+        f"within that price: {_bought(best)}" if best else "every one costs more",
+        f"the lists hold {percent(report['tradeoff']['plain']['creators_shown'])} of the creators, "
+        "and places for the others are taken from videos that users like more",
+    ]
+    return [_finding("info", "; ".join(parts) + ".")]
 
 
-def _out_of_reach(curve: Mapping[str, Any]) -> str:
-    """Why more is not to be had at that price, in figures of these lists."""
-    wanted = f"{signed_percent(WANTED_CHANGE)} is not to be had for {percent(-TOLERATED_LOSS)} NDCG"
-    reached = [p for p in curve["even_draw"] if round(p["gini_change"], 2) <= WANTED_CHANGE]
-    if not reached:
-        return f" {wanted}."
-    places = reached[0]["places"]
+def _bought(point: Mapping[str, Any]) -> str:
+    weights = ", ".join(f"rerank.{name}={value:g}" for name, value in point["weights"].items())
     return (
-        f" {wanted}, since the lists hold few of the creators: the last {places} of {curve['k']} "
-        f"places would have to go to creators drawn at random, and what stands there now is worth "
-        f"{percent(-(reached[0]['ndcg_change'] or 0))} of NDCG."
+        f"{weights} changes the Gini of creator exposure by "
+        f"{signed_percent(point['gini_change'])} and NDCG by "
+        f"{signed_percent(point['ndcg_change'] or 0)}"
     )
 
 

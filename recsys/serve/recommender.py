@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -113,9 +114,14 @@ class ServingRecommender:
             candidates = max(k, self.bundle.config.rerank.candidates)
         rows = self._retrieve(reading.state, candidates, seen if exclude_seen else seen[:0])
         scores, probabilities = self._score(reading, rows)
-        shown = self._order(rows, scores, probabilities, k)
-        videos = self._name(rows[shown], scores[shown], probabilities[shown])
-        return self._answer(reading, videos)
+        order = self._order(rows, scores, probabilities, k)
+        rows, scores, probabilities = rows[order], scores[order], probabilities[order]
+        if self.bundle.config.rerank.drawn_places and self._reranker is not None:
+            dots = partial(self._dots, reading)
+            excluded = seen if exclude_seen else seen[:0]
+            rows = self._reranker.with_drawn(user_id, rows, excluded, dots)
+            scores, probabilities = self._score(reading, rows)
+        return self._answer(reading, self._name(rows[:k], scores, probabilities))
 
     def score(
         self,
@@ -242,16 +248,15 @@ class ServingRecommender:
     def _score(self, reading: _Reading, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Dot products (R,) and the tasks' probabilities (R, T) of videos (R,)."""
         vectors_RD = self._vectors[torch.from_numpy(rows)]
-        scores = vectors_RD @ self._model.queries(reading.state)[0]
         spread = [0] * len(rows)
         moment = reading.moment[spread]
         logits_RT = self._model.task_logits(reading.state[spread], vectors_RD, moment)
-        return scores.numpy(), logits_RT.sigmoid().numpy()
+        return self._dots(reading, rows), logits_RT.sigmoid().numpy()
 
     def _order(
         self, rows: IntArray, scores: FloatArray, probabilities: FloatArray, k: int
     ) -> IntArray:
-        """Places among retrieved videos (R,) of the k to show, the best first."""
+        """Places among retrieved videos (R,) of those to show, the best first: k at least."""
         order = np.arange(len(rows))
         if self._rank_task is not None:
             scores = np.log(np.maximum(probabilities[:, self._rank_task], 1e-30))
@@ -259,7 +264,15 @@ class ServingRecommender:
         if self._reranker is None or not len(rows):
             return order[:k]
         relevance = relative_relevance(scores[order][None])
-        return order[self._reranker.order(rows[order][None], relevance, k)[0]]
+        page = self.bundle.config.rerank.page
+        whole_pages = -(-k // page) * page
+        return order[self._reranker.order(rows[order][None], relevance, whole_pages)[0]]
+
+    @torch.inference_mode()
+    def _dots(self, reading: _Reading, rows: IntArray) -> FloatArray:
+        """Retrieval scores (R,) of videos (R,)."""
+        query = self._model.queries(reading.state)[0]
+        return (self._vectors[torch.from_numpy(rows)] @ query).numpy()
 
     def _name(
         self, rows: IntArray, scores: FloatArray, probabilities: FloatArray

@@ -106,19 +106,16 @@ def findings_of(report: dict[str, Any]) -> str:
 
 def test_what_the_lever_cannot_do_is_said_with_the_reason(report: dict[str, Any]) -> None:
     point = {"weights": {"creator_exposure": 0.1}, "gini_change": -0.05, "ndcg_change": -0.01}
-    draw = [
-        {"places": 1, "gini_change": -0.1, "ndcg_change": -0.04},
-        {"places": 2, "gini_change": -0.2, "ndcg_change": -0.09},
-    ]
-    curve = {**report["tradeoff"], "k": 5, "even_draw": draw}
-    curve["levers"] = {"creator_exposure": [point]}
+    dear = {"weights": {"drawn_places": 2}, "gini_change": -0.22, "ndcg_change": -0.09}
+    curve = {**report["tradeoff"], "levers": {"creator_exposure": [point], "drawn_places": [dear]}}
     text = findings_of({**report, "tradeoff": curve})
-    assert "rerank.creator_exposure=0.1 changes the Gini of creator exposure by -5.0 %" in text
-    assert "-20 % is not to be had for 2.0 % NDCG" in text
-    assert "the last 2 of 5 places would have to go to creators drawn at random" in text
-    assert "what stands there now is worth 9.0 % of NDCG" in text
+    assert "No setting of the re-ranking comes to -20 % Gini" in text
+    changes = "changes the Gini of creator exposure by"
+    assert f"does: rerank.drawn_places=2 {changes} -22 % and NDCG by -9.0 %" in text
+    assert f"price: rerank.creator_exposure=0.1 {changes} -5.0 % and NDCG by -1.0 %" in text
     curve["levers"] = {"creator_exposure": [{**point, "gini_change": -0.3}]}
-    assert "not to be had" not in findings_of({**report, "tradeoff": curve})
+    text = findings_of({**report, "tradeoff": curve})
+    assert "No setting" not in text and f"{changes} -30 % and NDCG by -1.0 %" in text
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from recsys.config import EvaluateConfig, RerankConfig
-from recsys.evaluation.fairness import creator_exposure
 from recsys.evaluation.interactions import Csr, RankingSet, Videos
 from recsys.evaluation.ranking import Ranker, dot_product, evaluate_ranker
-from recsys.evaluation.tradeoff import GRID, candidates, reranked, tradeoff
+from recsys.evaluation.tradeoff import GRID, candidates, reranked, reranked_lists, tradeoff
 
 CONFIG = EvaluateConfig(k=(10,), bootstrap=40)
 
@@ -92,15 +91,23 @@ def test_a_sample_is_of_the_right_users() -> None:
         assert found.data.relevant.pairs(row, row + 1)[1].tolist() == relevant.tolist()
 
 
-def test_even_draw_is_what_is_left_when_places_are_given_away() -> None:
-    """A tenth of the places shared out evenly takes a tenth of the exposure from the others."""
+def test_drawn_creators_even_out_exposure_beyond_the_candidates() -> None:
     data, ranker = world(400)
-    found = tradeoff(data, ranker, CONFIG, RerankConfig())
-    points = found["even_draw"]
-    assert [point["places"] for point in points] == [1, 2, 3, 4, 5]
-    losses = [point["ndcg_change"] for point in points]
+    rerank = RerankConfig(candidates=10)
+    found = tradeoff(data, ranker, CONFIG, rerank)["levers"]["drawn_places"]
+    assert [point["weights"]["drawn_places"] for point in found] == [1, 2, 3, 4]
+    losses = [point["ndcg_change"] for point in found]
     assert losses == sorted(losses, reverse=True) and losses[0] < 0
-    plain = evaluate_ranker(data, ranker, EvaluateConfig(k=(9, 10), bootstrap=0))
-    nine = creator_exposure(data, plain.exposure[9])["gini"]
-    # Nine of ten places are spread as before, one evenly over all creators.
-    assert points[0]["gini"] == pytest.approx(0.9 * nine)
+    # Each place in ten takes about a tenth from the others.
+    assert found[1]["gini_change"] == pytest.approx(-0.2, abs=0.05)
+
+
+def test_drawn_videos_are_not_what_the_user_already_likes() -> None:
+    data, ranker = world(50)
+    data = dataclasses.replace(data, known=Csr.from_lists([range(1, 290)] * 50))
+    rerank = RerankConfig(drawn_places=3)
+    masked = CONFIG.model_copy(update={"mask_history": True})
+    for lists in reranked_lists(data, ranker, masked, rerank):
+        assert (lists.video_BK >= 290).all()
+        for row in lists.video_BK.tolist():
+            assert len(set(row)) == len(row)
