@@ -180,8 +180,8 @@ def auc_by_user(
         np.repeat(of_positive_G, sizes) / num_positives,
         np.repeat(of_negative_G, sizes) / num_negatives,
     )
-    by_user: NDArray[np.float64] = whole + num_users * np.bincount(user_E[order], part_E, num_users)
-    return by_user
+    by_user = np.bincount(user_E[order], part_E, num_users)
+    return np.asarray(whole + num_users * by_user, np.float64)
 
 
 def _group_starts(rising_E: NDArray[Any]) -> NDArray[np.int64]:
