@@ -55,6 +55,14 @@ def timeline_schema() -> pa.Schema:
     )
 
 
+def trend_schema() -> pa.Schema:
+    """RUN/prepare/trends/<name>.parquet: what happened to a row in an hour, video or context_*.
+
+    `counts` holds the events and how many of them were positive and had each label.
+    """
+    return pa.schema([("row", pa.int64()), ("hour", pa.int64()), ("counts", pa.list_(pa.int64()))])
+
+
 def user_schema(groups: tuple[str, ...]) -> pa.Schema:
     """RUN/prepare/users.parquet: the group columns as text, null where unknown."""
     return pa.schema([("user_id", pa.string()), *((group, pa.string()) for group in groups)])
@@ -65,7 +73,8 @@ def clip_schema(frames: int, size: int) -> pa.Schema:
 
     `frames` holds T × H × W × 3 bytes (uint8, RGB); `times_s` the T frame times from the first
     frame on; `note` is "damaged" where the file is only partly readable, else empty; `reader` is
-    what read it and `message` what that complained of.
+    what read it and `message` what that complained of. `stamp` tells whether the file has changed
+    since: its size, and its time or ETag.
     """
     return pa.schema(
         [
@@ -76,6 +85,7 @@ def clip_schema(frames: int, size: int) -> pa.Schema:
             ("note", pa.string()),
             ("reader", pa.string()),
             ("message", pa.string()),
+            ("stamp", pa.string()),
         ]
     )
 
@@ -91,6 +101,7 @@ def feature_schema(frames: int, dim: int) -> pa.Schema:
             ("note", pa.string()),
             ("reader", pa.string()),
             ("message", pa.string()),
+            ("stamp", pa.string()),
         ]
     )
 
@@ -125,5 +136,6 @@ def quarantine_schema() -> pa.Schema:
             ("message", pa.string()),
             ("size_bytes", pa.int64()),
             ("sha256", pa.string()),
+            ("stamp", pa.string()),
         ]
     )

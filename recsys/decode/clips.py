@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from recsys.config import ContentConfig, DecodeConfig
 from recsys.decode.contract import Clip, ClipSpec, ReadError
 from recsys.decode.sandbox import Sandbox
-from recsys.decode.sources import open_source, sha256_of
+from recsys.decode.sources import check_size, open_source, sha256_of
 from recsys.errors import InputError
 
 _sandboxes: dict[tuple[int, bool], Sandbox] = {}
@@ -113,7 +113,8 @@ class DecodeClips:
                 max_bytes=config.max_bytes,
                 timeout_s=config.max_decode_s,
             )
-            row.size_bytes = file.size
+            row.size_bytes, row.stamp = file.size, file.stamp
+            check_size(file, config.max_bytes)
             name = os.path.basename(uri)
             row.clip = self._sandbox().read(file, clip_spec(config), name=name)
             row.message = row.clip.message
@@ -164,6 +165,7 @@ class DecodeClips:
                 "message": pa.array(texts["message"], pa.string()),
                 "size_bytes": pa.array([row.size_bytes for row in rows], pa.int64()),
                 "sha256": pa.array([row.sha256 for row in rows], pa.string()),
+                "stamp": pa.array([row.stamp for row in rows], pa.string()),
             }
         )
 
@@ -208,6 +210,7 @@ class _Row:
     message: str = ""
     size_bytes: int | None = None
     sha256: str | None = None
+    stamp: str | None = None
 
 
 def _note(clip: Clip) -> str:

@@ -10,7 +10,7 @@ import concurrent.futures
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from recsys.decode.contract import ReadError
@@ -24,6 +24,15 @@ _BLOCK_BYTES = 2**20
 _STEP_BYTES = 4 * 2**20
 _STATUS_MISSING = (404, 410)
 _MAX_MESSAGE = 300
+_STAMP_MARKS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "LastModified",
+    "Last-Modified",
+    "updated",
+)
+"""What the servers' listings call it, the most telling first."""
 
 
 class LocalFile:
@@ -46,6 +55,7 @@ class LocalFile:
             raise ReadError("unreachable", "no permission to read it")
         self.path: str | None = os.path.abspath(path)
         self.size = status.st_size
+        self.stamp: str | None = local_stamp(status)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset` on."""
@@ -73,16 +83,18 @@ class RemoteFile:
 
     def __init__(self, uri: str, *, scheme: str, max_bytes: int, timeout_s: float):
         self.path: str | None = None
+        self.stamp: str | None = None
         self._timeout_s = timeout_s
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
         self._temporary: Any = None
         self._file: Any = None
         try:
-            self._file = self._ask(lambda: _open_by_ranges(uri, scheme))
+            self._file, details = self._ask(lambda: _open_by_ranges(uri, scheme))
+            self.stamp = remote_stamp(details)
             self.size = int(self._file.size if self._file.size is not None else -1)
             if self.size > max_bytes:
                 raise ReadError("too_many_bytes", f"{self.size} bytes are over {max_bytes=}")
-            if self.size <= FETCHED_WHOLE_BYTES or not _has_ranges(self._file):
+            if self.size <= FETCHED_WHOLE_BYTES or not _has_ranges(self._file, details):
                 self._fetch(max_bytes)
         except BaseException:
             self.close()
@@ -149,15 +161,41 @@ def _not_there(error: FileNotFoundError) -> ReadError:
     return ReadError("unreachable", f"{type(cause).__name__}: {cause}"[:_MAX_MESSAGE])
 
 
-def _open_by_ranges(uri: str, scheme: str) -> Any:
+def remote_filesystem(scheme: str) -> Any:
+    """The filesystem of a kind of address."""
     # Not fsspec.open: that takes "a::b" for a chain of filesystems, local ones among them.
     import fsspec
 
-    filesystem = fsspec.filesystem("http" if scheme == "https" else scheme)
-    return filesystem.open(uri, "rb", block_size=_BLOCK_BYTES)
+    return fsspec.filesystem("http" if scheme == "https" else scheme)
 
 
-def _has_ranges(file: Any) -> bool:
+def _open_by_ranges(uri: str, scheme: str) -> tuple[Any, Mapping[str, Any]]:
+    """A file, and what its server says of it."""
+    filesystem = remote_filesystem(scheme)
+    file = filesystem.open(uri, "rb", block_size=_BLOCK_BYTES)
+    return file, filesystem.info(uri)
+
+
+def _has_ranges(file: Any, details: Mapping[str, Any]) -> bool:
     """Whether a file can be read from any place; of web servers only those that say so."""
-    details = getattr(file, "details", None) or {}
     return bool(details.get("partial", True)) and file.seekable()
+
+
+def local_stamp(status: os.stat_result) -> str:
+    """The stamp of a file of this machine: size and time of its last change.
+
+    >>> local_stamp(os.stat(os.devnull)).startswith("0 ")
+    True
+    """
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def remote_stamp(details: Mapping[str, Any]) -> str | None:
+    """The stamp of a file by what its server says of it; None where that tells nothing.
+
+    >>> remote_stamp({"size": 12, "ETag": '"ab"', "Last-Modified": "Sun"})
+    '12 "ab"'
+    """
+    mark = next((details[name] for name in _STAMP_MARKS if details.get(name)), None)
+    size = details.get("size")
+    return None if mark is None and size is None else f"{size} {mark}"

@@ -112,28 +112,43 @@ def open_source(
 
     Raises:
         ReadError: The address is of another kind (`unsupported_source`), names nothing (`missing`),
-            cannot be reached (`unreachable`), or the file is empty or too large.
+            cannot be reached (`unreachable`), or a server's file is too large.
     """
-    match = _SCHEME.match(uri)
-    scheme = match.group(1).lower() if match else "file"
+    scheme = scheme_of(uri)
     if scheme not in schemes:
         allowed = ", ".join(schemes)
         raise ReadError("unsupported_source", f"{scheme}:// is not read; decode.schemes: {allowed}")
-    file: LocalFile | RemoteFile
     if scheme == "file":
-        file = LocalFile(os.path.join(base, _local_path(uri) if match else uri))
-    else:
-        file = RemoteFile(uri, scheme=scheme, max_bytes=max_bytes, timeout_s=timeout_s)
+        return LocalFile(local_path(uri, base))
+    return RemoteFile(uri, scheme=scheme, max_bytes=max_bytes, timeout_s=timeout_s)
+
+
+def check_size(file: VideoFile, max_bytes: int) -> None:
+    """Raises `ReadError` where a file is empty or too large."""
     if file.size == 0:
-        file.close()
         raise ReadError("empty", "the file has no bytes")
     if file.size > max_bytes:
-        file.close()
         raise ReadError("too_many_bytes", f"{file.size} bytes are over {max_bytes=}")
-    return file
 
 
-def _local_path(uri: str) -> str:
+def scheme_of(uri: str) -> str:
+    """The kind of an address; `file` for a path.
+
+    >>> scheme_of("S3://bucket/a.mp4"), scheme_of("videos/a.mp4")
+    ('s3', 'file')
+    """
+    match = _SCHEME.match(uri)
+    return match.group(1).lower() if match else "file"
+
+
+def local_path(uri: str, base: str) -> str:
+    """The path of a local file's address; relative ones start from `base`.
+
+    Raises:
+        ReadError: It lies on another machine.
+    """
+    if not _SCHEME.match(uri):
+        return os.path.join(base, uri)
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         raise ReadError("unsupported_source", f"file://{parts.netloc} is another machine")

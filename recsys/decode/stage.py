@@ -19,7 +19,8 @@ from recsys.config import ContentConfig, DecodeConfig
 from recsys.data import storage
 from recsys.decode.clips import DecodeClips, Encoder
 from recsys.decode.progress import ProgressLine
-from recsys.decode.writer import ClipWriter, only_writer
+from recsys.decode.stamps import changed_files
+from recsys.decode.writer import LIMITED_BY, ClipWriter, only_writer
 from recsys.errors import InputError
 from recsys.schema import clip_schema, feature_schema
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH_VIDEOS = 8
 _MAX_BLOCK_VIDEOS = 64
+_BLOCKS_A_WORKER = 32  # many, so that the workers end together
 _BLOCK_BYTES = 8 * 2**20  # of decoded rows; small, so that rows come out of a task early
 
 
@@ -49,8 +51,8 @@ def decode_videos(
 
     Returns:
         `{"decode": …}` as in OUT/report.json: numbers of clips that are `ok` and `damaged`, of
-        `quarantined` files by reason, of clips by `readers`, of videos `decoded` in this run, and
-        its `seconds` and `videos_per_s`.
+        `quarantined` files by reason, of clips by `readers`, of videos `decoded` in this run and
+        among them those that `changed` since the last, and its `seconds` and `videos_per_s`.
 
     Raises:
         InputError: No videos are given, none of them gives a clip, or `out` cannot be written.
@@ -76,9 +78,16 @@ def _decode_into(
     report: Callable[[str], None],
 ) -> dict[str, Any]:
     schema, settings = _layout(config, content)
-    writer = ClipWriter(out, schema=schema, settings=settings)
+    limits = {name: getattr(config, name) for name in LIMITED_BY.values()}
+    writer = ClipWriter(out, schema=schema, settings=settings, limits=limits)
     if writer.changed_settings:
         report(f"decode: {', '.join(writer.changed_settings)} changed; decoding all videos anew")
+    there = writer.done()
+    known = {uri: there[uri] for uri in wanted if uri in there}
+    changed = changed_files(known, schemes=config.schemes, base=os.getcwd())
+    if changed:
+        report(f"decode: {len(changed)} files are not what they were; decoding them anew")
+        writer.forget(changed)
     done = writer.done()
     missing = [uri for uri in wanted if uri not in done]
     if len(missing) < len(wanted):
@@ -94,6 +103,7 @@ def _decode_into(
     result = {
         **counts,
         "decoded": len(missing),
+        "changed": len(changed),
         "seconds": round(seconds, 3),
         "videos_per_s": round(len(missing) / seconds, 2) if missing else 0.0,
     }
@@ -160,7 +170,7 @@ def _rows(
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = _BLOCK_BYTES
     context.enable_progress_bars = False
-    step = max(1, min(_MAX_BLOCK_VIDEOS, len(uris) // (size * 8)))
+    step = max(1, min(_MAX_BLOCK_VIDEOS, len(uris) // (size * _BLOCKS_A_WORKER)))
     with ray.data.DataContext.current(context):  # a dataset keeps the context it was made in
         # from_arrow would run a task, and so wait for a CPU.
         rows = [{"uri": uri} for uri in uris]

@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -31,6 +31,20 @@ SETTINGS_KEY = b"recsys.decode"
 RETRIED_REASONS = ("missing", "unreachable")
 """Reasons that may have gone by the next run."""
 
+LIMITED_BY = {
+    "still_image": "still_images",
+    "too_many_pixels": "max_pixels",
+    "too_long": "max_duration_s",
+    "too_many_bytes": "max_bytes",
+    "too_slow": "max_decode_s",
+    "too_much_memory": "max_memory_bytes",
+    "unsupported_source": "schemes",
+    "unsupported_codec": "reader",
+}
+"""Reasons that a setting may take away: files broken by it are tried again once it is another."""
+
+_LIMITS_KEY = b"recsys.decode.limits"
+_DELETED_AT_ONCE = 1000
 _FLUSH_BYTES = 64 * 2**20
 _FLUSH_S = 15.0
 _KEEP_OLD_VERSIONS = timedelta(days=1)  # a reader may still be at an older one
@@ -44,9 +58,17 @@ class ClipWriter:
         schema: Of the clips; the other columns of added rows go to the quarantine table.
         settings: What the clips are made with. Clips made with others are given up;
             `changed_settings` then names the settings that differ.
+        limits: Settings that broke files may be broken by, the values of `LIMITED_BY`.
     """
 
-    def __init__(self, out: str, *, schema: pa.Schema, settings: dict[str, Any]):
+    def __init__(
+        self,
+        out: str,
+        *,
+        schema: pa.Schema,
+        settings: dict[str, Any],
+        limits: dict[str, Any] | None = None,
+    ):
         os.environ.setdefault("LANCE_LOG", "error")
         self._clips_path = storage.join(out, "clips.lance")
         self._quarantine_path = storage.join(out, "quarantine.parquet")
@@ -56,10 +78,13 @@ class ClipWriter:
         self.changed_settings = self._differing(settings)
         if self._dataset is None or self.changed_settings:
             self._begin()
+        self._limits = json.loads(json.dumps(limits or {}))  # as they will be read
         self._quarantine = self._open_quarantine()
-        self._done = {
-            *self._dataset.to_table(columns=["uri"]).column("uri").to_pylist(),
-            *self._quarantine.column("uri").to_pylist(),
+        clips = self._dataset.to_table(columns=["uri", "stamp"])
+        self._done: dict[str, str | None] = {
+            row["uri"]: row["stamp"]
+            for table in (clips, self._quarantine.select(["uri", "stamp"]))
+            for row in table.to_pylist()
         }
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
@@ -70,7 +95,7 @@ class ClipWriter:
         if self._dataset is None:
             return []
         before = (self._dataset.schema.metadata or {}).get(SETTINGS_KEY)
-        if before is None:
+        if before is None or self._dataset.schema.names != self._schema.names:
             return ["the table's format"]
         old = json.loads(before)
         return sorted(key for key in {*old, *settings} if old.get(key) != settings.get(key))
@@ -87,24 +112,47 @@ class ClipWriter:
 
     def _open_quarantine(self) -> pa.Table:
         """The broken files of earlier runs with these settings, but for those to be tried again."""
+        limits = json.dumps(self._limits).encode()
+        metadata = {SETTINGS_KEY: self._settings, _LIMITS_KEY: limits}
         if storage.exists(self._quarantine_path):
             with storage.open_input(self._quarantine_path) as file:
                 table = pq.read_table(file)
-            if (table.schema.metadata or {}).get(SETTINGS_KEY) == self._settings:
-                retried = pc.is_in(table.column("reason"), pa.array(RETRIED_REASONS))
-                return table.filter(pc.invert(retried))
-        schema = quarantine_schema().with_metadata({SETTINGS_KEY: self._settings})
-        return schema.empty_table()
+            before = table.schema.metadata or {}
+            if before.get(SETTINGS_KEY) == self._settings and "stamp" in table.column_names:
+                retried = self._retried(json.loads(before.get(_LIMITS_KEY, b"{}")))
+                table = table.replace_schema_metadata(metadata)
+                return table.filter(pc.invert(pc.is_in(table.column("reason"), pa.array(retried))))
+        return quarantine_schema().with_metadata(metadata).empty_table()
 
-    def done(self) -> set[str]:
-        """Addresses of the videos that need not be decoded."""
-        return set(self._done)
+    def _retried(self, limits_before: dict[str, Any]) -> list[str]:
+        """Reasons that may have gone since."""
+        gone = [
+            reason
+            for reason, limit in LIMITED_BY.items()
+            if limits_before.get(limit) != self._limits.get(limit)
+        ]
+        return [*RETRIED_REASONS, *gone]
+
+    def done(self) -> dict[str, str | None]:
+        """Addresses of the videos that need not be decoded, and their files' stamps."""
+        return dict(self._done)
+
+    def forget(self, uris: Sequence[str]) -> None:
+        """Removes what there is of videos, for they are to be decoded anew."""
+        for start in range(0, len(uris), _DELETED_AT_ONCE):
+            quoted = [uri.replace("'", "''") for uri in uris[start : start + _DELETED_AT_ONCE]]
+            self._dataset.delete("uri IN ('{}')".format("', '".join(quoted)))
+        gone = pc.is_in(self._quarantine.column("uri"), pa.array(uris, pa.string()))
+        self._quarantine = self._quarantine.filter(pc.invert(gone))
+        for uri in uris:
+            del self._done[uri]
 
     def add(self, rows: pa.Table) -> None:
         """Takes decoded rows; writes what has gathered when it is much or old."""
         new = [uri not in self._done for uri in rows.column("uri").to_pylist()]
         rows = rows.filter(pa.array(new, pa.bool_()))
-        self._done.update(rows.column("uri").to_pylist())
+        uris, stamps = rows.column("uri").to_pylist(), rows.column("stamp").to_pylist()
+        self._done.update(zip(uris, stamps, strict=True))
         self._pending.append(rows)
         self._pending_bytes += rows.nbytes
         late = time.monotonic() - self._flushed > _FLUSH_S

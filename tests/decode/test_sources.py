@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from recsys.decode import files
 from recsys.decode.contract import Clip, ReadError
 from recsys.decode.files import RemoteFile
 from recsys.decode.sandbox import Sandbox
-from recsys.decode.sources import find_videos, open_source, sha256_of
+from recsys.decode.sources import check_size, find_videos, open_source, sha256_of
+from recsys.decode.stamps import changed_files
 from recsys.errors import InputError
 from tests.videos import numbered, numbers_of, spec
 
@@ -29,7 +31,7 @@ def _open(uri: str, base: str = "", **bounds: float):  # type: ignore[no-untyped
 
 def _reason(uri: str, **bounds: float) -> str:
     with pytest.raises(ReadError) as caught:
-        _open(uri, **bounds)
+        check_size(_open(uri, **bounds), int(bounds.get("max_bytes", 10**9)))
     assert caught.value.message
     return caught.value.reason
 
@@ -129,6 +131,23 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256_of(file, max_bytes=49) is None
 
 
+def _changed(**stamps: str | None) -> list[str]:
+    return changed_files(stamps, schemes=SCHEMES, base="")
+
+
+def test_a_file_of_another_size_or_time_has_changed(tmp_path: Path) -> None:
+    path = str(tmp_path / "a")
+    Path(path).write_bytes(b"video")
+    stamp = _open(path).stamp
+    assert _changed(**{path: stamp, "none.mp4": "1 2", "file://elsewhere/a": "1 2"}) == []
+    os.utime(path, ns=(0, 1))
+    assert _changed(**{path: stamp}) == [path]
+    assert _changed(**{f"file://{path}": "5 1"}) == []
+    Path(path).write_bytes(b"videos")
+    os.utime(path, ns=(0, 1))
+    assert _changed(**{path: "5 1"}) == [path]
+
+
 # --- behind a web server ---
 
 
@@ -160,6 +179,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if wanted:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Content-Length", str(last - first + 1))
+        self.send_header("ETag", hashlib.sha256(data).hexdigest()[:8])
         self.end_headers()
         if body:
             self.server.sent_bytes.append(last - first + 1)
@@ -242,6 +262,19 @@ def test_a_server_without_ranges_is_read_whole(
     assert numbers_of(clip.frames) == [3, 9, 15, 21]
 
 
+def test_another_file_behind_the_same_address_has_changed(site: Callable[..., Site]) -> None:
+    made = site(data=b"video")
+    uri = f"{made.address}/a.mp4"
+    stamp = _open(uri).stamp
+    assert stamp is not None and stamp.startswith("5 ")
+    assert _changed(**{uri: stamp}) == []
+    made.data = b"other"
+    assert _changed(**{uri: stamp, f"{made.address}/none.mp4": "1 1"}) == [uri]
+    made.shutdown()
+    made.server_close()
+    assert _changed(**{uri: stamp}) == []
+
+
 def test_the_temporary_file_goes(site: Callable[..., Site]) -> None:
     file = _open(f"{site().address}/a.mp4")
     assert isinstance(file, RemoteFile)
@@ -299,5 +332,8 @@ def test_a_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers_of(_clip_of(f"{bucket}/a.mp4").frames) == [3, 9, 15, 21]
     monkeypatch.setattr(files, "FETCHED_WHOLE_BYTES", 0)
     assert numbers_of(_clip_of(f"{bucket}/a.mp4").frames) == [3, 9, 15, 21]
+    stamp = _open(f"{bucket}/a.mp4").stamp
+    assert _changed(**{f"{bucket}/a.mp4": stamp}) == []
+    assert _changed(**{f"{bucket}/a.mp4": "1 old"}) == [f"{bucket}/a.mp4"]
     assert _reason(f"{bucket}/none.mp4") == "missing"
     assert _reason("s3://no-such-bucket/a.mp4") in ("missing", "unreachable")

@@ -89,6 +89,31 @@ def test_a_second_run_decodes_what_is_new(
     assert {uri: clip for uri, clip in _clips(tmp_path).items() if uri in first} == first
 
 
+def test_a_file_that_changed_is_decoded_anew(ray_local: None, tmp_path: Path) -> None:
+    folder, out = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    paths = [folder / name for name in ("a.mkv", "b.mkv", "broken.mkv")]
+    for path in paths[:2]:
+        numbered(path)
+    paths[2].write_text("to be uploaded again")
+    uris = [str(path) for path in paths]
+    assert decode_videos(uris, str(out), CONFIG)["decode"]["quarantined"] == {"not_video": 1}
+    first = _clips(out)
+
+    numbered(paths[1], num=8)
+    numbered(paths[2], num=8)
+    said: list[str] = []
+    counts = decode_videos(uris, str(out), CONFIG, report=said.append)["decode"]
+    assert said[0] == "decode: 2 files are not what they were; decoding them anew"
+    assert (counts["changed"], counts["decoded"], counts["ok"]) == (2, 2, 3)
+    assert counts["quarantined"] == {} and _quarantine(out) == {}
+    store = ClipStore(str(out / "clips.lance"))
+    assert numbers_of(store.take(store.rows_of([uris[1]]))[0]) == [1, 3, 5, 7]
+    assert _clips(out)[uris[0]] == first[uris[0]]
+    again = decode_videos(uris, str(out), CONFIG)["decode"]
+    assert (again["changed"], again["decoded"]) == (0, 0)
+
+
 def test_other_settings_are_said_and_decoded_anew(
     ray_local: None, videos: list[str], tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ def _rows(**levels: int | str) -> pa.Table:
             "message": pa.array([""] * len(levels)),
             "size_bytes": pa.array([1] * len(levels), pa.int64()),
             "sha256": pa.array([None] * len(levels), pa.string()),
+            "stamp": pa.array([f"1 {name}" for name in levels], pa.string()),
         }
     )
 
@@ -66,7 +67,7 @@ def test_only_what_was_flushed_is_found_again(tmp_path: Path) -> None:
     writer.add(_rows(a=1, b="no_frames"))
     writer.flush()
     writer.add(_rows(c=3))  # the run is killed here
-    assert _writer(tmp_path).done() == {"a", "b"}
+    assert _writer(tmp_path).done() == {"a": "1 a", "b": "1 b"}
 
 
 def test_a_row_that_comes_twice_is_kept_once(tmp_path: Path) -> None:
@@ -86,10 +87,34 @@ def test_missing_files_are_tried_again(tmp_path: Path) -> None:
     writer.add(_rows(a="missing", b="unreachable", c="not_video"))
     writer.finish({"a", "b", "c"})
     again = _writer(tmp_path)
-    assert again.done() == {"c"}
+    assert again.done() == {"c": "1 c"}
     again.add(_rows(a=1, b="unreachable"))
     assert again.finish({"a", "b", "c"})["quarantined"] == {"not_video": 1, "unreachable": 1}
     assert len(pq.read_table(tmp_path / "quarantine.parquet")) == 2
+
+
+def test_what_a_limit_broke_is_tried_again_once_it_is_another(tmp_path: Path) -> None:
+    def writer(**limits: object) -> ClipWriter:
+        schema = clip_schema(FRAMES, SIZE)
+        return ClipWriter(str(tmp_path), schema=schema, settings=SETTINGS, limits=limits)
+
+    first = writer(max_decode_s=9, max_pixels=9, schemes=("file",))
+    first.add(_rows(a="too_slow", b="too_many_pixels", c="unsupported_source"))
+    first.finish({"a", "b", "c"})
+    assert writer(max_decode_s=10, max_pixels=9, schemes=("file",)).done().keys() == {"b", "c"}
+
+
+def test_what_is_forgotten_gives_way_to_what_comes(tmp_path: Path) -> None:
+    writer = _writer(tmp_path)
+    writer.add(_rows(**{"a": 1, "it's": 2, "c": 3, "d": "not_video", "e": "no_frames"}))
+    writer.finish({"a"})
+    again = _writer(tmp_path)
+    again.forget(["it's", "d"])
+    assert again.done().keys() == {"a", "c", "e"}
+    again.add(_rows(**{"it's": 9, "d": 4}))
+    counts = again.finish({"a", "it's", "c", "d", "e"})
+    assert _levels(tmp_path) == {"a": 1, "c": 3, "it's": 9, "d": 4}
+    assert (counts["ok"], counts["quarantined"]) == (4, {"no_frames": 1})
 
 
 def test_other_settings_start_anew(tmp_path: Path) -> None:
@@ -98,7 +123,7 @@ def test_other_settings_start_anew(tmp_path: Path) -> None:
     writer.finish({"a", "b"})
     other = _writer(tmp_path, {**SETTINGS, "sampling": "keyframes"})
     assert other.changed_settings == ["sampling"]
-    assert other.done() == set()
+    assert other.done() == {}
     other.add(_rows(a=7))
     other.finish({"a"})
     assert _levels(tmp_path) == {"a": 7}
@@ -112,7 +137,7 @@ def test_a_run_killed_right_after_new_settings_does_not_mix(tmp_path: Path) -> N
     _writer(tmp_path, {**SETTINGS, "fit": "letterbox"})  # and dies
     again = _writer(tmp_path, {**SETTINGS, "fit": "letterbox"})
     assert again.changed_settings == []
-    assert again.done() == set()
+    assert again.done() == {}
 
 
 def test_counts_are_of_the_asked_videos(tmp_path: Path) -> None:
