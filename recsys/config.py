@@ -127,7 +127,7 @@ class DecodeConfig(Section):
     around."""
     workers: int | None = Field(None, ge=1)
     """Decoding processes; without it one a free CPU."""
-    max_pixels: int = Field(8192 * 4320, ge=1)
+    max_pixels: int = Field(16384 * 16384, ge=1)
     """Largest frame that is decoded, in pixels."""
     max_duration_s: float = Field(4 * 3600.0, gt=0)
     max_bytes: int = Field(8 * 2**30, ge=1)

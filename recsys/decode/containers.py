@@ -11,7 +11,7 @@ from typing import Any, Self
 import av
 
 from recsys.decode.contract import ByteStream, ClipSpec, ReadError, VideoFile
-from recsys.decode.formats import FORMAT_WHITELIST, STILL_FORMATS
+from recsys.decode.formats import FORMAT_WHITELIST, NAMED_STILLS, STILL_BY_NAME, STILL_FORMATS
 
 # What a damaged file makes FFmpeg raise; PyAV's errors are OSErrors or ValueErrors by their kind.
 FFMPEG_ERRORS = (av.error.FFmpegError, OSError, ValueError)
@@ -91,10 +91,14 @@ def open_video(
 
 
 def _open(file: VideoFile, spec: ClipSpec, name: str, complaints: Complaints) -> Any:
-    for known_as in (name, "video"):  # an ending may make it a format that is not opened
+    # An ending may make it a format that is not opened; some pictures are known by nothing else.
+    by_name = name.lower().endswith(NAMED_STILLS)
+    other_way = (name, STILL_BY_NAME) if by_name else ("video", None)
+    for known_as, format_name in ((name, None), other_way):
         try:
             return av.open(
                 ByteStream(file, known_as),
+                format=format_name,
                 metadata_errors="replace",
                 buffer_size=_BUFFER_BYTES,
                 options={
@@ -124,12 +128,20 @@ def _check_head(container: Any, stream: Any, spec: ClipSpec, file_bytes: int) ->
     if still and not spec.still_images:
         raise ReadError("still_image", "a picture, not a video; decode.still_images takes it")
     duration_s = said_duration(container, stream) or 0.0
-    # A file too small for what it claims has a wrong head; its packets will tell.
-    if duration_s * _LEAST_BYTES_PER_S < file_bytes:
+    if can_last(duration_s, file_bytes):  # else the head is wrong, and the packets will tell
         check_duration(duration_s, spec)
     width, height = stream.width or 0, stream.height or 0
     if width * height > spec.max_pixels:
         raise ReadError("too_many_pixels", f"{width}x{height} is over max_pixels={spec.max_pixels}")
+
+
+def can_last(duration_s: float, file_bytes: int) -> bool:
+    """Whether a file is large enough for the length that it claims.
+
+    >>> can_last(100000.0, 4 * 10**9), can_last(100000.0, 10**6)
+    (True, False)
+    """
+    return duration_s * _LEAST_BYTES_PER_S < file_bytes
 
 
 def check_duration(duration_s: float, spec: ClipSpec) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from recsys.decode.containers import (
     FFMPEG_ERRORS,
     Complaints,
+    can_last,
     check_duration,
     open_video,
     said_duration,
@@ -180,7 +181,10 @@ class Video:
         if timeline.end_s <= self._spec.max_duration_s:
             return timeline
         steady = timeline.at_steady_rate()
-        check_duration(steady.end_s, self._spec)
+        if can_last(steady.end_s, self._file.size):
+            check_duration(steady.end_s, self._spec)
+        else:
+            steady = timeline.at_steady_rate(1 / _DEFAULT_RATE)
         self._complaints.add("frame times", f"reach {timeline.end_s:.0f} s")
         return steady
 

@@ -85,10 +85,13 @@ class Timeline:
     end_s: float
     key_indices: NDArray[np.int64]
 
-    def at_steady_rate(self) -> Timeline:
-        """The same frames, each on show for the median time, whatever their times say."""
+    def at_steady_rate(self, step_s: float | None = None) -> Timeline:
+        """The same frames, each on show for `step_s`, whatever their times say.
+
+        Without `step_s` it is the median of the times that they are on show.
+        """
         steps = np.diff(self.starts_s, append=self.end_s)
-        step = float(np.median(steps))
+        step = float(np.median(steps)) if step_s is None else step_s
         starts_s = np.arange(len(steps), dtype=np.float64) * step
         return Timeline(starts_s, len(steps) * step, self.key_indices)
 
