@@ -150,8 +150,28 @@ class Method:
         self._process.wait()
 
 
-def torchcodec_environment(folder: Path) -> dict[str, str]:
-    """Lets torchcodec, which brings no FFmpeg, find the one inside decord's wheel."""
+def torchcodec_environment(folder: Path) -> tuple[dict[str, str] | None, str]:
+    """In what environment torchcodec loads, and with which FFmpeg, or why it does not load.
+
+    It brings no FFmpeg. It gets the one inside decord's wheel, as new as ours, so that decoders and
+    not versions are compared; else it takes what the machine has.
+    """
+    if importlib.util.find_spec("torchcodec") is None:
+        return None, "not installed; pip install torchcodec==0.13.0 to compare with it"
+    said = ""
+    for environment in (decord_libraries(folder), dict(os.environ)):
+        code = "import torchcodec; print('FFmpeg', torchcodec.ffmpeg_major_version)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        )
+        if done.returncode == 0:
+            return environment, done.stdout.strip()
+        said = done.stderr.strip().splitlines()[-1]
+    return None, f"could not be loaded; it needs FFmpeg's libraries ({said})"
+
+
+def decord_libraries(folder: Path) -> dict[str, str]:
+    """The environment with the libraries of decord's wheel under their usual names."""
     import decord
 
     libraries = Path(decord.__file__).parents[1] / "decord2.libs"
@@ -164,23 +184,20 @@ def torchcodec_environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(path for path in paths if path)}
 
 
-def measure(clips: list[Path], names: list[str], repeats: int) -> dict[str, Cost]:
+def measure(
+    clips: list[Path], environments: dict[str, dict[str, str]], repeats: int
+) -> dict[str, Cost]:
     """Videos a second by method, of the CPU and of the clock: each clip's cheapest turn counts."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = torchcodec_environment(Path(folder))
-        methods = {
-            name: Method(name, environment if name.startswith("torchcodec") else dict(os.environ))
-            for name in names
-        }
-        best = {name: np.full((len(clips), 2), np.inf) for name in names}
-        for method in methods.values():
-            method.decode(clips[0])  # warm up
-        for _ in range(repeats):
-            for number, clip in enumerate(clips):
-                for name, method in methods.items():
-                    best[name][number] = np.minimum(best[name][number], method.decode(clip))
-        for method in methods.values():
-            method.close()
+    methods = {name: Method(name, environment) for name, environment in environments.items()}
+    best = {name: np.full((len(clips), 2), np.inf) for name in methods}
+    for method in methods.values():
+        method.decode(clips[0])  # warm up
+    for _ in range(repeats):
+        for number, clip in enumerate(clips):
+            for name, method in methods.items():
+                best[name][number] = np.minimum(best[name][number], method.decode(clip))
+    for method in methods.values():
+        method.close()
     rates = {name: (1 / np.median(costs, axis=0)).tolist() for name, costs in best.items()}
     return {name: (cpu, clock) for name, (cpu, clock) in rates.items()}
 
@@ -197,18 +214,24 @@ def main() -> None:
     if args.serve:
         serve(args.serve)
         return
-    has_torchcodec = importlib.util.find_spec("torchcodec") is not None
-    others = [name for name in OTHERS if has_torchcodec or not name.startswith("torchcodec")]
     rates = {}
-    for kind, options in KINDS.items():
-        folder = args.work / f"{kind.replace(' ', '-')}-{args.seconds:g}s"
-        clips = make_clips(folder, args.clips, seconds=args.seconds, **options)
-        rates[kind] = measure(clips, [*others, "decord", *OURS], args.repeats)
-    report(args, rates, others)
+    with tempfile.TemporaryDirectory() as libraries:
+        environment, said = torchcodec_environment(Path(libraries))
+        environments = {
+            name: environment if name.startswith("torchcodec") else dict(os.environ)
+            for name in (*OTHERS, "decord", *OURS)
+        }
+        found = {name: value for name, value in environments.items() if value is not None}
+        for kind, options in KINDS.items():
+            folder = args.work / f"{kind.replace(' ', '-')}-{args.seconds:g}s"
+            clips = make_clips(folder, args.clips, seconds=args.seconds, **options)
+            rates[kind] = measure(clips, found, args.repeats)
+    report(args, rates, said)
 
 
-def report(args: argparse.Namespace, rates: dict[str, dict[str, Cost]], others: list[str]) -> None:
+def report(args: argparse.Namespace, rates: dict[str, dict[str, Cost]], torchcodec: str) -> None:
     bars = {}
+    others = [name for name in OTHERS if name in next(iter(rates.values()))]
     for kind, costs in rates.items():
         rate = {name: cpu for name, (cpu, _) in costs.items()}
         best = max(others, key=lambda name: rate[name])
@@ -222,6 +245,7 @@ def report(args: argparse.Namespace, rates: dict[str, dict[str, Cost]], others: 
         )
     found = {
         "sizes": {name: getattr(args, name) for name in ("clips", "seconds", "repeats")},
+        "torchcodec": torchcodec,
         "videos_per_cpu_s": {k: {n: cost[0] for n, cost in r.items()} for k, r in rates.items()},
         "videos_per_s": {k: {n: cost[1] for n, cost in r.items()} for k, r in rates.items()},
         "bars": {
@@ -237,8 +261,7 @@ def report(args: argparse.Namespace, rates: dict[str, dict[str, Cost]], others: 
     for name in next(iter(rates.values())):
         cells = [f"{rate[name][0]:.2f} ({rate[name][1]:.2f})" for rate in rates.values()]
         print(f"  {name:20}" + "".join(f"{cell:>18}" for cell in cells))
-    if "torchcodec" not in others:
-        print("  torchcodec is not installed; pip install torchcodec==0.13.0 to compare with it")
+    print(f"  torchcodec: {torchcodec}")
     for name, bar in found["bars"].items():
         verdict = "holds" if bar["holds"] else "MISSED"
         print(f"  {verdict}: {name}: {bar['value']:.3g} (bar {bar['bar']:g})")
