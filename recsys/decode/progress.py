@@ -35,14 +35,16 @@ class ProgressLine:
     Args:
         total: Videos to decode.
         report: Takes the lines where there is no terminal.
-        stream: The terminal.
+        stream: The terminal; standard error without it.
     """
 
-    def __init__(self, total: int, *, report: Callable[[str], None], stream: TextIO = sys.stderr):
+    def __init__(
+        self, total: int, *, report: Callable[[str], None], stream: TextIO | None = None
+    ) -> None:
         self._total = total
         self._report = report
-        self._stream = stream
-        self._is_terminal = stream.isatty()
+        self._stream = stream or sys.stderr
+        self._is_terminal = self._stream.isatty()
         self._start = self._shown = time.monotonic()
         self.done = 0
         self.broken = 0
