@@ -29,6 +29,7 @@ from recsys.data.checked import CheckedReader, CheckedWriter, sync_folders
 from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import join, remove, replace_file
 from recsys.data.timelines import Timelines
+from recsys.data.trends import Trends, count_names
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.index import FloatArray, VideoIndex
@@ -54,9 +55,10 @@ class Contents:
     catalog: pa.Table
     """(N,) of `video_schema`."""
     vectors: FloatArray
-    """(N, D)."""
+    """(N, V); the index is of the first D."""
+    trends: Trends
     histories: Iterator[pa.Table]
-    """Parts of `timeline_schema`, each user in one of them, no longer than `max_history`."""
+    """Parts of `timeline_schema` and trends, each user in one of them, at most `max_history`."""
     metrics: Mapping[str, Any] | None = None
     traits: VideoTraits | None = None
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
@@ -79,6 +81,8 @@ class Bundle:
     vectors: FloatArray
     index: VideoIndex
     histories: Timelines
+    trends: Trends
+    """How everything has been received; live events are added to it."""
     traits: VideoTraits | None
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
 
@@ -114,6 +118,14 @@ class Bundle:
                 num_tasks=sizes.num_tasks,
                 num_contexts=len(sizes.context_sizes),
             ),
+            trends=Trends.from_tables(
+                catalog,
+                {
+                    name: files.table(f"trends/{name}.parquet")
+                    for name in count_names(config.data.columns.context)
+                },
+                num_actions=1 + sizes.num_tasks,
+            ),
             traits=_traits(config, catalog, files),
         )
         files.check_rest()
@@ -125,7 +137,8 @@ class Bundle:
         num_videos = len(self.catalog)
         fits = (
             len(self.vocabs["video"]) == num_videos == len(self.vectors) == len(self.index) + 1
-            and self.index.dim == self.vectors.shape[1] == self.config.model.dim
+            and self.index.dim == self.recommender.dim
+            and self.vectors.shape[1] == self.recommender.vector_dim
         )
         if not fits:
             raise InputError(
@@ -170,10 +183,12 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
     writer.write_table("videos.parquet", contents.catalog)
     vectors = np.ascontiguousarray(contents.vectors, dtype=np.float32)
     writer.write("vectors.npy", _npy(vectors))
-    index = VideoIndex.build(vectors, kind=config.publish.index)
+    index = VideoIndex.build(vectors[:, : contents.recommender.dim], kind=config.publish.index)
     writer.write("index.faiss", index.to_bytes())
     if contents.traits is not None:
         writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
+    for name, table in contents.trends.to_tables().items():
+        writer.write_table(f"trends/{name}.parquet", table)
     for i, part in enumerate(contents.histories):
         writer.write_table(f"histories/part-{i:05d}.parquet", part)
     manifest = {

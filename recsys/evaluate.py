@@ -140,7 +140,7 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
         num_cpus=min(1.0, free),
     )
     parts = []
-    dim = predictor.vectors_ND.shape[1]
+    dim = predictor.model.dim
     num_tasks = len(prepared.config.data.columns.tasks)
     with progress("evaluate: predicting", total=total) as advance:
         for row in dataset.iter_rows():

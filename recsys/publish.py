@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 
 from recsys.bundle import Contents, write_bundle
 from recsys.config import RunConfig
-from recsys.data.catalog import expand_ranges
+from recsys.data.catalog import Catalog, expand_ranges
 from recsys.data.inputs import Sizes
 from recsys.data.storage import is_uri, join, list_files, open_input
-from recsys.data.timelines import IntArray
+from recsys.data.timelines import TRENDS, IntArray, Timelines
+from recsys.data.trends import Trends, read_trends
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.index import FloatArray
@@ -42,7 +43,7 @@ def publish(
         config: Of the run.
         recommender: The trained model with plain tables.
         sizes: Those that the model was made with.
-        vectors: (N, D) float32 of all videos, row 0 and cold ones among them.
+        vectors: (N, V) float32 of all videos, row 0 and cold ones among them.
         prepare_dir: `RUN/prepare`, a path or URI.
         bundles_dir: `RUN/bundles`, a path or URI.
         metrics: What the evaluation found, for the manifest.
@@ -55,14 +56,17 @@ def publish(
     Raises:
         InputError: A file of `prepare` is missing.
     """
+    table = _catalog(prepare_dir)
+    trends = _trends(config, prepare_dir, table)
     contents = Contents(
         config=config,
         sizes=sizes,
         recommender=recommender,
         vocabs={name: _vocab(prepare_dir, name) for name in vocab_names(config)},
-        catalog=_catalog(prepare_dir),
+        catalog=table,
         vectors=vectors,
-        histories=_histories(config, prepare_dir),
+        trends=trends,
+        histories=_histories(config, prepare_dir, trends),
         metrics=metrics,
         traits=traits,
         trained=trained,
@@ -114,11 +118,33 @@ def _absolute(uri: str | None) -> str | None:
     return uri if uri is None or is_uri(uri) else os.path.abspath(uri)
 
 
-def _histories(config: RunConfig, prepare_dir: str) -> Iterator[pa.Table]:
+def _trends(config: RunConfig, prepare_dir: str, catalog: pa.Table) -> Trends:
+    columns = config.data.columns
+    return read_trends(
+        join(prepare_dir, "trends"),
+        Catalog.from_table(catalog),
+        contexts=columns.context,
+        num_tasks=len(columns.tasks),
+    )
+
+
+def _histories(config: RunConfig, prepare_dir: str, trends: Trends) -> Iterator[pa.Table]:
+    """Each user's last events, with what was known of their videos then."""
+    columns = config.data.columns
     folder = join(prepare_dir, "timelines")
     paths = list_files(folder, ".parquet")
     if not paths:
         raise InputError(f"{folder}: no timelines are there; run `recsys prepare` first")
     for path in paths:
         with open_input(path) as file:
-            yield last_events(pq.read_table(file), config.model.max_history)
+            table = last_events(pq.read_table(file), config.model.max_history)
+        found = Timelines.from_table(
+            table, num_tasks=len(columns.tasks), num_contexts=len(columns.context)
+        )
+        yield table.append_column(TRENDS, _lists(found.offsets, trends.on(found).trends))
+
+
+def _lists(offsets: IntArray, values: FloatArray) -> pa.ListArray:
+    """Lists of each user's (L, F) values, flattened."""
+    ends = pa.array(offsets * values.shape[1], pa.int32())
+    return pa.ListArray.from_arrays(ends, pa.array(values.ravel(), pa.float32()))

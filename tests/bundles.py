@@ -12,6 +12,8 @@ from recsys.data.batches import VideoInputs
 from recsys.data.catalog import Catalog
 from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import write_table
+from recsys.data.timelines import Timelines
+from recsys.data.trends import HourlyCounts, Trends, hour_of
 from recsys.data.vocab import Vocab
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
@@ -34,6 +36,7 @@ class TinyRun:
     config: RunConfig
     recommender: Recommender
     vectors: np.ndarray
+    trends: Trends
     timelines: pa.Table
     """As prepare leaves them: user u has 3 u events, so "u0" has none and "u9" has 27."""
 
@@ -73,6 +76,9 @@ def make_run(
     users = pa.table({"user_id": timelines.column("user_id")}, schema=user_schema(()))
     write_table(users, str(prepare / "users.parquet"))
     catalog = Catalog.read(str(prepare / "videos.parquet"))
+    trends = _trends(timelines, catalog)
+    for name, table in trends.to_tables().items():
+        write_table(table, str(prepare / "trends" / f"{name}.parquet"))
     recommender, sizes, vectors = _model(config, catalog, clip)
     version = publish(
         config,
@@ -83,7 +89,7 @@ def make_run(
         bundles_dir=str(run / "bundles"),
         metrics={"hr@10": 0.25, "cold": {"hr@10": float("nan")}},
     )
-    return TinyRun(run, version, config, recommender, vectors, timelines)
+    return TinyRun(run, version, config, recommender, vectors, trends, timelines)
 
 
 def tiny_config(run: Path, **sections: object) -> RunConfig:
@@ -137,6 +143,18 @@ def _timelines() -> pa.Table:
     return pa.table(columns, schema=timeline_schema())
 
 
+def _trends(table: pa.Table, catalog: Catalog) -> Trends:
+    found = Timelines.from_table(table, num_tasks=len(TASKS), num_contexts=1)
+    rows, hours = found.video_rows, hour_of(found.time_ms)
+    actions = np.concatenate([found.positive[:, None], found.labels], 1)
+    counts = np.concatenate([np.ones((len(rows), 1)), actions], 1).astype(np.int64)
+    tables = {
+        "video": HourlyCounts(rows, hours, counts),
+        "context_tab": HourlyCounts(found.context_rows[:, 0], hours, counts),
+    }
+    return Trends.of(catalog, tables, num_actions=3)
+
+
 def _model(
     config: RunConfig, catalog: Catalog, clip: ClipShape | None
 ) -> tuple[Recommender, Sizes, np.ndarray]:
@@ -156,7 +174,8 @@ def _model(
             # Larger than at the start of training, so that scores differ visibly.
             parameter.normal_(std=0.4)
         if clip is not None:
-            vectors = np.random.default_rng(2).normal(size=(len(catalog), config.model.dim))
+            width = recommender.vector_dim
+            vectors = np.random.default_rng(2).normal(size=(len(catalog), width))
             return recommender, sizes, vectors.astype(np.float32)
         inputs = VideoInputs(catalog, id_rows=np.arange(len(catalog)))
         vectors = recommender.encode_videos(inputs.batch(np.arange(len(catalog)))).numpy()

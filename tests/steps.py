@@ -71,6 +71,7 @@ def make_timelines(seed: int, num_users: int = 6) -> Timelines:
         labels=rng.integers(0, 2, (total, 2)).astype(np.int8),
         context_rows=rng.integers(0, 3, (total, 1)),
         split=np.full(total, TRAIN, np.int8),
+        trends=rng.normal(size=(total, SIZES.trend_dim)).astype(np.float32),
     )
 
 

@@ -170,8 +170,8 @@ def moments(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], 
             vectors = trained.vectors[torch.from_numpy(arrays.video_rows)]
             states = trained.model.encode_history(vectors, events)
             at = states_at(states, events.prior)
-            scores = (trained.model.queries(at) * vectors).sum(-1)[0]
-            logits = trained.model.task_logits(at, vectors, events.moment)[0]
+            scores = (trained.model.queries(at) * vectors[..., : trained.model.dim]).sum(-1)[0]
+            logits = trained.model.task_logits(at, vectors, events.moment, events.trends)[0]
         i = int(timelines.count_before(TEST)[user])
         yield (
             {

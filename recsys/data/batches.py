@@ -73,7 +73,12 @@ def event_batch(arrays: EventArrays) -> EventBatch:
         tallies=torch.from_numpy(arrays.tallies),
         context_rows=torch.from_numpy(arrays.context_rows),
     )
-    return EventBatch(torch.from_numpy(arrays.actions), prior, moment)
+    return EventBatch(
+        actions=torch.from_numpy(arrays.actions),
+        prior=prior,
+        moment=moment,
+        trends=torch.from_numpy(arrays.trends),
+    )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from recsys.progress import progress
 
 SPILL_ROWS = 1 << 17
 SPILL = ".spill"
-PARTS = ("report.json", "timelines", "vocab", "videos.parquet", "users.parquet", SPILL)
+PARTS = ("report.json", "timelines", "vocab", "videos.parquet", "users.parquet", "trends", SPILL)
 """What prepare writes into its folder, and all that it ever removes from it."""
 
 
@@ -176,6 +176,7 @@ def _prepare(
         config, out=out, spill=spill, vocabs=catalog.vocabs, cuts_ms=cuts
     )
     require_events(counts, config)
+    partitions.write_trends(config, out=out, spill=spill)
     for name, vocab in catalog.vocabs.items():
         vocab.write(join(out, "vocab", f"{name}.parquet"))
     write_table(catalog.with_counts(counts), join(out, "videos.parquet"))

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recsys.data.timelines import trend_dim
+
 TableInputs = Mapping[str, tuple[Tensor, Tensor]]
 """Table name -> (rows (R,) int64, lengths (U,) int64): a bag of rows for each of U videos."""
 
@@ -36,6 +38,11 @@ class Sizes:
     context_sizes: tuple[int, ...]
     num_tasks: int
     clip: ClipShape | None = None
+
+    @property
+    def trend_dim(self) -> int:
+        """Width of the trends of a video at a moment."""
+        return trend_dim(num_contexts=len(self.context_sizes), num_tasks=self.num_tasks)
 
 
 @dataclass
@@ -99,7 +106,9 @@ class EventBatch:
     prior: Tensor
     """(B, L) int64."""
     moment: Moment
-    """(B, L) what was known when each video was shown."""
+    """(B, L) what was known of the request when each video was shown."""
+    trends: Tensor
+    """(B, L, F) float32: what was known of the video's reception then."""
 
 
 @dataclass

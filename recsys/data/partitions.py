@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 from recsys.config import RunConfig
 from recsys.data.storage import join, list_files, open_input, write_table
 from recsys.data.timelines import IntArray
+from recsys.data.trends import HourlyCounts, count_names, hour_of
 from recsys.data.vocab import Vocab
 from recsys.progress import progress
 from recsys.schema import TEST, TRAIN, VALID, timeline_schema
 
 NO_TIME = np.iinfo(np.int64).max
+TREND_PARTS = "trend-parts"
 
 
 @dataclass
@@ -102,7 +104,29 @@ class BuildTimelines:
             schema=timeline_schema(),
         )
         write_table(table, path)
+        self._write_counts(number, rows, context, time, [positive, *labels], split)
         return _counts_row(number, offsets, rows, time, split, positive)
+
+    def _write_counts(
+        self,
+        number: int,
+        rows: IntArray,
+        context: list[IntArray],
+        time: IntArray,
+        actions: list[npt.NDArray[Any]],
+        split: npt.NDArray[np.int8],
+    ) -> None:
+        """The partition's part of the hourly counts.
+
+        Without one cut for everybody, what is tested of one user may lie before what another one
+        learns from: only training events are counted then.
+        """
+        counted = np.flatnonzero(split == TRAIN) if self.cuts_ms is None else slice(None)
+        counts = np.stack([np.ones_like(time), *actions], 1).astype(np.int64)[counted]
+        hours = hour_of(time)[counted]
+        for name, things in zip(count_names(self.contexts), (rows, *context), strict=True):
+            found = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
+            write_table(found.to_table(), join(self.spill, TREND_PARTS, name, f"{number}.parquet"))
 
 
 def _read(pieces: list[str]) -> pa.Table:
@@ -242,6 +266,15 @@ def write_timelines(
             advance(1)
     counts.timelines = sizes
     return counts
+
+
+def write_trends(config: RunConfig, *, out: str, spill: str) -> None:
+    """Joins the partitions' hourly counts into one table of the videos and of each context."""
+    columns = config.data.columns
+    for name in count_names(columns.context):
+        parts = [_read([path]) for path in list_files(join(spill, TREND_PARTS, name), ".parquet")]
+        found = HourlyCounts.from_table(pa.concat_tables(parts), num_actions=1 + len(columns.tasks))
+        write_table(found.to_table(), join(out, "trends", f"{name}.parquet"))
 
 
 def _add(counts: Counts, row: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from recsys.data.clip_store import ClipStore
 from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import exists, join, list_files, open_input
 from recsys.data.timelines import Timelines
+from recsys.data.trends import Trends, read_trends
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 
@@ -55,11 +56,23 @@ class Prepared:
         """Reads one partition."""
         columns = self.config.data.columns
         with open_input(self.partitions[partition]) as file:
-            return Timelines.from_table(
+            found = Timelines.from_table(
                 pq.read_table(file),
                 num_tasks=len(columns.tasks),
                 num_contexts=len(columns.context),
             )
+        return self.trends.on(found)
+
+    @cached_property
+    def trends(self) -> Trends:
+        """How everything has been received, hour by hour."""
+        columns = self.config.data.columns
+        return read_trends(
+            join(self.prepare_dir, "trends"),
+            self.catalog,
+            contexts=columns.context,
+            num_tasks=len(columns.tasks),
+        )
 
     def vocab(self, name: str) -> Vocab:
         """One vocabulary: video, creator, category or context_<column>."""

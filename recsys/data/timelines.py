@@ -1,7 +1,7 @@
 """What turns events into model inputs: one piece of code, used by training and by serving.
 
-Shapes: B windows of timelines, L positions, T ranking tasks, C context columns, E events of all
-users one after the other.
+Shapes: B windows of timelines, L positions, T ranking tasks, C context columns, F trends, E events
+of all users one after the other.
 
 A position's inputs hold only what was known before it: two events of the same moment do not see
 each other (`prior`), in training as in serving.
@@ -22,6 +22,8 @@ MS_PER_S = 1000
 MS_PER_HOUR = 3600 * MS_PER_S
 NUM_GAP_BUCKETS = 64
 NUM_HOURS = 24
+TRENDS = "trends"
+"""Column of a bundle's histories: L × F flattened, event by event."""
 
 
 def gap_buckets(gap_ms: npt.ArrayLike) -> IntArray:
@@ -47,6 +49,16 @@ def hours(time_ms: npt.ArrayLike) -> IntArray:
     return np.asarray(time_ms, dtype=np.int64) // MS_PER_HOUR % NUM_HOURS
 
 
+def trend_dim(*, num_contexts: int, num_tasks: int) -> int:
+    """F: rates of everything, and counts and rates of the rest, each so far and recently.
+
+    >>> trend_dim(num_contexts=1, num_tasks=2)
+    38
+    """
+    actions = 1 + num_tasks
+    return 2 * actions + 2 * (1 + actions) * (3 + num_contexts)
+
+
 @dataclass(frozen=True)
 class EventArrays:
     """Padded windows of timelines; positions from `lengths` on are padding (zeros)."""
@@ -67,6 +79,8 @@ class EventArrays:
     """(B, L, 1 + T): how often the user did each action in the strictly earlier events."""
     context_rows: IntArray
     """(B, L, C)."""
+    trends: npt.NDArray[np.float32]
+    """(B, L, F) how each video had been received when it was shown."""
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -92,10 +106,12 @@ class Timelines:
     """(E, C)."""
     split: npt.NDArray[np.int8]
     """(E,) TRAIN, VALID or TEST of recsys.schema."""
+    trends: npt.NDArray[np.float32]
+    """(E, F) of `recsys.data.trends`."""
 
     @classmethod
     def from_table(cls, table: pa.Table, *, num_tasks: int, num_contexts: int) -> Timelines:
-        """Reads a table of `timeline_schema`."""
+        """Reads a table of `timeline_schema`, with a column of trends (zeros without it)."""
         table = table.combine_chunks()
 
         def flat(name: str, dtype: Any) -> npt.NDArray[Any]:
@@ -104,6 +120,10 @@ class Timelines:
 
         lengths = np.asarray(table.column("video_row").combine_chunks().value_lengths())
         num_events = int(lengths.sum())
+        width = trend_dim(num_contexts=num_contexts, num_tasks=num_tasks)
+        trends = np.zeros((num_events, width), dtype=np.float32)
+        if TRENDS in table.column_names:
+            trends = flat(TRENDS, np.float32).reshape(num_events, width)
         return cls(
             user_ids=table.column("user_id").to_pylist(),
             offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
@@ -113,6 +133,7 @@ class Timelines:
             labels=flat("labels", np.int8).reshape(num_events, num_tasks),
             context_rows=flat("context_rows", np.int64).reshape(num_events, num_contexts),
             split=flat("split", np.int8),
+            trends=trends,
         )
 
     def __len__(self) -> int:
@@ -158,6 +179,7 @@ class Timelines:
             hours=np.where(present, hours(time), 0),
             tallies=np.take_along_axis(done, prior[..., None], axis=1) * present[..., None],
             context_rows=take(self.context_rows),
+            trends=take(self.trends),
         )
 
 

@@ -107,7 +107,7 @@ class Predictor:
 
     model: Recommender
     vectors_ND: Tensor
-    """Vectors of the whole catalogue that it knows, on its device."""
+    """Vectors of the whole catalogue that it knows (N, V), on its device."""
     max_history: int
     """Events before the split that a state is made of."""
     translation: Translation | None = None
@@ -128,14 +128,14 @@ class Predictor:
             spans = Spans(first, first + before[group], first + until[group])
             queries, logits = self._outputs(seen, spans)
             parts.append(_predictions(timelines, group, spans, queries, logits))
-        return concat(parts, self.vectors_ND.shape[1], timelines.labels.shape[1])
+        return concat(parts, self.model.dim, timelines.labels.shape[1])
 
     def ranker(self, found: Predictions) -> Ranker:
         """The order of our videos for the users of its predictions."""
         queries_UD = torch.from_numpy(found.queries)
         if self.translation is None:
-            return dot_product(queries_UD, self.vectors_ND)
-        return self.translation.ranker(queries_UD, self.vectors_ND)
+            return dot_product(queries_UD, self.vectors_ND[:, : self.model.dim])
+        return self.translation.ranker(queries_UD, self.vectors_ND[:, : self.model.dim])
 
     def _outputs(self, seen: Timelines, spans: Spans) -> tuple[NDArray[Any], NDArray[Any]]:
         """Each user's query at the cut (U, D), and logits of the events after it (E, T)."""
@@ -145,7 +145,9 @@ class Predictor:
         events = move(event_batch(arrays), device)
         vectors_BLD = self.vectors_ND[torch.from_numpy(arrays.video_rows).to(device)]
         states = self.model.encode_history(vectors_BLD, events)
-        logits = self.model.task_logits(states_at(states, events.prior), vectors_BLD, events.moment)
+        logits = self.model.task_logits(
+            states_at(states, events.prior), vectors_BLD, events.moment, events.trends
+        )
         length = torch.from_numpy(spans.cuts - first).to(device)
         at_cut = states[torch.arange(len(first)), length]
         queries = self.model.queries(at_cut).float().cpu().numpy()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.timelines import IntArray, Timelines
+from recsys.data.trends import trend_places
 from recsys.data.vocab import Vocab
 from recsys.evaluation.ranking import Ranker
 
@@ -73,7 +74,16 @@ class Translation:
             video_rows=self.video_row_N[timelines.video_rows],
             labels=_columns(labels, len(zeros)).astype(np.int8),
             context_rows=_columns(contexts, len(zeros)).astype(np.int64),
+            trends=self._trends(timelines.trends),
         )
+
+    def _trends(self, trends_EF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Theirs among ours; zeros, as of something never met, for what we do not count."""
+        places = trend_places(
+            self.task_places, [at for at, _ in self.context_rows], num_tasks=self.num_tasks
+        )
+        zeros = np.zeros(len(trends_EF), np.float32)
+        return np.stack([zeros if at is None else trends_EF[:, at] for at in places], 1)
 
     def logits(self, logits_ET: NDArray[Any]) -> NDArray[np.float32]:
         """The other model's logits of our tasks (E, T), NaN where it does not know one."""

@@ -46,55 +46,76 @@ class Recommender(nn.Module):
     def __init__(self, config: ModelConfig, sizes: Sizes, *, tables: nn.Module) -> None:
         super().__init__()
         self.tables = tables
+        self.dim, self.vector_dim = config.dim, config.dim + config.feature_dim
         self.video = VideoEncoder(config, clip=sizes.clip)
         num_actions = 1 + sizes.num_tasks
         self.moment = MomentEncoder(
             config, context_sizes=sizes.context_sizes, num_actions=num_actions
         )
-        self.history = HistoryLSTM(config, num_actions=num_actions, moment_dim=self.moment.dim)
+        self.history = HistoryLSTM(
+            config,
+            num_actions=num_actions,
+            moment_dim=self.moment.dim,
+            trend_dim=sizes.trend_dim,
+        )
         # Straight from the state: a hidden layer here costs several times the steps.
         look_for = nn.Linear(self.history.out_dim, config.dim)
         with torch.no_grad():  # it starts as looking for what is like the liked
             look_for.weight[:, config.state_dim :] += torch.eye(config.dim)
         self.query = nn.Sequential(nn.Dropout(config.dropout), look_for)
-        self.rank = RankingHead(
-            config,
-            state_dim=self.history.out_dim,
-            num_tasks=sizes.num_tasks,
-            moment_dim=self.moment.dim,
+        known = self.history.out_dim + config.feature_dim + self.moment.dim + sizes.trend_dim
+        self.rank = nn.Sequential(
+            nn.Linear(known, 2 * config.dim),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * config.dim, sizes.num_tasks),
         )
 
     def encode_videos(self, videos: VideoBatch) -> Tensor:
-        """Video vectors (U, D)."""
+        """Video vectors (U, V): the first D for retrieval, the rest a profile for ranking."""
         videos = replace(videos, id_rows=self.video.drop_ids(videos.id_rows))
         return self.video(videos, self.tables(videos.table_inputs()))
 
-    def encode_history(self, vectors_BLD: Tensor, events: EventBatch) -> Tensor:
+    def encode_history(self, vectors_BLV: Tensor, events: EventBatch) -> Tensor:
         """User states (B, L + 1, H); state i is the one after the first i events."""
-        return self.history(vectors_BLD, events.actions, self.moment(events.moment))
+        return self.history(vectors_BLV, events.actions, self.moment(events.moment), events.trends)
 
     def queries(self, states: Tensor) -> Tensor:
         """What a state looks for: (…, H) -> (…, D); a video's score is the dot product."""
         return self.query(states)
 
-    def task_logits(self, states: Tensor, vectors: Tensor, moment: Moment) -> Tensor:
-        """Ranking logits (…, T) of videos (…, D) for users in `states` (…, H) at a moment."""
-        return self.rank(states, vectors, self.moment(moment))
+    def task_logits(
+        self, states: Tensor, vectors: Tensor, moment: Moment, trends: Tensor
+    ) -> Tensor:
+        """Ranking logits (…, T) of videos for users at a moment.
+
+        The ID embedding does not take part: it would learn the training days' labels by heart.
+
+        Args:
+            states: (…, H).
+            vectors: (…, V) of the videos.
+            moment: Of any leading shape (…).
+            trends: (…, F) how the videos had been received so far.
+        """
+        profile = vectors[..., self.dim :]
+        return self.rank(torch.cat([states, profile, self.moment(moment), trends], -1))
 
     def forward(self, batch: Batch) -> Losses:
         """The step's losses."""
-        vectors_UD = self.encode_videos(batch.videos)
-        vectors_BLD = vectors_UD[batch.video_index]
+        vectors_UV = self.encode_videos(batch.videos)
+        vectors_BLV = vectors_UV[batch.video_index]
         events = batch.events
-        states_BLH = states_at(self.encode_history(vectors_BLD, events), events.prior)
-        logits_BLT = self.task_logits(states_BLH, vectors_BLD, events.moment)
+        states_BLH = states_at(self.encode_history(vectors_BLV, events), events.prior)
+        logits_BLT = self.task_logits(states_BLH, vectors_BLV, events.moment, events.trends)
         tasks = functional.binary_cross_entropy_with_logits(
             logits_BLT, events.actions[..., 1:], reduction="none"
         )
         wanted = batch.learn & (events.actions[..., 0] > 0)
-        queries_PD = self.queries(states_BLH[wanted])
         retrieval = sampled_softmax(
-            queries_PD, vectors_UD, target=batch.video_index[wanted], log_q=batch.log_q
+            self.queries(states_BLH[wanted]),
+            vectors_UV[:, : self.dim],
+            target=batch.video_index[wanted],
+            log_q=batch.log_q,
         )
         return Losses(
             retrieval=retrieval.sum(),
@@ -102,28 +123,6 @@ class Recommender(nn.Module):
             tasks=(tasks * batch.learn.unsqueeze(-1)).sum((0, 1)),
             num_tasks=batch.learn.sum(),
         )
-
-
-class RankingHead(nn.Module):
-    """One logit a task from state, video vector, their product and the moment."""
-
-    def __init__(
-        self, config: ModelConfig, *, state_dim: int, num_tasks: int, moment_dim: int
-    ) -> None:
-        super().__init__()
-        self.taste = nn.Linear(state_dim, config.dim)
-        width = state_dim + 2 * config.dim + moment_dim
-        self.net = nn.Sequential(
-            nn.Linear(width, 2 * config.dim),
-            nn.GELU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * config.dim, num_tasks),
-        )
-
-    def forward(self, states: Tensor, vectors: Tensor, moment: Tensor) -> Tensor:
-        """(…, T)."""
-        match = self.taste(states) * vectors
-        return self.net(torch.cat([states, vectors, match, moment], -1))
 
 
 def sampled_softmax(queries: Tensor, vectors: Tensor, *, target: Tensor, log_q: Tensor) -> Tensor:

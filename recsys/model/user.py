@@ -46,18 +46,24 @@ class HistoryLSTM(nn.Module):
     fraction of the steps.
     """
 
-    def __init__(self, config: ModelConfig, *, num_actions: int, moment_dim: int) -> None:
+    def __init__(
+        self, config: ModelConfig, *, num_actions: int, moment_dim: int, trend_dim: int
+    ) -> None:
         super().__init__()
+        self.dim = config.dim
         self.action = nn.Linear(num_actions, config.feature_dim)
-        width = config.dim + config.feature_dim + moment_dim
+        width = config.dim + config.feature_dim + moment_dim + trend_dim
         self.dropout = nn.Dropout(config.dropout)
         self.lstm = nn.LSTM(width, config.state_dim, batch_first=True)
         self.start = nn.Parameter(torch.zeros(config.state_dim))
         self.out_dim = config.state_dim + config.dim
 
-    def forward(self, vectors_BLD: Tensor, actions_BLA: Tensor, moment_BLM: Tensor) -> Tensor:
+    def forward(
+        self, vectors_BLD: Tensor, actions_BLA: Tensor, moment_BLM: Tensor, trends_BLF: Tensor
+    ) -> Tensor:
         """States (B, L + 1, H), H being `out_dim`."""
-        joined = torch.cat([vectors_BLD, self.action(actions_BLA), moment_BLM], -1)
+        vectors_BLD = vectors_BLD[..., : self.dim]
+        joined = torch.cat([vectors_BLD, self.action(actions_BLA), moment_BLM, trends_BLF], -1)
         states, _ = self.lstm(self.dropout(joined))
         start = self.start.expand(len(states), 1, -1)
         liked = mean_of_liked(vectors_BLD, actions_BLA[..., :1])

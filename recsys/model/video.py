@@ -80,9 +80,11 @@ class VideoEncoder(nn.Module):
         if clip:
             self.no_clip = nn.Parameter(torch.zeros(content_dim))
         self.duration = nn.Embedding(NUM_DURATION_BUCKETS, config.feature_dim)
-        width = 3 * config.id_dim + config.feature_dim + content_dim
+        width = config.id_dim + config.feature_dim + content_dim
         # Parts that add up: with a hidden layer, creator and duration together name a video.
-        self.mix = nn.Linear(width, config.dim)
+        self.mix = nn.Linear(2 * config.id_dim + width, config.dim)
+        # Without video and creator, whose labels of the training days it would learn by heart.
+        self.profile = nn.Linear(width, config.feature_dim)
 
     def drop_ids(self, id_rows: Tensor) -> Tensor:
         """The rows that are looked up: all 0 without IDs, some 0 in training."""
@@ -95,15 +97,15 @@ class VideoEncoder(nn.Module):
 
     def forward(self, videos: VideoBatch, embedded: dict[str, Tensor]) -> Tensor:
         """(U, D) from the videos and their rows' embeddings by table."""
-        parts = [
-            embedded["video"],
-            embedded["creator"],
+        described = [
             mean_by_bag(embedded["category"], videos.category_lengths),
             self.duration(videos.durations),
         ]
         if self.content is not None:
-            parts.append(self._content(videos))
-        return self.mix(torch.cat(parts, -1))
+            described.append(self._content(videos))
+        who = [embedded["video"], embedded["creator"]]
+        vector, profile = torch.cat([*who, *described], -1), torch.cat(described, -1)
+        return torch.cat([self.mix(vector), self.profile(profile)], -1)
 
     def _content(self, videos: VideoBatch) -> Tensor:
         assert self.content is not None and videos.clip_index is not None

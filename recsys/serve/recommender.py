@@ -5,6 +5,7 @@ Shapes: B = 1 user, L events of the history, N videos, D vector, H state, T task
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class ServingRecommender:
         self._videos = bundle.vocabs["video"]
         self._vectors = torch.from_numpy(bundle.vectors)
         self._model = bundle.recommender
+        self._counting = threading.Lock()
         self.store = HistoryStore(bundle.histories, longest=bundle.config.model.max_history)
         self._rank_task = self._find_rank_task(bundle.config.serve.rank)
         traits = bundle.traits
@@ -180,13 +182,19 @@ class ServingRecommender:
         if unknown:
             known = ", ".join(("positive", *self.tasks))
             raise InputError(f"actions.{unknown[0]}: unknown; this model knows {known}")
+        context_rows = self._context_rows(context)
+        time_ms = now() if time_ms is None else time_ms
+        labels = tuple(int(actions.get(task, False)) for task in self.tasks)
         event = Event(
             video_row=row,
-            time_ms=now() if time_ms is None else time_ms,
+            time_ms=time_ms,
             positive=positive,
-            labels=tuple(int(actions.get(task, False)) for task in self.tasks),
-            context_rows=self._context_rows(context),
+            labels=labels,
+            context_rows=context_rows,
+            trends=self._trends(np.array([row]), context_rows, time_ms)[0],
         )
+        with self._counting:
+            self.bundle.trends.count(row, context_rows, time_ms, (int(positive), *labels))
         return self.store.append(user_id, event)
 
     def video_id(self, row: int) -> str | None:
@@ -238,6 +246,11 @@ class ServingRecommender:
             moment=events.moment[:, -1],
         )
 
+    def _trends(self, rows: IntArray, context_rows: Sequence[int], time_ms: int) -> FloatArray:
+        """How videos (R,) had been received (R, F)."""
+        contexts = np.broadcast_to(np.array(context_rows, np.int64), (len(rows), len(context_rows)))
+        return self.bundle.trends.features(rows, contexts, time_ms)
+
     @torch.inference_mode()
     def _retrieve(self, state: Tensor, k: int, exclude: IntArray) -> IntArray:
         query = self._model.queries(state).numpy()
@@ -250,7 +263,9 @@ class ServingRecommender:
         vectors_RD = self._vectors[torch.from_numpy(rows)]
         spread = [0] * len(rows)
         moment = reading.moment[spread]
-        logits_RT = self._model.task_logits(reading.state[spread], vectors_RD, moment)
+        contexts = reading.moment.context_rows[0].tolist()
+        trends = torch.from_numpy(self._trends(rows, contexts, reading.now_ms))
+        logits_RT = self._model.task_logits(reading.state[spread], vectors_RD, moment, trends)
         return self._dots(reading, rows), logits_RT.sigmoid().numpy()
 
     def _order(
@@ -272,7 +287,7 @@ class ServingRecommender:
     def _dots(self, reading: _Reading, rows: IntArray) -> FloatArray:
         """Retrieval scores (R,) of videos (R,)."""
         query = self._model.queries(reading.state)[0]
-        return (self._vectors[torch.from_numpy(rows)] @ query).numpy()
+        return (self._vectors[torch.from_numpy(rows), : len(query)] @ query).numpy()
 
     def _name(
         self, rows: IntArray, scores: FloatArray, probabilities: FloatArray

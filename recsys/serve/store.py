@@ -12,6 +12,7 @@ from itertools import islice
 import numpy as np
 
 from recsys.data.timelines import Timelines
+from recsys.index import FloatArray
 from recsys.schema import TEST
 
 
@@ -26,6 +27,8 @@ class Event:
     """(T,) 0 or 1 a ranking task."""
     context_rows: tuple[int, ...] = ()
     """(C,)."""
+    trends: FloatArray | None = None
+    """(F,) how the video had been received; None where there is no video yet."""
 
 
 class HistoryStore:
@@ -85,6 +88,7 @@ def cut(timelines: Timelines, start: int, stop: int, *, user_id: str) -> Timelin
         labels=timelines.labels[start:stop],
         context_rows=timelines.context_rows[start:stop],
         split=timelines.split[start:stop],
+        trends=timelines.trends[start:stop],
     )
 
 
@@ -93,6 +97,7 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
     at = int(np.searchsorted(timeline.time_ms, event.time_ms, side="right"))
     labels = np.asarray(event.labels, np.int8).reshape(1, timeline.labels.shape[1])
     context = np.asarray(event.context_rows, np.int64).reshape(1, timeline.context_rows.shape[1])
+    trends = np.zeros(timeline.trends.shape[1]) if event.trends is None else event.trends
     return replace(
         timeline,
         offsets=timeline.offsets + np.array([0, 1]),
@@ -102,4 +107,5 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
         labels=np.insert(timeline.labels, at, labels, axis=0),
         context_rows=np.insert(timeline.context_rows, at, context, axis=0),
         split=np.insert(timeline.split, at, TEST),
+        trends=np.insert(timeline.trends, at, trends, axis=0),
     )

@@ -48,8 +48,8 @@ def validate(
         for number in range(rank, len(prepared.partitions), workers)
     ]
     tasks = prepared.config.data.columns.tasks
-    found = concat(parts, vectors.shape[1], len(tasks))
-    sums = _ranking_sums(found, vectors)
+    found = concat(parts, model.dim, len(tasks))
+    sums = _ranking_sums(found, vectors[:, : model.dim])
     gathered: list[Any] = [(sums, found.labels, found.logits)]
     if workers > 1:
         gathered = [None] * workers

@@ -66,7 +66,7 @@ def answered(run: Prepared) -> float:
         predict(model, vectors, run.timelines(number), split=TEST, max_history=20)
         for number in range(len(run.partitions))
     ]
-    found = concat(parts, vectors.shape[1], run.sizes.num_tasks)
+    found = concat(parts, model.dim, run.sizes.num_tasks)
     data = ranking_set(run, found, run.catalog.known_events(with_valid=True) == 0)
     positives, _ = known_positives(run, half_life_days=1)
     ranker = item_knn(positives, data)

@@ -47,7 +47,7 @@ def timelines() -> Timelines:
 
 
 def test_vectors_of_the_whole_catalogue(model: Recommender, vectors: torch.Tensor) -> None:
-    assert vectors.shape == (NUM_VIDEOS + 1, 8)
+    assert vectors.shape == (NUM_VIDEOS + 1, 8 + 4)
     assert not vectors.requires_grad
     with torch.no_grad():
         some = model.encode_videos(make_videos().batch(np.array([0, 7, 50])))
@@ -100,7 +100,7 @@ def test_an_event_is_scored_with_all_before_it_known(
         events = event_batch(arrays)
         own = vectors[torch.from_numpy(arrays.video_rows)]
         states = states_at(model.encode_history(own, events), events.prior)
-        expected = model.task_logits(states, own, events.moment)[0, 3:]
+        expected = model.task_logits(states, own, events.moment, events.trends)[0, 3:]
     assert np.allclose(found.logits[:3], expected.numpy(), atol=1e-6)
 
 

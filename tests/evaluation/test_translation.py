@@ -36,6 +36,7 @@ def timelines() -> Timelines:
         labels=np.array([[1, 0], [0, 1], [1, 1]], np.int8),
         context_rows=np.array([[2], [1], [0]]),
         split=np.zeros(3, np.int8),
+        trends=np.arange(3 * 38).reshape(3, 38).astype(np.float32),
     )
 
 

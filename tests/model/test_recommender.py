@@ -59,6 +59,7 @@ def timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
         labels=rng.integers(0, 2, (length, NUM_TASKS)).astype(np.int8),
         context_rows=rng.integers(1, 5, (length, 1)),
         split=np.zeros(length, np.int8),
+        trends=rng.normal(size=(length, SIZES.trend_dim)).astype(np.float32),
     )
 
 
@@ -80,7 +81,8 @@ def outputs(net: Recommender, found: Timelines, stop: int | None = None) -> tupl
     vectors = net.encode_videos(videos(torch.arange(NUM_VIDEOS)))
     states = net.encode_history(vectors[torch.from_numpy(arrays.video_rows)], events)
     at = states_at(states, events.prior)
-    logits = net.task_logits(at, vectors[3].expand(*at.shape[:2], -1), events.moment)
+    own = vectors[3].expand(*at.shape[:2], -1)
+    logits = net.task_logits(at, own, events.moment, events.trends)
     return net.queries(at)[0], logits[0]
 
 
@@ -150,7 +152,15 @@ def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
         offsets=np.cumsum([0, *(len(part.video_rows) for part in parts)]),
         **{
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("video_rows", "time_ms", "positive", "labels", "context_rows", "split")
+            for name in (
+                "video_rows",
+                "time_ms",
+                "positive",
+                "labels",
+                "context_rows",
+                "split",
+                "trends",
+            )
         },
     )
     arrays = joined.windows(joined.offsets[:-1], joined.offsets[1:])
@@ -194,11 +204,12 @@ def test_losses_by_hand() -> None:
             batch.events.prior,
         )
         own = torch.tensor(vectors[found.video_rows]).float()[None]
-        probability = net.task_logits(states, own, batch.events.moment)[0].sigmoid().numpy()
+        events = batch.events
+        probability = net.task_logits(states, own, events.moment, events.trends)[0].sigmoid()
     expected = 0.0
     for i in range(6):
         if found.positive[i]:
-            scores = vectors[1:] @ queries[i].numpy() - batch.log_q[1:].numpy()
+            scores = vectors[1:, : net.dim] @ queries[i].numpy() - batch.log_q[1:].numpy()
             chosen = scores[found.video_rows[i] - 1]
             expected += np.log(np.exp(scores - chosen).sum())
     assert losses.retrieval.item() == pytest.approx(expected, rel=1e-4)

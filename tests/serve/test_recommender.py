@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from recsys.bundle import Bundle
 from recsys.data.batches import event_batch
 from recsys.data.timelines import Timelines
+from recsys.data.trends import HourlyCounts, Trends
 from recsys.errors import InputError
 from recsys.model.user import states_at
+from recsys.schema import timeline_schema
 from recsys.serve.recommender import ServingRecommender
 from tests.bundles import START_MS, TASKS, TinyRun, make_run
 
@@ -23,12 +26,13 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     """User u9's timeline, and for each of its positions the scores of its own video as a training
     step computes them: dot product (L,) and probabilities (L, T)."""
     timeline = Timelines.from_table(tiny.timelines.slice(9), num_tasks=2, num_contexts=1)
+    timeline = tiny.trends.on(timeline)
     arrays = timeline.windows(timeline.offsets[:-1], timeline.offsets[1:])
     events, model = event_batch(arrays), tiny.recommender
     vectors = torch.from_numpy(tiny.vectors)[torch.from_numpy(arrays.video_rows)]
     states = states_at(model.encode_history(vectors, events), events.prior)
-    dots = (model.queries(states) * vectors).sum(-1)
-    logits = model.task_logits(states, vectors, events.moment)
+    dots = (model.queries(states) * vectors[..., : model.dim]).sum(-1)
+    logits = model.task_logits(states, vectors, events.moment, events.trends)
     return timeline, dots[0].numpy(), logits[0].sigmoid().numpy()
 
 
@@ -51,25 +55,43 @@ def test_scores_are_those_of_training(
     assert found == pytest.approx(probabilities[position].tolist(), abs=1e-5)
 
 
-def test_live_events_give_the_state_that_the_whole_history_gives(
+def without_events(bundle: Bundle) -> Bundle:
+    """The bundle on the day before anything happened."""
+    nothing = np.zeros(0, np.int64)
+    empty = {
+        name: HourlyCounts(nothing, nothing, np.zeros((0, 4), np.int64))
+        for name in ("video", "context_tab")
+    }
+    trends = Trends.of(bundle.catalog, empty, num_actions=3)
+    histories = Timelines.from_table(timeline_schema().empty_table(), num_tasks=2, num_contexts=1)
+    return replace(bundle, histories=histories, trends=trends)
+
+
+def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
     tiny: TinyRun, served: ServingRecommender
 ) -> None:
-    """All of u9's events told to the server as a new user's."""
-    timeline = Timelines.from_table(tiny.timelines.slice(9), num_tasks=2, num_contexts=1)
-    for i in range(NUM_EVENTS):
-        tab = TABS[timeline.context_rows[i, 0]]
-        actions = {t: bool(timeline.labels[i, j]) for j, t in enumerate(TASKS)}
-        kept = served.append(
-            "new",
-            f"v{timeline.video_rows[i]}",
-            time_ms=int(timeline.time_ms[i]),
-            actions={"positive": bool(timeline.positive[i]), **actions},
+    """All users' events in the order of time, one by one, against what prepare made of them."""
+    live = ServingRecommender(without_events(served.bundle))
+    found = Timelines.from_table(tiny.timelines, num_tasks=2, num_contexts=1)
+    users = np.repeat(np.arange(len(found)), np.diff(found.offsets))
+    for i in np.argsort(found.time_ms, kind="stable"):
+        tab = TABS[found.context_rows[i, 0]]
+        live.append(
+            found.user_ids[users[i]],
+            f"v{found.video_rows[i]}",
+            time_ms=int(found.time_ms[i]),
+            actions={
+                "positive": bool(found.positive[i]),
+                **{task: bool(found.labels[i, j]) for j, task in enumerate(TASKS)},
+            },
             context={"tab": tab} if tab else None,
         )
-        assert kept == i + 1
-    ours, theirs = (served.recommend(user, 5, now_ms=LATER).videos for user in ("new", "u9"))
-    assert [v.video_id for v in ours] == [v.video_id for v in theirs]
-    assert [v.score for v in ours] == pytest.approx([v.score for v in theirs], abs=1e-5)
+    for user in found.user_ids:
+        ours, theirs = (server.recommend(user, 5, now_ms=LATER).videos for server in (live, served))
+        assert [v.video_id for v in ours] == [v.video_id for v in theirs]
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.score == pytest.approx(b.score, abs=1e-5)
+            assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
 
 
 def test_recommends_the_best_scores_without_what_was_seen(

@@ -19,6 +19,7 @@ def store() -> HistoryStore:
         labels=np.array([[0], [1], [0], [1]], np.int8),
         context_rows=np.zeros((4, 0), np.int64),
         split=np.zeros(4, np.int8),
+        trends=np.zeros((4, 22), np.float32),
     )
     return HistoryStore(histories, longest=2)
 
