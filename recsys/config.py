@@ -183,7 +183,7 @@ class ModelConfig(Section):
     id_dropout: float = Field(0.1, ge=0, lt=1)
     """Chance that a video's ID embedding is replaced by the unknown one in a training batch: what
     makes cold start work."""
-    dropout: float = Field(0.1, ge=0, lt=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
     max_history: int = Field(200, ge=1)
     """Longest history that a user state is made of; older events are cut into windows of their
     own in training and are forgotten in serving."""
