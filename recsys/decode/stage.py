@@ -26,7 +26,7 @@ from recsys.schema import clip_schema, feature_schema
 
 logger = logging.getLogger(__name__)
 
-_BATCH_VIDEOS = 8
+_BATCH_VIDEOS = 4
 _MAX_BLOCK_VIDEOS = 64
 _BLOCKS_A_WORKER = 32  # many, so that the workers end together
 _BLOCK_BYTES = 8 * 2**20  # of decoded rows; small, so that rows come out of a task early

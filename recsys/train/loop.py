@@ -175,7 +175,7 @@ class Worker:
         )
         for group in self.trainable.dense_optimizer.param_groups:
             group["lr"] = train.lr * lr_share(
-                self.progress.steps, self._epochs_done(), train.epochs
+                self.progress.steps, self._epochs_done(), self.job.epochs
             )
         self.trainable.optimizer.zero_grad()
         losses = self.trainable.module(batch)
