@@ -208,7 +208,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from recsys.data.storage import remove
+    from recsys.data.storage import join, remove
     from recsys.data.synthetic import make_world
     from recsys.data.synthetic_viewers import WorldSettings
     from recsys.pipeline import STAGES
@@ -226,15 +226,15 @@ def _demo(arguments: argparse.Namespace) -> None:
             shown = done
 
         made = make_world(out / "world", world=world, progress=step)
-    if made:  # clips of another world may have lain under the same names
-        remove(str(out / "decode"))
-    console.print(f"demo world: {out / 'world'} {'made' if made else 'is there'}")
     config = load_config(str(out / "world" / "run.yaml"), [f"run={out}", *arguments.settings])
+    if made:  # clips of another world may have lain under the same names
+        remove(join(config.run, "decode"))
+    console.print(f"demo world: {out / 'world'} {'made' if made else 'is there'}")
     run_all(config, [stage.name for stage in STAGES])
     if not arguments.once:
-        serve_forever(str(out), host=arguments.host, port=arguments.port, announce=_announce)
+        serve_forever(config.run, host=arguments.host, port=arguments.port, announce=_announce)
         return
-    with running(str(out), host=arguments.host, port=0) as address:
+    with running(config.run, host=arguments.host, port=0) as address:
         answer = ask_once(address)
     items = ", ".join(item["video_id"] for item in answer["items"])
     console.print(f"asked {address}: {answer['user_id']} is recommended {items}")

@@ -1,0 +1,120 @@
+"""What each part of the model is worth on the demo world, all videos ranked.
+
+Runs the whole chain on one made world, once as it is and once with one part switched off or
+replaced, over several training seeds: no frames; frames without an ID; the mean of the frames in
+place of the LSTM; a frozen random CNN; key frames in place of frames over the whole clip.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+VARIANTS = {
+    "as it is": [],
+    "no frames": ["model.content.encoder=none"],
+    "no video ID": ["model.use_id=false"],
+    "mean of frames": ["model.content.temporal=mean"],
+    "frozen random CNN": ["model.content.train_encoder=false"],
+    "key frames": ["decode.sampling=keyframes"],
+}
+METRICS = ("hr@10", "ndcg@10")
+SLICES = ("all", "warm", "cold")
+
+
+def measure(out: Path, run: Path, settings: list[str]) -> dict[str, Any]:
+    """The evaluation of one run of the chain."""
+    command = [sys.executable, "-m", "recsys", "demo", "--once", "--out", str(out), f"run={run}"]
+    done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+    evaluation: dict[str, Any] = json.loads((run / "report.json").read_text())["evaluation"]
+    return evaluation
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/demo.json"))
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    args = parser.parse_args()
+    found: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in args.only:
+            found[name] = []
+            for seed in range(args.seeds):
+                run = Path(folder) / f"{name.replace(' ', '-')}-{seed}"
+                settings = [*VARIANTS[name], f"train.seed={seed}"]
+                found[name].append(measure(Path(folder), run, settings))
+                print(f"{name}, seed {seed}: {line([found[name][-1]['model']])}", flush=True)
+    report(found, args.out)
+
+
+def values(results: list[dict[str, Any]], part: str, metric: str) -> list[float]:
+    return [float(result[part][metric]) for result in results]
+
+
+def line(results: list[dict[str, Any]]) -> str:
+    parts = []
+    for part in SLICES:
+        for metric in METRICS:
+            seen = values(results, part, metric)
+            spread = f" ± {stdev(seen):.3f}" if len(seen) > 1 else ""
+            parts.append(f"{part} {metric} {mean(seen):.3f}{spread}")
+    return ", ".join(parts)
+
+
+def ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], part: str, key: str) -> float:
+    return mean(values(ours, part, key)) / max(mean(values(theirs, part, key)), 1e-9)
+
+
+def bars_of(found: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[float, float]]:
+    """What must hold, of what was run."""
+    models = {name: [result["model"] for result in results] for name, results in found.items()}
+    ours = models["as it is"]
+    others = {
+        name: [result[name] for result in found["as it is"]] for name in ("popularity", "random")
+    }
+    bars = {
+        "HR@10 over popularity, all": (ratio(ours, others["popularity"], "all", "hr@10"), 3.0),
+        "HR@10 over random, cold": (ratio(ours, others["random"], "cold", "hr@10"), 5.0),
+    }
+    for name, part in (
+        ("no frames", "cold"),
+        ("no video ID", "all"),
+        ("no frames", "all"),
+        ("mean of frames", "cold"),
+        ("frozen random CNN", "cold"),
+    ):
+        if name in models:
+            bars[f"NDCG@10 over {name}, {part}"] = (ratio(ours, models[name], part, "ndcg@10"), 1.0)
+    if "key frames" in models:
+        value = ratio(models["key frames"], ours, "all", "ndcg@10")
+        bars["NDCG@10 of key frames over frames of the whole clip"] = (value, 0.97)
+    return bars
+
+
+def report(found: dict[str, list[dict[str, Any]]], out: Path) -> None:
+    bars = {
+        name: {"value": value, "bar": bar, "holds": value >= bar}
+        for name, (value, bar) in bars_of(found).items()
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"runs": found, "bars": bars}, indent=2))
+    first = found["as it is"]
+    for name, results in found.items():
+        print(f"{name:20} {line([result['model'] for result in results])}")
+    for name in ("popularity", "item-kNN", "content-kNN", "random"):
+        print(f"{name:20} {line([result[name] for result in first])}")
+    for name, bar in bars.items():
+        print(f"{'holds' if bar['holds'] else 'MISSED'}: {name}: {bar['value']:.3f} ({bar['bar']})")
+
+
+if __name__ == "__main__":
+    main()
