@@ -129,6 +129,11 @@ class Batcher:
         """Training steps of some timelines."""
         return math.ceil(len(self._windows(timelines)[0]) / self.batch_timelines)
 
+    def num_timelines(self, timelines: Timelines) -> int:
+        """Timelines with anything to learn from."""
+        learnt = timelines.count_before(self.learn_before) - timelines.count_before(self.learn_from)
+        return int((learnt > 0).sum())
+
     def _windows(self, timelines: Timelines) -> tuple[IntArray, IntArray]:
         starts = timelines.offsets[:-1]
         counts = timelines.count_before(self.learn_before)
@@ -150,6 +155,7 @@ class Batcher:
         self, timelines: Timelines, starts: IntArray, stops: IntArray, rng: np.random.Generator
     ) -> Batch:
         """One step of the windows [start, stop); without windows, a step that teaches nothing."""
+        users = np.searchsorted(timelines.offsets, starts, side="right") - 1
         if not len(starts):
             starts = stops = np.zeros(1, dtype=np.int64)
         arrays = timelines.windows(starts, stops)
@@ -167,6 +173,7 @@ class Batcher:
             events=event_batch(arrays),
             video_index=torch.from_numpy(np.searchsorted(rows, arrays.video_rows)),
             learn=torch.from_numpy(learn),
+            user_ids=tuple(timelines.user_ids[user] for user in users),
         )
 
 

@@ -125,3 +125,5 @@ class Batch:
     """(B, L) int64 position among the U videos."""
     learn: Tensor
     """(B, L) bool: positions whose outcome is learnt from."""
+    user_ids: tuple[str, ...] = ()
+    """(B,) whose timelines they are; none in a step that teaches nothing."""

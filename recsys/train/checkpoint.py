@@ -29,6 +29,8 @@ class Progress:
     epoch: int = 0
     partitions: int = 0
     steps: int = 0
+    ledger: list[int] = field(default_factory=list)
+    """Timelines of each partition that the epoch has learnt from so far."""
     best_score: float = float("-inf")
     best_epoch: int = 0
     """Epochs done when the validation figure was best."""

@@ -46,6 +46,11 @@ class Board:
         self.epochs_done = 0.0
         self.figures: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
+        self.plan = ""
+
+    def place(self, plan: str) -> None:
+        """Takes how the tables are placed."""
+        self.plan = plan
 
     def step(self, epochs_done: float, figures: dict[str, float]) -> None:
         """Takes the figures of a step."""
@@ -55,9 +60,9 @@ class Board:
         """Takes the figures of a finished epoch."""
         self.history.append(figures)
 
-    def read(self) -> tuple[float, dict[str, float], list[dict[str, float]]]:
-        """(epochs done, newest figures, figures of the finished epochs)."""
-        return self.epochs_done, self.figures, self.history
+    def read(self) -> tuple[float, dict[str, float], list[dict[str, float]], str]:
+        """(epochs done, newest figures, figures of the finished epochs, the tables' plan)."""
+        return self.epochs_done, self.figures, self.history, self.plan
 
 
 def write_curves(folder: str, history: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,10 +94,13 @@ class Worker:
         )
         self.trainable = make_trainable(self.config, self.prepared, self.device)
         self.progress = Progress()
+        self.seen = torch.zeros(len(self.prepared.partitions), dtype=torch.int64)
         self.sums = StepSums(self.config.data.columns.tasks)
 
     def run(self) -> None:
         """Trains until the epochs are over or validation has not got better for long enough."""
+        if self.rank == 0 and self.job.board is not None:
+            self.job.board.place.remote(self.trainable.plan)
         self._restore()
         while self.progress.epoch < self.job.epochs and not self._is_over():
             self._run_epoch()
@@ -129,6 +132,8 @@ class Worker:
         total = len(self.prepared.partitions)
         order = epoch_order(total, seed=self.config.train.seed, epoch=self.progress.epoch)
         since = 0
+        if not self.progress.partitions:
+            self.progress.ledger = [0] * total
         while self.progress.partitions < total:
             start = self.progress.partitions
             self._run_round(order[start : start + self.workers])
@@ -136,6 +141,7 @@ class Worker:
             since += self.workers
             if since >= self.config.train.checkpoint_every_partitions < total - start:
                 since = 0
+                self._keep_ledger()
                 self._report({"epoch": self.progress.epoch}, score=None)
 
     def _run_round(self, partitions: np.ndarray[Any, Any]) -> None:
@@ -149,6 +155,17 @@ class Worker:
         most = self._most(steps)
         for batch in prefetch(self._batches(timelines, steps, most, rng)):
             self._step(move(batch, self.device))
+        if mine is not None:
+            self.seen[mine] += self.batcher.num_timelines(timelines)
+
+    def _keep_ledger(self) -> None:
+        """Adds what all workers have learnt from since the last checkpoint."""
+        seen = self.seen.to(self.device)
+        if self.workers > 1:
+            dist.all_reduce(seen)
+        ledger = self.progress.ledger
+        self.progress.ledger = [a + b for a, b in zip(ledger, seen.tolist(), strict=True)]
+        self.seen.zero_()
 
     def _batches(
         self, timelines: Timelines, steps: int, most: int, rng: np.random.Generator
@@ -180,7 +197,7 @@ class Worker:
         self.trainable.optimizer.zero_grad()
         losses = self.trainable.module(batch)
         loss = self._weigh(losses)
-        self._require_finite(loss)
+        self._require_finite(loss, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.trainable.dense_parameters(), train.clip_norm)
         self.trainable.optimizer.step()
@@ -196,21 +213,23 @@ class Worker:
         ranking = losses.tasks / losses.num_tasks.clamp(min=1)
         return train.retrieval_weight * retrieval + (ranking * weights.to(self.device)).sum()
 
-    def _require_finite(self, loss: Tensor) -> None:
+    def _require_finite(self, loss: Tensor, batch: Batch) -> None:
         if not is_finite(loss):
             rate = self.trainable.dense_optimizer.param_groups[0]["lr"]
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.progress.steps} of epoch "
                 f"{self.progress.epoch}, after {self.progress.partitions} partitions, with "
-                f"learning rate {rate:.2g}; the last checkpoint stands; lower train.lr or "
-                "train.table_lr"
+                f"learning rate {rate:.2g} and the timelines of {shortened(batch.user_ids)}; the "
+                "last checkpoint stands; lower train.lr or train.table_lr"
             )
 
     def _epochs_done(self) -> float:
         return self.progress.epoch + self.progress.partitions / len(self.prepared.partitions)
 
     def _finish_epoch(self, figures: dict[str, float]) -> None:
+        self._keep_ledger()
         progress = self.progress
+        figures["timelines"] = sum(progress.ledger)
         progress.epoch, progress.partitions = progress.epoch + 1, 0
         score = figures.get("score")
         if score is None or score > progress.best_score:
@@ -247,6 +266,16 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    """Some names, and how many more there are.
+
+    >>> shortened(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text} and {len(names) - most} more"
 
 
 def lr_share(steps: int, epochs_done: float, epochs: int) -> float:

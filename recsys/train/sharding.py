@@ -117,8 +117,18 @@ def build_sharded(config: RunConfig, sizes: Sizes, device: torch.device) -> Trai
         model=unwrap(sharded),
         dense_optimizer=dense,
         optimizer=CombinedOptimizer([sharded.fused_optimizer, dense]),
-        plan=str(plan),
+        plan=describe_plan(plan),
     )
+
+
+def describe_plan(plan: Any) -> str:
+    """The planner's plan in one line: how each table is cut, and the workers that hold it."""
+    parts = []
+    for tables in plan.plan.values():
+        for name, place in tables.items():
+            workers = ", ".join(str(rank) for rank in place.ranks)
+            parts.append(f"{name} {place.sharding_type}, {place.compute_kernel} on {workers}")
+    return "; ".join(parts)
 
 
 def unwrap(module: Any) -> Recommender:

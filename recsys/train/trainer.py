@@ -179,11 +179,14 @@ def _shown(board: Any, title: str, epochs: int) -> Iterator[None]:
     done = threading.Event()
 
     def follow() -> None:
-        shown, told = 0.0, 0
+        shown, told, placed = 0.0, 0, False
         with progress(title, total=epochs) as advance:
             while True:
                 over = done.wait(POLL_S)
-                epochs_done, figures, history = ray.get(board.read.remote())
+                epochs_done, figures, history, plan = ray.get(board.read.remote())
+                if plan and not placed:
+                    logger.info("%s: tables: %s", title, plan)
+                    placed = True
                 advance(epochs_done - shown, note=describe(figures))
                 shown = epochs_done
                 for epoch in history[told:]:

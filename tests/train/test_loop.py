@@ -53,10 +53,16 @@ def test_sums_of_no_steps_are_0() -> None:
 
 def test_the_board_shows_what_is_newest() -> None:
     board = Board()
-    assert board.read() == (0.0, {}, [])
+    assert board.read() == (0.0, {}, [], "")
+    board.place("video: row_wise on 0")
     board.step(0.5, {"retrieval_loss": 1.0})
     board.epoch({"epoch": 1.0})
-    assert board.read() == (0.5, {"retrieval_loss": 1.0}, [{"epoch": 1.0}])
+    assert board.read() == (
+        0.5,
+        {"retrieval_loss": 1.0},
+        [{"epoch": 1.0}],
+        "video: row_wise on 0",
+    )
 
 
 def test_epochs_are_chosen_by_both_heads() -> None:
