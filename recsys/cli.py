@@ -17,9 +17,8 @@ from recsys.config import (
     DecodeConfig,
     RunConfig,
     load_config,
-    parse_section,
 )
-from recsys.config_text import absolute
+from recsys.config_text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 
 console = Console(highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ import os
 import posixpath
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -199,6 +199,8 @@ class TrainConfig(Section):
     tables: Literal["auto", "torchrec", "plain"] = "auto"
     """`torchrec`: tables sharded over the workers. `plain`: a copy on each worker, for machines
     where fbgemm cannot be installed. `auto`: torchrec where it is there."""
+    start_from: str | None = None
+    """A run folder whose trained model this one goes on from, with new users, videos and days."""
     epochs: int = Field(10, ge=0)
     content_first: float = Field(0.0, ge=0, le=1)
     """Share of the epochs in which a video is its content alone, without its ID: IDs are learnt
@@ -362,29 +364,11 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     data["root"] = None
     data_config = config.data.model_copy(update=data)
     changed: dict[str, Any] = {"run": absolute(config.run), "data": data_config}
-    if (previous := config.evaluate.previous) is not None:
-        update = {"previous": absolute(previous)}
-        changed["evaluate"] = config.evaluate.model_copy(update=update)
+    for name, field in (("evaluate", "previous"), ("train", "start_from")):
+        section = getattr(config, name)
+        if (path := getattr(section, field)) is not None:
+            changed[name] = section.model_copy(update={field: absolute(path)})
     return config.model_copy(update=changed)
-
-
-SectionT = TypeVar("SectionT", bound=Section)
-
-
-def parse_section(kind: type[SectionT], overrides: Sequence[str], name: str) -> SectionT:
-    """One section of its own, from `name.key=value` texts alone.
-
-    Raises:
-        InputError: An override is wrong or of another section.
-    """
-    tree: dict[str, Any] = {}
-    apply_overrides(tree, overrides)
-    for other in tree.keys() - {name}:
-        raise InputError(f"{other} is not a setting here; allowed is {name}.key=value")
-    try:
-        return kind.model_validate(tree.get(name, {}))
-    except ValidationError as error:
-        raise InputError(f"{name}: {explain(error, kind)}") from None
 
 
 def parse_config(tree: Any, source: str) -> RunConfig:

@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -126,3 +126,22 @@ def _keys_at(root: type[BaseModel], place: Place) -> list[str]:
 def absolute(path: str) -> str:
     """A local path from the root on; a URI as it is."""
     return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
+def parse_section(kind: type[SectionT], overrides: Sequence[str], name: str) -> SectionT:
+    """One section of its own, from `name.key=value` texts alone.
+
+    Raises:
+        InputError: An override is wrong or of another section.
+    """
+    tree: dict[str, Any] = {}
+    apply_overrides(tree, overrides)
+    for other in tree.keys() - {name}:
+        raise InputError(f"{other} is not a setting here; allowed is {name}.key=value")
+    try:
+        return kind.model_validate(tree.get(name, {}))
+    except ValidationError as error:
+        raise InputError(f"{name}: {explain(error, kind)}") from None

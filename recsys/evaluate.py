@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +17,8 @@ from recsys.data.batches import VideoInputs
 from recsys.data.prepared import Prepared
 from recsys.data.storage import (
     exists,
-    filesystem,
-    is_uri,
     join,
+    local_folder,
     read_json,
 )
 from recsys.errors import InputError
@@ -84,24 +80,12 @@ def load_trained(config: RunConfig) -> Trained:
     if not exists(path):
         raise InputError(f"{path}: there is no trained model; run recsys train")
     prepared = Prepared(config)
-    with _local(path) as folder:
+    with local_folder(path) as folder:
         model = load_plain(folder, config.model, prepared.sizes)
     videos = prepared.video_inputs(with_valid=config.train.refit)
     vectors = all_vectors(model, videos, torch.device("cpu"))
     known = prepared.catalog.known_events(with_valid=config.train.refit)
     return Trained(prepared, model, videos, vectors, known == 0)
-
-
-@contextmanager
-def _local(path: str) -> Iterator[str]:
-    """A local folder with the same files."""
-    fs, inner = filesystem(path)
-    if not is_uri(path):
-        yield inner
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        fs.get(f"{inner}/", f"{folder}/", recursive=True)
-        yield folder
 
 
 class PredictPartitions:

@@ -16,8 +16,8 @@ from recsys.config import (
     dump_config,
     load_config,
     parse_config,
-    parse_section,
 )
+from recsys.config_text import parse_section
 from recsys.data.tables import to_native_time
 from recsys.errors import InputError
 

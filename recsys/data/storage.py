@@ -48,6 +48,18 @@ def exists(path: str) -> bool:
     return bool(fs.exists(inner))
 
 
+@contextlib.contextmanager
+def local_folder(path: str) -> Iterator[str]:
+    """A local folder with the files of one at a path or URI: the very one, or a copy."""
+    fs, inner = filesystem(path)
+    if not is_uri(path):
+        yield inner
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        fs.get(f"{inner}/", f"{folder}/", recursive=True)
+        yield folder
+
+
 def open_input(path: str) -> Any:
     """Opens a file for reading bytes."""
     fs, inner = filesystem(path)

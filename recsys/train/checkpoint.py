@@ -10,15 +10,19 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from recsys.config import ModelConfig
 from recsys.data.inputs import Sizes
+from recsys.errors import InputError
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.train.trainable import Trainable
 
 PROGRESS_FILE = "progress.json"
+START = "start"
+"""Folder in RUN/train of the model that training starts from, where it is another run's."""
 SHARDED_TABLES, PLAIN_TABLES = "tables.collection.embeddings.", "tables.embeddings."
 
 
@@ -46,10 +50,26 @@ def save(folder: str, trainable: Trainable, progress: Progress) -> None:
 
 def restore(folder: str, trainable: Trainable) -> Progress:
     """Takes over a checkpoint, whatever the number of workers that wrote it."""
-    state = trainable.state_dict()
-    dcp.load(state, checkpoint_id=folder)
-    trainable.load_state_dict(state)
+    load(folder, trainable)
     return Progress(**json.loads(Path(folder, PROGRESS_FILE).read_text()))
+
+
+def load(folder: str, trainable: Trainable) -> None:
+    """Takes over a checkpoint's model and optimizers; training then begins at the first epoch.
+
+    Raises:
+        InputError: It is the checkpoint of a model of other sizes.
+    """
+    state = trainable.state_dict()
+    try:
+        dcp.load(state, checkpoint_id=folder)
+    except (CheckpointException, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{folder}: not the checkpoint of such a model ({reason}); set the model section and "
+            "train.tables to what they were there"
+        ) from error
+    trainable.load_state_dict(state)
 
 
 def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:

@@ -23,10 +23,11 @@ from recsys.config import RunConfig, parse_config
 from recsys.data.batches import Batcher, Candidates, epoch_order, move, prefetch
 from recsys.data.inputs import Batch
 from recsys.data.prepared import Prepared
+from recsys.data.storage import join, local_folder
 from recsys.data.timelines import Timelines
 from recsys.model.recommender import Losses
 from recsys.schema import TEST, TRAIN, VALID
-from recsys.train.checkpoint import Progress, is_finite, restore, save
+from recsys.train.checkpoint import START, Progress, is_finite, load, restore, save
 from recsys.train.figures import StepSums
 from recsys.train.sharding import build_sharded, have_torchrec
 from recsys.train.trainable import Trainable, build_plain
@@ -122,6 +123,9 @@ class Worker:
         if checkpoint:
             with checkpoint.as_directory() as folder:
                 self.progress = restore(folder, self.trainable)
+        elif self.config.train.start_from is not None:
+            with local_folder(join(self.config.run, "train", START)) as folder:
+                load(folder, self.trainable)
 
     def _is_over(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch

@@ -16,7 +16,9 @@ from recsys.errors import InputError, find_input_error
 from recsys.model.frames import make_frame_encoder
 from recsys.progress import progress
 from recsys.schema import TEST, VALID
+from recsys.train.checkpoint import START
 from recsys.train.figures import Board, write_curves
+from recsys.train.grow import grow
 from recsys.train.loop import Job, train_worker
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,8 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     cluster.connect()
     cluster.require(config.train.workers, gpu=use_gpu(config))
     require_inputs(config)
+    if config.train.start_from is not None:
+        grow(config, join(out, START))
     fit = _run(config, f"fit-{fingerprint}", VALID, config.train.epochs, "train")
     chosen = int(fit.metrics["best_epoch"])
     result, best = fit, fit.get_best_checkpoint("score", "max")
