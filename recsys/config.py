@@ -158,6 +158,9 @@ class ContentConfig(Section):
     to (N, F)."""
     train_encoder: bool = True
     """Whether training changes the frame encoder; false freezes it."""
+    gradient_checkpointing: bool = False
+    """Encode frames a second time in backward instead of keeping what the first left: less memory
+    for a third more time."""
     frame_dim: int = Field(64, ge=1)
     """F, the width of a frame's features after the encoder's projection."""
     temporal: Literal["lstm", "mean"] = "lstm"
@@ -196,6 +199,8 @@ class TrainConfig(Section):
     workers: int = Field(1, ge=1)
     """Ray Train workers, each with one CPU, or with one GPU where `device` is cuda."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: matrix products in half the bits (autocast), for GPUs; weights stay float32."""
     tables: Literal["auto", "torchrec", "plain"] = "auto"
     """`torchrec`: tables sharded over the workers. `plain`: a copy on each worker, for machines
     where fbgemm cannot be installed. `auto`: torchrec where it is there."""

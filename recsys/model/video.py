@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from recsys.config import ContentConfig, ModelConfig
 from recsys.data.inputs import ClipShape, VideoBatch
@@ -28,6 +29,7 @@ class FrameCNN(nn.Module):
             self.encoder.requires_grad_(config.train_encoder)
             width = int(self.encoder.out_dim)  # type: ignore[arg-type]
         self.frozen = not config.train_encoder
+        self.checkpointed = config.gradient_checkpointing
         self.project = nn.Sequential(nn.Linear(width, config.frame_dim), nn.GELU())
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -38,8 +40,16 @@ class FrameCNN(nn.Module):
             M, T, H, W, _ = clips.shape
             frames = clips.reshape(M * T, H, W, 3).permute(0, 3, 1, 2).float() / 255
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                features = self.encoder(frames).reshape(M, T, -1)
+                features = self._encode(frames).reshape(M, T, -1)
         return self.project(features)
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        assert self.encoder is not None
+        if self.checkpointed and torch.is_grad_enabled():
+            found: Tensor = checkpoint(self.encoder, frames, use_reentrant=False)
+            return found
+        encoded: Tensor = self.encoder(frames)
+        return encoded
 
 
 class ClipEncoder(nn.Module):

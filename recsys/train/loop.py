@@ -199,7 +199,9 @@ class Worker:
                 self.progress.steps, self._epochs_done(), self.job.epochs
             )
         self.trainable.optimizer.zero_grad()
-        losses = self.trainable.module(batch)
+        half = train.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            losses = self.trainable.module(batch)
         loss = self._weigh(losses)
         self._require_finite(loss, batch)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -341,3 +341,35 @@ def test_an_event_batch_keeps_no_outcome_in_its_moment() -> None:
     assert events.moment.counts.tolist() == [[0, 1, 1]]
     first = [int(found.positive[0]), *found.labels[0].tolist()]
     assert events.moment.tallies.tolist() == [[[0] * 3, first, first]]
+
+
+def frame_gradients(**content: Any) -> tuple[float, list[Tensor]]:
+    """The step's loss, and the gradients of the frame encoder."""
+    net = with_clips(**content).train()
+    losses = net(batch_of(timeline(), clips=clips(NUM_VIDEOS - 1)))
+    loss = losses.retrieval + losses.tasks.sum()
+    loss.backward()
+    assert net.video.content is not None and net.video.content.frames.encoder is not None
+    gradients = [p.grad for p in net.video.content.frames.encoder.parameters()]
+    return loss.item(), [g for g in gradients if g is not None]
+
+
+def test_encoding_frames_again_in_backward_gives_the_same_gradients() -> None:
+    torch.manual_seed(3)
+    loss, kept = frame_gradients()
+    torch.manual_seed(3)
+    again, recomputed = frame_gradients(gradient_checkpointing=True)
+    assert again == loss and len(kept) > 2
+    for ours, theirs in zip(recomputed, kept, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_half_precision_changes_the_losses_little_and_no_weights_type() -> None:
+    net, batch = model(), batch_of(timeline())
+    full = [value.sum().item() for value in net(batch)]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(batch)
+    assert [value.sum().item() for value in half] == pytest.approx(full, rel=0.02)
+    assert [value.sum().item() for value in half] != full
+    (half.retrieval + half.tasks.sum()).backward()
+    assert {p.grad.dtype for p in net.parameters() if p.grad is not None} == {torch.float32}
