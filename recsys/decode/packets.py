@@ -104,6 +104,30 @@ class PacketList:
         return planned and (planned[0], shown[planned[1]])
 
 
+def steady_timeline(index: Sequence[Any], tick_s: float) -> Timeline | None:
+    """A timeline from a container's index alone, without reading its packets.
+
+    An index has decoding times, which are the frames' own where none is reordered, and does not say
+    how long the last frame lasts.
+
+    Args:
+        index: Its entries, one a packet, in decoding order.
+        tick_s: The unit of their times.
+
+    Returns:
+        None where a frame is hidden or the rate changes: the packets must then say it.
+    """
+    ticks = np.array([entry.timestamp for entry in index], np.int64)
+    steps = np.diff(ticks)
+    if len(ticks) < 2 or (steps != steps[0]).any() or steps[0] <= 0:
+        return None
+    if any(entry.is_discard for entry in index):
+        return None
+    keys = np.flatnonzero([entry.is_keyframe for entry in index]).astype(np.int64)
+    starts_s = (ticks - ticks[0]) * tick_s
+    return Timeline(starts_s, float(starts_s[-1] + steps[0] * tick_s), keys)
+
+
 def in_time_order(
     entries: Sequence[Entry], tick_s: float
 ) -> tuple[Timeline, NDArray[np.int64]] | None:

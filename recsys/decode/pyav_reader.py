@@ -22,10 +22,19 @@ from recsys.decode.containers import (
     said_duration,
 )
 from recsys.decode.contract import Clip, ClipSpec, Deadline, ReadError, VideoFacts, VideoFile
-from recsys.decode.packets import WHOLE, Entry, PacketList, by_rate, in_time_order
+from recsys.decode.packets import (
+    WHOLE,
+    Entry,
+    PacketList,
+    by_rate,
+    in_time_order,
+    steady_timeline,
+)
 from recsys.decode.sampling import Timeline, decode_ranges
 from recsys.decode.scaling import Resizer, orientation
 
+INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
+"""Containers whose index has an entry for every packet."""
 _MAX_DEMUX_ERRORS = 64
 _DEFAULT_RATE = 25.0
 _OUT_OF_MEMORY = ("Cannot allocate memory", "get_buffer() failed")
@@ -97,6 +106,13 @@ class Video:
 
     def timeline(self) -> Timeline | None:
         """When the packets say that frames are on show; None where they do not say it."""
+        if self.facts.format_name in INDEXED and not self.facts.reorders:
+            index = list(self._stream.index_entries)
+            # In a fragmented file the index is that of the fragments read so far.
+            if len(index) == self._stream.frames:
+                steady = steady_timeline(index, self._tick_s())
+                if steady is not None:
+                    return steady
         planned = self._packets.timeline(self._tick_s())
         return planned and planned[0]
 

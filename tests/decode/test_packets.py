@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from recsys.decode import packets
-from recsys.decode.packets import Entry, PacketList, by_rate, in_time_order
+from recsys.decode.packets import Entry, PacketList, by_rate, in_time_order, steady_timeline
 
 
 @dataclass
@@ -68,6 +68,35 @@ def test_a_constant_rate_stands_in_for_times() -> None:
     assert timeline.starts_s.tolist() == [0.0, 0.25]
     assert timeline.end_s == 0.5
     assert order.tolist() == [0, 1]
+
+
+@dataclass
+class IndexEntry:
+    timestamp: int
+    is_keyframe: bool = False
+    is_discard: bool = False
+
+
+def test_an_index_of_a_steady_rate_is_a_timeline() -> None:
+    found = steady_timeline([IndexEntry(10 + 5 * i, i % 2 == 0) for i in range(4)], tick_s=0.1)
+    assert found is not None
+    assert found.starts_s.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5])
+    assert found.end_s == pytest.approx(2.0)
+    assert found.key_indices.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        [],
+        [IndexEntry(0)],
+        [IndexEntry(0), IndexEntry(5), IndexEntry(11)],
+        [IndexEntry(0), IndexEntry(0)],
+        [IndexEntry(0), IndexEntry(5, is_discard=True), IndexEntry(10)],
+    ],
+)
+def test_any_other_index_says_nothing(index: list[IndexEntry]) -> None:
+    assert steady_timeline(index, tick_s=0.1) is None
 
 
 @pytest.mark.parametrize("limit", [10**6, 250])
