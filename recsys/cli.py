@@ -12,12 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from recsys.config import (
-    ContentConfig,
-    DecodeConfig,
-    RunConfig,
-    load_config,
-)
+from recsys.config import ContentConfig, RunConfig, load_config
+from recsys.config_data import DecodeConfig
 from recsys.config_text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 

@@ -9,144 +9,14 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from recsys.config_data import DataConfig, DecodeConfig, PrepareConfig, Section, SplitConfig
 from recsys.config_text import absolute, apply_overrides, explain, read_yaml
 from recsys.errors import InputError
-
-
-class Section(BaseModel):
-    """A part of the config: frozen, and refusing keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class EventColumns(Section):
-    """Which of the event table's columns plays which role."""
-
-    user: str = "user_id"
-    """Who was shown the video; integers or strings."""
-    video: str = "video_id"
-    """Which video; integers or strings."""
-    time: str = "time"
-    """When: an integer in `data.time_unit`, or an Arrow timestamp."""
-    positive: str | None = None
-    """0/1 column that says whether the user liked it; without it every row is a viewing."""
-    tasks: tuple[str, ...] = ()
-    """0/1 columns that the ranking head learns, one logit each."""
-    context: tuple[str, ...] = ()
-    """Columns known when the request is made (a tab, a device), used by the ranking head."""
-
-
-class VideoColumns(Section):
-    """Which of the video table's columns plays which role."""
-
-    video: str = "video_id"
-    uri: str | None = None
-    """Path or URI of the file; without it categories alone describe a video."""
-    creator: str | None = None
-    categories: tuple[str, ...] = ()
-    """Columns of tags; a text column may hold several, separated by commas; a list column works."""
-    duration: str | None = None
-    """Length of the video, in any unit."""
-
-
-class UserColumns(Section):
-    """Which of the user table's columns plays which role."""
-
-    user: str = "user_id"
-    groups: tuple[str, ...] = ()
-    """Columns by which the fairness report groups users; the model never sees them."""
-
-
-class DataConfig(Section):
-    """Where the input lies and how to read it."""
-
-    root: str | None = None
-    """Folder or URI that relative paths of `events`, `videos` and `users` start from; without it
-    the folder where the command runs."""
-    events: str
-    """Path, glob, folder or URI of Parquet; one row an exposure or a viewing."""
-    columns: EventColumns = EventColumns()
-    time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
-    """Unit of an integer time column; `auto` tells it from the size of the values and says so."""
-    videos: str | None = None
-    """Path of Parquet; without it the catalogue is the videos that occur in the events."""
-    video_columns: VideoColumns = VideoColumns()
-    users: str | None = None
-    user_columns: UserColumns = UserColumns()
-
-
-class SplitConfig(Section):
-    """What is learnt from, what is chosen by, and what is measured on."""
-
-    kind: Literal["time", "leave_one_out"] = "time"
-    """`time`: one cut in time for everybody. `leave_one_out`: a user's last positive event is the
-    test and the one before it the validation."""
-    valid_from: int | datetime | None = None
-    """Start of the validation events, in the events' own unit or as an ISO date (UTC)."""
-    test_from: int | datetime | None = None
-    """Start of the test events."""
-
-    @model_validator(mode="after")
-    def _cuts(self) -> SplitConfig:
-        given = (self.valid_from is not None, self.test_from is not None)
-        if self.kind == "time" and not all(given):
-            raise ValueError("kind=time needs valid_from and test_from")
-        if self.kind == "leave_one_out" and any(given):
-            raise ValueError("kind=leave_one_out takes neither valid_from nor test_from")
-        return self
-
-
-class PrepareConfig(Section):
-    """How events become timelines."""
-
-    partitions: int = Field(16, ge=1, le=65536)
-    """Number of Parquet files that users are spread over by a hash of their id; a training
-    checkpoint can fall between any two, and one must fit in a worker's memory."""
-    min_video_events: int = Field(1, ge=0)
-    """A video with fewer training events gets no ID embedding of its own: its content stands for
-    it."""
-
-
-class DecodeConfig(Section):
-    """How video files become clips of `frames` frames."""
-
-    frames: int = Field(16, ge=1, le=512)
-    size: int = Field(112, ge=16, le=1024)
-    """Height and width of a stored frame, in pixels."""
-    sampling: Literal["uniform", "keyframes", "auto"] = "uniform"
-    """`uniform`: over the whole clip. `keyframes`: key frames only, much faster. `auto`: key
-    frames where there are enough of them, else uniform."""
-    fit: Literal["crop", "letterbox"] = "crop"
-    """`crop`: short side to `size`, then the centre. `letterbox`: long side to `size`, black
-    around."""
-    workers: int | None = Field(None, ge=1)
-    """Decoding processes; without it one a free CPU."""
-    max_pixels: int = Field(16384 * 16384, ge=1)
-    """Largest frame that is decoded, in pixels."""
-    max_duration_s: float = Field(4 * 3600.0, gt=0)
-    max_bytes: int = Field(8 * 2**30, ge=1)
-    max_decode_s: float = Field(60.0, gt=0)
-    """Longest time that one file may take, in seconds."""
-    max_memory_bytes: int = Field(1280 * 2**20, ge=256 * 2**20)
-    """Memory that the decoder may use for one file."""
-    auto_max_frames: int = Field(300, ge=1)
-    """With `sampling: auto`: frames that may be decoded to sample a video uniformly. Where it takes
-    more, the sampled frames move towards the key frames before them."""
-    still_images: bool = True
-    """Whether a picture (PNG, JPEG, a song's cover) counts as a video of one frame."""
-    reader: Literal["auto", "decord", "pyav"] = "auto"
-    """`auto`: decord where it is exact, PyAV for everything else."""
-    schemes: tuple[str, ...] = ("file", "http", "https", "s3", "gs")
-    """Kinds of address that are read; `file` are local paths."""
-    features: bool = False
-    """Store the frozen frame encoder's features instead of frames. They never cross the object
-    store, and training can then not change the encoder."""
 
 
 class ContentConfig(Section):
@@ -232,6 +102,9 @@ class TrainConfig(Section):
     """Partitions between two checkpoints."""
     max_failures: int = Field(3, ge=0)
     """Times that Ray starts the workers again after one died."""
+    mlflow: str | None = None
+    """MLflow tracking URI (http://…) that takes the curves and the config too; TensorBoard event
+    files are always written, into RUN/train/tensorboard."""
 
 
 class EvaluateConfig(Section):
@@ -338,9 +211,16 @@ class RunConfig(Section):
         return self
 
     @property
-    def has_content(self) -> bool:
-        """Whether video files are used at all."""
-        return self.data.video_columns.uri is not None and self.model.content.encoder != "none"
+    def decodes(self) -> bool:
+        """Whether video files are decoded and used."""
+        columns = self.data.video_columns
+        no_files = columns.uri is None or columns.vector is not None
+        return not no_files and self.model.content.encoder != "none"
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether ready-made content vectors are used."""
+        return self.data.video_columns.vector is not None and self.model.content.encoder != "none"
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:

@@ -51,8 +51,8 @@ def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     from recsys.data.prepared import Prepared
     from recsys.decode.stage import decode_videos
 
-    if not config.has_content:
-        return {"skipped": "no video files are used (data.video_columns.uri or encoder none)"}
+    if not config.decodes:
+        return {"skipped": "no video files are used (no uri column, a vector column, encoder none)"}
     cluster.connect()
     uris = [uri for uri in Prepared(config).catalog.uris() if uri]
     report = decode_videos(uris, out, config.decode, content=config.model.content, report=say)
@@ -103,11 +103,11 @@ def _data_settings(config: RunConfig) -> Any:
 
 def _decode_settings(config: RunConfig) -> Any:
     encoder = config.model.content.encoder if config.decode.features else None
-    return [config.decode.model_dump(exclude={"workers"}), config.has_content, encoder]
+    return [config.decode.model_dump(exclude={"workers"}), config.decodes, encoder]
 
 
 def _train_settings(config: RunConfig) -> Any:
-    train = config.train.model_dump(exclude={"workers", "device", "max_failures"})
+    train = config.train.model_dump(exclude={"workers", "device", "max_failures", "mlflow"})
     return [config.model, train, config.prepare.min_video_events]
 
 
@@ -195,7 +195,7 @@ def run_stage(config: RunConfig, stage: Stage) -> dict[str, Any]:
 
 def _require_before(config: RunConfig, stage: Stage) -> None:
     for name in stage.after:
-        unused = name == "decode" and not config.has_content
+        unused = name == "decode" and not config.decodes
         if not unused and not is_current(config, BY_NAME[name]):
             raise InputError(
                 f"{join(config.run, BY_NAME[name].folder)}: {stage.name} needs the {name} of these "

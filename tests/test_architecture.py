@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 FLOW = (
     "errors",
     "config_text",
+    "config_data",
     "config",
     "schema",
     "progress",

@@ -10,13 +10,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from recsys.config import (
-    DecodeConfig,
-    RunConfig,
-    dump_config,
-    load_config,
-    parse_config,
-)
+from recsys.config import RunConfig, dump_config, load_config, parse_config
+from recsys.config_data import DecodeConfig
 from recsys.config_text import parse_section
 from recsys.data.tables import to_native_time
 from recsys.errors import InputError
@@ -58,7 +53,7 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
     assert config.data.columns.tasks == ("click", "like")
     assert config.evaluate.k == (5,)
     assert config.prepare.partitions == 16
-    assert not config.has_content
+    assert not config.decodes
 
 
 def test_an_override_may_hold_signs_that_yaml_reads_otherwise(tmp_path: Path) -> None:

@@ -7,19 +7,23 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.config import DataConfig
+from recsys.config_data import DataConfig
 from recsys.data import tables
 from recsys.data.catalog import duration_buckets
 from recsys.data.partitions import NO_TIME, Counts
 from recsys.data.storage import open_input
 from recsys.data.timelines import IntArray
+from recsys.data.vectors import is_vector, read_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.schema import user_schema, video_schema
+
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass
@@ -32,6 +36,8 @@ class CatalogDraft:
     creator_rows: IntArray
     category_rows: list[list[int]]
     durations: IntArray
+    vectors: FloatArray | None
+    """(N, E), NaN where a video has none."""
     duplicates: int
     """Rows of the video table whose id stood there before."""
     only_in_events: int
@@ -61,11 +67,15 @@ class CatalogDraft:
     def report(self, counts: Counts) -> dict[str, Any]:
         """What is worth knowing of it."""
         known = counts.events_SN[:2, 1:].sum(0) > 0
+        without = {}
+        if self.vectors is not None:
+            without = {"videos_without_vector": int(np.isnan(self.vectors[1:, 0]).sum())}
         return {
             "videos": len(self.vocabs["video"]) - 1,
             "videos_without_events": int((counts.events_SN[:, 1:].sum(0) == 0).sum()),
             "videos_first_seen_in_test": int((~known & (counts.events_SN[2, 1:] > 0)).sum()),
             "videos_without_file": sum(uri is None for uri in self.uris[1:]),
+            **without,
             "videos_only_in_events": self.only_in_events,
             "duplicate_video_rows": self.duplicates,
             "creators": len(self.vocabs["creator"]) - 1,
@@ -109,6 +119,7 @@ def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
         creator_rows=np.concatenate([[0], creator_rows, padding]),
         category_rows=[[], *([row_of[c] for c in row] for row in categories), *([[]] * num_extra)],
         durations=np.concatenate([[0], durations, padding]),
+        vectors=_vectors(table, columns.vector, path, num_extra=num_extra),
         duplicates=duplicates,
         only_in_events=num_extra if data.videos else 0,
     )
@@ -125,6 +136,7 @@ def _read_videos(data: DataConfig) -> tuple[pa.Table | None, str, int]:
         _Role(columns.creator, "creator", tables.is_label, "text or a number"),
         *(_Role(name, "categories", _is_category, "text or a list") for name in columns.categories),
         _Role(columns.duration, "duration", tables.is_number, "a number"),
+        _Role(columns.vector, "vector", is_vector, "a list of numbers"),
     ]
     table, path = _read(data.videos, "data.videos", roles)
     unique, duplicates = _first_of_each(table, columns.video)
@@ -200,6 +212,15 @@ def _numbers(table: pa.Table | None, column: str | None) -> Any:
     if table is None or column is None:
         return np.full(len(table) if table else 0, np.nan)
     return np.asarray(table.column(column).combine_chunks().cast(pa.float64()).fill_null(np.nan))
+
+
+def _vectors(
+    table: pa.Table | None, column: str | None, path: str, *, num_extra: int
+) -> FloatArray | None:
+    if table is None or column is None:
+        return None
+    vectors = read_vectors(table.column(column), f"{path}: column {column!r}")
+    return np.pad(vectors, ((1, num_extra), (0, 0)), constant_values=np.nan)
 
 
 def read_users(data: DataConfig) -> pa.Table:

@@ -19,17 +19,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys import cluster
-from recsys.config import DataConfig, RunConfig
+from recsys.config import RunConfig
+from recsys.config_data import DataConfig
 from recsys.data import partitions, tables
 from recsys.data.catalogs import build_catalog, read_users
 from recsys.data.storage import join, open_input, remove, write_table
+from recsys.data.vectors import write_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.progress import progress
 
 SPILL_ROWS = 1 << 17
-SPILL = ".spill"
-PARTS = ("report.json", "timelines", "vocab", "videos.parquet", "users.parquet", "trends", SPILL)
+SPILL, VECTORS = ".spill", "vectors.npy"
+TABLES = ("timelines", "vocab", "videos.parquet", VECTORS, "users.parquet", "trends")
+PARTS = ("report.json", *TABLES, SPILL)
 """What prepare writes into its folder, and all that it ever removes from it."""
 
 
@@ -180,6 +183,8 @@ def _prepare(
     for name, vocab in catalog.vocabs.items():
         vocab.write(join(out, "vocab", f"{name}.parquet"))
     write_table(catalog.with_counts(counts), join(out, "videos.parquet"))
+    if catalog.vectors is not None:
+        write_vectors(catalog.vectors, join(out, VECTORS))
     write_table(users, join(out, "users.parquet"))
     duplicates = spilled.rows - spilled.dropped - sum(counts.splits)
     return {

@@ -16,6 +16,7 @@ from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import exists, join, list_files, open_input
 from recsys.data.timelines import Timelines
 from recsys.data.trends import Trends, read_trends
+from recsys.data.vectors import Vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 
@@ -81,7 +82,7 @@ class Prepared:
     @cached_property
     def clips(self) -> ClipStore | None:
         """The decoded clips; None where the run uses none."""
-        if not self.config.has_content:
+        if not self.config.decodes:
             return None
         if not exists(self.clips_path):
             raise InputError(f"{self.clips_path}: there are no clips; run recsys decode")
@@ -100,7 +101,16 @@ class Prepared:
             clip=self._clip_shape(),
         )
 
+    @cached_property
+    def vectors(self) -> Vectors | None:
+        """Ready-made content vectors; None where the run uses none."""
+        if not self.config.has_vectors:
+            return None
+        return Vectors.read(join(self.prepare_dir, "vectors.npy"))
+
     def _clip_shape(self) -> ClipShape | None:
+        if self.vectors is not None:
+            return ClipShape(frames=1, size=0, feature_dim=self.vectors.dim)
         if self.clips is None:
             return None
         shape = self.clips.frame_shape
@@ -118,7 +128,9 @@ class Prepared:
         id_rows = self.catalog.id_rows(
             with_valid=with_valid, min_events=self.config.prepare.min_video_events
         )
-        clips = self.clips
+        clips, vectors = self.clips, self.vectors
+        if vectors is not None:
+            return VideoInputs(self.catalog, id_rows, vectors.rows(), vectors.take)
         if clips is None:
             return VideoInputs(self.catalog, id_rows)
         row_bytes = int(np.prod(clips.frame_shape)) * (2 if clips.stores_features else 1)

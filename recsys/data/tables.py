@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from recsys.config import DataConfig
+from recsys.config_data import DataConfig
 from recsys.data.storage import filesystem, is_uri, open_input
 from recsys.errors import InputError
 

@@ -1,9 +1,8 @@
-"""Figures while training runs: running losses, the board that the driver reads, curves on disk."""
+"""Figures while training runs: running losses, and the board that the driver reads."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from recsys.model.recommender import Losses
 
@@ -63,14 +62,3 @@ class Board:
     def read(self) -> tuple[float, dict[str, float], list[dict[str, float]], str]:
         """(epochs done, newest figures, figures of the finished epochs, the tables' plan)."""
         return self.epochs_done, self.figures, self.history, self.plan
-
-
-def write_curves(folder: str, history: list[dict[str, Any]]) -> None:
-    """Writes the epochs' figures as TensorBoard event files."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(folder) as writer:  # type: ignore[no-untyped-call]
-        for figures in history:
-            for name, value in figures.items():
-                if name != "epoch":
-                    writer.add_scalar(name, value, int(figures["epoch"]))  # type: ignore[no-untyped-call]

@@ -17,7 +17,8 @@ from recsys.model.frames import make_frame_encoder
 from recsys.progress import progress
 from recsys.schema import TEST, VALID
 from recsys.train.checkpoint import START
-from recsys.train.figures import Board, write_curves
+from recsys.train.curves import AddEpoch, curves
+from recsys.train.figures import Board
 from recsys.train.grow import grow
 from recsys.train.loop import Job, train_worker
 
@@ -112,10 +113,7 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     if best is None:
         raise RuntimeError(f"{out}: training ended without a checkpoint")
     keep(best, join(out, "model"))
-    history = _history(fit)
-    if not is_uri(out):
-        write_curves(join(out, "tensorboard"), history)
-    return {"epochs": chosen, "refit": config.train.refit, "history": history}
+    return {"epochs": chosen, "refit": config.train.refit, "history": _history(fit)}
 
 
 def _run(config: RunConfig, name: str, learn_before: int, epochs: int, title: str) -> Any:
@@ -123,11 +121,12 @@ def _run(config: RunConfig, name: str, learn_before: int, epochs: int, title: st
 
     board = ray.remote(num_cpus=0)(Board).remote()
     trainer = make_trainer(config, name=name, learn_before=learn_before, epochs=epochs, board=board)
-    with _shown(board, title, epochs):
-        try:
-            result = trainer.fit()
-        except Exception as error:
-            raise training_error(error) from error
+    with curves(config, join(config.run, "train", "tensorboard", name), name) as add_epoch:
+        with _shown(board, title, epochs, add_epoch):
+            try:
+                result = trainer.fit()
+            except Exception as error:
+                raise training_error(error) from error
     if result.error:
         raise training_error(result.error) from result.error
     return result
@@ -176,8 +175,8 @@ def keep(checkpoint: Any, target: str) -> None:
 
 
 @contextmanager
-def _shown(board: Any, title: str, epochs: int) -> Iterator[None]:
-    """A progress bar that follows the board while the block runs."""
+def _shown(board: Any, title: str, epochs: int, add_epoch: AddEpoch) -> Iterator[None]:
+    """A progress bar and curves that follow the board while the block runs."""
     import ray
 
     done = threading.Event()
@@ -201,6 +200,7 @@ def _shown(board: Any, title: str, epochs: int) -> Iterator[None]:
                         epochs,
                         describe(epoch),
                     )
+                    add_epoch(epoch)
                 told = len(history)
                 if over:
                     return

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config import DataConfig
+from recsys.config_data import DataConfig
 from recsys.data.catalogs import build_catalog, read_users
 from recsys.data.partitions import Counts
 from recsys.errors import InputError

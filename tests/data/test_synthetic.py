@@ -164,7 +164,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(
 def test_the_run_config_loads_and_cuts_at_whole_days(tiny: Path) -> None:
     config = load_config(str(tiny / "run.yaml"))
     assert config.run == str(tiny / "run")
-    assert config.has_content
+    assert config.decodes
     for place in (config.data.events, config.data.videos, config.data.users):
         assert place is not None
         assert Path(place).is_file()

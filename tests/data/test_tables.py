@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config import DataConfig
+from recsys.config_data import DataConfig
 from recsys.data.tables import (
     absolute_uri,
     as_flags,

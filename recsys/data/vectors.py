@@ -1,0 +1,92 @@
+"""Ready-made content vectors: a column of the video table that stands in for the video files.
+
+Shapes: N videos, E numbers of a vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recsys.data.storage import open_input, replace_file
+from recsys.data.timelines import IntArray
+from recsys.errors import InputError
+
+NO_VECTOR = -1
+"""Row of a video without a vector."""
+
+
+def is_vector(kind: pa.DataType) -> bool:
+    """Whether a column type is a list of numbers."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    if not any(is_list(kind) for is_list in lists):
+        return False
+    return bool(pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+
+
+def read_vectors(column: pa.ChunkedArray, source: str) -> npt.NDArray[np.float32]:
+    """The vectors (N, E) of a column, each of length √E; NaN where a video has none.
+
+    Args:
+        column: Lists of numbers.
+        source: What to call the column in an error.
+
+    Raises:
+        InputError: They differ in length, are empty, or hold something that is no finite number.
+
+    >>> read_vectors(pa.chunked_array([[[3.0, 4.0], None]]), "videos: v").round(2).tolist()
+    [[0.8500000238418579, 1.1299999952316284], [nan, nan]]
+    """
+    array = column.combine_chunks()
+    there = np.asarray(array.is_valid())
+    lengths = np.unique(np.asarray(array.drop_null().value_lengths()))
+    if len(lengths) != 1 or not lengths[0]:
+        found = ", ".join(map(str, lengths[:5])) or "none"
+        raise InputError(
+            f"{source}: vectors of {found} numbers; all must have the same length, at least 1"
+        )
+    values = np.asarray(array.drop_null().flatten().cast(pa.float32()).fill_null(np.nan))
+    values = values.reshape(-1, lengths[0])
+    if not np.isfinite(values).all():
+        place = int(np.flatnonzero(there)[~np.isfinite(values).all(1)][0])
+        raise InputError(f"{source}: row {place} has a value that is no finite number; correct it")
+    vectors = np.full((len(array), lengths[0]), np.nan, dtype=np.float32)
+    norm = np.linalg.norm(values, axis=1, keepdims=True)
+    vectors[there] = values * np.sqrt(lengths[0]) / np.maximum(norm, 1e-12)
+    return vectors
+
+
+def write_vectors(vectors: npt.NDArray[np.float32], path: str) -> None:
+    """Writes RUN/prepare/vectors.npy."""
+    with replace_file(path) as file:
+        np.save(file, vectors, allow_pickle=False)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """RUN/prepare/vectors.npy: the vector of each video (N, E)."""
+
+    values: npt.NDArray[np.float32]
+
+    @classmethod
+    def read(cls, path: str) -> Vectors:
+        """Reads them whole."""
+        with open_input(path) as file:
+            return cls(np.load(file, allow_pickle=False))
+
+    @property
+    def dim(self) -> int:
+        """E."""
+        return int(self.values.shape[1])
+
+    def rows(self) -> IntArray:
+        """(N,) each video's row; `NO_VECTOR` where it has none."""
+        there = ~np.isnan(self.values[:, 0])
+        return np.where(there, np.arange(len(there)), NO_VECTOR)
+
+    def take(self, rows: IntArray) -> npt.NDArray[np.float32]:
+        """As features of clips of one frame: (M, 1, E)."""
+        return self.values[rows][:, None]

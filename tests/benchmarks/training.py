@@ -1,0 +1,324 @@
+"""The training step: against plain PyTorch, with a large table, and with two workers.
+
+Three questions, each answered by processes of their own on one made world (20,000 videos shown,
+timelines of 5 to 100 events, the model's default sizes):
+
+- Events a second of the sharded step (TorchRec, fused row-wise Adagrad) against the same model in
+  plain PyTorch: nn.Embedding, sparse gradients, torch.optim.Adagrad. The two take turns step by
+  step in one process, on the same batches.
+- A video table of many million rows against one of 20,000: time of a step, and the most memory
+  that the process ever held over that of the table and its optimizer state.
+- Two workers of one thread each against one: events a second of both together, and the share of
+  the time that is spent in exchanges between them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+
+from recsys.config import RunConfig, parse_config
+from recsys.data.batches import Batcher, Candidates, VideoInputs
+from recsys.data.catalog import Catalog
+from recsys.data.inputs import Batch, Sizes
+from recsys.data.timelines import Timelines, trend_dim
+from recsys.model.embeddings import PlainTables
+from recsys.model.recommender import Losses, Recommender, table_specs
+from recsys.schema import TRAIN, VALID, video_schema
+from recsys.train.sharding import build_sharded
+from recsys.train.trainable import TABLE_PREFIX, make_adamw
+
+BAR_PLAIN, BAR_TIME, BAR_MEMORY = 0.9, 1.2, 1.3
+NUM_VIDEOS, NUM_CREATORS, NUM_CATEGORIES, NUM_TABS, NUM_TASKS = 20_000, 2_000, 100, 8, 2
+CPU = torch.device("cpu")
+Step = Callable[[Batch], None]
+
+
+def make_config(table_dim: int) -> RunConfig:
+    """The default model, without video files."""
+    return parse_config(
+        {
+            "run": "unused",
+            "data": {"events": "unused", "columns": {"tasks": ["click", "like"]}},
+            "split": {"kind": "leave_one_out"},
+            "model": {"id_dim": table_dim},
+        },
+        "benchmark",
+    )
+
+
+def make_sizes(table_rows: int) -> Sizes:
+    return Sizes(table_rows + 1, NUM_CREATORS, NUM_CATEGORIES, (NUM_TABS,), NUM_TASKS)
+
+
+def make_videos(table_rows: int, rng: np.random.Generator) -> VideoInputs:
+    """NUM_VIDEOS videos, their ID rows spread over the whole table."""
+    count = NUM_VIDEOS + 1
+    columns: dict[str, Any] = {name: np.zeros(count, np.int64) for name in video_schema().names}
+    columns |= {"video_id": [str(i) for i in range(count)], "uri": [""] * count}
+    columns["creator_row"] = rng.integers(1, NUM_CREATORS, count)
+    columns["duration_bucket"] = rng.integers(0, 32, count)
+    columns["category_rows"] = rng.integers(1, NUM_CATEGORIES, (count, 2)).tolist()
+    catalog = Catalog.from_table(pa.table(columns, schema=video_schema()))
+    ids = np.sort(rng.choice(table_rows, NUM_VIDEOS, replace=False)) + 1
+    return VideoInputs(catalog, id_rows=np.concatenate([[0], ids]))
+
+
+def make_timelines(num_users: int, rng: np.random.Generator) -> Timelines:
+    lengths = rng.integers(5, 101, num_users)
+    total = int(lengths.sum())
+    return Timelines(
+        user_ids=[str(i) for i in range(num_users)],
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        video_rows=1 + (rng.zipf(1.2, total) - 1) % NUM_VIDEOS,
+        time_ms=np.arange(total) * 1000,
+        positive=rng.integers(0, 2, total).astype(np.int8),
+        labels=rng.integers(0, 2, (total, NUM_TASKS)).astype(np.int8),
+        context_rows=rng.integers(0, NUM_TABS, (total, 1)),
+        split=np.full(total, TRAIN, np.int8),
+        trends=rng.normal(size=(total, trend_dim(num_contexts=1, num_tasks=NUM_TASKS))).astype(
+            np.float32
+        ),
+    )
+
+
+def make_batches(config: RunConfig, table_rows: int, count: int, seed: int = 0) -> list[Batch]:
+    """Steps of `train.batch_timelines` timelines."""
+    rng = np.random.default_rng(seed)
+    batcher = Batcher(
+        videos=make_videos(table_rows, np.random.default_rng(0)),
+        candidates=Candidates(np.ones(NUM_VIDEOS + 1, np.int64), config.train.negatives),
+        learn_from=TRAIN,
+        learn_before=VALID,
+        batch_timelines=config.train.batch_timelines,
+        max_history=config.model.max_history,
+    )
+    return list(batcher.steps(make_timelines(count * config.train.batch_timelines, rng), rng))
+
+
+def num_events(batch: Batch) -> int:
+    return int(batch.learn.sum())
+
+
+def loss_of(losses: Losses) -> torch.Tensor:
+    retrieval = losses.retrieval / losses.num_retrieval.clamp(min=1)
+    return retrieval + (losses.tasks / losses.num_tasks.clamp(min=1)).sum()
+
+
+def sharded_step(config: RunConfig, sizes: Sizes) -> Step:
+    """As training takes it."""
+    trainable = build_sharded(config, sizes, CPU)
+    trainable.module.train()
+    dense = trainable.dense_parameters()
+
+    def step(batch: Batch) -> None:
+        trainable.optimizer.zero_grad()
+        loss_of(trainable.module(batch)).backward()
+        torch.nn.utils.clip_grad_norm_(dense, config.train.clip_norm)
+        trainable.optimizer.step()
+
+    return step
+
+
+def plain_step(config: RunConfig, sizes: Sizes) -> Step:
+    """The peer: the same model as one would write it without TorchRec."""
+    tables = PlainTables(table_specs(config.model, sizes), sparse=True)
+    model = Recommender(config.model, sizes, tables=tables).train()
+    dense = [p for name, p in model.named_parameters() if not name.startswith(TABLE_PREFIX)]
+    adamw = make_adamw(dense, config.train)
+    adagrad = torch.optim.Adagrad(tables.parameters(), lr=config.train.table_lr)
+
+    def step(batch: Batch) -> None:
+        adamw.zero_grad()
+        adagrad.zero_grad()
+        loss_of(model(batch)).backward()
+        torch.nn.utils.clip_grad_norm_(dense, config.train.clip_norm)
+        adamw.step()
+        adagrad.step()
+
+    return step
+
+
+def timed(step: Step, batch: Batch) -> float:
+    begin = time.perf_counter()
+    step(batch)
+    return time.perf_counter() - begin
+
+
+def join(rank: int, world: int, folder: str) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank))
+    dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=world)
+
+
+def part_plain(args: argparse.Namespace) -> dict[str, Any]:
+    """Both steps, by turns."""
+    config, sizes = make_config(64), make_sizes(NUM_VIDEOS)
+    steps = {"ours": sharded_step(config, sizes), "plain": plain_step(config, sizes)}
+    batches = make_batches(config, NUM_VIDEOS, args.steps + 3)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number, batch in enumerate(batches):
+        for name in sorted(steps, reverse=number % 2 == 1):
+            taken = timed(steps[name], batch)
+            if number >= 3:
+                seconds[name].append(taken)
+    events = sum(num_events(batch) for batch in batches[3:])
+    return {name: events / sum(taken) for name, taken in seconds.items()}
+
+
+def part_table(args: argparse.Namespace) -> dict[str, Any]:
+    """A step with a table of `rows`, and what the process held at most."""
+    config = make_config(args.table_dim)
+    step = sharded_step(config, make_sizes(args.rows))
+    batches = make_batches(config, args.rows, args.steps + 3)
+    seconds = [timed(step, batch) for batch in batches][3:]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"step_s": median(seconds), "peak_bytes": peak}
+
+
+def part_worker(args: argparse.Namespace) -> dict[str, Any]:
+    """One of `world` workers of one thread."""
+    torch.set_num_threads(1)
+    config = make_config(64)
+    step = sharded_step(config, make_sizes(NUM_VIDEOS))
+    batches = make_batches(config, NUM_VIDEOS, args.steps + 3, seed=args.rank)
+    for batch in batches[:3]:
+        step(batch)
+    dist.barrier()
+    begin = time.perf_counter()
+    for batch in batches[3:]:
+        step(batch)
+    dist.barrier()
+    seconds = time.perf_counter() - begin
+    with torch.profiler.profile() as profile:
+        for batch in batches[3:13]:
+            step(batch)
+    by_name = {event.key: event for event in profile.key_averages()}
+    waits = sum(e.cpu_time_total for name, e in by_name.items() if name.startswith("gloo:")) / 1e6
+    events = sum(num_events(batch) for batch in batches[3:])
+    return {
+        "events_per_s": events / seconds,
+        "gloo_s_a_step": waits / 10,
+        "s_a_step": seconds / args.steps,
+    }
+
+
+PARTS = {"plain": part_plain, "table": part_table, "worker": part_worker}
+
+
+def start(part: str, args: argparse.Namespace, folder: str, **more: Any) -> subprocess.Popen[str]:
+    settings = {"steps": args.steps, "table-dim": args.table_dim, "folder": folder, **more}
+    flags = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, __file__, "--part", part, *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(part: str, args: argparse.Namespace, world: int = 1, **more: Any) -> list[dict[str, Any]]:
+    """The answers of a part's processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = [
+            start(part, args, folder, rank=rank, world=world, **more) for rank in range(world)
+        ]
+        answers = [process.communicate() for process in started]
+    for process, (_, error) in zip(started, answers, strict=True):
+        if process.returncode:
+            raise SystemExit(error)
+    return [json.loads(out.splitlines()[-1]) for out, _ in answers]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--table-dim", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/training.json"))
+    parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
+    for name, kind in (("part", str), ("folder", str), ("rank", int), ("world", int)):
+        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        join(args.rank, args.world, args.folder)
+        print(json.dumps(PARTS[args.part](args)))
+        return
+    found: dict[str, Any] = {"bars": {}}
+    if "plain" in args.only:
+        report_plain(args, found)
+    if "table" in args.only:
+        report_table(args, found)
+    if "worker" in args.only:
+        report_workers(args, found)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=2))
+
+
+def bar(found: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
+    holds = value >= limit if least else value <= limit
+    found["bars"][name] = {"value": value, "bar": limit, "holds": holds}
+    print(f"  {'holds' if holds else 'MISSED'}: {name}: {value:.3g} (bar {limit:g})", flush=True)
+
+
+def report_plain(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    (speed,) = run("plain", args)
+    found["events_per_s"] = speed
+    print(f"one process: ours {speed['ours']:,.0f} events/s, plain {speed['plain']:,.0f}")
+    bar(found, "events/s over plain PyTorch", speed["ours"] / speed["plain"], BAR_PLAIN, least=True)
+
+
+def report_table(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    (small,) = run("table", args, rows=NUM_VIDEOS)
+    (large,) = run("table", args, rows=args.rows)
+    size = args.rows * (args.table_dim + 1) * 4
+    found["table"] = {"small": small, "large": large, "rows": args.rows, "bytes": size}
+    print(
+        f"table of {args.rows:,} rows: {large['step_s'] * 1000:.0f} ms a step, "
+        f"{small['step_s'] * 1000:.0f} ms with {NUM_VIDEOS:,}"
+    )
+    print(
+        f"  peak {large['peak_bytes'] / 1e9:.2f} GB, table and state {size / 1e9:.2f} GB; "
+        f"the process with the small table {small['peak_bytes'] / 1e9:.2f} GB"
+    )
+    bar(
+        found,
+        "step time over the small table's",
+        large["step_s"] / small["step_s"],
+        BAR_TIME,
+        least=False,
+    )
+    bar(
+        found,
+        "peak memory of the process over table and state",
+        large["peak_bytes"] / size,
+        BAR_MEMORY,
+        least=False,
+    )
+
+
+def report_workers(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    (one,) = run("worker", args)
+    two = run("worker", args, world=2)
+    ratio = sum(worker["events_per_s"] for worker in two) / one["events_per_s"]
+    found["workers"] = {"one": one, "two": two, "two_over_one": ratio}
+    print(f"2 workers over 1, one thread each: {ratio:.2f} x the events/s")
+    for name, worker in (("one", one), ("two, first", two[0])):
+        print(
+            f"  {name}: {worker['s_a_step'] * 1000:.0f} ms a step, "
+            f"{worker['gloo_s_a_step'] * 1000:.0f} ms of it in gloo"
+        )
+
+
+if __name__ == "__main__":
+    main()
