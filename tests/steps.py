@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from recsys.config import RunConfig, parse_config
 from recsys.data.batches import Batcher, Candidates, VideoInputs
 from recsys.data.catalog import Catalog
 from recsys.data.inputs import Batch, ClipShape, Sizes
-from recsys.data.timelines import Timelines
-from recsys.model.recommender import Losses
+from recsys.data.timelines import EventArrays, Timelines
+from recsys.model.recommender import Losses, Recommender
 from recsys.schema import TRAIN, VALID, video_schema
 
 NUM_VIDEOS = 50
@@ -96,3 +97,14 @@ def loss_of(losses: Losses) -> torch.Tensor:
     """The step's loss as training weighs it by default."""
     retrieval = losses.retrieval / losses.num_retrieval.clamp(min=1)
     return retrieval + (losses.tasks / losses.num_tasks.clamp(min=1)).sum()
+
+
+def repeat_scores(model: Recommender, arrays: EventArrays) -> Tensor:
+    """(B, L) what each event's video gains by having been met before it, one by one."""
+    shown, liked = (10 * model.repeat.detach()).tolist()
+    found = torch.zeros(arrays.video_rows.shape)
+    for b, i in np.ndindex(*found.shape):
+        same = arrays.video_rows[b, : arrays.prior[b, i]] == arrays.video_rows[b, i]
+        found[b, i] += shown * same.any()
+        found[b, i] += liked * (same & (arrays.actions[b, : len(same), 0] > 0)).any()
+    return found

@@ -23,6 +23,7 @@ from recsys.pipeline import BY_NAME, STAGES, Stage, is_current, run_stage
 from recsys.schema import TEST
 from recsys.serve.app import running
 from tests.conftest import TrainedRun
+from tests.steps import repeat_scores
 
 pytestmark = pytest.mark.ray
 
@@ -170,7 +171,8 @@ def moments(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], 
             vectors = trained.vectors[torch.from_numpy(arrays.video_rows)]
             states = trained.model.encode_history(vectors, events)
             at = states_at(states, events.prior)
-            scores = (trained.model.queries(at) * vectors[..., : trained.model.dim]).sum(-1)[0]
+            scores = (trained.model.queries(at) * vectors[..., : trained.model.dim]).sum(-1)
+            scores = (scores + repeat_scores(trained.model, arrays))[0]
             logits = trained.model.task_logits(at, vectors, events.moment, events.trends)[0]
         i = int(timelines.count_before(TEST)[user])
         yield (

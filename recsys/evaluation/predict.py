@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from recsys.data.batches import VideoInputs, event_batch, move
 from recsys.data.catalog import expand_ranges
 from recsys.data.timelines import IntArray, Timelines
 from recsys.evaluation.interactions import Csr
-from recsys.evaluation.ranking import Ranker, dot_product
+from recsys.evaluation.ranking import Ranker, dot_product, with_bias
 from recsys.evaluation.translation import Translation
 from recsys.model.recommender import Recommender
+from recsys.model.repeats import met_before
 from recsys.model.user import states_at
 
 VIDEOS_A_BATCH = 1024
@@ -40,6 +41,10 @@ class Predictions:
     """(U, D)."""
     relevant: Csr
     known: Csr
+    met: Csr
+    """Videos that each user had met before the split, in the model's own numbers."""
+    met_bias: NDArray[np.float32]
+    """What each of them adds to its video's score."""
     labels: NDArray[np.int8]
     """(E, T) of all users' events of the split, also of users with nothing relevant."""
     logits: NDArray[np.float32]
@@ -60,6 +65,9 @@ class Predictions:
             "relevant_values": self.relevant.values,
             "known_offsets": self.known.offsets,
             "known_values": self.known.values,
+            "met_offsets": self.met.offsets,
+            "met_values": self.met.values,
+            "met_bias": self.met_bias,
             "labels": self.labels.ravel(),
             "logits": self.logits.ravel(),
             "event_videos": self.event_videos,
@@ -81,6 +89,8 @@ class Predictions:
             queries=np.asarray(row["queries"], np.float32).reshape(-1, dim),
             relevant=lists("relevant"),
             known=lists("known"),
+            met=lists("met"),
+            met_bias=np.asarray(row["met_bias"], np.float32),
             labels=np.asarray(row["labels"], np.int8).reshape(num_events, num_tasks),
             logits=np.asarray(row["logits"], np.float32).reshape(num_events, num_tasks),
             event_videos=np.asarray(row["event_videos"], np.int64),
@@ -126,19 +136,18 @@ class Predictor:
             group = users[start : start + USERS_A_BATCH]
             first = timelines.offsets[group]
             spans = Spans(first, first + before[group], first + until[group])
-            queries, logits = self._outputs(seen, spans)
-            parts.append(_predictions(timelines, group, spans, queries, logits))
+            parts.append(_predictions(timelines, group, spans, self._outputs(seen, spans)))
         return concat(parts, self.model.dim, timelines.labels.shape[1])
 
     def ranker(self, found: Predictions) -> Ranker:
         """The order of our videos for the users of its predictions."""
         queries_UD = torch.from_numpy(found.queries)
-        if self.translation is None:
-            return dot_product(queries_UD, self.vectors_ND[:, : self.model.dim])
-        return self.translation.ranker(queries_UD, self.vectors_ND[:, : self.model.dim])
+        ranker = dot_product(queries_UD, self.vectors_ND[:, : self.model.dim].cpu())
+        ranker = with_bias(ranker, found.met, found.met_bias)
+        return ranker if self.translation is None else self.translation.ranker(ranker)
 
-    def _outputs(self, seen: Timelines, spans: Spans) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Each user's query at the cut (U, D), and logits of the events after it (E, T)."""
+    def _outputs(self, seen: Timelines, spans: Spans) -> Outputs:
+        """What the model says of some users."""
         first = np.maximum(spans.starts, spans.cuts - self.max_history)
         arrays = seen.windows(first, spans.stops)
         device = self.vectors_ND.device
@@ -149,12 +158,19 @@ class Predictor:
             states_at(states, events.prior), vectors_BLD, events.moment, events.trends
         )
         length = torch.from_numpy(spans.cuts - first).to(device)
-        at_cut = states[torch.arange(len(first)), length]
-        queries = self.model.queries(at_cut).float().cpu().numpy()
+        everyone = torch.arange(len(first), device=device)
+        queries = self.model.queries(states[everyone, length]).float().cpu().numpy()
         position = np.arange(arrays.present.shape[1])
         asked = arrays.present & (position >= (spans.cuts - first)[:, None])
         found = logits.float().cpu().numpy()[asked]
-        return queries, self.translation.logits(found) if self.translation else found
+        rows = torch.from_numpy(arrays.video_rows).to(device)
+        met = met_before(rows, events.actions[..., 0] > 0, owner=everyone, prior=length)
+        return Outputs(
+            queries=queries,
+            logits=self.translation.logits(found) if self.translation else found,
+            met=_lists(met.query, rows[met.query, met.event], len(first)),
+            met_bias=self.model.repeat_bias(met).cpu().numpy(),
+        )
 
 
 def predict(
@@ -174,23 +190,39 @@ class Spans:
     stops: IntArray
 
 
+class Outputs(NamedTuple):
+    """What a model says of some users."""
+
+    queries: NDArray[Any]
+    """(U, D) at the cut."""
+    logits: NDArray[Any]
+    """(E, T) of the events after it."""
+    met: Csr
+    met_bias: NDArray[np.float32]
+
+
+def _lists(owner: Tensor, values: Tensor, num_lists: int) -> Csr:
+    """Values with the list that each belongs to, in the order of the lists, as lists."""
+    lengths = torch.bincount(owner, minlength=num_lists).cpu().numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Csr(offsets, values.cpu().numpy().astype(np.int32))
+
+
 def _predictions(
-    timelines: Timelines,
-    users: IntArray,
-    spans: Spans,
-    queries: NDArray[Any],
-    logits: NDArray[Any],
+    timelines: Timelines, users: IntArray, spans: Spans, outputs: Outputs
 ) -> Predictions:
     known, relevant = _positives(timelines, spans)
     kept = np.flatnonzero(relevant.lengths > 0)
     events = expand_ranges(spans.cuts, spans.stops - spans.cuts)
     return Predictions(
         user_ids=[timelines.user_ids[user] for user in users[kept]],
-        queries=queries[kept],
+        queries=outputs.queries[kept],
         relevant=relevant.select(kept),
         known=known.select(kept),
+        met=outputs.met.select(kept),
+        met_bias=outputs.met_bias[outputs.met.places(kept)],
         labels=timelines.labels[events],
-        logits=logits,
+        logits=outputs.logits,
         event_videos=timelines.video_rows[events],
         asked_ids=[timelines.user_ids[user] for user in users],
         event_users=np.repeat(np.arange(len(users)), spans.stops - spans.cuts),
@@ -221,6 +253,8 @@ def concat(parts: Iterable[Predictions], dim: int, num_tasks: int) -> Prediction
         queries=np.concatenate([empty_queries, *(part.queries for part in found)]),
         relevant=join_lists([part.relevant for part in found]),
         known=join_lists([part.known for part in found]),
+        met=join_lists([part.met for part in found]),
+        met_bias=np.concatenate([np.zeros(0, np.float32), *(part.met_bias for part in found)]),
         labels=np.concatenate([empty_labels, *(part.labels for part in found)]),
         logits=np.concatenate([empty_labels.astype(np.float32), *(p.logits for p in found)]),
         event_videos=np.concatenate([nothing, *(part.event_videos for part in found)]),

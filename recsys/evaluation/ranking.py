@@ -20,7 +20,7 @@ from torch import Tensor
 from recsys.config import EvaluateConfig
 from recsys.evaluation.accuracy import AccuracyMeter, SliceMetrics
 from recsys.evaluation.beyond import Exposure, ExposureMeter, ListMeter
-from recsys.evaluation.interactions import RankingSet
+from recsys.evaluation.interactions import Csr, RankingSet
 from recsys.evaluation.toplists import TopLists, one_thread, top_lists
 
 Ranker = Callable[[int, int], Tensor]
@@ -60,6 +60,24 @@ def dot_product(queries_UD: Tensor, vectors_ND: Tensor) -> Ranker:
     """The ranker of a model: the dot products of user queries and video vectors."""
     queries_UD, vectors_DN = queries_UD.detach(), vectors_ND.detach().T
     return lambda start, stop: queries_UD[start:stop] @ vectors_DN
+
+
+def with_bias(ranker: Ranker, rows: Csr, bias: NDArray[np.float32]) -> Ranker:
+    """A ranker with something added to the scores of a few videos of each user.
+
+    Args:
+        ranker: Whose tensors may be written to.
+        rows: U lists of video rows; one that stands there twice gets both.
+        bias: One number for each of them.
+    """
+    added = torch.from_numpy(bias)
+
+    def scores(start: int, stop: int) -> Tensor:
+        owners, videos = (torch.from_numpy(part).long() for part in rows.pairs(start, stop))
+        part = added[rows.offsets[start] : rows.offsets[stop]]
+        return ranker(start, stop).index_put_((owners, videos), part, accumulate=True)
+
+    return scores
 
 
 def evaluate_ranker(

@@ -93,14 +93,13 @@ class Translation:
                 found[:, place] = logits_ET[:, column]
         return found
 
-    def ranker(self, queries_UD: Tensor, their_vectors: Tensor) -> Ranker:
+    def ranker(self, theirs: Ranker) -> Ranker:
         """The other model's order of our videos; those that it does not know come last."""
         rows = torch.from_numpy(self.video_row_N)
-        vectors_DN, unknown_N = their_vectors[rows].T, rows == 0
+        unknown_N = rows == 0
 
         def scores(start: int, stop: int) -> Tensor:
-            found = queries_UD[start:stop] @ vectors_DN
-            return found.masked_fill_(unknown_N, LAST)
+            return theirs(start, stop)[:, rows].masked_fill_(unknown_N, LAST)
 
         return scores
 

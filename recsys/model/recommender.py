@@ -16,8 +16,12 @@ from torch.nn import functional
 from recsys.config import ModelConfig
 from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
 from recsys.model.embeddings import TableSpec
+from recsys.model.repeats import KINDS, Met, met_before
 from recsys.model.user import HistoryLSTM, MomentEncoder, states_at
 from recsys.model.video import VideoEncoder
+
+REPEAT_SCALE = 10.0
+"""Lets the weight of a repeat reach its place in as few steps as the others, which are small."""
 
 
 class Losses(NamedTuple):
@@ -63,6 +67,7 @@ class Recommender(nn.Module):
         with torch.no_grad():  # it starts as looking for what is like the liked
             look_for.weight[:, config.state_dim :] += torch.eye(config.dim)
         self.query = nn.Sequential(nn.Dropout(config.dropout), look_for)
+        self.repeat = nn.Parameter(torch.zeros(len(KINDS)))
         known = self.history.out_dim + config.feature_dim + self.moment.dim + sizes.trend_dim
         self.rank = nn.Sequential(
             nn.Linear(known, 2 * config.dim),
@@ -81,8 +86,15 @@ class Recommender(nn.Module):
         return self.history(vectors_BLV, events.actions, self.moment(events.moment), events.trends)
 
     def queries(self, states: Tensor) -> Tensor:
-        """What a state looks for: (…, H) -> (…, D); a video's score is the dot product."""
+        """What a state looks for: (…, H) -> (…, D).
+
+        A video's score is the dot product, and what `repeat_bias` adds if it was met before.
+        """
         return self.query(states)
+
+    def repeat_bias(self, met: Met) -> Tensor:
+        """What each meeting adds to the score of its video (M,)."""
+        return (REPEAT_SCALE * self.repeat)[met.kind]
 
     def task_logits(
         self, states: Tensor, vectors: Tensor, moment: Moment, trends: Tensor
@@ -111,9 +123,9 @@ class Recommender(nn.Module):
             logits_BLT, events.actions[..., 1:], reduction="none"
         )
         wanted = batch.learn & (events.actions[..., 0] > 0)
+        logits_PU = self.queries(states_BLH[wanted]) @ vectors_UV[:, : self.dim].T
         retrieval = sampled_softmax(
-            self.queries(states_BLH[wanted]),
-            vectors_UV[:, : self.dim],
+            self._with_repeats(logits_PU, batch, wanted),
             target=batch.video_index[wanted],
             log_q=batch.log_q,
         )
@@ -124,22 +136,28 @@ class Recommender(nn.Module):
             num_tasks=batch.learn.sum(),
         )
 
+    def _with_repeats(self, logits_PU: Tensor, batch: Batch, wanted_BL: Tensor) -> Tensor:
+        owner, liked_BL = wanted_BL.nonzero()[:, 0], batch.events.actions[..., 0] > 0
+        prior = batch.events.prior[wanted_BL]
+        met = met_before(batch.video_index, liked_BL, owner=owner, prior=prior)
+        video = batch.video_index[owner[met.query], met.event]
+        bias = self.repeat_bias(met).to(logits_PU.dtype)
+        return logits_PU.index_put((met.query, video), bias, accumulate=True)
 
-def sampled_softmax(queries: Tensor, vectors: Tensor, *, target: Tensor, log_q: Tensor) -> Tensor:
+
+def sampled_softmax(scores_PU: Tensor, *, target: Tensor, log_q: Tensor) -> Tensor:
     """Cross-entropy of the target among candidates, corrected for how they were drawn.
 
-    A candidate's logit is its dot product less the log of its chance of being a candidate
+    A candidate's logit is its score less the log of its chance of being a candidate
     (logQ correction, Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus
     item recommendations"). With every video a candidate, log_q is 0 and this is the full softmax.
 
     Args:
-        queries: (P, D).
-        vectors: (U, D) of the candidates.
+        scores_PU: Of the candidates.
         target: (P,) int64 index of the right candidate.
         log_q: (U,); inf takes a video out.
 
     Returns:
         (P,) losses.
     """
-    logits_PU = queries @ vectors.T - log_q
-    return functional.cross_entropy(logits_PU, target, reduction="none")
+    return functional.cross_entropy(scores_PU - log_q, target, reduction="none")

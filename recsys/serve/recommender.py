@@ -17,10 +17,11 @@ from torch import Tensor
 
 from recsys.bundle import Bundle
 from recsys.data.batches import event_batch
-from recsys.data.inputs import Moment
+from recsys.data.inputs import EventBatch, Moment
 from recsys.data.timelines import IntArray, Timelines
 from recsys.errors import InputError
 from recsys.index import FloatArray
+from recsys.model.repeats import met_before
 from recsys.model.user import states_at
 from recsys.rerank import Reranker, relative_relevance
 from recsys.schema import UNKNOWN_ROW
@@ -33,7 +34,7 @@ class ScoredVideo:
 
     video_id: str
     score: float
-    """Dot product of the user's query and the video's vector."""
+    """Dot product of the user's query and the video's vector, and more or less if met before."""
     probabilities: Mapping[str, float]
     """Of each ranking task."""
 
@@ -65,6 +66,10 @@ class _Reading:
     """(1, H)."""
     moment: Moment
     """Each entry (1,) or (1, C)."""
+    met: IntArray
+    """(M,) sorted rows of the videos that they met before."""
+    bias: FloatArray
+    """(M,) what that adds to the videos' scores."""
 
 
 class ServingRecommender:
@@ -114,7 +119,7 @@ class ServingRecommender:
         candidates = k
         if self._rank_task is not None or self._reranker is not None:
             candidates = max(k, self.bundle.config.rerank.candidates)
-        rows = self._retrieve(reading.state, candidates, seen if exclude_seen else seen[:0])
+        rows = self._retrieve(reading, candidates, seen if exclude_seen else seen[:0])
         scores, probabilities = self._score(reading, rows)
         order = self._order(rows, scores, probabilities, k)
         rows, scores, probabilities = rows[order], scores[order], probabilities[order]
@@ -238,13 +243,25 @@ class ServingRecommender:
         vectors_BLD = self._vectors[torch.from_numpy(arrays.video_rows)]
         states_BLH = self._model.encode_history(vectors_BLD, events)
         state = states_at(states_BLH, events.prior)[:, -1]
+        met, bias = self._met(arrays.video_rows, events)
         return _Reading(
             user_id=user_id,
             now_ms=request.time_ms,
             timeline=past,
             state=state,
             moment=events.moment[:, -1],
+            met=met,
+            bias=bias,
         )
+
+    def _met(self, rows_1L: IntArray, events: EventBatch) -> tuple[IntArray, FloatArray]:
+        """The videos before the last event, and what having met them adds to their scores."""
+        rows, liked = torch.from_numpy(rows_1L), events.actions[..., 0] > 0
+        met = met_before(rows, liked, owner=torch.zeros(1).long(), prior=events.prior[:, -1])
+        found, place = np.unique(rows_1L[0, met.event.numpy()], return_inverse=True)
+        bias = np.zeros(len(found), np.float32)
+        np.add.at(bias, place, self._model.repeat_bias(met).numpy())
+        return found, bias
 
     def _trends(self, rows: IntArray, context_rows: Sequence[int], time_ms: int) -> FloatArray:
         """How videos (R,) had been received (R, F)."""
@@ -252,14 +269,20 @@ class ServingRecommender:
         return self.bundle.trends.features(rows, contexts, time_ms)
 
     @torch.inference_mode()
-    def _retrieve(self, state: Tensor, k: int, exclude: IntArray) -> IntArray:
-        query = self._model.queries(state).numpy()
-        rows, _ = self.bundle.index.search(query, k, exclude=[exclude])
-        return rows[0][rows[0] != UNKNOWN_ROW]
+    def _retrieve(self, reading: _Reading, k: int, exclude: IntArray) -> IntArray:
+        """The best rows (k at most): of what the index finds and of what they met before."""
+        query = self._model.queries(reading.state).numpy()
+        apart = np.union1d(exclude, reading.met)
+        found, scores = self.bundle.index.search(query, k, exclude=[apart])
+        met = np.setdiff1d(reading.met, [UNKNOWN_ROW, *exclude])
+        rows = np.concatenate([found[0], met])
+        scores = np.concatenate([scores[0], self._dots(reading, met)])[rows != UNKNOWN_ROW]
+        rows = rows[rows != UNKNOWN_ROW]
+        return rows[np.argsort(-scores, kind="stable")[:k]]
 
     @torch.inference_mode()
     def _score(self, reading: _Reading, rows: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Dot products (R,) and the tasks' probabilities (R, T) of videos (R,)."""
+        """Retrieval scores (R,) and the tasks' probabilities (R, T) of videos (R,)."""
         vectors_RD = self._vectors[torch.from_numpy(rows)]
         spread = [0] * len(rows)
         moment = reading.moment[spread]
@@ -287,7 +310,11 @@ class ServingRecommender:
     def _dots(self, reading: _Reading, rows: IntArray) -> FloatArray:
         """Retrieval scores (R,) of videos (R,)."""
         query = self._model.queries(reading.state)[0]
-        return (self._vectors[torch.from_numpy(rows), : len(query)] @ query).numpy()
+        dots = (self._vectors[torch.from_numpy(rows), : len(query)] @ query).numpy()
+        place = np.searchsorted(reading.met, rows)
+        again = np.isin(rows, reading.met)
+        dots[again] += reading.bias[place[again]]
+        return dots
 
     def _name(
         self, rows: IntArray, scores: FloatArray, probabilities: FloatArray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from recsys.data.batches import VideoInputs
 from recsys.data.prepared import Prepared
 from recsys.evaluation.classification import auc
 from recsys.evaluation.interactions import Csr, RankingSet, Videos
-from recsys.evaluation.predict import Predictions, all_vectors, concat, predict
-from recsys.evaluation.ranking import dot_product, evaluate_ranker
+from recsys.evaluation.predict import Predictions, Predictor, all_vectors, concat
+from recsys.evaluation.ranking import Ranker, evaluate_ranker
 from recsys.model.recommender import Recommender
 from recsys.schema import VALID
 
@@ -36,20 +37,14 @@ def validate(
     catalogue come through the sharded tables, so that all workers must call this.
     """
     vectors = all_vectors(model, videos, device)
-    on_device = vectors.to(device)
+    predictor = Predictor(model, vectors.to(device), prepared.config.model.max_history)
     parts = [
-        predict(
-            model,
-            on_device,
-            prepared.timelines(number),
-            split=VALID,
-            max_history=prepared.config.model.max_history,
-        )
+        predictor.predict(prepared.timelines(number), split=VALID)
         for number in range(rank, len(prepared.partitions), workers)
     ]
     tasks = prepared.config.data.columns.tasks
     found = concat(parts, model.dim, len(tasks))
-    sums = _ranking_sums(found, vectors[:, : model.dim])
+    sums = _ranking_sums(found, predictor.ranker, len(vectors))
     gathered: list[Any] = [(sums, found.labels, found.logits)]
     if workers > 1:
         gathered = [None] * workers
@@ -76,19 +71,20 @@ def score(figures: dict[str, float]) -> float:
     return value
 
 
-def _ranking_sums(found: Predictions, vectors: torch.Tensor) -> np.ndarray[Any, Any]:
+def _ranking_sums(
+    found: Predictions, ranker: Callable[[Predictions], Ranker], num_videos: int
+) -> np.ndarray[Any, Any]:
     """(users, summed NDCG, summed HR)."""
     if not found.user_ids:
         return np.zeros(3)
-    zeros = np.zeros(len(vectors), dtype=np.int64)
+    zeros = np.zeros(num_videos, dtype=np.int64)
     data = RankingSet(
         user_ids=found.user_ids,
         relevant=found.relevant,
         known=Csr.empty(len(found.user_ids)),
         videos=Videos(cold_N=zeros.astype(bool), popularity_N=zeros),
     )
-    ranker = dot_product(torch.from_numpy(found.queries), vectors)
-    result = evaluate_ranker(data, ranker, EvaluateConfig(k=(K,), bootstrap=0))
+    result = evaluate_ranker(data, ranker(found), EvaluateConfig(k=(K,), bootstrap=0))
     per_user = result.per_user()
     ndcg, hr = per_user[f"ndcg@{K}"].sum(), per_user[f"hr@{K}"].sum()
     return np.array([len(found.user_ids), ndcg, hr])

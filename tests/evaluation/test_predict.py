@@ -6,7 +6,7 @@ import torch
 
 from recsys.data.batches import event_batch
 from recsys.data.timelines import Timelines
-from recsys.evaluation.predict import Predictions, all_vectors, concat, predict
+from recsys.evaluation.predict import Predictions, Predictor, all_vectors, concat, predict
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.model.user import states_at
@@ -124,9 +124,9 @@ def test_the_validation_sees_no_test_event(model: Recommender, vectors: torch.Te
 def same(found: Predictions, expected: Predictions) -> None:
     assert found.user_ids == expected.user_ids
     assert found.asked_ids == expected.asked_ids
-    for name in ("queries", "labels", "logits", "event_videos", "event_users"):
+    for name in ("queries", "met_bias", "labels", "logits", "event_videos", "event_users"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-    for name in ("relevant", "known"):
+    for name in ("relevant", "known", "met"):
         assert np.array_equal(getattr(found, name).offsets, getattr(expected, name).offsets)
         assert np.array_equal(getattr(found, name).values, getattr(expected, name).values)
 
@@ -150,3 +150,21 @@ def test_groups_of_users_are_joined(model: Recommender, vectors: torch.Tensor) -
     assert both.logits.shape == (10, 2)
     nobody = concat([], 8, 2)
     assert (nobody.user_ids, nobody.queries.shape, nobody.logits.shape) == ([], (0, 8), (0, 2))
+
+
+def test_what_a_user_met_before_the_cut_weighs_in_the_ranking(
+    model: Recommender, vectors: torch.Tensor
+) -> None:
+    """User 0 was shown 1, 2 and 3 before the test, and liked 1 and 3."""
+    predictor = Predictor(model, vectors, 20)
+    with torch.no_grad():
+        model.repeat[:] = 0
+        plain = predictor.ranker(predictor.predict(timelines(), split=TEST))(0, 1)[0]
+        model.repeat[:] = torch.tensor([-0.2, 0.5])
+        found = predictor.predict(timelines(), split=TEST)
+        model.repeat[:] = 0
+    assert found.met.values.tolist() == [1, 1, 2, 3, 3]
+    assert found.met_bias.tolist() == pytest.approx([-2, 5, -2, -2, 5])
+    gained = (predictor.ranker(found)(0, 1)[0] - plain).numpy()
+    assert gained[:5] == pytest.approx([0, 3, -2, 3, 0], abs=1e-5)
+    assert not gained[5:].any()

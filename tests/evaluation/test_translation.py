@@ -7,7 +7,7 @@ from recsys.config import EvaluateConfig
 from recsys.data.timelines import Timelines
 from recsys.data.vocab import Vocab
 from recsys.evaluation.interactions import Csr, RankingSet, Videos
-from recsys.evaluation.ranking import evaluate_ranker
+from recsys.evaluation.ranking import dot_product, evaluate_ranker
 from recsys.evaluation.translation import Names, Translation
 
 OURS = Names(
@@ -77,7 +77,7 @@ def test_unknown_videos_come_last_in_random_order() -> None:
     ours = Names({"video": Vocab([str(i) for i in range(1, 11)])}, (), ())
     theirs = Names({"video": Vocab(["2", "1"])}, (), ())
     ranker = Translation.between(ours, theirs).ranker(
-        torch.tensor([[1.0]]), torch.tensor([[9.0], [-3.0], [-5.0]])
+        dot_product(torch.tensor([[1.0]]), torch.tensor([[9.0], [-3.0], [-5.0]]))
     )
     assert ranker(0, 1)[0, [1, 2]].tolist() == [-5, -3]
     videos = Videos(np.zeros(11, np.bool_), np.zeros(11, np.int64))

@@ -193,9 +193,11 @@ def test_padding_and_company_change_no_loss() -> None:
 def test_losses_by_hand() -> None:
     """From the model's parts: cross-entropy at positives, binary cross-entropies everywhere."""
     net, found = model(), timeline()
+    found.video_rows[5] = found.video_rows[0]
     batch = batch_of(found)
     batch.learn[0, 6:] = False
     with torch.no_grad():
+        net.repeat[:] = torch.tensor([-0.2, 0.1])
         losses = net(batch)
         vectors = net.encode_videos(batch.videos).numpy().astype(np.float64)
         queries, _ = outputs(net, found)
@@ -210,6 +212,9 @@ def test_losses_by_hand() -> None:
     for i in range(6):
         if found.positive[i]:
             scores = vectors[1:, : net.dim] @ queries[i].numpy() - batch.log_q[1:].numpy()
+            prior = found.time_ms < found.time_ms[i]
+            scores[np.unique(found.video_rows[prior]) - 1] += -2
+            scores[np.unique(found.video_rows[prior & (found.positive > 0)]) - 1] += 1
             chosen = scores[found.video_rows[i] - 1]
             expected += np.log(np.exp(scores - chosen).sum())
     assert losses.retrieval.item() == pytest.approx(expected, rel=1e-4)
@@ -226,16 +231,16 @@ def test_sampled_softmax_by_hand() -> None:
     """
     vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]])
     log_q = torch.tensor([0.5, 0.25, torch.inf]).log()
-    loss = sampled_softmax(
-        torch.tensor([[1.0, 2.0], [0.0, 0.0]]), vectors, target=torch.tensor([0, 1]), log_q=log_q
-    )
+    queries = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    loss = sampled_softmax(queries @ vectors.T, target=torch.tensor([0, 1]), log_q=log_q)
     assert loss.tolist() == pytest.approx([np.log(1 + 2 * np.e), np.log(3 / 2)], rel=1e-6)
 
 
 def test_a_video_that_is_no_candidate_gets_no_gradient() -> None:
     vectors = torch.ones(3, 2, requires_grad=True)
     log_q = torch.tensor([0.0, 0.0, torch.inf])
-    sampled_softmax(torch.ones(1, 2), vectors, target=torch.tensor([0]), log_q=log_q).backward()
+    scores = torch.ones(1, 2) @ vectors.T
+    sampled_softmax(scores, target=torch.tensor([0]), log_q=log_q).sum().backward()
     assert vectors.grad is not None
     assert vectors.grad[2].tolist() == [0.0, 0.0]
     assert torch.isfinite(vectors.grad).all()

@@ -14,7 +14,8 @@ from recsys.errors import InputError
 from recsys.model.user import states_at
 from recsys.schema import timeline_schema
 from recsys.serve.recommender import ServingRecommender
-from tests.bundles import START_MS, TASKS, TinyRun, make_run
+from tests.bundles import NUM_VIDEOS, START_MS, TASKS, TinyRun, make_run
+from tests.steps import repeat_scores
 
 LATER = START_MS + 10**10
 NUM_EVENTS = 27
@@ -24,7 +25,7 @@ TABS = [None, "home", "search"]
 @torch.no_grad()
 def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     """User u9's timeline, and for each of its positions the scores of its own video as a training
-    step computes them: dot product (L,) and probabilities (L, T)."""
+    step computes them: retrieval score (L,) and probabilities (L, T)."""
     timeline = Timelines.from_table(tiny.timelines.slice(9), num_tasks=2, num_contexts=1)
     timeline = tiny.trends.on(timeline)
     arrays = timeline.windows(timeline.offsets[:-1], timeline.offsets[1:])
@@ -32,6 +33,7 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     vectors = torch.from_numpy(tiny.vectors)[torch.from_numpy(arrays.video_rows)]
     states = states_at(model.encode_history(vectors, events), events.prior)
     dots = (model.queries(states) * vectors[..., : model.dim]).sum(-1)
+    dots += repeat_scores(model, arrays)
     logits = model.task_logits(states, vectors, events.moment, events.trends)
     return timeline, dots[0].numpy(), logits[0].sigmoid().numpy()
 
@@ -186,3 +188,20 @@ def test_needs_no_ray_and_nothing_of_training() -> None:
         "assert not any(name.startswith('recsys.train') for name in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_was_met_before_is_found_by_its_whole_score(served: ServingRecommender) -> None:
+    """Also where repeats gain so much that the dot product alone would never find them."""
+    model = served.bundle.recommender
+    before = model.repeat.detach().clone()
+    for weights in ([30.0, 0.0], [-30.0, 0.0], [0.2, -0.1]):
+        with torch.no_grad():
+            model.repeat[:] = torch.tensor(weights)
+        answer = served.recommend("u9", 5, now_ms=LATER, exclude_seen=False)
+        every = served.score("u9", [f"v{i}" for i in range(1, NUM_VIDEOS + 1)], now_ms=LATER)
+        best = sorted(every.videos, key=lambda video: -video.score)[:5]
+        assert [v.video_id for v in answer.videos] == [v.video_id for v in best]
+        found = [v.score for v in answer.videos]
+        assert found == pytest.approx([v.score for v in best], abs=1e-4)
+    with torch.no_grad():
+        model.repeat[:] = before
