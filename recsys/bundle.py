@@ -30,6 +30,7 @@ from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import join, remove, replace_file
 from recsys.data.timelines import Timelines
 from recsys.data.trends import Trends, count_names
+from recsys.data.users import UserRows
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.index import FloatArray, VideoIndex
@@ -39,7 +40,7 @@ from recsys.rerank import VideoTraits, is_active
 from recsys.schema import timeline_schema, vocab_schema
 from recsys.versions import CURRENT, FORMAT, MANIFEST, find_bundle, new_version, read_manifest
 
-RERANK = "rerank.parquet"
+RERANK, USERS = "rerank.parquet", "users.parquet"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Contents:
     """(N,) of `video_schema`."""
     vectors: FloatArray
     """(N, V); the index is of the first D."""
+    users: pa.Table | None
+    """Of `user_schema` without groups; None without user features."""
     trends: Trends
     histories: Iterator[pa.Table]
     """Parts of `timeline_schema` and trends, each user in one of them, at most `max_history`."""
@@ -81,6 +84,8 @@ class Bundle:
     vectors: FloatArray
     index: VideoIndex
     histories: Timelines
+    users: UserRows | None
+    """What is known of users, those without events among them."""
     trends: Trends
     """How everything has been received; live events are added to it."""
     traits: VideoTraits | None
@@ -118,6 +123,7 @@ class Bundle:
                 num_tasks=sizes.num_tasks,
                 num_contexts=len(sizes.context_sizes),
             ),
+            users=_users(config, files),
             trends=Trends.from_tables(
                 catalog,
                 {
@@ -187,6 +193,8 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
     writer.write("index.faiss", index.to_bytes())
     if contents.traits is not None:
         writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
+    if contents.users is not None:
+        writer.write_table(USERS, contents.users)
     for name, table in contents.trends.to_tables().items():
         writer.write_table(f"trends/{name}.parquet", table)
     for i, part in enumerate(contents.histories):
@@ -257,6 +265,12 @@ def _vocabs(files: CheckedReader) -> dict[str, Vocab]:
 def _histories(files: CheckedReader) -> pa.Table:
     parts = [files.table(name) for name in files.names if name.startswith("histories/")]
     return pa.concat_tables(parts) if parts else timeline_schema().empty_table()
+
+
+def _users(config: RunConfig, files: CheckedReader) -> UserRows | None:
+    if not config.data.user_columns.features:
+        return None
+    return UserRows.from_table(files.table(USERS))
 
 
 def _traits_table(traits: VideoTraits, num_videos: int) -> pa.Table:

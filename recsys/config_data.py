@@ -55,7 +55,10 @@ class UserColumns(Section):
 
     user: str = "user_id"
     groups: tuple[str, ...] = ()
-    """Columns by which the fairness report groups users; the model never sees them."""
+    """Columns by which the fairness report groups users; the model never sees them as such."""
+    features: tuple[str, ...] = ()
+    """Columns of what the model may know of a user (an age band, a region): text or numbers, each
+    value an embedding of its own; a new user is then no stranger."""
 
 
 class DataConfig(Section):
@@ -74,6 +77,12 @@ class DataConfig(Section):
     video_columns: VideoColumns = VideoColumns()
     users: str | None = None
     user_columns: UserColumns = UserColumns()
+
+    @model_validator(mode="after")
+    def _users_of_features(self) -> DataConfig:
+        if self.user_columns.features and self.users is None:
+            raise ValueError("user_columns.features needs data.users, the table that has them")
+        return self
 
 
 class SplitConfig(Section):

@@ -34,7 +34,9 @@ def load_previous(config: RunConfig, folder: str) -> Bundle | None:
 def previous_predictor(bundle: Bundle, prepared: Prepared) -> Predictor:
     """The bundle's model, asked about our timelines."""
     ours, theirs = prepared.config.data.columns, bundle.config.data.columns
-    names = ("video", *(f"context_{column}" for column in ours.context))
+    names = ["video", *(f"context_{column}" for column in ours.context)]
+    if prepared.config.data.user_columns.features:
+        names.append("user")
     translation = Translation.between(
         Names({name: prepared.vocab(name) for name in names}, ours.context, ours.tasks),
         Names(bundle.vocabs, theirs.context, theirs.tasks),

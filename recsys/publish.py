@@ -22,7 +22,7 @@ from recsys.errors import InputError
 from recsys.index import FloatArray
 from recsys.model.recommender import Recommender
 from recsys.rerank import VideoTraits
-from recsys.schema import timeline_schema
+from recsys.schema import USER_ROWS, timeline_schema
 
 
 def publish(
@@ -65,6 +65,7 @@ def publish(
         vocabs={name: _vocab(prepare_dir, name) for name in vocab_names(config)},
         catalog=table,
         vectors=vectors,
+        users=_users(config, prepare_dir),
         trends=trends,
         histories=_histories(config, prepare_dir, trends),
         metrics=metrics,
@@ -77,7 +78,8 @@ def publish(
 def vocab_names(config: RunConfig) -> list[str]:
     """Names of the vocabularies that a run has."""
     contexts = [f"context_{column}" for column in config.data.columns.context]
-    return ["video", "creator", "category", *contexts]
+    users = ["user"] if config.data.user_columns.features else []
+    return ["video", "creator", "category", *users, *contexts]
 
 
 def last_events(table: pa.Table, longest: int) -> pa.Table:
@@ -126,6 +128,14 @@ def _trends(config: RunConfig, prepare_dir: str, catalog: pa.Table) -> Trends:
         contexts=columns.context,
         num_tasks=len(columns.tasks),
     )
+
+
+def _users(config: RunConfig, prepare_dir: str) -> pa.Table | None:
+    """What is known of all users, also of those without events."""
+    if not config.data.user_columns.features:
+        return None
+    with open_input(join(prepare_dir, "users.parquet")) as file:
+        return pq.read_table(file, columns=["user_id", USER_ROWS])
 
 
 def _histories(config: RunConfig, prepare_dir: str, trends: Trends) -> Iterator[pa.Table]:

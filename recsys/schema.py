@@ -63,9 +63,14 @@ def trend_schema() -> pa.Schema:
     return pa.schema([("row", pa.int64()), ("hour", pa.int64()), ("counts", pa.list_(pa.int64()))])
 
 
-def user_schema(groups: tuple[str, ...]) -> pa.Schema:
-    """RUN/prepare/users.parquet: the group columns as text, null where unknown."""
-    return pa.schema([("user_id", pa.string()), *((group, pa.string()) for group in groups)])
+USER_ROWS = "user_rows"
+"""Column of users and timelines where the run has user features: rows of vocab/user.parquet."""
+
+
+def user_schema(groups: tuple[str, ...], *, features: bool = False) -> pa.Schema:
+    """RUN/prepare/users.parquet: the group columns as text, null where unknown, and `USER_ROWS`."""
+    fields = [("user_id", pa.string()), *((group, pa.string()) for group in groups)]
+    return pa.schema([*fields, (USER_ROWS, pa.list_(pa.int32()))] if features else fields)
 
 
 def clip_schema(frames: int, size: int) -> pa.Schema:

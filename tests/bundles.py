@@ -18,7 +18,7 @@ from recsys.data.vocab import Vocab
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.publish import publish
-from recsys.schema import TEST, TRAIN, timeline_schema, user_schema, video_schema
+from recsys.schema import TEST, TRAIN, USER_ROWS, timeline_schema, user_schema, video_schema
 
 NUM_VIDEOS = 30
 NUM_USERS = 10
@@ -66,6 +66,7 @@ def make_run(
         "creator": ["c1", "c2", "c3"],
         "category": ["calm", "wild"],
         "context_tab": ["home", "search"],
+        "user": ["region=north", "region=south"],
     }
     for name, ids in vocabs.items():
         Vocab(ids).write(str(prepare / "vocab" / f"{name}.parquet"))
@@ -73,8 +74,7 @@ def make_run(
     for i in range(2):
         part = timelines.slice(i * NUM_USERS // 2, NUM_USERS // 2)
         write_table(part, str(prepare / "timelines" / f"part-{i:05d}.parquet"))
-    users = pa.table({"user_id": timelines.column("user_id")}, schema=user_schema(()))
-    write_table(users, str(prepare / "users.parquet"))
+    write_table(_users(), str(prepare / "users.parquet"))
     catalog = Catalog.read(str(prepare / "videos.parquet"))
     trends = _trends(timelines, catalog)
     for name, table in trends.to_tables().items():
@@ -96,7 +96,12 @@ def tiny_config(run: Path, **sections: object) -> RunConfig:
     """A run config without video files, of a model that takes no time."""
     tree = {
         "run": str(run),
-        "data": {"events": "events.parquet", "columns": {"tasks": TASKS, "context": ["tab"]}},
+        "data": {
+            "events": "events.parquet",
+            "columns": {"tasks": TASKS, "context": ["tab"]},
+            "users": "users.parquet",
+            "user_columns": {"features": ["region"]},
+        },
         "split": {"kind": "leave_one_out"},
         "model": {
             "content": {"encoder": "none"},
@@ -143,6 +148,15 @@ def _timelines() -> pa.Table:
     return pa.table(columns, schema=timeline_schema())
 
 
+def _users() -> pa.Table:
+    """The region of each, 0 unknown, and of one without events."""
+    columns = {
+        "user_id": [*(f"u{i}" for i in range(NUM_USERS)), "newcomer"],
+        USER_ROWS: [*([i % 3] for i in range(NUM_USERS)), [1]],
+    }
+    return pa.table(columns, schema=user_schema((), features=True))
+
+
 def _trends(table: pa.Table, catalog: Catalog) -> Trends:
     found = Timelines.from_table(table, num_tasks=len(TASKS), num_contexts=1)
     rows, hours = found.video_rows, hour_of(found.time_ms)
@@ -165,6 +179,7 @@ def _model(
         context_sizes=(3,),
         num_tasks=len(TASKS),
         clip=clip,
+        num_user_values=3,
     )
     torch.manual_seed(1)
     tables = PlainTables(table_specs(config.model, sizes))

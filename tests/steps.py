@@ -23,6 +23,7 @@ SIZES = Sizes(
     context_sizes=(3,),
     num_tasks=2,
     clip=ClipShape(frames=2, size=0, feature_dim=4),
+    num_user_values=5,
 )
 
 
@@ -73,6 +74,7 @@ def make_timelines(seed: int, num_users: int = 6) -> Timelines:
         context_rows=rng.integers(0, 3, (total, 1)),
         split=np.full(total, TRAIN, np.int8),
         trends=rng.normal(size=(total, SIZES.trend_dim)).astype(np.float32),
+        user_rows=rng.integers(0, SIZES.num_user_values, (num_users, 2)),
     )
 
 

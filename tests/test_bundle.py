@@ -36,7 +36,9 @@ def test_gives_back_what_was_written(run: TinyRun) -> None:
     state = bundle.recommender.state_dict()
     for name, value in run.recommender.state_dict().items():
         assert torch.equal(state[name], value), name
-    assert set(bundle.vocabs) == {"video", "creator", "category", "context_tab"}
+    assert set(bundle.vocabs) == {"video", "creator", "category", "context_tab", "user"}
+    assert bundle.users is not None
+    assert bundle.users.of(["u2", "newcomer", "who"]).tolist() == [[2], [1], [0]]
     assert bundle.vocabs["video"].row("v7") == 7
     assert len(bundle.catalog) == NUM_VIDEOS + 1
     np.testing.assert_array_equal(bundle.vectors, run.vectors)
@@ -166,8 +168,8 @@ def test_a_bundle_without_manifest_was_never_finished(copy: Path) -> None:
     [
         ("{", "not a bundle's manifest"),
         ("[]", "not a bundle's manifest"),
-        ('{"format": 99}', "format 99, this recsys reads 2"),
-        ('{"format": 2, "files": {}}', "created, metrics, sizes, version missing"),
+        ('{"format": 99}', "format 99, this recsys reads 3"),
+        ('{"format": 3, "files": {}}', "created, metrics, sizes, version missing"),
     ],
 )
 def test_a_wrong_manifest_is_refused(copy: Path, text: str, message: str) -> None:

@@ -78,6 +78,7 @@ def event_batch(arrays: EventArrays) -> EventBatch:
         prior=prior,
         moment=moment,
         trends=torch.from_numpy(arrays.trends),
+        user_rows=torch.from_numpy(arrays.user_rows),
     )
 
 

@@ -18,12 +18,14 @@ from recsys.data.catalog import duration_buckets
 from recsys.data.partitions import NO_TIME, Counts
 from recsys.data.storage import open_input
 from recsys.data.timelines import IntArray
+from recsys.data.users import wide_lists
 from recsys.data.vectors import is_vector, read_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.schema import user_schema, video_schema
 
 FloatArray = npt.NDArray[np.float32]
+MOST_USER_VALUES = 10_000
 
 
 @dataclass
@@ -223,21 +225,48 @@ def _vectors(
     return np.pad(vectors, ((1, num_extra), (0, 0)), constant_values=np.nan)
 
 
-def read_users(data: DataConfig) -> pa.Table:
-    """The table of `user_schema`: group columns as text.
+class UserDraft(NamedTuple):
+    """What the user table says."""
+
+    table: pa.Table
+    """Of `user_schema`."""
+    values: Vocab
+    """The values of the feature columns, as `column=value`."""
+
+
+def read_users(data: DataConfig) -> UserDraft:
+    """Group columns as text, feature columns as rows of a vocabulary.
 
     Raises:
-        InputError: The table or a column is wrong.
+        InputError: The table or a column is wrong, or a feature has too many values.
     """
-    groups = data.user_columns.groups
+    groups, features = data.user_columns.groups, data.user_columns.features
     if data.users is None:
-        return user_schema(groups).empty_table()
+        return UserDraft(user_schema(groups).empty_table(), Vocab([]))
     user = data.user_columns.user
     roles = [
         _Role(user, "user", tables.is_id, tables.ID),
         *(_Role(group, "groups", tables.is_label, "text or a number") for group in groups),
+        *(_Role(name, "features", tables.is_label, "text or a number") for name in features),
     ]
-    table, _ = _read(data.users, "data.users", roles)
+    table, path = _read(data.users, "data.users", roles)
     table, _ = _first_of_each(table, user)
     columns = [tables.as_ids(table.column(name)) for name in (user, *groups)]
-    return pa.table(columns, schema=user_schema(groups))
+    named = [_user_values(table, name, path) for name in features]
+    values = Vocab(sorted({v for column in named for v in column.unique().to_pylist() if v}))
+    if features:
+        rows = np.stack([values.rows(column) for column in named], 1)
+        columns.append(wide_lists(rows))
+    return UserDraft(pa.table(columns, schema=user_schema(groups, features=bool(features))), values)
+
+
+def _user_values(table: pa.Table, column: str, path: str) -> pa.Array:
+    """A feature column as `column=value`, null where it is missing."""
+    values = tables.as_ids(table.column(column))
+    found = pc.count_distinct(values).as_py()
+    if found > MOST_USER_VALUES:
+        raise InputError(
+            f"{path}: column {column!r} has {found:,} different values; a user feature may have "
+            f"{MOST_USER_VALUES:,}; put them into ranges"
+        )
+    return pc.binary_join_element_wise(column, values, "=")

@@ -22,8 +22,9 @@ from recsys import cluster
 from recsys.config import RunConfig
 from recsys.config_data import DataConfig
 from recsys.data import partitions, tables
-from recsys.data.catalogs import build_catalog, read_users
+from recsys.data.catalogs import UserDraft, build_catalog, read_users
 from recsys.data.storage import join, open_input, remove, write_table
+from recsys.data.users import UserRows
 from recsys.data.vectors import write_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
@@ -159,7 +160,7 @@ def _prepare(
     files: list[str],
     unit: str,
     cuts: tuple[float, float] | None,
-    users: pa.Table,
+    users: UserDraft,
 ) -> dict[str, Any]:
     data, spill = config.data, join(out, SPILL)
     spilled = _spill(config, files, unit, spill)
@@ -175,17 +176,20 @@ def _prepare(
             for name, met in zip(data.columns.context, spilled.contexts, strict=True)
         }
     )
+    known = UserRows.from_table(users.table)
     counts = partitions.write_timelines(
-        config, out=out, spill=spill, vocabs=catalog.vocabs, cuts_ms=cuts
+        config, out=out, spill=spill, vocabs=catalog.vocabs, cuts_ms=cuts, users=known
     )
     require_events(counts, config)
     partitions.write_trends(config, out=out, spill=spill)
+    if known is not None:
+        catalog.vocabs["user"] = users.values
     for name, vocab in catalog.vocabs.items():
         vocab.write(join(out, "vocab", f"{name}.parquet"))
     write_table(catalog.with_counts(counts), join(out, "videos.parquet"))
     if catalog.vectors is not None:
         write_vectors(catalog.vectors, join(out, VECTORS))
-    write_table(users, join(out, "users.parquet"))
+    write_table(users.table, join(out, "users.parquet"))
     duplicates = spilled.rows - spilled.dropped - sum(counts.splits)
     return {
         "rows": spilled.rows,

@@ -38,6 +38,8 @@ class Sizes:
     context_sizes: tuple[int, ...]
     num_tasks: int
     clip: ClipShape | None = None
+    num_user_values: int = 0
+    """Rows of the vocabulary of user values; 0 where nothing is known of users."""
 
     @property
     def trend_dim(self) -> int:
@@ -109,6 +111,8 @@ class EventBatch:
     """(B, L) what was known of the request when each video was shown."""
     trends: Tensor
     """(B, L, F) float32: what was known of the video's reception then."""
+    user_rows: Tensor
+    """(B, K) int64: what is known of the users."""
 
 
 @dataclass

@@ -14,9 +14,10 @@ from recsys.config import RunConfig
 from recsys.data.storage import join, list_files, open_input, write_table
 from recsys.data.timelines import IntArray
 from recsys.data.trends import HourlyCounts, count_names, hour_of
+from recsys.data.users import UserRows, wide_lists
 from recsys.data.vocab import Vocab
 from recsys.progress import progress
-from recsys.schema import TEST, TRAIN, VALID, timeline_schema
+from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
 
 NO_TIME = np.iinfo(np.int64).max
 TREND_PARTS = "trend-parts"
@@ -63,6 +64,8 @@ class BuildTimelines:
     cuts_ms: tuple[float, float] | None
     vocabs: Any
     """Object reference to the vocabularies by name."""
+    users: Any
+    """Object reference to the `UserRows`, or to None."""
 
     def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
         """Takes the number of the partition, gives the row of counts that the driver sums."""
@@ -103,6 +106,9 @@ class BuildTimelines:
             ],
             schema=timeline_schema(),
         )
+        known: UserRows | None = ray.get(self.users)
+        if known is not None:
+            table = table.append_column(USER_ROWS, wide_lists(known.of(users)))
         write_table(table, path)
         self._write_counts(number, rows, context, time, [positive, *labels], split)
         return _counts_row(number, offsets, rows, time, split, positive)
@@ -243,6 +249,7 @@ def write_timelines(
     spill: str,
     vocabs: dict[str, Vocab],
     cuts_ms: tuple[float, float] | None,
+    users: UserRows | None = None,
 ) -> Counts:
     """Writes every partition's timelines, as Ray tasks, and sums up what they hold."""
     import ray
@@ -254,6 +261,7 @@ def write_timelines(
         contexts=config.data.columns.context,
         cuts_ms=cuts_ms,
         vocabs=ray.put(vocabs),
+        users=ray.put(users),
     )
     total = config.prepare.partitions
     dataset = ray.data.range(total, override_num_blocks=total).map_batches(build, batch_size=1)

@@ -92,6 +92,7 @@ class Prepared:
     def sizes(self) -> Sizes:
         """What the data say of the model's size."""
         contexts = [f"context_{name}" for name in self.config.data.columns.context]
+        users = self.config.data.user_columns
         return Sizes(
             num_videos=len(self.catalog),
             num_creators=len(self.vocab("creator")),
@@ -99,6 +100,7 @@ class Prepared:
             context_sizes=tuple(len(self.vocab(name)) for name in contexts),
             num_tasks=len(self.config.data.columns.tasks),
             clip=self._clip_shape(),
+            num_user_values=len(self.vocab("user")) if users.features else 0,
         )
 
     @cached_property

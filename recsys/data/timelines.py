@@ -1,7 +1,7 @@
 """What turns events into model inputs: one piece of code, used by training and by serving.
 
-Shapes: B windows of timelines, L positions, T ranking tasks, C context columns, F trends, E events
-of all users one after the other.
+Shapes: B windows of timelines, L positions, T ranking tasks, C context columns, F trends, K user
+features, E events of all users one after the other.
 
 A position's inputs hold only what was known before it: two events of the same moment do not see
 each other (`prior`), in training as in serving.
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from recsys.schema import USER_ROWS
 
 IntArray = npt.NDArray[np.int64]
 MS_PER_S = 1000
@@ -81,6 +83,8 @@ class EventArrays:
     """(B, L, C)."""
     trends: npt.NDArray[np.float32]
     """(B, L, F) how each video had been received when it was shown."""
+    user_rows: IntArray
+    """(B, K) what is known of the users."""
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -108,10 +112,15 @@ class Timelines:
     """(E,) TRAIN, VALID or TEST of recsys.schema."""
     trends: npt.NDArray[np.float32]
     """(E, F) of `recsys.data.trends`."""
+    user_rows: IntArray
+    """(U, K) rows of the vocabulary of user values; K is 0 without user features."""
 
     @classmethod
     def from_table(cls, table: pa.Table, *, num_tasks: int, num_contexts: int) -> Timelines:
-        """Reads a table of `timeline_schema`, with a column of trends (zeros without it)."""
+        """Reads a table of `timeline_schema`, with a column of trends (zeros without it).
+
+        A column `USER_ROWS` says what is known of the users.
+        """
         table = table.combine_chunks()
 
         def flat(name: str, dtype: Any) -> npt.NDArray[Any]:
@@ -134,6 +143,7 @@ class Timelines:
             context_rows=flat("context_rows", np.int64).reshape(num_events, num_contexts),
             split=flat("split", np.int8),
             trends=trends,
+            user_rows=_user_rows(table),
         )
 
     def __len__(self) -> int:
@@ -180,7 +190,22 @@ class Timelines:
             tallies=np.take_along_axis(done, prior[..., None], axis=1) * present[..., None],
             context_rows=take(self.context_rows),
             trends=take(self.trends),
+            user_rows=self._user_rows(first),
         )
+
+    def _user_rows(self, starts: IntArray) -> IntArray:
+        """What is known of the users whose events begin here or go on here (B, K)."""
+        if not len(self):
+            return np.zeros((len(starts), self.user_rows.shape[1]), np.int64)
+        return self.user_rows[np.searchsorted(self.offsets[1:-1], starts, side="right")]
+
+
+def _user_rows(table: pa.Table) -> IntArray:
+    """(U, K); without the column K is 0."""
+    if USER_ROWS not in table.column_names or not len(table):
+        return np.zeros((len(table), 0), dtype=np.int64)
+    lists = table.column(USER_ROWS).combine_chunks()
+    return np.asarray(lists.flatten()).astype(np.int64).reshape(len(table), -1)
 
 
 def _strictly_earlier(time_BL: IntArray) -> IntArray:

@@ -63,7 +63,7 @@ def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str 
         table = pq.read_table(file)
     row_of = {user: row for row, user in enumerate(table.column("user_id").to_pylist())}
     rows = pa.array([row_of.get(user) for user in user_ids], pa.int64())
-    names = [name for name in table.column_names if name != "user_id"]
+    names = prepared.config.data.user_columns.groups
     return {name: table.column(name).take(rows).to_pylist() for name in names}
 
 

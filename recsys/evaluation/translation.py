@@ -28,7 +28,7 @@ class Names:
     """How a model numbers things."""
 
     vocabs: Mapping[str, Vocab]
-    """`video` and `context_<column>`."""
+    """`video`, `context_<column>` and, where the model knows anything of users, `user`."""
     contexts: Sequence[str]
     tasks: Sequence[str]
 
@@ -43,6 +43,8 @@ class Translation:
     task_places: tuple[int | None, ...]
     """For each task of theirs: the place of ours."""
     num_tasks: int
+    user_rows: IntArray
+    """Their row of each of our user values; all 0 where they know nothing of users."""
 
     @classmethod
     def between(cls, ours: Names, theirs: Names) -> Translation:
@@ -59,6 +61,7 @@ class Translation:
             context_rows=tuple(contexts),
             task_places=tuple(_place(ours.tasks, task) for task in theirs.tasks),
             num_tasks=len(ours.tasks),
+            user_rows=_user_values(ours.vocabs, theirs.vocabs),
         )
 
     def timelines(self, timelines: Timelines) -> Timelines:
@@ -75,6 +78,7 @@ class Translation:
             labels=_columns(labels, len(zeros)).astype(np.int8),
             context_rows=_columns(contexts, len(zeros)).astype(np.int64),
             trends=self._trends(timelines.trends),
+            user_rows=self.user_rows[timelines.user_rows],
         )
 
     def _trends(self, trends_EF: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -106,6 +110,12 @@ class Translation:
 
 def _place(names: Sequence[str], name: str) -> int | None:
     return list(names).index(name) if name in names else None
+
+
+def _user_values(ours: Mapping[str, Vocab], theirs: Mapping[str, Vocab]) -> IntArray:
+    if "user" not in ours:
+        return np.zeros(1, np.int64)
+    return _rows(ours["user"], theirs.get("user", Vocab([])))
 
 
 def _rows(ours: Vocab, theirs: Vocab) -> IntArray:

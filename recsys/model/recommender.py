@@ -57,15 +57,13 @@ class Recommender(nn.Module):
             config, context_sizes=sizes.context_sizes, num_actions=num_actions
         )
         self.history = HistoryLSTM(
-            config,
-            num_actions=num_actions,
-            moment_dim=self.moment.dim,
-            trend_dim=sizes.trend_dim,
+            config, sizes, num_actions=num_actions, moment_dim=self.moment.dim
         )
         # Straight from the state: a hidden layer here costs several times the steps.
         look_for = nn.Linear(self.history.out_dim, config.dim)
         with torch.no_grad():  # it starts as looking for what is like the liked
-            look_for.weight[:, config.state_dim :] += torch.eye(config.dim)
+            liked = slice(config.state_dim, config.state_dim + config.dim)
+            look_for.weight[:, liked] += torch.eye(config.dim)
         self.query = nn.Sequential(nn.Dropout(config.dropout), look_for)
         self.repeat = nn.Parameter(torch.zeros(len(KINDS)))
         known = self.history.out_dim + config.feature_dim + self.moment.dim + sizes.trend_dim
@@ -83,7 +81,7 @@ class Recommender(nn.Module):
 
     def encode_history(self, vectors_BLV: Tensor, events: EventBatch) -> Tensor:
         """User states (B, L + 1, H); state i is the one after the first i events."""
-        return self.history(vectors_BLV, events.actions, self.moment(events.moment), events.trends)
+        return self.history(vectors_BLV, events, self.moment(events.moment))
 
     def queries(self, states: Tensor) -> Tensor:
         """What a state looks for: (…, H) -> (…, D).

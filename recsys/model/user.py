@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
-from recsys.data.inputs import Moment
+from recsys.data.inputs import EventBatch, Moment, Sizes
 from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
 
 
@@ -43,31 +43,36 @@ class HistoryLSTM(nn.Module):
     State 0 is the empty history, state i the one after the first i events, so that position i
     of a timeline is predicted from state `prior[i]`. A state is the LSTM's beside the mean vector
     of the videos that the user liked so far: the way round the LSTM by which taste is learnt in a
-    fraction of the steps.
+    fraction of the steps. What is known of the user beforehand stands beside both.
     """
 
     def __init__(
-        self, config: ModelConfig, *, num_actions: int, moment_dim: int, trend_dim: int
+        self, config: ModelConfig, sizes: Sizes, *, num_actions: int, moment_dim: int
     ) -> None:
         super().__init__()
         self.dim = config.dim
+        self.user: nn.Embedding | None = None
+        if sizes.num_user_values:
+            self.user = nn.Embedding(sizes.num_user_values, config.feature_dim, padding_idx=0)
         self.action = nn.Linear(num_actions, config.feature_dim)
-        width = config.dim + config.feature_dim + moment_dim + trend_dim
+        width = config.dim + config.feature_dim + moment_dim + sizes.trend_dim
         self.dropout = nn.Dropout(config.dropout)
         self.lstm = nn.LSTM(width, config.state_dim, batch_first=True)
         self.start = nn.Parameter(torch.zeros(config.state_dim))
-        self.out_dim = config.state_dim + config.dim
+        self.out_dim = config.state_dim + config.dim + (config.feature_dim if self.user else 0)
 
-    def forward(
-        self, vectors_BLD: Tensor, actions_BLA: Tensor, moment_BLM: Tensor, trends_BLF: Tensor
-    ) -> Tensor:
+    def forward(self, vectors_BLD: Tensor, events: EventBatch, moment_BLM: Tensor) -> Tensor:
         """States (B, L + 1, H), H being `out_dim`."""
-        vectors_BLD = vectors_BLD[..., : self.dim]
-        joined = torch.cat([vectors_BLD, self.action(actions_BLA), moment_BLM, trends_BLF], -1)
+        vectors_BLD, actions_BLA = vectors_BLD[..., : self.dim], events.actions
+        joined = torch.cat([vectors_BLD, self.action(actions_BLA), moment_BLM, events.trends], -1)
         states, _ = self.lstm(self.dropout(joined))
         start = self.start.expand(len(states), 1, -1)
-        liked = mean_of_liked(vectors_BLD, actions_BLA[..., :1])
-        return torch.cat([torch.cat([start, states], 1), liked], -1)
+        states = torch.cat([start, states], 1)
+        parts = [states, mean_of_liked(vectors_BLD, actions_BLA[..., :1])]
+        if self.user is not None:
+            known = self.user(events.user_rows).sum(1, keepdim=True)
+            parts.append(known.expand(-1, states.shape[1], -1))
+        return torch.cat(parts, -1)
 
 
 def mean_of_liked(vectors_BLD: Tensor, liked_BL1: Tensor) -> Tensor:

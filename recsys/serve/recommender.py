@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -84,7 +84,8 @@ class ServingRecommender:
         self._vectors = torch.from_numpy(bundle.vectors)
         self._model = bundle.recommender
         self._counting = threading.Lock()
-        self.store = HistoryStore(bundle.histories, longest=bundle.config.model.max_history)
+        longest = bundle.config.model.max_history
+        self.store = HistoryStore(bundle.histories, longest=longest, users=bundle.users)
         self._rank_task = self._find_rank_task(bundle.config.serve.rank)
         traits = bundle.traits
         self._reranker = None if traits is None else Reranker(bundle.config.rerank, traits)
@@ -352,4 +353,5 @@ def now() -> int:
 def before(timeline: Timelines, time_ms: int) -> Timelines:
     """The events of one user's timeline that are strictly earlier."""
     stop = int(np.searchsorted(timeline.time_ms, time_ms, side="left"))
-    return cut(timeline, 0, stop, user_id=timeline.user_ids[0])
+    found = cut(timeline, 0, stop, user_id=timeline.user_ids[0])
+    return replace(found, user_rows=timeline.user_rows)

@@ -12,6 +12,7 @@ from itertools import islice
 import numpy as np
 
 from recsys.data.timelines import Timelines
+from recsys.data.users import UserRows
 from recsys.index import FloatArray
 from recsys.schema import TEST
 
@@ -37,8 +38,11 @@ class HistoryStore:
     A user's timeline is never changed, only replaced, so that a reader needs no lock.
     """
 
-    def __init__(self, histories: Timelines, *, longest: int) -> None:
+    def __init__(
+        self, histories: Timelines, *, longest: int, users: UserRows | None = None
+    ) -> None:
         self._histories = histories
+        self._users = users
         self._longest = longest
         self._place = {user_id: i for i, user_id in enumerate(histories.user_ids)}
         self._live: dict[str, Timelines] = {}
@@ -63,9 +67,15 @@ class HistoryStore:
             return live
         place = self._place.get(user_id)
         if place is None:
-            return cut(self._histories, 0, 0, user_id=user_id)
+            return self._cut(user_id, 0, 0)
         start, stop = self._histories.offsets[place : place + 2].tolist()
-        return cut(self._histories, max(start, stop - self._longest), stop, user_id=user_id)
+        return self._cut(user_id, max(start, stop - self._longest), stop)
+
+    def _cut(self, user_id: str, start: int, stop: int) -> Timelines:
+        found = cut(self._histories, start, stop, user_id=user_id)
+        if self._users is None:
+            return found
+        return replace(found, user_rows=self._users.one(user_id)[None])
 
     def append(self, user_id: str, event: Event) -> int:
         """Adds an event where its time belongs and returns how many the user has now."""
@@ -73,12 +83,15 @@ class HistoryStore:
             grown = insert(self.timeline(user_id), event)
             length = int(grown.offsets[-1])
             kept = cut(grown, max(0, length - self._longest), length, user_id=user_id)
-            self._live[user_id] = kept
+            self._live[user_id] = replace(kept, user_rows=grown.user_rows)
         return min(length, self._longest)
 
 
 def cut(timelines: Timelines, start: int, stop: int, *, user_id: str) -> Timelines:
-    """The events [start, stop) as the timeline of one user; arrays are views."""
+    """The events [start, stop) as the timeline of one user of whom nothing else is known.
+
+    Arrays are views.
+    """
     return Timelines(
         user_ids=[user_id],
         offsets=np.array([0, stop - start], np.int64),
@@ -89,6 +102,7 @@ def cut(timelines: Timelines, start: int, stop: int, *, user_id: str) -> Timelin
         context_rows=timelines.context_rows[start:stop],
         split=timelines.split[start:stop],
         trends=timelines.trends[start:stop],
+        user_rows=np.zeros((1, 0), np.int64),
     )
 
 

@@ -27,6 +27,7 @@ from recsys.model.embeddings import init_table
 
 TABLE = re.compile(r"\btables\.(?:collection\.)?embeddings\.(\w+)\.")
 CONTEXT = re.compile(r"\bmoment\.context\.(\d+)\.")
+USER = re.compile(r"\bhistory\.(user)\.")
 
 
 def grow(config: RunConfig, out: str) -> None:
@@ -58,7 +59,8 @@ def places(prepared: Prepared, vocabs: str) -> dict[str, IntArray]:
     """For each of our rows its row in the other run, -1 for what is new there; by vocabulary."""
     contexts = [f"context_{name}" for name in prepared.config.data.columns.context]
     found = {}
-    for name in ("video", "creator", "category", *contexts):
+    users = ("user",) if prepared.config.data.user_columns.features else ()
+    for name in ("video", "creator", "category", *users, *contexts):
         ours, path = prepared.vocab(name), join(vocabs, f"{name}.parquet")
         rows = Vocab.read(path).rows(ours.ids) if exists(path) else np.zeros(len(ours.ids), int)
         found[name] = np.concatenate([[0], np.where(rows > 0, rows, -1)]).astype(np.int64)
@@ -80,13 +82,15 @@ def grown(state: Mapping[str, Any], rows: Mapping[str, IntArray]) -> dict[str, A
 
 
 def _entry(name: str, value: Any, rows: Mapping[str, IntArray]) -> Any:
-    match = TABLE.search(name) or CONTEXT.search(name)
+    match = TABLE.search(name) or CONTEXT.search(name) or USER.search(name)
     if match is None or not isinstance(value, Tensor) or not value.dim():
         return value
     old = torch.from_numpy(rows[match.group(1)])
     new = torch.zeros(len(old), *value.shape[1:], dtype=value.dtype)
     if name.startswith("model."):
         init_table(new) if TABLE.search(name) else nn.init.normal_(new)
+        if USER.search(name):  # a missing value adds nothing
+            new[0] = 0
     new[old >= 0] = value[old[old >= 0]]
     return new
 

@@ -94,6 +94,7 @@ def make_timelines(num_users: int, rng: np.random.Generator) -> Timelines:
         trends=rng.normal(size=(total, trend_dim(num_contexts=1, num_tasks=NUM_TASKS))).astype(
             np.float32
         ),
+        user_rows=np.zeros((num_users, 0), np.int64),
     )
 
 

@@ -154,7 +154,8 @@ def users(folder: Path, rows: dict[str, Any], **columns: Any) -> DataConfig:
 
 def test_users_groups_are_text(tmp_path: Path) -> None:
     rows = {"id": [2, 1, None, 2], "age": [30.0, None, 1.0, 99.0], "vip": [True, False, None, None]}
-    table = read_users(users(tmp_path, rows, user="id", groups=["vip", "age"]))
+    table, values = read_users(users(tmp_path, rows, user="id", groups=["vip", "age"]))
+    assert len(values) == 1
     assert table.to_pylist() == [
         {"user_id": "2", "vip": "true", "age": "30"},
         {"user_id": "1", "vip": "false", "age": None},
@@ -162,7 +163,7 @@ def test_users_groups_are_text(tmp_path: Path) -> None:
 
 
 def test_without_a_user_table_there_are_no_users() -> None:
-    table = read_users(DataConfig.model_validate({"events": "unused"}))
+    table, _ = read_users(DataConfig.model_validate({"events": "unused"}))
     assert (table.num_rows, table.column_names) == (0, ["user_id"])
 
 
@@ -170,3 +171,27 @@ def test_a_group_that_is_no_label_is_refused(tmp_path: Path) -> None:
     rows = {"id": ["a"], "born": pa.array([np.datetime64("2000-01-01", "s")])}
     with pytest.raises(InputError, match=r"'born' is timestamp.ms.; allowed is text or a number"):
         read_users(users(tmp_path, rows, user="id", groups=["born"]))
+
+
+def test_features_become_rows_of_one_vocabulary(tmp_path: Path) -> None:
+    """A column may be a group and a feature; two columns never share a row."""
+    rows = {"id": [2, 1, 3], "age": ["30", None, "9"], "vip": ["9", "9", None]}
+    draft = read_users(users(tmp_path, rows, user="id", groups=["vip"], features=["age", "vip"]))
+    assert draft.values.ids.to_pylist() == ["age=30", "age=9", "vip=9"]
+    assert draft.table.to_pylist() == [
+        {"user_id": "2", "vip": "9", "user_rows": [1, 3]},
+        {"user_id": "1", "vip": "9", "user_rows": [0, 3]},
+        {"user_id": "3", "vip": None, "user_rows": [2, 0]},
+    ]
+
+
+def test_a_feature_with_a_value_for_everybody_is_refused(tmp_path: Path) -> None:
+    rows = {"id": range(10_001), "phone": range(10_001)}
+    with pytest.raises(InputError, match="'phone' has 10,001 different values.*put them into"):
+        read_users(users(tmp_path, rows, user="id", features=["phone"]))
+
+
+def test_features_need_a_user_table() -> None:
+    tree = {"events": "unused", "user_columns": {"features": ["age"]}}
+    with pytest.raises(ValueError, match="features needs data.users"):
+        DataConfig.model_validate(tree)

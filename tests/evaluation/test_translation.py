@@ -11,7 +11,11 @@ from recsys.evaluation.ranking import dot_product, evaluate_ranker
 from recsys.evaluation.translation import Names, Translation
 
 OURS = Names(
-    {"video": Vocab(["a", "b", "c"]), "context_tab": Vocab(["home", "search"])},
+    {
+        "video": Vocab(["a", "b", "c"]),
+        "context_tab": Vocab(["home", "search"]),
+        "user": Vocab(["age=20", "region=south"]),
+    },
     ("tab",),
     ("click", "like"),
 )
@@ -20,6 +24,7 @@ THEIRS = Names(
         "video": Vocab(["c", "x", "a"]),
         "context_tab": Vocab(["search"]),
         "context_device": Vocab(["phone"]),
+        "user": Vocab(["region=north", "age=20"]),
     },
     ("device", "tab"),
     ("share", "click"),
@@ -37,6 +42,7 @@ def timelines() -> Timelines:
         context_rows=np.array([[2], [1], [0]]),
         split=np.zeros(3, np.int8),
         trends=np.arange(3 * 38).reshape(3, 38).astype(np.float32),
+        user_rows=np.array([[1, 2]]),
     )
 
 
@@ -47,6 +53,7 @@ def test_rows_columns_and_tasks_are_found_by_name() -> None:
     assert found.context_rows.tolist() == [[0, 1], [0, 0], [0, 0]]
     # Nobody shares here; click is their second task.
     assert found.labels.tolist() == [[0, 1], [0, 0], [0, 1]]
+    assert found.user_rows.tolist() == [[2, 0]]
     assert found.positive.tolist() == [1, 0, 1] and found.time_ms.tolist() == [0, 1, 2]
 
 
@@ -69,6 +76,7 @@ def test_nothing_in_common_is_no_trouble() -> None:
     seen = found.timelines(timelines())
     assert seen.video_rows.tolist() == [0, 0, 0]
     assert (seen.labels.shape, seen.context_rows.shape) == ((3, 0), (3, 0))
+    assert not seen.user_rows.any()
     assert np.isnan(found.logits(np.zeros((3, 0)))).all()
 
 

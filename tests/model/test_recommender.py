@@ -60,6 +60,7 @@ def timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
         context_rows=rng.integers(1, 5, (length, 1)),
         split=np.zeros(length, np.int8),
         trends=rng.normal(size=(length, SIZES.trend_dim)).astype(np.float32),
+        user_rows=np.array([[1, 3]]),
     )
 
 
@@ -107,6 +108,18 @@ def test_a_positions_own_outcome_is_unseen_and_its_context_is_seen() -> None:
     assert torch.equal(same[5], logits[5])
     _, other = outputs(net, replace(found, context_rows=outcome.context_rows))
     assert not torch.allclose(other[5], logits[5], atol=1e-6)
+
+
+def test_what_is_known_of_a_user_is_seen_everywhere() -> None:
+    """A missing value adds nothing, and which column a value stands in makes no difference."""
+    net, found = model(replace(SIZES, num_user_values=4)), timeline()
+    queries, logits = outputs(net, found)
+    other_queries, other_logits = outputs(net, replace(found, user_rows=np.array([[2, 3]])))
+    for i in range(8):
+        assert not torch.allclose(other_queries[i], queries[i], atol=1e-6)
+        assert not torch.allclose(other_logits[i], logits[i], atol=1e-6)
+    same_queries, _ = outputs(net, replace(found, user_rows=np.array([[3, 0, 1]])))
+    assert torch.allclose(same_queries, queries, atol=1e-6)
 
 
 def test_a_later_events_time_is_unseen() -> None:
@@ -160,6 +173,7 @@ def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
                 "context_rows",
                 "split",
                 "trends",
+                "user_rows",
             )
         },
     )

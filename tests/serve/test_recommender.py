@@ -27,7 +27,7 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     """User u9's timeline, and for each of its positions the scores of its own video as a training
     step computes them: retrieval score (L,) and probabilities (L, T)."""
     timeline = Timelines.from_table(tiny.timelines.slice(9), num_tasks=2, num_contexts=1)
-    timeline = tiny.trends.on(timeline)
+    timeline = replace(tiny.trends.on(timeline), user_rows=np.array([[9 % 3]]))
     arrays = timeline.windows(timeline.offsets[:-1], timeline.offsets[1:])
     events, model = event_batch(arrays), tiny.recommender
     vectors = torch.from_numpy(tiny.vectors)[torch.from_numpy(arrays.video_rows)]
@@ -117,6 +117,14 @@ def test_unknown_user_gets_the_empty_history(served: ServingRecommender) -> None
     assert (stranger.known_user, empty.known_user) == (False, True)
     assert stranger.num_history == 0
     assert stranger.videos == empty.videos
+
+
+def test_a_user_without_events_is_known_by_features(served: ServingRecommender) -> None:
+    """One of the user table, one of the same region, and a stranger."""
+    newcomer = served.recommend("newcomer", 5, now_ms=LATER)
+    stranger = served.recommend("who", 5, now_ms=LATER)
+    assert not newcomer.known_user and newcomer.num_history == 0
+    assert newcomer.videos != stranger.videos
 
 
 def test_unknown_videos_are_listed_and_the_order_is_kept(served: ServingRecommender) -> None:

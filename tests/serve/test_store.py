@@ -1,9 +1,11 @@
 import threading
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recsys.data.timelines import Timelines
+from recsys.data.users import UserRows
 from recsys.serve.store import Event, HistoryStore
 
 
@@ -20,8 +22,10 @@ def store() -> HistoryStore:
         context_rows=np.zeros((4, 0), np.int64),
         split=np.zeros(4, np.int8),
         trends=np.zeros((4, 22), np.float32),
+        user_rows=np.zeros((2, 0), np.int64),
     )
-    return HistoryStore(histories, longest=2)
+    users = UserRows(pa.array(["b", "z"]), np.array([[1, 2], [3, 0]]))
+    return HistoryStore(histories, longest=2, users=users)
 
 
 def event(row: int, time_ms: int) -> Event:
@@ -31,6 +35,15 @@ def event(row: int, time_ms: int) -> Event:
 def test_keeps_the_last_events_of_the_bundle(store: HistoryStore) -> None:
     assert store.timeline("a").video_rows.tolist() == [2, 3]
     assert store.timeline("b").time_ms.tolist() == [40]
+
+
+def test_what_is_known_of_a_user_stays_with_its_timeline(store: HistoryStore) -> None:
+    """Also of one without events, and after live ones."""
+    assert store.timeline("a").user_rows.tolist() == [[0, 0]]
+    assert store.timeline("b").user_rows.tolist() == [[1, 2]]
+    store.append("z", event(7, 50))
+    assert store.timeline("z").user_rows.tolist() == [[3, 0]]
+    assert store.timeline("z").windows([0], [1]).user_rows.tolist() == [[3, 0]]
 
 
 def test_unknown_user_has_no_events(store: HistoryStore) -> None:
