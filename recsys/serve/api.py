@@ -116,6 +116,7 @@ def _add_facts(api: FastAPI, recommender: ServingRecommender) -> None:
             num_users=len(recommender.store),
             tasks=list(recommender.tasks),
             context=list(config.data.columns.context),
+            user_features=list(config.data.user_columns.features),
             rank=config.serve.rank,
             max_k=config.serve.max_k,
             max_videos=config.serve.max_videos,

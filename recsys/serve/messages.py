@@ -63,6 +63,8 @@ class Request(Message):
     that are not earlier are not used."""
     context: dict[str, Id] = Field(default_factory=dict)
     """Values of the model's context columns; a missing one counts as unknown."""
+    user: dict[str, Id] = Field(default_factory=dict)
+    """Values of the model's user features, in place of those that the bundle knows."""
 
 
 class RecommendRequest(Request):
@@ -179,6 +181,7 @@ class ModelResponse(Message):
     num_users: int
     tasks: list[str]
     context: list[str]
+    user_features: list[str]
     rank: str
     max_k: int
     max_videos: int

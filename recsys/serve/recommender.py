@@ -97,6 +97,7 @@ class ServingRecommender:
         *,
         now_ms: int | None = None,
         context: Mapping[str, str] | None = None,
+        user: Mapping[str, str] | None = None,
         exclude_seen: bool = True,
     ) -> Answer:
         """The k best videos for a user.
@@ -107,15 +108,16 @@ class ServingRecommender:
             now_ms: When the request is made (Unix, UTC); later events are not used. The clock's
                 time without it.
             context: Values of the context columns; a missing one counts as unknown.
+            user: Values of the user features, in place of those that the bundle knows.
             exclude_seen: Leave out videos that the user has had a positive event with.
 
         Raises:
-            InputError: A limit or a context column is wrong.
+            InputError: A limit, a context column or a user feature is wrong.
         """
         serve = self.bundle.config.serve
         if not 1 <= k <= serve.max_k:
             raise InputError(f"k={k}: must be from 1 to {serve.max_k} (serve.max_k)")
-        reading = self._read(user_id, now_ms, context)
+        reading = self._read(user_id, now_ms, context, user)
         seen = reading.timeline.video_rows[reading.timeline.positive > 0]
         candidates = k
         if self._rank_task is not None or self._reranker is not None:
@@ -138,18 +140,19 @@ class ServingRecommender:
         *,
         now_ms: int | None = None,
         context: Mapping[str, str] | None = None,
+        user: Mapping[str, str] | None = None,
     ) -> Answer:
         """Scores of given videos for a user, in the order in which they are asked for.
 
         Raises:
-            InputError: A limit or a context column is wrong.
+            InputError: A limit, a context column or a user feature is wrong.
         """
         most = self.bundle.config.serve.max_videos
         if not 1 <= len(video_ids) <= most:
             raise InputError(
                 f"{len(video_ids)} video_ids: must be from 1 to {most} (serve.max_videos)"
             )
-        reading = self._read(user_id, now_ms, context)
+        reading = self._read(user_id, now_ms, context, user)
         rows = np.array([self._videos.row(video_id) for video_id in video_ids], np.int64)
         known = rows[rows != UNKNOWN_ROW]
         unknown = tuple(v for v, row in zip(video_ids, rows, strict=True) if row == UNKNOWN_ROW)
@@ -226,9 +229,27 @@ class ServingRecommender:
             for name, vocab in self._contexts.items()
         )
 
+    def _user_rows(self, known_1K: IntArray, given: Mapping[str, str]) -> IntArray:
+        """What is known of a user (1, K), and what a request says instead."""
+        columns = self.bundle.config.data.user_columns.features
+        for name in given:
+            if name not in columns:
+                known = ", ".join(columns) or "none"
+                raise InputError(f"user.{name}: unknown; this model's user features: {known}")
+        found = np.zeros((1, len(columns)), np.int64)
+        found[:, : known_1K.shape[1]] = known_1K
+        for place, name in enumerate(columns):
+            if name in given:
+                found[0, place] = self.bundle.vocabs["user"].row(f"{name}={given[name]}")
+        return found
+
     @torch.inference_mode()
     def _read(
-        self, user_id: str, now_ms: int | None, context: Mapping[str, str] | None
+        self,
+        user_id: str,
+        now_ms: int | None,
+        context: Mapping[str, str] | None,
+        user: Mapping[str, str] | None,
     ) -> _Reading:
         """The user's state; the request is the last event of the timeline, as in training."""
         request = Event(
@@ -238,6 +259,7 @@ class ServingRecommender:
             context_rows=self._context_rows(context),
         )
         past = before(self.store.timeline(user_id), request.time_ms)
+        past = replace(past, user_rows=self._user_rows(past.user_rows, user or {}))
         length = int(past.offsets[-1])
         arrays = insert(past, request).windows([0], [length + 1])
         events = event_batch(arrays)

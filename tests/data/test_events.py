@@ -88,6 +88,7 @@ def test_events_become_timelines(tmp_path: Path) -> None:
     )
     config, report = run(write_input(tmp_path, rows))
     found = by_user(config)
+    assert Prepared(config).timelines(0).user_rows.shape[1] == 0
     assert found["u0"][0] == ("v0", 0, 1, [1, 0], "search", TRAIN)
     assert found["u0"][1:] == expected(0)[1:]
     assert all(found[f"u{user}"] == expected(user) for user in range(1, NUM_USERS))
@@ -218,3 +219,21 @@ def test_cuts_in_the_wrong_order_are_refused_before_anything_runs(tmp_path: Path
     with pytest.raises(InputError, match="split.valid_from=.* is not before split.test_from="):
         run(write_input(tmp_path), "split.valid_from=2024-05-08")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_known_of_users_lies_beside_their_events(tmp_path: Path) -> None:
+    """Of all but one; of one more who has no events."""
+    users = {"user_id": [*(f"u{i}" for i in range(1, NUM_USERS)), "new"]}
+    users |= {"age": [*(str(10 * i) for i in range(1, NUM_USERS)), "90"], "city": ["x"] * NUM_USERS}
+    write_rows(users, tmp_path / "users.parquet")
+    section = {"users": str(tmp_path / "users.parquet"), "user_columns": {"features": ["age"]}}
+    config, _ = run(write_input(tmp_path, data=section))
+    prepared = Prepared(config)
+    values = prepared.vocab("user")
+    assert prepared.sizes.num_user_values == len(values) == 1 + NUM_USERS
+    found = {}
+    for number in range(len(prepared.partitions)):
+        timelines = prepared.timelines(number)
+        found |= dict(zip(timelines.user_ids, timelines.user_rows.tolist(), strict=True))
+    expected = {f"u{i}": [values.row(f"age={10 * i}")] for i in range(1, NUM_USERS)}
+    assert found == {**expected, "u0": [0]}

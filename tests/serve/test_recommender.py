@@ -125,6 +125,12 @@ def test_a_user_without_events_is_known_by_features(served: ServingRecommender) 
     stranger = served.recommend("who", 5, now_ms=LATER)
     assert not newcomer.known_user and newcomer.num_history == 0
     assert newcomer.videos != stranger.videos
+    told = served.recommend("who", 5, now_ms=LATER, user={"region": "north"})
+    assert told.videos == newcomer.videos
+    unknown = served.recommend("newcomer", 5, now_ms=LATER, user={"region": "nowhere"})
+    assert unknown.videos == stranger.videos
+    with pytest.raises(InputError, match="user.age: unknown; this model's user features: region"):
+        served.score("who", ["v1"], user={"age": "9"})
 
 
 def test_unknown_videos_are_listed_and_the_order_is_kept(served: ServingRecommender) -> None:

@@ -16,11 +16,14 @@ from recsys.train.grow import _read, grow, grown, places
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import NUM_VIDEOS, SIZES, loss_of, make_batch, make_config, make_videos
 
-MORE = dataclasses.replace(SIZES, num_videos=SIZES.num_videos + 9, context_sizes=(5,))
+MORE = dataclasses.replace(
+    SIZES, num_videos=SIZES.num_videos + 9, context_sizes=(5,), num_user_values=6
+)
 ROWS = {
     "video": np.concatenate([[0], np.full(9, -1), np.arange(1, NUM_VIDEOS + 1)]),
     "creator": np.arange(SIZES.num_creators),
     "category": np.arange(SIZES.num_categories),
+    "user": np.array([0, 1, 2, -1, 3, 4]),
     "0": np.array([0, 2, -1, 1, -1]),
 }
 """Nine new videos stand before the old ones; two new contexts, the old ones the other way round."""
@@ -49,6 +52,7 @@ def outputs(trainable: Trainable, *, moved: bool) -> tuple[torch.Tensor, torch.T
         batch.videos.id_rows = new_row[batch.videos.id_rows]
         moment = batch.events.moment
         moment.context_rows = new_tab[moment.context_rows]
+        batch.events.user_rows = torch.tensor([0, 1, 2, 4, 5])[batch.events.user_rows]
     return model.encode_videos(videos), torch.stack([v.sum() for v in model(batch)])
 
 
@@ -69,6 +73,7 @@ def test_what_was_learnt_stays_with_its_id(tmp_path: Path) -> None:
     assert torch.equal(sums[1][10:], sums[0][1:]) and not sums[1][1:10].any()
     fresh = new.model.state_dict()["tables.embeddings.video.weight"][1:10]
     assert 0.03 < fresh.std() < 0.07
+    assert not new.model.state_dict()["history.user.weight"][0].any()
 
 
 def test_rows_are_found_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
