@@ -64,7 +64,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     job = Job.from_dict(settings)
     context = ray.train.get_context()
     # A node's training workers share its cores; Ray's one a worker would leave the others idle.
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // context.get_local_world_size()))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    torch.set_num_threads(max(1, (cores or 1) // context.get_local_world_size()))
     worker = Worker(job, rank=context.get_world_rank(), workers=context.get_world_size())
     worker.run()
 
