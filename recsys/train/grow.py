@@ -47,7 +47,7 @@ def grow(config: RunConfig, out: str) -> None:
         if not exists(path):
             raise InputError(f"train.start_from={start}: {path} is missing; give a trained run")
     with local_folder(model) as folder:
-        state = grown(_read(folder), places(Prepared(config), vocabs))
+        state = grown(read_all(folder), places(Prepared(config), vocabs))
     with tempfile.TemporaryDirectory() as folder:
         dcp.save(state, checkpoint_id=folder, no_dist=True)
         fs, inner = filesystem(out)
@@ -95,7 +95,7 @@ def _entry(name: str, value: Any, rows: Mapping[str, IntArray]) -> Any:
     return new
 
 
-def _read(folder: str) -> dict[str, Any]:
+def read_all(folder: str) -> dict[str, Any]:
     """All entries of a checkpoint, whole."""
     metadata = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
     state: dict[str, Any] = {

@@ -2,8 +2,8 @@
 
 The data is RecBole's own copy and is read as RecBole reads it; the settings are its defaults for
 the model, with the loss, the split and the metric that its documentation gives for next-item
-recommendation with leave one out. After every epoch the answer so far is written to a JSON file.
-It imports nothing of the project and needs none of it.
+recommendation with leave one out. After every epoch the answer so far is written to a JSON file;
+RecBole's own logs and checkpoints go into the working folder. Nothing of the project is imported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -144,11 +143,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    out = args.out.resolve()
-    folder = out.parent / f"recbole-{args.model}"
-    folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)  # RecBole writes logs and checkpoints into the working folder
-    run(args.model, out, args.seconds)
+    run(args.model, args.out, args.seconds)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,15 @@ def resume(rank: int, folder: Path) -> None:
     torch.save(found, folder / f"resume-{rank}.pt")
 
 
+def spread(rank: int, folder: Path) -> None:
+    """In three workers what one worker left, and saved again as it came."""
+    shard_by_rows()
+    trainable = build_sharded(make_config(), SIZES, torch.device("cpu"))
+    progress = restore(str(folder / "resumed"), trainable)
+    save(str(folder / "spread"), trainable, progress)
+    torch.save({"vectors": vectors(trainable)}, folder / f"spread-{rank}.pt")
+
+
 def plain(rank: int, folder: Path) -> None:
     """Two workers with a copy of the tables on each: what `tables: plain` does."""
     torch.manual_seed(5)
@@ -100,6 +109,6 @@ if __name__ == "__main__":
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/{task}-store", rank=rank, world_size=world
     )
-    {"train": train, "resume": resume, "plain": plain}[task](rank, folder)
+    {"train": train, "resume": resume, "spread": spread, "plain": plain}[task](rank, folder)
     dist.barrier()
     dist.destroy_process_group()

@@ -12,7 +12,7 @@ from recsys.data.prepared import Prepared
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.train.checkpoint import Progress, load, save
-from recsys.train.grow import _read, grow, grown, places
+from recsys.train.grow import grow, grown, places, read_all
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import NUM_VIDEOS, SIZES, loss_of, make_batch, make_config, make_videos
 
@@ -60,7 +60,7 @@ def test_what_was_learnt_stays_with_its_id(tmp_path: Path) -> None:
     """The old predictions, and the optimizers' states; the new rows are as untrained."""
     old = trained()
     save(str(tmp_path / "old"), old, Progress(epoch=4))
-    state = grown(_read(str(tmp_path / "old")), ROWS)
+    state = grown(read_all(str(tmp_path / "old")), ROWS)
     torch.distributed.checkpoint.save(state, checkpoint_id=str(tmp_path / "new"), no_dist=True)
     torch.manual_seed(2)
     new = build_plain(make_config(), MORE, torch.device("cpu"))

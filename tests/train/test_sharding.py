@@ -11,6 +11,7 @@ import torch
 
 from recsys.model.recommender import Recommender
 from recsys.train.checkpoint import load_plain
+from recsys.train.grow import read_all
 from recsys.train.sharding import have_torchrec
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import SIZES, loss_of, make_batch, make_config, make_videos
@@ -131,6 +132,26 @@ def test_a_checkpoint_of_two_workers_goes_on_in_one(
     assert resumed["loss"] == pytest.approx(loss.item(), rel=1e-4)
     assert_close(load_plain(str(folder / "resumed"), CONFIG.model, SIZES), trainable.model)
     assert "out_of_bounds" in resumed, "a row that is not there must not pass for row 0"
+
+
+def stored(folder: Path) -> dict[str, Any]:
+    """A checkpoint's tensors by name: of the model and of the optimizers."""
+    return {name: value for name, value in read_all(str(folder)).items() if value is not None}
+
+
+def test_and_from_one_it_goes_on_in_three(folder: Path, sharded: list[dict[str, Any]]) -> None:
+    """The same vectors, and not a number of weights or optimizers' states lost on the way."""
+    if not (folder / "resumed").exists():
+        run("resume", 1, folder)
+    spread = run("spread", 3, folder)
+    model = load_plain(str(folder / "resumed"), CONFIG.model, SIZES)
+    for worker in spread:
+        assert torch.allclose(worker["vectors"], catalogue(model), atol=1e-6)
+    before, after = stored(folder / "resumed"), stored(folder / "spread")
+    assert before.keys() == after.keys()
+    assert any("video" in name and name.startswith("optimizer") for name in before)
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
 
 
 def test_plain_tables_on_two_workers_train_the_same_way(folder: Path) -> None:

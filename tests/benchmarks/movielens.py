@@ -1,0 +1,279 @@
+"""Next-item recommendation on MovieLens-100K beside RecBole's GRU4Rec and SASRec.
+
+The protocol is RecBole's: 5-core, a user's last event is the test and the one before it the
+validation, all items are ranked and none is masked. Its wheel carries the data, for research only:
+it is read where it lies. The settings of all three are fixed; the best epoch is chosen on the
+validation events, by which nobody's weights are learnt. Each training has the same one core, one
+after the other, and the peers a time limit. Seconds are those of training and validation; start,
+data preparation and checkpoints are left out on both sides and told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import yaml
+
+PEERS = ("GRU4Rec", "SASRec")
+BAR_NDCG, BAR_SECONDS = 0.08, 1 / 30
+CORE = 5
+"""Fewest events of a user and of an item that is kept."""
+REQUIREMENTS = (
+    *("recbole==1.2.1", "torch==2.13.0", "ray[tune]==2.6.3", "hyperopt", "numpy<2"),
+    *("pandas<2.3", "scipy<1.14", "pyarrow<17", "setuptools<80"),
+)
+SETTINGS: dict[str, Any] = {
+    "data": {
+        "events": "events.parquet",
+        "columns": {"user": "user_id", "video": "video_id", "time": "time"},
+        "videos": "videos.parquet",
+        "video_columns": {"video": "video_id", "categories": ["genres"]},
+    },
+    "split": {"kind": "leave_one_out"},
+    "prepare": {"partitions": 4},
+    "train": {"epochs": 30, "patience": 6, "batch_timelines": 64, "refit": False, "workers": 1},
+    "evaluate": {"k": [10], "mask_history": False},
+}
+"""Of our run; chosen by validation NDCG@10. Without refit the validation events stay unlearnt."""
+
+
+def data_folder(python: Path) -> Path:
+    """Where the environment's RecBole has MovieLens-100K."""
+    code = "import importlib.util as u; print(u.find_spec('recbole').submodule_search_locations[0])"
+    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    return Path(found.strip()) / "dataset_example" / "ml-100k"
+
+
+def make_environment(folder: Path) -> Path:
+    """RecBole needs older libraries than the project, and so an environment of its own."""
+    python = folder / "bin" / "python"
+    if not (folder / "done").exists():
+        print(f"installing {REQUIREMENTS[0]} with pip into {folder}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True)
+        (folder / "done").touch()
+    return python
+
+
+def read(folder: Path, kind: str) -> pa.Table:
+    options = pyarrow.csv.ParseOptions(delimiter="\t")
+    table = pyarrow.csv.read_csv(folder / f"ml-100k.{kind}", parse_options=options)
+    return table.rename_columns([name.split(":")[0] for name in table.column_names])
+
+
+def core_of(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Rows that are left when users and items with too few events have gone, again and again."""
+    rows = np.arange(len(users))
+    while True:
+        enough = np.ones(len(rows), bool)
+        for column in (users, items):
+            _, inverse, counts = np.unique(column[rows], return_inverse=True, return_counts=True)
+            enough &= counts[inverse] >= CORE
+        if enough.all():
+            return rows
+        rows = rows[enough]
+
+
+def make_data(source: Path, target: Path) -> dict[str, Any]:
+    """Writes our input, and returns what must be the same on both sides.
+
+    RecBole keeps times as float32, in which those of up to 64 s are one; within one it has the
+    order of the file. The same order is taken here, by milliseconds, so that both are asked for
+    the same items.
+    """
+    table = read(source, "inter")
+    users, items = table["user_id"].to_numpy(), table["item_id"].to_numpy()
+    rows = core_of(users, items)
+    seconds = table["timestamp"].to_numpy().astype(np.float32).astype(np.int64)
+    rows = rows[np.lexsort((seconds[rows], users[rows]))]
+    users, items, seconds = users[rows], items[rows], seconds[rows]
+    place = np.arange(len(rows))
+    is_first = np.r_[True, (np.diff(users) != 0) | (np.diff(seconds) != 0)]
+    since_first = place - np.maximum.accumulate(np.where(is_first, place, 0))
+    columns = {"user_id": users.astype(str), "video_id": items.astype(str)}
+    columns["time"] = seconds * 1000 + since_first
+    pq.write_table(pa.table(columns), target / "events.parquet")
+    write_videos(source, target, items)
+    last = np.flatnonzero(np.r_[np.diff(users) != 0, True])
+    return {
+        "users": len(last),
+        "items": len(np.unique(items)),
+        "valid_digest": digest(users[last - 1], items[last - 1]),
+        "test_digest": digest(users[last], items[last]),
+    }
+
+
+def write_videos(source: Path, target: Path, items: np.ndarray) -> None:
+    films = read(source, "item")
+    films = films.filter(np.isin(films["item_id"].to_numpy(), items))
+    genres = [text.split() for text in films["class"].to_pylist()]
+    columns = {"video_id": films["item_id"].cast(pa.string()), "genres": genres}
+    pq.write_table(pa.table(columns), target / "videos.parquet")
+
+
+def digest(users: np.ndarray, items: np.ndarray) -> str:
+    """As `_recbole.py` has it."""
+    pairs = sorted(f"{user} {item}" for user, item in zip(users, items, strict=True))
+    return hashlib.sha256("\n".join(pairs).encode()).hexdigest()
+
+
+def run_alone(command: list[Any], core: int, **options: Any) -> float:
+    """Runs a command on one core with one thread; returns its seconds."""
+    begin = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=environment,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        check=False,
+        text=True,
+        **options,
+    )
+    if done.returncode:
+        raise SystemExit(f"{command}: {done.stdout or ''}{done.stderr or ''}")
+    return time.perf_counter() - begin
+
+
+def run_ours(folder: Path, core: int) -> dict[str, Any]:
+    """The whole chain on the data in the folder."""
+    run = folder / "run"
+    (folder / "run.yaml").write_text(yaml.safe_dump({"run": str(run), **SETTINGS}))
+    command = [sys.executable, "-m", "recsys", "run", "--config", folder / "run.yaml"]
+    command += [f"data.root={folder}"]
+    wall_s = run_alone(command, core, capture_output=True)
+    found = json.loads((run / "report.json").read_text())
+    ours = found["evaluation"]["model"]["all"]
+    history, train_s, validate_s = [], 0.0, 0.0
+    for epoch in found["train"]["history"]:
+        train_s, validate_s = train_s + epoch["epoch_s"], validate_s + epoch["validate_s"]
+        sums = {"epoch": epoch["epoch"], "train_s": train_s, "validate_s": validate_s}
+        history.append({**sums, "valid_ndcg@10": epoch["valid_ndcg@10"]})
+    return {
+        "history": history,
+        "test": {name: ours[name] for name in ("ndcg@10", "hr@10")},
+        "ended": f"best of {len(history)} epochs: {found['train']['epochs']}",
+        "prepare_s": wall_s - train_s - validate_s,
+    }
+
+
+def run_peers(python: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Each as far as it gets; what it has reached lies beside the report after each epoch."""
+    script = Path(__file__).with_name("_recbole.py")
+    found = {}
+    for name in PEERS:
+        out = args.out.resolve().with_name(f"movielens-{name}.json")
+        command = [python, script, "--model", name, "--seconds", args.peer_seconds, "--out", out]
+        run_alone(command, args.core, cwd=folder)  # where its logs and checkpoints go
+        found[name] = json.loads(out.read_text())
+    return found
+
+
+def seconds_to(history: list[dict[str, Any]], ndcg: float) -> float | None:
+    """Seconds of training and validation until validation NDCG@10 is reached, if it is."""
+    for epoch in history:
+        if epoch["valid_ndcg@10"] >= ndcg:
+            return float(epoch["train_s"] + epoch["validate_s"])
+    return None
+
+
+def best_of(found: dict[str, Any]) -> float:
+    return max(float(epoch["valid_ndcg@10"]) for epoch in found["history"])
+
+
+def bars_of(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    value = ours["test"]["ndcg@10"]
+    bars = {"test NDCG@10": {"value": value, "bar": BAR_NDCG, "holds": value >= BAR_NDCG}}
+    for name, peer in peers.items():
+        bar = peer["test"]["ndcg@10"]
+        bars[f"test NDCG@10 over {name}'s"] = {"value": value, "bar": bar, "holds": value > bar}
+    gru4rec = peers["GRU4Rec"]
+    mine = seconds_to(ours["history"], best_of(gru4rec))
+    ratio = mine and mine / (seconds_to(gru4rec["history"], best_of(gru4rec)) or 1)
+    bars["seconds to GRU4Rec's best validation NDCG@10, over GRU4Rec's"] = {
+        "value": ratio,
+        "bar": BAR_SECONDS,
+        "holds": ratio is not None and ratio <= BAR_SECONDS,
+    }
+    return bars
+
+
+def report(ours: dict[str, Any], peers: dict[str, Any], args: argparse.Namespace) -> None:
+    bars = bars_of(ours, peers)
+    found = {"settings": SETTINGS, "ours": ours, "peers": peers, "bars": bars}
+    if args.peers:
+        found["peers_from"] = [str(path) for path in args.peers]
+        print("the peers' figures are those of an earlier run")
+    args.out.write_text(json.dumps(found, indent=2))
+    target = best_of(peers["GRU4Rec"])
+    print(f"{'':10}{'test':>8}{'test':>8}{'valid':>8}{'training +':>12}{'to NDCG':>9}{'start':>7}")
+    print(
+        f"{'':10}{'NDCG@10':>8}{'HR@10':>8}{'NDCG@10':>8}{'validation':>12}{target:>9.4f}"
+        f"{'etc.':>7}  ended by"
+    )
+    for name, side in {"ours": ours, **peers}.items():
+        last = side["history"][-1]
+        reached = seconds_to(side["history"], target)
+        print(
+            f"{name:10}{side['test']['ndcg@10']:8.4f}{side['test']['hr@10']:8.4f}"
+            f"{best_of(side):8.4f}{last['train_s'] + last['validate_s']:10.0f} s"
+            f"{'never' if reached is None else f'{reached:.0f} s':>9}{side['prepare_s']:5.0f} s"
+            f"  {side['ended'] or 'nothing yet'}"
+        )
+    for name, bar in bars.items():
+        value = "not reached" if bar["value"] is None else f"{bar['value']:.4f}"
+        print(f"{'holds' if bar['holds'] else 'MISSED'}: {name}: {value} (bar {bar['bar']:.4f})")
+
+
+def require_same(data: dict[str, Any], peers: dict[str, Any]) -> None:
+    """Both sides have the same users and items, and are asked for the same ones."""
+    for name, peer in peers.items():
+        print(f"{name}: {peer['users']} users, {peer['items']} items; ours: ", end="")
+        print(f"{data['users']} users, {data['items']} items")
+        if different := [key for key in data if data[key] != peer[key]]:
+            raise SystemExit(f"{name} was measured on other data: {', '.join(different)} differ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recbole-python", type=Path, help="instead of an environment made here")
+    parser.add_argument("--peer-seconds", type=float, default=3600, help="limit of each peer")
+    parser.add_argument(
+        "--peers",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="files movielens-MODEL.json of an earlier run, instead of running the peers",
+    )
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/movielens.json"))
+    args = parser.parse_args()
+    python = args.recbole_python or make_environment(args.out.parent.resolve() / "recbole-env")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = make_data(data_folder(python), folder)
+        ours = run_ours(folder, args.core)
+        if args.peers:
+            answers = [json.loads(path.read_text()) for path in args.peers]
+            peers = {answer["model"]: answer for answer in answers}
+        else:
+            peers = run_peers(python, folder, args)
+    require_same(data, peers)
+    report(ours, peers, args)
+
+
+if __name__ == "__main__":
+    main()
