@@ -81,32 +81,23 @@ def clip_schema(frames: int, size: int) -> pa.Schema:
     what read it and `message` what that complained of. `stamp` tells whether the file has changed
     since: its size, and its time or ETag.
     """
-    return pa.schema(
-        [
-            ("uri", pa.string()),
-            ("frames", pa.list_(pa.uint8(), frames * size * size * 3)),
-            ("times_s", pa.list_(pa.float32(), frames)),
-            ("duration_s", pa.float32()),
-            ("note", pa.string()),
-            ("reader", pa.string()),
-            ("message", pa.string()),
-            ("stamp", pa.string()),
-        ]
-    )
+    return _clips(pa.field("frames", pa.list_(pa.uint8(), frames * size * size * 3)), frames)
 
 
 def feature_schema(frames: int, dim: int) -> pa.Schema:
     """OUT/clips.lance where a frozen encoder's features (T × F) are stored instead of frames."""
+    return _clips(pa.field("features", pa.list_(pa.float16(), frames * dim)), frames)
+
+
+def _clips(content: pa.Field, frames: int) -> pa.Schema:
+    texts = [pa.field(name, pa.string()) for name in ("note", "reader", "message", "stamp")]
     return pa.schema(
         [
-            ("uri", pa.string()),
-            ("features", pa.list_(pa.float16(), frames * dim)),
-            ("times_s", pa.list_(pa.float32(), frames)),
-            ("duration_s", pa.float32()),
-            ("note", pa.string()),
-            ("reader", pa.string()),
-            ("message", pa.string()),
-            ("stamp", pa.string()),
+            pa.field("uri", pa.string()),
+            content,
+            pa.field("times_s", pa.list_(pa.float32(), frames)),
+            pa.field("duration_s", pa.float32()),
+            *texts,
         ]
     )
 
