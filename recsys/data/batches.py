@@ -11,13 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from recsys.data.catalog import Catalog
 from recsys.data.inputs import Batch, EventBatch, Moment, VideoBatch
@@ -201,10 +200,11 @@ def prefetch(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def move(value: Any, device: torch.device) -> Any:
-    """The same batch on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if hasattr(value, "__dataclass_fields__"):
-        return type(value)(**{name: move(v, device) for name, v in vars(value).items()})
-    return value
+def drop_ids(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
+    """The same step with the ID embedding of a random share of its videos left out.
+
+    A video whose ID is dropped is known by its content alone, as one that nobody has seen yet.
+    """
+    rows = batch.videos.id_rows
+    keep = torch.from_numpy(rng.random(len(rows)) >= share)
+    return replace(batch, videos=replace(batch.videos, id_rows=rows * keep))

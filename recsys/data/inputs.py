@@ -6,15 +6,16 @@ actions, C context columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from recsys.data.timelines import trend_dim
 
+T = TypeVar("T")
 TableInputs = Mapping[str, tuple[Tensor, Tensor]]
 """Table name -> (rows (R,) int64, lengths (U,) int64): a bag of rows for each of U videos."""
 
@@ -65,6 +66,8 @@ class VideoBatch:
     """(M, T, H, W, 3) uint8 frames or (M, T, F) float16 features."""
     clip_index: Tensor | None = None
     """(U,) int64 position in `clips`; -1 where the video has none."""
+    keyed: Any = None
+    """`table_inputs` as TorchRec's KeyedJaggedTensor, where it was made beforehand."""
 
     def table_inputs(self) -> TableInputs:
         """What the embedding tables are asked for."""
@@ -131,3 +134,28 @@ class Batch:
     """(B, L) bool: positions whose outcome is learnt from."""
     user_ids: tuple[str, ...] = ()
     """(B,) whose timelines they are; none in a step that teaches nothing."""
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        """The same batch on a device."""
+        return mapped(self, lambda value: value.to(device, non_blocking=non_blocking))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU copies from on the side."""
+        return mapped(self, lambda value: value.pin_memory())
+
+    def record_stream(self, stream: Any) -> None:
+        """Tells the allocator that a stream uses the batch."""
+        mapped(self, lambda value: value.record_stream(stream))
+
+
+def mapped(value: T, change: Callable[[Any], Any]) -> T:
+    """The same structure with every tensor in it changed."""
+    if hasattr(value, "__dataclass_fields__"):
+        fields = {name: mapped(part, change) for name, part in vars(value).items()}
+        return type(value)(**fields)
+    return change(value) if hasattr(value, "record_stream") else value
+
+
+def move(value: T, device: torch.device) -> T:
+    """The same batch, or a part of one, on a device."""
+    return mapped(value, lambda part: part.to(device, non_blocking=True))

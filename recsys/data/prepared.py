@@ -130,6 +130,8 @@ class Prepared:
         id_rows = self.catalog.id_rows(
             with_valid=with_valid, min_events=self.config.prepare.min_video_events
         )
+        if not self.config.model.use_id:
+            id_rows = np.zeros_like(id_rows)
         clips, vectors = self.clips, self.vectors
         if vectors is not None:
             return VideoInputs(self.catalog, id_rows, vectors.rows(), vectors.take)

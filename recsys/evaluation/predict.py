@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.data.batches import VideoInputs, event_batch, move
+from recsys.data.batches import VideoInputs, event_batch
 from recsys.data.catalog import expand_ranges
+from recsys.data.inputs import move
 from recsys.data.timelines import IntArray, Timelines
 from recsys.evaluation.interactions import Csr
 from recsys.evaluation.ranking import Ranker, dot_product, with_bias

@@ -6,11 +6,10 @@ videos, P positive positions, N events with a ranking loss, T tasks, D vector, H
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from recsys.config import ModelConfig
@@ -76,8 +75,8 @@ class Recommender(nn.Module):
 
     def encode_videos(self, videos: VideoBatch) -> Tensor:
         """Video vectors (U, V): the first D for retrieval, the rest a profile for ranking."""
-        videos = replace(videos, id_rows=self.video.drop_ids(videos.id_rows))
-        return self.video(videos, self.tables(videos.table_inputs()))
+        asked = videos.table_inputs() if videos.keyed is None else videos.keyed
+        return self.video(videos, self.tables(asked))
 
     def encode_history(self, vectors_BLV: Tensor, events: EventBatch) -> Tensor:
         """User states (B, L + 1, H); state i is the one after the first i events."""
@@ -112,6 +111,9 @@ class Recommender(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         """The step's losses."""
+        if isinstance(batch, fx.Proxy):
+            # TorchRec's pipeline traces this to find what the tables are asked for, and no more.
+            return self.tables(batch.videos.keyed)
         vectors_UV = self.encode_videos(batch.videos)
         vectors_BLV = vectors_UV[batch.video_index]
         events = batch.events

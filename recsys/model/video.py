@@ -78,13 +78,11 @@ class VideoEncoder(nn.Module):
     """Content ⊕ ID embedding ⊕ creator ⊕ categories ⊕ duration -> video vector (U, D).
 
     In training the ID part of a random share of the videos is replaced by the unknown one, so
-    that a video never seen before still has a good vector from its content (`drop_ids`).
+    that a video never seen before still has a good vector from its content (`batches.drop_ids`).
     """
 
     def __init__(self, config: ModelConfig, *, clip: ClipShape | None) -> None:
         super().__init__()
-        self.use_id = config.use_id
-        self.id_dropout = config.id_dropout
         self.content = ClipEncoder(config.content, clip=clip) if clip else None
         content_dim = config.content.dim if clip else 0
         if clip:
@@ -95,15 +93,6 @@ class VideoEncoder(nn.Module):
         self.mix = nn.Linear(2 * config.id_dim + width, config.dim)
         # Without video and creator, whose labels of the training days it would learn by heart.
         self.profile = nn.Linear(width, config.feature_dim)
-
-    def drop_ids(self, id_rows: Tensor) -> Tensor:
-        """The rows that are looked up: all 0 without IDs, some 0 in training."""
-        if not self.use_id:
-            return torch.zeros_like(id_rows)
-        if not self.training or self.id_dropout == 0:
-            return id_rows
-        keep = torch.rand(id_rows.shape, device=id_rows.device) >= self.id_dropout
-        return id_rows * keep
 
     def forward(self, videos: VideoBatch, embedded: dict[str, Tensor]) -> Tensor:
         """(U, D) from the videos and their rows' embeddings by table."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recsys.config import RunConfig, parse_config
-from recsys.data.batches import Batcher, Candidates, epoch_order, move, prefetch
+from recsys.data.batches import Batcher, Candidates, drop_ids, epoch_order, prefetch
 from recsys.data.inputs import Batch
 from recsys.data.prepared import Prepared
 from recsys.data.storage import join, local_folder
@@ -30,6 +31,7 @@ from recsys.schema import TEST, TRAIN, VALID
 from recsys.train.checkpoint import START, Progress, is_finite, load, restore, save
 from recsys.train.figures import StepSums
 from recsys.train.sharding import build_sharded, have_torchrec
+from recsys.train.steps import PipelinedSteps, SingleSteps
 from recsys.train.trainable import Trainable, build_plain
 from recsys.train.validation import validate
 
@@ -95,9 +97,15 @@ class Worker:
             max_history=self.config.model.max_history,
         )
         self.trainable = make_trainable(self.config, self.prepared, self.device)
+        self.steps = self._make_steps()
         self.progress = Progress()
         self.seen = torch.zeros(len(self.prepared.partitions), dtype=torch.int64)
         self.sums = StepSums(self.config.data.columns.tasks)
+
+    def _make_steps(self) -> SingleSteps | PipelinedSteps:
+        overlapped = self.device.type == "cuda" and self.trainable.sharded
+        kind = PipelinedSteps if overlapped else SingleSteps
+        return kind(self.trainable, self._loss, self.device, self.config.train.clip_norm)
 
     def run(self) -> None:
         """Trains until the epochs are over or validation has not got better for long enough."""
@@ -105,19 +113,24 @@ class Worker:
             self.job.board.place.remote(self.trainable.plan)
         self._restore()
         while self.progress.epoch < self.job.epochs and not self._is_over():
-            self._run_epoch()
-            figures = self.sums.figures()
             self.sums = StepSums(self.config.data.columns.tasks)
-            if self.job.learn_before == VALID:
-                figures |= validate(
-                    self.trainable.model,
-                    self.prepared,
-                    self.batcher.videos,
-                    self.device,
-                    rank=self.rank,
-                    workers=self.workers,
-                )
-            self._finish_epoch(figures)
+            self._run_epoch()
+            self._finish_epoch(self.sums.figures() | self._validate())
+
+    def _validate(self) -> dict[str, float]:
+        """The figures of the validation events and the seconds that they took; none in a refit."""
+        if self.job.learn_before != VALID:
+            return {}
+        started = time.perf_counter()
+        figures = validate(
+            self.trainable.model,
+            self.prepared,
+            self.batcher.videos,
+            self.device,
+            rank=self.rank,
+            workers=self.workers,
+        )
+        return {**figures, "validate_s": time.perf_counter() - started}
 
     def _restore(self) -> None:
         checkpoint = ray.train.get_checkpoint()
@@ -158,8 +171,11 @@ class Worker:
         timelines = self.prepared.timelines(mine if mine is not None else int(partitions[0]))
         steps = 0 if mine is None else self.batcher.num_steps(timelines)
         most = self._most(steps)
-        for batch in prefetch(self._batches(timelines, steps, most, rng)):
-            self._step(move(batch, self.device))
+        batches = prefetch(self._batches(timelines, steps, most, rng))
+        for losses, batch in self.steps.take(batches):
+            self.progress.steps += 1
+            self.sums.add(losses, len(batch.learn))
+            self._show()
         if mine is not None:
             self.seen[mine] += self.batcher.num_timelines(timelines)
 
@@ -175,8 +191,10 @@ class Worker:
     def _batches(
         self, timelines: Timelines, steps: int, most: int, rng: np.random.Generator
     ) -> Iterator[Batch]:
+        share = self._id_dropout()
         if steps:
-            yield from self.batcher.steps(timelines, rng)
+            for batch in self.batcher.steps(timelines, rng):
+                yield drop_ids(batch, share, rng)
         nothing = np.zeros(0, dtype=np.int64)
         for _ in range(most - steps):
             yield self.batcher.make(timelines, nothing, nothing, rng)
@@ -189,36 +207,24 @@ class Worker:
         dist.all_reduce(count, dist.ReduceOp.MAX)
         return int(count)
 
-    def _step(self, batch: Batch) -> None:
-        train = self.config.train
-        content_alone = self.progress.epoch < train.content_first * self.job.epochs
-        self.trainable.model.video.id_dropout = (
-            1.0 if content_alone else self.config.model.id_dropout
-        )
-        for group in self.trainable.dense_optimizer.param_groups:
-            group["lr"] = train.lr * lr_share(
-                self.progress.steps, self._epochs_done(), self.job.epochs
-            )
-        self.trainable.optimizer.zero_grad()
-        half = train.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            losses = self.trainable.module(batch)
-        loss = self._weigh(losses)
-        self._require_finite(loss, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.trainable.dense_parameters(), train.clip_norm)
-        self.trainable.optimizer.step()
-        self.progress.steps += 1
-        self.sums.add(losses, len(batch.learn))
-        self._show()
+    def _id_dropout(self) -> float:
+        """Share of the videos that are known by their content alone in this epoch."""
+        content_alone = self.progress.epoch < self.config.train.content_first * self.job.epochs
+        return 1.0 if content_alone else self.config.model.id_dropout
 
-    def _weigh(self, losses: Losses) -> Tensor:
+    def _loss(self, losses: Losses, batch: Batch) -> Tensor:
+        """What a step goes down, at the learning rate of its place."""
         train = self.config.train
+        share = lr_share(self.progress.steps, self._epochs_done(), self.job.epochs)
+        for group in self.trainable.dense_optimizer.param_groups:
+            group["lr"] = train.lr * share
         tasks = self.config.data.columns.tasks
         weights = torch.tensor([train.task_weights.get(name, 1.0) for name in tasks])
         retrieval = losses.retrieval / losses.num_retrieval.clamp(min=1)
         ranking = losses.tasks / losses.num_tasks.clamp(min=1)
-        return train.retrieval_weight * retrieval + (ranking * weights.to(self.device)).sum()
+        loss = train.retrieval_weight * retrieval + (ranking * weights.to(self.device)).sum()
+        self._require_finite(loss, batch)
+        return loss
 
     def _require_finite(self, loss: Tensor, batch: Batch) -> None:
         if not is_finite(loss):

@@ -63,16 +63,19 @@ class ShardedTables(nn.Module):
             device=torch.device("meta"),
         )
 
-    def forward(self, inputs: TableInputs) -> dict[str, Tensor]:
-        """The rows' embeddings by table name, (R, dim) each."""
+    def keyed(self, inputs: TableInputs) -> Any:
+        """What the tables are asked for, as TorchRec takes it."""
         from torchrec import KeyedJaggedTensor
 
-        wanted = KeyedJaggedTensor(
+        return KeyedJaggedTensor(
             keys=self.names,
             values=torch.cat([inputs[name][0] for name in self.names]),
             lengths=torch.cat([inputs[name][1] for name in self.names]),
         )
-        found = self.collection(wanted)
+
+    def forward(self, inputs: TableInputs | Any) -> dict[str, Tensor]:
+        """The rows' embeddings by table name, (R, dim) each; `inputs` may be keyed already."""
+        found = self.collection(self.keyed(inputs) if isinstance(inputs, Mapping) else inputs)
         return {name: found[name].values() for name in self.names}
 
 
@@ -118,6 +121,8 @@ def build_sharded(config: RunConfig, sizes: Sizes, device: torch.device) -> Trai
         dense_optimizer=dense,
         optimizer=CombinedOptimizer([sharded.fused_optimizer, dense]),
         plan=describe_plan(plan),
+        sharded=True,
+        half=config.train.precision == "bfloat16",
     )
 
 

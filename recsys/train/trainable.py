@@ -17,9 +17,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys.config import RunConfig, TrainConfig
-from recsys.data.inputs import Sizes
+from recsys.data.inputs import Batch, Sizes
 from recsys.model.embeddings import PlainTables
-from recsys.model.recommender import Recommender, table_specs
+from recsys.model.recommender import Losses, Recommender, table_specs
 
 TABLE_PREFIX = "tables."
 
@@ -38,6 +38,15 @@ class Trainable:
     """Dense and tables together."""
     plan: str
     """How the tables are placed."""
+    sharded: bool = False
+    """Whether the tables are TorchRec's."""
+    half: bool = False
+    """Whether matrix products take bfloat16."""
+
+    def losses(self, batch: Batch) -> Losses:
+        """The step's losses, ready for backward."""
+        with torch.autocast(batch.learn.device.type, torch.bfloat16, enabled=self.half):
+            return self.module(batch)
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """What AdamW learns, and gradient clipping reaches."""
@@ -156,4 +165,5 @@ def build_plain(config: RunConfig, sizes: Sizes, device: torch.device) -> Traina
         dense_optimizer=dense,
         optimizer=_Optimizers(model, [dense, sparse]),
         plan="plain torch tables, a copy on each worker",
+        half=config.train.precision == "bfloat16",
     )

@@ -90,17 +90,20 @@ def core_of(users: np.ndarray, items: np.ndarray) -> np.ndarray:
 def make_data(source: Path, target: Path) -> dict[str, Any]:
     """Writes our input, and returns what must be the same on both sides.
 
-    RecBole keeps times as float32, in which those of up to 64 s are one; within one it has the
-    order of the file. The same order is taken here, by milliseconds, so that both are asked for
-    the same items.
+    RecBole scales times to 0…1 and rounds them to float32, by which neighbouring seconds become
+    one, and events of one time keep the order of the file. The same order is taken here, by
+    milliseconds, so that both are asked for the same items.
     """
     table = read(source, "inter")
     users, items = table["user_id"].to_numpy(), table["item_id"].to_numpy()
     rows = core_of(users, items)
-    seconds = table["timestamp"].to_numpy().astype(np.float32).astype(np.int64)
-    rows = rows[np.lexsort((seconds[rows], users[rows]))]
-    users, items, seconds = users[rows], items[rows], seconds[rows]
-    place = np.arange(len(rows))
+    users, items, seconds = users[rows], items[rows], table["timestamp"].to_numpy()[rows]
+    earliest, span = seconds.min(), np.ptp(seconds)
+    scaled = ((seconds - earliest) / span).astype(np.float32)
+    order = np.lexsort((scaled, users))
+    users, items = users[order], items[order]
+    seconds = np.rint(scaled[order].astype(np.float64) * span + earliest).astype(np.int64)
+    place = np.arange(len(order))
     is_first = np.r_[True, (np.diff(users) != 0) | (np.diff(seconds) != 0)]
     since_first = place - np.maximum.accumulate(np.where(is_first, place, 0))
     columns = {"user_id": users.astype(str), "video_id": items.astype(str)}

@@ -7,9 +7,9 @@ from recsys.data.batches import (
     Batcher,
     Candidates,
     VideoInputs,
+    drop_ids,
     epoch_order,
     event_batch,
-    move,
     prefetch,
 )
 from recsys.data.catalog import Catalog
@@ -235,7 +235,7 @@ def test_prefetch_keeps_items_and_raises_what_making_one_raised() -> None:
 def test_move_takes_nested_tensors_along_and_leaves_the_rest() -> None:
     found = timelines([2])
     batch = batcher().make(found, found.offsets[:-1], found.offsets[1:], rng())
-    there = move(batch, torch.device("meta"))
+    there = batch.to(torch.device("meta"))
     assert there.videos.id_rows.is_meta and there.events.moment.gaps.is_meta
     assert there.videos.clips is None
     assert not batch.videos.id_rows.is_meta
@@ -254,3 +254,15 @@ def test_a_video_that_nobody_was_shown_is_no_negative() -> None:
     rows, log_q = candidates.draw(np.array([3, 3]), rng())
     assert rows.tolist() == [2, 3, 7]
     assert log_q.tolist() == [0.0] * 3
+
+
+def test_ids_are_dropped_at_random_and_the_batch_stays_as_it_was() -> None:
+    found = timelines([2])
+    batch = batcher().make(found, found.offsets[:-1], found.offsets[1:], rng())
+    batch.videos.id_rows = torch.arange(1, 4001)
+    kept = drop_ids(batch, 0.25, rng()).videos.id_rows
+    assert set((kept[kept != batch.videos.id_rows]).tolist()) == {0}
+    assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert batch.videos.id_rows.tolist() == list(range(1, 4001))
+    assert torch.equal(drop_ids(batch, 0.0, rng()).videos.id_rows, batch.videos.id_rows)
+    assert not drop_ids(batch, 1.0, rng()).videos.id_rows.any()

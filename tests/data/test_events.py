@@ -89,6 +89,9 @@ def test_events_become_timelines(tmp_path: Path) -> None:
     config, report = run(write_input(tmp_path, rows))
     found = by_user(config)
     assert Prepared(config).timelines(0).user_rows.shape[1] == 0
+    without = load_config(str(tmp_path / "run.yaml"), ["model.use_id=false"])
+    assert Prepared(config).video_inputs(with_valid=False).id_rows.any()
+    assert not Prepared(without).video_inputs(with_valid=False).id_rows.any()
     assert found["u0"][0] == ("v0", 0, 1, [1, 0], "search", TRAIN)
     assert found["u0"][1:] == expected(0)[1:]
     assert all(found[f"u{user}"] == expected(user) for user in range(1, NUM_USERS))

@@ -272,31 +272,9 @@ def test_a_batch_that_teaches_nothing_gives_zero_gradients() -> None:
         assert not parameter.grad.any(), name
 
 
-def test_ids_are_dropped_at_random_in_training_only() -> None:
-    net = model(id_dropout=0.25)
-    rows = torch.arange(1, 4001)
-    assert torch.equal(net.video.drop_ids(rows), rows)
-    torch.manual_seed(0)
-    kept = net.train().video.drop_ids(rows)
-    assert set((kept[kept != rows]).tolist()) == {0}
-    assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
-
-
-def test_dropping_ids_leaves_the_batch_as_it_was() -> None:
-    net = model(id_dropout=0.9).train()
-    batch = videos(torch.arange(NUM_VIDEOS))
-    net.encode_videos(batch)
-    assert batch.id_rows.tolist() == list(range(NUM_VIDEOS))
-
-
 def test_without_ids_the_video_table_has_one_row() -> None:
     net = model(use_id=False)
     assert net.tables.embeddings["video"].weight.shape[0] == 1  # type: ignore[index, union-attr]
-    vectors = net.encode_videos(videos(torch.tensor([1, 2])))
-    twins = videos(torch.tensor([1, 1]))
-    twins.id_rows = torch.tensor([1, 2])
-    assert not torch.allclose(vectors[0], vectors[1])
-    assert torch.equal(*net.encode_videos(twins))
 
 
 def with_clips(**content: Any) -> Recommender:

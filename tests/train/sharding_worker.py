@@ -10,8 +10,11 @@ os.environ["FBGEMM_TBE_BOUNDS_CHECK_MODE"] = "0"  # fatal: a row that is not the
 import torch
 import torch.distributed as dist
 
+from recsys.data.inputs import Batch
+from recsys.model.recommender import Losses
 from recsys.train.checkpoint import Progress, restore, save
 from recsys.train.sharding import build_sharded
+from recsys.train.steps import PipelinedSteps
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import NUM_VIDEOS, SIZES, loss_of, make_batch, make_config, make_videos
 
@@ -57,6 +60,26 @@ def shard_by_rows() -> None:
     )
 
 
+def overlapped(trainable: Trainable, rank: int) -> list[float]:
+    """The same steps through TorchRec's pipeline, in two rounds with a validation between."""
+    losses: list[float] = []
+
+    def weigh(found: Losses, batch: Batch) -> torch.Tensor:
+        losses.append(loss_of(found).item())
+        return loss_of(found)
+
+    steps = PipelinedSteps(trainable, weigh, torch.device("cpu"), clip_norm=float("inf"))
+    batches = [
+        make_batch(seed_of(number, rank), empty=(number, rank) == EMPTY) for number in range(STEPS)
+    ]
+    first = list(steps.take(iter(batches[:2])))
+    assert len(steps.pipeline._pipelined_modules) == 1, "the tables' exchange is overlapped"
+    vectors(trainable)
+    second = list(steps.take(iter(batches[2:])))
+    assert (len(first), len(second)) == (2, 1)
+    return losses
+
+
 def train(rank: int, folder: Path) -> None:
     """Checkpoint, three steps, checkpoint."""
     shard_by_rows()
@@ -65,6 +88,9 @@ def train(rank: int, folder: Path) -> None:
     losses = [step(trainable, number, rank) for number in range(STEPS)]
     found = {"losses": losses, "vectors": vectors(trainable), "plan": trainable.plan}
     save(str(folder / "end"), trainable, Progress(steps=STEPS))
+    restore(str(folder / "start"), trainable)
+    found["overlapped"] = overlapped(trainable, rank)
+    found["overlapped_vectors"] = vectors(trainable)
     torch.save(found, folder / f"train-{rank}.pt")
 
 

@@ -106,6 +106,12 @@ def test_three_steps_equal_those_of_one_plain_model(
     assert all(change.abs().max() > 1e-4 for change in moved), "every weight has learnt"
 
 
+def test_steps_that_torchrec_overlaps_are_the_same_steps(sharded: list[dict[str, Any]]) -> None:
+    for worker in sharded:
+        assert worker["overlapped"] == pytest.approx(worker["losses"], rel=1e-6)
+        assert torch.allclose(worker["overlapped_vectors"], worker["vectors"], atol=1e-6)
+
+
 def test_an_empty_step_on_one_worker_hangs_nobody(sharded: list[dict[str, Any]]) -> None:
     step, rank = EMPTY
     assert sharded[rank]["losses"][step] == 0
