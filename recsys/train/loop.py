@@ -30,8 +30,8 @@ from recsys.model.recommender import Losses
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train.checkpoint import START, Progress, is_finite, load, restore, save
 from recsys.train.figures import StepSums
-from recsys.train.sharding import build_sharded, have_torchrec
-from recsys.train.steps import PipelinedSteps, SingleSteps
+from recsys.train.sharding import PipelinedSteps, build_sharded, have_torchrec
+from recsys.train.steps import SingleSteps
 from recsys.train.trainable import Trainable, build_plain
 from recsys.train.validation import validate
 

@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,10 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from recsys.config import RunConfig
-from recsys.data.inputs import Sizes, TableInputs
+from recsys.data.inputs import Batch, Sizes, TableInputs
 from recsys.errors import InputError
 from recsys.model.embeddings import TableSpec, init_table
 from recsys.model.recommender import Recommender, table_specs
+from recsys.train.steps import Taken, Weigh, clip
 from recsys.train.trainable import Trainable, make_adamw
 
 FUSED_EPS = 1e-8
@@ -142,3 +143,62 @@ def unwrap(module: Any) -> Recommender:
         module = module.module
     assert isinstance(module, Recommender)
     return module
+
+
+class PipelinedSteps:
+    """`TrainPipelineSparseDist`: while a batch is computed with, the next one's rows are sent for.
+
+    The copy of the batch after it and the exchange of the rows that the workers ask each other for
+    run on streams of their own. The steps and their results are those of `SingleSteps`.
+    """
+
+    def __init__(
+        self, trainable: Trainable, weigh: Weigh, device: torch.device, clip_norm: float
+    ) -> None:
+        from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+        from torchrec.streamable import Pipelineable
+
+        Pipelineable.register(Batch)
+        self.trainable, self.weigh = trainable, weigh
+        self.pipeline = TrainPipelineSparseDist(
+            model=trainable.module,
+            optimizer=_Clipped(trainable, clip_norm),
+            device=device,
+            custom_model_fwd=self._forward,
+        )
+
+    def take(self, batches: Iterator[Batch]) -> Iterator[Taken]:
+        """Learns from each batch, and gives it back with its losses."""
+        keyed = map(self._with_keys, batches)
+        try:
+            while True:
+                try:
+                    taken = self.pipeline.progress(keyed)
+                except StopIteration:
+                    return
+                yield taken
+        finally:
+            self.pipeline.detach()  # validation and checkpoints want the tables as they were
+
+    def _with_keys(self, batch: Batch) -> Batch:
+        videos = batch.videos
+        videos.keyed = self.trainable.model.tables.keyed(videos.table_inputs())  # type: ignore[operator]
+        return batch.pinned() if torch.cuda.is_available() else batch
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Taken]:
+        losses = self.trainable.losses(batch)
+        return self.weigh(losses, batch), (losses, batch)
+
+
+class _Clipped:
+    """The optimizer as the pipeline steps it."""
+
+    def __init__(self, trainable: Trainable, clip_norm: float) -> None:
+        self.trainable, self.clip_norm = trainable, clip_norm
+
+    def zero_grad(self) -> None:
+        self.trainable.optimizer.zero_grad()
+
+    def step(self) -> Any:
+        clip(self.trainable, self.clip_norm)
+        return self.trainable.optimizer.step()

@@ -13,8 +13,7 @@ import torch.distributed as dist
 from recsys.data.inputs import Batch
 from recsys.model.recommender import Losses
 from recsys.train.checkpoint import Progress, restore, save
-from recsys.train.sharding import build_sharded
-from recsys.train.steps import PipelinedSteps
+from recsys.train.sharding import PipelinedSteps, build_sharded
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import NUM_VIDEOS, SIZES, loss_of, make_batch, make_config, make_videos
 
