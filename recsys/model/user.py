@@ -12,6 +12,9 @@ from recsys.config import ModelConfig
 from recsys.data.inputs import EventBatch, Moment, Sizes
 from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
 
+USER_SCALE = 0.05
+"""Of the first values of what is known of a user."""
+
 
 class MomentEncoder(nn.Module):
     """Time since the last event, hour, context columns and the user's own rates -> (…, M)."""
@@ -54,6 +57,8 @@ class HistoryLSTM(nn.Module):
         self.user: nn.Embedding | None = None
         if sizes.num_user_values:
             self.user = nn.Embedding(sizes.num_user_values, config.feature_dim, padding_idx=0)
+            with torch.no_grad():  # a user has many of them, which add up
+                self.user.weight.mul_(USER_SCALE)
         self.action = nn.Linear(num_actions, config.feature_dim)
         width = config.dim + config.feature_dim + moment_dim + sizes.trend_dim
         self.dropout = nn.Dropout(config.dropout)
