@@ -52,12 +52,19 @@ def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     from recsys.decode.stage import decode_videos
 
     if not config.decodes:
-        return {"skipped": "no video files are used (no uri column, a vector column, encoder none)"}
+        return {"skipped": f"no video files are used: {_why_not_decoded(config)}"}
     cluster.connect()
     uris = [uri for uri in Prepared(config).catalog.uris() if uri]
     report = decode_videos(uris, out, config.decode, content=config.model.content, report=say)
     counts: dict[str, Any] = report["decode"]
     return counts
+
+
+def _why_not_decoded(config: RunConfig) -> str:
+    if config.model.content.encoder == "none":
+        return "model.content.encoder is none"
+    columns = config.data.video_columns
+    return "data.video_columns.uri is not set" if columns.vector is None else "there are vectors"
 
 
 def _train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
