@@ -22,12 +22,13 @@ from recsys.errors import InputError
 class ContentConfig(Section):
     """How the frames of a video become its content vector."""
 
-    encoder: str = "small_cnn"
-    """`small_cnn`: trained end to end. `efficientnet_lite0`: pretrained. `none`: no frames are
-    used. Or `package.module:factory`, a callable that returns an `nn.Module` from (N, 3, H, W)
-    to (N, F)."""
-    train_encoder: bool = True
-    """Whether training changes the frame encoder; false freezes it."""
+    encoder: str = "efficientnet_lite0"
+    """`efficientnet_lite0`: pretrained on photographs. `small_cnn`: small, for training end to
+    end. `none`: no frames are used. Or `package.module:factory`, a callable that returns an
+    `nn.Module` from (N, 3, H, W) to (N, F)."""
+    train_encoder: bool | None = None
+    """Whether training changes the frame encoder, or it is frozen; without it the pretrained one
+    is frozen and any other is trained."""
     gradient_checkpointing: bool = False
     """Encode frames a second time in backward instead of keeping what the first left: less memory
     for a third more time."""
@@ -37,6 +38,13 @@ class ContentConfig(Section):
     """What makes one vector of T frames: an LSTM, or their mean (to compare with)."""
     dim: int = Field(64, ge=1)
     """Width of the content vector."""
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether training changes the frame encoder."""
+        if self.train_encoder is None:
+            return self.encoder != "efficientnet_lite0"
+        return self.train_encoder
 
 
 class ModelConfig(Section):
@@ -209,6 +217,22 @@ class RunConfig(Section):
                 f"{', '.join(tasks) or 'none'}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _features_of_a_frozen_encoder(self) -> RunConfig:
+        if self.decode.features and self.model.content.trains_encoder:
+            raise ValueError(
+                "decode.features=true keeps what a frozen encoder says of the frames, and this one "
+                "is trained; set model.content.train_encoder=false or decode.features=false"
+            )
+        return self
+
+    @property
+    def stores_features(self) -> bool:
+        """Whether decode stores the frozen encoder's features in place of frames."""
+        if self.decode.features is None:
+            return not self.model.content.trains_encoder
+        return self.decode.features
 
     @property
     def decodes(self) -> bool:

@@ -55,7 +55,8 @@ def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
         return {"skipped": f"no video files are used: {_why_not_decoded(config)}"}
     cluster.connect()
     uris = [uri for uri in Prepared(config).catalog.uris() if uri]
-    report = decode_videos(uris, out, config.decode, content=config.model.content, report=say)
+    settings = config.decode.model_copy(update={"features": config.stores_features})
+    report = decode_videos(uris, out, settings, content=config.model.content, report=say)
     counts: dict[str, Any] = report["decode"]
     return counts
 
@@ -109,8 +110,9 @@ def _data_settings(config: RunConfig) -> Any:
 
 
 def _decode_settings(config: RunConfig) -> Any:
-    encoder = config.model.content.encoder if config.decode.features else None
-    return [config.decode.model_dump(exclude={"workers"}), config.decodes, encoder]
+    encoder = config.model.content.encoder if config.stores_features else None
+    settings = config.decode.model_dump(exclude={"workers", "features"})
+    return [settings, config.decodes, encoder]
 
 
 def _train_settings(config: RunConfig) -> Any:

@@ -243,3 +243,27 @@ def test_config_and_schema_bring_in_neither_torch_nor_ray() -> None:
         "assert not {'torch', 'ray'} & {name.split('.')[0] for name in sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+
+
+@pytest.mark.parametrize(
+    ("settings", "trains", "stores"),
+    [
+        ((), False, True),
+        (("model.content.encoder=small_cnn",), True, False),
+        (("model.content.train_encoder=true",), True, False),
+        (("model.content.encoder=my.nets:make",), True, False),
+        (("model.content.encoder=small_cnn", "model.content.train_encoder=false"), False, True),
+        (("decode.features=false",), False, False),
+    ],
+)
+def test_a_frozen_encoder_looks_at_each_frame_once(
+    tmp_path: Path, settings: tuple[str, ...], trains: bool, stores: bool
+) -> None:
+    config = load(tmp_path, *settings)
+    assert config.model.content.trains_encoder == trains
+    assert config.stores_features == stores
+
+
+def test_features_of_an_encoder_that_is_trained_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="this one is trained; set model.content.train_encoder="):
+        load(tmp_path, "decode.features=true", "model.content.encoder=small_cnn")

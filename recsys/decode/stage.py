@@ -125,6 +125,7 @@ def _layout(
     if config.sampling == "auto":
         names.append("auto_max_frames")
     settings = {name: getattr(config, name) for name in names}
+    settings["features"] = bool(config.features)
     if not config.features:
         return clip_schema(config.frames, config.size), settings
     encoder = (content or ContentConfig()).encoder

@@ -26,9 +26,9 @@ class FrameCNN(nn.Module):
         width = clip.feature_dim
         if width is None:
             self.encoder = make_frame_encoder(config.encoder)
-            self.encoder.requires_grad_(config.train_encoder)
+            self.encoder.requires_grad_(config.trains_encoder)
             width = int(self.encoder.out_dim)  # type: ignore[arg-type]
-        self.frozen = not config.train_encoder
+        self.frozen = not config.trains_encoder
         self.checkpointed = config.gradient_checkpointing
         self.project = nn.Sequential(nn.Linear(width, config.frame_dim), nn.GELU())
 

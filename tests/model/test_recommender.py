@@ -278,7 +278,7 @@ def test_without_ids_the_video_table_has_one_row() -> None:
 
 
 def with_clips(**content: Any) -> Recommender:
-    tree = {"frame_dim": 6, "dim": 6, **content}
+    tree = {"encoder": "small_cnn", "frame_dim": 6, "dim": 6, **content}
     return model(replace(SIZES, clip=CLIP), content=tree)
 
 
