@@ -18,7 +18,7 @@ from recsys.data.catalog import duration_buckets
 from recsys.data.partitions import NO_TIME, Counts
 from recsys.data.storage import open_input
 from recsys.data.timelines import IntArray
-from recsys.data.users import wide_lists
+from recsys.data.users import row_lists
 from recsys.data.vectors import is_vector, read_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
@@ -256,7 +256,7 @@ def read_users(data: DataConfig) -> UserDraft:
     values = Vocab(sorted({v for column in named for v in column.unique().to_pylist() if v}))
     if features:
         rows = np.stack([values.rows(column) for column in named], 1)
-        columns.append(wide_lists(rows))
+        columns.append(row_lists(rows))
     return UserDraft(pa.table(columns, schema=user_schema(groups, features=bool(features))), values)
 
 

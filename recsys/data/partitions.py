@@ -14,7 +14,7 @@ from recsys.config import RunConfig
 from recsys.data.storage import join, list_files, open_input, write_table
 from recsys.data.timelines import IntArray
 from recsys.data.trends import HourlyCounts, count_names, hour_of
-from recsys.data.users import UserRows, wide_lists
+from recsys.data.users import UserRows, row_lists
 from recsys.data.vocab import Vocab
 from recsys.progress import progress
 from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
@@ -108,7 +108,7 @@ class BuildTimelines:
         )
         known: UserRows | None = ray.get(self.users)
         if known is not None:
-            table = table.append_column(USER_ROWS, wide_lists(known.of(users)))
+            table = table.append_column(USER_ROWS, row_lists(known.of(users)))
         write_table(table, path)
         self._write_counts(number, rows, context, time, [positive, *labels], split)
         return _counts_row(number, offsets, rows, time, split, positive)

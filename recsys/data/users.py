@@ -48,7 +48,7 @@ class UserRows:
         return found
 
 
-def wide_lists(rows: IntArray) -> pa.Array:
+def row_lists(rows: IntArray) -> pa.Array:
     """Users' rows (n, K) as a column of lists."""
     ends = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(rows.ravel(), pa.int32()))

@@ -16,6 +16,13 @@ USER_SCALE = 0.05
 """Of the first values of what is known of a user."""
 
 
+def init_user_values(weight: Tensor) -> None:
+    """Fills the first rows of user values: small, since a user has many; a missing one is 0."""
+    nn.init.normal_(weight, std=USER_SCALE)
+    with torch.no_grad():
+        weight[0] = 0
+
+
 class MomentEncoder(nn.Module):
     """Time since the last event, hour, context columns and the user's own rates -> (…, M)."""
 
@@ -57,8 +64,7 @@ class HistoryLSTM(nn.Module):
         self.user: nn.Embedding | None = None
         if sizes.num_user_values:
             self.user = nn.Embedding(sizes.num_user_values, config.feature_dim, padding_idx=0)
-            with torch.no_grad():  # a user has many of them, which add up
-                self.user.weight.mul_(USER_SCALE)
+            init_user_values(self.user.weight)
         self.action = nn.Linear(num_actions, config.feature_dim)
         width = config.dim + config.feature_dim + moment_dim + sizes.trend_dim
         self.dropout = nn.Dropout(config.dropout)

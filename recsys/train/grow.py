@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from recsys.data.timelines import IntArray
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.model.embeddings import init_table
+from recsys.model.user import init_user_values
 
 TABLE = re.compile(r"\btables\.(?:collection\.)?embeddings\.(\w+)\.")
 CONTEXT = re.compile(r"\bmoment\.context\.(\d+)\.")
@@ -88,11 +89,16 @@ def _entry(name: str, value: Any, rows: Mapping[str, IntArray]) -> Any:
     old = torch.from_numpy(rows[match.group(1)])
     new = torch.zeros(len(old), *value.shape[1:], dtype=value.dtype)
     if name.startswith("model."):
-        init_table(new) if TABLE.search(name) else nn.init.normal_(new)
-        if USER.search(name):  # a missing value adds nothing
-            new[0] = 0
+        _init(name)(new)
     new[old >= 0] = value[old[old >= 0]]
     return new
+
+
+def _init(name: str) -> Callable[[Tensor], Any]:
+    """What fills a table's rows before training."""
+    if USER.search(name):
+        return init_user_values
+    return init_table if TABLE.search(name) else nn.init.normal_
 
 
 def read_all(folder: str) -> dict[str, Any]:
