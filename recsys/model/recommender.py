@@ -16,6 +16,7 @@ from recsys.config import ModelConfig
 from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
 from recsys.model.embeddings import TableSpec
 from recsys.model.repeats import KINDS, Met, met_before
+from recsys.model.softmax import Extra, sampled_softmax
 from recsys.model.user import HistoryLSTM, MomentEncoder, states_at
 from recsys.model.video import VideoEncoder
 
@@ -123,41 +124,23 @@ class Recommender(nn.Module):
             logits_BLT, events.actions[..., 1:], reduction="none"
         )
         wanted = batch.learn & (events.actions[..., 0] > 0)
-        logits_PU = self.queries(states_BLH[wanted]) @ vectors_UV[:, : self.dim].T
         retrieval = sampled_softmax(
-            self._with_repeats(logits_PU, batch, wanted),
+            self.queries(states_BLH[wanted]),
+            vectors_UV[:, : self.dim],
             target=batch.video_index[wanted],
             log_q=batch.log_q,
+            extra=self._of_repeats(batch, wanted),
         )
         return Losses(
-            retrieval=retrieval.sum(),
+            retrieval=retrieval,
             num_retrieval=wanted.sum(),
             tasks=(tasks * batch.learn.unsqueeze(-1)).sum((0, 1)),
             num_tasks=batch.learn.sum(),
         )
 
-    def _with_repeats(self, logits_PU: Tensor, batch: Batch, wanted_BL: Tensor) -> Tensor:
+    def _of_repeats(self, batch: Batch, wanted_BL: Tensor) -> Extra:
         owner, liked_BL = wanted_BL.nonzero()[:, 0], batch.events.actions[..., 0] > 0
         prior = batch.events.prior[wanted_BL]
         met = met_before(batch.video_index, liked_BL, owner=owner, prior=prior)
         video = batch.video_index[owner[met.query], met.event]
-        bias = self.repeat_bias(met).to(logits_PU.dtype)
-        return logits_PU.index_put((met.query, video), bias, accumulate=True)
-
-
-def sampled_softmax(scores_PU: Tensor, *, target: Tensor, log_q: Tensor) -> Tensor:
-    """Cross-entropy of the target among candidates, corrected for how they were drawn.
-
-    A candidate's logit is its score less the log of its chance of being a candidate
-    (logQ correction, Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus
-    item recommendations"). With every video a candidate, log_q is 0 and this is the full softmax.
-
-    Args:
-        scores_PU: Of the candidates.
-        target: (P,) int64 index of the right candidate.
-        log_q: (U,); inf takes a video out.
-
-    Returns:
-        (P,) losses.
-    """
-    return functional.cross_entropy(scores_PU - log_q, target, reduction="none")
+        return Extra(query=met.query, candidate=video, amount=self.repeat_bias(met))

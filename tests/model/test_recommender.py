@@ -11,7 +11,7 @@ from recsys.data.batches import event_batch
 from recsys.data.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
 from recsys.data.timelines import Timelines
 from recsys.model.embeddings import PlainTables
-from recsys.model.recommender import Losses, Recommender, sampled_softmax, table_specs
+from recsys.model.recommender import Losses, Recommender, table_specs
 from recsys.model.user import states_at
 
 NUM_VIDEOS, NUM_TASKS = 12, 2
@@ -236,28 +236,6 @@ def test_losses_by_hand() -> None:
     right = np.where(found.labels[:6] == 1, probability[:6], 1 - probability[:6])
     assert losses.tasks.tolist() == pytest.approx((-np.log(right)).sum(0).tolist(), rel=1e-4)
     assert losses.num_tasks.item() == 6
-
-
-def test_sampled_softmax_by_hand() -> None:
-    """Query (1, 2); videos (1, 0), (0, 1), (9, 9), the last no candidate, chances 1/2 and 1/4.
-
-    Logits 1 + log 2 and 2 + log 4: the loss of the first is log(1 + 2e).
-    """
-    vectors = torch.tensor([[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]])
-    log_q = torch.tensor([0.5, 0.25, torch.inf]).log()
-    queries = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
-    loss = sampled_softmax(queries @ vectors.T, target=torch.tensor([0, 1]), log_q=log_q)
-    assert loss.tolist() == pytest.approx([np.log(1 + 2 * np.e), np.log(3 / 2)], rel=1e-6)
-
-
-def test_a_video_that_is_no_candidate_gets_no_gradient() -> None:
-    vectors = torch.ones(3, 2, requires_grad=True)
-    log_q = torch.tensor([0.0, 0.0, torch.inf])
-    scores = torch.ones(1, 2) @ vectors.T
-    sampled_softmax(scores, target=torch.tensor([0]), log_q=log_q).sum().backward()
-    assert vectors.grad is not None
-    assert vectors.grad[2].tolist() == [0.0, 0.0]
-    assert torch.isfinite(vectors.grad).all()
 
 
 def test_a_batch_that_teaches_nothing_gives_zero_gradients() -> None:
