@@ -35,6 +35,8 @@ class Progress:
     steps: int = 0
     ledger: list[int] = field(default_factory=list)
     """Timelines of each partition that the epoch has learnt from so far."""
+    sums: dict[str, Any] = field(default_factory=dict)
+    """The state of the epoch's `StepSums`; empty at its beginning."""
     best_score: float = float("-inf")
     best_epoch: int = 0
     """Epochs done when the validation figure was best."""

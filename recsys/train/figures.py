@@ -3,39 +3,60 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from recsys.model.recommender import Losses
 
 
 class StepSums:
-    """Mean losses and speed since it was made."""
+    """Mean losses and speed of an epoch: of all workers, and across restarts.
 
-    def __init__(self, tasks: tuple[str, ...]) -> None:
+    Args:
+        tasks: The ranking tasks, in their order.
+        state: What `state` gave, to go on from.
+    """
+
+    def __init__(self, tasks: tuple[str, ...], state: Mapping[str, Any] | None = None) -> None:
         self.tasks = tasks
-        self.retrieval = self.num_retrieval = self.num_events = 0.0
-        self.by_task = [0.0] * len(tasks)
-        self.started = time.perf_counter()
+        known = state or {"totals": [0.0] * (3 + len(tasks)), "seconds": 0.0}
+        self._kept = torch.tensor(known["totals"], dtype=torch.float64)
+        self._own = torch.zeros_like(self._kept)
+        self._began = time.perf_counter() - known["seconds"]
 
-    def add(self, losses: Losses, num_timelines: int) -> None:
-        """Adds a step."""
-        self.retrieval += losses.retrieval.item()
-        self.num_retrieval += losses.num_retrieval.item()
-        self.num_events += losses.num_tasks.item()
-        for number, value in enumerate(losses.tasks.tolist()):
-            self.by_task[number] += value
+    def add(self, losses: Losses) -> None:
+        """Adds one of this worker's steps."""
+        step = [losses.retrieval, losses.num_retrieval, losses.num_tasks]
+        self._own += torch.tensor([value.item() for value in step] + losses.tasks.tolist())
+
+    def gather(self, add_up: Callable[[Tensor], Tensor]) -> None:
+        """Takes in the steps of all workers since the last time; `add_up` sums over the workers."""
+        self._kept += add_up(self._own)
+        self._own.zero_()
+
+    def state(self) -> dict[str, Any]:
+        """What goes into a checkpoint: all that was gathered."""
+        return {"totals": self._kept.tolist(), "seconds": self._seconds()}
 
     def figures(self) -> dict[str, float]:
-        """The figures by name."""
-        seconds = max(time.perf_counter() - self.started, 1e-9)
+        """The figures by name: of what was gathered and this worker's steps since."""
+        retrieval, targets, events, *by_task = (self._kept + self._own).tolist()
+        seconds = self._seconds()
         return {
-            "retrieval_loss": self.retrieval / max(self.num_retrieval, 1),
+            "retrieval_loss": retrieval / max(targets, 1),
             **{
-                f"{task}_loss": total / max(self.num_events, 1)
-                for task, total in zip(self.tasks, self.by_task, strict=True)
+                f"{task}_loss": total / max(events, 1)
+                for task, total in zip(self.tasks, by_task, strict=True)
             },
-            "events_per_s": self.num_events / seconds,
+            "events_per_s": events / seconds,
             "epoch_s": seconds,
         }
+
+    def _seconds(self) -> float:
+        return max(time.perf_counter() - self._began, 1e-9)
 
 
 class Board:

@@ -113,8 +113,9 @@ class Worker:
             self.job.board.place.remote(self.trainable.plan)
         self._restore()
         while self.progress.epoch < self.job.epochs and not self._is_over():
-            self.sums = StepSums(self.config.data.columns.tasks)
+            self.sums = StepSums(self.config.data.columns.tasks, self.progress.sums)
             self._run_epoch()
+            self._gather()
             self._finish_epoch(self.sums.figures() | self._validate())
 
     def _validate(self) -> dict[str, float]:
@@ -159,7 +160,7 @@ class Worker:
             since += self.workers
             if since >= self.config.train.checkpoint_every_partitions < total - start:
                 since = 0
-                self._keep_ledger()
+                self._gather()
                 self._report({"epoch": self.progress.epoch}, score=None)
 
     def _run_round(self, partitions: np.ndarray[Any, Any]) -> None:
@@ -172,21 +173,28 @@ class Worker:
         steps = 0 if mine is None else self.batcher.num_steps(timelines)
         most = self._most(steps)
         batches = prefetch(self._batches(timelines, steps, most, rng))
-        for losses, batch in self.steps.take(batches):
+        for losses, _ in self.steps.take(batches):
             self.progress.steps += 1
-            self.sums.add(losses, len(batch.learn))
+            self.sums.add(losses)
             self._show()
         if mine is not None:
             self.seen[mine] += self.batcher.num_timelines(timelines)
 
-    def _keep_ledger(self) -> None:
-        """Adds what all workers have learnt from since the last checkpoint."""
-        seen = self.seen.to(self.device)
-        if self.workers > 1:
-            dist.all_reduce(seen)
-        ledger = self.progress.ledger
-        self.progress.ledger = [a + b for a, b in zip(ledger, seen.tolist(), strict=True)]
+    def _gather(self) -> None:
+        """Adds what all workers have learnt, and from what, since the last checkpoint."""
+        seen = self._add_up(self.seen).tolist()
+        self.progress.ledger = [a + b for a, b in zip(self.progress.ledger, seen, strict=True)]
         self.seen.zero_()
+        self.sums.gather(self._add_up)
+        self.progress.sums = self.sums.state()
+
+    def _add_up(self, mine: Tensor) -> Tensor:
+        """The sum over all workers, on the CPU."""
+        if self.workers == 1:
+            return mine
+        shared = mine.to(self.device, copy=True)
+        dist.all_reduce(shared)
+        return shared.cpu()
 
     def _batches(
         self, timelines: Timelines, steps: int, most: int, rng: np.random.Generator
@@ -240,10 +248,9 @@ class Worker:
         return self.progress.epoch + self.progress.partitions / len(self.prepared.partitions)
 
     def _finish_epoch(self, figures: dict[str, float]) -> None:
-        self._keep_ledger()
         progress = self.progress
         figures["timelines"] = sum(progress.ledger)
-        progress.epoch, progress.partitions = progress.epoch + 1, 0
+        progress.epoch, progress.partitions, progress.sums = progress.epoch + 1, 0, {}
         score = figures.get("score")
         if score is None or score > progress.best_score:
             progress.best_score = score if score is not None else progress.best_score

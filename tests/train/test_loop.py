@@ -37,13 +37,27 @@ def losses(retrieval: float, targets: int, tasks: list[float], events: int) -> L
 
 def test_step_sums_are_means_over_all_steps() -> None:
     sums = StepSums(("click", "like"))
-    sums.add(losses(6.0, 2, [4.0, 1.0], 4), 1)
-    sums.add(losses(0.0, 1, [2.0, 0.0], 1), 1)
+    sums.add(losses(6.0, 2, [4.0, 1.0], 4))
+    sums.add(losses(0.0, 1, [2.0, 0.0], 1))
     figures = sums.figures()
     assert figures["retrieval_loss"] == 2.0
     assert figures["click_loss"] == pytest.approx(6 / 5)
     assert figures["like_loss"] == pytest.approx(1 / 5)
     assert figures["events_per_s"] > 0
+
+
+def test_step_sums_go_on_after_a_restart_with_those_of_all_workers() -> None:
+    """Two workers of the same steps, then one that goes on with a step more."""
+    before = StepSums(("click",))
+    before.add(losses(6.0, 2, [4.0], 4))
+    before.gather(lambda mine: 2 * mine)
+    state = before.state()
+    after = StepSums(("click",), state)
+    after.add(losses(3.0, 1, [2.0], 2))
+    figures = after.figures()
+    assert figures["retrieval_loss"] == 3.0
+    assert figures["click_loss"] == 1.0
+    assert figures["epoch_s"] > state["seconds"] > 0
 
 
 def test_sums_of_no_steps_are_0() -> None:
