@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 
 BLOCK_SCORES = 1 << 21
 """Scores that a block holds: 8 MB, for which a CPU's cache and a GPU's cores are large enough."""
+LEAST_QUERIES = 64
+"""Queries of a block however many candidates there are, each of which is read once a block."""
 
 
 class Extra(NamedTuple):
@@ -76,7 +78,7 @@ class _SummedSoftmax(torch.autograd.Function):
         of_vectors, of_amount = (
             torch.zeros_like(of, dtype=torch.float32) for of in (vectors_UD, amount)
         )
-        size = max(1, BLOCK_SCORES // max(len(vectors_UD), 1))
+        size = max(LEAST_QUERIES, BLOCK_SCORES // max(len(vectors_UD), 1))
         starts = torch.arange(0, len(queries_PD) + size, size, device=target.device)
         cuts = torch.searchsorted(extra.query, starts).tolist()
         for number, (first, last) in enumerate(pairwise(cuts)):
