@@ -298,15 +298,20 @@ def _run_yaml(out: Path, world: WorldSettings) -> str:
         },
         "split": {"kind": "time", "valid_from": valid_from, "test_from": test_from},
         "decode": {"frames": 8, "size": 32},
-        "model": {"content": {"encoder": "small_cnn", "temporal": "lstm"}, "id_dropout": 0.3},
-        # IDs are learnt sooner than frames: without a start of their own cold videos are left
-        # behind. Chosen on the validation events.
+        # IDs are learnt sooner than frames: wide and fast ones, and frames without a start of their
+        # own, leave cold videos behind. Chosen on validation events and on worlds of other seeds.
+        "model": {
+            "content": {"encoder": "small_cnn", "temporal": "lstm"},
+            "id_dim": 16,
+            "id_dropout": 0.3,
+        },
         "train": {
             "lr": 0.004,
+            "table_lr": 0.02,
             "clip_norm": 10.0,
             "batch_timelines": 64,
             "epochs": 11,
-            "content_first": 0.4,
+            "content_first": 0.2,
             "refit": False,
         },
         "prepare": {"partitions": 4},
