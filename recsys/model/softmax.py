@@ -105,7 +105,8 @@ class _SummedSoftmax(torch.autograd.Function):
 
 def _loss_and_slopes(scores: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Summed loss () of some queries, and its derivative by their scores, which it is made of."""
-    norm = scores.logsumexp(1, keepdim=True)
-    loss = (norm - scores.gather(1, right)).sum()
-    slopes = scores.sub_(norm).exp_()
-    return loss, slopes.scatter_add_(1, right, -torch.ones_like(norm))
+    chosen, most = scores.gather(1, right), scores.amax(1, keepdim=True)
+    odds = scores.sub_(most).exp_()
+    total = odds.sum(1, keepdim=True)
+    loss = (total.log() + most - chosen).sum()
+    return loss, odds.div_(total).scatter_add_(1, right, -torch.ones_like(total))

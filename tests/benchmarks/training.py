@@ -7,9 +7,9 @@ timelines of 5 to 100 events, the model's default sizes):
   plain PyTorch: nn.Embedding, sparse gradients, torch.optim.Adagrad. The two take turns step by
   step in one process, on the same batches.
 - A video table of many million rows against one of 20,000: time of a step, and the most memory that
-  the process held, over the size of the table and its optimizer state. That is the whole process,
-  with Ray and the other libraries that a worker imports; what it held more than with the small
-  table stands beside.
+  the process held, over the size of the table and its optimizer state. That is all of it: PyTorch,
+  TorchRec and FBGEMM, a partition of timelines at a time as in training, and what a step needs.
+  (Ray, which a training worker holds too, is not in it.)
 - Two workers of one thread each against one: events a second of both together, and the share of
   the time that is spent in exchanges between them.
 """
@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray.train  # noqa: F401 - a worker has it in memory
 import torch
 import torch.distributed as dist
 
@@ -48,6 +47,7 @@ from recsys.train.trainable import TABLE_PREFIX, make_adamw
 
 BAR_PLAIN, BAR_TIME, BAR_MEMORY = 0.9, 1.2, 1.3
 NUM_VIDEOS, NUM_CREATORS, NUM_CATEGORIES, NUM_TABS, NUM_TASKS = 20_000, 2_000, 100, 8, 2
+PARTITION_STEPS = 8
 CPU = torch.device("cpu")
 Step = Callable[[Batch], None]
 
@@ -102,7 +102,7 @@ def make_timelines(num_users: int, rng: np.random.Generator) -> Timelines:
 
 
 def make_batches(config: RunConfig, table_rows: int, count: int, seed: int = 0) -> Iterator[Batch]:
-    """Steps of `train.batch_timelines` timelines, each made when it is asked for."""
+    """Steps of `train.batch_timelines` timelines, from partitions that are read one at a time."""
     rng = np.random.default_rng(seed)
     batcher = Batcher(
         videos=make_videos(table_rows, np.random.default_rng(0)),
@@ -112,7 +112,9 @@ def make_batches(config: RunConfig, table_rows: int, count: int, seed: int = 0) 
         batch_timelines=config.train.batch_timelines,
         max_history=config.model.max_history,
     )
-    return batcher.steps(make_timelines(count * config.train.batch_timelines, rng), rng)
+    for start in range(0, count, PARTITION_STEPS):
+        steps = min(PARTITION_STEPS, count - start)
+        yield from batcher.steps(make_timelines(steps * config.train.batch_timelines, rng), rng)
 
 
 def num_events(batch: Batch) -> int:
