@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_SCORES = 1 << 21
-"""Scores that a block holds: 8 MB, for which a CPU's cache and a GPU's cores are large enough."""
+BLOCK_SCORES = 1 << 20
+"""Scores that a block holds on a CPU: 4 MB, which its cache takes."""
+GPU_BLOCK_SCORES = 1 << 24
+"""… and on a GPU: 64 MB, which keep its cores busy."""
 LEAST_QUERIES = 64
 """Queries of a block however many candidates there are, each of which is read once a block."""
 
@@ -78,7 +80,8 @@ class _SummedSoftmax(torch.autograd.Function):
         of_vectors, of_amount = (
             torch.zeros_like(of, dtype=torch.float32) for of in (vectors_UD, amount)
         )
-        size = max(LEAST_QUERIES, BLOCK_SCORES // max(len(vectors_UD), 1))
+        most = GPU_BLOCK_SCORES if queries_PD.is_cuda else BLOCK_SCORES
+        size = max(LEAST_QUERIES, most // max(len(vectors_UD), 1))
         starts = torch.arange(0, len(queries_PD) + size, size, device=target.device)
         cuts = torch.searchsorted(extra.query, starts).tolist()
         for number, (first, last) in enumerate(pairwise(cuts)):

@@ -9,7 +9,7 @@ timelines of 5 to 100 events, the model's default sizes):
 - A video table of many million rows against one of 20,000: time of a step, and the most memory that
   the process held, over the size of the table and its optimizer state. That is all of it: PyTorch,
   TorchRec and FBGEMM, a partition of timelines at a time as in training, and what a step needs.
-  (Ray, which a training worker holds too, is not in it.)
+  (Ray and pandas, which a training worker holds too, are not in it.)
 - Two workers of one thread each against one: events a second of both together, and the share of
   the time that is spent in exchanges between them.
 """
@@ -30,7 +30,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 import torch.distributed as dist
 
@@ -72,19 +71,25 @@ def make_sizes(table_rows: int) -> Sizes:
 def make_videos(table_rows: int, rng: np.random.Generator) -> VideoInputs:
     """NUM_VIDEOS videos, their ID rows spread over the whole table."""
     count = NUM_VIDEOS + 1
-    columns: dict[str, Any] = {name: np.zeros(count, np.int64) for name in video_schema().names}
-    columns |= {"video_id": [str(i) for i in range(count)], "uri": [""] * count}
-    columns["creator_row"] = rng.integers(1, NUM_CREATORS, count)
-    columns["duration_bucket"] = rng.integers(0, 32, count)
-    columns["category_rows"] = rng.integers(1, NUM_CATEGORIES, (count, 2)).tolist()
-    catalog = Catalog.from_table(pa.table(columns, schema=video_schema()))
+    shown = np.ones(count, np.int64)
+    catalog = Catalog(
+        table=video_schema().empty_table(),
+        creator_rows=rng.integers(1, NUM_CREATORS, count),
+        category_rows=rng.integers(1, NUM_CATEGORIES, 2 * count),
+        category_offsets=2 * np.arange(count + 1),
+        durations=rng.integers(0, 32, count),
+        train_events=shown,
+        valid_events=shown,
+        train_positives=shown,
+        valid_positives=shown,
+    )
     ids = np.sort(rng.choice(table_rows, NUM_VIDEOS, replace=False)) + 1
     return VideoInputs(catalog, id_rows=np.concatenate([[0], ids]))
 
 
 def make_timelines(num_users: int, rng: np.random.Generator) -> Timelines:
     lengths = rng.integers(5, 101, num_users)
-    total = int(lengths.sum())
+    total, trend_width = int(lengths.sum()), trend_dim(num_contexts=1, num_tasks=NUM_TASKS)
     return Timelines(
         user_ids=[str(i) for i in range(num_users)],
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
@@ -94,9 +99,7 @@ def make_timelines(num_users: int, rng: np.random.Generator) -> Timelines:
         labels=rng.integers(0, 2, (total, NUM_TASKS)).astype(np.int8),
         context_rows=rng.integers(0, NUM_TABS, (total, 1)),
         split=np.full(total, TRAIN, np.int8),
-        trends=rng.normal(size=(total, trend_dim(num_contexts=1, num_tasks=NUM_TASKS))).astype(
-            np.float32
-        ),
+        trends=rng.standard_normal((total, trend_width), dtype=np.float32),
         user_rows=np.zeros((num_users, 0), np.int64),
     )
 
