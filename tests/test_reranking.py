@@ -57,7 +57,7 @@ def moments(trained: Trained) -> dict[str, int]:
     "weights",
     [
         {"creator_exposure": 0.3, "page": 4},
-        {"diversity": 0.5, "new_videos": 0.4, "candidates": 12},
+        {"diversity": 0.5, "new_videos": 0.4, "page": 4, "candidates": 12},
         {"drawn_places": 2, "page": 5, "candidates": 8},
         {"creator_exposure": 0.0},
     ],
