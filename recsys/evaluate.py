@@ -67,7 +67,10 @@ class Trained:
     def predictor(self) -> Predictor:
         """Ready to be asked."""
         max_history = self.prepared.config.model.max_history
-        return Predictor(self.model, self.vectors, max_history)
+        popularity, trending = self.prepared.popularity(TEST), None
+        if popularity is not None:
+            trending = self.model.trending_bias(torch.from_numpy(popularity))
+        return Predictor(self.model, self.vectors, max_history, trending_N=trending)
 
 
 def load_trained(config: RunConfig) -> Trained:

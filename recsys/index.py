@@ -6,7 +6,7 @@ Shapes: N videos, row 0 ("unknown") among them, B queries, D vector, k results.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import faiss
 import numpy as np
@@ -37,6 +37,11 @@ class VideoIndex:
 
     def __init__(self, index: faiss.Index) -> None:
         self._index = index
+        held: Any = index
+        flat = isinstance(held, faiss.IndexFlat)
+        storage: Any = held if flat else faiss.downcast_index(held.storage)
+        values = faiss.rev_swig_ptr(storage.get_xb(), held.ntotal * held.d)
+        self._bias: FloatArray = values.reshape(held.ntotal, held.d)[:, -1]
 
     @classmethod
     def build(cls, vectors: FloatArray, *, kind: Literal["auto", "flat", "hnsw"]) -> VideoIndex:
@@ -50,10 +55,10 @@ class VideoIndex:
         """
         num_videos, dim = vectors.shape
         if kind == "hnsw" or (kind == "auto" and num_videos - 1 > FLAT_UP_TO):
-            index: faiss.Index = _graph(dim)
+            index: faiss.Index = _graph(dim + 1)
         else:
-            index = faiss.IndexFlatIP(dim)
-        index.add(np.ascontiguousarray(vectors[UNKNOWN_ROW + 1 :], dtype=np.float32))
+            index = faiss.IndexFlatIP(dim + 1)
+        index.add(np.pad(vectors[UNKNOWN_ROW + 1 :], ((0, 0), (0, 1))).astype(np.float32))
         return cls(index)
 
     @classmethod
@@ -85,7 +90,14 @@ class VideoIndex:
     @property
     def dim(self) -> int:
         """D."""
-        return int(self._index.d)
+        return int(self._index.d) - 1
+
+    def set_bias(self, bias_N: FloatArray) -> None:
+        """What is added to every video's score from now on; no search may go on meanwhile.
+
+        It is one more value of each vector, which every query weighs by 1. A graph keeps its links.
+        """
+        self._bias[:] = bias_N[UNKNOWN_ROW + 1 :]
 
     def search(
         self,
@@ -127,7 +139,7 @@ class VideoIndex:
 
     def _find(self, queries: FloatArray, wanted: int) -> tuple[FloatArray, IntArray]:
         """Scores and rows of the best; the index counts from 0 where rows count from 1."""
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        queries = np.pad(queries.astype(np.float32), ((0, 0), (0, 1)), constant_values=1.0)
         if self.kind == "flat":
             scores, positions = self._index.search(queries, wanted)
         else:

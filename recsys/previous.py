@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import torch
 
 from recsys.bundle import Bundle
@@ -12,6 +13,7 @@ from recsys.data.prepared import Prepared
 from recsys.errors import InputError
 from recsys.evaluation.predict import Predictor
 from recsys.evaluation.translation import Names, Translation
+from recsys.schema import TEST, UNKNOWN_ROW
 
 logger = logging.getLogger(__name__)
 
@@ -41,5 +43,16 @@ def previous_predictor(bundle: Bundle, prepared: Prepared) -> Predictor:
         Names({name: prepared.vocab(name) for name in names}, ours.context, ours.tasks),
         Names(bundle.vocabs, theirs.context, theirs.tasks),
     )
-    vectors_ND = torch.from_numpy(bundle.vectors)
-    return Predictor(bundle.recommender, vectors_ND, bundle.config.model.max_history, translation)
+    popularity, trending = prepared.popularity(TEST), None
+    if popularity is not None:
+        theirs_N3 = np.zeros((len(bundle.vectors), popularity.shape[1]), np.float32)
+        theirs_N3[translation.video_row_N] = popularity
+        theirs_N3[UNKNOWN_ROW] = 0  # where all fell that the bundle does not know
+        trending = bundle.recommender.trending_bias(torch.from_numpy(theirs_N3))
+    return Predictor(
+        bundle.recommender,
+        torch.from_numpy(bundle.vectors),
+        bundle.config.model.max_history,
+        translation,
+        trending,
+    )

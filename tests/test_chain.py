@@ -175,11 +175,14 @@ def moments(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], 
             scores = (scores + repeat_scores(trained.model, arrays))[0]
             logits = trained.model.task_logits(at, vectors, events.moment, events.trends)[0]
         i = int(timelines.count_before(TEST)[user])
+        now_ms, row = int(timelines.time_ms[start + i]), timelines.video_rows[start + i]
+        popularity = trained.prepared.trends.popularity(now_ms, np.array([row]))
+        scores[i] += trained.model.trending_bias(torch.from_numpy(popularity))[0]
         yield (
             {
                 "user_id": timelines.user_ids[user],
-                "video_ids": [ids[timelines.video_rows[start + i]]],
-                "now_ms": int(timelines.time_ms[start + i]),
+                "video_ids": [ids[row]],
+                "now_ms": now_ms,
                 "context": {"tab": tabs.id(int(timelines.context_rows[start + i, 0]))},
             },
             np.array([scores[i].item(), *logits[i].sigmoid().tolist()]),
@@ -194,6 +197,20 @@ def test_scores_over_http_are_the_trained_models_own(model: Trained, address: st
         (item,) = post(f"{address}/v1/score", body)["items"]
         found = [item["score"], item["probabilities"]["watched"], item["probabilities"]["liked"]]
         assert found == pytest.approx(expected.tolist(), abs=1e-4), body
+
+
+def test_lists_at_the_cut_are_those_of_the_evaluation(model: Trained, address: str) -> None:
+    """What is trending then is in both, with weights that the validation days gave."""
+    assert model.model.trending.abs().min() > 0
+    found = model.predictor.predict(model.prepared.timelines(0), split=TEST)
+    scores = model.predictor.ranker(found)(0, len(found.user_ids))
+    scores[:, 0] = -torch.inf
+    ids = model.prepared.catalog.video_ids()
+    assert found.user_ids
+    for user, best in zip(found.user_ids, scores.topk(10).indices.tolist(), strict=True):
+        body = {"user_id": user, "k": 10, "now_ms": model.prepared.cut_ms(TEST)}
+        answer = post(f"{address}/v1/recommend", {**body, "exclude_seen": False})
+        assert [item["video_id"] for item in answer["items"]] == [ids[row] for row in best]
 
 
 def test_cold_videos_are_recommended_from_their_content(model: Trained, address: str) -> None:

@@ -37,6 +37,19 @@ def test_pads_with_row_0_when_there_are_too_few(kind: Kind) -> None:
     assert scores.tolist() == [[3, -np.inf, -np.inf]]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bias_is_added_to_every_score(kind: Kind) -> None:
+    """Until another one is set."""
+    index = VideoIndex.from_bytes(VideoIndex.build(VECTORS, kind=kind).to_bytes())
+    index.set_bias(np.array([9, 4, 0, 0, -2], np.float32))
+    rows, scores = index.search(QUERY, 4)
+    assert rows.tolist() == [[1, 2, 4, 3]]
+    assert scores.tolist() == [[5, 2, 1, -2]]
+    index.set_bias(np.zeros(5, np.float32))
+    assert index.search(QUERY, 4)[0].tolist() == [[4, 2, 1, 3]]
+    assert (index.dim, len(index)) == (2, 4)
+
+
 def test_empty_catalogue_gives_nothing() -> None:
     rows, _ = VideoIndex.build(VECTORS[:1], kind="auto").search(QUERY, 2)
     assert rows.tolist() == [[0, 0]]

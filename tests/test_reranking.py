@@ -41,18 +41,6 @@ def published(config: RunConfig, trained: Trained, folder: Path, **changed: Any)
     return Bundle.load(str(folder))
 
 
-def moments(trained: Trained) -> dict[str, int]:
-    """The time of each test user's first event of the test."""
-    found = {}
-    for number in range(len(trained.prepared.partitions)):
-        timelines = trained.prepared.timelines(number)
-        first = timelines.offsets[:-1] + timelines.count_before(TEST)
-        for user, event, stop in zip(timelines.user_ids, first, timelines.offsets[1:], strict=True):
-            if event < stop:
-                found[user] = int(timelines.time_ms[event])
-    return found
-
-
 @pytest.mark.parametrize(
     "weights",
     [
@@ -72,12 +60,16 @@ def test_evaluation_and_server_give_the_same_lists(
     found = predict_all(trained.prepared, trained.predictor)
     data = ranking_set(trained.prepared, found, trained.cold_N)
     ranker = trained.predictor.ranker(found)
-    client, times = TestClient(make_api(ServingRecommender(bundle))), moments(trained)
+    client, cut_ms = TestClient(make_api(ServingRecommender(bundle))), trained.prepared.cut_ms(TEST)
     ids, differs = trained.prepared.catalog.video_ids(), False
     for lists in reranked_lists(data, ranker, config.evaluate, config.rerank):
         for user, rows in zip(lists.user_B.tolist(), lists.video_BK[:, :10], strict=True):
-            name = data.user_ids[user]
-            body = {"user_id": name, "k": 10, "now_ms": times[name], "exclude_seen": False}
+            body = {
+                "user_id": data.user_ids[user],
+                "k": 10,
+                "now_ms": cut_ms,
+                "exclude_seen": False,
+            }
             answer = client.post("/v1/recommend", json=body).json()
             assert [item["video_id"] for item in answer["items"]] == [ids[row] for row in rows]
             best = np.argsort(-ranker(user, user + 1)[0, 1:].numpy())[:10] + 1

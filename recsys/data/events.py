@@ -143,7 +143,7 @@ def prepare(config: RunConfig, out: str) -> dict[str, Any]:
     files, unit = tables.check_events(data, tables.parquet_files(data.events, "data.events"))
     users = read_users(data)
     build_catalog(data, ())  # its mistakes show before the long part
-    cuts = _cuts(config, unit)
+    cuts = tables.cuts_ms(config.split, unit)
     cluster.connect()
     for part in PARTS:
         remove(join(out, part))
@@ -229,23 +229,6 @@ def _spill(config: RunConfig, files: list[str], unit: str, spill: str) -> Spille
 def _num_rows(path: str) -> int:
     with open_input(path) as file:
         return int(pq.read_metadata(file).num_rows)
-
-
-def _cuts(config: RunConfig, unit: str) -> tuple[float, float] | None:
-    """The two cuts in milliseconds; None for leave-one-out."""
-    split = config.split
-    if split.valid_from is None or split.test_from is None:
-        return None
-    valid, test = (
-        tables.to_native_time(value, unit) * tables.UNITS_MS[unit]
-        for value in (split.valid_from, split.test_from)
-    )
-    if valid >= test:
-        raise InputError(
-            f"split.valid_from={split.valid_from} is not before split.test_from={split.test_from}; "
-            "the validation events come before the test events"
-        )
-    return valid, test
 
 
 def require_events(counts: partitions.Counts, config: RunConfig) -> None:

@@ -13,12 +13,14 @@ from recsys.data.batches import LoadClips, VideoInputs
 from recsys.data.catalog import Catalog
 from recsys.data.clip_store import ClipStore
 from recsys.data.inputs import ClipShape, Sizes
-from recsys.data.storage import exists, join, list_files, open_input
+from recsys.data.storage import exists, join, list_files, open_input, read_json
+from recsys.data.tables import cuts_ms
 from recsys.data.timelines import Timelines
-from recsys.data.trends import Trends, read_trends
+from recsys.data.trends import FloatArray, Trends, read_trends
 from recsys.data.vectors import Vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
+from recsys.schema import VALID
 
 HELD_CLIP_BYTES = 2**30
 """Clips up to this many bytes are read once and held in memory."""
@@ -74,6 +76,26 @@ class Prepared:
             contexts=columns.context,
             num_tasks=len(columns.tasks),
         )
+
+    def popularity(self, split: int) -> FloatArray | None:
+        """`Trends.popularity` (N, 3) of the moment when the validation or the test begins.
+
+        Args:
+            split: VALID or TEST.
+
+        Returns:
+            None for leave-one-out, where every user has a moment of their own.
+        """
+        cut = self.cut_ms(split)
+        return None if cut is None else self.trends.popularity(cut)
+
+    def cut_ms(self, split: int) -> int | None:
+        """When the validation (VALID) or the test (TEST) begins; None for leave-one-out."""
+        report = read_json(join(self.prepare_dir, "report.json"))
+        if not report:
+            raise InputError(f"{self.prepare_dir}: report.json is missing; run recsys prepare")
+        cuts = cuts_ms(self.config.split, report["time_unit"])
+        return None if cuts is None else int(cuts[split - VALID])
 
     def vocab(self, name: str) -> Vocab:
         """One vocabulary: video, creator, category or context_<column>."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
-from recsys.config_data import DataConfig
+from recsys.config_data import DataConfig, SplitConfig
 from recsys.data.storage import filesystem, is_uri, open_input
 from recsys.errors import InputError
 
@@ -118,6 +118,26 @@ def to_native_time(value: int | datetime, unit: str) -> int:
         return value
     moment = value if value.tzinfo else value.replace(tzinfo=UTC)
     return round(moment.timestamp() * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit])
+
+
+def cuts_ms(split: SplitConfig, unit: str) -> tuple[float, float] | None:
+    """When validation and test begin, in milliseconds; None for leave-one-out.
+
+    Raises:
+        InputError: The test begins first.
+    """
+    if split.valid_from is None or split.test_from is None:
+        return None
+    valid, test = (
+        to_native_time(value, unit) * UNITS_MS[unit]
+        for value in (split.valid_from, split.test_from)
+    )
+    if valid >= test:
+        raise InputError(
+            f"split.valid_from={split.valid_from} is not before split.test_from={split.test_from}; "
+            "the validation events come before the test events"
+        )
+    return valid, test
 
 
 def _check_types(data: DataConfig, schema: pa.Schema, path: str) -> None:

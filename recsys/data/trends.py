@@ -28,6 +28,8 @@ SMOOTHING = 10.0
 """Events of average reception that a rate is drawn to."""
 LOG_COUNT_SCALE = 0.25
 """Puts the log of a count into the size of the other features."""
+POPULARITY_DIM = 3
+"""Values of `Trends.popularity`."""
 EVERYTHING, VIDEO, CREATOR, CATEGORY = THINGS = ("everything", "video", "creator", "category")
 _HOURS_A_ROW = 1 << 24
 
@@ -61,11 +63,10 @@ class HourlyCounts:
         first = np.searchsorted(self._keys, rows * _HOURS_A_ROW)
         last = np.searchsorted(self._keys, rows * _HOURS_A_ROW + np.maximum(hours, 0))
         found: IntArray = self._totals[last] - self._totals[first]
-        if self._live:
-            for place, (row, hour) in enumerate(zip(rows, hours, strict=True)):
-                for then, counts in self._live.get(int(row), {}).items():
-                    if then < hour:
-                        found[place] += counts
+        for place in np.flatnonzero(np.isin(rows, list(self._live))):
+            for then, counts in self._live[int(rows[place])].items():
+                if then < hours[place]:
+                    found[place] += counts
         return found
 
     def add(self, row: int, hour: int, counts: IntArray) -> None:
@@ -201,6 +202,23 @@ class Trends:
             parts += [np.log1p(recent[:, :1]) * LOG_COUNT_SCALE]
             parts += [log_odds(rates(recent, rate)) - log_odds(rate)]
         return np.concatenate(parts, -1).astype(np.float32)
+
+    def popularity(self, time_ms: int, rows: IntArray | None = None) -> FloatArray:
+        """How much videos had been shown by a time, and lately: what they trend by.
+
+        Args:
+            time_ms: When.
+            rows: (R,) of the videos; all without it.
+
+        Returns:
+            (R, 3): 1, the log of a video's events so far and the log of those in the last 24
+            hours; zeros for a video without any.
+        """
+        rows = np.arange(len(self.catalog)) if rows is None else rows
+        totals = self._totals(VIDEO, rows, np.broadcast_to(hour_of(time_ms), rows.shape))
+        counts = np.concatenate([part[:, :1] for part in totals], 1)
+        parts = [counts[:, :1] > 0, np.log1p(counts) * LOG_COUNT_SCALE]
+        return np.concatenate(parts, 1, dtype=np.float32)
 
     def _by_thing(
         self, video_rows: IntArray, context_rows: IntArray, hours: IntArray

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from recsys.data.batches import VideoInputs, event_batch
 from recsys.data.catalog import expand_ranges
@@ -123,6 +124,8 @@ class Predictor:
     """Events before the split that a state is made of."""
     translation: Translation | None = None
     """Of a model that numbers videos, contexts and tasks in its own way."""
+    trending_N: Tensor | None = None
+    """What the reception so far adds to the videos' scores (N,), if anything."""
 
     @torch.no_grad()
     def predict(self, timelines: Timelines, *, split: int) -> Predictions:
@@ -143,8 +146,11 @@ class Predictor:
     def ranker(self, found: Predictions) -> Ranker:
         """The order of our videos for the users of its predictions."""
         queries_UD = torch.from_numpy(found.queries)
-        ranker = dot_product(queries_UD, self.vectors_ND[:, : self.model.dim].cpu())
-        ranker = with_bias(ranker, found.met, found.met_bias)
+        vectors_ND = self.vectors_ND[:, : self.model.dim].cpu()
+        if self.trending_N is not None:
+            queries_UD = functional.pad(queries_UD, (0, 1), value=1.0)
+            vectors_ND = torch.cat([vectors_ND, self.trending_N.cpu().unsqueeze(1)], 1)
+        ranker = with_bias(dot_product(queries_UD, vectors_ND), found.met, found.met_bias)
         return ranker if self.translation is None else self.translation.ranker(ranker)
 
     def _outputs(self, seen: Timelines, spans: Spans) -> Outputs:

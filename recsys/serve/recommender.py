@@ -26,6 +26,7 @@ from recsys.model.user import states_at
 from recsys.rerank import Reranker, relative_relevance
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.store import Event, HistoryStore, cut, insert
+from recsys.serve.trending import Trending
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class ScoredVideo:
 
     video_id: str
     score: float
-    """Dot product of the user's query and the video's vector, and more or less if met before."""
+    """Dot product of the user's query and the video's vector, more or less if met before, and
+    more or less by what is trending."""
     probabilities: Mapping[str, float]
     """Of each ranking task."""
 
@@ -70,6 +72,8 @@ class _Reading:
     """(M,) sorted rows of the videos that they met before."""
     bias: FloatArray
     """(M,) what that adds to the videos' scores."""
+    trending: FloatArray
+    """(N,) what their reception so far adds to all videos' scores."""
 
 
 class ServingRecommender:
@@ -83,7 +87,8 @@ class ServingRecommender:
         self._videos = bundle.vocabs["video"]
         self._vectors = torch.from_numpy(bundle.vectors)
         self._model = bundle.recommender
-        self._counting = threading.Lock()
+        self._trending = Trending(bundle.recommender, bundle.trends)
+        self._searching, self._indexed = threading.Lock(), np.zeros(0, np.float32)
         longest = bundle.config.model.max_history
         self.store = HistoryStore(bundle.histories, longest=longest, users=bundle.users)
         self._rank_task = self._find_rank_task(bundle.config.serve.rank)
@@ -202,8 +207,7 @@ class ServingRecommender:
             context_rows=context_rows,
             trends=self._trends(np.array([row]), context_rows, time_ms)[0],
         )
-        with self._counting:
-            self.bundle.trends.count(row, context_rows, time_ms, (int(positive), *labels))
+        self._trending.count(row, context_rows, time_ms, (int(positive), *labels))
         return self.store.append(user_id, event)
 
     def video_id(self, row: int) -> str | None:
@@ -275,6 +279,7 @@ class ServingRecommender:
             moment=events.moment[:, -1],
             met=met,
             bias=bias,
+            trending=self._trending.at(request.time_ms),
         )
 
     def _met(self, rows_1L: IntArray, events: EventBatch) -> tuple[IntArray, FloatArray]:
@@ -296,7 +301,11 @@ class ServingRecommender:
         """The best rows (k at most): of what the index finds and of what they met before."""
         query = self._model.queries(reading.state).numpy()
         apart = np.union1d(exclude, reading.met)
-        found, scores = self.bundle.index.search(query, k, exclude=[apart])
+        with self._searching:
+            if self._indexed is not reading.trending:
+                self.bundle.index.set_bias(reading.trending)
+                self._indexed = reading.trending
+            found, scores = self.bundle.index.search(query, k, exclude=[apart])
         met = np.setdiff1d(reading.met, [UNKNOWN_ROW, *exclude])
         rows = np.concatenate([found[0], met])
         scores = np.concatenate([scores[0], self._dots(reading, met)])[rows != UNKNOWN_ROW]
@@ -334,6 +343,7 @@ class ServingRecommender:
         """Retrieval scores (R,) of videos (R,)."""
         query = self._model.queries(reading.state)[0]
         dots = (self._vectors[torch.from_numpy(rows), : len(query)] @ query).numpy()
+        dots += reading.trending[rows]
         place = np.searchsorted(reading.met, rows)
         again = np.isin(rows, reading.met)
         dots[again] += reading.bias[place[again]]

@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from recsys.config import ModelConfig
 from recsys.data.inputs import Sizes
+from recsys.data.trends import POPULARITY_DIM
 from recsys.errors import InputError
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
@@ -91,6 +92,13 @@ def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
     dcp.load(state, checkpoint_id=folder, no_dist=True)
     model.load_state_dict({name: state["model"][stored_name(name, stored)] for name in wanted})
     return model.eval()
+
+
+def read_trending(folder: str) -> list[float]:
+    """A checkpoint's weights of what is trending."""
+    found = torch.zeros(POPULARITY_DIM)
+    dcp.load({"model": {"trending": found}}, checkpoint_id=folder, no_dist=True)
+    return found.tolist()
 
 
 def _stored_names(folder: str) -> set[str]:

@@ -48,6 +48,8 @@ class Job:
     learn_before: int
     """VALID to fit, TEST to refit with the validation events known."""
     epochs: int
+    trending: list[float] | None = None
+    """Weights of what is trending, where no validation finds them."""
     board: Any = None
     """Actor that the driver reads the progress from; None shows none."""
 
@@ -130,6 +132,7 @@ class Worker:
             self.device,
             rank=self.rank,
             workers=self.workers,
+            add_up=self._add_up,
         )
         return {**figures, "validate_s": time.perf_counter() - started}
 
@@ -141,6 +144,8 @@ class Worker:
         elif self.config.train.start_from is not None:
             with local_folder(join(self.config.run, "train", START)) as folder:
                 load(folder, self.trainable)
+        if self.job.trending is not None:
+            self.trainable.model.trending.copy_(torch.tensor(self.job.trending))
 
     def _is_over(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch

@@ -158,7 +158,7 @@ def build_plain(config: RunConfig, sizes: Sizes, device: torch.device) -> Traina
     sparse = RowWiseAdagrad(tables.parameters(), lr=config.train.table_lr)
     module: nn.Module = model
     if workers > 1:
-        module = DistributedDataParallel(model, static_graph=True)
+        module = DistributedDataParallel(model, static_graph=True, broadcast_buffers=False)
     return Trainable(
         module=module,
         model=model,

@@ -16,7 +16,7 @@ from recsys.errors import InputError, find_input_error
 from recsys.model.frames import make_frame_encoder
 from recsys.progress import progress
 from recsys.schema import TEST, VALID
-from recsys.train.checkpoint import START
+from recsys.train.checkpoint import START, read_trending
 from recsys.train.curves import AddEpoch, curves
 from recsys.train.figures import Board
 from recsys.train.grow import grow
@@ -33,6 +33,7 @@ def make_trainer(
     name: str = "fit",
     learn_before: int = VALID,
     epochs: int | None = None,
+    trending: list[float] | None = None,
     board: Any = None,
     callbacks: list[Any] | None = None,
 ) -> Any:
@@ -45,6 +46,7 @@ def make_trainer(
         name: Folder of the checkpoints inside RUN/train.
         learn_before: VALID, or TEST to learn from the validation events too.
         epochs: Instead of `train.epochs`.
+        trending: Weights of what is trending, which a refit has no days to find by.
         board: Actor that takes the progress.
         callbacks: Ray Train callbacks, as Ray Tune needs one.
 
@@ -57,7 +59,8 @@ def make_trainer(
 
     gpu = use_gpu(config)
     cluster.require(config.train.workers, gpu=gpu)
-    job = Job(config, learn_before, config.train.epochs if epochs is None else epochs, board)
+    epochs = config.train.epochs if epochs is None else epochs
+    job = Job(config, learn_before, epochs, trending, board)
     return TorchTrainer(
         train_worker,
         train_loop_config=job.to_dict(),
@@ -104,23 +107,25 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     require_inputs(config)
     if config.train.start_from is not None:
         grow(config, join(out, START))
-    fit = _run(config, f"fit-{fingerprint}", VALID, config.train.epochs, "train")
-    chosen = int(fit.metrics["best_epoch"])
-    result, best = fit, fit.get_best_checkpoint("score", "max")
-    if config.train.refit:
-        result = _run(config, f"refit-{fingerprint}", TEST, chosen, "refit")
-        best = result.checkpoint
+    fit = _run(config, f"fit-{fingerprint}", "train", learn_before=VALID)
+    chosen, best = int(fit.metrics["best_epoch"]), fit.get_best_checkpoint("score", "max")
     if best is None:
         raise RuntimeError(f"{out}: training ended without a checkpoint")
+    if config.train.refit:
+        with best.as_directory() as folder:
+            found = {"epochs": chosen, "trending": read_trending(folder)}
+        name = f"refit-{fingerprint}"
+        best = _run(config, name, "refit", learn_before=TEST, **found).checkpoint
     keep(best, join(out, "model"))
     return {"epochs": chosen, "refit": config.train.refit, "history": _history(fit)}
 
 
-def _run(config: RunConfig, name: str, learn_before: int, epochs: int, title: str) -> Any:
+def _run(config: RunConfig, name: str, title: str, **settings: Any) -> Any:
     import ray
 
     board = ray.remote(num_cpus=0)(Board).remote()
-    trainer = make_trainer(config, name=name, learn_before=learn_before, epochs=epochs, board=board)
+    trainer = make_trainer(config, name=name, board=board, **settings)
+    epochs = settings.get("epochs", config.train.epochs)
     with curves(config, join(config.run, "train", "tensorboard", name), name) as add_epoch:
         with _shown(board, title, epochs, add_epoch):
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from recsys.evaluation.predict import Predictions, Predictor, all_vectors, conca
 from recsys.evaluation.ranking import Ranker, evaluate_ranker
 from recsys.model.recommender import Recommender
 from recsys.schema import VALID
+from recsys.train.trending import AddUp, fit_trending
 
 K = 10
 
@@ -30,11 +32,14 @@ def validate(
     *,
     rank: int,
     workers: int,
+    add_up: AddUp,
 ) -> dict[str, float]:
     """NDCG@10 and HR@10 of the validation users, AUC of each task, and the score to choose by.
 
     Every worker takes its share of the partitions; all get the same figures. The vectors of the
-    catalogue come through the sharded tables, so that all workers must call this.
+    catalogue come through the sharded tables, so that all workers must call this. What is trending
+    at the cut is weighed first, and the model keeps those weights; where the split is not by time
+    there is no such moment, and nothing is added.
     """
     vectors = all_vectors(model, videos, device)
     predictor = Predictor(model, vectors.to(device), prepared.config.model.max_history)
@@ -44,6 +49,12 @@ def validate(
     ]
     tasks = prepared.config.data.columns.tasks
     found = concat(parts, model.dim, len(tasks))
+    popularity = prepared.popularity(VALID)
+    if popularity is not None:
+        ranker, known = predictor.ranker(found), torch.from_numpy(popularity)
+        weights = fit_trending(ranker, found.relevant, known, add_up=add_up, workers=workers)
+        model.trending.copy_(weights)
+        predictor = replace(predictor, trending_N=known @ weights)
     sums = _ranking_sums(found, predictor.ranker, len(vectors))
     gathered: list[Any] = [(sums, found.labels, found.logits)]
     if workers > 1:

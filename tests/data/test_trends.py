@@ -52,6 +52,22 @@ def test_what_videos_belong_to_is_counted() -> None:
     assert trends.counts["category"].before(np.array([1, 2]), both).tolist() == [[2, 1], [1, 0]]
 
 
+def test_popularity_by_hand() -> None:
+    """Video 1 was shown 10 times an hour ago and 30 times long ago, video 2 five times long ago.
+
+    At hour 20 only video 1's old events are finished; video 3 was never shown.
+    """
+    videos = counts([1, 1, 2], [75, 19, 30], [[10, 10], [30, 0], [5, 5]])
+    trends = Trends.of(catalog(), {"video": videos}, num_actions=1)
+    found = trends.popularity(76 * HOUR)
+    log = np.log1p([[40, 10], [5, 0]]) * 0.25
+    assert found.shape == (NUM_VIDEOS, 3)
+    assert found[:4] == pytest.approx(np.array([[0, 0, 0], [1, *log[0]], [1, *log[1]], [0, 0, 0]]))
+    (first, second) = trends.popularity(20 * HOUR, np.array([1, 2]))
+    assert first == pytest.approx([1, *np.log1p([30, 30]) * 0.25])
+    assert not second.any()
+
+
 def test_features_by_hand() -> None:
     """Video 1 was shown 10 times an hour ago, 30 times a day and more ago, and liked 10 times."""
     videos = counts([1, 1], [75, 20], [[10, 10], [30, 0]])

@@ -152,6 +152,16 @@ def test_groups_of_users_are_joined(model: Recommender, vectors: torch.Tensor) -
     assert (nobody.user_ids, nobody.queries.shape, nobody.logits.shape) == ([], (0, 8), (0, 2))
 
 
+def test_what_is_trending_weighs_in_the_ranking_of_everybody(
+    model: Recommender, vectors: torch.Tensor
+) -> None:
+    found = predict(model, vectors, timelines(), split=TEST, max_history=20)
+    gains = torch.linspace(-1, 1, len(vectors))
+    with_gains = Predictor(model, vectors, 20, trending_N=gains).ranker(found)(0, 1)[0]
+    plain = Predictor(model, vectors, 20).ranker(found)(0, 1)[0]
+    assert torch.allclose(with_gains - plain, gains, atol=1e-5)
+
+
 def test_what_a_user_met_before_the_cut_weighs_in_the_ranking(
     model: Recommender, vectors: torch.Tensor
 ) -> None:

@@ -34,6 +34,11 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     states = states_at(model.encode_history(vectors, events), events.prior)
     dots = (model.queries(states) * vectors[..., : model.dim]).sum(-1)
     dots += repeat_scores(model, arrays)
+    popularity = [
+        tiny.trends.popularity(int(time_ms), np.array([row]))[0]
+        for time_ms, row in zip(timeline.time_ms, timeline.video_rows, strict=True)
+    ]
+    dots += model.trending_bias(torch.from_numpy(np.stack(popularity)))
     logits = model.task_logits(states, vectors, events.moment, events.trends)
     return timeline, dots[0].numpy(), logits[0].sigmoid().numpy()
 
