@@ -67,10 +67,9 @@ class Trained:
     def predictor(self) -> Predictor:
         """Ready to be asked."""
         max_history = self.prepared.config.model.max_history
-        popularity, trending = self.prepared.popularity(TEST), None
-        if popularity is not None:
-            trending = self.model.trending_bias(torch.from_numpy(popularity))
-        return Predictor(self.model, self.vectors, max_history, trending_N=trending)
+        trending = self.prepared.trending(TEST)
+        gains = None if trending is None else self.model.trending * torch.from_numpy(trending)
+        return Predictor(self.model, self.vectors, max_history, trending_N=gains)
 
 
 def load_trained(config: RunConfig) -> Trained:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import numpy as np
 import torch
 
 from recsys.bundle import Bundle
@@ -43,16 +42,16 @@ def previous_predictor(bundle: Bundle, prepared: Prepared) -> Predictor:
         Names({name: prepared.vocab(name) for name in names}, ours.context, ours.tasks),
         Names(bundle.vocabs, theirs.context, theirs.tasks),
     )
-    popularity, trending = prepared.popularity(TEST), None
-    if popularity is not None:
-        theirs_N3 = np.zeros((len(bundle.vectors), popularity.shape[1]), np.float32)
-        theirs_N3[translation.video_row_N] = popularity
-        theirs_N3[UNKNOWN_ROW] = 0  # where all fell that the bundle does not know
-        trending = bundle.recommender.trending_bias(torch.from_numpy(theirs_N3))
+    trending, gains = prepared.trending(TEST), None
+    if trending is not None:
+        gains = torch.zeros(len(bundle.vectors))
+        gains[torch.from_numpy(translation.video_row_N)] = torch.from_numpy(trending)
+        gains[UNKNOWN_ROW] = 0  # where all fell that the bundle does not know
+        gains *= bundle.recommender.trending
     return Predictor(
         bundle.recommender,
         torch.from_numpy(bundle.vectors),
         bundle.config.model.max_history,
         translation,
-        trending,
+        gains,
     )

@@ -188,7 +188,7 @@ def _model(
         for parameter in recommender.parameters():
             # Larger than at the start of training, so that scores differ visibly.
             parameter.normal_(std=0.4)
-        recommender.trending[:] = torch.tensor([-0.3, 0.5, 1.0])
+        recommender.trending.fill_(2.0)
         if clip is not None:
             width = recommender.vector_dim
             vectors = np.random.default_rng(2).normal(size=(len(catalog), width))

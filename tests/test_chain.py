@@ -16,6 +16,7 @@ import torch
 from recsys.cli import main
 from recsys.config import RunConfig, load_config
 from recsys.data.batches import event_batch
+from recsys.data.trends import trending
 from recsys.errors import InputError
 from recsys.evaluate import Trained, load_trained
 from recsys.model.user import states_at
@@ -176,8 +177,8 @@ def moments(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], 
             logits = trained.model.task_logits(at, vectors, events.moment, events.trends)[0]
         i = int(timelines.count_before(TEST)[user])
         now_ms, row = int(timelines.time_ms[start + i]), timelines.video_rows[start + i]
-        popularity = trained.prepared.trends.popularity(now_ms, np.array([row]))
-        scores[i] += trained.model.trending_bias(torch.from_numpy(popularity))[0]
+        now = trending(trained.prepared.trends.shown(now_ms))
+        scores[i] += trained.model.trending * float(now[row])
         yield (
             {
                 "user_id": timelines.user_ids[user],
@@ -200,8 +201,8 @@ def test_scores_over_http_are_the_trained_models_own(model: Trained, address: st
 
 
 def test_lists_at_the_cut_are_those_of_the_evaluation(model: Trained, address: str) -> None:
-    """What is trending then is in both, with weights that the validation days gave."""
-    assert model.model.trending.abs().min() > 0
+    """What is trending then is in both, with the weight that the validation days gave."""
+    assert float(model.model.trending) != 0
     found = model.predictor.predict(model.prepared.timelines(0), split=TEST)
     scores = model.predictor.ranker(found)(0, len(found.user_ids))
     scores[:, 0] = -torch.inf

@@ -16,7 +16,7 @@ from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import exists, join, list_files, open_input, read_json
 from recsys.data.tables import cuts_ms
 from recsys.data.timelines import Timelines
-from recsys.data.trends import FloatArray, Trends, read_trends
+from recsys.data.trends import FloatArray, Trends, read_trends, trending
 from recsys.data.vectors import Vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
@@ -77,8 +77,8 @@ class Prepared:
             num_tasks=len(columns.tasks),
         )
 
-    def popularity(self, split: int) -> FloatArray | None:
-        """`Trends.popularity` (N, 3) of the moment when the validation or the test begins.
+    def trending(self, split: int) -> FloatArray | None:
+        """How much videos trend (N,) at the moment when the validation or the test begins.
 
         Args:
             split: VALID or TEST.
@@ -87,7 +87,7 @@ class Prepared:
             None for leave-one-out, where every user has a moment of their own.
         """
         cut = self.cut_ms(split)
-        return None if cut is None else self.trends.popularity(cut)
+        return None if cut is None else trending(self.trends.shown(cut))
 
     def cut_ms(self, split: int) -> int | None:
         """When the validation (VALID) or the test (TEST) begins; None for leave-one-out."""

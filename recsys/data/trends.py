@@ -28,8 +28,6 @@ SMOOTHING = 10.0
 """Events of average reception that a rate is drawn to."""
 LOG_COUNT_SCALE = 0.25
 """Puts the log of a count into the size of the other features."""
-POPULARITY_DIM = 3
-"""Values of `Trends.popularity`."""
 EVERYTHING, VIDEO, CREATOR, CATEGORY = THINGS = ("everything", "video", "creator", "category")
 _HOURS_A_ROW = 1 << 24
 
@@ -203,22 +201,14 @@ class Trends:
             parts += [log_odds(rates(recent, rate)) - log_odds(rate)]
         return np.concatenate(parts, -1).astype(np.float32)
 
-    def popularity(self, time_ms: int, rows: IntArray | None = None) -> FloatArray:
-        """How much videos had been shown by a time, and lately: what they trend by.
-
-        Args:
-            time_ms: When.
-            rows: (R,) of the videos; all without it.
-
-        Returns:
-            (R, 3): 1, the log of a video's events so far and the log of those in the last 24
-            hours; zeros for a video without any.
-        """
-        rows = np.arange(len(self.catalog)) if rows is None else rows
-        totals = self._totals(VIDEO, rows, np.broadcast_to(hour_of(time_ms), rows.shape))
-        counts = np.concatenate([part[:, :1] for part in totals], 1)
-        parts = [counts[:, :1] > 0, np.log1p(counts) * LOG_COUNT_SCALE]
-        return np.concatenate(parts, 1, dtype=np.float32)
+    def shown(self, time_ms: int) -> IntArray:
+        """How often all videos had been shown by a time, and in the 24 hours before: (N, 2)."""
+        rows, hour = np.arange(len(self.catalog)), hour_of(time_ms)
+        total, old = (
+            self.counts[VIDEO].before(rows, np.broadcast_to(hour - less, rows.shape))[:, 0]
+            for less in (0, RECENT_HOURS)
+        )
+        return np.stack([total, total - old], 1)
 
     def _by_thing(
         self, video_rows: IntArray, context_rows: IntArray, hours: IntArray
@@ -248,6 +238,22 @@ class Trends:
             np.add.at(summed, event, part)
             found.append((summed / np.maximum(lengths, 1)[:, None]).astype(np.float32))
         return found[0], found[1]
+
+
+def trending(shown_N2: IntArray) -> FloatArray:
+    """How much more than others videos are shown these days: (N,), of `Trends.shown`.
+
+    The log of the last 24 hours' events, less its mean over these events; drawn to zero by 10
+    events so far, and so zero for a video that was never shown, and for all where nothing happened.
+
+    >>> [f"{x:.2f}" for x in trending(np.array([[5, 0], [990, 0], [30, 3], [10, 1]]))]
+    ['-0.10', '-0.30', '0.03', '-0.06']
+    """
+    total, recent = shown_N2[:, 0], shown_N2[:, 1]
+    logs = np.log1p(recent) * LOG_COUNT_SCALE
+    mean = (recent * logs).sum() / max(recent.sum(), 1)
+    found: FloatArray = ((logs - mean) * total / (total + SMOOTHING)).astype(np.float32)
+    return found
 
 
 def rates(totals: FloatArray, prior: FloatArray) -> FloatArray:

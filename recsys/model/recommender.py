@@ -14,7 +14,6 @@ from torch.nn import functional
 
 from recsys.config import ModelConfig
 from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
-from recsys.data.trends import POPULARITY_DIM
 from recsys.model.embeddings import TableSpec
 from recsys.model.repeats import KINDS, Met, met_before
 from recsys.model.softmax import Extra, sampled_softmax
@@ -68,7 +67,7 @@ class Recommender(nn.Module):
         self.query = nn.Sequential(nn.Dropout(config.dropout), look_for)
         self.repeat = nn.Parameter(torch.zeros(len(KINDS)))
         # Not learnt with the rest: it is fitted on days that the rest has not seen.
-        self.register_buffer("trending", torch.zeros(POPULARITY_DIM))
+        self.register_buffer("trending", torch.zeros(()))
         self.trending: Tensor
         known = self.history.out_dim + config.feature_dim + self.moment.dim + sizes.trend_dim
         self.rank = nn.Sequential(
@@ -91,21 +90,13 @@ class Recommender(nn.Module):
         """What a state looks for: (…, H) -> (…, D).
 
         A video's score is the dot product, what `repeat_bias` adds if it was met before, and what
-        `trending_bias` adds at that time.
+        `trending` times how much it trends at that time (`data.trends.trending`).
         """
         return self.query(states)
 
     def repeat_bias(self, met: Met) -> Tensor:
         """What each meeting adds to the score of its video (M,)."""
         return (REPEAT_SCALE * self.repeat)[met.kind]
-
-    def trending_bias(self, popularity: Tensor) -> Tensor:
-        """What videos' reception so far adds to their scores, for everybody: (…, 3) -> (…).
-
-        Args:
-            popularity: Of `Trends.popularity`.
-        """
-        return popularity @ self.trending
 
     def task_logits(
         self, states: Tensor, vectors: Tensor, moment: Moment, trends: Tensor

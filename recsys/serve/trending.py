@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-
-from recsys.data.timelines import MS_PER_HOUR, IntArray
-from recsys.data.trends import Trends, hour_of
+from recsys.data.timelines import IntArray
+from recsys.data.trends import RECENT_HOURS, Trends, hour_of, trending
 from recsys.index import FloatArray
 from recsys.model.recommender import Recommender
 
 HELD_HOURS = 4
+
+
+@dataclass
+class _Hour:
+    shown_N2: IntArray
+    gains_N: FloatArray | None = None
+    """None where an event has come since."""
 
 
 class Trending:
@@ -23,34 +29,30 @@ class Trending:
     """
 
     def __init__(self, model: Recommender, trends: Trends) -> None:
-        self._weights, self._trends = model.trending.numpy(), trends
+        self._weight, self._trends = float(model.trending), trends
         self._lock = threading.Lock()
-        self._held: dict[int, FloatArray] = {}
+        self._held: dict[int, _Hour] = {}
 
     def at(self, time_ms: int) -> FloatArray:
         """(N,) at a time."""
-        hour = int(hour_of(time_ms))
+        number = int(hour_of(time_ms))
         with self._lock:
-            gains = self._held.pop(hour, None)
-            self._held[hour] = self._gains(time_ms) if gains is None else gains
+            hour = self._held.pop(number, None) or _Hour(self._trends.shown(time_ms))
+            self._held[number] = hour
             if len(self._held) > HELD_HOURS:
                 del self._held[next(iter(self._held))]
-            return self._held[hour]
+            if hour.gains_N is None:
+                hour.gains_N = self._weight * trending(hour.shown_N2)
+            return hour.gains_N
 
     def count(
         self, row: int, context_rows: Sequence[int], time_ms: int, actions: Sequence[int]
     ) -> None:
         """Counts a live event; see `Trends.count`."""
+        then = int(hour_of(time_ms))
         with self._lock:
             self._trends.count(row, context_rows, time_ms, actions)
-            for hour in self._held:
-                if hour > hour_of(time_ms):
-                    changed = self._held[hour].copy()
-                    changed[row] = self._gains(hour * MS_PER_HOUR, np.array([row]))[0]
-                    self._held[hour] = changed
-
-    def _gains(self, time_ms: int, rows: IntArray | None = None) -> FloatArray:
-        if not self._weights.any():
-            return np.zeros(len(self._trends.catalog) if rows is None else len(rows), np.float32)
-        gains: FloatArray = self._trends.popularity(time_ms, rows) @ self._weights
-        return gains
+            for number, hour in self._held.items():
+                if number > then:
+                    hour.shown_N2[row] += [1, number - RECENT_HOURS <= then]
+                    hour.gains_N = None

@@ -15,7 +15,6 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from recsys.config import ModelConfig
 from recsys.data.inputs import Sizes
-from recsys.data.trends import POPULARITY_DIM
 from recsys.errors import InputError
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
@@ -94,11 +93,11 @@ def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
     return model.eval()
 
 
-def read_trending(folder: str) -> list[float]:
-    """A checkpoint's weights of what is trending."""
-    found = torch.zeros(POPULARITY_DIM)
+def read_trending(folder: str) -> float:
+    """A checkpoint's weight of what is trending."""
+    found = torch.zeros(())
     dcp.load({"model": {"trending": found}}, checkpoint_id=folder, no_dist=True)
-    return found.tolist()
+    return float(found)
 
 
 def _stored_names(folder: str) -> set[str]:

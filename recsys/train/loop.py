@@ -48,8 +48,8 @@ class Job:
     learn_before: int
     """VALID to fit, TEST to refit with the validation events known."""
     epochs: int
-    trending: list[float] | None = None
-    """Weights of what is trending, where no validation finds them."""
+    trending: float | None = None
+    """Weight of what is trending, where no validation finds it."""
     board: Any = None
     """Actor that the driver reads the progress from; None shows none."""
 
@@ -145,7 +145,7 @@ class Worker:
             with local_folder(join(self.config.run, "train", START)) as folder:
                 load(folder, self.trainable)
         if self.job.trending is not None:
-            self.trainable.model.trending.copy_(torch.tensor(self.job.trending))
+            self.trainable.model.trending.fill_(self.job.trending)
 
     def _is_over(self) -> bool:
         waited = self.progress.epoch - self.progress.best_epoch

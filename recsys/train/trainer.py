@@ -33,7 +33,7 @@ def make_trainer(
     name: str = "fit",
     learn_before: int = VALID,
     epochs: int | None = None,
-    trending: list[float] | None = None,
+    trending: float | None = None,
     board: Any = None,
     callbacks: list[Any] | None = None,
 ) -> Any:
@@ -46,7 +46,7 @@ def make_trainer(
         name: Folder of the checkpoints inside RUN/train.
         learn_before: VALID, or TEST to learn from the validation events too.
         epochs: Instead of `train.epochs`.
-        trending: Weights of what is trending, which a refit has no days to find by.
+        trending: Weight of what is trending, which a refit has no days to find by.
         board: Actor that takes the progress.
         callbacks: Ray Train callbacks, as Ray Tune needs one.
 

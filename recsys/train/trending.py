@@ -1,10 +1,10 @@
-"""How much what is shown most at a time adds to a video's score, fitted on the validation days.
+"""How much what is trending adds to a video's score, fitted on the validation days.
 
 A trained model knows how popular a video was over all the days that it learnt from, and the next
-day that is out of date. What the counts of the last hours are worth beside it can only be told on
-days that the model has not learnt from, and there it takes no more than one number a count.
+day that is out of date. What the last hours are worth beside it can only be told on days that the
+model has not learnt from, and there it takes no more than one number.
 
-Shapes: U users, B users of a chunk, N videos, S of them with any reception, F counts, J = 1 + F.
+Shapes: U users, B users of a chunk, N videos, S of them that were shown before.
 """
 
 from __future__ import annotations
@@ -24,87 +24,61 @@ FIT_SCORES, FEWEST_USERS, MOST_USERS = 2**25, 256, 2000
 """Users are taken until their scores are so many, but so many users at least and at most."""
 MOST_PASSES = 20
 CLOSE = 1e-3
-"""A step that moves no weight further is the last."""
+"""A step that moves no number further is the last."""
 LEAST_SURE = 0.05
-"""Of `a`: of scores that say less, nobody could tell what a count is worth beside them."""
+"""Of `a`: of scores that say less, nobody could tell what trending is worth beside them."""
+START = torch.tensor([1.0, 0.0], dtype=torch.float64)
+"""The scores as they are, and nothing for trending."""
 
 AddUp = Callable[[Tensor], Tensor]
 """The sum of a tensor over all workers."""
 
 
 def fit_trending(
-    ranker: Ranker, relevant: Csr, popularity_N3: Tensor, *, add_up: AddUp, workers: int = 1
-) -> Tensor:
-    """The weights of `Recommender.trending_bias`, by maximum likelihood.
+    ranker: Ranker, relevant: Csr, trending_N: Tensor, *, add_up: AddUp, workers: int = 1
+) -> float:
+    """The weight of what is trending, by maximum likelihood.
 
-    Over the videos with any reception, p(video | user) = softmax(a · score + w · counts) is fitted
-    to what the users liked by Newton's method, each user counting alike; the weights are w / a,
-    since `a`, how sure the model may be, changes no order. Their offset makes the mean gain zero
-    over what the fitted model would show, so that a video without any reception, which gains
-    nothing, is neither lifted nor sunk among the others.
+    Over the videos that were shown before, p(video | user) = softmax(a · score + b · trending) is
+    fitted to what the users liked by Newton's method, each user counting alike. The weight is
+    b / a: how sure the model may be, `a`, changes no order.
 
     Args:
         ranker: Scores without any trending.
         relevant: U lists of the videos that this worker's users liked.
-        popularity_N3: Of `Trends.popularity`, at the time of the scores.
+        trending_N: Of `data.trends.trending` at the time of the scores; 0 where never shown.
         add_up: Every worker makes the same number of calls.
         workers: How many they are.
 
     Returns:
-        (3,): offset and weights; zeros where nobody liked a video that had any reception.
+        The weight; 0 where nobody liked a video that was shown before.
     """
-    some = max(FEWEST_USERS, min(MOST_USERS, FIT_SCORES // len(popularity_N3))) // workers
+    some = max(FEWEST_USERS, min(MOST_USERS, FIT_SCORES // len(trending_N))) // workers
     users = _Users(ranker, relevant.select(np.arange(min(len(relevant), max(some, 1)))))
-    seen_N = popularity_N3[:, 0] > 0
-    counts_SF = popularity_N3[seen_N, 1:]
-    theta = _start(1 + counts_SF.shape[1])
-    best, step, lowest = theta, torch.zeros_like(theta), torch.inf
-    mean_F = torch.zeros(counts_SF.shape[1], dtype=torch.float64)
+    best, theta, step, lowest = START, START, torch.zeros_like(START), torch.inf
     for _ in range(MOST_PASSES):
-        found = _Moments.of(add_up(users.moments(seen_N, counts_SF, theta)), len(theta))
-        if found.loss(theta) > lowest:  # too far: half the way
+        loss, gradient, hessian = _penalized(add_up(users.sums(trending_N, theta)), theta)
+        if loss > lowest:  # too far: half the way
             step = step / 2
             theta = theta - step
             continue
-        best, lowest, mean_F = theta, found.loss(theta), found.mean_J[1:]
-        step = found.newton_step(theta)
+        best, lowest = theta, loss
+        step = -torch.linalg.solve(hessian, gradient)
         if step.abs().max() < CLOSE:
             break
         theta = theta + step
-    weights = best[1:] / best[0].clamp(min=LEAST_SURE)
-    return torch.cat([-(weights @ mean_F)[None], weights]).float()
+    a, b = best.tolist()
+    return b / max(a, LEAST_SURE)
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Sums over users of what Newton's method needs; J is the scale of the scores and weights."""
+def _penalized(sums: Tensor, theta: Tensor) -> tuple[float, Tensor, Tensor]:
+    """Loss, gradient (2,) and Hessian (2, 2) with a ridge that is worth one user.
 
-    num_users: float
-    nll: float
-    mean_J: Tensor
-    """Of score and counts under the fitted probabilities, a mean over the users."""
-    gradient_J: Tensor
-    hessian_JJ: Tensor
-
-    @classmethod
-    def of(cls, sums: Tensor, J: int) -> _Moments:
-        num_users, nll = sums[:2].tolist()
-        mean_J, gradient_J, hessian = sums[2 : 2 + J], sums[2 + J : 2 + 2 * J], sums[2 + 2 * J :]
-        return cls(num_users, nll, mean_J / max(num_users, 1), gradient_J, hessian.view(J, J))
-
-    def loss(self, theta: Tensor) -> float:
-        """With a ridge that is worth one user: what never differs stays as it was."""
-        return self.nll + float(((theta - _start(len(theta))) ** 2).sum()) / 2
-
-    def newton_step(self, theta: Tensor) -> Tensor:
-        gradient = self.gradient_J + theta - _start(len(theta))
-        step: Tensor = -torch.linalg.solve(self.hessian_JJ + torch.eye(len(theta)), gradient)
-        return step
-
-
-def _start(J: int) -> Tensor:
-    """The scores as they are, and nothing for the counts."""
-    return torch.eye(J, dtype=torch.float64)[0]
+    It keeps what never differs as it was.
+    """
+    away = theta - START
+    hessian = sums[3:].view(2, 2) + torch.eye(2)
+    return float(sums[0] + (away**2).sum() / 2), sums[1:3] + away, hessian
 
 
 @dataclass(frozen=True)
@@ -114,49 +88,36 @@ class _Users:
     ranker: Ranker
     relevant: Csr
 
-    def moments(self, seen_N: Tensor, counts_SF: Tensor, theta: Tensor) -> Tensor:
-        """The sums of `_Moments`, flat: number of users, loss, mean, gradient, Hessian."""
-        J, step = len(theta), max(1, CHUNK_SCORES // len(seen_N))
-        sums = torch.zeros(2 + 2 * J + J * J, dtype=torch.float64)
-        place_N = seen_N.cumsum(0) - 1
+    def sums(self, trending_N: Tensor, theta: Tensor) -> Tensor:
+        """Loss, gradient and Hessian, flat (7,)."""
+        sums = torch.zeros(7, dtype=torch.float64)
+        shown_N = trending_N != 0
+        place_N, step = shown_N.cumsum(0) - 1, max(1, CHUNK_SCORES // len(shown_N))
         for start in range(0, len(self.relevant), step):
             stop = min(start + step, len(self.relevant))
-            owner, video = (
-                torch.from_numpy(part).long() for part in self.relevant.pairs(start, stop)
-            )
-            owner, video = owner[seen_N[video]], video[seen_N[video]]
-            scores_BS = self.ranker(start, stop).cpu()[:, seen_N]
+            pairs = self.relevant.pairs(start, stop)
+            owner, video = (torch.from_numpy(part).long() for part in pairs)
+            owner, video = owner[shown_N[video]], video[shown_N[video]]
+            scores_BS = self.ranker(start, stop).cpu()[:, shown_N]
             liked = (owner, place_N[video])
-            sums += _sums(scores_BS, counts_SF, theta.float(), liked)
+            sums += _chunk_sums(scores_BS, trending_N[shown_N], theta.float(), liked)
         return sums
 
 
-def _sums(
-    scores_BS: Tensor, counts_SF: Tensor, theta: Tensor, liked: tuple[Tensor, Tensor]
+def _chunk_sums(
+    scores_BS: Tensor, trending_S: Tensor, theta: Tensor, liked: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Those of one chunk; `liked` are users and videos of the chunk, each user counts alike."""
+    """Those of a chunk; `liked` holds its users and their videos, and users count alike."""
     owner, place = liked
     liked_B = torch.bincount(owner, minlength=len(scores_BS))
     share = 1 / liked_B[owner]
-    log_p_BS = (theta[0] * scores_BS + counts_SF @ theta[1:]).log_softmax(1)
+    log_p_BS = (theta[0] * scores_BS + theta[1] * trending_S).log_softmax(1)
     p_BS = log_p_BS.exp() * (liked_B > 0).unsqueeze(1)
-    weighted_BS, p_S = p_BS * scores_BS, p_BS.sum(0)
-    mean_BJ = torch.cat([weighted_BS.sum(1, keepdim=True), p_BS @ counts_SF], 1)
-    target_J = torch.cat([(scores_BS[liked] * share).sum()[None], share @ counts_SF[place]])
-    cross_F = weighted_BS.sum(0) @ counts_SF
-    square_JJ = torch.cat(
-        [
-            torch.cat([(weighted_BS * scores_BS).sum()[None], cross_F])[None],
-            torch.cat([cross_F[:, None], counts_SF.T @ (p_S[:, None] * counts_SF)], 1),
-        ]
-    )
-    mean_J = mean_BJ.sum(0)
-    return torch.cat(
-        [
-            (liked_B > 0).sum()[None],
-            -(log_p_BS[liked] * share).sum()[None],
-            mean_J,
-            mean_J - target_J,
-            (square_JJ - mean_BJ.T @ mean_BJ).flatten(),
-        ]
-    ).double()
+    weighted_BS = p_BS * scores_BS
+    mean_B2 = torch.stack([weighted_BS.sum(1), p_BS @ trending_S], 1)
+    target_2 = torch.stack([(scores_BS[liked] * share).sum(), trending_S[place] @ share])
+    cross = weighted_BS.sum(0) @ trending_S
+    squares = [(weighted_BS * scores_BS).sum(), cross, cross, p_BS.sum(0) @ trending_S**2]
+    hessian = torch.stack(squares).view(2, 2) - mean_B2.T @ mean_B2
+    loss = -(log_p_BS[liked] * share).sum()
+    return torch.cat([loss[None], mean_B2.sum(0) - target_2, hessian.flatten()]).double()

@@ -49,12 +49,12 @@ def validate(
     ]
     tasks = prepared.config.data.columns.tasks
     found = concat(parts, model.dim, len(tasks))
-    popularity = prepared.popularity(VALID)
-    if popularity is not None:
-        ranker, known = predictor.ranker(found), torch.from_numpy(popularity)
-        weights = fit_trending(ranker, found.relevant, known, add_up=add_up, workers=workers)
-        model.trending.copy_(weights)
-        predictor = replace(predictor, trending_N=known @ weights)
+    trending = prepared.trending(VALID)
+    if trending is not None:
+        now, ranker = torch.from_numpy(trending), predictor.ranker(found)
+        weight = fit_trending(ranker, found.relevant, now, add_up=add_up, workers=workers)
+        model.trending.fill_(weight)
+        predictor = replace(predictor, trending_N=weight * now)
     sums = _ranking_sums(found, predictor.ranker, len(vectors))
     gathered: list[Any] = [(sums, found.labels, found.logits)]
     if workers > 1:

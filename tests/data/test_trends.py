@@ -6,7 +6,7 @@ import pytest
 
 from recsys.data.catalog import Catalog
 from recsys.data.timelines import Timelines, trend_dim
-from recsys.data.trends import HourlyCounts, Trends, hour_of, trend_places
+from recsys.data.trends import HourlyCounts, Trends, hour_of, trend_places, trending
 from recsys.schema import video_schema
 from tests.steps import make_timelines
 
@@ -52,20 +52,19 @@ def test_what_videos_belong_to_is_counted() -> None:
     assert trends.counts["category"].before(np.array([1, 2]), both).tolist() == [[2, 1], [1, 0]]
 
 
-def test_popularity_by_hand() -> None:
+def test_how_often_videos_had_been_shown_and_what_trends() -> None:
     """Video 1 was shown 10 times an hour ago and 30 times long ago, video 2 five times long ago.
 
     At hour 20 only video 1's old events are finished; video 3 was never shown.
     """
     videos = counts([1, 1, 2], [75, 19, 30], [[10, 10], [30, 0], [5, 5]])
     trends = Trends.of(catalog(), {"video": videos}, num_actions=1)
-    found = trends.popularity(76 * HOUR)
-    log = np.log1p([[40, 10], [5, 0]]) * 0.25
-    assert found.shape == (NUM_VIDEOS, 3)
-    assert found[:4] == pytest.approx(np.array([[0, 0, 0], [1, *log[0]], [1, *log[1]], [0, 0, 0]]))
-    (first, second) = trends.popularity(20 * HOUR, np.array([1, 2]))
-    assert first == pytest.approx([1, *np.log1p([30, 30]) * 0.25])
-    assert not second.any()
+    assert trends.shown(76 * HOUR)[:4].tolist() == [[0, 0], [40, 10], [5, 0], [0, 0]]
+    assert trends.shown(20 * HOUR)[:4].tolist() == [[0, 0], [30, 30], [0, 0], [0, 0]]
+    # All events of the day are video 1's, so that it is the mean; video 2 has 5 of 15 to say so.
+    expected = [0, 0, -np.log(11) * 0.25 * 5 / 15, 0]
+    assert trending(trends.shown(76 * HOUR))[:4] == pytest.approx(expected)
+    assert not trending(trends.shown(200 * HOUR)).any(), "nothing trends where nothing happens"
 
 
 def test_features_by_hand() -> None:

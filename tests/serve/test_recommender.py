@@ -9,7 +9,7 @@ import torch
 from recsys.bundle import Bundle
 from recsys.data.batches import event_batch
 from recsys.data.timelines import Timelines
-from recsys.data.trends import HourlyCounts, Trends
+from recsys.data.trends import HourlyCounts, Trends, trending
 from recsys.errors import InputError
 from recsys.model.user import states_at
 from recsys.schema import timeline_schema
@@ -34,11 +34,9 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     states = states_at(model.encode_history(vectors, events), events.prior)
     dots = (model.queries(states) * vectors[..., : model.dim]).sum(-1)
     dots += repeat_scores(model, arrays)
-    popularity = [
-        tiny.trends.popularity(int(time_ms), np.array([row]))[0]
-        for time_ms, row in zip(timeline.time_ms, timeline.video_rows, strict=True)
-    ]
-    dots += model.trending_bias(torch.from_numpy(np.stack(popularity)))
+    moments = zip(timeline.time_ms.tolist(), timeline.video_rows, strict=True)
+    now = [trending(tiny.trends.shown(time_ms))[row] for time_ms, row in moments]
+    dots += model.trending * torch.tensor(np.stack(now))
     logits = model.task_logits(states, vectors, events.moment, events.trends)
     return timeline, dots[0].numpy(), logits[0].sigmoid().numpy()
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recsys.data.trends import Trends
+from recsys.data.trends import trending
 from recsys.serve.trending import HELD_HOURS, Trending
 from tests.bundles import NUM_VIDEOS, START_MS, TinyRun, make_run
 
@@ -15,52 +15,57 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return make_run(tmp_path_factory.mktemp("trending") / "run")
 
 
-def expected(run: TinyRun, trends: Trends, time_ms: int) -> np.ndarray:
-    """A video at a time: the offset if it was shown, and the logs of its counts."""
-    offset, total, recent = run.recommender.trending.tolist()
-    gains = np.zeros(NUM_VIDEOS + 1)
-    for row in range(1, NUM_VIDEOS + 1):
-        met, count, lately = trends.popularity(time_ms)[row].tolist()
-        gains[row] = offset * met + total * count + recent * lately
-    return gains
+def expected(run: TinyRun, time_ms: int) -> np.ndarray:
+    weight = float(run.recommender.trending)
+    return weight * trending(run.trends.shown(time_ms))
 
 
 def test_gains_of_an_hour(tiny_run: TinyRun) -> None:
-    trending = Trending(tiny_run.recommender, tiny_run.trends)
-    gains = trending.at(NOW)
-    assert gains == pytest.approx(expected(tiny_run, tiny_run.trends, NOW), abs=1e-6)
+    server = Trending(tiny_run.recommender, tiny_run.trends)
+    gains = server.at(NOW)
+    assert gains == pytest.approx(expected(tiny_run, NOW), abs=1e-6)
     assert gains.any() and not gains[0]
-    assert trending.at(NOW + HOUR_MS - 1) is gains
-    assert trending.at(NOW + HOUR_MS) is not gains
+    assert server.at(NOW + HOUR_MS - 1) is gains
+    assert server.at(NOW + HOUR_MS) is not gains
 
 
 def test_a_live_event_counts_from_the_next_hour_on(tiny_run: TinyRun) -> None:
     """Also in hours that somebody has asked for already; what was given away does not change."""
-    trending = Trending(tiny_run.recommender, tiny_run.trends)
-    before, later = trending.at(NOW), trending.at(NOW + HOUR_MS)
+    server = Trending(tiny_run.recommender, tiny_run.trends)
+    before, later = server.at(NOW), server.at(NOW + HOUR_MS)
     kept = later.copy()
-    trending.count(7, (0,), NOW + 5, (1, 0, 0))
-    assert trending.at(NOW) is before
-    changed = trending.at(NOW + HOUR_MS)
-    assert np.flatnonzero(changed != later).tolist() == [7]
-    assert changed == pytest.approx(expected(tiny_run, tiny_run.trends, NOW + HOUR_MS), abs=1e-6)
+    server.count(7, (0,), NOW + 5, (1, 0, 0))
+    assert server.at(NOW) is before
+    changed = server.at(NOW + HOUR_MS)
+    assert changed == pytest.approx(expected(tiny_run, NOW + HOUR_MS), abs=1e-6)
+    assert changed[7] > later[7]
     assert np.array_equal(later, kept)
+
+
+def test_an_event_of_the_day_before_yesterday_is_not_of_the_last_24_hours(
+    tiny_run: TinyRun,
+) -> None:
+    server = Trending(tiny_run.recommender, tiny_run.trends)
+    server.at(NOW)
+    for hours in (23, 24, 25, 48):
+        server.count(7, (0,), NOW - hours * HOUR_MS, (1, 0, 0))
+    assert server.at(NOW) == pytest.approx(expected(tiny_run, NOW), abs=1e-6)
 
 
 def test_few_hours_are_held(tiny_run: TinyRun) -> None:
     """Those asked for last, however many different moments requests name."""
-    trending = Trending(tiny_run.recommender, tiny_run.trends)
-    first = trending.at(NOW)
+    server = Trending(tiny_run.recommender, tiny_run.trends)
+    first = server.at(NOW)
     for hour in range(1, HELD_HOURS):
-        trending.at(NOW + hour * HOUR_MS)
-    assert trending.at(NOW) is first
+        server.at(NOW + hour * HOUR_MS)
+    assert server.at(NOW) is first
     for hour in range(1, HELD_HOURS + 1):
-        trending.at(NOW + hour * HOUR_MS)
-    assert trending.at(NOW) is not first
+        server.at(NOW + hour * HOUR_MS)
+    assert server.at(NOW) is not first
 
 
 def test_a_model_without_weights_gains_nothing(tiny_run: TinyRun) -> None:
-    tiny_run.recommender.trending[:] = 0
-    trending = Trending(tiny_run.recommender, tiny_run.trends)
-    trending.count(7, (0,), NOW, (1, 0, 0))
-    assert trending.at(NOW + HOUR_MS).tolist() == [0] * (NUM_VIDEOS + 1)
+    tiny_run.recommender.trending.zero_()
+    server = Trending(tiny_run.recommender, tiny_run.trends)
+    server.count(7, (0,), NOW, (1, 0, 0))
+    assert server.at(NOW + HOUR_MS).tolist() == [0] * (NUM_VIDEOS + 1)

@@ -1,4 +1,4 @@
-"""The weights of what is trending, by hand and against those that the data were made with."""
+"""The weight of what is trending, by hand and against the one that the data were made with."""
 
 import math
 import threading
@@ -23,48 +23,50 @@ def alone(sums: Tensor) -> Tensor:
     return sums
 
 
-def test_one_count_by_hand() -> None:
-    """Of two videos the one that was shown is liked three times as often: w is log 3.
+def test_two_videos_by_hand() -> None:
+    """The one that trends by 1 is liked three times as often as the one by -1: 2 b = log 3.
 
-    The offset is minus the mean gain, 3/4 w. The second count never differs and gets nothing.
+    The scores say nothing, so that they stay as they are. The video that was never shown is liked
+    too, and is left out.
     """
-    popularity = torch.tensor([[0.0, 0, 0], [1, 1, 2], [1, 0, 2]])
-    likes = Csr.from_lists([[1], [1], [2], [1]] * 500)
-    found = fit_trending(ranker(torch.zeros(2000, 3)), likes, popularity, add_up=alone)
-    log_3 = math.log(3)
-    assert found.tolist() == pytest.approx([-0.75 * log_3, log_3, 0], abs=0.01)
+    likes = Csr.from_lists([[1], [1, 3], [2], [1]] * 500)
+    trending_N = torch.tensor([0.0, 1, -1, 0])
+    found = fit_trending(ranker(torch.zeros(2000, 4)), likes, trending_N, add_up=alone)
+    assert found == pytest.approx(math.log(3) / 2, abs=0.005)
 
 
 def made(num_users: int) -> tuple[Tensor, Csr, Tensor]:
-    """Users who choose by p = softmax(0.5 · score + 1.5 · first count - 0.75 · second count)."""
+    """Users who choose by p = softmax(0.5 · score + 1.5 · trending)."""
     draw = torch.Generator().manual_seed(0)
-    scores = torch.randn(num_users, 40, generator=draw)
-    popularity = torch.cat([torch.ones(40, 1), 2 * torch.rand(40, 2, generator=draw)], 1)
-    popularity[:4] = 0
-    logits = 0.5 * scores + popularity[:, 1:] @ torch.tensor([1.5, -0.75])
+    scores, trending_N = (torch.randn(*size, generator=draw) for size in ((num_users, 40), (40,)))
+    trending_N[:4] = 0
+    logits = 0.5 * scores + 1.5 * trending_N
     logits[:, :4] = -torch.inf
     chosen = torch.multinomial(logits.softmax(1), 1, generator=draw)
-    return scores, Csr.from_lists(chosen.tolist()), popularity
+    return scores, Csr.from_lists(chosen.tolist()), trending_N
 
 
-def test_finds_the_weights_that_choices_were_made_by() -> None:
-    """In units of the scores: 1.5 / 0.5 and -0.75 / 0.5; the mean gain of the fitted is zero."""
-    scores, likes, popularity = made(trending.MOST_USERS)
-    offset, *weights = fit_trending(ranker(scores), likes, popularity, add_up=alone).tolist()
-    assert weights == pytest.approx([3, -1.5], abs=0.35)
-    gains = popularity @ torch.tensor([offset, *weights])
-    shown = (0.5 * (scores + gains))[:, 4:].softmax(1).mean(0)
-    assert float(shown @ gains[4:]) == pytest.approx(0, abs=0.1)
-    assert not gains[:4].any()
+def test_finds_the_weight_that_choices_were_made_by() -> None:
+    """In units of the scores: 1.5 / 0.5."""
+    scores, likes, trending_N = made(trending.MOST_USERS)
+    found = fit_trending(ranker(scores), likes, trending_N, add_up=alone)
+    assert found == pytest.approx(3, abs=0.25)
+
+
+def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, likes, trending_N = made(100)
+    whole = fit_trending(ranker(scores), likes, trending_N, add_up=alone)
+    monkeypatch.setattr(trending, "CHUNK_SCORES", 7 * 40)
+    assert fit_trending(ranker(scores), likes, trending_N, add_up=alone) == pytest.approx(whole)
 
 
 def test_two_workers_find_what_one_finds() -> None:
     """Each has half of the users, and their sums are added up, call by call."""
-    scores, likes, popularity = made(400)
-    one = fit_trending(ranker(scores), likes, popularity, add_up=alone)
+    scores, likes, trending_N = made(400)
+    one = fit_trending(ranker(scores), likes, trending_N, add_up=alone)
     barrier, given = threading.Barrier(2, timeout=60), {}
 
-    def work(rank: int) -> Tensor:
+    def work(rank: int) -> float:
         def add_up(sums: Tensor) -> Tensor:
             given[rank] = sums
             barrier.wait()
@@ -74,20 +76,18 @@ def test_two_workers_find_what_one_finds() -> None:
 
         mine = np.arange(rank, 400, 2)
         return fit_trending(
-            ranker(scores[mine]), likes.select(mine), popularity, add_up=add_up, workers=2
+            ranker(scores[mine]), likes.select(mine), trending_N, add_up=add_up, workers=2
         )
 
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(work, range(2)))
-    assert torch.equal(*both)
-    assert torch.allclose(both[0], one, atol=1e-4)
+    assert both[0] == both[1] == pytest.approx(one, abs=1e-4)
 
 
-def test_nothing_to_learn_from_is_no_gain() -> None:
-    """Nobody liked anything; only what nobody had been shown; no video was ever shown."""
-    scores, _, popularity = made(3)
+def test_nothing_to_learn_from_is_no_weight() -> None:
+    """Nobody liked anything; only what nobody had been shown; nothing was ever shown."""
+    scores, _, trending_N = made(3)
     for likes in ([[], [], []], [[1], [2], [3]]):
-        found = fit_trending(ranker(scores), Csr.from_lists(likes), popularity, add_up=alone)
-        assert not found.any()
-    nothing = torch.zeros_like(popularity)
-    assert not fit_trending(ranker(scores), Csr.from_lists([[5]] * 3), nothing, add_up=alone).any()
+        assert fit_trending(ranker(scores), Csr.from_lists(likes), trending_N, add_up=alone) == 0
+    nothing, likes = torch.zeros(40), Csr.from_lists([[5]] * 3)
+    assert fit_trending(ranker(scores), likes, nothing, add_up=alone) == 0
