@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,14 +65,8 @@ def load(folder: str, trainable: Trainable) -> None:
         InputError: It is the checkpoint of a model of other sizes.
     """
     state = trainable.state_dict()
-    try:
+    with _told_plainly(folder, "set the model section and train.tables to what they were there"):
         dcp.load(state, checkpoint_id=folder)
-    except (CheckpointException, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"{folder}: not the checkpoint of such a model ({reason}); set the model section and "
-            "train.tables to what they were there"
-        ) from error
     trainable.load_state_dict(state)
 
 
@@ -79,6 +75,7 @@ def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
 
     Raises:
         FileNotFoundError: There is no checkpoint in the folder.
+        InputError: It is the checkpoint of another model, or of an earlier version's.
     """
     if not os.path.exists(os.path.join(folder, ".metadata")):
         raise FileNotFoundError(f"{folder}: there is no checkpoint")
@@ -88,7 +85,8 @@ def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
     state: dict[str, Any] = {
         "model": {stored_name(name, stored): tensor for name, tensor in wanted.items()}
     }
-    dcp.load(state, checkpoint_id=folder, no_dist=True)
+    with _told_plainly(folder, "remove the folder train and run recsys train again"):
+        dcp.load(state, checkpoint_id=folder, no_dist=True)
     model.load_state_dict({name: state["model"][stored_name(name, stored)] for name in wanted})
     return model.eval()
 
@@ -98,6 +96,17 @@ def read_trending(folder: str) -> float:
     found = torch.zeros(())
     dcp.load({"model": {"trending": found}}, checkpoint_id=folder, no_dist=True)
     return float(found)
+
+
+@contextmanager
+def _told_plainly(folder: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except (CheckpointException, ValueError) as error:
+        lines = str(error).strip().splitlines() or [repr(error)]
+        raise InputError(
+            f"{folder}: not the checkpoint of such a model ({lines[-1][:300]}); {remedy}"
+        ) from error
 
 
 def _stored_names(folder: str) -> set[str]:

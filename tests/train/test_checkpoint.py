@@ -2,8 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
+from recsys.errors import InputError
 from recsys.train.checkpoint import Progress, load_plain, restore, save
+from recsys.train.grow import read_all
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import SIZES, loss_of, make_batch, make_config
 
@@ -67,4 +70,15 @@ def test_resumed_training_equals_uninterrupted(saved: tuple[str, Trainable]) -> 
 
 def test_no_checkpoint_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        load_plain(str(tmp_path), CONFIG.model, SIZES)
+
+
+def test_an_earlier_versions_checkpoint_is_refused_in_one_line(
+    saved: tuple[str, Trainable], tmp_path: Path
+) -> None:
+    """It lacks what that version did not have."""
+    state = read_all(saved[0])
+    del state["model.trending"]
+    dcp.save(state, checkpoint_id=tmp_path, no_dist=True)
+    with pytest.raises(InputError, match=r"not the checkpoint .*model.trending.* train again$"):
         load_plain(str(tmp_path), CONFIG.model, SIZES)
