@@ -120,16 +120,10 @@ class Recommender(nn.Module):
             # TorchRec's pipeline traces this to find what the tables are asked for, and no more.
             return self.tables(batch.videos.keyed)
         vectors_UV = self.encode_videos(batch.videos)
-        vectors_BLV = vectors_UV[batch.video_index]
-        events = batch.events
-        states_BLH = states_at(self.encode_history(vectors_BLV, events), events.prior)
-        logits_BLT = self.task_logits(states_BLH, vectors_BLV, events.moment, events.trends)
-        tasks = functional.binary_cross_entropy_with_logits(
-            logits_BLT, events.actions[..., 1:], reduction="none"
-        )
-        wanted = batch.learn & (events.actions[..., 0] > 0)
+        wanted = batch.learn & (batch.events.actions[..., 0] > 0)
+        queries_PD, tasks_BLT = self._of_events(vectors_UV[batch.video_index], batch.events, wanted)
         retrieval = sampled_softmax(
-            self.queries(states_BLH[wanted]),
+            queries_PD,
             vectors_UV[:, : self.dim],
             target=batch.video_index[wanted],
             log_q=batch.log_q,
@@ -138,9 +132,23 @@ class Recommender(nn.Module):
         return Losses(
             retrieval=retrieval,
             num_retrieval=wanted.sum(),
-            tasks=(tasks * batch.learn.unsqueeze(-1)).sum((0, 1)),
+            tasks=(tasks_BLT * batch.learn.unsqueeze(-1)).sum((0, 1)),
             num_tasks=batch.learn.sum(),
         )
+
+    def _of_events(
+        self, vectors_BLV: Tensor, events: EventBatch, wanted_BL: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The wanted positions' queries (P, D), and the tasks' cross-entropies (B, L, T).
+
+        What they are made of is forgotten on return, before the retrieval loss takes its room.
+        """
+        states_BLH = states_at(self.encode_history(vectors_BLV, events), events.prior)
+        logits_BLT = self.task_logits(states_BLH, vectors_BLV, events.moment, events.trends)
+        tasks_BLT = functional.binary_cross_entropy_with_logits(
+            logits_BLT, events.actions[..., 1:], reduction="none"
+        )
+        return self.queries(states_BLH[wanted_BL]), tasks_BLT
 
     def _of_repeats(self, batch: Batch, wanted_BL: Tensor) -> Extra:
         owner, liked_BL = wanted_BL.nonzero()[:, 0], batch.events.actions[..., 0] > 0

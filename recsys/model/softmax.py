@@ -95,6 +95,7 @@ class _SummedSoftmax(torch.autograd.Function):
             slopes = slopes.to(vectors_UD.dtype)
             of_queries[block] = slopes @ vectors_UD
             of_vectors += slopes.T @ queries
+            del scores, slopes  # or the next block's would lie beside them
         ctx.save_for_backward(
             of_queries, of_vectors.to(vectors_UD.dtype), of_amount.to(amount.dtype)
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recsys.config import ModelConfig
 from recsys.data.inputs import EventBatch, Moment, Sizes
@@ -75,8 +76,8 @@ class HistoryLSTM(nn.Module):
     def forward(self, vectors_BLD: Tensor, events: EventBatch, moment_BLM: Tensor) -> Tensor:
         """States (B, L + 1, H), H being `out_dim`."""
         vectors_BLD, actions_BLA = vectors_BLD[..., : self.dim], events.actions
-        joined = torch.cat([vectors_BLD, self.action(actions_BLA), moment_BLM, events.trends], -1)
-        states, _ = self.lstm(self.dropout(joined))
+        joined = [vectors_BLD, self.action(actions_BLA), moment_BLM, events.trends]
+        states, _ = self.lstm(self.dropout(torch.cat(joined, -1)))
         start = self.start.expand(len(states), 1, -1)
         states = torch.cat([start, states], 1)
         parts = [states, mean_of_liked(vectors_BLD, actions_BLA[..., :1])]
@@ -94,10 +95,11 @@ def mean_of_liked(vectors_BLD: Tensor, liked_BL1: Tensor) -> Tensor:
     [0.0, 1.0, 1.0, 2.6666667461395264]
     """
     total = (vectors_BLD * liked_BL1).cumsum(1) / (liked_BL1.cumsum(1) + 1)
-    return nn.functional.pad(total, (0, 0, 1, 0))
+    return functional.pad(total, (0, 0, 1, 0))
 
 
 def states_at(states_BLH: Tensor, prior_BL: Tensor) -> Tensor:
     """The state that each position is predicted from: (B, L + 1, H), (B, L) -> (B, L, H)."""
-    index = prior_BL.unsqueeze(-1).expand(-1, -1, states_BLH.shape[-1])
-    return states_BLH.gather(1, index)
+    # A gather would keep the states for its backward, of which only the shape matters.
+    start_B1 = torch.arange(len(states_BLH), device=prior_BL.device).unsqueeze(1)
+    return functional.embedding(start_B1 * states_BLH.shape[1] + prior_BL, states_BLH.flatten(0, 1))

@@ -102,8 +102,8 @@ class VideoEncoder(nn.Module):
         ]
         if self.content is not None:
             described.append(self._content(videos))
-        who = [embedded["video"], embedded["creator"]]
-        vector, profile = torch.cat([*who, *described], -1), torch.cat(described, -1)
+        vector = torch.cat([embedded["video"], embedded["creator"], *described], -1)
+        profile = vector[:, -self.profile.in_features :]
         return torch.cat([self.mix(vector), self.profile(profile)], -1)
 
     def _content(self, videos: VideoBatch) -> Tensor:
