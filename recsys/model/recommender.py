@@ -17,7 +17,7 @@ from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
 from recsys.model.embeddings import TableSpec
 from recsys.model.repeats import KINDS, Met, met_before
 from recsys.model.softmax import Extra, sampled_softmax
-from recsys.model.user import HistoryLSTM, MomentEncoder, states_at
+from recsys.model.user import Dropout, HistoryLSTM, MomentEncoder, states_at
 from recsys.model.video import VideoEncoder
 
 REPEAT_SCALE = 10.0
@@ -64,7 +64,7 @@ class Recommender(nn.Module):
         with torch.no_grad():  # it starts as looking for what is like the liked
             liked = slice(config.state_dim, config.state_dim + config.dim)
             look_for.weight[:, liked] += torch.eye(config.dim)
-        self.query = nn.Sequential(nn.Dropout(config.dropout), look_for)
+        self.query = nn.Sequential(Dropout(config.dropout), look_for)
         self.repeat = nn.Parameter(torch.zeros(len(KINDS)))
         # Not learnt with the rest: it is fitted on days that the rest has not seen.
         self.register_buffer("trending", torch.zeros(()))
@@ -73,7 +73,7 @@ class Recommender(nn.Module):
         self.rank = nn.Sequential(
             nn.Linear(known, 2 * config.dim),
             nn.GELU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(2 * config.dim, sizes.num_tasks),
         )
 

@@ -12,7 +12,7 @@ from recsys.data.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
 from recsys.data.timelines import Timelines
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
-from recsys.model.user import states_at
+from recsys.model.user import Dropout, states_at
 
 NUM_VIDEOS, NUM_TASKS = 12, 2
 CLIP = ClipShape(frames=3, size=32)
@@ -202,6 +202,15 @@ def test_padding_and_company_change_no_loss() -> None:
     assert np.concatenate([np.ravel(v) for v in together]) == pytest.approx(
         np.concatenate([np.ravel(v) for v in alone]), rel=1e-5
     )
+
+
+def test_dropout_is_torchs() -> None:
+    values, ours, theirs = torch.ones(50, 40), Dropout(0.3), torch.nn.Dropout(0.3)
+    assert ours.eval()(values) is values
+    torch.manual_seed(0)
+    found = ours.train()(values)
+    torch.manual_seed(0)
+    assert torch.equal(found, theirs(values))
 
 
 def test_losses_by_hand() -> None:
