@@ -98,6 +98,10 @@ class Moment:
         """Some of the moments, by an index of the leading shape."""
         return Moment(**{name: value[index] for name, value in vars(self).items()})
 
+    def split(self, size: int) -> tuple[Moment, ...]:
+        """`size` moments at a time, as of a tensor."""
+        return tuple(self[i : i + size] for i in range(0, len(self.gaps), size))
+
 
 @dataclass
 class EventBatch:

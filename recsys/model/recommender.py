@@ -23,6 +23,10 @@ from recsys.model.video import VideoEncoder
 REPEAT_SCALE = 10.0
 """Lets the weight of a repeat reach its place in as few steps as the others, which are small."""
 
+RANKED_TIMELINES = 32
+"""Timelines that the ranking head takes at a time on a CPU: what it keeps for backward then lies in
+pieces that fit between others, where the largest would each ask the system for new memory."""
+
 
 class Losses(NamedTuple):
     """Sums over the step's positions, and how many they are (a tuple, so that DDP sees into it)."""
@@ -144,7 +148,10 @@ class Recommender(nn.Module):
         What they are made of is forgotten on return, before the retrieval loss takes its room.
         """
         states_BLH = states_at(self.encode_history(vectors_BLV, events), events.prior)
-        logits_BLT = self.task_logits(states_BLH, vectors_BLV, events.moment, events.trends)
+        some = len(states_BLH) if states_BLH.is_cuda else RANKED_TIMELINES
+        parts = (states_BLH, vectors_BLV, events.moment, events.trends)
+        pieces = zip(*(part.split(some) for part in parts), strict=True)
+        logits_BLT = torch.cat([self.task_logits(*piece) for piece in pieces])
         tasks_BLT = functional.binary_cross_entropy_with_logits(
             logits_BLT, events.actions[..., 1:], reduction="none"
         )

@@ -204,6 +204,13 @@ def test_padding_and_company_change_no_loss() -> None:
     )
 
 
+def test_pieces_of_the_ranking_change_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, batch = model(), batch_of(timeline(0), timeline(1, [0]), timeline(2, [0, 0, 5]))
+    whole = net(batch)
+    monkeypatch.setattr("recsys.model.recommender.RANKED_TIMELINES", 2)
+    torch.testing.assert_close(net(batch), whole)
+
+
 def test_dropout_is_torchs() -> None:
     values, ours, theirs = torch.ones(50, 40), Dropout(0.3), torch.nn.Dropout(0.3)
     assert ours.eval()(values) is values
