@@ -12,6 +12,7 @@ from torch.nn import functional
 from recsys.config import ModelConfig
 from recsys.data.inputs import EventBatch, Moment, Sizes
 from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
+from recsys.model.lstm import run_lstm
 
 USER_SCALE = 0.05
 """Of the first values of what is known of a user."""
@@ -85,7 +86,7 @@ class HistoryLSTM(nn.Module):
         """States (B, L + 1, H), H being `out_dim`."""
         vectors_BLD, actions_BLA = vectors_BLD[..., : self.dim], events.actions
         joined = [vectors_BLD, self.action(actions_BLA), moment_BLM, events.trends]
-        states, _ = self.lstm(self.dropout(torch.cat(joined, -1)))
+        states = run_lstm(self.lstm, self.dropout(torch.cat(joined, -1)))
         start = self.start.expand(len(states), 1, -1)
         states = torch.cat([start, states], 1)
         parts = [states, mean_of_liked(vectors_BLD, actions_BLA[..., :1])]
