@@ -100,7 +100,7 @@ class Moment:
 
     def split(self, size: int) -> tuple[Moment, ...]:
         """`size` moments at a time, as of a tensor."""
-        return tuple(self[i : i + size] for i in range(0, len(self.gaps), size))
+        return tuple(self[i : i + size] for i in range(0, max(len(self.gaps), 1), size))
 
 
 @dataclass
