@@ -61,8 +61,11 @@ class HourlyCounts:
         first = np.searchsorted(self._keys, rows * _HOURS_A_ROW)
         last = np.searchsorted(self._keys, rows * _HOURS_A_ROW + np.maximum(hours, 0))
         found: IntArray = self._totals[last] - self._totals[first]
-        for place in np.flatnonzero(np.isin(rows, list(self._live))):
-            for then, counts in self._live[int(rows[place])].items():
+        touched: Sequence[int] | IntArray = range(len(rows))
+        if len(rows) > len(self._live):  # as when all videos are asked for
+            touched = np.flatnonzero(np.isin(rows, list(self._live)))
+        for place in touched:
+            for then, counts in self._live.get(int(rows[place]), {}).items():
                 if then < hours[place]:
                     found[place] += counts
         return found

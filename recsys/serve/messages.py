@@ -100,7 +100,8 @@ class Item(Message):
 
     video_id: str
     score: float
-    """Dot product of what the user looks for and the video's vector."""
+    """Dot product of what the user looks for and the video's vector, more or less if they met it
+    before or if it trends."""
     probabilities: dict[str, float]
     """Of each ranking task."""
 

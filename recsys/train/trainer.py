@@ -109,13 +109,13 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
         grow(config, join(out, START))
     fit = _run(config, f"fit-{fingerprint}", "train", learn_before=VALID)
     chosen, best = int(fit.metrics["best_epoch"]), fit.get_best_checkpoint("score", "max")
-    if best is None:
-        raise RuntimeError(f"{out}: training ended without a checkpoint")
-    if config.train.refit:
+    if best is not None and config.train.refit:
         with best.as_directory() as folder:
             found = {"epochs": chosen, "trending": read_trending(folder)}
         name = f"refit-{fingerprint}"
         best = _run(config, name, "refit", learn_before=TEST, **found).checkpoint
+    if best is None:
+        raise RuntimeError(f"{out}: training ended without a checkpoint")
     keep(best, join(out, "model"))
     return {"epochs": chosen, "refit": config.train.refit, "history": _history(fit)}
 

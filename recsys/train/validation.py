@@ -37,8 +37,8 @@ def validate(
     """NDCG@10 and HR@10 of the validation users, AUC of each task, and the score to choose by.
 
     Every worker takes its share of the partitions; all get the same figures. The vectors of the
-    catalogue come through the sharded tables, so that all workers must call this. What is trending
-    at the cut is weighed first, and the model keeps those weights; where the split is not by time
+    catalogue come through the sharded tables, so that all workers must call this. The weight of
+    what trends at the cut is fitted first, and the model keeps it; where the split is not by time
     there is no such moment, and nothing is added.
     """
     vectors = all_vectors(model, videos, device)
