@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class Trained:
     cold_N: NDArray[np.bool_]
     """True where a video has no event that the model learnt from."""
 
-    @property
+    @cached_property
     def predictor(self) -> Predictor:
         """Ready to be asked."""
         max_history = self.prepared.config.model.max_history

@@ -37,11 +37,9 @@ class VideoIndex:
 
     def __init__(self, index: faiss.Index) -> None:
         self._index = index
-        held: Any = index
-        flat = isinstance(held, faiss.IndexFlat)
-        storage: Any = held if flat else faiss.downcast_index(held.storage)
-        values = faiss.rev_swig_ptr(storage.get_xb(), held.ntotal * held.d)
-        self._bias: FloatArray = values.reshape(held.ntotal, held.d)[:, -1]
+        storage: Any = faiss.downcast_index(getattr(index, "storage", index))
+        values = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * index.d)
+        self._bias: FloatArray = values.reshape(index.ntotal, index.d)[:, -1]
 
     @classmethod
     def build(cls, vectors: FloatArray, *, kind: Literal["auto", "flat", "hnsw"]) -> VideoIndex:
