@@ -118,11 +118,7 @@ class Bundle:
             catalog=catalog,
             vectors=vectors,
             index=VideoIndex.from_bytes(files.read("index.faiss")),
-            histories=Timelines.from_table(
-                _histories(files),
-                num_tasks=sizes.num_tasks,
-                num_contexts=len(sizes.context_sizes),
-            ),
+            histories=Timelines.from_table(_histories(files), config.data.columns),
             users=_users(config, files),
             trends=Trends.from_tables(
                 catalog,

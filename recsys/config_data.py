@@ -30,8 +30,27 @@ class EventColumns(Section):
     """0/1 column that says whether the user liked it; without it every row is a viewing."""
     tasks: tuple[str, ...] = ()
     """0/1 columns that the ranking head learns, one logit each."""
+    watched: str | None = None
+    """How long the user watched, a number from 0 on in the unit of `video_columns.duration`. It is
+    known afterwards, and with the share of the video that it is, it says more of a user's history
+    than 0/1 columns alone."""
     context: tuple[str, ...] = ()
     """Columns known when the request is made (a tab, a device), used by the ranking head."""
+
+    @model_validator(mode="after")
+    def _known_before_or_after(self) -> EventColumns:
+        both = [name for name in self.context if name in (*self.tasks, self.watched)]
+        if both:
+            raise ValueError(
+                f"{both[0]} is in context, which is known when the request is made, and in tasks "
+                "or watched, which are what came of it; name it in one of them"
+            )
+        return self
+
+    @property
+    def watch_dim(self) -> int:
+        """W: numbers that say how long a video was watched: the time and the share of it."""
+        return 0 if self.watched is None else 2
 
 
 class VideoColumns(Section):

@@ -39,8 +39,10 @@ def previous_predictor(bundle: Bundle, prepared: Prepared) -> Predictor:
     if prepared.config.data.user_columns.features:
         names.append("user")
     translation = Translation.between(
-        Names({name: prepared.vocab(name) for name in names}, ours.context, ours.tasks),
-        Names(bundle.vocabs, theirs.context, theirs.tasks),
+        Names(
+            {name: prepared.vocab(name) for name in names}, ours.context, ours.tasks, ours.watch_dim
+        ),
+        Names(bundle.vocabs, theirs.context, theirs.tasks, theirs.watch_dim),
     )
     trending, gains = prepared.trending(TEST), None
     if trending is not None:

@@ -148,9 +148,7 @@ def _histories(config: RunConfig, prepare_dir: str, trends: Trends) -> Iterator[
     for path in paths:
         with open_input(path) as file:
             table = last_events(pq.read_table(file), config.model.max_history)
-        found = Timelines.from_table(
-            table, num_tasks=len(columns.tasks), num_contexts=len(columns.context)
-        )
+        found = Timelines.from_table(table, columns)
         yield table.append_column(TRENDS, _lists(found.offsets, trends.on(found).trends))
 
 

@@ -30,6 +30,7 @@ def video_schema() -> pa.Schema:
             ("uri", pa.string()),
             ("creator_row", pa.int32()),
             ("category_rows", pa.list_(pa.int32())),
+            ("duration", pa.float32()),  # in the user's unit; null where it is unknown
             ("duration_bucket", pa.int32()),
             ("first_time_ms", pa.int64()),  # of its first event; null where it has none
             ("num_train_events", pa.int64()),
@@ -49,6 +50,10 @@ def timeline_schema() -> pa.Schema:
             ("time_ms", pa.list_(pa.int64())),
             ("positive", pa.list_(pa.int8())),
             ("labels", pa.list_(pa.int8())),  # L × T flattened, event by event
+            (
+                "watched",
+                pa.list_(pa.float32()),
+            ),  # L × W flattened: the time, its share of the video
             ("context_rows", pa.list_(pa.int32())),  # L × C flattened, event by event
             ("split", pa.list_(pa.int8())),
         ]

@@ -8,11 +8,12 @@ import pyarrow as pa
 import torch
 
 from recsys.config import RunConfig, parse_config
+from recsys.config_data import EventColumns
 from recsys.data.batches import VideoInputs
 from recsys.data.catalog import Catalog
 from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import write_table
-from recsys.data.timelines import Timelines
+from recsys.data.timelines import Timelines, share_watched
 from recsys.data.trends import HourlyCounts, Trends, hour_of
 from recsys.data.vocab import Vocab
 from recsys.model.embeddings import PlainTables
@@ -25,6 +26,7 @@ NUM_USERS = 10
 DAY_MS = 24 * 3600 * 1000
 START_MS = 1_700_000_000_000
 TASKS = ("click", "like")
+COLUMNS = EventColumns(tasks=TASKS, watched="seconds", context=("tab",))
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def tiny_config(run: Path, **sections: object) -> RunConfig:
         "run": str(run),
         "data": {
             "events": "events.parquet",
-            "columns": {"tasks": TASKS, "context": ["tab"]},
+            "columns": COLUMNS.model_dump(),
             "users": "users.parquet",
             "user_columns": {"features": ["region"]},
         },
@@ -123,12 +125,19 @@ def _videos(uris: list[str | None]) -> pa.Table:
         "uri": [None, *uris],
         "creator_row": [0, *(1 + rows % 3)],
         "category_rows": [[], *([1 + i % 2] for i in rows)],
+        "duration": pa.array(_durations(), pa.float32(), from_pandas=True),
         "duration_bucket": [0, *(1 + rows % 5)],
         "first_time_ms": [None, *(START_MS + rows)],
     }
     for name in video_schema().names[len(columns) :]:
         columns[name] = [0, *([3] * NUM_VIDEOS)]
     return pa.table(columns, schema=video_schema())
+
+
+def _durations() -> np.ndarray:
+    """Seconds of each video; of some, as of row 0, nobody knows."""
+    rows = np.arange(NUM_VIDEOS + 1)
+    return np.where(rows % 4 == 0, np.nan, 10.0 + rows)
 
 
 def _timelines() -> pa.Table:
@@ -139,10 +148,16 @@ def _timelines() -> pa.Table:
         length = 3 * user
         positive = np.arange(length) % 3 != 2
         columns["user_id"].append(f"u{user}")
-        columns["video_row"].append(rng.integers(1, NUM_VIDEOS + 1, length).tolist())
+        rows = rng.integers(1, NUM_VIDEOS + 1, length)
+        columns["video_row"].append(rows.tolist())
         columns["time_ms"].append((START_MS + np.arange(length) // 2 * DAY_MS).tolist())
         columns["positive"].append(positive.astype(int).tolist())
         columns["labels"].append(rng.integers(0, 2, 2 * length).tolist())
+        seconds = rng.uniform(0, 60, length)
+        lengths = _durations()[rows]
+        columns["watched"].append(
+            np.stack([seconds, share_watched(seconds, lengths)], 1).ravel().tolist()
+        )
         columns["context_rows"].append(rng.integers(0, 3, length).tolist())
         columns["split"].append([TRAIN] * (length - 1) + [TEST] * (length > 0))
     return pa.table(columns, schema=timeline_schema())
@@ -158,7 +173,7 @@ def _users() -> pa.Table:
 
 
 def _trends(table: pa.Table, catalog: Catalog) -> Trends:
-    found = Timelines.from_table(table, num_tasks=len(TASKS), num_contexts=1)
+    found = Timelines.from_table(table, COLUMNS)
     rows, hours = found.video_rows, hour_of(found.time_ms)
     actions = np.concatenate([found.positive[:, None], found.labels], 1)
     counts = np.concatenate([np.ones((len(rows), 1)), actions], 1).astype(np.int64)
@@ -178,6 +193,7 @@ def _model(
         num_categories=3,
         context_sizes=(3,),
         num_tasks=len(TASKS),
+        watch_dim=COLUMNS.watch_dim,
         clip=clip,
         num_user_values=3,
     )

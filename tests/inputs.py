@@ -15,7 +15,8 @@ Rows = dict[str, Any]
 
 
 def event_rows() -> Rows:
-    """Every day every user is shown a video; clicked is every second one, liked every third.
+    """Every day every user is shown a video; clicked is every second one, liked every third,
+    and user + day / 2 seconds were watched.
 
     Validation is day 6, test day 7; video 0 … 9 of the day and user (3 · user + day) mod 10.
     """
@@ -26,6 +27,7 @@ def event_rows() -> Rows:
         "time": [START_MS + day * DAY_MS + user for user, day in numbers],
         "clicked": [(user + day) % 2 for user, day in numbers],
         "liked": [int((user + day) % 3 == 0) for user, day in numbers],
+        "seconds": [user + day / 2 for user, day in numbers],
         "tab": ["home" if day % 2 else "search" for _, day in numbers],
     }
 
@@ -35,6 +37,7 @@ def video_rows() -> Rows:
     return {
         "video_id": [f"v{i}" for i in range(NUM_VIDEOS)],
         "path": [f"v{i}.mp4" for i in range(NUM_VIDEOS)],
+        "seconds": [None, *range(2, 2 + NUM_VIDEOS - 1)],
         "creator": [f"c{i % 2}" for i in range(NUM_VIDEOS)],
     }
 
@@ -56,7 +59,12 @@ def write_config(folder: Path, **sections: Any) -> Path:
         "run": str(folder / "run"),
         "data": {
             "events": str(folder / "events.parquet"),
-            "columns": {"positive": "clicked", "tasks": ["clicked", "liked"], "context": ["tab"]},
+            "columns": {
+                "positive": "clicked",
+                "tasks": ["clicked", "liked"],
+                "watched": "seconds",
+                "context": ["tab"],
+            },
         },
         "split": {"kind": "time", "valid_from": "2024-05-07", "test_from": "2024-05-08"},
         "prepare": {"partitions": 2},

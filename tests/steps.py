@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys.config import RunConfig, parse_config
+from recsys.config_data import EventColumns
 from recsys.data.batches import Batcher, Candidates, VideoInputs
 from recsys.data.catalog import Catalog
 from recsys.data.inputs import Batch, ClipShape, Sizes
@@ -16,12 +17,14 @@ from recsys.model.recommender import Losses, Recommender
 from recsys.schema import TRAIN, VALID, video_schema
 
 NUM_VIDEOS = 50
+COLUMNS = EventColumns(tasks=("click", "like"), watched="seconds", context=("tab",))
 SIZES = Sizes(
     num_videos=NUM_VIDEOS + 1,
     num_creators=6,
     num_categories=4,
     context_sizes=(3,),
     num_tasks=2,
+    watch_dim=2,
     clip=ClipShape(frames=2, size=0, feature_dim=4),
     num_user_values=5,
 )
@@ -31,7 +34,7 @@ def make_config(**sections: Any) -> RunConfig:
     """A config of a model without any chance in it."""
     tree = {
         "run": "unused",
-        "data": {"events": "unused", "columns": {"tasks": ["click", "like"], "context": ["tab"]}},
+        "data": {"events": "unused", "columns": COLUMNS.model_dump()},
         "split": {"kind": "leave_one_out"},
         "model": {
             "content": {"frame_dim": 4, "dim": 4},
@@ -71,6 +74,7 @@ def make_timelines(seed: int, num_users: int = 6) -> Timelines:
         time_ms=np.sort(rng.integers(0, 10**9, total)),
         positive=rng.integers(0, 2, total).astype(np.int8),
         labels=rng.integers(0, 2, (total, 2)).astype(np.int8),
+        watched=rng.uniform(0, 2, (total, 2)).astype(np.float32),
         context_rows=rng.integers(0, 3, (total, 1)),
         split=np.full(total, TRAIN, np.int8),
         trends=rng.normal(size=(total, SIZES.trend_dim)).astype(np.float32),

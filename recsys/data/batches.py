@@ -56,7 +56,7 @@ class VideoInputs:
             creator_rows=torch.from_numpy(self.catalog.creator_rows[rows]),
             category_rows=torch.from_numpy(categories),
             category_lengths=torch.from_numpy(lengths),
-            durations=torch.from_numpy(self.catalog.durations[rows]),
+            durations=torch.from_numpy(self.catalog.duration_buckets[rows]),
             clips=clips,
             clip_index=index,
         )

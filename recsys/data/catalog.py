@@ -27,8 +27,10 @@ class Catalog:
     """(R,) the videos' categories, one after the other."""
     category_offsets: IntArray
     """(N + 1,)."""
-    durations: IntArray
-    """(N,) bucket."""
+    durations: npt.NDArray[np.float64]
+    """(N,) in the user's unit; NaN where it is unknown."""
+    duration_buckets: IntArray
+    """(N,)."""
     train_events: IntArray
     """(N,) events before the validation cut."""
     valid_events: IntArray
@@ -51,7 +53,8 @@ class Catalog:
             creator_rows=column("creator_row"),
             category_rows=np.asarray(categories.flatten(), dtype=np.int64),
             category_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            durations=column("duration_bucket"),
+            durations=np.asarray(table.column("duration").fill_null(np.nan), np.float64),
+            duration_buckets=column("duration_bucket"),
             train_events=column("num_train_events"),
             valid_events=column("num_valid_events"),
             train_positives=column("num_train_positives"),

@@ -37,7 +37,8 @@ class CatalogDraft:
     uris: list[str | None]
     creator_rows: IntArray
     category_rows: list[list[int]]
-    durations: IntArray
+    durations: npt.NDArray[np.float64]
+    """(N,) in the user's unit; NaN where it is unknown."""
     vectors: FloatArray | None
     """(N, E), NaN where a video has none."""
     duplicates: int
@@ -52,7 +53,8 @@ class CatalogDraft:
             pa.array(self.uris, pa.string()),
             self.creator_rows,
             pa.array(self.category_rows, pa.list_(pa.int32())),
-            self.durations,
+            pa.array(self.durations, mask=np.isnan(self.durations)),
+            duration_buckets(self.durations),
             pa.array(first, pa.int64(), mask=counts.first_time_N == NO_TIME),
             counts.events_SN[0],
             counts.positives_SN[0],
@@ -113,14 +115,14 @@ def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
     uris = [tables.absolute_uri(uri, path) for uri in _text(table, columns.uri)]
     creator_rows = vocabs["creator"].rows(creators)
     row_of = {name: row for row, name in enumerate(vocabs["category"].ids.to_pylist(), start=1)}
-    durations = duration_buckets(_numbers(table, columns.duration))
+    durations = _numbers(table, columns.duration)
     padding = np.zeros(num_extra, dtype=np.int64)
     return CatalogDraft(
         vocabs=vocabs,
         uris=[None, *uris, *([None] * num_extra)],
         creator_rows=np.concatenate([[0], creator_rows, padding]),
         category_rows=[[], *([row_of[c] for c in row] for row in categories), *([[]] * num_extra)],
-        durations=np.concatenate([[0], durations, padding]),
+        durations=np.pad(durations, (1, num_extra), constant_values=np.nan),
         vectors=_vectors(table, columns.vector, path, num_extra=num_extra),
         duplicates=duplicates,
         only_in_events=num_extra if data.videos else 0,

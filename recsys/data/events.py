@@ -90,6 +90,9 @@ class SpillEvents:
             out["positive"] = tables.as_flags(whole.column(columns.positive), columns.positive)
         for name in columns.tasks:
             out[f"label_{name}"] = tables.as_flags(whole.column(name), name)
+        if columns.watched is not None:
+            watched = tables.as_durations(whole.column(columns.watched), columns.watched)
+            out["watched"] = watched
         for name in columns.context:
             out[f"context_{name}"] = tables.as_ids(whole.column(name))
         return pa.table(out), len(batch) - len(whole)
@@ -178,7 +181,13 @@ def _prepare(
     )
     known = UserRows.from_table(users.table)
     counts = partitions.write_timelines(
-        config, out=out, spill=spill, vocabs=catalog.vocabs, cuts_ms=cuts, users=known
+        config,
+        out=out,
+        spill=spill,
+        vocabs=catalog.vocabs,
+        durations=catalog.durations,
+        cuts_ms=cuts,
+        users=known,
     )
     require_events(counts, config)
     partitions.write_trends(config, out=out, spill=spill)
@@ -190,16 +199,19 @@ def _prepare(
     if catalog.vectors is not None:
         write_vectors(catalog.vectors, join(out, VECTORS))
     write_table(users.table, join(out, "users.parquet"))
+    return {"time_unit": unit, **_event_report(spilled, counts), **catalog.report(counts)}
+
+
+def _event_report(spilled: Spilled, counts: partitions.Counts) -> dict[str, Any]:
+    """What became of the events."""
     duplicates = spilled.rows - spilled.dropped - sum(counts.splits)
     return {
         "rows": spilled.rows,
-        "time_unit": unit,
         "dropped": {"missing id or time": spilled.dropped, "duplicate": duplicates},
         "events": dict(zip(("train", "valid", "test"), counts.splits, strict=True)),
         "users": counts.users,
         "users_with_one_event": counts.single_event_users,
         "partitions": counts.timelines,
-        **catalog.report(counts),
     }
 
 

@@ -1,7 +1,7 @@
 """What the model takes in: the data's sizes, and one step's tensors.
 
-Shapes: B timelines, L positions, U distinct videos, M of them with a clip, T frames, A = 1 + tasks
-actions, C context columns.
+Shapes: B timelines, L positions, U distinct videos, M of them with a clip, T frames, A actions (the
+positive flag, the tasks, how long it was watched), C context columns.
 """
 
 from __future__ import annotations
@@ -38,9 +38,16 @@ class Sizes:
     num_categories: int
     context_sizes: tuple[int, ...]
     num_tasks: int
+    watch_dim: int = 0
+    """W: numbers that say how long a video was watched; 0 where no column says so."""
     clip: ClipShape | None = None
     num_user_values: int = 0
     """Rows of the vocabulary of user values; 0 where nothing is known of users."""
+
+    @property
+    def num_actions(self) -> int:
+        """A: what a user may do with a video: like it, each task, watch it for so long."""
+        return 1 + self.num_tasks + self.watch_dim
 
     @property
     def trend_dim(self) -> int:
@@ -90,7 +97,7 @@ class Moment:
     counts: Tensor
     """(…) int64 earlier events of the user."""
     tallies: Tensor
-    """(…, A) float32: in how many of them the user did each action."""
+    """(…, A) float32: the sum over them of what the user did: how often, how long."""
     context_rows: Tensor
     """(…, C) int64."""
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.config import RunConfig
+from recsys.config_data import EventColumns
 from recsys.data.storage import join, list_files, open_input, write_table
-from recsys.data.timelines import IntArray
+from recsys.data.timelines import IntArray, share_watched
 from recsys.data.trends import HourlyCounts, count_names, hour_of
 from recsys.data.users import UserRows, row_lists
 from recsys.data.vocab import Vocab
@@ -59,11 +60,12 @@ class BuildTimelines:
 
     spill: str
     out: str
-    tasks: tuple[str, ...]
-    contexts: tuple[str, ...]
+    columns: EventColumns
     cuts_ms: tuple[float, float] | None
     vocabs: Any
     """Object reference to the vocabularies by name."""
+    durations: Any
+    """Object reference to the videos' durations (N,), NaN where unknown."""
     users: Any
     """Object reference to the `UserRows`, or to None."""
 
@@ -89,10 +91,14 @@ class BuildTimelines:
             else split_leave_one_out(positive, offsets)
         )
         rows = vocabs["video"].rows(unique.column("video_id"))
-        labels = [np.asarray(unique.column(f"label_{name}")) for name in self.tasks]
+        labels = [np.asarray(unique.column(f"label_{name}")) for name in self.columns.tasks]
+        watched = []
+        if self.columns.watched is not None:
+            times = np.asarray(unique.column("watched"))
+            watched = [times, share_watched(times, ray.get(self.durations)[rows])]
         context = [
             vocabs[f"context_{name}"].rows(unique.column(f"context_{name}"))
-            for name in self.contexts
+            for name in self.columns.context
         ]
         table = pa.table(
             [
@@ -101,6 +107,7 @@ class BuildTimelines:
                 _lists(offsets, time, pa.int64()),
                 _lists(offsets, positive, pa.int8()),
                 _wide_lists(offsets, labels, pa.int8()),
+                _wide_lists(offsets, watched, pa.float32()),
                 _wide_lists(offsets, context, pa.int32()),
                 _lists(offsets, split, pa.int8()),
             ],
@@ -130,7 +137,8 @@ class BuildTimelines:
         counted = np.flatnonzero(split == TRAIN) if self.cuts_ms is None else slice(None)
         counts = np.stack([np.ones_like(time), *actions], 1).astype(np.int64)[counted]
         hours = hour_of(time)[counted]
-        for name, things in zip(count_names(self.contexts), (rows, *context), strict=True):
+        names = count_names(self.columns.context)
+        for name, things in zip(names, (rows, *context), strict=True):
             found = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
             write_table(found.to_table(), join(self.spill, TREND_PARTS, name, f"{number}.parquet"))
 
@@ -248,6 +256,7 @@ def write_timelines(
     out: str,
     spill: str,
     vocabs: dict[str, Vocab],
+    durations: npt.NDArray[np.float64],
     cuts_ms: tuple[float, float] | None,
     users: UserRows | None = None,
 ) -> Counts:
@@ -257,10 +266,10 @@ def write_timelines(
     build = BuildTimelines(
         spill=spill,
         out=out,
-        tasks=config.data.columns.tasks,
-        contexts=config.data.columns.context,
+        columns=config.data.columns,
         cuts_ms=cuts_ms,
         vocabs=ray.put(vocabs),
+        durations=ray.put(durations),
         users=ray.put(users),
     )
     total = config.prepare.partitions

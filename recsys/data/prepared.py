@@ -57,13 +57,8 @@ class Prepared:
 
     def timelines(self, partition: int) -> Timelines:
         """Reads one partition."""
-        columns = self.config.data.columns
         with open_input(self.partitions[partition]) as file:
-            found = Timelines.from_table(
-                pq.read_table(file),
-                num_tasks=len(columns.tasks),
-                num_contexts=len(columns.context),
-            )
+            found = Timelines.from_table(pq.read_table(file), self.config.data.columns)
         return self.trends.on(found)
 
     @cached_property
@@ -121,6 +116,7 @@ class Prepared:
             num_categories=len(self.vocab("category")),
             context_sizes=tuple(len(self.vocab(name)) for name in contexts),
             num_tasks=len(self.config.data.columns.tasks),
+            watch_dim=self.config.data.columns.watch_dim,
             clip=self._clip_shape(),
             num_user_values=len(self.vocab("user")) if users.features else 0,
         )

@@ -18,6 +18,7 @@ from recsys.data.storage import filesystem, is_uri, open_input
 from recsys.errors import InputError
 
 ID = "text or an integer"
+LONGEST = 1e15
 UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
@@ -71,6 +72,8 @@ def event_columns(data: DataConfig) -> dict[str, str]:
         wanted.setdefault(columns.positive, "data.columns.positive")
     for name in columns.tasks:
         wanted.setdefault(name, "data.columns.tasks")
+    if columns.watched is not None:
+        wanted.setdefault(columns.watched, "data.columns.watched")
     for name in columns.context:
         wanted.setdefault(name, "data.columns.context")
     return wanted
@@ -148,6 +151,8 @@ def _check_types(data: DataConfig, schema: pa.Schema, path: str) -> None:
     flags = (columns.positive, *columns.tasks)
     for flag in dict.fromkeys(name for name in flags if name is not None):
         require_type(schema, flag, _is_flag, "0/1 or true/false", path)
+    if columns.watched is not None:
+        require_type(schema, columns.watched, is_number, "a number", path)
 
 
 def time_unit(data: DataConfig, files: list[str]) -> str:
@@ -253,6 +258,22 @@ def as_flags(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.int8]:
     if len(wrong):
         raise InputError(f"column {name!r} holds {wrong[0]:g}; allowed are 0 and 1; convert it")
     return values.astype(np.int8)
+
+
+def as_durations(column: pa.ChunkedArray, name: str) -> npt.NDArray[np.float32]:
+    """Numbers from 0 on; a missing one is 0.
+
+    Raises:
+        InputError: There is a negative or infinite one.
+    """
+    values = np.asarray(column.combine_chunks().cast(pa.float64()).fill_null(0))
+    values = np.where(np.isnan(values), 0, values)
+    wrong = values[(values < 0) | (values > LONGEST)]
+    if len(wrong):
+        raise InputError(
+            f"column {name!r} holds {wrong[0]:g}; allowed are 0 to {LONGEST:g}; correct it"
+        )
+    return values.astype(np.float32)
 
 
 def absolute_uri(uri: str | None, table_path: str) -> str | None:

@@ -1,7 +1,8 @@
 """What turns events into model inputs: one piece of code, used by training and by serving.
 
-Shapes: B windows of timelines, L positions, T ranking tasks, C context columns, F trends, K user
-features, E events of all users one after the other.
+Shapes: B windows of timelines, L positions, T ranking tasks, W numbers of how long a video was
+watched (2 or 0), A = 1 + T + W actions, C context columns, F trends, K user features, E events of
+all users one after the other.
 
 A position's inputs hold only what was known before it: two events of the same moment do not see
 each other (`prior`), in training as in serving.
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys.config_data import EventColumns
 from recsys.schema import USER_ROWS
 
 IntArray = npt.NDArray[np.int64]
@@ -24,6 +26,10 @@ MS_PER_S = 1000
 MS_PER_HOUR = 3600 * MS_PER_S
 NUM_GAP_BUCKETS = 64
 NUM_HOURS = 24
+LOG_SCALE = 0.25
+"""Puts the log of a count or a time into the size of the other features."""
+MOST_SHARE = 2.0
+"""Of a video that counts as watched: who loops it says no more than who watched it twice."""
 TRENDS = "trends"
 """Column of a bundle's histories: L × F flattened, event by event."""
 
@@ -51,6 +57,29 @@ def hours(time_ms: npt.ArrayLike) -> IntArray:
     return np.asarray(time_ms, dtype=np.int64) // MS_PER_HOUR % NUM_HOURS
 
 
+def share_watched(watched: npt.ArrayLike, durations: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """The share of a video that was watched; 0 where its duration is not known (0, NaN).
+
+    >>> share_watched([30, 30, 500, 30], [60, np.nan, 100, 0]).tolist()
+    [0.5, 0.0, 2.0, 0.0]
+    """
+    time, length = np.asarray(watched, np.float64), np.asarray(durations, np.float64)
+    known = length > 0
+    share = np.where(known, time / np.where(known, length, 1), 0)
+    return np.minimum(share, MOST_SHARE).astype(np.float32)
+
+
+def watch_inputs(watched: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """What the model sees of (…, W) times and shares: the log of the time, in any unit.
+
+    >>> watch_inputs(np.array([[6.389056, 0.25]], np.float32)).tolist()
+    [[0.5, 0.25]]
+    """
+    found = watched.copy()
+    found[..., :1] = np.log1p(watched[..., :1]) * LOG_SCALE
+    return found
+
+
 def trend_dim(*, num_contexts: int, num_tasks: int) -> int:
     """F: rates of everything, and counts and rates of the rest, each so far and recently.
 
@@ -70,7 +99,7 @@ class EventArrays:
     video_rows: IntArray
     """(B, L)."""
     actions: npt.NDArray[np.float32]
-    """(B, L, 1 + T): the positive flag and the task labels: what the user did."""
+    """(B, L, A): what the user did: the positive flag, the task labels, how long they watched."""
     prior: IntArray
     """(B, L): how many of the window's events are strictly earlier: the state to predict from."""
     gaps: IntArray
@@ -78,7 +107,7 @@ class EventArrays:
     hours: IntArray
     """(B, L) hour of the day."""
     tallies: npt.NDArray[np.float32]
-    """(B, L, 1 + T): how often the user did each action in the strictly earlier events."""
+    """(B, L, A): how often the user did each action in the strictly earlier events."""
     context_rows: IntArray
     """(B, L, C)."""
     trends: npt.NDArray[np.float32]
@@ -106,6 +135,8 @@ class Timelines:
     """(E,)."""
     labels: npt.NDArray[np.int8]
     """(E, T)."""
+    watched: npt.NDArray[np.float32]
+    """(E, W) how long, and what share of the video; W is 0 where no column says so."""
     context_rows: IntArray
     """(E, C)."""
     split: npt.NDArray[np.int8]
@@ -116,11 +147,12 @@ class Timelines:
     """(U, K) rows of the vocabulary of user values; K is 0 without user features."""
 
     @classmethod
-    def from_table(cls, table: pa.Table, *, num_tasks: int, num_contexts: int) -> Timelines:
+    def from_table(cls, table: pa.Table, columns: EventColumns) -> Timelines:
         """Reads a table of `timeline_schema`, with a column of trends (zeros without it).
 
         A column `USER_ROWS` says what is known of the users.
         """
+        num_tasks, num_contexts = len(columns.tasks), len(columns.context)
         table = table.combine_chunks()
 
         def flat(name: str, dtype: Any) -> npt.NDArray[Any]:
@@ -140,6 +172,7 @@ class Timelines:
             time_ms=flat("time_ms", np.int64),
             positive=flat("positive", np.int8),
             labels=flat("labels", np.int8).reshape(num_events, num_tasks),
+            watched=flat("watched", np.float32).reshape(num_events, columns.watch_dim),
             context_rows=flat("context_rows", np.int64).reshape(num_events, num_contexts),
             split=flat("split", np.int8),
             trends=trends,
@@ -177,9 +210,9 @@ class Timelines:
         prior = _strictly_earlier(time)
         last = np.take_along_axis(time, np.maximum(prior - 1, 0), axis=1)
         gaps = gap_buckets(np.where(prior > 0, time - last, -1))
-        actions = np.concatenate([take(self.positive)[..., None], take(self.labels)], axis=-1)
-        actions = actions.astype(np.float32)
-        done = np.pad(actions.cumsum(1), ((0, 0), (1, 0), (0, 0)))
+        flags, watched = [take(self.positive)[..., None], take(self.labels)], take(self.watched)
+        actions = np.concatenate([*flags, watch_inputs(watched)], axis=-1).astype(np.float32)
+        totals = np.pad(actions.cumsum(1), ((0, 0), (1, 0), (0, 0)))
         return EventArrays(
             lengths=lengths,
             video_rows=take(self.video_rows),
@@ -187,7 +220,7 @@ class Timelines:
             prior=np.where(present, prior, 0),
             gaps=np.where(present, gaps, 0),
             hours=np.where(present, hours(time), 0),
-            tallies=np.take_along_axis(done, prior[..., None], axis=1) * present[..., None],
+            tallies=np.take_along_axis(totals, prior[..., None], axis=1) * present[..., None],
             context_rows=take(self.context_rows),
             trends=take(self.trends),
             user_rows=self._user_rows(first),

@@ -19,15 +19,13 @@ import pyarrow.parquet as pq
 
 from recsys.data.catalog import Catalog, expand_ranges
 from recsys.data.storage import join, open_input
-from recsys.data.timelines import MS_PER_HOUR, IntArray, Timelines
+from recsys.data.timelines import LOG_SCALE, MS_PER_HOUR, IntArray, Timelines
 from recsys.schema import UNKNOWN_ROW, trend_schema
 
 FloatArray = npt.NDArray[np.float32]
 RECENT_HOURS = 24
 SMOOTHING = 10.0
 """Events of average reception that a rate is drawn to."""
-LOG_COUNT_SCALE = 0.25
-"""Puts the log of a count into the size of the other features."""
 EVERYTHING, VIDEO, CREATOR, CATEGORY = THINGS = ("everything", "video", "creator", "category")
 _HOURS_A_ROW = 1 << 24
 
@@ -199,8 +197,8 @@ class Trends:
         parts = [log_odds(base), log_odds(rates(lately, base)) - log_odds(base)]
         for total, recent in self._by_thing(video_rows, context_rows, hours):
             rate = rates(total, base)
-            parts += [np.log1p(total[:, :1]) * LOG_COUNT_SCALE, log_odds(rate) - log_odds(base)]
-            parts += [np.log1p(recent[:, :1]) * LOG_COUNT_SCALE]
+            parts += [np.log1p(total[:, :1]) * LOG_SCALE, log_odds(rate) - log_odds(base)]
+            parts += [np.log1p(recent[:, :1]) * LOG_SCALE]
             parts += [log_odds(rates(recent, rate)) - log_odds(rate)]
         return np.concatenate(parts, -1).astype(np.float32)
 
@@ -253,7 +251,7 @@ def trending(shown_N2: IntArray) -> FloatArray:
     ['-0.10', '-0.30', '0.03', '-0.06']
     """
     total, recent = shown_N2[:, 0], shown_N2[:, 1]
-    logs = np.log1p(recent) * LOG_COUNT_SCALE
+    logs = np.log1p(recent) * LOG_SCALE
     mean = (recent * logs).sum() / max(recent.sum(), 1)
     found: FloatArray = ((logs - mean) * total / (total + SMOOTHING)).astype(np.float32)
     return found

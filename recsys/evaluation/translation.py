@@ -31,6 +31,7 @@ class Names:
     """`video`, `context_<column>` and, where the model knows anything of users, `user`."""
     contexts: Sequence[str]
     tasks: Sequence[str]
+    watch_dim: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Translation:
     """For each context column of theirs: ours, and their row of each of our rows."""
     task_places: tuple[int | None, ...]
     """For each task of theirs: the place of ours."""
+    watch_dim: int
+    """Numbers that the other model wants to know how long a video was watched."""
     num_tasks: int
     user_rows: IntArray
     """Their row of each of our user values; all 0 where they know nothing of users."""
@@ -60,6 +63,7 @@ class Translation:
             video_row_N=_rows(ours.vocabs["video"], theirs.vocabs["video"]),
             context_rows=tuple(contexts),
             task_places=tuple(_place(ours.tasks, task) for task in theirs.tasks),
+            watch_dim=theirs.watch_dim,
             num_tasks=len(ours.tasks),
             user_rows=_user_values(ours.vocabs, theirs.vocabs),
         )
@@ -68,6 +72,8 @@ class Translation:
         """The same events in the other model's numbers."""
         zeros = np.zeros(len(timelines.video_rows), np.int64)
         labels = [zeros if at is None else timelines.labels[:, at] for at in self.task_places]
+        watched = timelines.watched[:, : self.watch_dim]
+        missing = self.watch_dim - watched.shape[1]
         contexts = [
             zeros if at is None else rows[timelines.context_rows[:, at]]
             for at, rows in self.context_rows
@@ -76,6 +82,7 @@ class Translation:
             timelines,
             video_rows=self.video_row_N[timelines.video_rows],
             labels=_columns(labels, len(zeros)).astype(np.int8),
+            watched=np.pad(watched, ((0, 0), (0, missing))),
             context_rows=_columns(contexts, len(zeros)).astype(np.int64),
             trends=self._trends(timelines.trends),
             user_rows=self.user_rows[timelines.user_rows],

@@ -56,13 +56,8 @@ class Recommender(nn.Module):
         self.tables = tables
         self.dim, self.vector_dim = config.dim, config.dim + config.feature_dim
         self.video = VideoEncoder(config, clip=sizes.clip)
-        num_actions = 1 + sizes.num_tasks
-        self.moment = MomentEncoder(
-            config, context_sizes=sizes.context_sizes, num_actions=num_actions
-        )
-        self.history = HistoryLSTM(
-            config, sizes, num_actions=num_actions, moment_dim=self.moment.dim
-        )
+        self.moment = MomentEncoder(config, sizes)
+        self.history = HistoryLSTM(config, sizes, moment_dim=self.moment.dim)
         # Straight from the state: a hidden layer here costs several times the steps.
         look_for = nn.Linear(self.history.out_dim, config.dim)
         with torch.no_grad():  # it starts as looking for what is like the liked
@@ -152,8 +147,9 @@ class Recommender(nn.Module):
         parts = (states_BLH, vectors_BLV, events.moment, events.trends)
         pieces = zip(*(part.split(some) for part in parts), strict=True)
         logits_BLT = torch.cat([self.task_logits(*piece) for piece in pieces])
+        labels_BLT = events.actions[..., 1 : 1 + logits_BLT.shape[-1]]
         tasks_BLT = functional.binary_cross_entropy_with_logits(
-            logits_BLT, events.actions[..., 1:], reduction="none"
+            logits_BLT, labels_BLT, reduction="none"
         )
         return self.queries(states_BLH[wanted_BL]), tasks_BLT
 

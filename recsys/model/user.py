@@ -1,6 +1,6 @@
 """From a user's timeline to a state at every position.
 
-Shapes: B timelines, L positions, A = 1 + tasks actions, C context columns, H state, D vector.
+Shapes: B timelines, L positions, A actions, C context columns, H state, D vector.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ def init_user_values(weight: Tensor) -> None:
 
 
 class MomentEncoder(nn.Module):
-    """Time since the last event, hour, context columns and the user's own rates -> (…, M)."""
+    """Time since the last event, hour, context columns and the user's own rates -> (…, M).
 
-    def __init__(
-        self, config: ModelConfig, *, context_sizes: tuple[int, ...], num_actions: int
-    ) -> None:
+    A rate is the mean of what the user did: the share of flags, the mean of how long they watched.
+    """
+
+    def __init__(self, config: ModelConfig, sizes: Sizes) -> None:
         super().__init__()
         self.gap = nn.Embedding(NUM_GAP_BUCKETS, config.feature_dim)
         self.hour = nn.Embedding(NUM_HOURS, config.feature_dim)
         self.context = nn.ModuleList(
-            nn.Embedding(size, config.feature_dim) for size in context_sizes
+            nn.Embedding(size, config.feature_dim) for size in sizes.context_sizes
         )
-        self.dim = config.feature_dim * (2 + len(context_sizes)) + 1 + num_actions
+        self.dim = config.feature_dim * (2 + len(sizes.context_sizes)) + 1 + sizes.num_actions
 
     def forward(self, moment: Moment) -> Tensor:
         """(…, dim)."""
@@ -66,16 +67,14 @@ class HistoryLSTM(nn.Module):
     fraction of the steps. What is known of the user beforehand stands beside both.
     """
 
-    def __init__(
-        self, config: ModelConfig, sizes: Sizes, *, num_actions: int, moment_dim: int
-    ) -> None:
+    def __init__(self, config: ModelConfig, sizes: Sizes, *, moment_dim: int) -> None:
         super().__init__()
         self.dim = config.dim
         self.user: nn.Embedding | None = None
         if sizes.num_user_values:
             self.user = nn.Embedding(sizes.num_user_values, config.feature_dim, padding_idx=0)
             init_user_values(self.user.weight)
-        self.action = nn.Linear(num_actions, config.feature_dim)
+        self.action = nn.Linear(sizes.num_actions, config.feature_dim)
         width = config.dim + config.feature_dim + moment_dim + sizes.trend_dim
         self.dropout = Dropout(config.dropout)
         self.lstm = nn.LSTM(width, config.state_dim, batch_first=True)

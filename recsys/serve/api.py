@@ -115,6 +115,7 @@ def _add_facts(api: FastAPI, recommender: ServingRecommender) -> None:
             num_videos=len(bundle.index),
             num_users=len(recommender.store),
             tasks=list(recommender.tasks),
+            watched=config.data.columns.watched,
             context=list(config.data.columns.context),
             user_features=list(config.data.user_columns.features),
             rank=config.serve.rank,
@@ -152,6 +153,7 @@ def _past_events(recommender: ServingRecommender, user_id: str, limit: int) -> l
             time_ms=int(timeline.time_ms[i]),
             positive=bool(timeline.positive[i]),
             actions={t: bool(timeline.labels[i, j]) for j, t in enumerate(recommender.tasks)},
+            watched=float(timeline.watched[i, 0]) if recommender.watch_dim else None,
         )
         for i in newest
     ]

@@ -14,6 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from recsys.data.tables import LONGEST
 from recsys.serve.recommender import Answer
 
 LAST_MS = 253_402_300_799_999
@@ -92,6 +93,8 @@ class EventRequest(Message):
     """In Unix milliseconds (UTC); now without it."""
     actions: dict[str, StrictBool] = Field(default_factory=dict)
     """`positive` (true without it) and the model's ranking tasks (false without them)."""
+    watched: Annotated[float, Field(ge=0, le=LONGEST, strict=True)] | None = None
+    """How long, in the unit of the model's training data; 0 without it."""
     context: dict[str, Id] = Field(default_factory=dict)
 
 
@@ -155,6 +158,8 @@ class PastEvent(Message):
     positive: bool
     actions: dict[str, bool]
     """Of each ranking task."""
+    watched: float | None
+    """How long; null where the model has no use for it."""
 
 
 class HistoryResponse(Message):
@@ -181,6 +186,8 @@ class ModelResponse(Message):
     num_videos: int
     num_users: int
     tasks: list[str]
+    watched: str | None
+    """Column that said how long a video was watched."""
     context: list[str]
     user_features: list[str]
     rank: str

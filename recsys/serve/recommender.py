@@ -18,14 +18,14 @@ from torch import Tensor
 from recsys.bundle import Bundle
 from recsys.data.batches import event_batch
 from recsys.data.inputs import EventBatch, Moment
-from recsys.data.timelines import IntArray, Timelines
+from recsys.data.timelines import IntArray, Timelines, share_watched
 from recsys.errors import InputError
 from recsys.index import FloatArray
 from recsys.model.repeats import met_before
 from recsys.model.user import states_at
 from recsys.rerank import Reranker, relative_relevance
 from recsys.schema import UNKNOWN_ROW
-from recsys.serve.store import Event, HistoryStore, cut, insert
+from recsys.serve.store import Event, HistoryStore, before, insert
 from recsys.serve.trending import Trending
 
 
@@ -82,7 +82,7 @@ class ServingRecommender:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         columns = bundle.config.data.columns
-        self.tasks = columns.tasks
+        self.tasks, self.watch_dim = columns.tasks, columns.watch_dim
         self._contexts = {name: bundle.vocabs[f"context_{name}"] for name in columns.context}
         self._videos = bundle.vocabs["video"]
         self._vectors = torch.from_numpy(bundle.vectors)
@@ -170,6 +170,7 @@ class ServingRecommender:
         *,
         time_ms: int | None = None,
         actions: Mapping[str, bool] | None = None,
+        watched: float | None = None,
         context: Mapping[str, str] | None = None,
     ) -> int:
         """Adds a live event to a user's history.
@@ -179,13 +180,15 @@ class ServingRecommender:
             video_id: One of the catalogue.
             time_ms: When it happened (Unix, UTC); now without it.
             actions: `positive` (true where it is not given) and the ranking tasks (false).
+            watched: How long, in the unit of the run's column of it; 0 where not given.
             context: Values of the context columns.
 
         Returns:
             How many events of the user are kept now.
 
         Raises:
-            InputError: A video, task or context column is unknown.
+            InputError: A video, task or context column is unknown, or the model has no use for how
+                long a video was watched.
         """
         row = self._videos.row(video_id)
         if row == UNKNOWN_ROW:
@@ -204,6 +207,7 @@ class ServingRecommender:
             time_ms=time_ms,
             positive=positive,
             labels=labels,
+            watched=self._watched(row, watched),
             context_rows=context_rows,
             trends=self._trends(np.array([row]), context_rows, time_ms)[0],
         )
@@ -221,6 +225,15 @@ class ServingRecommender:
             known = ", ".join(("retrieval", *self.tasks))
             raise InputError(f"serve.rank={rank}: must be one of {known}")
         return self.tasks.index(rank)
+
+    def _watched(self, row: int, time: float | None) -> tuple[float, ...]:
+        """The time and its share of the video, as timelines hold them."""
+        if not self.watch_dim:
+            if time is not None:
+                raise InputError("watched: this model was trained without data.columns.watched")
+            return ()
+        share = share_watched(time or 0.0, self.bundle.catalog.durations[row])
+        return time or 0.0, float(share)
 
     def _context_rows(self, context: Mapping[str, str] | None) -> tuple[int, ...]:
         given = context or {}
@@ -260,6 +273,7 @@ class ServingRecommender:
             video_row=UNKNOWN_ROW,
             time_ms=now() if now_ms is None else now_ms,
             labels=(0,) * len(self.tasks),
+            watched=(0.0,) * self.watch_dim,
             context_rows=self._context_rows(context),
         )
         past = before(self.store.timeline(user_id), request.time_ms)
@@ -380,10 +394,3 @@ class ServingRecommender:
 def now() -> int:
     """The clock's time in milliseconds (Unix, UTC)."""
     return time.time_ns() // 1_000_000
-
-
-def before(timeline: Timelines, time_ms: int) -> Timelines:
-    """The events of one user's timeline that are strictly earlier."""
-    stop = int(np.searchsorted(timeline.time_ms, time_ms, side="left"))
-    found = cut(timeline, 0, stop, user_id=timeline.user_ids[0])
-    return replace(found, user_rows=timeline.user_rows)

@@ -26,6 +26,8 @@ class Event:
     positive: bool = True
     labels: tuple[int, ...] = ()
     """(T,) 0 or 1 a ranking task."""
+    watched: tuple[float, ...] = ()
+    """(W,)."""
     context_rows: tuple[int, ...] = ()
     """(C,)."""
     trends: FloatArray | None = None
@@ -99,6 +101,7 @@ def cut(timelines: Timelines, start: int, stop: int, *, user_id: str) -> Timelin
         time_ms=timelines.time_ms[start:stop],
         positive=timelines.positive[start:stop],
         labels=timelines.labels[start:stop],
+        watched=timelines.watched[start:stop],
         context_rows=timelines.context_rows[start:stop],
         split=timelines.split[start:stop],
         trends=timelines.trends[start:stop],
@@ -110,6 +113,7 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
     """One user's timeline with an event after all that are not later."""
     at = int(np.searchsorted(timeline.time_ms, event.time_ms, side="right"))
     labels = np.asarray(event.labels, np.int8).reshape(1, timeline.labels.shape[1])
+    watched = np.asarray(event.watched, np.float32).reshape(1, timeline.watched.shape[1])
     context = np.asarray(event.context_rows, np.int64).reshape(1, timeline.context_rows.shape[1])
     trends = np.zeros(timeline.trends.shape[1]) if event.trends is None else event.trends
     return replace(
@@ -119,7 +123,15 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
         time_ms=np.insert(timeline.time_ms, at, event.time_ms),
         positive=np.insert(timeline.positive, at, event.positive),
         labels=np.insert(timeline.labels, at, labels, axis=0),
+        watched=np.insert(timeline.watched, at, watched, axis=0),
         context_rows=np.insert(timeline.context_rows, at, context, axis=0),
         split=np.insert(timeline.split, at, TEST),
         trends=np.insert(timeline.trends, at, trends, axis=0),
     )
+
+
+def before(timeline: Timelines, time_ms: int) -> Timelines:
+    """The events of one user's timeline that are strictly earlier."""
+    stop = int(np.searchsorted(timeline.time_ms, time_ms, side="left"))
+    found = cut(timeline, 0, stop, user_id=timeline.user_ids[0])
+    return replace(found, user_rows=timeline.user_rows)

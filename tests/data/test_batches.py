@@ -3,6 +3,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from recsys.config_data import EventColumns
 from recsys.data.batches import (
     Batcher,
     Candidates,
@@ -47,11 +48,12 @@ def timelines(lengths: list[int], splits: list[list[int]] | None = None) -> Time
         "time_ms": lists(number * 1000),
         "positive": lists(number % 2),
         "labels": lists(1 - number % 2),
+        "watched": [[] for _ in lengths],
         "context_rows": [[] for _ in lengths],
         "split": splits or [[TRAIN] * length for length in lengths],
     }
     table = pa.table(columns, schema=timeline_schema())
-    return Timelines.from_table(table, num_tasks=1, num_contexts=0)
+    return Timelines.from_table(table, EventColumns(tasks=("skipped",)))
 
 
 def batcher(**changes: object) -> Batcher:

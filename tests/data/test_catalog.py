@@ -12,6 +12,7 @@ def catalog() -> Catalog:
         "uri": [None, "/a.mp4", None, "/c.mp4"],
         "creator_row": [0, 2, 1, 0],
         "category_rows": [[], [3, 1], [], [2]],
+        "duration": [None, 30.0, None, 60.0],
         "duration_bucket": [0, 5, 0, 7],
         "first_time_ms": [None, 10, 20, None],
         "num_train_events": [0, 4, 0, 0],
@@ -26,6 +27,7 @@ def test_columns_become_arrays() -> None:
     found = catalog()
     assert len(found) == 4
     assert found.creator_rows.tolist() == [0, 2, 1, 0]
+    assert np.array_equal(found.durations, [np.nan, 30, np.nan, 60], equal_nan=True)
     assert found.category_offsets.tolist() == [0, 0, 2, 2, 3]
     assert found.category_rows.tolist() == [3, 1, 2]
     assert found.video_ids() == [None, "a", "b", "c"]

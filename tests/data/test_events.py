@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -37,7 +38,7 @@ def run(path: Path, *settings: str) -> tuple[RunConfig, dict[str, Any]]:
 
 
 def by_user(config: RunConfig) -> dict[str, list[tuple[Any, ...]]]:
-    """Each user's (video id, day, positive, labels, context id, split), in order."""
+    """Each user's (video id, day, positive, labels, (time, share), context id, split), in order."""
     prepared = Prepared(config)
     videos, tabs = prepared.vocab("video"), prepared.vocab("context_tab")
     found = {}
@@ -50,6 +51,7 @@ def by_user(config: RunConfig) -> dict[str, list[tuple[Any, ...]]]:
                     (int(timelines.time_ms[j]) - START_MS) // DAY_MS,
                     int(timelines.positive[j]),
                     timelines.labels[j].tolist(),
+                    timelines.watched[j].tolist(),
                     tabs.id(int(row)) if (row := timelines.context_rows[j, 0]) else None,
                     int(timelines.split[j]),
                 )
@@ -66,6 +68,7 @@ def expected(user: int) -> list[tuple[Any, ...]]:
             day,
             (user + day) % 2,
             [(user + day) % 2, int((user + day) % 3 == 0)],
+            [user + day / 2, 0.0],
             "home" if day % 2 else "search",
             {6: VALID, 7: TEST}.get(day, TRAIN),
         )
@@ -84,7 +87,7 @@ def test_events_become_timelines(tmp_path: Path) -> None:
         {**first, "user_id": None},
         {**first, "video_id": None},
         {**first, "time": None},
-        {**first, "user_id": "once", "clicked": None, "tab": None},
+        {**first, "user_id": "once", "clicked": None, "seconds": None, "tab": None},
     )
     config, report = run(write_input(tmp_path, rows))
     found = by_user(config)
@@ -92,10 +95,10 @@ def test_events_become_timelines(tmp_path: Path) -> None:
     without = load_config(str(tmp_path / "run.yaml"), ["model.use_id=false"])
     assert Prepared(config).video_inputs(with_valid=False).id_rows.any()
     assert not Prepared(without).video_inputs(with_valid=False).id_rows.any()
-    assert found["u0"][0] == ("v0", 0, 1, [1, 0], "search", TRAIN)
+    assert found["u0"][0] == ("v0", 0, 1, [1, 0], [0.0, 0.0], "search", TRAIN)
     assert found["u0"][1:] == expected(0)[1:]
     assert all(found[f"u{user}"] == expected(user) for user in range(1, NUM_USERS))
-    assert found["once"] == [("v0", 0, 0, [0, 1], None, TRAIN)]
+    assert found["once"] == [("v0", 0, 0, [0, 1], [0.0, 0.0], None, TRAIN)]
     assert report["rows"] == NUM_USERS * NUM_DAYS + 5
     assert report["dropped"] == {"missing id or time": 3, "duplicate": 1}
     assert report["events"] == {"train": 6 * 6 + 1, "valid": 6, "test": 6}
@@ -116,6 +119,7 @@ def test_integers_timestamps_booleans_and_several_files(tmp_path: Path) -> None:
             ),
             "clicked": [bool(value) for value in rows["clicked"]],
             "liked": pa.array(rows["liked"], pa.float32()),
+            "seconds": rows["seconds"],
             "tab": pa.array(rows["tab"]).dictionary_encode(),
         }
     )
@@ -137,17 +141,22 @@ def test_integers_timestamps_booleans_and_several_files(tmp_path: Path) -> None:
 
 
 def test_the_catalogue_counts_what_was_seen(tmp_path: Path) -> None:
-    videos = plus(video_rows(), {"video_id": "v10", "path": None, "creator": "c2"})
+    videos = plus(video_rows(), {"video_id": "v10", "path": None, "seconds": 9, "creator": "c2"})
     write_rows(videos, tmp_path / "videos.parquet")
     path = write_input(
         tmp_path,
         data={
             "videos": str(tmp_path / "videos.parquet"),
-            "video_columns": {"uri": "path", "creator": "creator"},
+            "video_columns": {"uri": "path", "creator": "creator", "duration": "seconds"},
         },
     )
     config, report = run(path)
     catalog = Prepared(config).catalog
+    # v0's length is not known, v3 has 4 seconds; u5 watched v5, of 6 seconds, for 5, u1 v0 for 4.5.
+    assert np.array_equal(catalog.durations[:4], [np.nan, np.nan, 2, 3], equal_nan=True)
+    told = by_user(config)
+    assert told["u1"][0][4] == [1, 0.25] and told["u5"][0][4] == pytest.approx([5, 5 / 6])
+    assert told["u1"][7][4] == [4.5, 0]
     assert catalog.video_ids() == [None, *(f"v{i}" for i in range(11))]
     assert catalog.uris() == [None, *(f"{tmp_path}/v{i}.mp4" for i in range(10)), None]
     seen = [[row[0] for row in expected(user)[:6]] for user in range(NUM_USERS)]

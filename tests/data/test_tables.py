@@ -9,6 +9,7 @@ import pytest
 from recsys.config_data import DataConfig
 from recsys.data.tables import (
     absolute_uri,
+    as_durations,
     as_flags,
     as_ids,
     as_time_ms,
@@ -84,6 +85,8 @@ def test_event_columns_once_each_with_the_first_setting() -> None:
         ({"tab": [[1], [2]]}, {}, "'tab' is list.*; allowed is text or an integer"),
         ({"time": ["x", "y"]}, {}, "'time' is string; allowed is an integer or a timestamp"),
         ({"click": ["y", "n"]}, {}, "'click' is string; allowed is 0/1 or true/false"),
+        ({}, {"watched": "seconds"}, r"no column 'seconds' \(data.columns.watched\)"),
+        ({"seen": ["x", "y"]}, {"watched": "seen"}, "'seen' is string; allowed is a number"),
         ({name: [] for name in ROWS}, {}, "data.events=.*: there are no events in it"),
         (
             {name: pa.array([], pa.int64()) for name in ROWS},
@@ -185,6 +188,20 @@ def test_flags_of_every_type_and_a_missing_one_is_0(kind: pa.DataType) -> None:
 def test_another_flag_is_named(value: float, shown: str) -> None:
     with pytest.raises(InputError, match=f"column 'click' holds {shown}; allowed are 0 and 1"):
         as_flags(pa.chunked_array([[1.0, value, 0.0]]), "click")
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.float32(), pa.float64()])
+def test_durations_of_every_type_and_a_missing_one_is_0(kind: pa.DataType) -> None:
+    column = pa.chunked_array([pa.array([7, 0, None]).cast(kind)])
+    assert as_durations(column, "seconds").tolist() == [7, 0, 0]
+    assert as_durations(pa.chunked_array([[float("nan"), 2.5]]), "seconds").tolist() == [0, 2.5]
+
+
+@pytest.mark.parametrize(("value", "shown"), [(-2.0, "-2"), (float("inf"), "inf")])
+def test_an_impossible_duration_is_named(value: float, shown: str) -> None:
+    message = f"column 'seconds' holds {shown}; allowed are 0 to 1e\\+15; correct it"
+    with pytest.raises(InputError, match=message):
+        as_durations(pa.chunked_array([[1.0, value]]), "seconds")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from recsys.config_data import EventColumns
 from recsys.data.timelines import Timelines, cut_windows, gap_buckets, hours
 from recsys.schema import TEST, TRAIN, VALID, timeline_schema
 
 H = 3600 * 1000
+COLUMNS = EventColumns(tasks=("liked",), watched="seconds", context=("tab", "device"))
 
 
 def table() -> pa.Table:
@@ -17,6 +21,7 @@ def table() -> pa.Table:
             "time_ms": [[1 * H, 2 * H, 2 * H, 5 * H], [], [25 * H, 26 * H]],
             "positive": [[1, 0, 1, 1], [], [0, 1]],
             "labels": [[1, 1, 0, 1], [], [0, 0]],
+            "watched": [[0, 0, 1, 0.5, 2, 1, 3, 1.5], [], [4, 2, 5, 0.25]],
             "context_rows": [[1, 11, 2, 12, 3, 13, 4, 14], [], [5, 15, 6, 16]],
             "split": [[TRAIN, TRAIN, VALID, TEST], [], [VALID, TEST]],
         },
@@ -26,25 +31,27 @@ def table() -> pa.Table:
 
 @pytest.fixture
 def timelines() -> Timelines:
-    return Timelines.from_table(table(), num_tasks=1, num_contexts=2)
+    return Timelines.from_table(table(), COLUMNS)
 
 
 def test_a_table_becomes_flat_arrays(timelines: Timelines) -> None:
     assert len(timelines) == 3
     assert timelines.offsets.tolist() == [0, 4, 4, 6]
     assert timelines.labels.tolist() == [[1], [1], [0], [1], [0], [0]]
+    shares = [0, 0.5, 1, 1.5, 2, 0.25]
+    assert timelines.watched.tolist() == [list(pair) for pair in enumerate(shares)]
     assert timelines.context_rows[:2].tolist() == [[1, 11], [2, 12]]
 
 
 def test_a_table_in_chunks_is_the_same(timelines: Timelines) -> None:
     chunks = pa.concat_tables([table().slice(0, 1), table().slice(1)])
-    again = Timelines.from_table(chunks, num_tasks=1, num_contexts=2)
+    again = Timelines.from_table(chunks, COLUMNS)
     for name, value in vars(timelines).items():
         assert np.array_equal(getattr(again, name), value), name
 
 
 def test_no_users_no_tasks_no_contexts() -> None:
-    empty = Timelines.from_table(timeline_schema().empty_table(), num_tasks=0, num_contexts=0)
+    empty = Timelines.from_table(timeline_schema().empty_table(), EventColumns())
     assert len(empty) == 0
     assert (empty.labels.shape, empty.context_rows.shape) == ((0, 0), (0, 0))
     assert empty.count_before(TEST).tolist() == []
@@ -65,15 +72,18 @@ def test_windows_are_padded_with_zeros(timelines: Timelines) -> None:
     assert arrays.lengths.tolist() == [4, 2]
     assert arrays.present.tolist() == [[True] * 4, [True, True, False, False]]
     assert arrays.video_rows.tolist() == [[4, 5, 6, 7], [8, 9, 0, 0]]
-    assert arrays.actions.tolist() == [
+    assert arrays.actions[..., :2].tolist() == [
         [[1, 1], [0, 1], [1, 0], [1, 1]],
         [[0, 0], [1, 0], [0, 0], [0, 0]],
     ]
+    seconds = [[math.log(1 + s) / 4 for s in row] for row in ([0, 1, 2, 3], [4, 5, 0, 0])]
+    assert arrays.actions[..., 2] == pytest.approx(np.array(seconds), rel=1e-6)
+    assert arrays.actions[..., 3].tolist() == [[0, 0.5, 1, 1.5], [2, 0.25, 0, 0]]
     assert arrays.context_rows[1].tolist() == [[5, 15], [6, 16], [0, 0], [0, 0]]
     assert arrays.hours.tolist() == [[1, 2, 2, 5], [1, 2, 0, 0]]
     assert arrays.prior[1].tolist() == [0, 1, 0, 0]
     assert arrays.gaps[1, 2:].tolist() == [0, 0]
-    assert arrays.tallies[1, 2:].tolist() == [[0, 0], [0, 0]]
+    assert not arrays.tallies[1, 2:].any()
 
 
 def test_events_of_one_moment_do_not_see_each_other(timelines: Timelines) -> None:
@@ -83,14 +93,17 @@ def test_events_of_one_moment_do_not_see_each_other(timelines: Timelines) -> Non
     expected = [-1, 1 * H, 1 * H, 3 * H]
     assert arrays.gaps.tolist() == [gap_buckets(expected).tolist()]
     # (positive, task) so often before: nothing; the first event; the first again; all three.
-    assert arrays.tallies.tolist() == [[[0, 0], [1, 1], [1, 1], [2, 2]]]
+    assert arrays.tallies[..., :2].tolist() == [[[0, 0], [1, 1], [1, 1], [2, 2]]]
+    logs = [0, 0, 0, (math.log(2) + math.log(3)) / 4]
+    assert arrays.tallies[0, :, 2] == pytest.approx(logs, rel=1e-6)
+    assert arrays.tallies[0, :, 3].tolist() == [0, 0, 0, 1.5]
 
 
 def test_a_window_knows_nothing_of_what_lies_before_it(timelines: Timelines) -> None:
     arrays = timelines.windows([1], [4])
     assert arrays.prior.tolist() == [[0, 0, 2]]
     assert arrays.gaps[0, :2].tolist() == [0, 0]
-    assert arrays.tallies[0].tolist() == [[0, 0], [0, 0], [1, 1]]
+    assert arrays.tallies[0, :, :2].tolist() == [[0, 0], [0, 0], [1, 1]]
 
 
 def test_an_empty_window(timelines: Timelines) -> None:

@@ -43,6 +43,7 @@ def events() -> dict[str, Any]:
         "time": [START_MS + int(day * DAY_MS) for _, _, day in rows],
         "clicked": [1] * len(rows),
         "liked": [0] * len(rows),
+        "seconds": [0.0] * len(rows),
         "tab": ["home"] * len(rows),
     }
 

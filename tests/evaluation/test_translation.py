@@ -28,6 +28,7 @@ THEIRS = Names(
     },
     ("device", "tab"),
     ("share", "click"),
+    watch_dim=2,
 )
 
 
@@ -39,6 +40,7 @@ def timelines() -> Timelines:
         time_ms=np.arange(3),
         positive=np.array([1, 0, 1], np.int8),
         labels=np.array([[1, 0], [0, 1], [1, 1]], np.int8),
+        watched=np.zeros((3, 0), np.float32),
         context_rows=np.array([[2], [1], [0]]),
         split=np.zeros(3, np.int8),
         trends=np.arange(3 * 38).reshape(3, 38).astype(np.float32),
@@ -53,6 +55,8 @@ def test_rows_columns_and_tasks_are_found_by_name() -> None:
     assert found.context_rows.tolist() == [[0, 1], [0, 0], [0, 0]]
     # Nobody shares here; click is their second task.
     assert found.labels.tolist() == [[0, 1], [0, 0], [0, 1]]
+    # How long somebody watched they want to know, and nobody says it here.
+    assert found.watched.tolist() == [[0, 0]] * 3
     assert found.user_rows.tolist() == [[2, 0]]
     assert found.positive.tolist() == [1, 0, 1] and found.time_ms.tolist() == [0, 1, 2]
 

@@ -9,14 +9,14 @@ from torch import Tensor
 from recsys.config import ModelConfig
 from recsys.data.batches import event_batch
 from recsys.data.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
-from recsys.data.timelines import Timelines
+from recsys.data.timelines import Timelines, watch_inputs
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
 from recsys.model.user import Dropout, states_at
 
 NUM_VIDEOS, NUM_TASKS = 12, 2
 CLIP = ClipShape(frames=3, size=32)
-SIZES = Sizes(NUM_VIDEOS, 4, 3, context_sizes=(5,), num_tasks=NUM_TASKS)
+SIZES = Sizes(NUM_VIDEOS, 4, 3, context_sizes=(5,), num_tasks=NUM_TASKS, watch_dim=2)
 
 
 def model(sizes: Sizes = SIZES, **changes: Any) -> Recommender:
@@ -57,6 +57,7 @@ def timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
         time_ms=np.array(times),
         positive=rng.integers(0, 2, length).astype(np.int8),
         labels=rng.integers(0, 2, (length, NUM_TASKS)).astype(np.int8),
+        watched=rng.uniform(0, 2, (length, 2)).astype(np.float32),
         context_rows=rng.integers(1, 5, (length, 1)),
         split=np.zeros(length, np.int8),
         trends=rng.normal(size=(length, SIZES.trend_dim)).astype(np.float32),
@@ -70,6 +71,7 @@ def changed(found: Timelines, position: int) -> Timelines:
     again.video_rows[position] = again.video_rows[position] % (NUM_VIDEOS - 1) + 1
     again.positive[position] ^= 1
     again.labels[position] ^= 1
+    again.watched[position] += 0.5
     again.context_rows[position] = again.context_rows[position] % 4 + 1
     return again
 
@@ -170,6 +172,7 @@ def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
                 "time_ms",
                 "positive",
                 "labels",
+                "watched",
                 "context_rows",
                 "split",
                 "trends",
@@ -331,7 +334,9 @@ def test_an_event_batch_keeps_no_outcome_in_its_moment() -> None:
     events: EventBatch = event_batch(found.windows([0], [3]))
     assert events.moment.counts.tolist() == [[0, 1, 1]]
     first = [int(found.positive[0]), *found.labels[0].tolist()]
-    assert events.moment.tallies.tolist() == [[[0] * 3, first, first]]
+    assert events.moment.tallies[..., :3].tolist() == [[[0] * 3, first, first]]
+    watched = watch_inputs(found.watched[0]).tolist()
+    assert events.moment.tallies[0, :, 3:].tolist() == [[0, 0], watched, watched]
 
 
 def frame_gradients(**content: Any) -> tuple[float, list[Tensor]]:

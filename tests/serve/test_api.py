@@ -34,6 +34,7 @@ def test_a_user_may_be_a_number_and_unknown(client: TestClient) -> None:
 
 def test_events_change_what_follows(client: TestClient) -> None:
     event = {"user_id": "new", "video_id": "v3", "time_ms": START_MS, "actions": {"like": True}}
+    event["watched"] = 2.5
     assert client.post("/v1/events", json=event).json() == {"user_id": "new", "num_history": 1}
     history = client.get("/v1/history", params={"user_id": "new"}).json()
     assert history["events"] == [
@@ -42,6 +43,7 @@ def test_events_change_what_follows(client: TestClient) -> None:
             "time_ms": START_MS,
             "positive": True,
             "actions": {"click": False, "like": True},
+            "watched": 2.5,
         }
     ]
     answer = client.post("/v1/recommend", json={"user_id": "new"}).json()
@@ -64,6 +66,7 @@ def test_facts(client: TestClient, tiny: TinyRun) -> None:
     model = client.get("/v1/model").json()
     assert (model["num_videos"], model["num_users"], model["index"]) == (30, 10, "flat")
     assert (model["tasks"], model["context"]) == (["click", "like"], ["tab"])
+    assert model["watched"] == "seconds"
     assert model["metrics"] == {"hr@10": 0.25, "cold": {"hr@10": None}}
     users = client.get("/v1/users?limit=2").json()
     assert users == {"num_users": 10, "user_ids": ["u0", "u1"]}
@@ -112,6 +115,11 @@ def test_openapi_names_every_route(client: TestClient) -> None:
             "41 video_ids: must be from 1 to 40 (serve.max_videos)",
         ),
         ("score", {"user_id": "u", "video_ids": [[]]}, "video_ids.0: must be text or an integer"),
+        (
+            "events",
+            {"user_id": "u", "video_id": "v1", "watched": -1},
+            "watched: input should be greater than or equal to 0",
+        ),
         ("events", {"user_id": "u", "video_id": "zz"}, "not in the catalogue of this model"),
     ],
 )

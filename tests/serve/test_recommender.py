@@ -26,7 +26,7 @@ TABS = [None, "home", "search"]
 def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     """User u9's timeline, and for each of its positions the scores of its own video as a training
     step computes them: retrieval score (L,) and probabilities (L, T)."""
-    timeline = Timelines.from_table(tiny.timelines.slice(9), num_tasks=2, num_contexts=1)
+    timeline = Timelines.from_table(tiny.timelines.slice(9), tiny.config.data.columns)
     timeline = replace(tiny.trends.on(timeline), user_rows=np.array([[9 % 3]]))
     arrays = timeline.windows(timeline.offsets[:-1], timeline.offsets[1:])
     events, model = event_batch(arrays), tiny.recommender
@@ -68,7 +68,8 @@ def without_events(bundle: Bundle) -> Bundle:
         for name in ("video", "context_tab")
     }
     trends = Trends.of(bundle.catalog, empty, num_actions=3)
-    histories = Timelines.from_table(timeline_schema().empty_table(), num_tasks=2, num_contexts=1)
+    columns = bundle.config.data.columns
+    histories = Timelines.from_table(timeline_schema().empty_table(), columns)
     return replace(bundle, histories=histories, trends=trends)
 
 
@@ -77,7 +78,7 @@ def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
 ) -> None:
     """All users' events in the order of time, one by one, against what prepare made of them."""
     live = ServingRecommender(without_events(served.bundle))
-    found = Timelines.from_table(tiny.timelines, num_tasks=2, num_contexts=1)
+    found = Timelines.from_table(tiny.timelines, tiny.config.data.columns)
     users = np.repeat(np.arange(len(found)), np.diff(found.offsets))
     for i in np.argsort(found.time_ms, kind="stable"):
         tab = TABS[found.context_rows[i, 0]]
@@ -89,6 +90,7 @@ def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
                 "positive": bool(found.positive[i]),
                 **{task: bool(found.labels[i, j]) for j, task in enumerate(TASKS)},
             },
+            watched=float(found.watched[i, 0]),
             context={"tab": tab} if tab else None,
         )
     for user in found.user_ids:
@@ -97,6 +99,15 @@ def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
         for a, b in zip(ours, theirs, strict=True):
             assert a.score == pytest.approx(b.score, abs=1e-5)
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+
+
+def test_a_model_that_was_not_told_how_long_says_so(served: ServingRecommender) -> None:
+    config, data = served.bundle.config, served.bundle.config.data
+    columns = data.columns.model_copy(update={"watched": None})
+    data = data.model_copy(update={"columns": columns})
+    bundle = replace(served.bundle, config=config.model_copy(update={"data": data}))
+    with pytest.raises(InputError, match=r"^watched: this model was trained without data.columns"):
+        ServingRecommender(bundle).append("u1", "v1", watched=1.0)
 
 
 def test_recommends_the_best_scores_without_what_was_seen(

@@ -19,6 +19,7 @@ def store() -> HistoryStore:
         time_ms=np.array([10, 20, 30, 40]),
         positive=np.array([1, 0, 1, 1], np.int8),
         labels=np.array([[0], [1], [0], [1]], np.int8),
+        watched=np.array([[1, 0], [2, 1], [3, 0], [4, 1]], np.float32),
         context_rows=np.zeros((4, 0), np.int64),
         split=np.zeros(4, np.int8),
         trends=np.zeros((4, 22), np.float32),
@@ -29,7 +30,7 @@ def store() -> HistoryStore:
 
 
 def event(row: int, time_ms: int) -> Event:
-    return Event(video_row=row, time_ms=time_ms, labels=(1,))
+    return Event(video_row=row, time_ms=time_ms, labels=(1,), watched=(5.0, 0.5))
 
 
 def test_keeps_the_last_events_of_the_bundle(store: HistoryStore) -> None:
