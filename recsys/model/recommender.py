@@ -15,6 +15,7 @@ from torch.nn import functional
 from recsys.config import ModelConfig
 from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
 from recsys.model.embeddings import TableSpec
+from recsys.model.numbers import NumberEmbedding
 from recsys.model.repeats import KINDS, Met, met_before
 from recsys.model.softmax import Extra, sampled_softmax
 from recsys.model.user import Dropout, HistoryLSTM, MomentEncoder, states_at
@@ -68,7 +69,9 @@ class Recommender(nn.Module):
         # Not learnt with the rest: it is fitted on days that the rest has not seen.
         self.register_buffer("trending", torch.zeros(()))
         self.trending: Tensor
-        known = self.history.out_dim + config.feature_dim + self.moment.dim + sizes.trend_dim
+        self.reception = NumberEmbedding(sizes.trend_dim)
+        known = self.history.out_dim + config.feature_dim + self.moment.dim
+        known += sizes.trend_dim + self.reception.out_dim
         self.rank = nn.Sequential(
             nn.Linear(known, 2 * config.dim),
             nn.GELU(),
@@ -111,7 +114,8 @@ class Recommender(nn.Module):
             trends: (…, F) how the videos had been received so far.
         """
         profile = vectors[..., self.dim :]
-        return self.rank(torch.cat([states, profile, self.moment(moment), trends], -1))
+        parts = [states, profile, self.moment(moment), trends, self.reception(trends)]
+        return self.rank(torch.cat(parts, -1))
 
     def forward(self, batch: Batch) -> Losses:
         """The step's losses."""
