@@ -307,11 +307,11 @@ def _run_yaml(out: Path, world: WorldSettings) -> str:
         },
         "train": {
             "lr": 0.004,
-            "table_lr": 0.02,
+            "table_lr": 0.01,
             "clip_norm": 10.0,
             "batch_timelines": 64,
             "epochs": 11,
-            "content_first": 0.2,
+            "content_first": 0.4,
             "refit": False,
         },
         "prepare": {"partitions": 4},

@@ -14,11 +14,12 @@ from torch.nn import functional
 
 from recsys.config import ModelConfig
 from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
+from recsys.model.dropout import Dropout
 from recsys.model.embeddings import TableSpec
 from recsys.model.numbers import NumberEmbedding
 from recsys.model.repeats import KINDS, Met, met_before
 from recsys.model.softmax import Extra, sampled_softmax
-from recsys.model.user import Dropout, HistoryLSTM, MomentEncoder, states_at
+from recsys.model.user import HistoryLSTM, MomentEncoder, states_at
 from recsys.model.video import VideoEncoder
 
 REPEAT_SCALE = 10.0

@@ -12,18 +12,11 @@ from torch.nn import functional
 from recsys.config import ModelConfig
 from recsys.data.inputs import EventBatch, Moment, Sizes
 from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
+from recsys.model.dropout import Dropout
 from recsys.model.lstm import run_lstm
 
 USER_SCALE = 0.05
 """Of the first values of what is known of a user."""
-
-
-class Dropout(nn.Dropout):
-    """Dropout that keeps a byte of each value for backward, where PyTorch's on a CPU keeps four."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Of the same shape."""
-        return torch.native_dropout(input, self.p, True)[0] if self.training else input
 
 
 def init_user_values(weight: Tensor) -> None:

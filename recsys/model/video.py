@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.config import ContentConfig, ModelConfig
 from recsys.data.inputs import ClipShape, VideoBatch
+from recsys.model.dropout import Dropout
 from recsys.model.embeddings import mean_by_bag
 from recsys.model.frames import make_frame_encoder
 
@@ -55,15 +56,18 @@ class FrameCNN(nn.Module):
 class ClipEncoder(nn.Module):
     """FrameCNN, then an LSTM over the T frames (or their mean): (M, T, …) -> (M, content dim)."""
 
-    def __init__(self, config: ContentConfig, *, clip: ClipShape) -> None:
+    def __init__(self, config: ContentConfig, *, clip: ClipShape, dropout: float) -> None:
         super().__init__()
         self.frames = FrameCNN(config, clip=clip)
         self.lstm: nn.LSTM | None = None
         if config.temporal == "lstm":
             self.lstm = nn.LSTM(config.frame_dim, config.dim, batch_first=True)
         width = config.frame_dim + (config.dim if self.lstm else 0)
+        # Frames name a video as well as its ID does: what is true of it alone shall go to the ID.
         # Of unit size from the first step on, or taste and content wait for each other to grow.
-        self.out = nn.Sequential(nn.Linear(width, config.dim), nn.LayerNorm(config.dim))
+        self.out = nn.Sequential(
+            Dropout(dropout), nn.Linear(width, config.dim), nn.LayerNorm(config.dim)
+        )
 
     def forward(self, clips: Tensor) -> Tensor:
         """(M, content dim)."""
@@ -83,7 +87,9 @@ class VideoEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig, *, clip: ClipShape | None) -> None:
         super().__init__()
-        self.content = ClipEncoder(config.content, clip=clip) if clip else None
+        self.content: ClipEncoder | None = None
+        if clip:
+            self.content = ClipEncoder(config.content, clip=clip, dropout=config.dropout)
         content_dim = config.content.dim if clip else 0
         if clip:
             self.no_clip = nn.Parameter(torch.zeros(content_dim))

@@ -10,9 +10,10 @@ from recsys.config import ModelConfig
 from recsys.data.batches import event_batch
 from recsys.data.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
 from recsys.data.timelines import Timelines, watch_inputs
+from recsys.model.dropout import Dropout
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
-from recsys.model.user import Dropout, states_at
+from recsys.model.user import states_at
 
 NUM_VIDEOS, NUM_TASKS = 12, 2
 CLIP = ClipShape(frames=3, size=32)
