@@ -63,7 +63,7 @@ class ModelConfig(Section):
     """False leaves the ID embedding out, so that content alone describes a video."""
     id_dropout: float = Field(0.1, ge=0, lt=1)
     """Chance that a video's ID embedding is replaced by the unknown one in a training batch: what
-    makes cold start work."""
+    makes cold start work. Afterwards each is mixed with as much of the unknown one."""
     dropout: float = Field(0.3, ge=0, lt=1)
     max_history: int = Field(200, ge=1)
     """Longest history that a user state is made of; older events are cut into windows of their

@@ -28,6 +28,7 @@ from recsys.evaluation.translation import Translation
 from recsys.model.recommender import Recommender
 from recsys.model.repeats import met_before
 from recsys.model.user import states_at
+from recsys.schema import UNKNOWN_ROW
 
 VIDEOS_A_BATCH = 1024
 USERS_A_BATCH = 256
@@ -105,11 +106,11 @@ class Predictions:
 def all_vectors(model: Recommender, videos: VideoInputs, device: torch.device) -> Tensor:
     """Vectors of the whole catalogue (N, D), on the CPU."""
     model.eval()
-    total = len(videos.catalog)
-    parts = []
+    total, parts = len(videos.catalog), []
     for start in range(0, total, VIDEOS_A_BATCH):
         rows = np.arange(start, min(start + VIDEOS_A_BATCH, total))
-        parts.append(model.encode_videos(move(videos.batch(rows), device)).float().cpu())
+        batch = move(videos.batch(np.concatenate([[UNKNOWN_ROW], rows])), device)
+        parts.append(model.encode_videos(batch)[1:].float().cpu())
     return torch.cat(parts)
 
 

@@ -81,7 +81,10 @@ class Recommender(nn.Module):
         )
 
     def encode_videos(self, videos: VideoBatch) -> Tensor:
-        """Video vectors (U, V): the first D for retrieval, the rest a profile for ranking."""
+        """Video vectors (U, V): the first D for retrieval, the rest a profile for ranking.
+
+        The first video is row 0, the unknown one.
+        """
         asked = videos.table_inputs() if videos.keyed is None else videos.keyed
         return self.video(videos, self.tables(asked))
 

@@ -83,10 +83,13 @@ class VideoEncoder(nn.Module):
 
     In training the ID part of a random share of the videos is replaced by the unknown one, so
     that a video never seen before still has a good vector from its content (`batches.drop_ids`).
+    Afterwards it is what training had on average, the same share of the unknown one in each
+    (the weight scaling rule of Srivastava et al. 2014, "Dropout").
     """
 
     def __init__(self, config: ModelConfig, *, clip: ClipShape | None) -> None:
         super().__init__()
+        self.id_dropout = config.id_dropout
         self.content: ClipEncoder | None = None
         if clip:
             self.content = ClipEncoder(config.content, clip=clip, dropout=config.dropout)
@@ -101,14 +104,17 @@ class VideoEncoder(nn.Module):
         self.profile = nn.Linear(width, config.feature_dim)
 
     def forward(self, videos: VideoBatch, embedded: dict[str, Tensor]) -> Tensor:
-        """(U, D) from the videos and their rows' embeddings by table."""
+        """(U, D) from the videos, the first being row 0, and their rows' embeddings by table."""
+        ids = embedded["video"]
+        if not self.training:
+            ids = torch.lerp(ids, ids[:1], self.id_dropout)
         described = [
             mean_by_bag(embedded["category"], videos.category_lengths),
             self.duration(videos.durations),
         ]
         if self.content is not None:
             described.append(self._content(videos))
-        vector = torch.cat([embedded["video"], embedded["creator"], *described], -1)
+        vector = torch.cat([ids, embedded["creator"], *described], -1)
         profile = vector[:, -self.profile.in_features :]
         return torch.cat([self.mix(vector), self.profile(profile)], -1)
 

@@ -113,6 +113,17 @@ def test_a_positions_own_outcome_is_unseen_and_its_context_is_seen() -> None:
     assert not torch.allclose(other[5], logits[5], atol=1e-6)
 
 
+def test_an_ids_share_is_what_training_had_on_average() -> None:
+    """A quarter of the IDs dropped: three quarters of each and a quarter of the unknown one."""
+    net, rows = model(id_dropout=0.25), torch.tensor([0, 3, 7])
+    with torch.no_grad():
+        found = net.eval().encode_videos(videos(rows))
+        whole = net.train().encode_videos(videos(rows))
+        without = net.encode_videos(replace(videos(rows), id_rows=torch.zeros_like(rows)))
+    assert torch.allclose(found, 0.75 * whole + 0.25 * without, atol=1e-6)
+    assert not torch.allclose(found[1:], whole[1:], atol=1e-4)
+
+
 def test_what_is_known_of_a_user_is_seen_everywhere() -> None:
     """A missing value adds nothing, and which column a value stands in makes no difference."""
     net, found = model(replace(SIZES, num_user_values=4)), timeline()
