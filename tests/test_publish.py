@@ -19,6 +19,7 @@ def test_keeps_each_users_last_events() -> None:
         "time_ms": [[10, 20, 30], [40], []],
         "positive": [[1, 0, 1], [0], []],
         "labels": [[0, 0, 0, 1, 1, 1], [1, 0], []],
+        "watched": [[9, 0.5, 8, 0.25, 7, 1], [6, 0], []],
         "context_rows": [[5, 6, 7], [8], []],
         "split": [[0, 0, 2], [1], []],
     }
@@ -30,6 +31,7 @@ def test_keeps_each_users_last_events() -> None:
         "time_ms": [[20, 30], [40], []],
         "positive": [[0, 1], [0], []],
         "labels": [[0, 1, 1, 1], [1, 0], []],
+        "watched": [[8, 0.25, 7, 1], [6, 0], []],
         "context_rows": [[6, 7], [8], []],
         "split": [[0, 2], [1], []],
     }
@@ -42,6 +44,7 @@ def test_keeps_events_without_tasks_or_contexts() -> None:
         "time_ms": [[1, 2]],
         "positive": [[1, 1]],
         "labels": [[]],
+        "watched": [[]],
         "context_rows": [[]],
         "split": [[0, 0]],
     }
