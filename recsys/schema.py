@@ -50,10 +50,7 @@ def timeline_schema() -> pa.Schema:
             ("time_ms", pa.list_(pa.int64())),
             ("positive", pa.list_(pa.int8())),
             ("labels", pa.list_(pa.int8())),  # L × T flattened, event by event
-            (
-                "watched",
-                pa.list_(pa.float32()),
-            ),  # L × W flattened: the time, its share of the video
+            ("watched", pa.list_(pa.float32())),  # L × W flattened, event by event: time, share
             ("context_rows", pa.list_(pa.int32())),  # L × C flattened, event by event
             ("split", pa.list_(pa.int8())),
         ]
