@@ -39,11 +39,12 @@ class EventColumns(Section):
 
     @model_validator(mode="after")
     def _known_before_or_after(self) -> EventColumns:
-        both = [name for name in self.context if name in (*self.tasks, self.watched)]
+        after = (self.positive, *self.tasks, self.watched)
+        both = [name for name in self.context if name in after]
         if both:
             raise ValueError(
-                f"{both[0]} is in context, which is known when the request is made, and in tasks "
-                "or watched, which are what came of it; name it in one of them"
+                f"{both[0]} is in context, which is known when the request is made, and in "
+                "positive, tasks or watched, which are what came of it; take it out of one of them"
             )
         return self
 

@@ -93,6 +93,10 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
             "data.columns={tasks: [click], context: [click]}",
             "data.columns: click is in context, which is known when the request is made, and in",
         ),
+        (
+            "data.columns={positive: seen, context: [seen]}",
+            "data.columns: seen is in context, which is known when the request is made, and in",
+        ),
         ("split.valid_from=3", "split: kind=leave_one_out takes neither valid_from nor test_from"),
         ("split={kind: time, test_from: 3}", "split: kind=time needs valid_from and test_from"),
         (

@@ -91,8 +91,8 @@ class SpillEvents:
         for name in columns.tasks:
             out[f"label_{name}"] = tables.as_flags(whole.column(name), name)
         if columns.watched is not None:
-            watched = tables.as_durations(whole.column(columns.watched), columns.watched)
-            out["watched"] = watched
+            watched = whole.column(columns.watched)
+            out["watched"] = tables.as_durations(watched, columns.watched)
         for name in columns.context:
             out[f"context_{name}"] = tables.as_ids(whole.column(name))
         return pa.table(out), len(batch) - len(whole)

@@ -63,7 +63,7 @@ def share_watched(watched: npt.ArrayLike, durations: npt.ArrayLike) -> npt.NDArr
     >>> share_watched([30, 30, 500, 30], [60, np.nan, 100, 0]).tolist()
     [0.5, 0.0, 2.0, 0.0]
     """
-    time, length = np.asarray(watched, np.float64), np.asarray(durations, np.float64)
+    time, length = np.asarray(watched, np.float32), np.asarray(durations, np.float32)
     known = length > 0
     share = np.where(known, time / np.where(known, length, 1), 0)
     return np.minimum(share, MOST_SHARE).astype(np.float32)
