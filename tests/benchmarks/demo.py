@@ -1,8 +1,9 @@
 """What each part of the model is worth on the demo world, all videos ranked.
 
-Runs the whole chain on one made world, once as it is and once with one part switched off or
-replaced, over several training seeds: no frames; frames without an ID; the mean of the frames in
-place of the LSTM; a frozen random CNN; key frames in place of frames over the whole clip.
+Runs the whole chain as it is, and with one part switched off or replaced, over several training
+seeds and worlds: no frames; frames without an ID; the mean of the frames in place of the LSTM; a
+frozen random CNN; key frames in place of frames over the whole clip. A variant is compared with the
+chain as it is of the same seed and world. World 0 is `recsys demo`'s.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import json
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from recsys.data.synthetic import make_world
+from recsys.data.synthetic_viewers import WorldSettings
 
 VARIANTS = {
     "as it is": [],
@@ -28,10 +33,11 @@ METRICS = ("hr@10", "ndcg@10")
 SLICES = ("all", "warm", "cold")
 
 
-def measure(out: Path, run: Path, settings: list[str]) -> dict[str, Any]:
+def measure(world: Path, run: Path, settings: list[str]) -> dict[str, Any]:
     """The evaluation of one run of the chain."""
-    command = [sys.executable, "-m", "recsys", "demo", "--once", "--out", str(out), f"run={run}"]
-    done = subprocess.run([*command, *settings], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "recsys", "run", "--config", str(world / "run.yaml")]
+    command += [f"run={run}", *settings]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stdout}{done.stderr}")
     evaluation: dict[str, Any] = json.loads((run / "report.json").read_text())["evaluation"]
@@ -41,18 +47,22 @@ def measure(out: Path, run: Path, settings: list[str]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--worlds", type=int, nargs="*", default=[0], help="their seeds")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/demo.json"))
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     args = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {}
+    if "as it is" not in args.only:
+        parser.error('--only: add "as it is", which the others are compared with')
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in args.only}
     with tempfile.TemporaryDirectory() as folder:
-        for name in args.only:
-            found[name] = []
-            for seed in range(args.seeds):
-                run = Path(folder) / f"{name.replace(' ', '-')}-{seed}"
-                settings = [*VARIANTS[name], f"train.seed={seed}"]
-                found[name].append(measure(Path(folder), run, settings))
-                print(f"{name}, seed {seed}: {line([found[name][-1]['model']])}", flush=True)
+        for number, seed, name in product(args.worlds, range(args.seeds), args.only):
+            world = Path(folder) / f"world-{number}"
+            make_world(world, world=WorldSettings(seed=number))
+            run = world / f"{name.replace(' ', '-')}-{seed}"
+            settings = [*VARIANTS[name], f"train.seed={seed}"]
+            found[name].append(measure(world, run, settings))
+            shown = line([found[name][-1]["model"]])
+            print(f"world {number}, seed {seed}, {name}: {shown}", flush=True)
     report(found, args.out)
 
 
@@ -72,6 +82,17 @@ def line(results: list[dict[str, Any]]) -> str:
 
 def ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], part: str, key: str) -> float:
     return mean(values(ours, part, key)) / max(mean(values(theirs, part, key)), 1e-9)
+
+
+def gains(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """How far the chain as it is lies above a variant, by runs of the same seed and world."""
+    parts = []
+    for part in SLICES:
+        pairs = (values(results, part, "ndcg@10") for results in (ours, theirs))
+        above = [one - other for one, other in zip(*pairs, strict=True)]
+        won = sum(gain > 0 for gain in above)
+        parts.append(f"{part} {mean(above):+.4f} (above in {won} of {len(above)})")
+    return ", ".join(parts)
 
 
 def bars_of(found: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[float, float]]:
@@ -108,8 +129,12 @@ def report(found: dict[str, list[dict[str, Any]]], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"runs": found, "bars": bars}, indent=2))
     first = found["as it is"]
-    for name, results in found.items():
-        print(f"{name:20} {line([result['model'] for result in results])}")
+    models = {name: [result["model"] for result in results] for name, results in found.items()}
+    ours = models.pop("as it is")
+    print(f"{'as it is':20} {line(ours)}")
+    for name, results in models.items():
+        print(f"{name:20} {line(results)}")
+        print(f"{'':20} NDCG@10 as it is, over this: {gains(ours, results)}")
     for name in ("popularity", "item-kNN", "content-kNN", "random"):
         print(f"{name:20} {line([result[name] for result in first])}")
     for name, bar in bars.items():
