@@ -23,7 +23,11 @@ from recsys.data.synthetic_viewers import WorldSettings
 
 VARIANTS = {
     "as it is": [],
-    "no frames": ["model.content.encoder=none"],
+    # With settings that suit IDs alone: those of the demo are for frames.
+    "no frames": [
+        *("model.content.encoder=none", "model.id_dim=64"),
+        *("train.table_lr=0.05", "train.content_first=0"),
+    ],
     "no video ID": ["model.use_id=false"],
     "mean of frames": ["model.content.temporal=mean"],
     "frozen random CNN": ["model.content.train_encoder=false"],
