@@ -230,7 +230,9 @@ class ServingRecommender:
         """The time and its share of the video, as timelines hold them."""
         if not self.watch_dim:
             if time is not None:
-                raise InputError("watched: this model was trained without data.columns.watched")
+                raise InputError(
+                    "watched: this model was trained without data.columns.watched; leave it out"
+                )
             return ()
         share = share_watched(time or 0.0, self.bundle.catalog.durations[row])
         return time or 0.0, float(share)
