@@ -64,9 +64,9 @@ def share_watched(watched: npt.ArrayLike, durations: npt.ArrayLike) -> npt.NDArr
     [0.5, 0.0, 2.0, 0.0]
     """
     time, length = np.asarray(watched, np.float32), np.asarray(durations, np.float32)
-    known = length > 0
-    share = np.where(known, time / np.where(known, length, 1), 0)
-    return np.minimum(share, MOST_SHARE).astype(np.float32)
+    known, most = length > 0, MOST_SHARE * length
+    share = np.where(known, np.minimum(time, most) / np.where(known, length, 1), 0)
+    return share.astype(np.float32)
 
 
 def watch_inputs(watched: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -59,14 +59,15 @@ def main() -> None:
         parser.error('--only: add "as it is", which the others are compared with')
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in args.only}
     with tempfile.TemporaryDirectory() as folder:
-        for number, seed, name in product(args.worlds, range(args.seeds), args.only):
+        for number in args.worlds:
             world = Path(folder) / f"world-{number}"
             make_world(world, world=WorldSettings(seed=number))
-            run = world / f"{name.replace(' ', '-')}-{seed}"
-            settings = [*VARIANTS[name], f"train.seed={seed}"]
-            found[name].append(measure(world, run, settings))
-            shown = line([found[name][-1]["model"]])
-            print(f"world {number}, seed {seed}, {name}: {shown}", flush=True)
+            for seed, name in product(range(args.seeds), args.only):
+                run = world / f"{name.replace(' ', '-')}-{seed}"
+                settings = [*VARIANTS[name], f"train.seed={seed}"]
+                found[name].append(measure(world, run, settings))
+                shown = line([found[name][-1]["model"]])
+                print(f"world {number}, seed {seed}, {name}: {shown}", flush=True)
     report(found, args.out)
 
 
@@ -99,9 +100,14 @@ def gains(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
     return ", ".join(parts)
 
 
+def of_models(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """The models' figures, without the baselines'."""
+    return {name: [result["model"] for result in results] for name, results in found.items()}
+
+
 def bars_of(found: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[float, float]]:
     """What must hold, of what was run."""
-    models = {name: [result["model"] for result in results] for name, results in found.items()}
+    models = of_models(found)
     ours = models["as it is"]
     others = {
         name: [result[name] for result in found["as it is"]] for name in ("popularity", "random")
@@ -133,7 +139,7 @@ def report(found: dict[str, list[dict[str, Any]]], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({"runs": found, "bars": bars}, indent=2))
     first = found["as it is"]
-    models = {name: [result["model"] for result in results] for name, results in found.items()}
+    models = of_models(found)
     ours = models.pop("as it is")
     print(f"{'as it is':20} {line(ours)}")
     for name, results in models.items():
