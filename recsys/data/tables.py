@@ -14,7 +14,8 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 
 from recsys.config_data import DataConfig, SplitConfig
-from recsys.data.storage import filesystem, is_uri, open_input
+from recsys.data.folders import HIDDEN_ROWS, PARQUET, find_files
+from recsys.data.storage import is_uri, open_input
 from recsys.errors import InputError
 
 ID = "text or an integer"
@@ -23,21 +24,18 @@ UNITS_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 
 
 def parquet_files(spec: str, setting: str) -> list[str]:
-    """The Parquet files of a path, glob, folder or URI.
+    """The Parquet files of a path, glob, folder or URI, as `recsys.data.folders` walks.
 
     Raises:
         InputError: There are none.
     """
-    fs, inner = filesystem(spec)
-    if any(mark in inner for mark in "*?["):
-        found = sorted(fs.glob(inner))
-    elif fs.isdir(inner):
-        found = sorted(path for path in fs.find(inner) if path.endswith((".parquet", ".pq")))
-    else:
-        found = [inner] if fs.exists(inner) else []
+    found = find_files(spec, f"{setting}={spec}", hidden=HIDDEN_ROWS, endings=PARQUET)
     if not found:
-        raise InputError(f"{setting}={spec}: no Parquet file is there; give a file, folder or glob")
-    return [fs.unstrip_protocol(path) if is_uri(spec) else path for path in found]
+        raise InputError(
+            f"{setting}={spec}: no Parquet file is there; give a file, a glob, or a folder of files "
+            f"that end in {' or '.join(PARQUET)}"
+        )
+    return found
 
 
 def read_schema(path: str, setting: str) -> pa.Schema:

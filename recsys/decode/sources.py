@@ -6,18 +6,17 @@ import hashlib
 import os
 import re
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data import storage
+from recsys.data.folders import HIDDEN_ROWS, PARQUET, find_files
 from recsys.decode.contract import ReadError, VideoFile
 from recsys.decode.files import LocalFile, RemoteFile
 from recsys.errors import InputError
 
-_TABLE_ENDINGS = (".parquet", ".pq")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HASH_STEP_BYTES = 4 * 2**20
 _MAX_REMOTE_HASH_BYTES = 64 * 2**20
@@ -37,38 +36,29 @@ def find_videos(spec: str, *, column: str = "uri") -> list[str]:
     Raises:
         InputError: Nothing is there, or the table has no such column.
     """
-    filesystem, path = storage.filesystem(spec)
-    try:
-        found = _files_of(filesystem, path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--videos {spec}: cannot be read ({error})") from None
+    tables = find_files(spec, f"--videos {spec}", hidden=HIDDEN_ROWS)
+    if tables and all(name.lower().endswith(PARQUET) for name in tables):
+        return _from_tables(spec, tables, column)
+    found = find_files(spec, f"--videos {spec}")
     if not found:
         hint = "give a folder of videos, a glob or a Parquet table"
         raise InputError(f"--videos {spec}: no files there; {hint}")
-    tables = [name for name in found if name.endswith(_TABLE_ENDINGS)]
-    if len(tables) == len(found):
-        return _from_tables(spec, [_full(filesystem, spec, name) for name in tables], column)
-    return [_full(filesystem, spec, name) for name in found]
+    return [address_of(name) for name in found]
 
 
-def _files_of(filesystem: Any, path: str) -> list[str]:
-    if filesystem.isdir(path):
-        root = path.rstrip("/") + "/"
-        found = filesystem.find(path)
-        names = [name for name in found if not _is_hidden(name.removeprefix(root))]
-    elif filesystem.isfile(path):  # a name may hold the marks of a glob
-        names = [path]
-    else:
-        names = [name for name in filesystem.glob(path) if filesystem.isfile(name)]
-    return sorted(names)
+def address_of(path: str) -> str:
+    r"""What a path is called in tables: itself, or a file URI where its bytes are not UTF-8.
 
+    Tables hold text. `local_path` gives the same path back.
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
-def _full(filesystem: Any, spec: str, name: str) -> str:
-    return str(filesystem.unstrip_protocol(name)) if storage.is_uri(spec) else name
+    >>> address_of("/v/café.mp4"), address_of(os.fsdecode(b"/v/caf\xe9.mp4"))
+    ('/v/café.mp4', 'file:///v/caf%E9.mp4')
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"file://{quote(os.fsencode(path))}"
+    return path
 
 
 def _from_tables(spec: str, tables: list[str], column: str) -> list[str]:
@@ -152,7 +142,7 @@ def local_path(uri: str, base: str) -> str:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         raise ReadError("unsupported_source", f"file://{parts.netloc} is another machine")
-    return url2pathname(parts.path)
+    return os.fsdecode(unquote_to_bytes(parts.path))
 
 
 def sha256_of(file: VideoFile, *, max_bytes: int) -> str | None:
