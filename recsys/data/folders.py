@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import quote
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -65,6 +66,21 @@ def find_files(
     if isinstance(fs, LocalFileSystem):
         return found
     return [str(fs.unstrip_protocol(file)) for file in found]
+
+
+def address_of(path: str) -> str:
+    r"""What a path is called in tables: itself, or a file URI where its bytes are not UTF-8.
+
+    Tables hold text. `recsys.decode.sources.local_path` gives the same path back.
+
+    >>> address_of("/v/café.mp4"), address_of(os.fsdecode(b"/v/caf\xe9.mp4"))
+    ('/v/café.mp4', 'file:///v/caf%E9.mp4')
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"file://{quote(os.fsencode(path))}"
+    return path
 
 
 def _split(fs: Any, path: str) -> tuple[str, Parts | None]:

@@ -18,13 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.config_data import DataConfig
-from recsys.data.folders import HIDDEN_ROWS, PARQUET, find_files
-from recsys.data.storage import is_uri, open_input
+from recsys.data.folders import HIDDEN_ROWS, PARQUET, address_of, find_files
+from recsys.data.storage import exists, is_uri, join, open_input
 from recsys.data.times import EventTimes, Sample, find_times
 from recsys.data.values import all_missing, family, inner_type, is_list, plain
 from recsys.errors import InputError
 
 _SAMPLED_TIMES = 4096
+_TABLE_LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi"}
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,14 @@ def parquet_files(spec: str, setting: str) -> list[str]:
     """The Parquet files of a path, glob, folder or URI, as `recsys.data.folders` walks.
 
     Raises:
-        InputError: There are none.
+        InputError: There are none, or not all of them are meant.
     """
+    for log, kind in _TABLE_LOGS.items():
+        if exists(join(spec, log)):
+            raise InputError(
+                f"{setting}={spec}: this is a {kind} table, and its folder holds the rows of older "
+                "versions too; write the rows that count into plain Parquet"
+            )
     found = find_files(spec, f"{setting}={spec}", hidden=HIDDEN_ROWS, endings=PARQUET)
     if not found:
         raise InputError(
@@ -254,4 +261,4 @@ def absolute_uri(uri: str | None, table_path: str) -> str | None:
         return None
     if is_uri(uri) or posixpath.isabs(uri):
         return uri
-    return posixpath.join(posixpath.dirname(table_path), uri)
+    return address_of(posixpath.join(posixpath.dirname(table_path), uri))

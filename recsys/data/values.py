@@ -124,7 +124,7 @@ def as_ids(column: pa.Array | pa.ChunkedArray, name: str) -> pa.Array:
         coarse = array.filter(pc.greater(pc.abs(array), float(_EXACT[kind])))
         if len(coarse):
             raise InputError(
-                f"column {name!r} holds {coarse[0].as_py():.17g} as a {kind}, which is exact up to "
+                f"column {name!r} holds {coarse[0].as_py():.0f} as a {kind}, which is exact up to "
                 f"{_EXACT[kind]} only: other ids may have become the same; write it as integers "
                 "or text"
             )

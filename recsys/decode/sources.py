@@ -6,13 +6,14 @@ import hashlib
 import os
 import re
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data import storage
-from recsys.data.folders import HIDDEN_ROWS, PARQUET, find_files
+from recsys.data.folders import HIDDEN_ROWS, PARQUET, address_of, find_files
+from recsys.data.values import as_labels, family
 from recsys.decode.contract import ReadError, VideoFile
 from recsys.decode.files import LocalFile, RemoteFile
 from recsys.errors import InputError
@@ -26,12 +27,13 @@ def find_videos(spec: str, *, column: str = "uri") -> list[str]:
     """The videos that a folder, a glob or a Parquet table names, without repeats.
 
     Args:
-        spec: A folder (all files below it; hidden ones are left out), a glob, one file, or a
-            Parquet file or folder with a column of addresses; local or an fsspec address.
+        spec: A folder, a glob, one file, or a Parquet file or folder with a column of addresses;
+            local or an fsspec address, walked as `recsys.data.folders` says.
         column: The column of addresses in a Parquet table.
 
     Returns:
-        The files of a folder or glob in the order of their names, those of a table in its order.
+        The files of a folder or glob in the order of their names, those of a table in its order;
+        a file of this machine whose name is not UTF-8 as a file URI.
 
     Raises:
         InputError: Nothing is there, or the table has no such column.
@@ -44,21 +46,6 @@ def find_videos(spec: str, *, column: str = "uri") -> list[str]:
         hint = "give a folder of videos, a glob or a Parquet table"
         raise InputError(f"--videos {spec}: no files there; {hint}")
     return [address_of(name) for name in found]
-
-
-def address_of(path: str) -> str:
-    r"""What a path is called in tables: itself, or a file URI where its bytes are not UTF-8.
-
-    Tables hold text. `local_path` gives the same path back.
-
-    >>> address_of("/v/café.mp4"), address_of(os.fsdecode(b"/v/caf\xe9.mp4"))
-    ('/v/café.mp4', 'file:///v/caf%E9.mp4')
-    """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return f"file://{quote(os.fsencode(path))}"
-    return path
 
 
 def _from_tables(spec: str, tables: list[str], column: str) -> list[str]:
@@ -78,14 +65,14 @@ def _addresses(spec: str, file: Any, column: str) -> list[str]:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"--videos {spec}: not a Parquet table ({said})") from None
     names = table.schema_arrow.names
-    if column not in names:
-        raise InputError(f"--videos {spec}: no column {column!r}; it has {', '.join(names)}")
+    if names.count(column) != 1:
+        wrong = "more than one" if column in names else "no"
+        raise InputError(f"--videos {spec}: {wrong} column {column!r}; it has {', '.join(names)}")
     values = table.read(columns=[column]).column(0)
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+    if family(values.type) not in ("text", "missing"):
         raise InputError(f"--videos {spec}: column {column!r} is {values.type}, not text")
-    return [uri for uri in values.to_pylist() if uri]
+    addresses: list[str] = as_labels(values, column).drop_null().to_pylist()
+    return addresses
 
 
 def open_source(

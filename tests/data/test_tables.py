@@ -1,3 +1,4 @@
+import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ def test_no_files_are_named(tmp_path: Path, spec: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=f"data.events=.*{spec[1:]}: no Parquet file is there"):
         parquet_files(str(tmp_path / spec), "data.events")
+
+
+def test_a_folder_with_rows_of_older_versions_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet")
+    (tmp_path / "_delta_log").mkdir()
+    with pytest.raises(InputError, match="this is a Delta table, and its folder holds the rows of"):
+        parquet_files(str(tmp_path), "data.events")
+
+
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
+    write(tmp_path / os.fsdecode(b"caf\xe9.parquet"))
+    assert check_events(data(tmp_path))[0][0].num_rows == 2
 
 
 def test_event_columns_once_each_with_the_first_setting() -> None:
@@ -276,3 +289,8 @@ def test_a_file_in_another_unit_is_refused(tmp_path: Path) -> None:
 )
 def test_addresses_are_meant_from_the_tables_folder(uri: str | None, expected: str | None) -> None:
     assert absolute_uri(uri, "/data/videos.parquet") == expected
+
+
+def test_an_address_in_a_folder_that_is_not_utf8_is_text() -> None:
+    folder = os.fsdecode(b"/caf\xe9")
+    assert absolute_uri("a#b.mp4", f"{folder}/videos.parquet") == "file:///caf%E9/a%23b.mp4"
