@@ -76,7 +76,7 @@ def to_ms(array: pa.Array, unit: str) -> IntArray:
     >>> to_ms(pa.array([1.5, None, 2.0**80]), "s").tolist() == [1500, 0, 2**63 - 2**10]
     True
     """
-    if pa.types.is_timestamp(array.type):
+    if pa.types.is_timestamp(array.type) or pa.types.is_null(array.type):
         array = array.cast(pa.int64())
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())

@@ -82,7 +82,7 @@ def test_a_folder_with_rows_of_older_versions_is_refused(tmp_path: Path) -> None
 
 
 def test_a_file_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
-    write(tmp_path / os.fsdecode(b"caf\xe9.parquet"))
+    Path(write(tmp_path / "a.parquet")).rename(tmp_path / os.fsdecode(b"caf\xe9.parquet"))
     assert check_events(data(tmp_path))[0][0].num_rows == 2
 
 

@@ -80,7 +80,8 @@ def test_which_dates_can_be() -> None:
     assert found.possible(time_ms)[1:].tolist() == [False] * 4 + [True, True, False]
     now = pa.array([datetime.now().timestamp() + hours * 3600 for hours in (1, 30)])
     assert found.possible(found.read(now, "time")[0]).tolist() == [True, False]
-    assert found.read(pa.array([NAN]), "time")[1].tolist() == [True]
+    for nothing in (pa.array([NAN]), pa.nulls(1)):
+        assert found.read(nothing, "time")[1].tolist() == [True]
 
 
 def test_stamps_of_each_file_have_their_own_unit() -> None:
