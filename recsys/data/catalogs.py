@@ -140,10 +140,7 @@ def _read_videos(data: DataConfig) -> _Table | None:
         ("duration", columns.duration, tables.NUMBER),
         ("vector", columns.vector, tables.VECTOR),
     ]
-    table = _read(data.videos, "data.videos", wanted)
-    if not len(table.ids):
-        raise InputError(f"data.videos={data.videos}: there are no videos in it")
-    return table
+    return _read(data.videos, "data.videos", wanted)
 
 
 @dataclass(frozen=True)
@@ -187,9 +184,12 @@ def _read(spec: str, setting: str, wanted: Iterable[tuple[str, str | None, table
     for path, _ in tables.check_table(paths, setting, roles):
         with tables.open_table(path, setting) as table:
             files.append((path, table.read(columns=tables.column_names(roles))))
+    nobody = InputError(f"{setting}={spec}: there are no {setting.removeprefix('data.')} in it")
     if not files:
-        return _Table([], pa.array([], pa.string()), pa.array([], pa.int64()), {})
+        raise nobody
     ids = _of_files(files, roles[0].column, lambda column, name, _: as_ids(column, name))
+    if ids.null_count == len(ids):
+        raise nobody
     there = np.flatnonzero(np.asarray(ids.is_valid()))
     codes = np.asarray(ids.drop_null().dictionary_encode().indices)
     kept = pa.array(there[np.sort(np.unique(codes, return_index=True)[1])])

@@ -168,6 +168,38 @@ def test_without_a_user_table_there_are_no_users() -> None:
     assert (table.num_rows, table.column_names) == (0, ["user_id"])
 
 
+@pytest.mark.parametrize("ids", [pa.array([], pa.string()), pa.nulls(2), [float("nan")]])
+def test_a_table_without_users_is_refused(tmp_path: Path, ids: Any) -> None:
+    rows = {"id": ids, "age": pa.array([1] * len(ids), pa.int64())}
+    with pytest.raises(InputError, match="data.users=.*users.parquet: there are no users in it"):
+        read_users(users(tmp_path, rows, user="id", features=["age"]))
+
+
+def test_files_of_other_types_and_folders_are_one_table(tmp_path: Path) -> None:
+    """Each file's relative addresses are meant from its own folder; ids are counted once."""
+    for week, columns in (
+        ("w1", {"id": [1, 2], "by": [7, None], "tag": [[1, 2], None], "v": [[3.0, 4.0], None]}),
+        ("w2", {"id": [2.0, 3.0, None], "by": [9.0] * 3, "tag": [[1.0]] * 3, "v": [[1, 0]] * 3}),
+        ("w3", {"id": [], "by": [], "tag": [], "v": []}),
+    ):
+        (tmp_path / week).mkdir()
+        rows = {**columns, "path": ["a.mp4"] * len(columns["id"])}
+        pq.write_table(pa.table(rows), tmp_path / week / "part.parquet")
+    names = {"video": "id", "uri": "path", "creator": "by", "categories": ["tag"], "vector": "v"}
+    tree = {"events": "unused", "videos": str(tmp_path), "video_columns": names}
+    draft = build_catalog(DataConfig.model_validate(tree), [])
+    assert draft.vocabs["video"].ids.to_pylist() == ["1", "2", "3"]
+    assert draft.uris[1:] == [f"{tmp_path}/{week}/a.mp4" for week in ("w1", "w1", "w2")]
+    assert draft.vocabs["creator"].ids.to_pylist() == ["7", "9"]
+    assert draft.creator_rows.tolist() == [0, 1, 0, 2]
+    assert draft.vocabs["category"].ids.to_pylist() == ["tag=1", "tag=2"]
+    assert draft.category_rows == [[], [1, 2], [], [1]]
+    assert draft.vectors is not None
+    assert np.isnan(draft.vectors[2]).all()
+    assert draft.vectors[3].tolist() == pytest.approx([2**0.5, 0])
+    assert draft.dropped == {"missing id": 1, "duplicate": 1}
+
+
 def test_a_group_that_is_no_label_is_refused(tmp_path: Path) -> None:
     rows = {"id": ["a"], "born": pa.array([np.datetime64("2000-01-01", "s")])}
     with pytest.raises(InputError, match=r"'born' is timestamp.ms.; allowed is text or a number"):
