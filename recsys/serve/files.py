@@ -36,7 +36,7 @@ def local_video(uri: str | None) -> tuple[str, str] | None:
         return None
     try:
         path = os.path.realpath(local_path(uri, ""))
-    except ReadError:  # on another machine
+    except (ReadError, ValueError):  # of another machine, or with a zero byte in it
         return None
     media_type = MEDIA_TYPES.get(os.path.splitext(path)[1].lower())
     if media_type is None or not os.path.isfile(path):
