@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from recsys.config import RunConfig, dump_config, load_config, parse_config
 from recsys.config_data import DecodeConfig
 from recsys.config_text import parse_section
-from recsys.data.tables import to_native_time
+from recsys.data.times import to_native_time
 from recsys.errors import InputError
 
 TREE: dict[str, Any] = {

@@ -14,8 +14,8 @@ from recsys.data.catalog import Catalog
 from recsys.data.clip_store import ClipStore
 from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import exists, join, list_files, open_input, read_json
-from recsys.data.tables import cuts_ms
 from recsys.data.timelines import Timelines
+from recsys.data.times import cuts_ms
 from recsys.data.trends import FloatArray, Trends, read_trends, trending
 from recsys.data.vectors import Vectors
 from recsys.data.vocab import Vocab

@@ -16,6 +16,7 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from recsys.errors import InputError
 
@@ -35,7 +36,12 @@ def is_uri(path: str) -> bool:
 
 
 def filesystem(path: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a path or URI, and the path on it."""
+    """The fsspec filesystem of a path or URI, and the path on it.
+
+    A path of this machine is taken as it stands: fsspec would read `a::b` as a chain.
+    """
+    if not is_uri(path):
+        return LocalFileSystem(), LocalFileSystem._strip_protocol(path)
     try:
         return fsspec.core.url_to_fs(path)
     except (ValueError, ImportError) as error:

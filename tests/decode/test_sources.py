@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.config_data import DecodeConfig
 from recsys.decode import files
+from recsys.decode.clips import DecodeClips
 from recsys.decode.contract import Clip, ReadError
 from recsys.decode.files import RemoteFile
 from recsys.decode.sandbox import Sandbox
@@ -56,6 +58,43 @@ def test_a_glob_and_a_file(tmp_path: Path) -> None:
     assert find_videos(str(tmp_path / "[d].mp4")) == [str(tmp_path / "[d].mp4")]
 
 
+def test_links_to_folders_of_videos_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "b").mkdir(parents=True)
+    (tmp_path / "disk" / "b" / "a.mp4").write_bytes(b"x")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "all").symlink_to(tmp_path / "disk")
+    (tmp_path / "videos" / "b").symlink_to(tmp_path / "disk" / "b")
+    (tmp_path / "disk" / "b" / "back").symlink_to(tmp_path / "videos")
+    assert find_videos(str(tmp_path / "videos")) == [
+        str(tmp_path / "videos" / "all" / "b" / "a.mp4")
+    ]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.mp4", b"\xff?#%41 [1]::.mp4"])
+def test_a_name_that_is_not_utf8_has_its_clip(name: bytes, tmp_path: Path) -> None:
+    """Addresses go into tables, which hold text: the name is spelt as a file URI."""
+    numbered(tmp_path / "a.mp4").rename(tmp_path / os.fsdecode(name))
+    (tmp_path / os.fsdecode(b"broken \xe9.mp4")).write_bytes(b"no video")
+    uris = find_videos(str(tmp_path))
+    assert all(uri.isascii() and uri.startswith("file:///") for uri in uris)
+    decode = DecodeClips(DecodeConfig(frames=4, size=64))
+    rows = decode(pa.table({"uri": uris})).to_pylist()
+    assert [row["uri"] for row in rows] == uris
+    assert sorted(row["reason"] or "" for row in rows) == ["", "not_video"]
+    stamps = {row["uri"]: row["stamp"] for row in rows}
+    assert _changed(**stamps) == []
+    (tmp_path / os.fsdecode(name)).write_bytes(b"another")
+    assert len(_changed(**stamps)) == 1
+
+
+def test_a_folder_that_spark_wrote_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "_temporary").mkdir()
+    for name, uri in (("part-0.parquet", "a"), ("part-1.parquet", "b"), ("_temporary/p.pq", "c")):
+        pq.write_table(pa.table({"uri": [uri, None, " "]}), tmp_path / name)
+    (tmp_path / "_SUCCESS").touch()
+    assert find_videos(str(tmp_path)) == ["a", "b"]
+
+
 def test_a_table_gives_its_addresses_once_and_in_order(tmp_path: Path) -> None:
     uris = ["s3://bucket/b.mp4", "a.mp4", None, "", "a.mp4"]
     pq.write_table(pa.table({"path": uris, "n": [1, 2, 3, 4, 5]}), tmp_path / "v.parquet")
@@ -72,6 +111,13 @@ def test_a_wrong_column_is_named(column: str, said: str, tmp_path: Path) -> None
     pq.write_table(pa.table({"path": ["a"], "n": [1]}), tmp_path / "v.parquet")
     with pytest.raises(InputError, match=said):
         find_videos(str(tmp_path / "v.parquet"), column=column)
+
+
+def test_two_columns_of_addresses_are_refused(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["a"])] * 2, names=["uri", "uri"])
+    pq.write_table(table, tmp_path / "v.parquet")
+    with pytest.raises(InputError, match="more than one column 'uri'; it has uri, uri"):
+        find_videos(str(tmp_path / "v.parquet"))
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
