@@ -156,7 +156,8 @@ class Worker:
             self._run_round(order[start : start + self.workers])
             self.progress.partitions = min(start + self.workers, total)
             since += self.workers
-            if since >= self.config.train.checkpoint_every_partitions < total - start:
+            left = total - self.progress.partitions  # the epoch's own checkpoint comes after them
+            if min(since, left) >= self.config.train.checkpoint_every_partitions:
                 since = 0
                 self._gather()
                 self._report({"epoch": self.progress.epoch}, score=None)
