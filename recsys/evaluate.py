@@ -139,11 +139,11 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
 
 
 def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[str, Any]:
-    """Runs the stage and returns its report; report.html and the users' metrics lie in `out`.
+    """Runs the stage and returns its report; all that it writes lies in `out`.
 
     Args:
         config: Of the run.
-        out: RUN/evaluate.
+        out: Folder of report.html and of the users' metrics: RUN/evaluate in a run.
         previous: Folder of the bundle that the model is compared with.
 
     Raises:
@@ -171,11 +171,11 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[s
         heads=heads,
         about=protocol(config, bundle),
     )
-    write_users(config.run, LISTS, data.user_ids, columns[MAIN])
-    write_users(config.run, TASKS, found.asked_ids, heads[MAIN][1])
+    write_users(out, LISTS, data.user_ids, columns[MAIN])
+    write_users(out, TASKS, found.asked_ids, heads[MAIN][1])
     training = read_json(join(config.run, "train", "report.json")) or {}
     report["training"] = training.get("history", [])
-    write_page(config, report)
+    write_page(config, out, report)
     return report
 
 

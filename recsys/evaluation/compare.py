@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.config import EvaluateConfig
 from recsys.errors import InputError
+from recsys.evaluation.accuracy import COLD_AMONG_COLD, WARM_AMONG_WARM
 from recsys.evaluation.bootstrap import Table, bootstrap_means, holm, interval, sign_flip_test
 
 Columns = Mapping[str, NDArray[np.float64]]
@@ -24,8 +25,10 @@ Columns = Mapping[str, NDArray[np.float64]]
 
 def main_metrics(config: EvaluateConfig) -> list[str]:
     """The metrics of lists that are tested."""
-    k = config.k[0]
-    return [f"ndcg@{k}", f"hr@{k}", f"recall@{k}", f"mrr@{k}", f"cold/ndcg@{k}"]
+    k = config.headline_k
+    slices = ("warm", "cold", WARM_AMONG_WARM, COLD_AMONG_COLD)
+    whole = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "mrr")]
+    return [*whole, *(f"{name}/ndcg@{k}" for name in slices)]
 
 
 def compare(

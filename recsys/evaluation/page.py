@@ -130,11 +130,12 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
 
 
 def _rankers(report: Report) -> list[str]:
-    metric, k, rankers = report["setup"]["metric"], report["setup"]["k"], report["evaluation"]
+    setup, rankers = report["setup"], report["evaluation"]
+    metric, k = setup["metric"], setup["headline_k"]
     order = sorted(rankers, key=lambda name: -rankers[name]["all"][metric])
     main = order.index(MAIN)
     dots = [_dot(ranker_title(n), rankers[n]["all"], metric, series=int(n != MAIN)) for n in order]
-    beyond = [f"{name}@{k[0]}" for name in BEYOND if f"{name}@{k[0]}" in rankers[MAIN]]
+    beyond = [f"{name}@{k}" for name in BEYOND if f"{name}@{k}" in rankers[MAIN]]
     head = ["Ranker", *(BEYOND[name.partition("@")[0]] for name in beyond)]
     rows: list[list[Cell]] = [
         [ranker_title(name), *(figure_cell(rankers[name], column) for column in beyond)]
@@ -144,15 +145,14 @@ def _rankers(report: Report) -> list[str]:
     return [
         text("h2", "The model beside simple rankers"),
         element("div", [figure(f"{metric_title(metric)}, all users", chart)], "charts"),
-        _metric_table(rankers, order, k[0]),
+        _metric_table(rankers, order, k),
         *(
-            details(
-                f"First {cutoff} instead of first {k[0]}", [_metric_table(rankers, order, cutoff)]
-            )
-            for cutoff in k[1:]
+            details(f"First {cutoff} instead of first {k}", [_metric_table(rankers, order, cutoff)])
+            for cutoff in setup["k"]
+            if cutoff != k
         ),
         details("Tests of the differences", [_tests(report["comparisons"])]),
-        text("h3", f"What the first {k[0]} are like"),
+        text("h3", f"What the first {k} are like"),
         table(head, rows, main),
     ]
 

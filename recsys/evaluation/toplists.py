@@ -1,12 +1,12 @@
 """The best K videos of each user, and where equal scores leave their order open.
 
-Shapes: B users, N video rows (row 0 is never ranked), K positions, Q quantities, O users whose list
-ends within a group of equal scores.
+Shapes: B users, N video rows (row 0 is never ranked), M of them that are ranked, K positions, Q
+quantities, O users whose list ends within a group of equal scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from recsys.evaluation.expected import TieGroups
+
+ALL = "all"
+"""Lists among the whole catalogue."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class TopLists:
     """Groups of equal scores, (B, K); None says that the order is certain."""
     last_members_BN: Tensor | None = None
     """True for every video of a list's last group, wherever in the catalogue."""
+    among: str = ALL
+    """The part of the catalogue whose videos alone were ranked."""
 
     def inclusion(self, k: int) -> Inclusion:
         """How surely each video is among the first k."""
@@ -84,37 +89,87 @@ class TopLists:
         return Inclusion(self.video_BK, chance, groups)
 
 
-def top_lists(user_B: Tensor, scores_BN: Tensor, depth: int) -> list[TopLists]:
+def top_lists(
+    user_B: Tensor, scores_BN: Tensor, depth: int, parts: Mapping[str, Tensor] | None = None
+) -> list[TopLists]:
     """The best `depth` videos of each user by score: the lists without ties, and the others.
 
     Args:
         user_B: Numbers of the users.
         scores_BN: Scores, the higher the better; -inf leaves a video out of the ranking. Column 0
             is not looked at.
-        depth: K; lists are no longer than the catalogue.
+        depth: K; lists are no longer than what is ranked.
+        parts: Name → video rows (M); each video but row 0 is in one part. The best of each part
+            are given too: those of the catalogue are found among them, at no second look.
 
     Raises:
         ValueError: A score is NaN.
     """
-    num_ranked = scores_BN.shape[1] - 1
-    depth = min(depth, num_ranked)
-    score, column = torch.topk(scores_BN[:, 1:], min(depth + 1, num_ranked))
+    parts = {name: rows for name, rows in (parts or {}).items() if len(rows)}
+    if not parts:
+        every = torch.arange(1, scores_BN.shape[1])
+        return _lists(user_B, scores_BN, _best(scores_BN, every, depth), ALL)
+    best = {name: _best(scores_BN, rows, depth) for name, rows in parts.items()}
+    found = _lists(user_B, scores_BN, _merged(list(best.values()), depth), ALL)
+    for name, part in best.items():
+        found += _lists(user_B, scores_BN, part, name)
+    return found
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best videos among some, on the CPU: one more than a list holds, to see it tied."""
+
+    score_BL: Tensor
+    """Falling; -inf where there are no more videos. L is K + 1."""
+    video_BL: Tensor
+    rows_M: Tensor
+    """The videos that they are the best of, rising."""
+
+    def select(self, users_B: Tensor) -> _Best:
+        """The same of some of the users."""
+        return _Best(self.score_BL[users_B], self.video_BL[users_B], self.rows_M)
+
+
+def _best(scores_BN: Tensor, rows_M: Tensor, depth: int) -> _Best:
+    whole = len(rows_M) == scores_BN.shape[1] - 1
+    rows = rows_M.to(scores_BN.device)
+    scores_BM = scores_BN[:, 1:] if whole else scores_BN.index_select(1, rows)
+    depth = min(depth, len(rows_M))
+    score, column = torch.topk(scores_BM, min(depth + 1, len(rows_M)))
+    score, video = score.cpu(), rows[column].cpu()  # wherever the ranker works
+    if score[:, 0].isnan().any():  # topk puts NaN first
+        raise ValueError("the ranker gave a score that is NaN")
+    if len(rows_M) == depth:  # there is no next one to be tied with
+        score, video = pad(score, (0, 1), value=-torch.inf), pad(video, (0, 1))
+    return _Best(score, video, rows_M)
+
+
+def _merged(parts: list[_Best], depth: int) -> _Best:
+    score = torch.cat([part.score_BL for part in parts], 1)
+    video = torch.cat([part.video_BL for part in parts], 1)
+    rows_M = torch.cat([part.rows_M for part in parts]).sort().values
+    depth = min(depth, len(rows_M))
+    best = torch.topk(score, min(depth + 1, score.shape[1]))
+    return _Best(best.values, video.gather(1, best.indices), rows_M)
+
+
+def _lists(user_B: Tensor, scores_BN: Tensor, best: _Best, among: str) -> list[TopLists]:
+    score = best.score_BL
+    depth = score.shape[1] - 1
     with one_thread():
-        score, column = score.cpu(), column.cpu()  # wherever the ranker works
-        if score[:, 0].isnan().any():  # topk puts NaN first
-            raise ValueError("the ranker gave a score that is NaN")
-        if num_ranked == depth:  # there is no next one to be tied with
-            score, column = pad(score, (0, 1), value=-torch.inf), pad(column, (0, 1))
         ranked = score > -torch.inf
-        video_BK = (column + 1).mul_(ranked)[:, :depth]
+        video_BK = (best.video_BL * ranked)[:, :depth]
         tied_B = ((score[:, 1:] == score[:, :-1]) & ranked[:, 1:]).any(1)
         if not tied_B.any():
-            return [TopLists(user_B, video_BK, score[:, :depth])]
+            return [TopLists(user_B, video_BK, score[:, :depth], among=among)]
         sure_B = ~tied_B
-        sure = TopLists(user_B[sure_B], video_BK[sure_B], score[sure_B, :depth])
+        sure = TopLists(user_B[sure_B], video_BK[sure_B], score[sure_B, :depth], among=among)
     tied_scores_BN = scores_BN[tied_B.to(scores_BN.device)].cpu()
-    groups, members = _tie_groups(tied_scores_BN, score[tied_B], depth)
-    tied = TopLists(user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members)
+    groups, members = _tie_groups(tied_scores_BN, best.select(tied_B), depth)
+    tied = TopLists(
+        user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members, among
+    )
     return [sure, tied] if sure_B.any() else [tied]
 
 
@@ -133,15 +188,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _tie_groups(scores_BN: Tensor, score: Tensor, depth: int) -> tuple[TieGroups, Tensor]:
+def _tie_groups(scores_BN: Tensor, best: _Best, depth: int) -> tuple[TieGroups, Tensor]:
+    score = best.score_BL
     begins = torch.ones_like(score, dtype=torch.bool)
     begins[:, 1:] = score[:, 1:] != score[:, :-1]
     position = torch.arange(depth + 1).expand_as(score)
     start = torch.where(begins, position, 0).cummax(1).values[:, :depth]
     count = torch.zeros_like(start).scatter_add_(1, start, torch.ones_like(start))
     last = score[:, depth - 1 : depth]
-    members = (scores_BN == last) & (last > -torch.inf)
-    members[:, 0] = False
+    is_ranked_N = torch.zeros(scores_BN.shape[1], dtype=torch.bool)
+    is_ranked_N[best.rows_M] = True
+    members = (scores_BN == last) & (last > -torch.inf) & is_ranked_N
     # Positions left empty are no group; any size that exceeds their number keeps them at 0 hits.
     size = torch.where(last > -torch.inf, members.sum(1, keepdim=True), depth)
     count.scatter_(1, start[:, -1:], size)

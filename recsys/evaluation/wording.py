@@ -103,15 +103,26 @@ def ranker_title(name: str) -> str:
     return name.replace("_knn", "-kNN").replace("_reranked", ", re-ranked").replace("_", " ")
 
 
+def slice_title(name: str) -> str:
+    """The name of a slice of the catalogue.
+
+    >>> slice_title("cold_among_cold"), slice_title("age: 1 to 3 days")
+    ('cold among cold', '1 to 3 days')
+    """
+    return name.removeprefix("age: ").replace("_", " ")
+
+
 def metric_title(name: str) -> str:
     """A metric's name.
 
     >>> metric_title("ndcg@10"), metric_title("cold/recall@5"), metric_title("auc: click")
     ('NDCG@10', 'recall@5, cold videos', 'AUC of click')
+    >>> metric_title("warm_among_warm/ndcg@10")
+    'NDCG@10, warm among warm videos'
     """
     if name.startswith("auc: "):
         return f"AUC of {name.removeprefix('auc: ')}"
     part, _, metric = name.rpartition("/")
     kind, at, k = metric.partition("@")
     shown = kind.upper() if kind in ("ndcg", "hr", "mrr", "map") else kind.replace("_", " ")
-    return f"{shown}{at}{k}" + (f", {part.removeprefix('age: ')} videos" if part else "")
+    return f"{shown}{at}{k}" + (f", {slice_title(part)} videos" if part else "")
