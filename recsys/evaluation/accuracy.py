@@ -57,7 +57,11 @@ def video_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
 
 def own_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
     """Name → the videos that are ranked among themselves; together they are the catalogue (N)."""
-    return {WARM_AMONG_WARM: ~videos.cold_N, COLD_AMONG_COLD: videos.cold_N}
+    is_video_N = np.arange(len(videos)) > 0
+    return {
+        WARM_AMONG_WARM: ~videos.cold_N & is_video_N,
+        COLD_AMONG_COLD: videos.cold_N & is_video_N,
+    }
 
 
 class AccuracyMeter:
@@ -83,16 +87,11 @@ class AccuracyMeter:
         code_N = (masks_SN.astype(np.int16) << np.arange(len(slices))[:, None]).sum(0)
         self._code_N = torch.from_numpy(code_N.astype(np.int16))
         self._bits_S = torch.arange(len(slices), dtype=torch.int16)
-        counts_SU = np.stack([self._relevant_of(mask_N) for mask_N in masks_SN])
+        counts_SU = np.stack([data.num_relevant(mask_N) for mask_N in masks_SN])
         self._num_relevant_SU = torch.from_numpy(counts_SU)
         self._entry_SU = (counts_SU > 0).ravel().cumsum().reshape(counts_SU.shape) - 1
         self._values: dict[str, NDArray[np.float64]] = {}
         self._marks_BN = torch.zeros(chunk_users, data.num_videos, dtype=torch.int16)
-
-    def _relevant_of(self, mask_N: NDArray[np.bool_]) -> NDArray[np.int64]:
-        relevant = self._data.relevant
-        counted = relevant.list_of_value[mask_N[relevant.values]]
-        return np.bincount(counted, minlength=self._data.num_users)
 
     def add(self, lists: TopLists) -> None:
         """Adds the lists of some users."""

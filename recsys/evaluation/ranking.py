@@ -21,7 +21,7 @@ from recsys.config import EvaluateConfig
 from recsys.evaluation.accuracy import AccuracyMeter, SliceMetrics, own_slices, video_slices
 from recsys.evaluation.beyond import Exposure, ExposureMeter, ListMeter
 from recsys.evaluation.interactions import Csr, RankingSet
-from recsys.evaluation.toplists import ALL, TopLists, one_thread, top_lists
+from recsys.evaluation.toplists import ALL, Part, TopLists, one_thread, top_lists
 
 Ranker = Callable[[int, int], Tensor]
 """Scores, (stop - start, N) float32, of users `start` to `stop`; -inf leaves a video out."""
@@ -102,9 +102,12 @@ def evaluate_ranker(
 def ranked(
     data: RankingSet, ranker: Ranker, config: EvaluateConfig, *, depth: int, own: bool = False
 ) -> Iterator[TopLists]:
-    """The lists of all users, `depth` videos each; `own`: those of `own_slices` besides."""
-    parts = own_slices(data.videos) if own else {}
-    rows_of = {name: torch.from_numpy(1 + mask[1:].nonzero()[0]) for name, mask in parts.items()}
+    """The lists of all users, `depth` videos each.
+
+    With `own` come those among the videos of `own_slices`, of users who are measured there.
+    """
+    slices = own_slices(data.videos) if own else {}
+    asked = {name: torch.from_numpy(data.num_relevant(mask) > 0) for name, mask in slices.items()}
     step = chunk_users(data)
     for start in range(0, data.num_users, step):
         stop = min(start + step, data.num_users)
@@ -116,7 +119,11 @@ def ranked(
             )
         if config.mask_history:
             scores_BN = _without_known(scores_BN, data, start, stop)
-        yield from top_lists(torch.arange(start, stop), scores_BN, depth, rows_of)
+        parts = [
+            Part(name, torch.from_numpy(mask), asked[name][start:stop])
+            for name, mask in slices.items()
+        ]
+        yield from top_lists(torch.arange(start, stop), scores_BN, depth, parts)
 
 
 def measure(

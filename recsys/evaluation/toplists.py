@@ -6,7 +6,8 @@ quantities, O users whose list ends within a group of equal scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from torch.nn.functional import pad
 
 from recsys.evaluation.expected import TieGroups
 
+SPARE = 1.1
+"""A part's share of a whole list differs from its share of the catalogue."""
 ALL = "all"
 """Lists among the whole catalogue."""
 
@@ -89,8 +92,19 @@ class TopLists:
         return Inclusion(self.video_BK, chance, groups)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of the catalogue that is ranked by itself, for some users."""
+
+    name: str
+    is_in_N: Tensor
+    """Which videos it holds; never row 0."""
+    asked_B: Tensor
+    """For whom."""
+
+
 def top_lists(
-    user_B: Tensor, scores_BN: Tensor, depth: int, parts: Mapping[str, Tensor] | None = None
+    user_B: Tensor, scores_BN: Tensor, depth: int, parts: Sequence[Part] = ()
 ) -> list[TopLists]:
     """The best `depth` videos of each user by score: the lists without ties, and the others.
 
@@ -99,63 +113,90 @@ def top_lists(
         scores_BN: Scores, the higher the better; -inf leaves a video out of the ranking. Column 0
             is not looked at.
         depth: K; lists are no longer than what is ranked.
-        parts: Name → video rows (M); each video but row 0 is in one part. The best of each part
-            are given too: those of the catalogue are found among them, at no second look.
+        parts: Whose best videos are listed besides.
 
     Raises:
         ValueError: A score is NaN.
     """
-    parts = {name: rows for name, rows in (parts or {}).items() if len(rows)}
-    if not parts:
-        every = torch.arange(1, scores_BN.shape[1])
-        return _lists(user_B, scores_BN, _best(scores_BN, every, depth), ALL)
-    best = {name: _best(scores_BN, rows, depth) for name, rows in parts.items()}
-    found = _lists(user_B, scores_BN, _merged(list(best.values()), depth), ALL)
-    for name, part in best.items():
-        found += _lists(user_B, scores_BN, part, name)
+    every_N = torch.ones(scores_BN.shape[1], dtype=torch.bool)
+    every_N[0] = False
+    best = _best(scores_BN[:, 1:], every_N, _reach(depth, parts))
+    found = _lists(user_B, scores_BN, best.cut(depth), ALL, torch.arange(len(user_B)))
+    for part in parts:
+        for rows, own in _best_of_part(scores_BN, best, part, depth):
+            found += _lists(user_B, scores_BN, own, part.name, rows)
     return found
+
+
+def _reach(depth: int, parts: Sequence[Part]) -> int:
+    """Length of the whole list in which that of the largest part will be, for most users."""
+    share = max((float(part.is_in_N[1:].double().mean()) for part in parts), default=0.0)
+    return max(depth, math.ceil(SPARE * depth / share)) if share else depth
 
 
 @dataclass(frozen=True)
 class _Best:
-    """The best videos among some, on the CPU: one more than a list holds, to see it tied."""
+    """The best videos of some users, on the CPU: one more than a list holds, to see it tied."""
 
     score_BL: Tensor
     """Falling; -inf where there are no more videos. L is K + 1."""
     video_BL: Tensor
-    rows_M: Tensor
-    """The videos that they are the best of, rising."""
+    is_ranked_N: Tensor
+    """The videos that they are the best of."""
 
-    def select(self, users_B: Tensor) -> _Best:
+    def select(self, rows: Tensor) -> _Best:
         """The same of some of the users."""
-        return _Best(self.score_BL[users_B], self.video_BL[users_B], self.rows_M)
+        return _Best(self.score_BL[rows], self.video_BL[rows], self.is_ranked_N)
+
+    def cut(self, depth: int) -> _Best:
+        """No more than a list of `depth` needs."""
+        return _Best(
+            self.score_BL[:, : depth + 1], self.video_BL[:, : depth + 1], self.is_ranked_N
+        )
 
 
-def _best(scores_BN: Tensor, rows_M: Tensor, depth: int) -> _Best:
-    whole = len(rows_M) == scores_BN.shape[1] - 1
-    rows = rows_M.to(scores_BN.device)
-    scores_BM = scores_BN[:, 1:] if whole else scores_BN.index_select(1, rows)
-    depth = min(depth, len(rows_M))
-    score, column = torch.topk(scores_BM, min(depth + 1, len(rows_M)))
-    score, video = score.cpu(), rows[column].cpu()  # wherever the ranker works
-    if score[:, 0].isnan().any():  # topk puts NaN first
-        raise ValueError("the ranker gave a score that is NaN")
-    if len(rows_M) == depth:  # there is no next one to be tied with
-        score, video = pad(score, (0, 1), value=-torch.inf), pad(video, (0, 1))
-    return _Best(score, video, rows_M)
+def _best(scores_BM: Tensor, is_ranked_N: Tensor, depth: int) -> _Best:
+    """Of scores of the videos in `is_ranked_N`."""
+    num_ranked = scores_BM.shape[1]
+    depth = min(depth, num_ranked)
+    score, column = torch.topk(scores_BM, min(depth + 1, num_ranked))
+    with one_thread():
+        score, column = score.cpu(), column.cpu()  # wherever the ranker works
+        if score[:, 0].isnan().any():  # topk puts NaN first
+            raise ValueError("the ranker gave a score that is NaN")
+        video = is_ranked_N.nonzero().squeeze(1)[column]
+        if num_ranked == depth:  # there is no next one to be tied with
+            score, video = pad(score, (0, 1), value=-torch.inf), pad(video, (0, 1))
+    return _Best(score, video, is_ranked_N)
 
 
-def _merged(parts: list[_Best], depth: int) -> _Best:
-    score = torch.cat([part.score_BL for part in parts], 1)
-    video = torch.cat([part.video_BL for part in parts], 1)
-    rows_M = torch.cat([part.rows_M for part in parts]).sort().values
-    depth = min(depth, len(rows_M))
-    best = torch.topk(score, min(depth + 1, score.shape[1]))
-    return _Best(best.values, video.gather(1, best.indices), rows_M)
+def _best_of_part(
+    scores_BN: Tensor, best: _Best, part: Part, depth: int
+) -> Iterator[tuple[Tensor, _Best]]:
+    """Users (by place among the B) and their best: out of the whole list where it reaches."""
+    depth = min(depth, int(part.is_in_N.sum()))
+    if not depth:
+        return
+    with one_thread():
+        is_in_BL = part.is_in_N[best.video_BL] & (best.score_BL > -torch.inf)
+        reaches_B = (is_in_BL.sum(1) > depth) & part.asked_B
+        rows = reaches_B.nonzero().squeeze(1)
+        order = (~is_in_BL[rows]).byte().argsort(dim=1, stable=True)[:, : depth + 1]
+        score, video = (of[rows].gather(1, order) for of in (best.score_BL, best.video_BL))
+    if len(rows):
+        yield rows, _Best(score, video, part.is_in_N)
+    rest = (part.asked_B & ~reaches_B).nonzero().squeeze(1)
+    if len(rest):
+        columns = part.is_in_N.nonzero().squeeze(1).to(scores_BN.device)
+        scores_BM = scores_BN[rest.to(scores_BN.device)].index_select(1, columns)
+        yield rest, _best(scores_BM, part.is_in_N, depth)
 
 
-def _lists(user_B: Tensor, scores_BN: Tensor, best: _Best, among: str) -> list[TopLists]:
-    score = best.score_BL
+def _lists(
+    user_B: Tensor, scores_BN: Tensor, best: _Best, among: str, rows: Tensor
+) -> list[TopLists]:
+    """The lists of the users at some of the B places."""
+    score, user_B = best.score_BL, user_B[rows]
     depth = score.shape[1] - 1
     with one_thread():
         ranked = score > -torch.inf
@@ -165,7 +206,7 @@ def _lists(user_B: Tensor, scores_BN: Tensor, best: _Best, among: str) -> list[T
             return [TopLists(user_B, video_BK, score[:, :depth], among=among)]
         sure_B = ~tied_B
         sure = TopLists(user_B[sure_B], video_BK[sure_B], score[sure_B, :depth], among=among)
-    tied_scores_BN = scores_BN[tied_B.to(scores_BN.device)].cpu()
+    tied_scores_BN = scores_BN[rows[tied_B].to(scores_BN.device)].cpu()
     groups, members = _tie_groups(tied_scores_BN, best.select(tied_B), depth)
     tied = TopLists(
         user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members, among
@@ -196,9 +237,7 @@ def _tie_groups(scores_BN: Tensor, best: _Best, depth: int) -> tuple[TieGroups, 
     start = torch.where(begins, position, 0).cummax(1).values[:, :depth]
     count = torch.zeros_like(start).scatter_add_(1, start, torch.ones_like(start))
     last = score[:, depth - 1 : depth]
-    is_ranked_N = torch.zeros(scores_BN.shape[1], dtype=torch.bool)
-    is_ranked_N[best.rows_M] = True
-    members = (scores_BN == last) & (last > -torch.inf) & is_ranked_N
+    members = (scores_BN == last) & (last > -torch.inf) & best.is_ranked_N
     # Positions left empty are no group; any size that exceeds their number keeps them at 0 hits.
     size = torch.where(last > -torch.inf, members.sum(1, keepdim=True), depth)
     count.scatter_(1, start[:, -1:], size)

@@ -13,7 +13,7 @@ from recsys.evaluation.baselines import random_order
 from recsys.evaluation.interactions import Csr, RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.evaluation.summary import summarise
-from recsys.evaluation.toplists import top_lists
+from recsys.evaluation.toplists import Part, top_lists
 from recsys.evaluation.tradeoff import reranked
 
 NDCG_SECOND = 1 / math.log2(3)
@@ -100,13 +100,25 @@ def test_the_lists_of_all_are_the_same_with_and_without_parts() -> None:
     for values in (3, 10**6):  # with many ties, and with hardly any
         scores = torch.randint(values, (20, 40), generator=generator).float()
         scores[torch.rand(20, 40, generator=generator) < 0.2] = -torch.inf
-        rows = torch.randperm(39, generator=generator) + 1
-        parts = {"a": rows[:4].sort().values, "b": rows[4:].sort().values}
+        is_in = torch.rand(40, generator=generator) < 0.2
+        is_in[0] = False
+        everyone = torch.ones(20, dtype=torch.bool)
+        parts = [Part("a", is_in, everyone), Part("b", ~is_in & (torch.arange(40) > 0), everyone)]
         for depth in (1, 5, 60):
             alone = top_lists(torch.arange(20), scores, depth)
-            beside = [x for x in top_lists(torch.arange(20), scores, depth, parts)]
-            beside = [lists for lists in beside if lists.among == "all"]
-            for one, other in zip(alone, beside, strict=True):
+            beside = top_lists(torch.arange(20), scores, depth, parts)
+            of_all = [lists for lists in beside if lists.among == "all"]
+            for part in parts:  # as if the other videos had been left out
+                left_out = scores.masked_fill(~part.is_in_N, -torch.inf)
+                by_hand = top_lists(torch.arange(20), left_out, depth)
+                mine = [lists for lists in beside if lists.among == part.name]
+                expected, found = ({}, {})
+                for kept, every in ((expected, by_hand), (found, mine)):
+                    for lists in every:
+                        for user, row in zip(lists.user_B.tolist(), lists.score_BK, strict=True):
+                            kept[user] = row[row > -torch.inf].tolist()
+                assert found == expected
+            for one, other in zip(alone, of_all, strict=True):
                 assert one.user_B.tolist() == other.user_B.tolist()
                 assert one.score_BK is not None and other.score_BK is not None
                 assert one.score_BK.tolist() == other.score_BK.tolist()
