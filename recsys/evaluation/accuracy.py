@@ -24,6 +24,8 @@ from recsys.evaluation.interactions import RankingSet, Videos
 from recsys.evaluation.toplists import TopLists
 
 WARM_AMONG_WARM, COLD_AMONG_COLD = "warm_among_warm", "cold_among_cold"
+WARM_AND_COLD = ("warm", "cold", WARM_AMONG_WARM, COLD_AMONG_COLD)
+"""The slices that are tested and shown of every ranker."""
 
 AGES = (1.0, 3.0, 7.0, 30.0)
 """Bounds of the age slices, in days."""

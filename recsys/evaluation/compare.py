@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.config import EvaluateConfig
 from recsys.errors import InputError
-from recsys.evaluation.accuracy import COLD_AMONG_COLD, WARM_AMONG_WARM
+from recsys.evaluation.accuracy import WARM_AND_COLD
 from recsys.evaluation.bootstrap import Table, bootstrap_means, holm, interval, sign_flip_test
 
 Columns = Mapping[str, NDArray[np.float64]]
@@ -26,9 +26,8 @@ Columns = Mapping[str, NDArray[np.float64]]
 def main_metrics(config: EvaluateConfig) -> list[str]:
     """The metrics of lists that are tested."""
     k = config.headline_k
-    slices = ("warm", "cold", WARM_AMONG_WARM, COLD_AMONG_COLD)
     whole = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "mrr")]
-    return [*whole, *(f"{name}/ndcg@{k}" for name in slices)]
+    return [*whole, *(f"{name}/ndcg@{k}" for name in WARM_AND_COLD)]
 
 
 def compare(

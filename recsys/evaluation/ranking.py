@@ -35,8 +35,8 @@ class RankerResult:
     """What one ranker's lists are worth."""
 
     slices: dict[str, SliceMetrics]
-    """`all`, `warm`, `cold`, … → metrics with the relevant videos of that slice; and of `own_slices`
-    those of lists of their own videos."""
+    """`all`, `warm`, `cold`, … → metrics with the relevant videos of that slice; by the names of
+    `own_slices` those of lists of their videos alone."""
     lists: dict[str, NDArray[np.float64]]
     """`novelty@10`, `popularity@10`, `new@10`, `diversity@10`, … → a value a user (U)."""
     exposure: dict[int, Exposure]
@@ -97,6 +97,15 @@ def evaluate_ranker(
     """
     lists = ranked(data, ranker, config, depth=max(config.k), own=True)
     return measure(data, lists, config, new_days=new_days)
+
+
+def list_metrics(data: RankingSet, ranker: Ranker, config: EvaluateConfig, k: int) -> SliceMetrics:
+    """The accuracy of the first k of every user, and nothing else."""
+    every = {ALL: np.ones(data.num_videos, np.bool_)}
+    meter = AccuracyMeter(data, (k,), every, chunk_users=chunk_users(data))
+    for lists in ranked(data, ranker, config, depth=k):
+        meter.add(lists)
+    return meter.result()[ALL]
 
 
 def ranked(

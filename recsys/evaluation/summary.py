@@ -34,9 +34,10 @@ def summarise(
     """All figures of a ranker.
 
     Returns:
-        `all`, `warm`, `cold`, those of `own_slices` and `no_history`, each `{"users": n, metric: mean, …, "ci": {metric:
-        [low, high]}}`; the same under `history` by number of known positives, under `video_age`
-        and under `groups`, column by column, with `quality` by name and the `gap` between them;
+        `all`, `warm`, `cold`, the names of `own_slices` and `no_history`, each `{"users": n,
+        metric: mean, …, "ci": {metric: [low, high]}}`; the same under `history` by number of known
+        positives, under `video_age` and under `groups`, column by column, with `quality` by name
+        and the `gap` between them;
         `coverage@k`, `novelty@k`, `diversity@k`, `average_popularity@k` and `new@k` with their own
         `ci`; `creators`, `new_videos` and `popularity_bias` at the headline cutoff, where
         the catalogue knows creators and ages.

@@ -150,9 +150,7 @@ class _Best:
 
     def cut(self, depth: int) -> _Best:
         """No more than a list of `depth` needs."""
-        return _Best(
-            self.score_BL[:, : depth + 1], self.video_BL[:, : depth + 1], self.is_ranked_N
-        )
+        return _Best(self.score_BL[:, : depth + 1], self.video_BL[:, : depth + 1], self.is_ranked_N)
 
 
 def _best(scores_BM: Tensor, is_ranked_N: Tensor, depth: int) -> _Best:
@@ -208,9 +206,7 @@ def _lists(
         sure = TopLists(user_B[sure_B], video_BK[sure_B], score[sure_B, :depth], among=among)
     tied_scores_BN = scores_BN[rows[tied_B].to(scores_BN.device)].cpu()
     groups, members = _tie_groups(tied_scores_BN, best.select(tied_B), depth)
-    tied = TopLists(
-        user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members, among
-    )
+    tied = TopLists(user_B[tied_B], video_BK[tied_B], score[tied_B, :depth], groups, members, among)
     return [sure, tied] if sure_B.any() else [tied]
 
 

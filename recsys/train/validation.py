@@ -15,7 +15,7 @@ from recsys.data.prepared import Prepared
 from recsys.evaluation.classification import auc
 from recsys.evaluation.interactions import RankingSet, Videos
 from recsys.evaluation.predict import Predictions, Predictor, all_vectors, concat
-from recsys.evaluation.ranking import Ranker, evaluate_ranker
+from recsys.evaluation.ranking import Ranker, list_metrics
 from recsys.model.recommender import Recommender
 from recsys.schema import VALID
 from recsys.train.trending import AddUp, fit_trending
@@ -54,8 +54,8 @@ def validate(
         weight = fit_trending(ranker, found.relevant, now, add_up=add_up, workers=workers)
         model.trending.fill_(weight)
         predictor = replace(predictor, trending_N=weight * now)
-    measured = prepared.config.evaluate.model_copy(update={"k": (K,), "bootstrap": 0})
-    sums = _ranking_sums(found, predictor.ranker(found), len(vectors), measured)
+    ranker = predictor.ranker(found)
+    sums = _ranking_sums(found, ranker, len(vectors), prepared.config.evaluate)
     gathered: list[Any] = [(sums, found.labels, found.logits)]
     if workers > 1:
         gathered = [None] * workers
@@ -95,7 +95,5 @@ def _ranking_sums(
         known=found.known,
         videos=Videos(cold_N=zeros.astype(bool), popularity_N=zeros),
     )
-    result = evaluate_ranker(data, ranker, config)
-    per_user = result.per_user()
-    ndcg, hr = per_user[f"ndcg@{K}"].sum(), per_user[f"hr@{K}"].sum()
-    return np.array([len(found.user_ids), ndcg, hr])
+    values = list_metrics(data, ranker, config, K).values
+    return np.array([len(found.user_ids), values[f"ndcg@{K}"].sum(), values[f"hr@{K}"].sum()])

@@ -101,7 +101,9 @@ def test_masked_history_leaves_the_scores_alone() -> None:
 def test_the_unknown_video_is_never_ranked() -> None:
     scores = torch.zeros(240, 30)
     scores[:, 0] = 99
-    result = evaluate_ranker(data(), lambda a, b: scores[a:b], EvaluateConfig(k=(50,), mask_history=False))
+    result = evaluate_ranker(
+        data(), lambda a, b: scores[a:b], EvaluateConfig(k=(50,), mask_history=False)
+    )
     assert result.exposure[50].shown_N[0] == 0
     assert result.exposure[50].shown_N[1:] == pytest.approx(np.full(29, 240))
     assert (result.slices["all"].values["hr@50"] == 1).all()
