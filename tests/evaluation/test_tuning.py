@@ -27,15 +27,14 @@ CONFIG = EvaluateConfig(k=(5,), bootstrap=0)
 def likes(*, trend_lasts: bool = True) -> Likes:
     """Ten days of a user are one like each; the last day is for validation.
 
-    Half of the users like video 30 on day 8. If the trend lasts, the others like it on day 9; if
-    not, they like video 1, which about half of the users had liked on some day before.
+    On eight days it is one of 20 old favourites, on the ninth one of 18 new videos, and on the last
+    one of the new ones again or, if the trend does not last, of the old ones.
     """
     rng = np.random.default_rng(0)
-    rows = rng.integers(2, NUM_VIDEOS - 1, (NUM_USERS, 10))
-    first = np.arange(NUM_USERS) < NUM_USERS // 2
-    rows[first, rng.integers(0, 8, NUM_USERS)[first]] = 1
-    rows[first, 8] = 30
-    rows[~first, 9] = 30 if trend_lasts else 1
+    rows = rng.integers(1, 21, (NUM_USERS, 10))
+    rows[:, 8] = rng.integers(40, 58, NUM_USERS)
+    if trend_lasts:
+        rows[:, 9] = rng.integers(40, 58, NUM_USERS)
     hours = np.arange(10) + rng.random((NUM_USERS, 10))
     split = np.where(np.arange(10) == 9, VALID, TRAIN).astype(np.int8)
     return Likes(
@@ -72,7 +71,7 @@ def test_settings_are_of_the_lists_and_follow_the_data() -> None:
     lasting, passing = (likes(trend_lasts=lasts) for lasts in (True, False))
     found = [choose(known, users_of(known).videos, CONFIG) for known in (lasting, passing)]
     assert found[0].half_life_days < found[1].half_life_days
-    assert found[0].recent_weight > 0
+    assert found[0].recent_weight > 0  # EASE knows no days
     for settings in found:
         assert settings.half_life_days in HALF_LIVES and settings.neighbours in NEIGHBOURS
         assert settings.penalty in PENALTIES and settings.recent_weight in RECENT_WEIGHTS
@@ -110,11 +109,11 @@ def test_without_validation_users_they_are_guesses_and_it_is_said() -> None:
 
 def test_what_ease_leaves_out_is_said() -> None:
     known = likes()
-    small = make_baselines(known, users_of(known), CONFIG.model_copy(update={"ease_videos": 10}))
+    small = make_baselines(known, users_of(known), CONFIG.model_copy(update={"ease_videos": 15}))
     share = small.about["ease"]["share_of_likes"]
-    assert small.about["ease"]["videos"] == 10 and 0.5 < share < 1
+    assert small.about["ease"]["videos"] == 15 and 0.5 < share < 1
     said = " ".join(baseline_lines(small.about)).replace("\xa0", " ")
-    assert f"10 most popular videos, with {100 * share:.0f} % of the likes" in said
+    assert f"15 most popular videos, with {100 * share:.0f} % of the likes" in said
     whole = make_baselines(known, users_of(known), CONFIG)
     assert whole.about["ease"]["share_of_likes"] == 1
     assert "most popular videos" not in " ".join(baseline_lines(whole.about))
