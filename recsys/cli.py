@@ -281,9 +281,11 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     shown = [f"{name}@{k}" for name in ("hr", "recall", "ndcg", "mrr")]
     parts = [part for part in WARM_AND_COLD if rankers["model"][part]["users"]]
     table = Table(title="evaluate: all videos ranked", title_justify="left", box=None)
+    table.pad_edge, table.collapse_padding = False, True  # 80 columns are enough
     table.add_column("ranker")
-    for heading in (*map(metric_title, shown), *map(slice_title, parts)):
-        table.add_column(heading, justify="right")
+    headings = [metric_title(name).replace("@", "\n@") for name in shown]
+    for heading in (*headings, *(slice_title(part).replace(" ", "\n") for part in parts)):
+        table.add_column(heading, justify="right", min_width=6)
     for name, figures in rankers.items():
         cells = [figures["all"][metric] for metric in shown]
         cells += [figures[part][f"ndcg@{k}"] for part in parts]
