@@ -293,7 +293,9 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     users = [f"{rankers['model'][part]['users']:,}" for part in ("all", *parts)]
     table.add_row("users", users[0], *[""] * (len(shown) - 1), *users[1:])
     console.print(table)
-    console.print(f"warm, cold: NDCG@{k}; among warm, among cold: with no other videos in the list")
+    console.print(
+        f"warm, cold: NDCG@{k} with only these relevant; among: and no others in the list"
+    )
     for line in baseline_lines(report["setup"]["baselines"]):
         console.print(line)
     for task, figures in rankers["model"].get("tasks", {}).items():

@@ -34,7 +34,8 @@ def report(k: tuple[int, ...]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("k", "headline"), [((10, 50), 10), ((5,), 5), ((20, 50), 20), ((50, 20), 20), ((1, 5, 50), 5)]
+    ("k", "headline"),
+    [((10, 50), 10), ((5,), 5), ((20, 50), 20), ((50, 20), 20), ((5, 10, 50), 10), ((1, 5, 50), 5)],
 )
 def test_table_page_and_verdict_go_by_a_cutoff_that_is_there(
     k: tuple[int, ...], headline: int, capsys: pytest.CaptureFixture[str]
@@ -84,6 +85,29 @@ def test_a_lost_slice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(
         text.endswith("better than every baseline: warm, warm among warm.") for text in texts
     )
+
+
+def test_each_slice_has_a_rival_of_its_own() -> None:
+    """One ranker knows warm videos alone, another cold ones alone, and the model half of both."""
+    videos = Videos(np.arange(61) > 50, np.ones(61, np.int64))
+    relevant = Csr.from_lists([[1 + user % 50, 51 + user % 10] for user in range(200)])
+    data = RankingSet([str(u) for u in range(200)], relevant, Csr.empty(200), videos)
+    warm, cold = torch.zeros(200, 61), torch.zeros(200, 61)
+    for user in range(200):
+        warm[user, 1 + user % 50], cold[user, 51 + user % 10] = 1, 1
+    half = (warm + cold) * (torch.arange(200) % 2)[:, None]
+    rankers = {
+        "model": lambda a, b: half[a:b],
+        "warm only": lambda a, b: warm[a:b],
+        "cold only": lambda a, b: cold[a:b],
+    }
+    config = EvaluateConfig(k=(10,), bootstrap=0, tradeoff_users=0)
+    verdict = assemble(data, rankers, config, RerankConfig())[0]["verdict"]
+    texts = " ".join(finding["text"] for finding in verdict["findings"])
+    for part in ("Warm", "Warm among warm"):
+        assert f"{part} videos: the model is worse than warm only." in texts
+    for part in ("Cold", "Cold among cold"):
+        assert f"{part} videos: the model is worse than cold only." in texts
 
 
 @pytest.mark.ray

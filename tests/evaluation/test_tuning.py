@@ -99,6 +99,17 @@ def test_the_test_is_not_looked_at() -> None:
         assert (ranker(0, 50) == second.rankers[name](0, 50)).all(), name
 
 
+def test_recent_popularity_is_added_to_ease_for_everybody() -> None:
+    known = likes()
+    data = users_of(known)
+    found = make_baselines(known, data, CONFIG)
+    ease, both = (found.rankers[name](0, 9) for name in ("EASE", "EASE + recent popularity"))
+    recent_N = found.rankers["recent popularity"](0, 1)[0]
+    added_N = found.about["ease"]["recent_weight"] * recent_N / recent_N.max()
+    assert added_N.max() > 0
+    assert (both - ease).numpy() == pytest.approx(added_N.expand(9, -1).numpy(), abs=1e-5)
+
+
 def test_without_validation_users_they_are_guesses_and_it_is_said() -> None:
     known = likes()
     known = dataclasses.replace(known, split=np.zeros(len(known.split), np.int8))
