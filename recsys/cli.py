@@ -238,7 +238,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 def print_report(name: str, report: dict[str, Any]) -> None:
     """A stage's figures as a short table."""
     if name == "evaluate":
-        _print_evaluation(report.get("evaluation", {}))
+        _print_evaluation(report)
         return
     table = Table(title=name, title_justify="left", show_header=False, box=None)
     for key, value in report.items():
@@ -272,18 +272,32 @@ def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
     console.print(table)
 
 
-def _print_evaluation(rankers: dict[str, Any]) -> None:
-    shown = ("hr@10", "recall@10", "ndcg@10", "mrr@10")
+def _print_evaluation(report: dict[str, Any]) -> None:
+    """A row a ranker: four metrics of all videos, and the headline metric of warm and cold ones."""
+    from recsys.evaluation.accuracy import WARM_AND_COLD
+    from recsys.evaluation.wording import baseline_lines, metric_title, ranker_title, slice_title
+
+    rankers, k = report["evaluation"], report["setup"]["headline_k"]
+    shown = [f"{name}@{k}" for name in ("hr", "recall", "ndcg", "mrr")]
+    parts = [part for part in WARM_AND_COLD if rankers["model"][part]["users"]]
     table = Table(title="evaluate: all videos ranked", title_justify="left", box=None)
-    for heading in ("ranker", "videos", "users", *shown):
-        table.add_column(heading, justify="left" if heading in ("ranker", "videos") else "right")
-    for ranker, parts in rankers.items():
-        for part in ("all", "warm", "cold"):
-            if part in parts and parts[part].get("users"):
-                figures = [f"{parts[part][m]:.4f}" if m in parts[part] else "" for m in shown]
-                table.add_row(ranker, part, f"{parts[part]['users']:,}", *figures)
+    table.pad_edge, table.collapse_padding = False, True  # 80 columns are enough
+    table.add_column("ranker")
+    headings = [metric_title(name).replace("@", "\n@") for name in shown]
+    for heading in (*headings, *(slice_title(part).replace(" ", "\n") for part in parts)):
+        table.add_column(heading, justify="right", min_width=6)
+    for name, figures in rankers.items():
+        cells = [figures["all"][metric] for metric in shown]
+        cells += [figures[part][f"ndcg@{k}"] for part in parts]
+        table.add_row(ranker_title(name), *(f"{cell:.4f}" for cell in cells))
+    users = [f"{rankers['model'][part]['users']:,}" for part in ("all", *parts)]
+    table.add_row("users", users[0], *[""] * (len(shown) - 1), *users[1:])
     console.print(table)
-    tasks = rankers.get("model", {}).get("tasks", {})
-    for task, figures in tasks.items():
+    console.print(
+        f"warm, cold: NDCG@{k} with only these relevant; among: and no others in the list"
+    )
+    for line in baseline_lines(report["setup"]["baselines"]):
+        console.print(line)
+    for task, figures in rankers["model"].get("tasks", {}).items():
         if figures.get("auc") is not None:
             console.print(f"{task}: AUC {figures['auc']:.4f}, log loss {figures['log_loss']:.4f}")

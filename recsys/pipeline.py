@@ -117,7 +117,9 @@ def _decode_settings(config: RunConfig) -> Any:
 
 def _train_settings(config: RunConfig) -> Any:
     train = config.train.model_dump(exclude={"workers", "device", "max_failures", "mlflow"})
-    return [config.model, train, config.prepare.min_video_events]
+    # The epoch is chosen by validation lists with or without what users liked before.
+    masked = config.evaluate.mask_history
+    return [config.model, train, config.prepare.min_video_events, masked]
 
 
 def _evaluate_settings(config: RunConfig) -> Any:
@@ -132,9 +134,7 @@ def _previous(config: RunConfig) -> str | None:
 
 
 def _publish_settings(config: RunConfig) -> Any:
-    # The prices of creators are those of lists with or without what users liked before.
-    masked = config.evaluate.mask_history if config.rerank.creator_exposure else None
-    return [config.publish, config.serve, config.rerank, masked]
+    return [config.publish, config.serve, config.rerank]
 
 
 STAGES = (

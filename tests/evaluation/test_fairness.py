@@ -15,7 +15,7 @@ from recsys.evaluation.fairness import (
 from recsys.evaluation.interactions import Csr, RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
 
-CONFIG = EvaluateConfig(k=(2,), bootstrap=50)
+CONFIG = EvaluateConfig(k=(2,), bootstrap=50, mask_history=False)
 
 
 def test_gini_by_hand() -> None:

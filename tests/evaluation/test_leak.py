@@ -10,8 +10,9 @@ import torch
 from recsys.config import EvaluateConfig, RunConfig, load_config
 from recsys.data.events import prepare
 from recsys.data.prepared import Prepared
-from recsys.evaluation.baselines import DAY_MS, item_knn
-from recsys.evaluation.gather import known_positives, ranking_set
+from recsys.evaluation.baselines import Neighbours, item_knn
+from recsys.evaluation.gather import known_likes, ranking_set
+from recsys.evaluation.likes import DAY_MS
 from recsys.evaluation.predict import all_vectors, concat, predict
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.model.embeddings import PlainTables
@@ -69,8 +70,7 @@ def answered(run: Prepared) -> float:
     ]
     found = concat(parts, model.dim, run.sizes.num_tasks)
     data = ranking_set(run, found, run.catalog.known_events(with_valid=True) == 0)
-    positives, _ = known_positives(run, half_life_days=1)
-    ranker = item_knn(positives, data)
+    ranker = item_knn(Neighbours.of(known_likes(run).lists, data.num_videos, most=500), data)
     hits = evaluate_ranker(data, ranker, EvaluateConfig(k=(1,))).slices["all"].values["hr@1"]
     firsts = [user.startswith("u") for user in found.user_ids]
     assert sum(firsts) == NUM_PAIRS
