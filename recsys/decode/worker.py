@@ -89,6 +89,7 @@ def _describe(clip: Clip) -> dict[str, Any]:
         "reader": clip.reader,
         "damaged": clip.damaged,
         "message": clip.message,
+        "why": clip.why,
     }
 
 
