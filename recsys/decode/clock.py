@@ -94,10 +94,10 @@ def mend(ticks: Sequence[int | None], *, jump: float, pauses: bool) -> Mended | 
         return Mended(times - times[0], Doubts())
     own = np.diff(times, prepend=np.nan) != 0
     places, times = places[own], times[own]
-    believed = _believed(times, max_step)
+    believed = _believed(places, times, max_step)
     if pauses and _joints(times[believed], max_step).any():
         max_step = jump  # a clock that goes back is not believed in its long steps either
-        believed = _believed(times, max_step)
+        believed = _believed(places, times, max_step)
     if len(believed) < 2:
         return None
     joints = _joints(times[believed], max_step)
@@ -117,27 +117,31 @@ def _joints(times: NDArray[np.float64], max_step: float) -> NDArray[np.bool_]:
     return np.asarray((steps <= 0) | (steps > max_step), bool)
 
 
-def _believed(times: NDArray[np.float64], max_step: float) -> NDArray[np.int64]:
-    """Places of the times that are kept: the cheapest way through.
+def _believed(
+    places: NDArray[np.int64], times: NDArray[np.float64], max_step: float
+) -> NDArray[np.int64]:
+    """Which of the times, of frames at these places, are kept: the cheapest way through.
 
-    A time left out costs one, a jump between kept ones a little more than `MAX_WILD`.
+    A time left out costs one, a jump between kept ones a little more than `MAX_WILD`. Of ways that
+    cost the same it is the evenest, by the sum of squared steps a frame.
     """
-    values = times.tolist()
-    if not values:
-        return np.zeros(0, np.int64)
-    cost: list[float] = []
+    values, numbers = times.tolist(), places.tolist()
+    costs: list[tuple[float, float]] = []
     before: list[int] = []
     for i, value in enumerate(values):
-        best, best_place = (float(i), -1) if i <= MAX_WILD else (np.inf, -1)
-        for j in range(i - 1, max(-1, i - 2 - MAX_WILD), -1):
-            agrees = 0 < value - values[j] <= max_step
-            price = cost[j] + (i - j - 1) + (0.0 if agrees else _NEW_CLOCK_COST)
-            if price < best:
-                best, best_place = price, j
-        cost.append(best)
-        before.append(best_place)
-    tails = [cost[-1 - left] + left for left in range(min(MAX_WILD + 1, len(values)))]
-    place = len(values) - 1 - int(np.argmin(tails))
+        ways = [((float(i), 0.0), -1)] if i <= MAX_WILD else []
+        for j in range(max(0, i - 1 - MAX_WILD), i):
+            step, (cost, unevenness) = value - values[j], costs[j]
+            cost += i - j - 1
+            if 0 < step <= max_step:
+                ways.append(((cost, unevenness + step * step / (numbers[i] - numbers[j])), j))
+            else:
+                ways.append(((cost + _NEW_CLOCK_COST, unevenness), j))
+        best, place = min(ways)
+        costs.append(best)
+        before.append(place)
+    tails = range(max(0, len(values) - 1 - MAX_WILD), len(values))
+    place = min(tails, key=lambda i: (costs[i][0] + len(values) - 1 - i, costs[i][1]), default=-1)
     kept: list[int] = []
     while place >= 0:
         kept.append(place)

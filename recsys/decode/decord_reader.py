@@ -105,17 +105,17 @@ def _frames(reader: Any, indices: NDArray[np.int64], geometry: Geometry) -> NDAr
 def choice(spec: ClipSpec, facts: VideoFacts) -> tuple[bool, str]:
     """Whether decord is asked before PyAV, and why.
 
-    decord decodes every frame between a key frame and a sampled one, PyAV leaves out those that no
-    other frame needs. So `fastest` asks decord only where there are none of these: no frame is
-    shown in another order than decoded in, and it is not only key frames that are wanted.
+    decord decodes every frame between a key frame and a sampled one, and reads the whole file's
+    packets first. PyAV does neither for key frames alone, and `fastest` asks it also where it can
+    leave out frames that no other needs: where some are decoded in another order than shown.
     """
-    if spec.reader != "fastest":
-        return spec.reader != "pyav", f"decode.reader={spec.reader}"
+    if spec.reader in ("decord", "pyav"):
+        return spec.reader == "decord", f"decode.reader={spec.reader}"
     if spec.sampling == "keyframes":
         return False, "only key frames are wanted"
-    if facts.reorders:
+    if spec.reader == "fastest" and facts.reorders:
         return False, "frames that no other needs can be left out"
-    return True, "no frame can be left out"
+    return True, "exact"
 
 
 def _check(file: VideoFile, video: Video) -> None:

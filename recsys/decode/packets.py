@@ -91,9 +91,7 @@ class PacketList:
         packet = next(self._source, None)
         if packet is None:
             return False
-        self.entries.append(
-            Entry(packet.pts, packet.is_keyframe, packet.duration or 0, packet.dts)
-        )
+        self.entries.append(Entry(packet.pts, packet.is_keyframe, packet.duration or 0, packet.dts))
         self._hidden.append(bool(packet.is_discard))
         if self._kept is not None:
             self._kept.append(packet)
@@ -177,9 +175,7 @@ def steady_timeline(index: Sequence[Any], tick_s: float) -> Timeline | None:
     return Timeline(starts_s, float(starts_s[-1] + steps[0] * tick_s), keys)
 
 
-def without_wild(
-    entries: Sequence[Entry], rules: ClockRules
-) -> tuple[list[Entry], int]:
+def without_wild(entries: Sequence[Entry], rules: ClockRules) -> tuple[list[Entry], int]:
     """Entries, given as they are decoded, without the times that the times of decoding belie.
 
     A frame is shown no sooner than decoded, and soon after: decoders hold back 16 frames at most.
@@ -247,7 +243,8 @@ def timeline_of(entries: Sequence[Entry], rules: ClockRules) -> Timeline | None:
     if mended is None:
         return None
     steps = np.diff(mended.ticks)
-    last = entries[-1].duration or (float(np.median(steps)) if len(steps) else 1)
+    # Containers whose clocks jump hold no durations: FFmpeg makes them up, and often too short.
+    last = (0 if rules.jumps else entries[-1].duration) or float(np.median([*steps] or [1]))
     keys = np.flatnonzero([entry.is_key for entry in entries]).astype(np.int64)
     starts_s = mended.ticks * rules.tick_s
     return Timeline(starts_s, float(starts_s[-1] + last * rules.tick_s), keys, mended.doubts)

@@ -23,6 +23,7 @@ from recsys.decode.contract import (
     VideoFile,
 )
 
+
 def read_clip(
     file: VideoFile, spec: ClipSpec, *, name: str = "video", decoder: hardware.Decoder = "cpu"
 ) -> Clip:
