@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from recsys.decode.sampling import Fit, Sampling
 
-
 Reader = Literal["auto", "fastest", "decord", "pyav"]
 """Which reader is asked, as `decode.reader` says."""
 

@@ -124,6 +124,10 @@ class PacketList:
                     break
             yield place, None
 
+    def hides_first(self) -> bool:
+        """Whether the first packet is decoded for others only; its frame is never seen."""
+        return any(self._hidden[:1])
+
     def key_places(self) -> NDArray[np.int64]:
         """Places of the key packets."""
         return np.flatnonzero([entry.is_key for entry in self.entries]).astype(np.int64)
@@ -142,7 +146,9 @@ class PacketList:
         keys = self.key_places()
         places = shown[shown >= keys[0]] if len(keys) else shown
         timeline = timeline_of([entries[place] for place in places.tolist()], rules)
-        return timeline and Plan(timeline, places, np.argsort(order), len(shown) - len(places))
+        if timeline is None:
+            return None
+        return Plan(timeline, places, np.argsort(order), len(shown) - len(places))
 
 
 def _placed(packet: Any, place: int) -> Any:
@@ -227,7 +233,7 @@ def _is_uneven(ticks: NDArray[np.float64], decode: NDArray[np.float64]) -> bool:
     decode_steps = np.diff(decode[~np.isnan(decode)])
     if len(ticks) < 2 or not len(decode_steps) or not decode_steps.max():
         return False
-    return bool(np.diff(ticks).max() > 2 * decode_steps.max() + 1)
+    return bool(np.diff(ticks).max() > 1.5 * decode_steps.max() + 1)
 
 
 def _or_nan(tick: int | None) -> float:

@@ -125,7 +125,7 @@ class Video:
                 if steady is not None:
                     return steady
         plan = self._packets.timeline(self._clock)
-        return plan and plan.timeline
+        return None if plan is None else plan.timeline
 
     @functools.cached_property
     def marks_doubt(self) -> str:
@@ -133,7 +133,7 @@ class Video:
 
         A decoder makes something of a frame whose references are missing, often without a word.
         """
-        if _is_predicted(self._first):
+        if self._is_marked(self._first) and _is_predicted(self._first):
             return "the file starts inside a group of frames"
         head = self._packets.head()
         first, second = next(head, None), next(head, None)
@@ -145,6 +145,11 @@ class Video:
         with self._complaints.unheard():
             frame = self._alone(second)
         return "" if frame and not _is_predicted(frame) else "frames are marked as key that are not"
+
+    def _is_marked(self, frame: Any) -> bool:
+        """Whether a decoded frame's packet is marked as key."""
+        place = frame.pts
+        return place is not None and self._packets.entries[place].is_key
 
     def starts_inside(self) -> bool:
         """Whether the first frames have no key frame to start from."""
@@ -216,10 +221,12 @@ class Video:
             predicted.append(_is_predicted(frame))
         if not entries:
             raise self._no_frames()
-        start = predicted.index(False) if False in predicted else 0
+        start = 0
+        if not self._packets.hides_first():
+            start = predicted.index(False) if False in predicted else 0
+            if start or self.starts_inside() or all(predicted):
+                self._notes.append("frames before the first key frame")
         entries = entries[start:]
-        if start or self.starts_inside() or all(predicted):
-            self._notes.append("frames before the first key frame")
         rate = float(self._stream.average_rate or 0) or _DEFAULT_RATE
         timeline = timeline_of(entries, self._clock) or by_rate(entries, rate)
         if num_wild:
@@ -276,7 +283,7 @@ class Video:
     def _clip(
         self, squares: list[NDArray[np.uint8]], timeline: Timeline, indices: NDArray[np.int64]
     ) -> Clip:
-        damage = [*self._notes, self._complaints.text()]
+        damage = [*self._notes, self._missing(), self._complaints.text()]
         if timeline.doubts.is_broken:
             damage.append(str(timeline.doubts))
         said = "; ".join(filter(None, damage))
@@ -288,6 +295,13 @@ class Video:
             damaged=bool(said),
             message=said or "; ".join(filter(None, [str(timeline.doubts), self._colours()])),
         )
+
+    def _missing(self) -> str:
+        """How many frames an index tells of that are not there."""
+        missing = self._stream.frames - len(self._packets.entries)
+        if self.facts.format_name not in INDEXED or missing <= 0:
+            return ""
+        return f"the last {missing} frames are not there"
 
     def _colours(self) -> str:
         if knows_matrix(self._first):

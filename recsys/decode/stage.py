@@ -118,8 +118,8 @@ def _decode_into(
 def reader_lines(why: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
     """Who read how many clips, and a line for each reader's reasons.
 
-    >>> print(*reader_lines({"decord": {"exact": 9}, "pyav": {"not decord: it failed": 1}}), sep="; ")
-    decode: 9 clips read by decord (exact: 9); decode: 1 clip read by pyav (not decord: it failed: 1)
+    >>> list(reader_lines({"pyav": {"not decord: it failed": 1, "only key frames are wanted": 2}}))
+    ['decode: 3 clips read by pyav (not decord: it failed: 1, only key frames are wanted: 2)']
     """
     for reader, reasons in why.items():
         num = sum(reasons.values())

@@ -1,7 +1,7 @@
 """Frame times that a file gets wrong: wild ones, equal ones, clocks that jump or start anew.
 
-Frame n of 24, ten a second, is a flat level that tells n; eight frames over the whole clip are those
-on show at 0.15, 0.45, … 2.25 s, whatever one bad time says.
+Frame n of 24, ten a second, is a flat level that tells n; eight frames over the whole clip are
+those on show at 0.15, 0.45, … 2.25 s, whatever one bad time says.
 """
 
 from collections.abc import Callable

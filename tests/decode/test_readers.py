@@ -234,6 +234,7 @@ def test_times_that_are_not_those_of_its_index_keep_decord_out(read: Read, tmp_p
     assert numbers_of(clip.frames) == [3, 9, 15, 21]
 
 
+@pytest.mark.parametrize("bframes", ["0", "3"])
 def test_a_truncated_file_gives_the_frames_it_has(bframes: str, read: Read, tmp_path: Path) -> None:
     options = {"g": "10", "bf": bframes, "crf": "10"}
     whole = numbered(tmp_path / "a.mkv", options=options).read_bytes()
