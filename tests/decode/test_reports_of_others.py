@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from recsys.decode.contract import Clip, ClipSpec
+from recsys.decode.contract import Clip, ClipSpec, ReadError
 from tests.videos import edited, gray, numbered, numbers_of, render, spec
 
 Read = Callable[[Path, ClipSpec], Clip]
@@ -85,9 +85,30 @@ def test_torchcodec_1502_a_hidden_key_frame_leads_the_shown_frames(
         assert not clip.damaged
 
 
-@pytest.mark.parametrize(("matrix", "green"), [(1, (0.2126, 0.0722)), (6, (0.299, 0.114))])
+def test_torchcodec_505_frames_behind_a_hole_are_not_lost(read: Read, tmp_path: Path) -> None:
+    source = numbered(tmp_path / "a.mp4", options={"g": "4", "bf": "0", "crf": "10"})
+    with av.open(str(source)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = bytearray(source.read_bytes())
+    data[places[9] : places[11]] = bytes(places[11] - places[9])
+    (tmp_path / "b.mp4").write_bytes(data)
+    clip = read(tmp_path / "b.mp4", spec())
+    found = numbers_of(clip.frames)
+    assert (found[0], found[-1], clip.damaged) == (3, 21, True)
+
+
+def test_decord_299_what_is_no_video_is_not_printed(read: Read, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"<html>" + b"not a video, but a page of a server that is tired. " * 40000)
+    with pytest.raises(ReadError) as caught:
+        read(path, spec())
+    assert caught.value.reason == "not_video"
+    assert len(caught.value.message) <= 500 and "tired" not in caught.value.message
+
+
+@pytest.mark.parametrize(("matrix", "weights"), [(1, (0.2126, 0.0722)), (6, (0.299, 0.114))])
 def test_pyav_2230_the_matrix_of_a_file_is_kept_to(
-    matrix: int, green: tuple[float, float], read: Read, tmp_path: Path
+    matrix: int, weights: tuple[float, float], read: Read, tmp_path: Path
 ) -> None:
     """Y = 120, Cb = 90, Cr = 180 in limited range, by the formula of BT.709 or BT.601."""
     planes = np.concatenate([np.full((48, 64), 120), np.full((12, 64), 90), np.full((12, 64), 180)])
@@ -100,11 +121,11 @@ def test_pyav_2230_the_matrix_of_a_file_is_kept_to(
         stream.codec_context.colorspace, stream.codec_context.color_range = matrix, 1
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    kr, kb = green
+    kr, kb = weights
     luma, blue, red = (120 - 16) / 219, (90 - 128) / 224, (180 - 128) / 224
     r, b = luma + 2 * (1 - kr) * red, luma + 2 * (1 - kb) * blue
+    # Green is what Y = kr R + kg G + kb B leaves.
     expected = [255 * r, 255 * (luma - kr * r - kb * b) / (1 - kr - kb), 255 * b]
     for reader in ("decord", "pyav"):
         pixel = read(path, spec(reader=reader)).frames[0, 20, 20]
-        # (luma - kr r - kb b) / kg is green by Y = kr R + kg G + kb B.
         assert pixel.tolist() == pytest.approx(expected, abs=3)
