@@ -176,8 +176,10 @@ class DecodeConfig(Section):
     more, the sampled frames move towards the key frames before them."""
     still_images: bool = True
     """Whether a picture (PNG, JPEG, a song's cover) counts as a video of one frame."""
-    reader: Literal["auto", "decord", "pyav"] = "auto"
-    """`auto`: decord where it is exact, PyAV for everything else."""
+    reader: Literal["auto", "fastest", "decord", "pyav"] = "auto"
+    """`auto`: decord wherever it is exact, PyAV for everything else. `fastest`: the same frames and
+    times, but PyAV first where it can leave out frames that no other needs (files with B-frames,
+    key frames alone). `decord`, `pyav`: that one only."""
     schemes: tuple[str, ...] = ("file", "http", "https", "s3", "gs")
     """Kinds of address that are read; `file` are local paths."""
     features: bool | None = None

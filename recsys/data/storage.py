@@ -7,6 +7,7 @@ import json
 import math
 import os
 import posixpath
+import re
 import shutil
 import tempfile
 import uuid
@@ -19,6 +20,9 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from recsys.errors import InputError
+
+_WHOLE_ADDRESS = re.compile(r"(%[0-9A-Fa-f]{2}|[!#$&-;=?-Z\[\]_a-z~])*")
+"""All that RFC 3986 lets an address hold."""
 
 
 def join(folder: str, *parts: str) -> str:
@@ -43,9 +47,22 @@ def filesystem(path: str) -> tuple[Any, str]:
     if not is_uri(path):
         return LocalFileSystem(), LocalFileSystem._strip_protocol(path)
     try:
-        return fsspec.core.url_to_fs(path)
+        return fsspec.core.url_to_fs(path, **address_options(path))
     except (ValueError, ImportError) as error:
         raise InputError(f"{path}: cannot open this kind of address ({error})") from None
+
+
+def address_options(uri: str) -> dict[str, Any]:
+    """What fsspec's filesystem of an address is made with.
+
+    A web address is asked for byte for byte as it is given, for servers and signatures may tell
+    `%2F` from `/`; only one with characters that no address may have is encoded first.
+
+    >>> address_options("https://host/a%2Fb?sig=%7E1"), address_options("http://host/a b.mp4")
+    ({'encoded': True}, {})
+    """
+    is_web = uri.lower().startswith(("http://", "https://"))
+    return {"encoded": True} if is_web and _WHOLE_ADDRESS.fullmatch(uri) else {}
 
 
 def exists(path: str) -> bool:

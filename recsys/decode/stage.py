@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -52,8 +52,9 @@ def decode_videos(
 
     Returns:
         `{"decode": …}` as in OUT/report.json: numbers of clips that are `ok` and `damaged`, of
-        `quarantined` files by reason, of clips by `readers`, of videos `decoded` in this run and
-        among them those that `changed` since the last, and its `seconds` and `videos_per_s`.
+        `quarantined` files by reason, of clips by `readers` and for what reason (`why`), of
+        `fallbacks` to a second reader, of videos `decoded` in this run and among them those that
+        `changed` since the last, and its `seconds` and `videos_per_s`.
 
     Raises:
         InputError: No videos are given, none of them gives a clip, or `out` cannot be written.
@@ -101,6 +102,8 @@ def _decode_into(
     line.close()
     seconds = time.monotonic() - start
     counts = writer.finish(set(wanted))
+    for said in reader_lines(counts["why"]):
+        report(said)
     result = {
         **counts,
         "decoded": len(missing),
@@ -110,6 +113,18 @@ def _decode_into(
     }
     storage.write_json({"decode": result}, storage.join(out, "report.json"))
     return result
+
+
+def reader_lines(why: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Who read how many clips, and a line for each reader's reasons.
+
+    >>> list(reader_lines({"pyav": {"not decord: it failed": 1, "only key frames are wanted": 2}}))
+    ['decode: 3 clips read by pyav (not decord: it failed: 1, only key frames are wanted: 2)']
+    """
+    for reader, reasons in why.items():
+        num = sum(reasons.values())
+        said = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+        yield f"decode: {num} clip{'s' * (num != 1)} read by {reader} ({said})"
 
 
 def _unique(uris: Sequence[str] | pa.Table) -> list[str]:

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data import storage
+from recsys.decode.contract import FALLBACK
 from recsys.errors import InputError
 from recsys.schema import quarantine_schema
 
@@ -182,12 +183,14 @@ class ClipWriter:
         """Writes what is left and counts what became of `uris`.
 
         Returns:
-            `ok` and `damaged` clips, `quarantined` files by reason, clips by `readers`.
+            `ok` and `damaged` clips, `quarantined` files by reason, clips by `readers`, how many
+            of them for what reason (`why`), and how many another reader was asked for before
+            (`fallbacks`).
         """
         self.flush()
         storage.write_table(self._quarantine, self._quarantine_path)
         self._dataset.cleanup_old_versions(_KEEP_OLD_VERSIONS)
-        clips = self._dataset.to_table(columns=["uri", "note", "reader"])
+        clips = self._dataset.to_table(columns=["uri", "note", "reader", "why"])
         clips = clips.filter(pc.is_in(clips.column("uri"), pa.array(uris, pa.string())))
         notes = Counter(clips.column("note").to_pylist())
         broken = self._quarantine.select(["uri", "reason"]).to_pylist()
@@ -196,8 +199,27 @@ class ClipWriter:
             "ok": notes[""],
             "damaged": notes["damaged"],
             "quarantined": dict(sorted(reasons.items())),
-            "readers": dict(sorted(Counter(clips.column("reader").to_pylist()).items())),
+            **_readers(clips.column("reader").to_pylist(), clips.column("why").to_pylist()),
         }
+
+
+def _readers(readers: list[str], whys: list[str]) -> dict[str, Any]:
+    """Which reader read how many clips, and why.
+
+    >>> _readers(["decord", "pyav", "pyav"], ["exact", "not decord: it complained", "exact"])[
+    ...     "why"
+    ... ]
+    {'decord': {'exact': 1}, 'pyav': {'exact': 1, 'not decord: it complained': 1}}
+    """
+    pairs = Counter(zip(readers, whys, strict=True))
+    why: dict[str, dict[str, int]] = {reader: {} for reader in sorted(set(readers))}
+    for (reader, reason), num in sorted(pairs.items()):
+        why[reader][reason] = num
+    return {
+        "readers": {reader: sum(reasons.values()) for reader, reasons in why.items()},
+        "why": why,
+        "fallbacks": sum(reason.startswith(FALLBACK) for reason in whys),
+    }
 
 
 @contextlib.contextmanager

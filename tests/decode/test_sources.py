@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config_data import DecodeConfig
+from recsys.data import storage
 from recsys.decode import files
 from recsys.decode.clips import DecodeClips
 from recsys.decode.contract import Clip, ReadError
@@ -211,6 +212,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         data = self.server.data
+        self.server.asked.append(self.path)
         if "a.mp4" not in self.path:
             self.send_error(404)
             return
@@ -244,6 +246,7 @@ class Site(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.ranges = data, ranges
         self.sent_bytes: list[int] = []
+        self.asked: list[str] = []
         self.address = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -286,6 +289,41 @@ def test_a_larger_file_is_read_by_ranges(
     made = site()
     clip = _clip_of(f"{made.address}/a.mp4")
     assert (clip.reader, numbers_of(clip.frames)) == ("pyav", [3, 9, 15, 21])
+
+
+AS_GIVEN = [
+    "/a.mp4?X-Amz-Credential=AKID%2F20240501%2Feu-west-1%2Fs3%2Faws4_request&X-Amz-Signature=0f",
+    "/it%27s%40home%7Ea.mp4",
+    "/x%2Fa.mp4?sig=Zm9v%2Bbar%3D%3D&sp=r",
+    "/%e4%BD%a0a.mp4?q=%7e",
+    "/a.mp4?name=it's@home~&list=[1]&plus=a+b",
+    "/folder//./a.mp4",
+]
+
+
+@pytest.mark.parametrize("path", AS_GIVEN)
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_address_is_asked_for_byte_for_byte(
+    path: str, ranges: bool, site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FETCHED_WHOLE_BYTES", 0)
+    made = site(ranges=ranges, data=b"12345")
+    uri = f"{made.address}{path}"
+    file = _open(uri)
+    assert file.read_at(0, 5) == b"12345"
+    file.close()
+    assert changed_files({uri: file.stamp}, schemes=SCHEMES, base="") == []
+    with storage.open_input(uri) as opened:
+        assert opened.read() == b"12345"
+    assert set(made.asked) == {path}
+
+
+def test_what_no_address_may_hold_is_encoded_first(site: Callable[..., Site]) -> None:
+    made = site(data=b"12345")
+    for path, asked in {"/b a.mp4": "/b%20a.mp4", "/\u00fca.mp4": "/%C3%BCa.mp4"}.items():
+        made.asked.clear()
+        assert _open(f"{made.address}{path}").size == 5
+        assert set(made.asked) == {asked}
 
 
 def test_no_more_than_the_asked_ranges_are_fetched(

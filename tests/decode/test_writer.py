@@ -36,6 +36,7 @@ def _rows(**levels: int | str) -> pa.Table:
             "duration_s": pa.array([None if clip is None else 1.0 for clip in clips], pa.float32()),
             "note": pa.array(ok, pa.string()),
             "reader": pa.array(ok, pa.string()),
+            "why": pa.array(ok, pa.string()),
             "reason": pa.array(reasons, pa.string()),
             "message": pa.array([""] * len(levels)),
             "size_bytes": pa.array([1] * len(levels), pa.int64()),
