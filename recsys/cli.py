@@ -17,7 +17,8 @@ from recsys.config_data import DecodeConfig
 from recsys.config_text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 
-console = Console(highlight=False, soft_wrap=True)
+# Names hold what rich would take for markup: `run [v1]`.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 RUN_HELP = """\
 Runs prepare → decode → train → evaluate → publish on your own data. A stage whose output is there
@@ -33,7 +34,8 @@ and whose inputs and settings are unchanged is skipped.
     video_columns: {video: video_id, uri: path, creator: author, categories: [tag]}
   split: {kind: time, valid_from: 2024-05-01, test_from: 2024-05-03}
 
-Settings may be given after it as key=value, e.g. train.epochs=3 model.dim=32.
+Settings may be given after it as key=value, e.g. train.epochs=3 model.dim=32. A name or path is
+taken as typed (quote it for the shell alone); lists are [a, b], no value is null.
 Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answers over HTTP.
 """
 

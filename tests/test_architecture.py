@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOW = (
     "errors",
+    "config_values",
     "config_text",
     "config_data",
     "config",
