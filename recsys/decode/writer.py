@@ -106,7 +106,8 @@ class ClipWriter:
 
         with storage_folder(self._clips_path):
             empty = self._schema.empty_table()
-            self._dataset = lance.write_dataset(empty, self._clips_path, mode="overwrite")
+            url = storage.as_url(self._clips_path)
+            self._dataset = lance.write_dataset(empty, url, mode="overwrite")
         if self.changed_settings:
             self._dataset.cleanup_old_versions(timedelta(0), delete_unverified=True)
 
@@ -169,7 +170,8 @@ class ClipWriter:
             clips = rows.filter(pc.invert(broken)).select(self._schema.names)
             if len(clips):
                 clips = clips.cast(self._schema)
-                self._dataset = lance.write_dataset(clips, self._dataset, mode="append")
+                with storage_folder(self._clips_path):
+                    self._dataset = lance.write_dataset(clips, self._dataset, mode="append")
             failed = rows.filter(broken).select(quarantine_schema().names)
             if len(failed):
                 failed = failed.cast(self._quarantine.schema)
@@ -236,6 +238,6 @@ def _open_clips(path: str) -> Any:
     import lance
 
     try:
-        return lance.dataset(path)
+        return lance.dataset(storage.as_url(path))
     except (OSError, ValueError):
         return None
