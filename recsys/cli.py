@@ -149,8 +149,11 @@ def _one_stage(arguments: argparse.Namespace) -> None:
     run_all(config, [arguments.stage])
     if getattr(arguments, "against", None):
         from recsys.evaluation.runs import compare_runs
+        from recsys.run_lock import only_writer
 
-        _print_comparison(compare_runs(config, absolute(arguments.against)), arguments.against)
+        with only_writer(config.run):
+            rows = compare_runs(config, absolute(arguments.against))
+        _print_comparison(rows, arguments.against)
 
 
 def _decode(arguments: argparse.Namespace) -> None:
@@ -196,12 +199,14 @@ def _announce(address: str) -> None:
 
 def _tune(arguments: argparse.Namespace) -> None:
     from recsys.pipeline import BY_NAME, run_stage
+    from recsys.run_lock import only_writer
     from recsys.tune import tune_run
 
     config = load_config(arguments.config, arguments.settings)
-    for name in ("prepare", "decode"):
-        run_stage(config, BY_NAME[name])
-    print_report("tune", tune_run(config, arguments.space))
+    with only_writer(config.run):
+        for name in ("prepare", "decode"):
+            run_stage(config, BY_NAME[name])
+        print_report("tune", tune_run(config, arguments.space))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -210,8 +215,10 @@ def _demo(arguments: argparse.Namespace) -> None:
     from recsys.data.synthetic_viewers import WorldSettings
     from recsys.pipeline import STAGES
     from recsys.progress import progress
+    from recsys.ray_address import require_answer
     from recsys.serve.app import ask_once, running, serve_forever
 
+    require_answer()  # before the minutes that the world takes
     out = Path(arguments.out)
     world = WorldSettings()
     with progress("demo: rendering clips", total=world.num_videos) as advance:

@@ -8,7 +8,6 @@ no half batch; what was decoded after its last batch is decoded again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -210,27 +209,6 @@ def storage_folder(path: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be written ({said}); choose another folder") from None
-
-
-@contextlib.contextmanager
-def only_writer(out: str) -> Iterator[None]:
-    """Holds a local output folder against a second run; the lock goes with the process.
-
-    Raises:
-        InputError: Another run is writing there.
-    """
-    if storage.is_uri(out):
-        yield
-        return
-    with storage_folder(out):
-        os.makedirs(out, exist_ok=True)
-        file = open(os.path.join(out, ".decode.lock"), "w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: another decode is writing there; wait for it") from None
-        yield
 
 
 def _open_clips(path: str) -> Any:
