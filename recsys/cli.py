@@ -17,7 +17,8 @@ from recsys.config_data import DecodeConfig
 from recsys.config_text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 
-console = Console(highlight=False, soft_wrap=True)
+# Names hold what rich would take for markup: `run [v1]`.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 RUN_HELP = """\
 Runs prepare → decode → train → evaluate → publish on your own data. A stage whose output is there
@@ -33,7 +34,8 @@ and whose inputs and settings are unchanged is skipped.
     video_columns: {video: video_id, uri: path, creator: author, categories: [tag]}
   split: {kind: time, valid_from: 2024-05-01, test_from: 2024-05-03}
 
-Settings may be given after it as key=value, e.g. train.epochs=3 model.dim=32.
+Settings may be given after it as key=value, e.g. train.epochs=3 model.dim=32. A name or path is
+taken as typed (quote it for the shell alone); lists are [a, b], no value is null.
 Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answers over HTTP.
 """
 
@@ -147,8 +149,11 @@ def _one_stage(arguments: argparse.Namespace) -> None:
     run_all(config, [arguments.stage])
     if getattr(arguments, "against", None):
         from recsys.evaluation.runs import compare_runs
+        from recsys.run_lock import only_writer
 
-        _print_comparison(compare_runs(config, absolute(arguments.against)), arguments.against)
+        with only_writer(config.run):
+            rows = compare_runs(config, absolute(arguments.against))
+        _print_comparison(rows, arguments.against)
 
 
 def _decode(arguments: argparse.Namespace) -> None:
@@ -194,12 +199,14 @@ def _announce(address: str) -> None:
 
 def _tune(arguments: argparse.Namespace) -> None:
     from recsys.pipeline import BY_NAME, run_stage
+    from recsys.run_lock import only_writer
     from recsys.tune import tune_run
 
     config = load_config(arguments.config, arguments.settings)
-    for name in ("prepare", "decode"):
-        run_stage(config, BY_NAME[name])
-    print_report("tune", tune_run(config, arguments.space))
+    with only_writer(config.run):
+        for name in ("prepare", "decode"):
+            run_stage(config, BY_NAME[name])
+        print_report("tune", tune_run(config, arguments.space))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -208,8 +215,10 @@ def _demo(arguments: argparse.Namespace) -> None:
     from recsys.data.synthetic_viewers import WorldSettings
     from recsys.pipeline import STAGES
     from recsys.progress import progress
+    from recsys.ray_address import require_answer
     from recsys.serve.app import ask_once, running, serve_forever
 
+    require_answer()  # before the minutes that the world takes
     out = Path(arguments.out)
     world = WorldSettings()
     with progress("demo: rendering clips", total=world.num_videos) as advance:

@@ -272,13 +272,14 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Args:
         path: A YAML file.
-        overrides: `dotted.key=value` texts; the value is read as YAML.
+        overrides: `dotted.key=value` texts. A setting whose type is text takes the value as typed
+            (`null` where it may be left out: none); any other is read as YAML, as its type asks.
 
     Raises:
         InputError: The file or an override is wrong; one line says which key, value and remedy.
     """
-    tree = read_yaml(path)
-    apply_overrides(tree, overrides)
+    tree = read_yaml(path, RunConfig)
+    apply_overrides(tree, overrides, RunConfig)
     return with_absolute_paths(parse_config(tree, path))
 
 

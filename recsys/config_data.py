@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, and refusing keys that it does not know."""
+    """A part of the config: frozen, and refusing keys that it does not know, and empty texts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, str_min_length=1
+    )
 
 
 class EventColumns(Section):

@@ -19,6 +19,7 @@ from recsys.config import RunConfig, dump_config
 from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
 from recsys.data.tables import parquet_files
 from recsys.errors import InputError
+from recsys.run_lock import only_writer
 from recsys.versions import find_bundle, newest_other
 
 logger = logging.getLogger(__name__)
@@ -227,11 +228,15 @@ def run_stages(
 
     Returns:
         What RUN/report.json holds.
+
+    Raises:
+        InputError: Another command writes into the run folder.
     """
-    write_text(dump_config(config), join(config.run, "config.yaml"))
-    for name in names:
-        show(name, run_stage(config, BY_NAME[name]))
-    return write_report(config)
+    with only_writer(config.run):
+        write_text(dump_config(config), join(config.run, "config.yaml"))
+        for name in names:
+            show(name, run_stage(config, BY_NAME[name]))
+        return write_report(config)
 
 
 def write_report(config: RunConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import yaml
 
 from recsys import cluster
 from recsys.config import RunConfig, dump_config, parse_config
+from recsys.config_values import read_yaml_text
 from recsys.data.storage import join, write_text
 from recsys.errors import InputError
 from recsys.train.trainer import (
@@ -34,8 +35,8 @@ def read_space(path: str) -> dict[str, dict[str, Any]]:
         InputError: The file or an entry is wrong.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        tree = read_yaml_text(Path(path).read_text(encoding="utf-8"), Any)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot read the space ({reason}); check --space") from None
     if not isinstance(tree, dict) or not tree:

@@ -14,13 +14,16 @@ ROOT = Path(__file__).parents[1]
 
 FLOW = (
     "errors",
+    "config_values",
     "config_text",
     "config_data",
     "config",
     "schema",
     "progress",
+    "ray_address",
     "cluster",
     "data",
+    "run_lock",
     "decode",
     "model",
     "rerank",

@@ -21,8 +21,9 @@ from recsys.data import storage
 from recsys.decode.clips import DecodeClips, Encoder
 from recsys.decode.progress import ProgressLine
 from recsys.decode.stamps import changed_files
-from recsys.decode.writer import LIMITED_BY, ClipWriter, only_writer
+from recsys.decode.writer import LIMITED_BY, ClipWriter
 from recsys.errors import InputError
+from recsys.run_lock import only_writer
 from recsys.schema import clip_schema, feature_schema
 
 logger = logging.getLogger(__name__)

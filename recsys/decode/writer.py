@@ -8,7 +8,6 @@ no half batch; what was decoded after its last batch is decoded again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -107,7 +106,8 @@ class ClipWriter:
 
         with storage_folder(self._clips_path):
             empty = self._schema.empty_table()
-            self._dataset = lance.write_dataset(empty, self._clips_path, mode="overwrite")
+            url = storage.as_url(self._clips_path)
+            self._dataset = lance.write_dataset(empty, url, mode="overwrite")
         if self.changed_settings:
             self._dataset.cleanup_old_versions(timedelta(0), delete_unverified=True)
 
@@ -170,7 +170,8 @@ class ClipWriter:
             clips = rows.filter(pc.invert(broken)).select(self._schema.names)
             if len(clips):
                 clips = clips.cast(self._schema)
-                self._dataset = lance.write_dataset(clips, self._dataset, mode="append")
+                with storage_folder(self._clips_path):
+                    self._dataset = lance.write_dataset(clips, self._dataset, mode="append")
             failed = rows.filter(broken).select(quarantine_schema().names)
             if len(failed):
                 failed = failed.cast(self._quarantine.schema)
@@ -232,32 +233,11 @@ def storage_folder(path: str) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({said}); choose another folder") from None
 
 
-@contextlib.contextmanager
-def only_writer(out: str) -> Iterator[None]:
-    """Holds a local output folder against a second run; the lock goes with the process.
-
-    Raises:
-        InputError: Another run is writing there.
-    """
-    if storage.is_uri(out):
-        yield
-        return
-    with storage_folder(out):
-        os.makedirs(out, exist_ok=True)
-        file = open(os.path.join(out, ".decode.lock"), "w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: another decode is writing there; wait for it") from None
-        yield
-
-
 def _open_clips(path: str) -> Any:
     """The Lance dataset at a path, None where there is none."""
     import lance
 
     try:
-        return lance.dataset(path)
+        return lance.dataset(storage.as_url(path))
     except (OSError, ValueError):
         return None

@@ -11,7 +11,7 @@ from typing import Any
 from recsys import cluster
 from recsys.config import RunConfig, TrainConfig
 from recsys.data.prepared import Prepared
-from recsys.data.storage import filesystem, is_uri, join, remove
+from recsys.data.storage import as_url, copy_folder, join, local_path, remove
 from recsys.errors import InputError, find_input_error, unwrapped
 from recsys.model.frames import make_frame_encoder
 from recsys.progress import progress
@@ -117,7 +117,7 @@ def make_stop_at_final() -> Any:
 
 def storage_path(path: str) -> str:
     """A path as Ray wants it: absolute, or a URI."""
-    return path if is_uri(path) else str(filesystem(path)[1])
+    return local_path(path) or as_url(path)
 
 
 def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
@@ -214,9 +214,8 @@ def _history(result: Any) -> list[dict[str, float]]:
 def keep(checkpoint: Any, target: str) -> None:
     """Copies a checkpoint to where the later stages look for it."""
     remove(target)
-    fs, inner = filesystem(target)
     with checkpoint.as_directory() as folder:
-        fs.put(f"{folder}/", f"{inner}/", recursive=True)
+        copy_folder(folder, target)
 
 
 @contextmanager
