@@ -3,7 +3,14 @@ import pytest
 
 from recsys.config import RerankConfig
 from recsys.errors import InputError
-from recsys.rerank import Reranker, VideoTraits, creator_prices, is_active, relative_relevance
+from recsys.rerank import (
+    Reranker,
+    VideoTraits,
+    creator_prices,
+    is_active,
+    padded_lists,
+    relative_relevance,
+)
 
 TRAITS = VideoTraits(
     creator_row_N=np.array([0, 1, 1, 2, 3]),
@@ -25,6 +32,27 @@ def shown(k: int = 4, *, page: int = 1, **weights: float) -> list[int]:
 def test_without_weights_relevance_alone_counts() -> None:
     assert not is_active(RerankConfig())
     assert shown() == [1, 2, 3, 4] and shown(2) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"creator_exposure": 0.1}, {"diversity": 0.1}, {"new_videos": 0.1}, {"drawn_places": 1}],
+)
+def test_any_weight_makes_it_active(weights: dict[str, float]) -> None:
+    assert is_active(RerankConfig(**weights)) is True
+    assert is_active(RerankConfig()) is False
+
+
+@pytest.mark.parametrize("k", [3, 200])
+def test_equal_values_keep_their_order(k: int) -> None:
+    """The k best of 200, by sorting all and by setting the others apart first."""
+    relevance = np.random.default_rng(0).integers(0, 3, (2, 200)) / 2
+    videos = np.tile(np.arange(1, 201), (2, 1))
+    places = Reranker(RerankConfig(candidates=200, page=1), VideoTraits()).order(
+        videos, relevance, k
+    )
+    for row, found in zip(relevance, places, strict=True):
+        assert found.tolist() == sorted(range(200), key=lambda place: -row[place])[:k]
 
 
 def test_creator_prices_are_subtracted() -> None:
@@ -89,6 +117,17 @@ def test_only_the_candidates_are_put_in_order() -> None:
     config = RerankConfig(new_videos=1, candidates=2, page=1)
     assert Reranker(config, TRAITS).order(VIDEOS, RELEVANCE, 3).tolist() == [[0, 1, 2]]
     assert Reranker(config, TRAITS).order(VIDEOS[:, ::-1], RELEVANCE, 1).tolist() == [[0]]
+    twice = Reranker(config, TRAITS).order(np.repeat(VIDEOS, 2, 0), np.repeat(RELEVANCE, 2, 0), 9)
+    assert twice.tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_lists_of_equal_length() -> None:
+    """None, an empty one, one of one and one of four."""
+    rows, weights = padded_lists(np.array([0]), np.array([], int))
+    assert (rows.shape, weights.tolist()) == ((0, 1), [])
+    rows, weights = padded_lists(np.array([0, 0, 1, 5]), np.array([7, 1, 2, 3, 4]))
+    assert rows.tolist() == [[0, -1, -1, -1], [7, -1, -1, -1], [1, 2, 3, 4]]
+    assert weights.tolist() == [1, 1, 0.5]
 
 
 def drawn(
