@@ -117,8 +117,9 @@ def test_with_as_many_negatives_as_videos_all_are_candidates(negatives: int) -> 
     assert log_q.tolist() == [0.0] * 7
 
 
-def test_targets_are_always_candidates_and_the_unknown_video_never() -> None:
-    candidates = Candidates(np.zeros(101, dtype=np.int64), negatives=1)
+@pytest.mark.parametrize("negatives", [1, 100])
+def test_targets_are_always_candidates_and_the_unknown_video_never(negatives: int) -> None:
+    candidates = Candidates(np.zeros(101, dtype=np.int64), negatives)
     rows, log_q = candidates.draw(np.array([50, 0, 99]), rng())
     assert {50, 99} <= set(rows.tolist())
     assert 0 not in rows
