@@ -109,6 +109,12 @@ def test_log_q_is_the_chance_to_be_a_candidate() -> None:
     assert np.exp(log_q[7]) == pytest.approx(2 / 7)
 
 
+def test_the_only_positive_event_is_a_candidate_for_certain() -> None:
+    candidates = Candidates(np.array([0, 0, 1, 0, 0]), negatives=1)
+    rows, log_q = candidates.draw(np.array([2]), rng())
+    assert np.exp(log_q[rows.tolist().index(2)]) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("negatives", [7, 8, 10**6])
 def test_with_as_many_negatives_as_videos_all_are_candidates(negatives: int) -> None:
     candidates = Candidates(np.arange(8), negatives=negatives)
