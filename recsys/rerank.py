@@ -237,8 +237,8 @@ def creator_prices(
         )
         shown = np.take_along_axis(video_BC, places, 1)
         now = np.bincount(creator_N[shown[shown > 0]], minlength=num_rows)
-        # The first round, without prices, is forgotten quickly.
-        exposure += (now - exposure) * (1 if step == 0 else 2 / (step + 2))
+        # The first round, without prices, counts whole and is then forgotten quickly.
+        exposure += (now - exposure) * (2 / (step + 2))
     prices: Floats = _price(exposure, even_share)[creator_N]
     return prices
 

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from recsys import rerank
 from recsys.config import RerankConfig
 from recsys.errors import InputError
 from recsys.rerank import (
@@ -178,6 +181,69 @@ def test_prices_even_out_what_costs_nothing() -> None:
     assert exposure(RerankConfig()) == [40, 0, 0, 0]
     assert min(exposure(config)) >= 3
     assert prices[0] == 0
+
+
+def first_prices(rounds: int, monkeypatch: pytest.MonkeyPatch, **weights: float) -> list[float]:
+    """Of two creators' videos, for ten users who all find the first a little better."""
+    monkeypatch.setattr(rerank, "ROUNDS", rounds)
+    config = RerankConfig(creator_exposure=10, page=1, **weights)
+    traits = replace(TRAITS, creator_row_N=np.array([0, 1, 2, 2, 2]))
+    videos, relevance = np.tile([1, 3], (10, 1)), np.tile([1.0, 0.9], (10, 1))
+    prices = creator_prices(config, traits, videos, relevance)
+    assert prices[[0, 4]].tolist() == [0, prices[2]]
+    return prices[1:3].tolist()
+
+
+def test_prices_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An even share is 5. At first all 10 are shown creator 1, then, at that price, creator 2:
+    two thirds of the way there. Diversity is left out of account.
+    """
+    assert first_prices(1, monkeypatch) == pytest.approx([np.log(1 + 10 / 5), 0])
+    expected = pytest.approx([np.log(1 + 10 / 3 / 5), np.log(1 + 20 / 3 / 5)])
+    assert first_prices(2, monkeypatch) == expected
+    assert first_prices(2, monkeypatch, diversity=5) == expected
+
+
+def test_an_only_creator_has_an_even_share() -> None:
+    """Whatever the price, it is shown: log(1 + 1)."""
+    traits = VideoTraits(creator_row_N=np.array([0, 1, 1]))
+    videos, relevance = np.tile([2, 1], (7, 1)), np.tile([1.0, 0.5], (7, 1))
+    prices = creator_prices(RerankConfig(creator_exposure=1, page=2), traits, videos, relevance)
+    assert prices == pytest.approx([0, np.log(2), np.log(2)])
+
+
+def test_videos_without_categories_are_like_each_other() -> None:
+    traits = VideoTraits(category_offsets=np.array([0, 0, 0, 0, 1]), category_rows=np.array([1]))
+    places = Reranker(RerankConfig(diversity=1, page=1), traits).order(
+        np.array([[1, 2, 3]]), np.array([[1.0, 0.9, 0.8]]), 3
+    )
+    assert places.tolist() == [[0, 2, 1]]
+
+
+def test_an_unknown_creator_takes_part_in_no_lot() -> None:
+    """Videos 1 and 2 are of nobody known, 3 of one creator."""
+    traits = VideoTraits(creator_row_N=np.array([0, 0, 0, 1]))
+    reranker = Reranker(RerankConfig(page=2, drawn_places=2), traits)
+    for user in ("a", "b", "c"):
+        listed = reranker.with_drawn(
+            user, np.array([1, 2]), np.array([], int), lambda rows: rows * 1.0
+        )
+        assert listed.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("weights", "source"),
+    [
+        ({"creator_exposure": 1}, "data.video_columns.creator"),
+        ({"drawn_places": 1}, "data.video_columns.creator"),
+        ({"diversity": 1}, "data.video_columns.categories"),
+        ({"new_videos": 1}, "the time of each video's first event"),
+    ],
+)
+def test_what_is_missing_is_named(weights: dict[str, float], source: str) -> None:
+    (name,) = weights
+    with pytest.raises(InputError, match=rf"^rerank.{name}=1.*: needs {source}; set it or leave"):
+        Reranker(RerankConfig(**weights), VideoTraits())
 
 
 def test_what_is_not_known_cannot_be_traded_for() -> None:

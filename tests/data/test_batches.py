@@ -138,6 +138,7 @@ def test_a_step_ranks_its_targets_among_candidates_and_nobody_else() -> None:
     rows = batch.videos.id_rows.tolist()
     assert rows == sorted(set(rows))
     assert rows[0] == 0
+    assert batch.log_q.dtype == batch.num_learnt.dtype == torch.float32
     assert batch.videos.id_rows[batch.video_index].tolist() == [[1, 2, 3, 4], [5, 6, 0, 0]]
     is_candidate = torch.isfinite(batch.log_q)
     assert not is_candidate[0]
