@@ -75,8 +75,9 @@ class TrainConfig(Section):
 
     seed: int = 0
     workers: int = Field(1, ge=1)
-    """Ray Train workers, each with one CPU, or with one GPU where `device` is cuda."""
+    """Ray Train workers, each with one CPU or one GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: GPUs where the cluster has one for each worker, CPUs for all of them otherwise."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: matrix products in half the bits (autocast), for GPUs; weights stay float32."""
     tables: Literal["auto", "torchrec", "plain"] = "auto"
@@ -109,7 +110,8 @@ class TrainConfig(Section):
     checkpoint_every_partitions: int = Field(8, ge=1)
     """Partitions between two checkpoints."""
     max_failures: int = Field(3, ge=0)
-    """Times that Ray starts the workers again after one died."""
+    """Times that Ray starts the workers again after one died. Wrong input, and a loss that is no
+    number, end training at once."""
     mlflow: str | None = None
     """MLflow tracking URI (http://…) that takes the curves and the config too; TensorBoard event
     files are always written, into RUN/train/tensorboard."""

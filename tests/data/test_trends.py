@@ -1,12 +1,22 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.catalog import Catalog
 from recsys.data.timelines import Timelines, trend_dim
-from recsys.data.trends import HourlyCounts, Trends, hour_of, trend_places, trending
+from recsys.data.trends import (
+    HourlyCounts,
+    Trends,
+    count_names,
+    hour_of,
+    read_trends,
+    trend_places,
+    trending,
+)
 from recsys.schema import video_schema
 from tests.steps import make_timelines
 
@@ -28,11 +38,46 @@ def counts(rows: list[int], hours: list[int], values: list[list[int]]) -> Hourly
     return HourlyCounts(np.array(rows), np.array(hours), np.array(values))
 
 
+def test_hours_since_1970() -> None:
+    """Times that cannot be count as the first and the last hour that can."""
+    assert hour_of([0, HOUR - 1, HOUR, 5 * HOUR + 1]).tolist() == [0, 0, 1, 5]
+    assert hour_of([-1, -(10**18), 10**18]).tolist() == [0, 0, 2**24 - 1]
+
+
 def test_totals_before_an_hour() -> None:
     """Row 2: two events in hour 5, one of them liked, and one in hour 9."""
     found = counts([2, 7, 2, 2], [5, 5, 9, 5], [[1, 1], [1, 1], [1, 1], [1, 0]])
     totals = found.before(np.array([2, 2, 2, 2, 7, 3]), np.array([5, 6, 9, 10, 99, 99]))
     assert totals.tolist() == [[0, 0], [2, 1], [2, 1], [3, 2], [1, 1], [0, 0]]
+
+
+def test_the_unknown_row_has_no_counts_and_no_hour_is_before_the_first() -> None:
+    found = counts([0, 1, 2, 1], [3, 0, 0, 4], [[5, 5], [1, 0], [2, 1], [3, 3]])
+    totals = found.before(np.array([0, 2, 2, 1, 1]), np.array([9, -20, 0, 1, -1]))
+    assert totals.tolist() == [[0, 0], [0, 0], [0, 0], [1, 0], [0, 0]]
+    rows, hours, values = found.entries()
+    assert (rows.tolist(), hours.tolist()) == ([1, 1, 2], [0, 4, 0])
+    assert values.tolist() == [[1, 0], [3, 3], [2, 1]]
+    nothing = counts([0], [3], [[5, 5]])
+    assert nothing.before(np.array([1]), np.array([9])).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("rows", [[2], [3, 2, 1, 0, 2, 9]])
+def test_live_events_count_once_their_hour_is_over(rows: list[int]) -> None:
+    """Asked for one row and for many, of which few were touched."""
+    found = counts([2, 3], [5, 5], [[1, 1], [7, 7]])
+    for row, hour in ((2, 6), (2, 6), (2, 8), (1, 6), (0, 6)):
+        found.add(row, hour, np.array([1, 0]))
+    expected = {
+        6: {0: [0, 0], 1: [0, 0], 2: [1, 1], 3: [7, 7], 9: [0, 0]},
+        7: {0: [0, 0], 1: [1, 0], 2: [3, 1], 3: [7, 7], 9: [0, 0]},
+        9: {0: [0, 0], 1: [1, 0], 2: [4, 1], 3: [7, 7], 9: [0, 0]},
+    }
+    for hour, by_row in expected.items():
+        totals = found.before(np.array(rows), np.full(len(rows), hour))
+        assert totals.tolist() == [by_row[row] for row in rows]
+    assert found.before(np.array([2, 2]), np.array([7, 6])).tolist() == [[3, 1], [1, 1]]
+    assert found.entries()[2].tolist() == [[1, 1], [7, 7]], "what is kept has no live events"
 
 
 def test_a_table_gives_the_same_counts_back() -> None:
@@ -83,6 +128,64 @@ def test_features_by_hand() -> None:
     expected = [odds(base), odds(everything_recent) - odds(base)]
     thing = [np.log(41) / 4, odds(rate) - odds(base), np.log(11) / 4, odds(recent) - odds(rate)]
     assert found == pytest.approx([*expected, *thing, *thing, *thing], rel=1e-5)
+
+
+def test_each_thing_has_its_own_features() -> None:
+    """Video 2 beside video 1 of its creator, in two categories and a context.
+
+    An hour ago video 1 was shown 10 times and liked 10 times, in tab 2; video 2 was shown 20 times
+    and liked 5 times, in tab 1. The mean of its categories 1 (30, 15) and 2 (20, 5) is (25, 10).
+    """
+    things = {
+        "video": counts([1, 2], [9, 9], [[10, 10], [20, 5]]),
+        "context_tab": counts([2, 1], [9, 9], [[10, 10], [20, 5]]),
+    }
+    trends = Trends.of(catalog(), things, num_actions=1)
+    (found,) = trends.features(np.array([2]), np.array([[1]]), 10 * HOUR)
+
+    def odds(p: float) -> float:
+        return float(np.log(p / (1 - p)))
+
+    base = (15 + 5) / (30 + 10)
+    expected = [odds(base), odds((15 + 10 * base) / 40) - odds(base)]
+    for shown, liked in ((20, 5), (30, 15), (25, 10), (20, 5)):
+        rate = (liked + 10 * base) / (shown + 10)
+        recent = (liked + 10 * rate) / (shown + 10)
+        log = np.log(shown + 1) / 4
+        expected += [log, odds(rate) - odds(base), log, odds(recent) - odds(rate)]
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    (other,) = trends.features(np.array([2]), np.array([[2]]), 10 * HOUR)
+    assert other[-4] == pytest.approx(np.log(11) / 4)
+    assert other[:-4] == pytest.approx(expected[:-4], rel=1e-5, abs=1e-6)
+    # More than a day later nothing of it is recent.
+    (later,) = trends.features(np.array([2]), np.array([[1]]), 34 * HOUR)
+    assert later[2] == pytest.approx(np.log(21) / 4) and later[4] == 0
+
+
+def test_the_catalogue_of_counts_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Of the videos and of each context; creators and categories follow."""
+    things = {
+        "video": counts([1, 2], [9, 9], [[10, 10, 1], [20, 5, 2]]),
+        "context_tab": counts([2, 1], [9, 9], [[10, 10, 0], [20, 5, 4]]),
+    }
+    trends = Trends.of(catalog(), things, num_actions=2)
+    tables = trends.to_tables()
+    assert tuple(tables) == count_names(["tab"]) == ("video", "context_tab")
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    again = read_trends(str(tmp_path), catalog(), contexts=["tab"], num_tasks=1)
+    assert again.num_actions == 2
+    assert list(again.counts) == ["everything", "video", "creator", "category", "context_tab"]
+    for name, found in trends.counts.items():
+        for ours, theirs in zip(found.entries(), again.counts[name].entries(), strict=True):
+            assert ours.tolist() == theirs.tolist()
+    trends.count(2, [1], 11 * HOUR, [1, 0])
+    rows = {"everything": 1, "video": 2, "creator": 1, "category": 2, "context_tab": 1}
+    for name, row in rows.items():
+        totals = trends.counts[name].before(np.array([row, row]), np.array([12, 11]))
+        assert (totals[0] - totals[1]).tolist() == [1, 1, 0], name
+    with pytest.raises(ValueError, match="longer"):
+        trends.count(2, [1, 1], 11 * HOUR, [1, 0])
 
 
 def test_without_events_all_is_zero() -> None:
