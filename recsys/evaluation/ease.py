@@ -30,6 +30,15 @@ class Ease:
     weight_MM: Tensor
     """What having liked one (row) adds to the score of another (column), float32."""
 
+    def bonus(self, recent_N: NDArray[np.float64], weight: float) -> Tensor:
+        """What recent popularity adds to everybody's scores (N).
+
+        The most popular video of these days gains `weight` times the mean of what the likes of one
+        video add at most to another, since a larger penalty makes all scores smaller.
+        """
+        scale = float(self.weight_MM.max(1).values.mean()) if len(self.row_M) else 0.0
+        return torch.from_numpy(weight * scale * recent_N / max(recent_N.max(), 1e-300)).float()
+
     def ranker(self, data: RankingSet, bonus_N: Tensor | None = None) -> Ranker:
         """The scores of what each user liked, and something added for everybody.
 
