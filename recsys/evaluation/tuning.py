@@ -27,8 +27,8 @@ from recsys.schema import VALID
 
 HALF_LIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 NEIGHBOURS = (10, 20, 50, 100, 200, 500)
-PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-RECENT_WEIGHTS = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+PENALTIES = (10.0, 50.0, 200.0, 1000.0)
+RECENT_WEIGHTS = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 TUNED_VIDEOS = 4096
 """Most videos of the model by which EASE's settings are chosen: the work grows with the cube."""
 
@@ -43,9 +43,9 @@ class Settings:
     """Of recent popularity."""
     neighbours: int = 100
     """Of item-kNN."""
-    penalty: float = 300.0
+    penalty: float = 200.0
     """λ of EASE."""
-    blend_penalty: float = 300.0
+    blend_penalty: float = 200.0
     """λ of EASE with recent popularity beside it …"""
     blend_weight: float = 1.0
     """… and what that counts, as in `Ease.bonus`."""

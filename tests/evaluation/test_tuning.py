@@ -73,7 +73,7 @@ def test_settings_are_of_the_lists_and_follow_the_data() -> None:
     lasting, passing = (likes(trend_lasts=lasts) for lasts in (True, False))
     found = [choose(known, users_of(known).videos, CONFIG) for known in (lasting, passing)]
     assert found[0].half_life_days < found[1].half_life_days
-    assert found[0].blend_weight > 0  # EASE knows no days
+    assert found[0].blend_weight > min(RECENT_WEIGHTS)  # EASE knows no days
     for settings in found:
         assert settings.half_life_days in HALF_LIVES and settings.neighbours in NEIGHBOURS
         assert {settings.penalty, settings.blend_penalty} <= set(PENALTIES)
@@ -112,8 +112,7 @@ def test_recent_popularity_is_added_to_ease_for_everybody() -> None:
     )
     ease = beside.ranker(data, torch.zeros(NUM_VIDEOS))(0, 9)
     recent_N = found.rankers["recent popularity"](0, 1)[0]
-    largest = beside.weight_MM.max(1).values.mean()
-    added_N = found.about["ease"]["blend_weight"] * largest * recent_N / recent_N.max()
+    added_N = found.about["ease"]["blend_weight"] * beside.scale * recent_N / recent_N.max()
     assert added_N.max() > 0
     assert (both - ease).numpy() == pytest.approx(added_N.expand(9, -1).numpy(), abs=1e-5)
 
