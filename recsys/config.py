@@ -139,9 +139,9 @@ class EvaluateConfig(Section):
     """Most similar videos that the item-kNN baseline keeps of each video."""
     ease_penalty: float | None = Field(None, gt=0)
     """The L2 penalty λ of the EASE baseline."""
-    ease_videos: int = Field(8000, ge=0)
+    ease_videos: int = Field(7000, ge=0)
     """Most popular videos that EASE is made of; the others' scores are 0, and the report says what
-    share of the likes it covers. 8,000 take 0.8 GB while it is fitted, twice as many four times as
+    share of the likes it covers. 7,000 take 0.8 GB while it is fitted, twice as many four times as
     much. 0 leaves EASE out."""
     previous: str | None = None
     """Bundle that the model is compared with: a run folder or a bundle's own; without it the
