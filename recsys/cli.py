@@ -16,6 +16,7 @@ from recsys.config import ContentConfig, RunConfig, load_config
 from recsys.config_data import DecodeConfig
 from recsys.config_text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
+from recsys.stopping import Stopped, stoppable, told
 
 # Names hold what rich would take for markup: `run [v1]`.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -41,15 +42,20 @@ Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answ
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 2 for wrong input, 1 for a failure."""
+    """Runs a command.
+
+    Returns:
+        The exit status: 0, 2 for wrong input, 1 for a failure, 130 or 143 after a signal.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("recsys").setLevel(logging.INFO)
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
-    except KeyboardInterrupt:
-        print("recsys: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        with stoppable():
+            arguments.command(arguments)
+    except Stopped as stop:
+        print(f"recsys: stopped by {stop} {stop.told}".rstrip(), file=sys.stderr)
+        return stop.status
     except Exception as error:
         return _failed(error, debug=arguments.debug)
     return 0
@@ -61,7 +67,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if wrong_input is not None:
         print(f"recsys: {_one_line(wrong_input)}", file=sys.stderr)
         return 2
-    if debug or not isinstance(error, RuntimeError):
+    if debug or not isinstance(error, RuntimeError | OSError):
         raise error
     print(f"recsys: {_one_line(error)} (--debug shows the traceback)", file=sys.stderr)
     return 1
@@ -165,13 +171,14 @@ def _decode(arguments: argparse.Namespace) -> None:
     from recsys import cluster
     from recsys.decode.sources import find_videos
     from recsys.decode.stage import decode_videos
-    from recsys.pipeline import say
+    from recsys.pipeline import GOES_ON, say
 
     config = parse_section(DecodeConfig, arguments.settings, "decode")
     content = ContentConfig(encoder=arguments.encoder, train_encoder=False)
     videos = find_videos(arguments.videos, column=arguments.column)
     cluster.connect()
-    report = decode_videos(videos, arguments.out, config, content=content, report=say)
+    with told(f"in decode; {GOES_ON}"):
+        report = decode_videos(videos, arguments.out, config, content=content, report=say)
     print_report("decode", report["decode"])
 
 
@@ -206,7 +213,9 @@ def _tune(arguments: argparse.Namespace) -> None:
     with only_writer(config.run):
         for name in ("prepare", "decode"):
             run_stage(config, BY_NAME[name])
-        print_report("tune", tune_run(config, arguments.space))
+        with told("in the sweep; the same command starts the sweep anew"):
+            report = tune_run(config, arguments.space)
+    print_report("tune", report)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
