@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stoppable():
             arguments.command(arguments)
     except Stopped as stop:
-        print(f"recsys: stopped by {stop} {stop.told}".rstrip(), file=sys.stderr)
+        print(f"recsys: {stop}", file=sys.stderr)
         return stop.status
     except Exception as error:
         return _failed(error, debug=arguments.debug)

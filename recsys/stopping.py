@@ -11,20 +11,17 @@ from typing import Any
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(KeyboardInterrupt):
-    """A signal asked the command to stop.
+class Stopped(Exception):
+    """A signal stopped the command.
 
     Args:
         number: The signal's.
-
-    Attributes:
-        told: What was stopped, and what the same command does if it is run again.
+        what: What was stopped, and what the same command does if it is run again.
     """
 
-    def __init__(self, number: int = signal.SIGINT) -> None:
-        super().__init__(signal.Signals(number).name)
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} {what}".rstrip())
         self.number = number
-        self.told = ""
 
     @property
     def status(self) -> int:
@@ -34,18 +31,29 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Raises `Stopped` in the block where a signal comes; a second one ends the process at once."""
+    """Interrupts the block where a signal comes; a second one ends the process at once.
+
+    Raises:
+        Stopped: In place of a KeyboardInterrupt, which is what passes through the block: Ray puts
+            its own in the place of any exception of ours.
+    """
+    received: list[int] = []
 
     def stop(number: int, _: Any) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        raise Stopped(number)
+        received.append(number)
+        raise KeyboardInterrupt
 
-    with _kept(lambda handler: handler is not None):
-        if _may_handle_signals():
-            for each in SIGNALS:
-                signal.signal(each, stop)
-        yield
+    try:
+        with _kept(lambda handler: handler is not None):
+            if _may_handle_signals():
+                for each in SIGNALS:
+                    signal.signal(each, stop)
+            yield
+    except KeyboardInterrupt as error:
+        what = next(iter(getattr(error, "__notes__", ())), "")
+        raise Stopped(received[0] if received else signal.SIGINT, what) from None
 
 
 def own_signals() -> contextlib.AbstractContextManager[None]:
@@ -63,7 +71,7 @@ def _kept(worth: Callable[[Any], bool]) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
-    except Stopped:
+    except KeyboardInterrupt:
         raise  # a second signal now ends the process, whatever the clearing up is at
     except BaseException:
         _give_back(before, worth)
@@ -86,14 +94,14 @@ def told(what: str) -> Iterator[None]:
     """Around what can be stopped: says what it was, and what the same command does then.
 
     >>> try:
-    ...     with told("in evaluate"), told("in train"):
-    ...         raise Stopped()
+    ...     with stoppable(), told("in evaluate"), told("in train"):
+    ...         raise KeyboardInterrupt
     ... except Stopped as stop:
-    ...     print(stop.told)
-    in train
+    ...     print(stop)
+    stopped by SIGINT in train
     """
     try:
         yield
-    except Stopped as stop:
-        stop.told = stop.told or what
+    except KeyboardInterrupt as error:
+        error.add_note(what)
         raise

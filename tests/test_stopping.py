@@ -37,7 +37,7 @@ def handlers_stay() -> Any:
 def test_a_signal_stops_the_block_once(number: signal.Signals, status: int) -> None:
     with pytest.raises(Stopped) as stop, stoppable():
         send(number)
-    assert (stop.value.status, str(stop.value)) == (status, number.name)
+    assert (stop.value.status, str(stop.value)) == (status, f"stopped by {number.name}")
     assert signal.getsignal(number) == signal.SIG_DFL, "a second one ends the process"
 
 
@@ -114,20 +114,20 @@ def test_a_sweep_starts_anew_and_says_so(
 
 
 def test_what_is_innermost_is_told() -> None:
-    with pytest.raises(Stopped) as stop, told("outer"), told("inner"):
-        raise Stopped(signal.SIGTERM)
-    assert stop.value.told == "inner"
+    with pytest.raises(Stopped) as stop, stoppable(), told("outer"), told("inner"):
+        raise KeyboardInterrupt
+    assert str(stop.value) == "stopped by SIGINT inner"
 
 
 def test_a_stopped_stage_is_not_current(tmp_path: Path) -> None:
     def stop(*_: object) -> dict[str, Any]:
-        raise Stopped(signal.SIGTERM)
+        raise KeyboardInterrupt
 
     config = load_config(str(write_input(tmp_path)))
     stage = Stage("extra", "extra", lambda _: 1, (), lambda *_: {"x": 1})
     run_stage(config, stage)
     stopped = Stage("extra", "extra", lambda _: 2, (), stop)
-    with pytest.raises(Stopped):
+    with pytest.raises(KeyboardInterrupt):
         run_stage(config, stopped)
     assert not (tmp_path / "run" / "extra" / "report.json").exists()
 

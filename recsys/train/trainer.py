@@ -16,7 +16,7 @@ from recsys.errors import InputError, find_input_error
 from recsys.model.frames import make_frame_encoder
 from recsys.progress import progress
 from recsys.schema import TEST, VALID
-from recsys.stopping import Stopped, own_signals
+from recsys.stopping import own_signals
 from recsys.train.checkpoint import START, read_trending
 from recsys.train.curves import AddEpoch, curves
 from recsys.train.figures import Board
@@ -133,7 +133,7 @@ def _run(config: RunConfig, name: str, title: str, **settings: Any) -> Any:
                 with own_signals():
                     result = trainer.fit()
             except SystemExit:  # so Ray Train ends on Ctrl-C
-                raise Stopped from None
+                raise KeyboardInterrupt from None
             except Exception as error:
                 raise training_error(error) from error
     if result.error:
