@@ -219,30 +219,12 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from recsys.data.storage import join, remove
-    from recsys.data.synthetic import make_world
-    from recsys.data.synthetic_viewers import WorldSettings
     from recsys.pipeline import STAGES
-    from recsys.progress import progress
     from recsys.ray_address import require_answer
     from recsys.serve.app import ask_once, running, serve_forever
 
     require_answer()  # before the minutes that the world takes
-    out = Path(arguments.out)
-    world = WorldSettings()
-    with progress("demo: rendering clips", total=world.num_videos) as advance:
-        shown = 0
-
-        def step(done: int, total: int) -> None:
-            nonlocal shown
-            advance(done - shown)
-            shown = done
-
-        made = make_world(out / "world", world=world, progress=step)
-    config = load_config(str(out / "world" / "run.yaml"), [f"run={out}", *arguments.settings])
-    if made:  # clips of another world may have lain under the same names
-        remove(join(config.run, "decode"))
-    console.print(f"demo world: {out / 'world'} {'made' if made else 'is there'}")
+    config = _demo_world(Path(arguments.out), arguments.settings)
     run_all(config, [stage.name for stage in STAGES])
     if not arguments.once:
         serve_forever(config.run, host=arguments.host, port=arguments.port, announce=_announce)
@@ -251,6 +233,35 @@ def _demo(arguments: argparse.Namespace) -> None:
         answer = ask_once(address)
     items = ", ".join(item["video_id"] for item in answer["items"])
     console.print(f"asked {address}: {answer['user_id']} is recommended {items}")
+
+
+def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
+    """Makes the demo's world in its run folder, unless it is there; returns the run's config."""
+    from recsys.data.storage import join, remove
+    from recsys.data.synthetic import make_world
+    from recsys.data.synthetic_viewers import WorldSettings
+    from recsys.progress import progress
+    from recsys.run_lock import only_writer
+
+    folder, world, shown = out / "world", WorldSettings(), 0
+    again = told("in the demo's world; the same command makes it anew")
+    with (
+        only_writer(str(out)),
+        again,
+        progress("demo: rendering clips", total=world.num_videos) as advance,
+    ):
+
+        def step(done: int, total: int) -> None:
+            nonlocal shown
+            advance(done - shown)
+            shown = done
+
+        made = make_world(folder, world=world, progress=step)
+        config = load_config(str(folder / "run.yaml"), [f"run={out}", *settings])
+        if made:  # clips of another world may have lain under the same names
+            remove(join(config.run, "decode"))
+    console.print(f"demo world: {folder} {'made' if made else 'is there'}")
+    return config
 
 
 def print_report(name: str, report: dict[str, Any]) -> None:
