@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="make the demo world, run the whole chain, serve it")
     demo.add_argument("--once", action="store_true", help="ask the endpoint once, then stop")
-    demo.add_argument("--out", default="runs/demo", help="run folder (runs/demo)")
+    demo.add_argument("--out", type=expanduser, default="runs/demo", help="run folder (runs/demo)")
     demo.add_argument("--host", default="127.0.0.1")
     demo.add_argument("--port", type=int, default=8000, help="0 takes any free one")
     demo.add_argument("settings", nargs="*", metavar="key=value")
@@ -100,16 +101,22 @@ def _parser() -> argparse.ArgumentParser:
         if name == "evaluate":
             stage.add_argument("--against", help="run folder whose model is compared with this")
     decode = _stage_parser(commands, "decode", "video files into clips", _decode, required=False)
-    decode.add_argument("--videos", help="folder, glob or Parquet file of videos, without a config")
+    decode.add_argument(
+        "--videos", type=expanduser, help="folder, glob or Parquet file of videos, without a config"
+    )
     decode.add_argument("--column", default="uri", help="column of addresses in the Parquet file")
     decode.add_argument("--encoder", default="efficientnet_lite0", help="for decode.features=true")
-    decode.add_argument("--out", help="output folder, with --videos")
+    decode.add_argument("--out", type=expanduser, help="output folder, with --videos")
     served = _stage_parser(commands, "serve", "the HTTP endpoint", _serve, required=False)
-    served.add_argument("--bundle", help="run folder, bundles folder or one version")
+    served.add_argument(
+        "--bundle", type=expanduser, help="run folder, bundles folder or one version"
+    )
     served.add_argument("--host")
     served.add_argument("--port", type=int)
     sweep = _stage_parser(commands, "tune", "search hyperparameters, on Ray Tune", _tune)
-    sweep.add_argument("--space", required=True, help="e.g. tuning/spaces/quick.yaml")
+    sweep.add_argument(
+        "--space", type=expanduser, required=True, help="e.g. tuning/spaces/quick.yaml"
+    )
     return parser
 
 
@@ -128,7 +135,7 @@ def _stage_parser(
         description=description or f"{text[0].upper()}{text[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=required, help="the run's YAML file")
+    parser.add_argument("--config", type=expanduser, required=required, help="the run's YAML file")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to change")
     parser.set_defaults(command=command)
     return parser

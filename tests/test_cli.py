@@ -290,6 +290,17 @@ def test_paths_are_printed_as_they_are(
     assert "[/red] [v1] :smile:" in shown
 
 
+def test_a_home_that_the_shell_left_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A glob must be quoted, and then the shell leaves its ~ as well."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = str(tmp_path)
+    assert f"{home}/*.mp4" in refused(capsys, "decode", "--videos", "~/*.mp4", "--out", "~/out")
+    assert f"{home}/run: no bundle is there" in refused(capsys, "serve", "--bundle", "~/run")
+    assert f"{home}/run.yaml: cannot read" in refused(capsys, "run", "--config", "~/run.yaml")
+
+
 def test_help_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, texts in (
         (["--help"], ["demo", "run", "prepare", "decode", "train", "evaluate", "publish", "serve"]),
