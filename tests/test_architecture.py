@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOW = (
     "errors",
+    "stopping",
     "config_values",
     "config_text",
     "config_data",

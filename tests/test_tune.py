@@ -9,7 +9,7 @@ import recsys.tune
 from recsys.config import RunConfig, load_config
 from recsys.errors import InputError
 from recsys.tune import make_tuner, read_space, to_domain, tune_run, with_settings
-from tests.conftest import TrainedRun
+from tests.conftest import RUN_NAME, TrainedRun
 from tests.inputs import write_input
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    return load_config(str(write_input(tmp_path)))
+    """With a run folder of a name that would be a pattern and a chain elsewhere."""
+    return load_config(str(write_input(tmp_path)), [f"run={tmp_path}/{RUN_NAME}"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tuning" / "spaces").glob("*.yaml")))
