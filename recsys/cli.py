@@ -17,7 +17,7 @@ from recsys.config import ContentConfig, RunConfig, load_config
 from recsys.config_data import DecodeConfig
 from recsys.config_text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
-from recsys.stopping import Stopped, stoppable, told
+from recsys.stopping import Stopped, end_process, stoppable, told
 
 # Names hold what rich would take for markup: `run [v1]`.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -45,6 +45,9 @@ Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answ
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
+    Args:
+        argv: Its arguments; without them those of the process, which a signal then ends.
+
     Returns:
         The exit status: 0, 2 for wrong input, 1 for a failure, 130 or 143 after a signal.
     """
@@ -56,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.command(arguments)
     except Stopped as stop:
         print(f"recsys: {stop}", file=sys.stderr)
+        if argv is None:
+            end_process(stop.status)
         return stop.status
     except Exception as error:
         return _failed(error, debug=arguments.debug)
