@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from recsys.config import ContentConfig, RunConfig, load_config
-from recsys.config_data import DecodeConfig
-from recsys.config_text import absolute, parse_section
+from recsys.config.data import DecodeConfig
+from recsys.config.run import ContentConfig, RunConfig, load_config
+from recsys.config.text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 
 console = Console(highlight=False, soft_wrap=True)
@@ -146,7 +146,7 @@ def _one_stage(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.settings)
     run_all(config, [arguments.stage])
     if getattr(arguments, "against", None):
-        from recsys.evaluation.runs import compare_runs
+        from recsys.evaluation.report.runs import compare_runs
 
         _print_comparison(compare_runs(config, absolute(arguments.against)), arguments.against)
 
@@ -194,7 +194,7 @@ def _announce(address: str) -> None:
 
 def _tune(arguments: argparse.Namespace) -> None:
     from recsys.pipeline import BY_NAME, run_stage
-    from recsys.tune import tune_run
+    from recsys.tune.tuner import tune_run
 
     config = load_config(arguments.config, arguments.settings)
     for name in ("prepare", "decode"):
@@ -204,8 +204,8 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 def _demo(arguments: argparse.Namespace) -> None:
     from recsys.data.storage import join, remove
-    from recsys.data.synthetic import make_world
-    from recsys.data.synthetic_viewers import WorldSettings
+    from recsys.demo.viewers import WorldSettings
+    from recsys.demo.world import make_world
     from recsys.pipeline import STAGES
     from recsys.progress import progress
     from recsys.serve.app import ask_once, running, serve_forever

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.config import RunConfig, dump_config
+from recsys.bundle.versions import find_bundle, newest_other
+from recsys.config.run import RunConfig, dump_config
 from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
-from recsys.data.tables import parquet_files
 from recsys.errors import InputError
-from recsys.versions import find_bundle, newest_other
+from recsys.prepare.tables import parquet_files
 
 logger = logging.getLogger(__name__)
 
@@ -41,15 +41,15 @@ class Stage:
 
 
 def _prepare(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
-    from recsys.data.events import prepare
+    from recsys.prepare.stage import prepare
 
     return prepare(config, out)
 
 
 def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     from recsys import cluster
-    from recsys.data.prepared import Prepared
     from recsys.decode.stage import decode_videos
+    from recsys.prepare.prepared import Prepared
 
     if not config.decodes:
         return {"skipped": f"no video files are used: {_why_not_decoded(config)}"}
@@ -75,14 +75,14 @@ def _train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
 
 
 def _evaluate(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
-    from recsys.evaluate import evaluate
+    from recsys.evaluation.stage import evaluate
 
     return evaluate(config, out, _previous(config))
 
 
 def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
-    from recsys.evaluate import load_trained, rerank_traits
-    from recsys.publish import publish
+    from recsys.bundle.stage import publish
+    from recsys.evaluation.stage import load_trained, rerank_traits
 
     trained = load_trained(config)
     version = publish(

@@ -7,18 +7,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.config import RunConfig, parse_config
-from recsys.config_data import EventColumns
-from recsys.data.batches import VideoInputs
+from recsys.bundle.stage import publish
+from recsys.config.data import EventColumns
+from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import write_table
-from recsys.data.timelines import Timelines, share_watched
-from recsys.data.trends import HourlyCounts, Trends, hour_of
 from recsys.data.vocab import Vocab
+from recsys.features.batches import VideoInputs
+from recsys.features.counts import HourlyCounts, Trends, hour_of
+from recsys.features.inputs import ClipShape, Sizes
+from recsys.features.timelines import Timelines, share_watched
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.publish import publish
 from recsys.schema import TEST, TRAIN, USER_ROWS, timeline_schema, user_schema, video_schema
 
 NUM_VIDEOS = 30

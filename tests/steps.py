@@ -7,12 +7,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from recsys.config import RunConfig, parse_config
-from recsys.config_data import EventColumns
-from recsys.data.batches import Batcher, Candidates, VideoInputs
+from recsys.config.data import EventColumns
+from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.inputs import Batch, ClipShape, Sizes
-from recsys.data.timelines import EventArrays, Timelines
+from recsys.features.batches import Batcher, Candidates, VideoInputs
+from recsys.features.inputs import Batch, ClipShape, Sizes
+from recsys.features.timelines import EventArrays, Timelines
 from recsys.model.recommender import Losses, Recommender
 from recsys.schema import TRAIN, VALID, video_schema
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from recsys.cli import main
-from recsys.config import RunConfig, load_config
-from recsys.data.batches import event_batch
-from recsys.data.trends import trending
+from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
-from recsys.evaluate import Trained, load_trained
+from recsys.evaluation.stage import Trained, load_trained
+from recsys.features.batches import event_batch
+from recsys.features.counts import trending
 from recsys.model.user import states_at
 from recsys.pipeline import BY_NAME, STAGES, Stage, is_current, run_stage
 from recsys.schema import TEST

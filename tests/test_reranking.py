@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from recsys.bundle import Bundle
-from recsys.config import RunConfig, load_config
+from recsys.bundle.contents import Bundle
+from recsys.bundle.stage import publish
+from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
-from recsys.evaluate import Trained, load_trained, predict_all, rerank_traits
 from recsys.evaluation.gather import ranking_set
-from recsys.evaluation.tradeoff import reranked_lists
-from recsys.publish import publish
-from recsys.rerank import is_active
+from recsys.evaluation.report.tradeoff import reranked_lists
+from recsys.evaluation.stage import Trained, load_trained, predict_all, rerank_traits
+from recsys.inference.rerank import is_active
 from recsys.schema import TEST
 from recsys.serve.api import make_api
 from recsys.serve.recommender import ServingRecommender

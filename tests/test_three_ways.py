@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import load_config
-from recsys.data.synthetic import make_world
-from recsys.data.synthetic_viewers import WorldSettings
+from recsys.config.run import load_config
+from recsys.demo.viewers import WorldSettings
+from recsys.demo.world import make_world
 from recsys.serve.app import ask_once, free_port
 
 pytestmark = pytest.mark.ray

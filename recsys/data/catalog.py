@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys.data.ragged import IntArray, expand_ranges
 from recsys.data.storage import open_input
-from recsys.data.timelines import IntArray
 
 
 @dataclass(frozen=True)
@@ -98,17 +98,6 @@ class Catalog:
         starts = self.category_offsets[rows]
         lengths = self.category_offsets[rows + 1] - starts
         return self.category_rows[expand_ranges(starts, lengths)], lengths
-
-
-def expand_ranges(starts: IntArray, lengths: IntArray) -> IntArray:
-    """The numbers of many ranges, one after the other.
-
-    >>> expand_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
-    """
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def duration_buckets(durations: npt.ArrayLike) -> IntArray:

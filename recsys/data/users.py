@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from recsys.data.timelines import IntArray
+from recsys.data.ragged import IntArray
 from recsys.data.vocab import Vocab
 from recsys.schema import USER_ROWS
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys.data.ragged import IntArray
 from recsys.data.storage import open_input, replace_file
-from recsys.data.timelines import IntArray
 from recsys.errors import InputError
 
 NO_VECTOR = -1

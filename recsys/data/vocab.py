@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recsys.data.ragged import IntArray
 from recsys.data.storage import open_input, write_table
-from recsys.data.timelines import IntArray
 from recsys.schema import UNKNOWN_ROW, vocab_schema
 
 

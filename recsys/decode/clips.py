@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.config import ContentConfig
-from recsys.config_data import DecodeConfig
+from recsys.config.data import DecodeConfig
+from recsys.config.run import ContentConfig
 from recsys.decode.contract import Clip, ClipSpec, ReadError
 from recsys.decode.sandbox import Sandbox
 from recsys.decode.sources import check_size, open_source, sha256_of

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.evaluation.interactions import Csr, RankingSet
-from recsys.evaluation.ranking import Ranker, dot_product
+from recsys.data.ragged import Ragged
+from recsys.evaluation.metrics.interactions import RankingSet
+from recsys.inference.ranker import Ranker, dot_product
 
 DAY_MS = 86_400_000
 TIE_BREAK = 1e-9
@@ -64,7 +65,7 @@ def recent_counts(
     return np.bincount(video_row_E[before], weights, num_videos).astype(np.float64)
 
 
-def item_knn(positives: Csr, data: RankingSet, *, neighbours: int = 500) -> Ranker:
+def item_knn(positives: Ragged, data: RankingSet, *, neighbours: int = 500) -> Ranker:
     """By the videos that were liked together with those of the user's history.
 
     A video's score is the sum of its cosines with the history's different videos, where the
@@ -111,20 +112,20 @@ def content_knn(vectors_ND: Tensor, data: RankingSet) -> Ranker:
     return dot_product(means_UD, unit_ND)
 
 
-def _distinct(lists: Csr) -> Csr:
+def _distinct(lists: Ragged) -> Ragged:
     """Each value once a list, in rising order; without row 0."""
     keys = np.unique(lists.list_of_value << 32 | lists.values)
     keys = keys[keys & 0xFFFFFFFF > 0]
     offsets = np.searchsorted(keys, np.arange(len(lists) + 1) << 32)
-    return Csr(offsets, (keys & 0xFFFFFFFF).astype(np.int32))
+    return Ragged(offsets, (keys & 0xFFFFFFFF).astype(np.int32))
 
 
-def _neighbours(likes: Csr, num_videos: int, count: int) -> tuple[Csr, NDArray[np.float64]]:
+def _neighbours(likes: Ragged, num_videos: int, count: int) -> tuple[Ragged, NDArray[np.float64]]:
     """The most similar videos of each video, at most `count`, and the cosine of each."""
     order = np.argsort(likes.values, kind="stable")
     num_users_N = np.bincount(likes.values, minlength=num_videos)
     offsets = np.concatenate([[0], np.cumsum(num_users_N)])
-    users_of_video = Csr(offsets, likes.list_of_value[order].astype(np.int32))
+    users_of_video = Ragged(offsets, likes.list_of_value[order].astype(np.int32))
     norm_N = np.sqrt(np.maximum(num_users_N, 1))
     parts = []
     for start in range(0, num_videos, BLOCK):
@@ -140,4 +141,4 @@ def _neighbours(likes: Csr, num_videos: int, count: int) -> tuple[Csr, NDArray[n
         parts.append((kept.sum(1), best.indices[kept], best.values[kept]))
     lengths, rows, cosines = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Csr(offsets, rows.astype(np.int32)), cosines
+    return Ragged(offsets, rows.astype(np.int32)), cosines

@@ -9,16 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys.config import EvaluateConfig
+from recsys.config.run import EvaluateConfig
 from recsys.data.catalog import Catalog
-from recsys.data.prepared import Prepared
+from recsys.data.ragged import IntArray, Ragged, join_lists
 from recsys.data.storage import join, open_input
-from recsys.data.timelines import IntArray, Timelines
 from recsys.evaluation.baselines import DAY_MS, recent_counts
-from recsys.evaluation.classification import TaskMeter, auc_by_user
-from recsys.evaluation.compare import Columns
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
-from recsys.evaluation.predict import Predictions, join_lists
+from recsys.evaluation.metrics.classification import TaskMeter, auc_by_user
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.ranking import Columns
+from recsys.features.timelines import Timelines
+from recsys.inference.predict import Predictions
+from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST
 
 
@@ -33,7 +34,7 @@ def ranking_set(prepared: Prepared, found: Predictions, cold_N: NDArray[np.bool_
             cold_N=cold_N,
             popularity_N=catalog.known_positives(with_valid=True),
             creator_row_N=_creators(prepared.config.data.video_columns.creator, catalog),
-            categories=Csr(catalog.category_offsets, catalog.category_rows.astype(np.int32)),
+            categories=Ragged(catalog.category_offsets, catalog.category_rows.astype(np.int32)),
             age_days_N=_ages_days(prepared),
         ),
         groups=_user_groups(prepared, found.user_ids),
@@ -67,7 +68,9 @@ def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str 
     return {name: table.column(name).take(rows).to_pylist() for name in names}
 
 
-def known_positives(prepared: Prepared, half_life_days: float) -> tuple[Csr, NDArray[np.float64]]:
+def known_positives(
+    prepared: Prepared, half_life_days: float
+) -> tuple[Ragged, NDArray[np.float64]]:
     """All users' positives before the test, and each video's recent count of them (N)."""
     parts = [_known_part(prepared.timelines(n)) for n in range(len(prepared.partitions))]
     newest = max((int(time.max()) for _, time in parts if len(time)), default=0)
@@ -83,12 +86,12 @@ def known_positives(prepared: Prepared, half_life_days: float) -> tuple[Csr, NDA
     return join_lists([lists for lists, _ in parts]), recent
 
 
-def _known_part(timelines: Timelines) -> tuple[Csr, IntArray]:
+def _known_part(timelines: Timelines) -> tuple[Ragged, IntArray]:
     """Videos of each user's positives before the test, and their times, one after the other."""
     kept = (timelines.split < TEST) & (timelines.positive > 0)
     counts = np.concatenate([[0], np.cumsum(kept)])[timelines.offsets]
     rows = timelines.video_rows[kept].astype(np.int32)
-    return Csr(counts.astype(np.int64), rows), timelines.time_ms[kept]
+    return Ragged(counts.astype(np.int64), rows), timelines.time_ms[kept]
 
 
 def task_figures(

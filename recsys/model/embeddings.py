@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys.data.inputs import TableInputs
+from recsys.features.inputs import TableInputs
 
 
 @dataclass(frozen=True)

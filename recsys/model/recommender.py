@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from recsys.config import ModelConfig
-from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
+from recsys.config.run import ModelConfig
+from recsys.features.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import TableSpec
 from recsys.model.numbers import NumberEmbedding
@@ -96,7 +96,7 @@ class Recommender(nn.Module):
         """What a state looks for: (…, H) -> (…, D).
 
         A video's score is the dot product, what `repeat_bias` adds if it was met before, and what
-        `trending` times how much it trends at that time (`data.trends.trending`).
+        `trending` times how much it trends at that time (`features.counts.trending`).
         """
         return self.query(states)
 

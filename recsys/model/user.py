@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.config import ModelConfig
-from recsys.data.inputs import EventBatch, Moment, Sizes
-from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
+from recsys.config.run import ModelConfig
+from recsys.features.inputs import EventBatch, Moment, Sizes
+from recsys.features.timelines import NUM_GAP_BUCKETS, NUM_HOURS
 from recsys.model.dropout import Dropout
 from recsys.model.lstm import run_lstm
 

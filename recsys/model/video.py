@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from recsys.config import ContentConfig, ModelConfig
-from recsys.data.inputs import ClipShape, VideoBatch
+from recsys.config.run import ContentConfig, ModelConfig
+from recsys.features.inputs import ClipShape, VideoBatch
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import mean_by_bag
 from recsys.model.frames import make_frame_encoder

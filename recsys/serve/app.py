@@ -22,13 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from recsys.bundle import Bundle, read_config
+from recsys.bundle.contents import Bundle, read_config
+from recsys.bundle.versions import find_bundle
 from recsys.cluster import connect, num_cpus
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.serve.api import make_api
 from recsys.serve.recommender import ServingRecommender
-from recsys.versions import find_bundle
 
 logger = logging.getLogger(__name__)
 

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.bundle import Bundle
-from recsys.data.batches import event_batch
-from recsys.data.inputs import EventBatch, Moment
-from recsys.data.timelines import IntArray, Timelines, share_watched
+from recsys.bundle.contents import Bundle
+from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
-from recsys.index import FloatArray
+from recsys.features.batches import event_batch
+from recsys.features.inputs import EventBatch, Moment
+from recsys.features.timelines import Timelines, share_watched
+from recsys.inference.rerank import Reranker, relative_relevance
 from recsys.model.repeats import met_before
 from recsys.model.user import states_at
-from recsys.rerank import Reranker, relative_relevance
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.store import Event, HistoryStore, before, insert
 from recsys.serve.trending import Trending

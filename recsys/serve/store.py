@@ -11,9 +11,9 @@ from itertools import islice
 
 import numpy as np
 
-from recsys.data.timelines import Timelines
+from recsys.data.ragged import FloatArray
 from recsys.data.users import UserRows
-from recsys.index import FloatArray
+from recsys.features.timelines import Timelines
 from recsys.schema import TEST
 
 

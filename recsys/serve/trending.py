@@ -6,9 +6,8 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recsys.data.timelines import IntArray
-from recsys.data.trends import RECENT_HOURS, Trends, hour_of, trending
-from recsys.index import FloatArray
+from recsys.data.ragged import FloatArray, IntArray
+from recsys.features.counts import RECENT_HOURS, Trends, hour_of, trending
 from recsys.model.recommender import Recommender
 
 HELD_HOURS = 4

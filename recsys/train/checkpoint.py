@@ -15,9 +15,9 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from recsys.config import ModelConfig
-from recsys.data.inputs import Sizes
+from recsys.config.run import ModelConfig
 from recsys.errors import InputError
+from recsys.features.inputs import Sizes
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.train.trainable import Trainable

@@ -17,14 +17,14 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from recsys.config import RunConfig
-from recsys.data.prepared import Prepared
+from recsys.config.run import RunConfig
+from recsys.data.ragged import IntArray
 from recsys.data.storage import exists, filesystem, join, local_folder, remove
-from recsys.data.timelines import IntArray
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.model.embeddings import init_table
 from recsys.model.user import init_user_values
+from recsys.prepare.prepared import Prepared
 
 TABLE = re.compile(r"\btables\.(?:collection\.)?embeddings\.(\w+)\.")
 CONTEXT = re.compile(r"\bmoment\.context\.(\d+)\.")

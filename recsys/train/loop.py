@@ -20,13 +20,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from recsys.config import RunConfig, parse_config
-from recsys.data.batches import Batcher, Candidates, drop_ids, epoch_order, prefetch
-from recsys.data.inputs import Batch
-from recsys.data.prepared import Prepared
+from recsys.config.run import RunConfig, parse_config
 from recsys.data.storage import join, local_folder
-from recsys.data.timelines import Timelines
+from recsys.features.batches import Batcher, Candidates, drop_ids, epoch_order, prefetch
+from recsys.features.inputs import Batch
+from recsys.features.timelines import Timelines
 from recsys.model.recommender import Losses
+from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train.checkpoint import START, Progress, is_finite, load, restore, save
 from recsys.train.figures import StepSums

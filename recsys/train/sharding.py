@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from recsys.config import RunConfig
-from recsys.data.inputs import Batch, Sizes, TableInputs
+from recsys.config.run import RunConfig
 from recsys.errors import InputError
+from recsys.features.inputs import Batch, Sizes, TableInputs
 from recsys.model.embeddings import TableSpec, init_table
 from recsys.model.recommender import Recommender, table_specs
 from recsys.train.steps import Taken, Weigh, clip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys.data.inputs import Batch, move
+from recsys.features.inputs import Batch, move
 from recsys.model.recommender import Losses
 from recsys.train.trainable import Trainable
 

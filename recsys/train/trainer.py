@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from recsys import cluster
-from recsys.config import RunConfig
-from recsys.data.prepared import Prepared
+from recsys.config.run import RunConfig
 from recsys.data.storage import filesystem, is_uri, join, remove
 from recsys.errors import InputError, find_input_error
 from recsys.model.frames import make_frame_encoder
+from recsys.prepare.prepared import Prepared
 from recsys.progress import progress
 from recsys.schema import TEST, VALID
 from recsys.train.checkpoint import START, read_trending

@@ -10,14 +10,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from recsys.config import EvaluateConfig
-from recsys.data.batches import VideoInputs
-from recsys.data.prepared import Prepared
-from recsys.evaluation.classification import auc
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
-from recsys.evaluation.predict import Predictions, Predictor, all_vectors, concat
-from recsys.evaluation.ranking import Ranker, evaluate_ranker
+from recsys.config.run import EvaluateConfig
+from recsys.data.ragged import Ragged
+from recsys.evaluation.metrics.classification import auc
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.ranking import evaluate_ranker
+from recsys.features.batches import VideoInputs
+from recsys.inference.encode import all_vectors
+from recsys.inference.predict import Predictions, Predictor, concat
+from recsys.inference.ranker import Ranker
 from recsys.model.recommender import Recommender
+from recsys.prepare.prepared import Prepared
 from recsys.schema import VALID
 from recsys.train.trending import AddUp, fit_trending
 
@@ -92,7 +95,7 @@ def _ranking_sums(
     data = RankingSet(
         user_ids=found.user_ids,
         relevant=found.relevant,
-        known=Csr.empty(len(found.user_ids)),
+        known=Ragged.empty(len(found.user_ids)),
         videos=Videos(cold_N=zeros.astype(bool), popularity_N=zeros),
     )
     result = evaluate_ranker(data, ranker(found), EvaluateConfig(k=(K,), bootstrap=0))

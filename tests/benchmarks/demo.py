@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from recsys.data.synthetic import make_world
-from recsys.data.synthetic_viewers import WorldSettings
+from recsys.demo.viewers import WorldSettings
+from recsys.demo.world import make_world
 
 VARIANTS = {
     "as it is": [],

@@ -33,11 +33,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from recsys.config import RunConfig, parse_config
-from recsys.data.batches import Batcher, Candidates, VideoInputs
+from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.inputs import Batch, Sizes
-from recsys.data.timelines import Timelines, trend_dim
+from recsys.features.batches import Batcher, Candidates, VideoInputs
+from recsys.features.inputs import Batch, Sizes
+from recsys.features.timelines import Timelines, trend_dim
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
 from recsys.schema import TRAIN, VALID, video_schema

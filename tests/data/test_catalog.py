@@ -1,7 +1,8 @@
 import numpy as np
 import pyarrow as pa
 
-from recsys.data.catalog import Catalog, duration_buckets, expand_ranges
+from recsys.data.catalog import Catalog, duration_buckets
+from recsys.data.ragged import expand_ranges
 from recsys.schema import video_schema
 
 

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from recsys.config import EvaluateConfig
+from recsys.config.run import EvaluateConfig
+from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines import (
     DAY_MS,
     content_knn,
@@ -17,7 +18,7 @@ from recsys.evaluation.baselines import (
     recent_counts,
     recent_popularity,
 )
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
 
 
@@ -25,7 +26,9 @@ def small(known: list[list[int]], popularity: list[int]) -> RankingSet:
     size = len(popularity)
     videos = Videos(np.zeros(size, np.bool_), np.array(popularity))
     users = [str(number) for number in range(len(known))]
-    return RankingSet(users, Csr.from_lists([[1]] * len(known)), Csr.from_lists(known), videos)
+    return RankingSet(
+        users, Ragged.from_lists([[1]] * len(known)), Ragged.from_lists(known), videos
+    )
 
 
 def test_popularity_and_random() -> None:
@@ -43,7 +46,7 @@ def test_recent_counts_take_nothing_from_the_test_part() -> None:
 
 def test_item_knn_by_hand() -> None:
     # Video 1 has users 0, 1, 2; video 2 has 0, 1; video 3 has 0; nobody has video 4.
-    positives = Csr.from_lists([[1, 2, 3, 3], [2, 1], [1], [0]])
+    positives = Ragged.from_lists([[1, 2, 3, 3], [2, 1], [1], [0]])
     data = small([[1, 1], [2, 3], []], [0, 3, 2, 1, 0])
     scores = item_knn(positives, data)(0, 3)
     one_two, one_three, two_three = 2 / math.sqrt(6), 1 / math.sqrt(3), 1 / math.sqrt(2)
@@ -55,7 +58,7 @@ def test_item_knn_by_hand() -> None:
 
 
 def test_item_knn_keeps_the_nearest_neighbours() -> None:
-    positives = Csr.from_lists([[1, 2, 3], [1, 2], [1]])
+    positives = Ragged.from_lists([[1, 2, 3], [1, 2], [1]])
     data = small([[1]], [0, 3, 2, 1])
     scores = item_knn(positives, data, neighbours=1)(0, 1)[0]
     assert scores[2] > 0.8 and scores[3] < 1e-8
@@ -71,7 +74,7 @@ def test_content_knn() -> None:
     assert scores[2].tolist() == [0] * 5
 
 
-def kuairand(folder: Path) -> tuple[RankingSet, Csr]:
+def kuairand(folder: Path) -> tuple[RankingSet, Ragged]:
     """Clicks before 3 May are known, later ones on videos not clicked before are relevant."""
     events = pq.read_table(folder / "data/kuairand_pure/events.parquet")
     events = events.filter(pc.equal(events["is_click"], 1))
@@ -84,10 +87,10 @@ def kuairand(folder: Path) -> tuple[RankingSet, Csr]:
     relevant = np.setdiff1d(relevant, known)
     users = np.unique(relevant // num_videos)
 
-    def lists(pairs: np.ndarray, owners: np.ndarray) -> Csr:
+    def lists(pairs: np.ndarray, owners: np.ndarray) -> Ragged:
         pairs = pairs[np.isin(pairs // num_videos, owners)]
         offsets = np.append(np.searchsorted(pairs // num_videos, owners), len(pairs))
-        return Csr(offsets, (pairs % num_videos).astype(np.int32))
+        return Ragged(offsets, (pairs % num_videos).astype(np.int32))
 
     counts = np.bincount(video[before], minlength=num_videos)
     videos = Videos(counts == 0, counts)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import EvaluateConfig, RunConfig, load_config
-from recsys.data.events import prepare
-from recsys.data.prepared import Prepared
+from recsys.config.run import EvaluateConfig, RunConfig, load_config
 from recsys.evaluation.baselines import DAY_MS, item_knn
 from recsys.evaluation.gather import known_positives, ranking_set
-from recsys.evaluation.predict import all_vectors, concat, predict
 from recsys.evaluation.ranking import evaluate_ranker
+from recsys.inference.encode import all_vectors
+from recsys.inference.predict import concat, predict
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
+from recsys.prepare.prepared import Prepared
+from recsys.prepare.stage import prepare
 from recsys.schema import TEST
 from tests.inputs import START_MS, write_input
 

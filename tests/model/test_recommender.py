@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.config import ModelConfig
-from recsys.data.batches import event_batch
-from recsys.data.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
-from recsys.data.timelines import Timelines, watch_inputs
+from recsys.config.run import ModelConfig
+from recsys.features.batches import event_batch
+from recsys.features.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
+from recsys.features.timelines import Timelines, watch_inputs
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs

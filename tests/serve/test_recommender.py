@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.bundle import Bundle
-from recsys.data.batches import event_batch
-from recsys.data.timelines import Timelines
-from recsys.data.trends import HourlyCounts, Trends, trending
+from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
+from recsys.features.batches import event_batch
+from recsys.features.counts import HourlyCounts, Trends, trending
+from recsys.features.timelines import Timelines
 from recsys.model.user import states_at
 from recsys.schema import timeline_schema
 from recsys.serve.recommender import ServingRecommender

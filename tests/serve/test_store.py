@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.data.timelines import Timelines
 from recsys.data.users import UserRows
+from recsys.features.timelines import Timelines
 from recsys.serve.store import Event, HistoryStore
 
 

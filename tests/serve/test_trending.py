@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recsys.data.trends import trending
+from recsys.features.counts import trending
 from recsys.serve.trending import HELD_HOURS, Trending
 from tests.bundles import NUM_VIDEOS, START_MS, TinyRun, make_run
 

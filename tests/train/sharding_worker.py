@@ -10,7 +10,7 @@ os.environ["FBGEMM_TBE_BOUNDS_CHECK_MODE"] = "0"  # fatal: a row that is not the
 import torch
 import torch.distributed as dist
 
-from recsys.data.inputs import Batch
+from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses
 from recsys.train.checkpoint import Progress, restore, save
 from recsys.train.sharding import PipelinedSteps, build_sharded

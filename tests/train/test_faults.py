@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import ray
 
-from recsys.config import load_config
-from recsys.data.prepared import Prepared
+from recsys.config.run import load_config
+from recsys.prepare.prepared import Prepared
 from recsys.schema import VALID
 from recsys.train.trainer import make_trainer
 from tests.conftest import TrainedRun

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.data.prepared import Prepared
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
+from recsys.prepare.prepared import Prepared
 from recsys.train.checkpoint import Progress, load, save
 from recsys.train.grow import grow, grown, places, read_all
 from recsys.train.trainable import Trainable, build_plain

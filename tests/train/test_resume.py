@@ -12,7 +12,7 @@ import pytest
 import ray.train
 import torch
 
-from recsys.config import RunConfig, load_config
+from recsys.config.run import RunConfig, load_config
 from recsys.schema import VALID
 from recsys.train.loop import Job, Worker
 from tests.conftest import TrainedRun

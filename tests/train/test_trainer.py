@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from recsys.config import RunConfig, load_config
+from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
 from recsys.train.trainer import describe, make_trainer, root_cause, train, training_error
 from tests.conftest import TrainedRun

@@ -1,0 +1,158 @@
+"""Makes a bundle of a trained model and what `prepare` wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.bundle.contents import Contents, write_bundle
+from recsys.config.run import RunConfig
+from recsys.data.catalog import Catalog
+from recsys.data.ragged import FloatArray, IntArray, expand_ranges
+from recsys.data.storage import is_uri, join, list_files, open_input
+from recsys.data.vocab import Vocab
+from recsys.errors import InputError
+from recsys.features.counts import Trends, read_trends
+from recsys.features.inputs import Sizes
+from recsys.features.timelines import TRENDS, Timelines
+from recsys.inference.rerank import VideoTraits
+from recsys.model.recommender import Recommender
+from recsys.schema import USER_ROWS, timeline_schema
+
+
+def publish(
+    config: RunConfig,
+    recommender: Recommender,
+    *,
+    sizes: Sizes,
+    vectors: FloatArray,
+    prepare_dir: str,
+    bundles_dir: str,
+    metrics: Mapping[str, Any] | None = None,
+    traits: VideoTraits | None = None,
+    trained: str | None = None,
+) -> str:
+    """Writes a new version of the bundle.
+
+    Args:
+        config: Of the run.
+        recommender: The trained model with plain tables.
+        sizes: Those that the model was made with.
+        vectors: (N, V) float32 of all videos, row 0 and cold ones among them.
+        prepare_dir: `RUN/prepare`, a path or URI.
+        bundles_dir: `RUN/bundles`, a path or URI.
+        metrics: What the evaluation found, for the manifest.
+        trained: Names the training that the model came out of.
+        traits: What the re-ranking step looks at, where the config has a weight of `rerank`.
+
+    Returns:
+        The version's name.
+
+    Raises:
+        InputError: A file of `prepare` is missing.
+    """
+    table = _catalog(prepare_dir)
+    trends = _trends(config, prepare_dir, table)
+    contents = Contents(
+        config=config,
+        sizes=sizes,
+        recommender=recommender,
+        vocabs={name: _vocab(prepare_dir, name) for name in vocab_names(config)},
+        catalog=table,
+        vectors=vectors,
+        users=_users(config, prepare_dir),
+        trends=trends,
+        histories=_histories(config, prepare_dir, trends),
+        metrics=metrics,
+        traits=traits,
+        trained=trained,
+    )
+    return write_bundle(bundles_dir, contents)
+
+
+def vocab_names(config: RunConfig) -> list[str]:
+    """Names of the vocabularies that a run has."""
+    contexts = [f"context_{column}" for column in config.data.columns.context]
+    users = ["user"] if config.data.user_columns.features else []
+    return ["video", "creator", "category", *users, *contexts]
+
+
+def last_events(table: pa.Table, longest: int) -> pa.Table:
+    """A table of `timeline_schema` with each user's last `longest` events only."""
+    table = table.combine_chunks()
+    lengths = np.asarray(table.column("video_row").combine_chunks().value_lengths(), np.int64)
+    columns = [table.column("user_id")]
+    for name in timeline_schema().names[1:]:
+        columns.append(_last(table.column(name).combine_chunks(), lengths, longest))
+    return pa.table(columns, schema=timeline_schema())
+
+
+def _last(lists: pa.ListArray, events: IntArray, longest: int) -> pa.ListArray:
+    """The ends of lists that hold the same number of values for each event (perhaps none)."""
+    lengths = np.asarray(lists.value_lengths(), np.int64)
+    ends = np.cumsum(lengths)
+    width = int(lengths.sum() // max(events.sum(), 1))
+    kept = np.minimum(events, longest) * width
+    values = lists.flatten().take(pa.array(expand_ranges(ends - kept, kept)))
+    offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def _vocab(prepare_dir: str, name: str) -> Vocab:
+    return Vocab.read(join(prepare_dir, "vocab", f"{name}.parquet"))
+
+
+def _catalog(prepare_dir: str) -> pa.Table:
+    """The catalogue; a relative path becomes absolute, since a server runs in another folder."""
+    with open_input(join(prepare_dir, "videos.parquet")) as file:
+        table = pq.read_table(file)
+    place = table.schema.get_field_index("uri")
+    uris = [_absolute(uri) for uri in table.column("uri").to_pylist()]
+    return table.set_column(place, table.schema.field(place), pa.array(uris, pa.string()))
+
+
+def _absolute(uri: str | None) -> str | None:
+    return uri if uri is None or is_uri(uri) else os.path.abspath(uri)
+
+
+def _trends(config: RunConfig, prepare_dir: str, catalog: pa.Table) -> Trends:
+    columns = config.data.columns
+    return read_trends(
+        join(prepare_dir, "trends"),
+        Catalog.from_table(catalog),
+        contexts=columns.context,
+        num_tasks=len(columns.tasks),
+    )
+
+
+def _users(config: RunConfig, prepare_dir: str) -> pa.Table | None:
+    """What is known of all users, also of those without events."""
+    if not config.data.user_columns.features:
+        return None
+    with open_input(join(prepare_dir, "users.parquet")) as file:
+        return pq.read_table(file, columns=["user_id", USER_ROWS])
+
+
+def _histories(config: RunConfig, prepare_dir: str, trends: Trends) -> Iterator[pa.Table]:
+    """Each user's last events, with what was known of their videos then."""
+    columns = config.data.columns
+    folder = join(prepare_dir, "timelines")
+    paths = list_files(folder, ".parquet")
+    if not paths:
+        raise InputError(f"{folder}: no timelines are there; run `recsys prepare` first")
+    for path in paths:
+        with open_input(path) as file:
+            table = last_events(pq.read_table(file), config.model.max_history)
+        found = Timelines.from_table(table, columns)
+        yield table.append_column(TRENDS, _lists(found.offsets, trends.on(found).trends))
+
+
+def _lists(offsets: IntArray, values: FloatArray) -> pa.ListArray:
+    """Lists of each user's (L, F) values, flattened."""
+    ends = pa.array(offsets * values.shape[1], pa.int32())
+    return pa.ListArray.from_arrays(ends, pa.array(values.ravel(), pa.float32()))

@@ -1,0 +1,347 @@
+"""report.html: one file that opens anywhere, the verdict first, then tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from recsys.evaluation.report.charts import (
+    SHARES,
+    Axes,
+    Axis,
+    Dot,
+    Line,
+    dot_plot,
+    figure,
+    line_plot,
+)
+from recsys.evaluation.report.fairness_page import fairness_section, tradeoff_section
+from recsys.evaluation.report.html import Cell, details, element, page, table, text
+from recsys.evaluation.report.verdict import MAIN, best_baseline
+from recsys.evaluation.report.wording import (
+    metric_title,
+    number,
+    p_value,
+    percent,
+    percent_span,
+    ranker_title,
+    signed,
+    span,
+    tick,
+    whole_tick,
+)
+
+Report = Mapping[str, Any]
+
+LEVELS = {"good": "good", "warn": "look at", "info": "note"}
+BEYOND = {
+    "coverage": "Coverage",
+    "novelty": "Novelty",
+    "diversity": "Diversity",
+    "average_popularity": "Mean popularity",
+    "new": "New videos",
+}
+TASK_COLUMNS = (
+    "auc",
+    "log_loss",
+    "normalised_entropy",
+    "observed_rate",
+    "predicted_rate",
+    "calibration_error",
+)
+GLOSSARY = {
+    "HR@k": "Share of users with at least one relevant video in their first k.",
+    "Recall@k, precision@k": "Share of a user's relevant videos that are in the first k; share of "
+    "the first k that are relevant.",
+    "NDCG@k": "Relevant videos in the first k, each counting less the lower it stands, over the "
+    "best that could be reached with min(k, number of relevant videos) of them.",
+    "MRR@k, MAP@k": "One over the place of the first relevant video; mean of the precision at the "
+    "place of each relevant video. Both count the first k only.",
+    "Relevant": "A video that the user had a positive event with in the test and none before it.",
+    "Ranked": "All videos of the catalogue; no negatives are sampled. Videos with equal scores "
+    "count as being in random order, and every figure is the mean over all such orders.",
+    "Warm, cold": "With and without a training event. A slice counts only its own videos as "
+    "relevant, while all videos are ranked.",
+    "95 % interval": "Bootstrap over users; of coverage, Gini and top share a jackknife over "
+    "blocks of users.",
+    "p": "Sign-flip test over users. In tables of several metrics it is corrected for their number "
+    "(Holm); the verdict goes by one metric that was fixed beforehand.",
+    "Novelty": "Mean surprise of the shown videos in bits: -log2 of a video's share of the known "
+    "positives.",
+    "Diversity": "One minus the mean likeness (cosine of categories) of two videos of a list.",
+    "Coverage": "Share of the catalogue that is in any user's first k.",
+    "Gini": "0 where all creators have the same exposure, near 1 where one has all.",
+    "AUC": "Chance that a positive event is scored above a negative one; equal scores count half.",
+    "Normalised entropy": "Log loss over that of always saying the mean rate; below 1 is better.",
+}
+
+
+def render(report: Report, *, title: str) -> str:
+    """The page of a report of `assemble`.
+
+    Args:
+        report: The report. Besides what `assemble` gives it may hold `against`, `{"run": name,
+            "rows": rows of compare}`, and `training`, a row an epoch with `epoch` and figures.
+        title: Names the run.
+    """
+    return page(
+        title,
+        [
+            text("h1", title),
+            text("p", _setting(report["setup"]), "soft"),
+            _verdict(report["verdict"]),
+            *_rankers(report),
+            *_against(report.get("against")),
+            *_slices(report),
+            *_tasks(report["evaluation"][MAIN].get("tasks", {})),
+            *fairness_section(report),
+            *tradeoff_section(report.get("tradeoff")),
+            *_training(report.get("training", ())),
+            text("h2", "What the figures mean"),
+            element("dl", [text("dt", k) + text("dd", v) for k, v in GLOSSARY.items()]),
+        ],
+    )
+
+
+def _setting(setup: Mapping[str, Any]) -> str:
+    history = "left out of" if setup["mask_history"] else "kept in"
+    parts = [
+        f"{setup['users']:,} test users with {setup['relevant']:,} relevant videos",
+        f"{setup['videos']:,} videos ranked for each, {setup['cold_videos']:,} of them without a "
+        "training event",
+        f"videos that a user already liked are {history} the ranking",
+    ]
+    if setup.get("split"):
+        parts.append(str(setup["split"]))
+    if setup["bootstrap"]:
+        parts.append(f"95 % intervals from {setup['bootstrap']} resamplings of users")
+    return "; ".join(parts) + "."
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    findings = [
+        element(
+            "li",
+            [
+                text("span", LEVELS[found["level"]], f"level {found['level']}"),
+                text("span", found["text"]),
+            ],
+        )
+        for found in verdict["findings"]
+    ]
+    parts = [
+        text("p", verdict["headline"], "headline"),
+        text("p", verdict["evidence"], "evidence"),
+        element("ul", findings),
+    ]
+    return element("section", parts, f"verdict {verdict['decision']}")
+
+
+def _rankers(report: Report) -> list[str]:
+    metric, k, rankers = report["setup"]["metric"], report["setup"]["k"], report["evaluation"]
+    order = sorted(rankers, key=lambda name: -rankers[name]["all"][metric])
+    main = order.index(MAIN)
+    dots = [_dot(ranker_title(n), rankers[n]["all"], metric, series=int(n != MAIN)) for n in order]
+    beyond = [f"{name}@{k[0]}" for name in BEYOND if f"{name}@{k[0]}" in rankers[MAIN]]
+    head = ["Ranker", *(BEYOND[name.partition("@")[0]] for name in beyond)]
+    rows: list[list[Cell]] = [
+        [ranker_title(name), *(figure_cell(rankers[name], column) for column in beyond)]
+        for name in order
+    ]
+    chart = dot_plot(dots, label=f"{metric_title(metric)} of every ranker")
+    return [
+        text("h2", "The model beside simple rankers"),
+        element("div", [figure(f"{metric_title(metric)}, all users", chart)], "charts"),
+        _metric_table(rankers, order, k[0]),
+        *(
+            details(
+                f"First {cutoff} instead of first {k[0]}", [_metric_table(rankers, order, cutoff)]
+            )
+            for cutoff in k[1:]
+        ),
+        details("Tests of the differences", [_tests(report["comparisons"])]),
+        text("h3", f"What the first {k[0]} are like"),
+        table(head, rows, main),
+    ]
+
+
+def _metric_table(rankers: Mapping[str, Any], order: Sequence[str], k: int) -> str:
+    names = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "precision", "mrr", "map")]
+    rows: list[list[Cell]] = [
+        [ranker_title(ranker), *(figure_cell(rankers[ranker]["all"], name) for name in names)]
+        for ranker in order
+    ]
+    return table(["Ranker", *map(metric_title, names)], rows, order.index(MAIN))
+
+
+def _tests(comparisons: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    rows = [
+        [f"{ranker_title(name)}, {metric_title(row['metric'])}", *_test_cells(row)]
+        for name, tests in comparisons.items()
+        for row in tests
+    ]
+    return table(["Model against", "Users", "Model", "Other", "Difference", "Test"], rows)
+
+
+def _test_cells(row: Mapping[str, Any]) -> list[Cell]:
+    bounds = None if row["low"] is None else (row["low"], row["high"])
+    return [
+        f"{row['users']:,}",
+        number(row["ours"]),
+        number(row["theirs"]),
+        (signed(row["difference"]), span(bounds)),
+        "–" if row["p_holm"] is None else p_value(row["p_holm"]),
+    ]
+
+
+def _against(found: Mapping[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    head = ["Metric", "Users", "This run", "Other run", "Difference", "Test"]
+
+    def rows_of(tested: bool) -> list[list[Cell]]:
+        rows = [row for row in found["rows"] if (row["p_holm"] is not None) == tested]
+        return [[metric_title(row["metric"]), *_test_cells(row)] for row in rows]
+
+    return [
+        text("h2", f"This run beside {found['run']}"),
+        table(head, rows_of(True)),
+        details("Other metrics, which are not tested", [table(head, rows_of(False))]),
+    ]
+
+
+def _slices(report: Report) -> list[str]:
+    metric = report["setup"]["metric"]
+    names = [MAIN, *([rival] if (rival := best_baseline(report)) else [])]
+    titles = [ranker_title(name) for name in names]
+    kinds = _slice_kinds([report["evaluation"][name] for name in names])
+    charts = [
+        figure(name, dot_plot(dots, label=f"{metric_title(metric)}: {name}"), titles)
+        for name, rows in kinds.items()
+        if (dots := _slice_dots(rows, metric))
+    ]
+    head = ["Slice", "Users", *(f"{title}, {metric_title(metric)}" for title in titles)]
+    rows: list[list[Cell]] = [
+        [f"{kind}: {name}", f"{parts[0]['users']:,}", *(figure_cell(p, metric) for p in parts)]
+        for kind, slices in kinds.items()
+        for name, parts in slices.items()
+        if parts[0]["users"]
+    ]
+    note = (
+        f"{metric_title(metric)} where only the videos of a slice count as relevant, or only its "
+        "users count. All videos are ranked in each."
+    )
+    return [
+        text("h2", "Where it is good and where it is not"),
+        text("p", note, "soft"),
+        element("div", charts, "charts"),
+        details("The same as a table", [table(head, rows)]),
+    ]
+
+
+def _slice_kinds(rankers: Sequence[Report]) -> dict[str, dict[str, list[Report]]]:
+    """Kind of slice → slice → its figures, a ranker each."""
+    model = rankers[0]
+    by_kind = {
+        "Training events of the video": {
+            name: [ranker[name] for ranker in rankers] for name in ("warm", "cold")
+        },
+        "Known positives of the user": {
+            name: [ranker["history"][name] for ranker in rankers] for name in model["history"]
+        },
+        "Age of the video at the test cut": {
+            name: [ranker["video_age"][name] for ranker in rankers] for name in model["video_age"]
+        },
+    }
+    return {kind: slices for kind, slices in by_kind.items() if slices}
+
+
+def _slice_dots(rows: Mapping[str, Sequence[Any]], metric: str) -> list[Dot]:
+    return [
+        _dot(f"{name} ({parts[0]['users']:,})", part, metric, series=series)
+        for name, parts in rows.items()
+        for series, part in enumerate(parts)
+        if part and part["users"]
+    ]
+
+
+def _tasks(tasks: Mapping[str, Any]) -> list[str]:
+    if not tasks:
+        return []
+    head = [
+        "Task",
+        "Events",
+        "AUC",
+        "Log loss",
+        "Normalised entropy",
+        "Observed",
+        "Predicted",
+        "Calibration error",
+    ]
+    rows = [
+        [
+            name if part == "all" else f"{name}, {part}",
+            f"{found['events']:,}",
+            *(figure_cell(found, c) for c in TASK_COLUMNS),
+        ]
+        for name, task in tasks.items()
+        for part, found in (("all", task), ("warm", task.get("warm")), ("cold", task.get("cold")))
+        if found and found["events"]
+    ]
+    axes = Axes(
+        replace(SHARES, title="predicted"), replace(SHARES, title="observed"), diagonal=True
+    )
+    charts = [
+        figure(
+            f"{name}: predicted and observed",
+            line_plot([Line(name, _bins(task))], axes, label=f"Calibration of {name}"),
+            note="Dots on the broken line are predictions that come true as often as they say.",
+        )
+        for name, task in tasks.items()
+        if task.get("calibration")
+    ]
+    return [
+        text("h2", "Scoring: what is predicted of each event"),
+        table(head, rows),
+        element("div", charts, "charts"),
+    ]
+
+
+def _bins(task: Mapping[str, Any]) -> list[tuple[float, float]]:
+    return [(part["predicted"], part["observed"]) for part in task["calibration"]]
+
+
+def _training(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One chart a figure, since losses have scales of their own."""
+    if not epochs:
+        return []
+    names = [
+        name
+        for name in epochs[-1]
+        if name.endswith("_loss") or "@" in name or name.endswith("_auc")
+    ]
+    charts = []
+    for name in names:
+        points = [(row["epoch"], row[name]) for row in epochs if row.get(name) is not None]
+        shown = metric_title(name)
+        axes = Axes(Axis("epoch", tick, whole_tick), Axis())
+        charts.append(
+            figure(shown, line_plot([Line(shown, points)], axes, label=f"{shown} by epoch"))
+        )
+    note = "Losses are of the training events, other figures of the validation events."
+    return [text("h2", "Training"), text("p", note, "soft"), element("div", charts, "charts")]
+
+
+def _dot(row: str, figures: Mapping[str, Any], metric: str, *, series: int) -> Dot:
+    return Dot(row, figures[metric], (figures.get("ci") or {}).get(metric), series)
+
+
+def figure_cell(figures: Mapping[str, Any] | None, name: str) -> Cell:
+    """A figure with its interval below; a dash where there is none."""
+    value = (figures or {}).get(name)
+    if value is None:
+        return "–"
+    if name.startswith(("coverage", "new@")):
+        return percent(value), percent_span(((figures or {}).get("ci") or {}).get(name))
+    return number(value), span(((figures or {}).get("ci") or {}).get(name))

@@ -1,0 +1,264 @@
+"""What the re-ranking step costs and brings at a range of weights: the trade-off curve.
+
+Shapes: S sampled users, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys.config.run import EvaluateConfig, RerankConfig
+from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval
+from recsys.evaluation.metrics.fairness import creator_exposure, gini
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.toplists import TopLists
+from recsys.evaluation.ranking import RankerResult, measure, ranked
+from recsys.inference.ranker import Ranker
+from recsys.inference.rerank import Reranker, VideoTraits, creator_prices, relative_relevance
+
+GRID = {
+    "creator_exposure": (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.4),
+    "diversity": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
+    "new_videos": (0.05, 0.1, 0.2, 0.4, 0.6, 0.8),
+    "drawn_places": (1, 2, 3, 4),
+}
+"""Weights at which each lever is drawn, one lever at a time."""
+PRICED_USERS = 10_000
+"""Users, drawn at random, from whose lists the creators' prices are found."""
+STEP = 256
+"""Users whose lists are put in order at a time: the greedy choice keeps a row of categories each.
+"""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The best videos of some users, and how relevant each is to its user."""
+
+    data: RankingSet
+    ranker: Ranker
+    video_SC: NDArray[np.int64]
+    relevance_SC: NDArray[np.float64]
+
+
+def video_traits(videos: Videos, *, new_days: float) -> VideoTraits:
+    """What the step may look at of a catalogue."""
+    categories = videos.categories
+    if categories is not None and not len(categories.values):
+        categories = None
+    return VideoTraits(
+        creator_row_N=videos.creator_row_N,
+        category_offsets=None if categories is None else categories.offsets,
+        category_rows=None if categories is None else categories.values,
+        is_new_N=None if videos.age_days_N is None else videos.is_new(new_days),
+    )
+
+
+def candidates(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, count: int, sample: int
+) -> Candidates:
+    """The best `count` videos of a fixed random `sample` of the users.
+
+    Equal scores stay in whatever order topk leaves them.
+    """
+    if sample < data.num_users:
+        users = np.sort(np.random.default_rng(config.seed).permutation(data.num_users)[:sample])
+        part, of_part = data.select(users), _of_users(ranker, users)
+    else:
+        part, of_part = data, ranker
+    depth = min(count, data.num_videos - 1)
+    videos = np.zeros((part.num_users, depth), np.int64)
+    relevance = np.zeros((part.num_users, depth))
+    for lists in ranked(part, of_part, config, depth=depth):
+        assert lists.score_BK is not None
+        videos[lists.user_B.numpy()] = lists.video_BK.numpy()
+        relevance[lists.user_B.numpy()] = relative_relevance(lists.score_BK.numpy())
+    return Candidates(part, of_part, videos, relevance)
+
+
+def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
+    def scores(start: int, stop: int) -> torch.Tensor:
+        return torch.cat([ranker(user, user + 1) for user in users[start:stop].tolist()])
+
+    return scores
+
+
+def priced(found: Candidates, rerank: RerankConfig) -> VideoTraits:
+    """What the step looks at, with the prices that the lists of these users lead to."""
+    traits = video_traits(found.data.videos, new_days=rerank.new_days)
+    if not rerank.creator_exposure or traits.creator_row_N is None:
+        return traits
+    price_N = creator_prices(rerank, traits, found.video_SC, found.relevance_SC)
+    return replace(traits, price_N=price_N)
+
+
+def model_traits(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
+) -> VideoTraits:
+    """What the step looks at in a server: prices are those of a fixed sample of the users."""
+    return priced(candidates(data, ranker, config, rerank.candidates, PRICED_USERS), rerank)
+
+
+def reranked(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
+) -> RankerResult:
+    """What all users' lists are worth after the step."""
+    lists = reranked_lists(data, ranker, config, rerank)
+    return measure(data, lists, config, new_days=rerank.new_days)
+
+
+def reranked_lists(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
+) -> Iterator[TopLists]:
+    """All users' lists after the step, as a server would give them."""
+    reranker = Reranker(rerank, model_traits(data, ranker, config, rerank))
+    depth = min(max(rerank.candidates, *config.k), data.num_videos - 1)
+    step = _Step(reranker, data, ranker, config)
+    for lists in ranked(data, ranker, config, depth=depth):
+        assert lists.score_BK is not None
+        relevance_BC = relative_relevance(lists.score_BK.numpy())
+        yield from step.lists(lists.user_B, lists.video_BK.numpy(), relevance_BC, max(config.k))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The re-ranking of some users' lists."""
+
+    reranker: Reranker
+    data: RankingSet
+    ranker: Ranker
+    config: EvaluateConfig
+
+    def lists(
+        self,
+        user_B: Tensor,
+        video_BC: NDArray[np.int64],
+        relevance_BC: NDArray[np.float64],
+        k: int,
+    ) -> Iterator[TopLists]:
+        """The lists after the step, some users at a time."""
+        for start in range(0, len(user_B), STEP):
+            part = slice(start, start + STEP)
+            places = self.reranker.order(video_BC[part], relevance_BC[part], k)
+            shown = np.take_along_axis(video_BC[part], places, 1)
+            if self.reranker.config.drawn_places:
+                users = user_B[part].tolist()
+                shown = np.stack(
+                    [self._drawn(user, row) for user, row in zip(users, shown, strict=True)]
+                )
+            yield TopLists(user_B[part], torch.from_numpy(shown))
+
+    def _drawn(self, user: int, listed_K: NDArray[np.int64]) -> NDArray[np.int64]:
+        known = self.data.known.pairs(user, user + 1)[1]
+        scores_N = self.ranker(user, user + 1)[0].numpy()
+        return self.reranker.with_drawn(
+            self.data.user_ids[user],
+            listed_K,
+            known if self.config.mask_history else known[:0],
+            lambda rows: scores_N[rows],
+        )
+
+
+def tradeoff(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
+) -> dict[str, Any]:
+    """The curve of each lever that the catalogue allows, and the point of the configured weights.
+
+    Returns:
+        `k` (the length of a page), `users`, `plain` (a point without any weight), `levers` (name →
+        points in order of weight), `configured` (a point, or None where no weight is set), and
+        `limits` for creators: `relevance_gini`, of what users turned out to like, and
+        `lowest_gini`, which exposure spread evenly over all creators among the candidates would
+        have. A point has `weights`, `ndcg`, `ndcg_change` (relative) with its
+        `ci` (paired bootstrap over users), `coverage`, `novelty` and what the catalogue allows of
+        `gini`, `gini_change`, `top_1_percent`, `creators_shown`, `diversity` and `new`.
+    """
+    k = rerank.page
+    found = candidates(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
+    config = config.model_copy(update={"k": (k,)})
+    curve = _Curve(found, config, rerank)
+    traits = video_traits(data.videos, new_days=rerank.new_days)
+    possible = {
+        "creator_exposure": traits.creator_row_N is not None,
+        "diversity": traits.category_rows is not None,
+        "new_videos": traits.is_new_N is not None,
+        "drawn_places": traits.creator_row_N is not None,
+    }
+    return {
+        "k": k,
+        "users": found.data.num_users,
+        "plain": curve.point({}),
+        "levers": {
+            lever: [curve.point({lever: weight}) for weight in GRID[lever]]
+            for lever in GRID
+            if possible[lever]
+        },
+        "configured": curve.point(curve.configured) if any(curve.configured.values()) else None,
+        "limits": _limits(found) if possible["creator_exposure"] else None,
+    }
+
+
+class _Curve:
+    """Points, measured against the lists in plain order of relevance."""
+
+    def __init__(self, found: Candidates, config: EvaluateConfig, rerank: RerankConfig) -> None:
+        self._found, self._config, self._rerank = found, config, rerank
+        self.configured = {lever: getattr(rerank, lever) for lever in GRID}
+        self._plain: RankerResult | None = None
+
+    def point(self, weights: dict[str, float]) -> dict[str, Any]:
+        """One setting of the levers; the first point must be the plain one."""
+        nothing = dict.fromkeys(GRID, 0)
+        rerank = self._rerank.model_copy(update={**nothing, **weights})
+        found, k = self._found, self._config.k[0]
+        reranker = Reranker(rerank, priced(found, rerank))
+        user_S = torch.arange(found.data.num_users)
+        step = _Step(reranker, found.data, found.ranker, self._config)
+        lists = step.lists(user_S, found.video_SC, found.relevance_SC, k)
+        result = measure(found.data, lists, self._config, new_days=rerank.new_days)
+        self._plain = self._plain or result
+        point: dict[str, Any] = {"weights": weights, **self._quality(result, self._plain)}
+        point["coverage"] = result.exposure[k].coverage()
+        point |= {
+            name: float(np.nanmean(values))
+            for name in ("novelty", "diversity", "new")
+            if (values := result.lists.get(f"{name}@{k}")) is not None
+        }
+        if self._found.data.videos.creator_row_N is not None:
+            ours, plain = (
+                creator_exposure(self._found.data, of.exposure[k]) for of in (result, self._plain)
+            )
+            point |= {"gini": ours["gini"], "gini_change": ours["gini"] / plain["gini"] - 1}
+            point |= {"top_1_percent": ours["top_1_percent"], "creators_shown": ours["shown"]}
+        return point
+
+    def _quality(self, result: RankerResult, plain: RankerResult) -> dict[str, Any]:
+        name = f"ndcg@{self._config.k[0]}"
+        ours, theirs = (of.slices["all"].values[name] for of in (result, plain))
+        base = theirs.mean()
+        found: dict[str, Any] = {"ndcg": float(ours.mean()), "ndcg_change": None, "ci": None}
+        if not base:
+            return found
+        found["ndcg_change"] = float(ours.mean() / base - 1)
+        if self._config.bootstrap:
+            table = {"both": Table(np.arange(len(ours)), np.stack([ours, theirs], 1))}
+            count, seed = self._config.bootstrap, self._config.seed
+            means = bootstrap_means(table, len(ours), count=count, seed=seed)["both"]
+            found["ci"] = interval(means[:, 0] / np.where(means[:, 1], means[:, 1], np.nan) - 1)
+        return found
+
+
+def _limits(found: Candidates) -> dict[str, float]:
+    """What creator exposure could be at best, and what it would be if relevance were all."""
+    creator_N = found.data.videos.creator_row_N
+    assert creator_N is not None
+    known = np.unique(creator_N[1:][creator_N[1:] > 0])
+    liked = np.bincount(creator_N[found.data.relevant.values], minlength=known.max() + 1)[known]
+    reachable = np.isin(known, creator_N[np.unique(found.video_SC)]).mean()
+    return {"relevance_gini": gini(liked.astype(np.float64)), "lowest_gini": float(1 - reachable)}

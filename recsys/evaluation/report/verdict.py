@@ -1,0 +1,237 @@
+"""What the figures come to: one decision, and the findings that a launch must know of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from recsys.evaluation.report.wording import (
+    metric_title,
+    number,
+    p_value,
+    percent,
+    ranker_title,
+    signed_percent,
+)
+
+MAIN = "model"
+PREVIOUS = "previous"
+"""The bundle that the model is to replace; a baseline like any other."""
+RERANKED = "model_reranked"
+"""The model with the configured re-ranking; no rival of it."""
+SIGNIFICANT = 0.05
+CALIBRATED = 0.02
+"""Mean gap of predicted and observed rate up to which a task counts as calibrated."""
+TOLERATED_LOSS, WANTED_CHANGE = -0.02, -0.2
+"""A re-ranking is cheap down to this change of NDCG, and effective from this one of Gini."""
+
+Report = Mapping[str, Any]
+Finding = dict[str, str]
+
+
+def verdict(report: Report) -> dict[str, Any]:
+    """The decision and the findings, from the figures of `assemble`.
+
+    Returns:
+        `decision`: `better` where the model beats every baseline by more than chance explains,
+        `worse` where the best of them beats it so, else `unclear`; a `headline` and its `evidence`;
+        and `findings`, each with a `level` (`good`, `warn` or `info`) and a `text`.
+    """
+    parts = (_previous, _cold, _no_history, _tasks, _groups, _creators, _levers)
+    return {**_decision(report), "findings": [found for part in parts for found in part(report)]}
+
+
+def best_baseline(report: Report) -> str | None:
+    """The ranker that is best by the first metric, the model left out."""
+    metric, rankers = report["setup"]["metric"], report["evaluation"]
+    others = [name for name in rankers if name not in (MAIN, RERANKED)]
+    return max(others, key=lambda name: rankers[name]["all"][metric], default=None)
+
+
+def compared(report: Report, ranker: str, metric: str) -> dict[str, Any] | None:
+    """The row that compares the model with a ranker by a metric."""
+    rows: list[dict[str, Any]] = report["comparisons"].get(ranker, [])
+    return next((row for row in rows if row["metric"] == metric), None)
+
+
+def _decision(report: Report) -> dict[str, str]:
+    rival, metric = best_baseline(report), report["setup"]["metric"]
+    if rival is None:
+        headline = "There is nothing to compare the model with."
+        return {"decision": "unclear", "headline": headline, "evidence": ""}
+    rows = {
+        name: row
+        for name in report["evaluation"]
+        if name not in (MAIN, RERANKED) and (row := compared(report, name, metric))
+    }
+    decision, by = _outcome(rows, rival)
+    headline = {
+        "better": "The model is better than every baseline.",
+        "worse": f"The model is worse than {ranker_title(by)}.",
+        "unclear": f"The model is not shown to be better than {ranker_title(by)}.",
+    }[decision]
+    evidence = f"Beside {ranker_title(by)}{', the best of them' if decision == 'better' else ''}: "
+    return {"decision": decision, "headline": headline, "evidence": evidence + _against(rows[by])}
+
+
+def _outcome(rows: Mapping[str, dict[str, Any]], rival: str) -> tuple[str, str]:
+    """The decision, and the baseline that it is about.
+
+    One metric decides and every baseline must be beaten, so that no p-value needs correction.
+    """
+    sure = {name: row["p"] < SIGNIFICANT for name, row in rows.items()}
+    if sure[rival] and rows[rival]["difference"] < 0:
+        return "worse", rival
+    open_ones = [name for name, row in rows.items() if not (sure[name] and row["difference"] > 0)]
+    if not open_ones:
+        return "better", rival
+    return "unclear", min(open_ones, key=lambda name: rows[name]["difference"])
+
+
+def _against(row: Mapping[str, Any]) -> str:
+    text = f"{metric_title(row['metric'])} {number(row['ours'])} against {number(row['theirs'])}"
+    if row["theirs"] > 0:
+        relative = [
+            row[name] / row["theirs"]
+            for name in ("difference", "low", "high")
+            if row[name] is not None
+        ]
+        text += f"; {signed_percent(relative[0])}"
+        if len(relative) == 3:
+            bounds = f"{signed_percent(relative[1])} to {signed_percent(relative[2])}"
+            text += f" (95\xa0% interval {bounds})"
+    return f"{text}; {p_value(row['p'])}."
+
+
+def _previous(report: Report) -> list[Finding]:
+    row = compared(report, PREVIOUS, report["setup"]["metric"])
+    if row is None:
+        return []
+    about = report["setup"]["previous"]
+    sure = row["p"] < SIGNIFICANT
+    better, worse = sure and row["difference"] > 0, sure and row["difference"] < 0
+    how = "better" if better else "worse" if worse else "not shown to be better"
+    named = f"the previous bundle ({about['version']}, of {about['created'][:10]})"
+    text = f"The model is {how} than {named}: {_against(row)}"
+    findings = [_finding("good" if better else "warn", text)]
+    if not about["same_split"]:
+        text = (
+            "The previous bundle was made with another split; where its test began later, it has "
+            "learnt from events that it is measured on here."
+        )
+        findings.append(_finding("warn", text))
+    return findings
+
+
+def _cold(report: Report) -> list[Finding]:
+    metric = report["setup"]["metric"]
+    cold = report["evaluation"][MAIN].get("cold", {"users": 0})
+    if not cold["users"]:
+        text = "No test user liked a video without training events: cold start is not measured."
+        return [_finding("info", text)]
+    figure = f"{metric_title(metric)} {number(cold[metric])} for {cold['users']:,} users"
+    row = compared(report, "random", f"cold/{metric}")
+    if row is None:
+        return [_finding("info", f"Videos without training events: {figure}.")]
+    sure = row["p"] < SIGNIFICANT
+    beyond_chance = sure and row["difference"] > 0
+    how = "are found better" if beyond_chance else "are not shown to be found better"
+    if sure and not beyond_chance:
+        how = "are found worse"
+    text = (
+        f"Videos without training events {how} than by chance: {figure}, against "
+        f"{number(row['theirs'])} of a random order ({p_value(row['p'])})."
+    )
+    return [_finding("good" if beyond_chance else "warn", text)]
+
+
+def _no_history(report: Report) -> list[Finding]:
+    metric, whole = report["setup"]["metric"], report["evaluation"][MAIN]
+    part = whole.get("no_history", {"users": 0})
+    if not part["users"]:
+        return []
+    share = percent(part["users"] / whole["all"]["users"])
+    text = (
+        f"Users without history ({share} of all) get {metric_title(metric)} "
+        f"{number(part[metric])}; all users {number(whole['all'][metric])}."
+    )
+    return [_finding("info", text)]
+
+
+def _tasks(report: Report) -> list[Finding]:
+    findings = []
+    for name, task in report["evaluation"][MAIN].get("tasks", {}).items():
+        if task["auc"] is None:
+            findings.append(_finding("warn", f"{name}: the test has only one kind of label."))
+            continue
+        gap = task["calibration_error"]
+        text = (
+            f"{name}: AUC {number(task['auc'])}; predicted and observed rates differ by "
+            f"{100 * gap:.1f} percentage points on average."
+        )
+        findings.append(_finding("good" if gap <= CALIBRATED else "warn", text))
+    return findings
+
+
+def _groups(report: Report) -> list[Finding]:
+    findings = []
+    for column, found in report["evaluation"][MAIN].get("groups", {}).items():
+        if found["gap"] is None:
+            findings.append(_finding("info", f"{column}: {found['warnings'][-1]}."))
+            continue
+        sure = found["p"] < SIGNIFICANT
+        how = "are served differently" if sure else "show no gap that chance does not explain"
+        text = (
+            f"{column}: groups {how} ({found['best']} over {found['worst']}: "
+            f"{number(found['gap'])} {metric_title(found['metric'])}, {p_value(found['p'])})."
+        )
+        findings.append(_finding("warn" if sure else "good", text))
+    return findings
+
+
+def _creators(report: Report) -> list[Finding]:
+    found = report["evaluation"][MAIN].get("creators")
+    if not found:
+        return []
+    liked = found["relevance"]
+    text = (
+        f"{percent(found['shown'])} of {found['creators']:,} creators are shown. The top 1 % have "
+        f"{percent(found['top_1_percent'])} of the places and {percent(liked['top_1_percent'])} of "
+        f"what users liked (Gini {number(found['gini'])} and {number(liked['gini'])})."
+    )
+    return [_finding("info", text)]
+
+
+def _levers(report: Report) -> list[Finding]:
+    levers = (report.get("tradeoff") or {"levers": {}})["levers"]
+    points = [*levers.get("creator_exposure", ()), *levers.get("drawn_places", ())]
+    if not points:
+        return []
+    cheap = [point for point in points if (point["ndcg_change"] or 0) >= TOLERATED_LOSS]
+    best = min(cheap, key=lambda point: point["gini_change"], default=None)
+    if best and round(best["gini_change"], 2) <= WANTED_CHANGE:
+        return [_finding("good", f"{_bought(best)}.")]
+    wanted = f"{signed_percent(WANTED_CHANGE)} Gini of creator exposure"
+    reached = [point for point in points if round(point["gini_change"], 2) <= WANTED_CHANGE]
+    dear = max(reached, key=lambda point: point["ndcg_change"] or 0, default=None)
+    parts = [
+        f"No setting of the re-ranking comes to {wanted} for {percent(-TOLERATED_LOSS)} NDCG",
+        f"the cheapest that does: {_bought(dear)}" if dear else "none does at any price",
+        f"within that price: {_bought(best)}" if best else "every one costs more",
+        f"the lists hold {percent(report['tradeoff']['plain']['creators_shown'])} of the creators, "
+        "and places for the others are taken from videos that users like more",
+    ]
+    return [_finding("info", "; ".join(parts) + ".")]
+
+
+def _bought(point: Mapping[str, Any]) -> str:
+    weights = ", ".join(f"rerank.{name}={value:g}" for name, value in point["weights"].items())
+    return (
+        f"{weights} changes the Gini of creator exposure by "
+        f"{signed_percent(point['gini_change'])} and NDCG by "
+        f"{signed_percent(point['ndcg_change'] or 0)}"
+    )
+
+
+def _finding(level: str, text: str) -> Finding:
+    return {"level": level, "text": text}

@@ -1,0 +1,237 @@
+"""The evaluate stage: predictions by Ray Data over partitions of users, metrics by the library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recsys import cluster
+from recsys.bundle.contents import Bundle
+from recsys.config.run import RunConfig
+from recsys.data.storage import (
+    exists,
+    join,
+    local_folder,
+    read_json,
+)
+from recsys.errors import InputError
+from recsys.evaluation.baselines import (
+    content_knn,
+    item_knn,
+    popularity,
+    random_order,
+    recent_popularity,
+)
+from recsys.evaluation.gather import known_positives, ranking_set, task_figures
+from recsys.evaluation.metrics.interactions import RankingSet
+from recsys.evaluation.previous import load_previous, previous_predictor
+from recsys.evaluation.report.assemble import assemble
+from recsys.evaluation.report.runs import LISTS, TASKS, write_page, write_users
+from recsys.evaluation.report.tradeoff import model_traits
+from recsys.evaluation.report.verdict import MAIN, PREVIOUS
+from recsys.features.batches import VideoInputs
+from recsys.inference.encode import VIDEOS_A_BATCH, all_vectors
+from recsys.inference.predict import Predictions, Predictor, concat
+from recsys.inference.ranker import Ranker
+from recsys.inference.rerank import Reranker, VideoTraits, is_active
+from recsys.model.recommender import Recommender
+from recsys.prepare.prepared import Prepared
+from recsys.progress import progress
+from recsys.schema import TEST
+from recsys.train.checkpoint import load_plain
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained run, ready to predict."""
+
+    prepared: Prepared
+    model: Recommender
+    videos: VideoInputs
+    vectors: Tensor
+    """(N, D) of the whole catalogue."""
+    cold_N: NDArray[np.bool_]
+    """True where a video has no event that the model learnt from."""
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Ready to be asked."""
+        max_history = self.prepared.config.model.max_history
+        trending = self.prepared.trending(TEST)
+        gains = None if trending is None else self.model.trending * torch.from_numpy(trending)
+        return Predictor(self.model, self.vectors, max_history, trending_N=gains)
+
+
+def load_trained(config: RunConfig) -> Trained:
+    """Reads the model that `train` left, in plain torch, and encodes the catalogue.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = join(config.run, "train", "model")
+    if not exists(path):
+        raise InputError(f"{path}: there is no trained model; run recsys train")
+    prepared = Prepared(config)
+    with local_folder(path) as folder:
+        model = load_plain(folder, config.model, prepared.sizes)
+    videos = prepared.video_inputs(with_valid=config.train.refit)
+    vectors = all_vectors(model, videos, torch.device("cpu"))
+    known = prepared.catalog.known_events(with_valid=config.train.refit)
+    return Trained(prepared, model, videos, vectors, known == 0)
+
+
+class PredictPartitions:
+    """Predicts one partition of users a call; a Ray Data actor holds the model."""
+
+    def __init__(self, held: Any) -> None:
+        import ray
+
+        self.prepared: Prepared
+        self.predictor: Predictor
+        self.prepared, self.predictor = ray.get(held[0])
+        torch.set_num_threads(1)
+
+    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+        """Takes partition numbers, gives one row of predictions."""
+        (number,) = batch["id"].tolist()
+        found = self.predictor.predict(self.prepared.timelines(number), split=TEST)
+        return {name: [value] for name, value in found.to_row().items()}
+
+
+def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
+    """The test predictions of all users."""
+    import ray
+
+    total = len(prepared.partitions)
+    held = ray.put((Prepared(prepared.config), predictor))
+    # No task and no actor may ask for a CPU that is not free: the rest would wait for it for ever.
+    free = ray.available_resources().get("CPU", 0.0)
+    workers = max(1, min(int(free), total))
+    numbers = [{"id": number} for number in range(total)]
+    dataset = ray.data.from_items(numbers, override_num_blocks=total).map_batches(
+        PredictPartitions,
+        fn_constructor_args=([held],),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=min(1.0, free),
+    )
+    parts = []
+    dim = predictor.model.dim
+    num_tasks = len(prepared.config.data.columns.tasks)
+    with progress("evaluate: predicting", total=total) as advance:
+        for row in dataset.iter_rows():
+            parts.append(Predictions.from_row(row, dim=dim, num_tasks=num_tasks))
+            advance(1)
+    # Tasks end in any order; the report must not depend on it.
+    parts.sort(key=lambda part: part.asked_ids[:1])
+    return concat(parts, dim, num_tasks)
+
+
+def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[str, Any]:
+    """Runs the stage and returns its report; report.html and the users' metrics lie in `out`.
+
+    Args:
+        config: Of the run.
+        out: RUN/evaluate.
+        previous: Folder of the bundle that the model is compared with.
+
+    Raises:
+        InputError: There is no trained model.
+    """
+    cluster.connect()
+    trained = load_trained(config)
+    found = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, found, trained.cold_N)
+    all_of_them, answers = rankers(config, trained, found, data), {MAIN: found}
+    bundle = load_previous(config, previous) if previous else None
+    if bundle is not None:
+        theirs = previous_predictor(bundle, trained.prepared)
+        answers[PREVIOUS] = predict_all(trained.prepared, theirs)
+        all_of_them[PREVIOUS] = theirs.ranker(answers[PREVIOUS])
+    heads = {
+        name: task_figures(answer, trained.cold_N, config.data.columns.tasks, config.evaluate)
+        for name, answer in answers.items()
+    }
+    report, columns = assemble(
+        data,
+        all_of_them,
+        config.evaluate,
+        config.rerank,
+        heads=heads,
+        about=protocol(config, bundle),
+    )
+    write_users(config.run, LISTS, data.user_ids, columns[MAIN])
+    write_users(config.run, TASKS, found.asked_ids, heads[MAIN][1])
+    training = read_json(join(config.run, "train", "report.json")) or {}
+    report["training"] = training.get("history", [])
+    write_page(config, report)
+    return report
+
+
+def rankers(
+    config: RunConfig, trained: Trained, found: Predictions, data: RankingSet
+) -> dict[str, Ranker]:
+    """The model and what it must beat."""
+    positives, recent = known_positives(trained.prepared, config.evaluate.half_life_days)
+    all_of_them = {
+        MAIN: trained.predictor.ranker(found),
+        "popularity": popularity(data.videos.popularity_N),
+        "recent popularity": recent_popularity(recent),
+        "item-kNN": item_knn(positives, data, neighbours=config.evaluate.neighbours),
+    }
+    contents = content_vectors(trained)
+    if contents is not None:
+        all_of_them["content-kNN"] = content_knn(contents, data)
+    return {**all_of_them, "random": random_order(data.num_videos)}
+
+
+def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:
+    """What a server's re-ranking looks at, as evaluation has it; None where no weight is set."""
+    if not is_active(config.rerank):
+        return None
+    cluster.connect()
+    found = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, found, trained.cold_N)
+    ranker = trained.predictor.ranker(found)
+    traits = model_traits(data, ranker, config.evaluate, config.rerank)
+    Reranker(config.rerank, traits)  # says what is missing now, and not when it is served
+    return traits
+
+
+@torch.no_grad()
+def content_vectors(trained: Trained) -> Tensor | None:
+    """The content part of each video's vector (N, content dim); None where there is none."""
+    content, videos = trained.model.video.content, trained.videos
+    if content is None or videos.clip_rows is None or videos.load_clips is None:
+        return None
+    there = np.flatnonzero(videos.clip_rows >= 0)
+    vectors = None
+    for start in range(0, len(there), VIDEOS_A_BATCH):
+        rows = there[start : start + VIDEOS_A_BATCH]
+        part = content(torch.from_numpy(videos.load_clips(videos.clip_rows[rows])))
+        if vectors is None:
+            vectors = torch.zeros(len(videos.catalog), part.shape[1])
+        vectors[torch.from_numpy(rows)] = part
+    return vectors
+
+
+def protocol(config: RunConfig, bundle: Bundle | None) -> dict[str, Any]:
+    """How it was measured, and against which bundle."""
+    cut = {
+        "time": "the test is everything from one moment on, for all users",
+        "leave_one_out": "the test is the last positive event of each user",
+    }
+    found: dict[str, Any] = {"split": cut[config.split.kind]}
+    if bundle is not None:
+        found["previous"] = {
+            "version": bundle.version,
+            "created": bundle.manifest["created"],
+            "same_split": bundle.config.split == config.split,
+        }
+    return found

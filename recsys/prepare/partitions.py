@@ -1,0 +1,308 @@
+"""The second pass of prepare: the timelines of one partition of users at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.config.data import EventColumns
+from recsys.config.run import RunConfig
+from recsys.data.ragged import IntArray
+from recsys.data.storage import join, list_files, open_input, write_table
+from recsys.data.users import UserRows, row_lists
+from recsys.data.vocab import Vocab
+from recsys.features.counts import HourlyCounts, count_names, hour_of
+from recsys.features.timelines import share_watched
+from recsys.progress import progress
+from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
+
+NO_TIME = np.iinfo(np.int64).max
+TREND_PARTS = "trend-parts"
+
+
+@dataclass
+class Counts:
+    """What the timelines hold, summed over partitions; N videos, row 0 among them."""
+
+    first_time_N: IntArray
+    """Time of a video's first event, `NO_TIME` where it has none."""
+    events_SN: IntArray
+    """(3, N) events of each split."""
+    positives_SN: IntArray
+    """(3, N)."""
+    users: int = 0
+    single_event_users: int = 0
+    timelines: list[int] = field(default_factory=list)
+    """Users in each partition."""
+    first_time_ms: int = NO_TIME
+    last_time_ms: int = 0
+
+    @classmethod
+    def empty(cls, num_videos: int) -> Counts:
+        """Counts of nothing yet."""
+        zeros = np.zeros((3, num_videos), dtype=np.int64)
+        return cls(np.full(num_videos, NO_TIME), zeros, zeros.copy())
+
+    @property
+    def splits(self) -> tuple[int, int, int]:
+        """Events in training, validation and test."""
+        train, valid, test = self.events_SN.sum(1).tolist()
+        return train, valid, test
+
+
+@dataclass(frozen=True)
+class BuildTimelines:
+    """Makes the timelines of one partition: deduplicated, ordered, split, ids mapped."""
+
+    spill: str
+    out: str
+    columns: EventColumns
+    cuts_ms: tuple[float, float] | None
+    vocabs: Any
+    """Object reference to the vocabularies by name."""
+    durations: Any
+    """Object reference to the videos' durations (N,), NaN where unknown."""
+    users: Any
+    """Object reference to the `UserRows`, or to None."""
+
+    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
+        """Takes the number of the partition, gives the row of counts that the driver sums."""
+        import ray
+
+        (number,) = batch["id"].tolist()
+        pieces = list_files(join(self.spill, f"{number:05d}"), ".parquet")
+        vocabs: dict[str, Vocab] = ray.get(self.vocabs)
+        events = sort_events(_read(pieces)) if pieces else None
+        path = join(self.out, "timelines", f"part-{number:05d}.parquet")
+        if events is None:
+            write_table(timeline_schema().empty_table(), path)
+            return _counts_row(number, None, np.zeros(0), np.zeros(0), np.zeros(0))
+        unique = events.filter(pa.array(first_of_each(events)))
+        users, offsets = users_of(unique.column("user_id").combine_chunks())
+        time = np.asarray(unique.column("time_ms"))
+        positive = np.asarray(unique.column("positive"))
+        split = (
+            split_by_time(time, self.cuts_ms)
+            if self.cuts_ms
+            else split_leave_one_out(positive, offsets)
+        )
+        rows = vocabs["video"].rows(unique.column("video_id"))
+        labels = [np.asarray(unique.column(f"label_{name}")) for name in self.columns.tasks]
+        watched = []
+        if self.columns.watched is not None:
+            times = np.asarray(unique.column("watched"))
+            watched = [times, share_watched(times, ray.get(self.durations)[rows])]
+        context = [
+            vocabs[f"context_{name}"].rows(unique.column(f"context_{name}"))
+            for name in self.columns.context
+        ]
+        table = pa.table(
+            [
+                users,
+                _lists(offsets, rows, pa.int32()),
+                _lists(offsets, time, pa.int64()),
+                _lists(offsets, positive, pa.int8()),
+                _wide_lists(offsets, labels, pa.int8()),
+                _wide_lists(offsets, watched, pa.float32()),
+                _wide_lists(offsets, context, pa.int32()),
+                _lists(offsets, split, pa.int8()),
+            ],
+            schema=timeline_schema(),
+        )
+        known: UserRows | None = ray.get(self.users)
+        if known is not None:
+            table = table.append_column(USER_ROWS, row_lists(known.of(users)))
+        write_table(table, path)
+        self._write_counts(number, rows, context, time, [positive, *labels], split)
+        return _counts_row(number, offsets, rows, time, split, positive)
+
+    def _write_counts(
+        self,
+        number: int,
+        rows: IntArray,
+        context: list[IntArray],
+        time: IntArray,
+        actions: list[npt.NDArray[Any]],
+        split: npt.NDArray[np.int8],
+    ) -> None:
+        """The partition's part of the hourly counts.
+
+        Without one cut for everybody, what is tested of one user may lie before what another one
+        learns from: only training events are counted then.
+        """
+        counted = np.flatnonzero(split == TRAIN) if self.cuts_ms is None else slice(None)
+        counts = np.stack([np.ones_like(time), *actions], 1).astype(np.int64)[counted]
+        hours = hour_of(time)[counted]
+        names = count_names(self.columns.context)
+        for name, things in zip(names, (rows, *context), strict=True):
+            found = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
+            write_table(found.to_table(), join(self.spill, TREND_PARTS, name, f"{number}.parquet"))
+
+
+def _read(pieces: list[str]) -> pa.Table:
+    found = []
+    for path in pieces:
+        with open_input(path) as file:
+            found.append(pq.read_table(file))
+    return pa.concat_tables(found)
+
+
+def sort_events(events: pa.Table) -> pa.Table:
+    """By user, time and video; of events that are told apart by nothing else, positives first."""
+    keys = [("user_id", "ascending"), ("time_ms", "ascending"), ("video_id", "ascending")]
+    rest = [name for name in events.column_names if name not in dict(keys)]
+    return events.sort_by([*keys, *((name, "descending") for name in rest)]).combine_chunks()
+
+
+def first_of_each(events: pa.Table) -> npt.NDArray[np.bool_]:
+    """True for the first of the sorted events with the same user, time and video."""
+    new = np.zeros(len(events), dtype=bool)
+    new[:1] = True
+    for name in ("user_id", "time_ms", "video_id"):
+        codes = events.column(name).combine_chunks().dictionary_encode().indices
+        values = np.asarray(codes)
+        new[1:] |= values[1:] != values[:-1]
+    return new
+
+
+def users_of(user_ids: pa.Array) -> tuple[pa.Array, IntArray]:
+    """The users of sorted events, and where each one's events start (U + 1,)."""
+    codes = np.asarray(user_ids.dictionary_encode().indices)
+    starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    return user_ids.take(pa.array(starts)), np.append(starts, len(codes)).astype(np.int64)
+
+
+def split_by_time(
+    time_ms: npt.NDArray[np.int64], cuts_ms: tuple[float, float]
+) -> npt.NDArray[np.int8]:
+    """Splits by one cut for everybody.
+
+    >>> split_by_time(np.array([1, 5, 9]), (5, 9)).tolist()
+    [0, 1, 2]
+    """
+    valid, test = cuts_ms
+    return np.where(time_ms < valid, TRAIN, np.where(time_ms < test, VALID, TEST)).astype(np.int8)
+
+
+def split_leave_one_out(positive: npt.NDArray[np.int8], offsets: IntArray) -> npt.NDArray[np.int8]:
+    """A user's last positive event is the test, the one before the validation.
+
+    What follows them belongs to them. Of two positives one is learnt from and one tested; of one,
+    none is tested.
+
+    >>> split_leave_one_out(np.array([1, 1, 0, 1, 1]), np.array([0, 5])).tolist()
+    [0, 0, 0, 1, 2]
+    """
+    split = np.full(len(positive), TRAIN, dtype=np.int8)
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        found = start + np.flatnonzero(positive[start:stop])
+        if len(found) >= 3:
+            split[found[-2] : stop] = VALID
+        if len(found) >= 2:
+            split[found[-1] : stop] = TEST
+    return split
+
+
+def _lists(offsets: IntArray, values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(values).cast(kind), type=pa.list_(kind)
+    )
+
+
+def _wide_lists(offsets: IntArray, columns: list[npt.NDArray[Any]], kind: pa.DataType) -> pa.Array:
+    """Lists of len(columns) values an event, event by event."""
+    values = np.stack(columns, 1).ravel() if columns else np.zeros(0, dtype=np.int64)
+    return _lists(offsets * len(columns), values, kind)
+
+
+def _counts_row(
+    number: int,
+    offsets: IntArray | None,
+    rows: npt.NDArray[Any],
+    time: npt.NDArray[Any],
+    split: npt.NDArray[Any],
+    positive: npt.NDArray[Any] | None = None,
+) -> dict[str, Any]:
+    """One row for the driver: sizes, and counts of the videos that occur, as parallel lists."""
+    met, code = np.unique(rows.astype(np.int64), return_inverse=True)
+    first = np.full(len(met), NO_TIME)
+    np.minimum.at(first, code, time.astype(np.int64))
+    events = np.zeros((3, len(met)), dtype=np.int64)
+    positives = np.zeros_like(events)
+    if positive is not None:
+        np.add.at(events, (split, code), 1)
+        np.add.at(positives, (split, code), positive)
+    lengths = np.diff(offsets) if offsets is not None else np.zeros(0, dtype=np.int64)
+    columns: dict[str, Any] = {
+        "number": number,
+        "users": len(lengths),
+        "single": int((lengths == 1).sum()),
+        "last_time": int(time.max(initial=0)),
+        "met": met,
+        "first": first,
+        "events": events.ravel(),
+        "positives": positives.ravel(),
+    }
+    return {name: [value] for name, value in columns.items()}
+
+
+def write_timelines(
+    config: RunConfig,
+    *,
+    out: str,
+    spill: str,
+    vocabs: dict[str, Vocab],
+    durations: npt.NDArray[np.float64],
+    cuts_ms: tuple[float, float] | None,
+    users: UserRows | None = None,
+) -> Counts:
+    """Writes every partition's timelines, as Ray tasks, and sums up what they hold."""
+    import ray
+
+    build = BuildTimelines(
+        spill=spill,
+        out=out,
+        columns=config.data.columns,
+        cuts_ms=cuts_ms,
+        vocabs=ray.put(vocabs),
+        durations=ray.put(durations),
+        users=ray.put(users),
+    )
+    total = config.prepare.partitions
+    dataset = ray.data.range(total, override_num_blocks=total).map_batches(build, batch_size=1)
+    counts = Counts.empty(len(vocabs["video"]))
+    sizes = [0] * total
+    with progress("prepare: writing timelines", total=total) as advance:
+        for row in dataset.iter_rows():
+            sizes[row["number"]] = row["users"]
+            _add(counts, row)
+            advance(1)
+    counts.timelines = sizes
+    return counts
+
+
+def write_trends(config: RunConfig, *, out: str, spill: str) -> None:
+    """Joins the partitions' hourly counts into one table of the videos and of each context."""
+    columns = config.data.columns
+    for name in count_names(columns.context):
+        parts = [_read([path]) for path in list_files(join(spill, TREND_PARTS, name), ".parquet")]
+        found = HourlyCounts.from_table(pa.concat_tables(parts), num_actions=1 + len(columns.tasks))
+        write_table(found.to_table(), join(out, "trends", f"{name}.parquet"))
+
+
+def _add(counts: Counts, row: dict[str, Any]) -> None:
+    met = np.asarray(row["met"], dtype=np.int64)
+    counts.users += row["users"]
+    counts.single_event_users += row["single"]
+    if len(met):
+        first = np.asarray(row["first"])
+        counts.first_time_N[met] = np.minimum(counts.first_time_N[met], first)
+        counts.events_SN[:, met] += np.asarray(row["events"]).reshape(3, -1)
+        counts.positives_SN[:, met] += np.asarray(row["positives"]).reshape(3, -1)
+        counts.first_time_ms = min(counts.first_time_ms, int(first.min()))
+        counts.last_time_ms = max(counts.last_time_ms, row["last_time"])
