@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from recsys.config.run import RunConfig, parse_config
+from recsys.config.values import read_yaml_text
 from recsys.errors import InputError
 
 KINDS = ("uniform", "loguniform", "randint", "choice")
@@ -22,8 +23,8 @@ def read_space(path: str) -> dict[str, dict[str, Any]]:
         InputError: The file or an entry is wrong.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        tree = read_yaml_text(Path(path).read_text(encoding="utf-8"), Any)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot read the space ({reason}); check --space") from None
     if not isinstance(tree, dict) or not tree:

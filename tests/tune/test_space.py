@@ -44,6 +44,7 @@ def test_the_spaces_that_come_with_the_project_fit_the_config(
         ("model.dim: {choice: []}", "choice takes a list of values"),
         ("model.dim: {choice: 32}", "choice takes a list of values"),
         ("train.lr: [", "cannot read the space"),
+        ("train.lr: {choice: [1]}\ntrain.lr: {choice: [2]}", "line 2: train.lr is given twice"),
     ],
 )
 def test_a_wrong_space_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -59,6 +60,17 @@ def test_a_wrong_space_is_named(tmp_path: Path, text: str, message: str) -> None
 def test_a_missing_space_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none.yaml: cannot read the space .*check --space"):
         read_space(str(tmp_path / "none.yaml"))
+
+
+def test_choices_are_read_as_their_settings_types(tmp_path: Path, config: RunConfig) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "data.columns.user: {choice: [no]}\nmodel.use_id: {choice: [no]}\n"
+        "split.valid_from: {choice: [2024-05-02]}\ndecode.size: {choice: [032]}"
+    )
+    changed = with_settings(config, {k: v["choice"][0] for k, v in read_space(str(path)).items()})
+    assert (changed.data.columns.user, changed.model.use_id) == ("no", False)
+    assert (str(changed.split.valid_from)[:10], changed.decode.size) == ("2024-05-02", 32)
 
 
 def test_domains() -> None:
