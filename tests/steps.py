@@ -11,6 +11,7 @@ from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
 from recsys.features.batches import Batcher, Candidates, VideoInputs
+from recsys.features.counts import CountLayout
 from recsys.features.inputs import Batch, ClipShape, Sizes
 from recsys.features.timelines import EventArrays, Timelines
 from recsys.model.recommender import Losses, Recommender
@@ -24,6 +25,7 @@ SIZES = Sizes(
     num_categories=4,
     context_sizes=(3,),
     num_tasks=2,
+    num_count_features=len(CountLayout.of(COLUMNS)),
     watch_dim=2,
     clip=ClipShape(frames=2, size=0, feature_dim=4),
     num_user_values=5,
@@ -77,7 +79,7 @@ def make_timelines(seed: int, num_users: int = 6) -> Timelines:
         watched=rng.uniform(0, 2, (total, 2)).astype(np.float32),
         context_rows=rng.integers(0, 3, (total, 1)),
         split=np.full(total, TRAIN, np.int8),
-        trends=rng.normal(size=(total, SIZES.trend_dim)).astype(np.float32),
+        count_features=rng.normal(size=(total, SIZES.num_count_features)).astype(np.float32),
         user_rows=rng.integers(0, SIZES.num_user_values, (num_users, 2)),
     )
 

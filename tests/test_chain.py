@@ -174,7 +174,7 @@ def moments(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], 
             at = states_at(states, events.prior)
             scores = (trained.model.queries(at) * vectors[..., : trained.model.dim]).sum(-1)
             scores = (scores + repeat_scores(trained.model, arrays))[0]
-            logits = trained.model.task_logits(at, vectors, events.moment, events.trends)[0]
+            logits = trained.model.task_logits(at, vectors, events.moment, events.count_features)[0]
         i = int(timelines.count_before(TEST)[user])
         now_ms, row = int(timelines.time_ms[start + i]), timelines.video_rows[start + i]
         now = trending(trained.prepared.trends.shown(now_ms))

@@ -42,7 +42,7 @@ class VideoInputs:
 
     def batch(self, rows: IntArray) -> VideoBatch:
         """The inputs of some videos (U,)."""
-        categories, lengths = self.catalog.categories_of(rows)
+        categories = self.catalog.categories.select(rows)
         clips = index = None
         if self.clip_rows is not None and self.load_clips is not None:
             clip_rows = self.clip_rows[rows]
@@ -55,8 +55,8 @@ class VideoInputs:
         return VideoBatch(
             id_rows=torch.from_numpy(self.id_rows[rows]),
             creator_rows=torch.from_numpy(self.catalog.creator_rows[rows]),
-            category_rows=torch.from_numpy(categories),
-            category_lengths=torch.from_numpy(lengths),
+            category_rows=torch.from_numpy(categories.values.astype(np.int64)),
+            category_lengths=torch.from_numpy(categories.lengths),
             durations=torch.from_numpy(self.catalog.duration_buckets[rows]),
             clips=clips,
             clip_index=index,
@@ -77,7 +77,7 @@ def event_batch(arrays: EventArrays) -> EventBatch:
         actions=torch.from_numpy(arrays.actions),
         prior=prior,
         moment=moment,
-        trends=torch.from_numpy(arrays.trends),
+        count_features=torch.from_numpy(arrays.count_features),
         user_rows=torch.from_numpy(arrays.user_rows),
     )
 

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from recsys.features.timelines import trend_dim
-
 T = TypeVar("T")
 TableInputs = Mapping[str, tuple[Tensor, Tensor]]
 """Table name -> (rows (R,) int64, lengths (U,) int64): a bag of rows for each of U videos."""
@@ -38,6 +36,8 @@ class Sizes:
     num_categories: int
     context_sizes: tuple[int, ...]
     num_tasks: int
+    num_count_features: int
+    """F: the length of the `features.counts.CountLayout`."""
     watch_dim: int = 0
     """W: numbers that say how long a video was watched; 0 where no column says so."""
     clip: ClipShape | None = None
@@ -48,11 +48,6 @@ class Sizes:
     def num_actions(self) -> int:
         """A: what a user may do with a video: like it, each task, watch it for so long."""
         return 1 + self.num_tasks + self.watch_dim
-
-    @property
-    def trend_dim(self) -> int:
-        """Width of the trends of a video at a moment."""
-        return trend_dim(num_contexts=len(self.context_sizes), num_tasks=self.num_tasks)
 
 
 @dataclass
@@ -123,8 +118,8 @@ class EventBatch:
     """(B, L) int64."""
     moment: Moment
     """(B, L) what was known of the request when each video was shown."""
-    trends: Tensor
-    """(B, L, F) float32: what was known of the video's reception then."""
+    count_features: Tensor
+    """(B, L, F) float32: what was known of the video's counts then."""
     user_rows: Tensor
     """(B, K) int64: what is known of the users."""
 

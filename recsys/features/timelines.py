@@ -10,7 +10,7 @@ each other (`prior`), in training as in serving.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.config.data import EventColumns
-from recsys.data.ragged import IntArray
-from recsys.schema import USER_ROWS
+from recsys.data.ragged import FloatArray, IntArray
+from recsys.schema import COUNT_FEATURES, USER_ROWS
 
 MS_PER_S = 1000
 MS_PER_HOUR = 3600 * MS_PER_S
@@ -30,8 +30,8 @@ LOG_SCALE = 0.25
 """Puts the log of a count or a time into the size of the other features."""
 MOST_SHARE = 2.0
 """Of a video that counts as watched: who loops it says no more than who watched it twice."""
-TRENDS = "trends"
-"""Column of a bundle's histories: L × F flattened, event by event."""
+CountFeatures = Callable[[IntArray, IntArray, IntArray], FloatArray]
+"""Video rows (E,), context rows (E, C), times in ms (E,) -> count features (E, F)."""
 
 
 def gap_buckets(gap_ms: npt.ArrayLike) -> IntArray:
@@ -80,16 +80,6 @@ def watch_inputs(watched: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return found
 
 
-def trend_dim(*, num_contexts: int, num_tasks: int) -> int:
-    """F: rates of everything, and counts and rates of the rest, each so far and recently.
-
-    >>> trend_dim(num_contexts=1, num_tasks=2)
-    38
-    """
-    actions = 1 + num_tasks
-    return 2 * actions + 2 * (1 + actions) * (3 + num_contexts)
-
-
 @dataclass(frozen=True)
 class EventArrays:
     """Padded windows of timelines; positions from `lengths` on are padding (zeros)."""
@@ -110,8 +100,8 @@ class EventArrays:
     """(B, L, A): how often the user did each action in the strictly earlier events."""
     context_rows: IntArray
     """(B, L, C)."""
-    trends: npt.NDArray[np.float32]
-    """(B, L, F) how each video had been received when it was shown."""
+    count_features: FloatArray
+    """(B, L, F) what was known of each video's counts when it was shown."""
     user_rows: IntArray
     """(B, K) what is known of the users."""
 
@@ -141,43 +131,49 @@ class Timelines:
     """(E, C)."""
     split: npt.NDArray[np.int8]
     """(E,) TRAIN, VALID or TEST of recsys.schema."""
-    trends: npt.NDArray[np.float32]
-    """(E, F) of `recsys.features.counts`."""
+    count_features: FloatArray
+    """(E, F) of `recsys.features.counts`, in the order of its `CountLayout`."""
     user_rows: IntArray
     """(U, K) rows of the vocabulary of user values; K is 0 without user features."""
 
     @classmethod
-    def from_table(cls, table: pa.Table, columns: EventColumns) -> Timelines:
-        """Reads a table of `timeline_schema`, with a column of trends (zeros without it).
+    def from_table(
+        cls, table: pa.Table, columns: EventColumns, count_features: CountFeatures
+    ) -> Timelines:
+        """Reads a table of `timeline_schema`.
 
-        A column `USER_ROWS` says what is known of the users.
+        Args:
+            table: With a column `USER_ROWS` it says what is known of the users.
+            columns: Of the run.
+            count_features: Makes the events' count features, as `EventCounts.features` does.
         """
-        num_tasks, num_contexts = len(columns.tasks), len(columns.context)
-        table = table.combine_chunks()
-
-        def flat(name: str, dtype: Any) -> npt.NDArray[Any]:
-            lists = table.column(name).combine_chunks()
-            return np.asarray(lists.flatten()).astype(dtype, copy=False)
-
-        lengths = np.asarray(table.column("video_row").combine_chunks().value_lengths())
-        num_events = int(lengths.sum())
-        width = trend_dim(num_contexts=num_contexts, num_tasks=num_tasks)
-        trends = np.zeros((num_events, width), dtype=np.float32)
-        if TRENDS in table.column_names:
-            trends = flat(TRENDS, np.float32).reshape(num_events, width)
+        events = _Columns(table.combine_chunks())
+        video_rows, time_ms = events.flat("video_row", np.int64), events.flat("time_ms", np.int64)
+        num_events = len(video_rows)
+        num_contexts = len(columns.context)
+        context_rows = events.flat("context_rows", np.int64).reshape(num_events, num_contexts)
         return cls(
             user_ids=table.column("user_id").to_pylist(),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            video_rows=flat("video_row", np.int64),
-            time_ms=flat("time_ms", np.int64),
-            positive=flat("positive", np.int8),
-            labels=flat("labels", np.int8).reshape(num_events, num_tasks),
-            watched=flat("watched", np.float32).reshape(num_events, columns.watch_dim),
-            context_rows=flat("context_rows", np.int64).reshape(num_events, num_contexts),
-            split=flat("split", np.int8),
-            trends=trends,
+            offsets=events.offsets(),
+            video_rows=video_rows,
+            time_ms=time_ms,
+            positive=events.flat("positive", np.int8),
+            labels=events.flat("labels", np.int8).reshape(num_events, len(columns.tasks)),
+            watched=events.flat("watched", np.float32).reshape(num_events, columns.watch_dim),
+            context_rows=context_rows,
+            split=events.flat("split", np.int8),
+            count_features=count_features(video_rows, context_rows, time_ms),
             user_rows=_user_rows(table),
         )
+
+    @classmethod
+    def from_histories(
+        cls, table: pa.Table, columns: EventColumns, *, num_count_features: int
+    ) -> Timelines:
+        """Reads a table of `history_schema`, which holds the count features."""
+        stored = _Columns(table.combine_chunks()).flat(COUNT_FEATURES, np.float32)
+        shape = (-1, num_count_features)
+        return cls.from_table(table, columns, lambda *_: stored.reshape(shape))
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -222,7 +218,7 @@ class Timelines:
             hours=np.where(present, hours(time), 0),
             tallies=np.take_along_axis(totals, prior[..., None], axis=1) * present[..., None],
             context_rows=take(self.context_rows),
-            trends=take(self.trends),
+            count_features=take(self.count_features),
             user_rows=self._user_rows(first),
         )
 
@@ -231,6 +227,23 @@ class Timelines:
         if not len(self):
             return np.zeros((len(starts), self.user_rows.shape[1]), np.int64)
         return self.user_rows[np.searchsorted(self.offsets[1:-1], starts, side="right")]
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """A table with a list of events in each row, read as flat arrays."""
+
+    table: pa.Table
+
+    def flat(self, name: str, dtype: Any) -> npt.NDArray[Any]:
+        """The values of all rows, one after the other."""
+        lists = self.table.column(name).combine_chunks()
+        return np.asarray(lists.flatten()).astype(dtype, copy=False)
+
+    def offsets(self) -> IntArray:
+        """(U + 1,) where the events of each row begin."""
+        lengths = np.asarray(self.table.column("video_row").combine_chunks().value_lengths())
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _user_rows(table: pa.Table) -> IntArray:

@@ -111,7 +111,7 @@ class Predictor:
     translation: Translation | None = None
     """Of a model that numbers videos, contexts and tasks in its own way."""
     trending_N: Tensor | None = None
-    """What the reception so far adds to the videos' scores (N,), if anything."""
+    """What the counts of the last hours add to the videos' scores (N,), if anything."""
 
     @torch.no_grad()
     def predict(self, timelines: Timelines, *, split: int) -> Predictions:
@@ -148,7 +148,7 @@ class Predictor:
         vectors_BLD = self.vectors_ND[torch.from_numpy(arrays.video_rows).to(device)]
         states = self.model.encode_history(vectors_BLD, events)
         logits = self.model.task_logits(
-            states_at(states, events.prior), vectors_BLD, events.moment, events.trends
+            states_at(states, events.prior), vectors_BLD, events.moment, events.count_features
         )
         length = torch.from_numpy(spans.cuts - first).to(device)
         everyone = torch.arange(len(first), device=device)

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config.run import RerankConfig
-from recsys.data.ragged import padded_lists
+from recsys.data.ragged import Ragged
 from recsys.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -46,9 +46,8 @@ class VideoTraits:
     """0 is an unknown creator, who has no price."""
     price_N: Floats | None = None
     """The price of each video's creator, of `creator_prices`; without it all are 0."""
-    category_offsets: Ints | None = None
-    """(N + 1) where each video's categories begin in `category_rows`."""
-    category_rows: Ints | None = None
+    categories: Ragged | None = None
+    """N lists of category rows."""
     is_new_N: NDArray[np.bool_] | None = None
 
 
@@ -81,7 +80,7 @@ class Reranker:
         needs = {
             "creator_exposure": (traits.creator_row_N, "data.video_columns.creator"),
             "drawn_places": (traits.creator_row_N, "data.video_columns.creator"),
-            "diversity": (traits.category_rows, "data.video_columns.categories"),
+            "diversity": (traits.categories, "data.video_columns.categories"),
             "new_videos": (traits.is_new_N, "the time of each video's first event"),
         }
         for name, (found, source) in needs.items():
@@ -96,9 +95,8 @@ class Reranker:
         self._lot = None
         if config.drawn_places and traits.creator_row_N is not None:
             self._lot = _Lot(traits.creator_row_N)
-        if config.diversity and traits.category_rows is not None:
-            assert traits.category_offsets is not None
-            self._kinds = padded_lists(traits.category_offsets, traits.category_rows)
+        if config.diversity and traits.categories is not None:
+            self._kinds = traits.categories.padded()
 
     def order(self, video_BC: Ints, relevance_BC: Floats, k: int) -> NDArray[np.int64]:
         """Places (B, k) among the candidates of the videos to show, the best first.

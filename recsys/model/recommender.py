@@ -70,9 +70,9 @@ class Recommender(nn.Module):
         # Not learnt with the rest: it is fitted on days that the rest has not seen.
         self.register_buffer("trending", torch.zeros(()))
         self.trending: Tensor
-        self.reception = NumberEmbedding(sizes.trend_dim)
+        self.count_numbers = NumberEmbedding(sizes.num_count_features)
         known = self.history.out_dim + config.feature_dim + self.moment.dim
-        known += sizes.trend_dim + self.reception.out_dim
+        known += sizes.num_count_features + self.count_numbers.out_dim
         self.rank = nn.Sequential(
             nn.Linear(known, 2 * config.dim),
             nn.GELU(),
@@ -105,7 +105,7 @@ class Recommender(nn.Module):
         return (REPEAT_SCALE * self.repeat)[met.kind]
 
     def task_logits(
-        self, states: Tensor, vectors: Tensor, moment: Moment, trends: Tensor
+        self, states: Tensor, vectors: Tensor, moment: Moment, count_features: Tensor
     ) -> Tensor:
         """Ranking logits (…, T) of videos for users at a moment.
 
@@ -115,10 +115,11 @@ class Recommender(nn.Module):
             states: (…, H).
             vectors: (…, V) of the videos.
             moment: Of any leading shape (…).
-            trends: (…, F) how the videos had been received so far.
+            count_features: (…, F) of the videos.
         """
         profile = vectors[..., self.dim :]
-        parts = [states, profile, self.moment(moment), trends, self.reception(trends)]
+        parts = [states, profile, self.moment(moment)]
+        parts += [count_features, self.count_numbers(count_features)]
         return self.rank(torch.cat(parts, -1))
 
     def forward(self, batch: Batch) -> Losses:
@@ -152,7 +153,7 @@ class Recommender(nn.Module):
         """
         states_BLH = states_at(self.encode_history(vectors_BLV, events), events.prior)
         some = len(states_BLH) if states_BLH.is_cuda else RANKED_TIMELINES
-        parts = (states_BLH, vectors_BLV, events.moment, events.trends)
+        parts = (states_BLH, vectors_BLV, events.moment, events.count_features)
         pieces = zip(*(part.split(some) for part in parts), strict=True)
         logits_BLT = torch.cat([self.task_logits(*piece) for piece in pieces])
         labels_BLT = events.actions[..., 1 : 1 + logits_BLT.shape[-1]]

@@ -68,7 +68,7 @@ class HistoryLSTM(nn.Module):
             self.user = nn.Embedding(sizes.num_user_values, config.feature_dim, padding_idx=0)
             init_user_values(self.user.weight)
         self.action = nn.Linear(sizes.num_actions, config.feature_dim)
-        width = config.dim + config.feature_dim + moment_dim + sizes.trend_dim
+        width = config.dim + config.feature_dim + moment_dim + sizes.num_count_features
         self.dropout = Dropout(config.dropout)
         self.lstm = nn.LSTM(width, config.state_dim, batch_first=True)
         self.start = nn.Parameter(torch.zeros(config.state_dim))
@@ -77,7 +77,7 @@ class HistoryLSTM(nn.Module):
     def forward(self, vectors_BLD: Tensor, events: EventBatch, moment_BLM: Tensor) -> Tensor:
         """States (B, L + 1, H), H being `out_dim`."""
         vectors_BLD, actions_BLA = vectors_BLD[..., : self.dim], events.actions
-        joined = [vectors_BLD, self.action(actions_BLA), moment_BLM, events.trends]
+        joined = [vectors_BLD, self.action(actions_BLA), moment_BLM, events.count_features]
         states = run_lstm(self.lstm, self.dropout(torch.cat(joined, -1)))
         start = self.start.expand(len(states), 1, -1)
         states = torch.cat([start, states], 1)

@@ -21,7 +21,7 @@ from recsys.data.vectors import is_vector, read_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.prepare import tables
-from recsys.prepare.partitions import NO_TIME, Counts
+from recsys.prepare.partitions import NO_TIME, SplitCounts
 from recsys.schema import user_schema, video_schema
 
 FloatArray = npt.NDArray[np.float32]
@@ -45,7 +45,7 @@ class CatalogDraft:
     """Rows of the video table whose id stood there before."""
     only_in_events: int
 
-    def with_counts(self, counts: Counts) -> pa.Table:
+    def with_counts(self, counts: SplitCounts) -> pa.Table:
         """The table of `video_schema`."""
         first = np.where(counts.first_time_N == NO_TIME, 0, counts.first_time_N)
         columns = [
@@ -68,7 +68,7 @@ class CatalogDraft:
         ]
         return pa.table(arrays, schema=schema)
 
-    def report(self, counts: Counts) -> dict[str, Any]:
+    def report(self, counts: SplitCounts) -> dict[str, Any]:
         """What is worth knowing of it."""
         known = counts.events_SN[:2, 1:].sum(0) > 0
         without = {}

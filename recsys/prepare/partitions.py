@@ -16,17 +16,18 @@ from recsys.data.ragged import IntArray
 from recsys.data.storage import join, list_files, open_input, write_table
 from recsys.data.users import UserRows, row_lists
 from recsys.data.vocab import Vocab
-from recsys.features.counts import HourlyCounts, count_names, hour_of
+from recsys.features.counts import CountLayout
+from recsys.features.hourly import HourlyCounts, hour_of
 from recsys.features.timelines import share_watched
 from recsys.progress import progress
 from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
 
 NO_TIME = np.iinfo(np.int64).max
-TREND_PARTS = "trend-parts"
+COUNT_PARTS = "count-parts"
 
 
 @dataclass
-class Counts:
+class SplitCounts:
     """What the timelines hold, summed over partitions; N videos, row 0 among them."""
 
     first_time_N: IntArray
@@ -43,8 +44,8 @@ class Counts:
     last_time_ms: int = 0
 
     @classmethod
-    def empty(cls, num_videos: int) -> Counts:
-        """Counts of nothing yet."""
+    def empty(cls, num_videos: int) -> SplitCounts:
+        """SplitCounts of nothing yet."""
         zeros = np.zeros((3, num_videos), dtype=np.int64)
         return cls(np.full(num_videos, NO_TIME), zeros, zeros.copy())
 
@@ -138,10 +139,10 @@ class BuildTimelines:
         counted = np.flatnonzero(split == TRAIN) if self.cuts_ms is None else slice(None)
         counts = np.stack([np.ones_like(time), *actions], 1).astype(np.int64)[counted]
         hours = hour_of(time)[counted]
-        names = count_names(self.columns.context)
+        names = CountLayout.of(self.columns).stored
         for name, things in zip(names, (rows, *context), strict=True):
             found = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
-            write_table(found.to_table(), join(self.spill, TREND_PARTS, name, f"{number}.parquet"))
+            write_table(found.to_table(), join(self.spill, COUNT_PARTS, name, f"{number}.parquet"))
 
 
 def _read(pieces: list[str]) -> pa.Table:
@@ -260,7 +261,7 @@ def write_timelines(
     durations: npt.NDArray[np.float64],
     cuts_ms: tuple[float, float] | None,
     users: UserRows | None = None,
-) -> Counts:
+) -> SplitCounts:
     """Writes every partition's timelines, as Ray tasks, and sums up what they hold."""
     import ray
 
@@ -275,7 +276,7 @@ def write_timelines(
     )
     total = config.prepare.partitions
     dataset = ray.data.range(total, override_num_blocks=total).map_batches(build, batch_size=1)
-    counts = Counts.empty(len(vocabs["video"]))
+    counts = SplitCounts.empty(len(vocabs["video"]))
     sizes = [0] * total
     with progress("prepare: writing timelines", total=total) as advance:
         for row in dataset.iter_rows():
@@ -286,16 +287,16 @@ def write_timelines(
     return counts
 
 
-def write_trends(config: RunConfig, *, out: str, spill: str) -> None:
+def write_counts(config: RunConfig, *, out: str, spill: str) -> None:
     """Joins the partitions' hourly counts into one table of the videos and of each context."""
-    columns = config.data.columns
-    for name in count_names(columns.context):
-        parts = [_read([path]) for path in list_files(join(spill, TREND_PARTS, name), ".parquet")]
-        found = HourlyCounts.from_table(pa.concat_tables(parts), num_actions=1 + len(columns.tasks))
-        write_table(found.to_table(), join(out, "trends", f"{name}.parquet"))
+    layout = CountLayout.of(config.data.columns)
+    for name in layout.stored:
+        parts = [_read([path]) for path in list_files(join(spill, COUNT_PARTS, name), ".parquet")]
+        found = HourlyCounts.from_table(pa.concat_tables(parts), num_actions=layout.num_actions)
+        write_table(found.to_table(), join(out, "counts", f"{name}.parquet"))
 
 
-def _add(counts: Counts, row: dict[str, Any]) -> None:
+def _add(counts: SplitCounts, row: dict[str, Any]) -> None:
     met = np.asarray(row["met"], dtype=np.int64)
     counts.users += row["users"]
     counts.single_event_users += row["single"]

@@ -32,7 +32,7 @@ from recsys.progress import progress
 
 SPILL_ROWS = 1 << 17
 SPILL, VECTORS = ".spill", "vectors.npy"
-TABLES = ("timelines", "vocab", "videos.parquet", VECTORS, "users.parquet", "trends")
+TABLES = ("timelines", "vocab", "videos.parquet", VECTORS, "users.parquet", "counts")
 PARTS = ("report.json", *TABLES, SPILL)
 """What prepare writes into its folder, and all that it ever removes from it."""
 
@@ -190,7 +190,7 @@ def _prepare(
         users=known,
     )
     require_events(counts, config)
-    partitions.write_trends(config, out=out, spill=spill)
+    partitions.write_counts(config, out=out, spill=spill)
     if known is not None:
         catalog.vocabs["user"] = users.values
     for name, vocab in catalog.vocabs.items():
@@ -202,7 +202,7 @@ def _prepare(
     return {"time_unit": unit, **_event_report(spilled, counts), **catalog.report(counts)}
 
 
-def _event_report(spilled: Spilled, counts: partitions.Counts) -> dict[str, Any]:
+def _event_report(spilled: Spilled, counts: partitions.SplitCounts) -> dict[str, Any]:
     """What became of the events."""
     duplicates = spilled.rows - spilled.dropped - sum(counts.splits)
     return {
@@ -243,7 +243,7 @@ def _num_rows(path: str) -> int:
         return int(pq.read_metadata(file).num_rows)
 
 
-def require_events(counts: partitions.Counts, config: RunConfig) -> None:
+def require_events(counts: partitions.SplitCounts, config: RunConfig) -> None:
     """Refuses a split that leaves nothing to learn from, to choose by or to measure on.
 
     Raises:
@@ -261,7 +261,7 @@ def require_events(counts: partitions.Counts, config: RunConfig) -> None:
                 )
 
 
-def _remedy(counts: partitions.Counts, config: RunConfig) -> str:
+def _remedy(counts: partitions.SplitCounts, config: RunConfig) -> str:
     split = config.split
     if split.kind == "leave_one_out":
         return (

@@ -73,7 +73,7 @@ class _Reading:
     bias: FloatArray
     """(M,) what that adds to the videos' scores."""
     trending: FloatArray
-    """(N,) what their reception so far adds to all videos' scores."""
+    """(N,) what the counts of the last hours add to all videos' scores."""
 
 
 class ServingRecommender:
@@ -87,7 +87,7 @@ class ServingRecommender:
         self._videos = bundle.vocabs["video"]
         self._vectors = torch.from_numpy(bundle.vectors)
         self._model = bundle.recommender
-        self._trending = Trending(bundle.recommender, bundle.trends)
+        self._trending = Trending(bundle.recommender, bundle.counts)
         self._searching, self._indexed = threading.Lock(), np.zeros(0, np.float32)
         longest = bundle.config.model.max_history
         self.store = HistoryStore(bundle.histories, longest=longest, users=bundle.users)
@@ -209,7 +209,7 @@ class ServingRecommender:
             labels=labels,
             watched=self._watched(row, watched),
             context_rows=context_rows,
-            trends=self._trends(np.array([row]), context_rows, time_ms)[0],
+            count_features=self._count_features(np.array([row]), context_rows, time_ms)[0],
         )
         self._trending.count(row, context_rows, time_ms, (int(positive), *labels))
         return self.store.append(user_id, event)
@@ -274,6 +274,8 @@ class ServingRecommender:
         request = Event(
             video_row=UNKNOWN_ROW,
             time_ms=now() if now_ms is None else now_ms,
+            # No state that is read follows this event, which says nothing of any video.
+            count_features=np.zeros(self.bundle.sizes.num_count_features, np.float32),
             labels=(0,) * len(self.tasks),
             watched=(0.0,) * self.watch_dim,
             context_rows=self._context_rows(context),
@@ -307,10 +309,10 @@ class ServingRecommender:
         np.add.at(bias, place, self._model.repeat_bias(met).numpy())
         return found, bias
 
-    def _trends(self, rows: IntArray, context_rows: Sequence[int], time_ms: int) -> FloatArray:
-        """How videos (R,) had been received (R, F)."""
-        contexts = np.broadcast_to(np.array(context_rows, np.int64), (len(rows), len(context_rows)))
-        return self.bundle.trends.features(rows, contexts, time_ms)
+    def _count_features(self, rows: IntArray, contexts: Sequence[int], time_ms: int) -> FloatArray:
+        """What is known of the counts of videos (R,) at a time: (R, F)."""
+        contexts_RC = np.broadcast_to(np.array(contexts, np.int64), (len(rows), len(contexts)))
+        return self.bundle.counts.features(rows, contexts_RC, time_ms)
 
     @torch.inference_mode()
     def _retrieve(self, reading: _Reading, k: int, exclude: IntArray) -> IntArray:
@@ -331,12 +333,11 @@ class ServingRecommender:
     @torch.inference_mode()
     def _score(self, reading: _Reading, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Retrieval scores (R,) and the tasks' probabilities (R, T) of videos (R,)."""
-        vectors_RD = self._vectors[torch.from_numpy(rows)]
-        spread = [0] * len(rows)
-        moment = reading.moment[spread]
+        vectors_RD, spread = self._vectors[torch.from_numpy(rows)], [0] * len(rows)
+        state, moment = reading.state[spread], reading.moment[spread]
         contexts = reading.moment.context_rows[0].tolist()
-        trends = torch.from_numpy(self._trends(rows, contexts, reading.now_ms))
-        logits_RT = self._model.task_logits(reading.state[spread], vectors_RD, moment, trends)
+        counts = torch.from_numpy(self._count_features(rows, contexts, reading.now_ms))
+        logits_RT = self._model.task_logits(state, vectors_RD, moment, counts)
         return self._dots(reading, rows), logits_RT.sigmoid().numpy()
 
     def _order(

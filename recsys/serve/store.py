@@ -23,6 +23,8 @@ class Event:
 
     video_row: int
     time_ms: int
+    count_features: FloatArray
+    """(F,) what was known of the video's counts then."""
     positive: bool = True
     labels: tuple[int, ...] = ()
     """(T,) 0 or 1 a ranking task."""
@@ -30,8 +32,6 @@ class Event:
     """(W,)."""
     context_rows: tuple[int, ...] = ()
     """(C,)."""
-    trends: FloatArray | None = None
-    """(F,) how the video had been received; None where there is no video yet."""
 
 
 class HistoryStore:
@@ -104,7 +104,7 @@ def cut(timelines: Timelines, start: int, stop: int, *, user_id: str) -> Timelin
         watched=timelines.watched[start:stop],
         context_rows=timelines.context_rows[start:stop],
         split=timelines.split[start:stop],
-        trends=timelines.trends[start:stop],
+        count_features=timelines.count_features[start:stop],
         user_rows=np.zeros((1, 0), np.int64),
     )
 
@@ -115,7 +115,6 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
     labels = np.asarray(event.labels, np.int8).reshape(1, timeline.labels.shape[1])
     watched = np.asarray(event.watched, np.float32).reshape(1, timeline.watched.shape[1])
     context = np.asarray(event.context_rows, np.int64).reshape(1, timeline.context_rows.shape[1])
-    trends = np.zeros(timeline.trends.shape[1]) if event.trends is None else event.trends
     return replace(
         timeline,
         offsets=timeline.offsets + np.array([0, 1]),
@@ -126,7 +125,7 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
         watched=np.insert(timeline.watched, at, watched, axis=0),
         context_rows=np.insert(timeline.context_rows, at, context, axis=0),
         split=np.insert(timeline.split, at, TEST),
-        trends=np.insert(timeline.trends, at, trends, axis=0),
+        count_features=np.insert(timeline.count_features, at, event.count_features, axis=0),
     )
 
 

@@ -52,8 +52,8 @@ def timelines(lengths: list[int], splits: list[list[int]] | None = None) -> Time
         "context_rows": [[] for _ in lengths],
         "split": splits or [[TRAIN] * length for length in lengths],
     }
-    table = pa.table(columns, schema=timeline_schema())
-    return Timelines.from_table(table, EventColumns(tasks=("skipped",)))
+    table, tasks = pa.table(columns, schema=timeline_schema()), EventColumns(tasks=("skipped",))
+    return Timelines.from_table(table, tasks, lambda rows, *_: np.zeros((len(rows), 1), np.float32))
 
 
 def batcher(**changes: object) -> Batcher:

@@ -101,7 +101,7 @@ def test_an_event_is_scored_with_all_before_it_known(
         events = event_batch(arrays)
         own = vectors[torch.from_numpy(arrays.video_rows)]
         states = states_at(model.encode_history(own, events), events.prior)
-        expected = model.task_logits(states, own, events.moment, events.trends)[0, 3:]
+        expected = model.task_logits(states, own, events.moment, events.count_features)[0, 3:]
     assert np.allclose(found.logits[:3], expected.numpy(), atol=1e-6)
 
 

@@ -17,7 +17,7 @@ from recsys.model.user import states_at
 
 NUM_VIDEOS, NUM_TASKS = 12, 2
 CLIP = ClipShape(frames=3, size=32)
-SIZES = Sizes(NUM_VIDEOS, 4, 3, context_sizes=(5,), num_tasks=NUM_TASKS, watch_dim=2)
+SIZES = Sizes(NUM_VIDEOS, 4, 3, (5,), num_tasks=NUM_TASKS, num_count_features=11, watch_dim=2)
 
 
 def model(sizes: Sizes = SIZES, **changes: Any) -> Recommender:
@@ -61,7 +61,7 @@ def timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
         watched=rng.uniform(0, 2, (length, 2)).astype(np.float32),
         context_rows=rng.integers(1, 5, (length, 1)),
         split=np.zeros(length, np.int8),
-        trends=rng.normal(size=(length, SIZES.trend_dim)).astype(np.float32),
+        count_features=rng.normal(size=(length, SIZES.num_count_features)).astype(np.float32),
         user_rows=np.array([[1, 3]]),
     )
 
@@ -86,7 +86,7 @@ def outputs(net: Recommender, found: Timelines, stop: int | None = None) -> tupl
     states = net.encode_history(vectors[torch.from_numpy(arrays.video_rows)], events)
     at = states_at(states, events.prior)
     own = vectors[3].expand(*at.shape[:2], -1)
-    logits = net.task_logits(at, own, events.moment, events.trends)
+    logits = net.task_logits(at, own, events.moment, events.count_features)
     return net.queries(at)[0], logits[0]
 
 
@@ -187,7 +187,7 @@ def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
                 "watched",
                 "context_rows",
                 "split",
-                "trends",
+                "count_features",
                 "user_rows",
             )
         },
@@ -252,7 +252,9 @@ def test_losses_by_hand() -> None:
         )
         own = torch.tensor(vectors[found.video_rows]).float()[None]
         events = batch.events
-        probability = net.task_logits(states, own, events.moment, events.trends)[0].sigmoid()
+        probability = net.task_logits(states, own, events.moment, events.count_features)[
+            0
+        ].sigmoid()
     expected = 0.0
     for i in range(6):
         if found.positive[i]:
