@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from recsys.config.run import ModelConfig
@@ -124,9 +124,6 @@ class Recommender(nn.Module):
 
     def forward(self, batch: Batch) -> Losses:
         """The step's losses."""
-        if isinstance(batch, fx.Proxy):
-            # TorchRec's pipeline traces this to find what the tables are asked for, and no more.
-            return self.tables(batch.videos.keyed)
         vectors_UV = self.encode_videos(batch.videos)
         wanted = batch.learn & (batch.events.actions[..., 0] > 0)
         queries_PD, tasks_BLT = self._of_events(vectors_UV[batch.video_index], batch.events, wanted)
