@@ -108,11 +108,11 @@ def loss_of(losses: Losses) -> torch.Tensor:
 
 
 def repeat_scores(model: Recommender, arrays: EventArrays) -> Tensor:
-    """(B, L) what each event's video gains by having been met before it, one by one."""
+    """(B, L) what each event's video gains by having been seen before it, one by one."""
     shown, liked = (10 * model.repeat.detach()).tolist()
     found = torch.zeros(arrays.video_rows.shape)
     for b, i in np.ndindex(*found.shape):
-        same = arrays.video_rows[b, : arrays.prior[b, i]] == arrays.video_rows[b, i]
+        same = arrays.video_rows[b, : arrays.num_prior[b, i]] == arrays.video_rows[b, i]
         found[b, i] += shown * same.any()
         found[b, i] += liked * (same & (arrays.actions[b, : len(same), 0] > 0)).any()
     return found

@@ -64,7 +64,7 @@ class Contents:
     catalog: pa.Table
     """(N,) of `video_schema`."""
     vectors: FloatArray
-    """(N, V); the index is of the first D."""
+    """(N, Y); the index is of the first D."""
     users: pa.Table | None
     """Of `user_schema` without groups; None without user features."""
     counts: EventCounts

@@ -43,7 +43,7 @@ def publish(
         config: Of the run.
         recommender: The trained model with plain tables.
         sizes: Those that the model was made with.
-        vectors: (N, V) float32 of all videos, row 0 and cold ones among them.
+        vectors: (N, Y) float32 of all videos, row 0 and cold ones among them.
         prepare_dir: `RUN/prepare`, a path or URI.
         bundles_dir: `RUN/bundles`, a path or URI.
         metrics: What the evaluation found, for the manifest.

@@ -1,4 +1,7 @@
-"""Clips read back by row: what training workers use. Imports no ray."""
+"""Clips read back by row: what training workers use. Imports no ray.
+
+Shapes: N videos, M of them with a clip, S frames of a clip, Z features of a frame.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class ClipStore:
         InputError: It is not there.
 
     Attributes:
-        frame_shape: Shape of what a row holds: (T, S, S, 3) frames or (T, F) features.
+        frame_shape: Shape of what a row holds: (S, size, size, 3) frames or (S, Z) features.
         stores_features: Whether rows are features.
     """
 
@@ -74,7 +77,7 @@ class ClipStore:
         """Reads rows.
 
         Returns:
-            (N, T, S, S, 3) uint8 RGB frames, or (N, T, F) float16 features.
+            (M, S, size, size, 3) uint8 RGB frames, or (M, S, Z) float16 features.
 
         Raises:
             IndexError: A row is not in the store; `NO_CLIP` is none either.
@@ -108,7 +111,7 @@ class ClipStore:
         return out, has_clip
 
     def times_s(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, T) times of the frames from the video's first on, in seconds."""
+        """(M, S) times of the frames from the video's first on, in seconds."""
         column = self._dataset.take(np.asarray(rows, np.int64), columns=["times_s"]).column(0)
         return _values(column).reshape(len(rows), self.frame_shape[0])
 

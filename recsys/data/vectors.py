@@ -1,6 +1,6 @@
 """Ready-made content vectors: a column of the video table that stands in for the video files.
 
-Shapes: N videos, E numbers of a vector.
+Shapes: N videos, M of them with a vector, Z numbers of a vector.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def is_vector(kind: pa.DataType) -> bool:
 
 
 def read_vectors(column: pa.ChunkedArray, source: str) -> npt.NDArray[np.float32]:
-    """The vectors (N, E) of a column, each of length √E; NaN where a video has none.
+    """The vectors (N, Z) of a column, each of length √Z; NaN where a video has none.
 
     Args:
         column: Lists of numbers.
@@ -44,9 +44,9 @@ def read_vectors(column: pa.ChunkedArray, source: str) -> npt.NDArray[np.float32
     there = np.asarray(array.is_valid())
     lengths = np.unique(np.asarray(array.drop_null().value_lengths()))
     if len(lengths) != 1 or not lengths[0]:
-        found = ", ".join(map(str, lengths[:5])) or "none"
+        widths = ", ".join(map(str, lengths[:5])) or "none"
         raise InputError(
-            f"{source}: vectors of {found} numbers; all must have the same length, at least 1"
+            f"{source}: vectors of {widths} numbers; all must have the same length, at least 1"
         )
     values = np.asarray(array.drop_null().flatten().cast(pa.float32()).fill_null(np.nan))
     values = values.reshape(-1, lengths[0])
@@ -67,7 +67,7 @@ def write_vectors(vectors: npt.NDArray[np.float32], path: str) -> None:
 
 @dataclass(frozen=True)
 class Vectors:
-    """RUN/prepare/vectors.npy: the vector of each video (N, E)."""
+    """RUN/prepare/vectors.npy: the vector of each video (N, Z)."""
 
     values: npt.NDArray[np.float32]
 
@@ -79,7 +79,7 @@ class Vectors:
 
     @property
     def dim(self) -> int:
-        """E."""
+        """Width Z of the vectors."""
         return int(self.values.shape[1])
 
     def rows(self) -> IntArray:
@@ -88,5 +88,5 @@ class Vectors:
         return np.where(there, np.arange(len(there)), NO_VECTOR)
 
     def take(self, rows: IntArray) -> npt.NDArray[np.float32]:
-        """As features of clips of one frame: (M, 1, E)."""
+        """As features of clips of one frame: (M, 1, Z)."""
         return self.values[rows][:, None]

@@ -55,7 +55,7 @@ class Trained:
     model: Recommender
     videos: VideoInputs
     vectors: Tensor
-    """(N, D) of the whole catalogue."""
+    """(N, Y) of the whole catalogue."""
     cold_N: NDArray[np.bool_]
     """True where a video has no event that the model learnt from."""
 

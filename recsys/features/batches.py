@@ -4,6 +4,9 @@ Ray Data does not remember its place in a stream, so training reads the partitio
 is a seeded order of partitions, each worker takes its share of every round of them, and a
 checkpoint between two rounds carries the position. Workers that run out of timelines before others
 go on with steps that teach nothing.
+
+Shapes: N videos of the catalogue, V distinct ones of a step, M of them with a clip, S frames of a
+clip, Z features of a frame, B timelines, L positions.
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ import torch
 
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import IntArray
-from recsys.features.inputs import Batch, EventBatch, Moment, VideoBatch
+from recsys.features.inputs import Batch, EventBatch, RequestContext, VideoBatch
 from recsys.features.timelines import EventArrays, Timelines, cut_windows
 
 T = TypeVar("T")
 
 LoadClips = Callable[[IntArray], npt.NDArray[Any]]
-"""Clip rows (M,) -> their frames (M, T, H, W, 3) uint8 or features (M, T, F) float16."""
+"""Clip rows (M,) -> frames (M, S, height, width, 3) uint8 or features (M, S, Z) float16."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class VideoInputs:
     load_clips: LoadClips | None = None
 
     def batch(self, rows: IntArray) -> VideoBatch:
-        """The inputs of some videos (U,)."""
+        """The inputs of some videos (V,)."""
         categories = self.catalog.categories.select(rows)
         clips = index = None
         if self.clip_rows is not None and self.load_clips is not None:
@@ -65,18 +68,18 @@ class VideoInputs:
 
 def event_batch(arrays: EventArrays) -> EventBatch:
     """The padded windows as tensors."""
-    prior = torch.from_numpy(arrays.prior)
-    moment = Moment(
+    num_prior = torch.from_numpy(arrays.num_prior)
+    context = RequestContext(
         gaps=torch.from_numpy(arrays.gaps),
         hours=torch.from_numpy(arrays.hours),
-        counts=prior,
+        num_prior=num_prior,
         tallies=torch.from_numpy(arrays.tallies),
         context_rows=torch.from_numpy(arrays.context_rows),
     )
     return EventBatch(
         actions=torch.from_numpy(arrays.actions),
-        prior=prior,
-        moment=moment,
+        num_prior=num_prior,
+        context=context,
         count_features=torch.from_numpy(arrays.count_features),
         user_rows=torch.from_numpy(arrays.user_rows),
     )
@@ -166,11 +169,11 @@ class Batcher:
         learn &= arrays.video_rows > 0
         candidates, log_q = self.candidates.draw(targets, rng)
         rows = np.union1d(np.union1d(arrays.video_rows, candidates), [0])
-        log_q_U = np.full(len(rows), np.inf, dtype=np.float32)
-        log_q_U[np.searchsorted(rows, candidates)] = log_q
+        log_q_V = np.full(len(rows), np.inf, dtype=np.float32)
+        log_q_V[np.searchsorted(rows, candidates)] = log_q
         return Batch(
             videos=self.videos.batch(rows),
-            log_q=torch.from_numpy(log_q_U),
+            log_q=torch.from_numpy(log_q_V),
             events=event_batch(arrays),
             video_index=torch.from_numpy(np.searchsorted(rows, arrays.video_rows)),
             learn=torch.from_numpy(learn),

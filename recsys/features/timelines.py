@@ -1,11 +1,11 @@
 """What turns events into model inputs: one piece of code, used by training and by serving.
 
-Shapes: B windows of timelines, L positions, T ranking tasks, W numbers of how long a video was
-watched (2 or 0), A = 1 + T + W actions, C context columns, F trends, K user features, E events of
-all users one after the other.
+Shapes: U users, E events of all of them one after the other, B windows of timelines, L positions, T
+ranking tasks, W numbers of how long a video was watched (2 or 0), A = 1 + T + W actions, C context
+columns, F count features, J columns of user features.
 
-A position's inputs hold only what was known before it: two events of the same moment do not see
-each other (`prior`), in training as in serving.
+A position's inputs hold only what was known before it: two events of the same time do not see each
+other (`num_prior`), in training as in serving.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def watch_inputs(watched: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     >>> watch_inputs(np.array([[6.389056, 0.25]], np.float32)).tolist()
     [[0.5, 0.25]]
     """
-    found = watched.copy()
-    found[..., :1] = np.log1p(watched[..., :1]) * LOG_SCALE
-    return found
+    inputs = watched.copy()
+    inputs[..., :1] = np.log1p(watched[..., :1]) * LOG_SCALE
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class EventArrays:
     """(B, L)."""
     actions: npt.NDArray[np.float32]
     """(B, L, A): what the user did: the positive flag, the task labels, how long they watched."""
-    prior: IntArray
+    num_prior: IntArray
     """(B, L): how many of the window's events are strictly earlier: the state to predict from."""
     gaps: IntArray
     """(B, L) bucket of the time since the last strictly earlier event."""
@@ -103,7 +103,7 @@ class EventArrays:
     count_features: FloatArray
     """(B, L, F) what was known of each video's counts when it was shown."""
     user_rows: IntArray
-    """(B, K) what is known of the users."""
+    """(B, J) what is known of the users."""
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
@@ -134,7 +134,7 @@ class Timelines:
     count_features: FloatArray
     """(E, F) of `recsys.features.counts`, in the order of its `CountLayout`."""
     user_rows: IntArray
-    """(U, K) rows of the vocabulary of user values; K is 0 without user features."""
+    """(U, J) rows of the vocabulary of user values; J is 0 without user features."""
 
     @classmethod
     def from_table(
@@ -203,9 +203,9 @@ class Timelines:
             return picked
 
         time = take(self.time_ms)
-        prior = _strictly_earlier(time)
-        last = np.take_along_axis(time, np.maximum(prior - 1, 0), axis=1)
-        gaps = gap_buckets(np.where(prior > 0, time - last, -1))
+        num_prior = _strictly_earlier(time)
+        last = np.take_along_axis(time, np.maximum(num_prior - 1, 0), axis=1)
+        gaps = gap_buckets(np.where(num_prior > 0, time - last, -1))
         flags, watched = [take(self.positive)[..., None], take(self.labels)], take(self.watched)
         actions = np.concatenate([*flags, watch_inputs(watched)], axis=-1).astype(np.float32)
         totals = np.pad(actions.cumsum(1), ((0, 0), (1, 0), (0, 0)))
@@ -213,17 +213,17 @@ class Timelines:
             lengths=lengths,
             video_rows=take(self.video_rows),
             actions=actions,
-            prior=np.where(present, prior, 0),
+            num_prior=np.where(present, num_prior, 0),
             gaps=np.where(present, gaps, 0),
             hours=np.where(present, hours(time), 0),
-            tallies=np.take_along_axis(totals, prior[..., None], axis=1) * present[..., None],
+            tallies=np.take_along_axis(totals, num_prior[..., None], axis=1) * present[..., None],
             context_rows=take(self.context_rows),
             count_features=take(self.count_features),
             user_rows=self._user_rows(first),
         )
 
     def _user_rows(self, starts: IntArray) -> IntArray:
-        """What is known of the users whose events begin here or go on here (B, K)."""
+        """What is known of the users whose events begin here or go on here (B, J)."""
         if not len(self):
             return np.zeros((len(starts), self.user_rows.shape[1]), np.int64)
         return self.user_rows[np.searchsorted(self.offsets[1:-1], starts, side="right")]
@@ -247,7 +247,7 @@ class _Columns:
 
 
 def _user_rows(table: pa.Table) -> IntArray:
-    """(U, K); without the column K is 0."""
+    """What the table says of its users (U, J); without the column J is 0."""
     if USER_ROWS not in table.column_names or not len(table):
         return np.zeros((len(table), 0), dtype=np.int64)
     lists = table.column(USER_ROWS).combine_chunks()

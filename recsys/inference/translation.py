@@ -1,6 +1,6 @@
 """Timelines as another model numbers them: the same events with its rows of videos and contexts.
 
-Shapes: N videos of ours, E events, C context columns, T tasks of ours.
+Shapes: N videos of ours, E events, C context columns, T tasks of ours, F count features.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ class Translation:
 
     def logits(self, logits_ET: NDArray[Any]) -> NDArray[np.float32]:
         """The other model's logits of our tasks (E, T), NaN where it does not know one."""
-        found = np.full((len(logits_ET), self.num_tasks), np.nan, np.float32)
+        ours_ET = np.full((len(logits_ET), self.num_tasks), np.nan, np.float32)
         for column, place in enumerate(self.task_places):
             if place is not None:
-                found[:, place] = logits_ET[:, column]
-        return found
+                ours_ET[:, place] = logits_ET[:, column]
+        return ours_ET
 
     def ranker(self, theirs: Ranker) -> Ranker:
         """The other model's order of our videos; those that it does not know come last."""

@@ -87,8 +87,8 @@ class CatalogDraft:
         }
 
 
-def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
-    """The catalogue of the video table and of the videos met in the events.
+def build_catalog(data: DataConfig, seen: Collection[str]) -> CatalogDraft:
+    """The catalogue of the video table and of the videos seen in the events.
 
     Raises:
         InputError: The table, a column or a type is wrong.
@@ -96,10 +96,10 @@ def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
     table, path, duplicates = _read_videos(data)
     columns = data.video_columns
     listed = tables.as_ids(table.column(columns.video)) if table else pa.array([], pa.string())
-    extra = sorted(set(met) - set(listed.to_pylist()))
-    if table and met and len(extra) == len(met):
+    extra = sorted(set(seen) - set(listed.to_pylist()))
+    if table and seen and len(extra) == len(seen):
         raise InputError(
-            f"data.videos={data.videos}: none of the {len(met)} videos of the events is in it, "
+            f"data.videos={data.videos}: none of the {len(seen)} videos of the events is in it, "
             f"e.g. {extra[0]!r} (its own are like {listed[0].as_py()!r}); check "
             "data.columns.video and data.video_columns.video"
         )

@@ -230,10 +230,10 @@ def _counts_row(
     positive: npt.NDArray[Any] | None = None,
 ) -> dict[str, Any]:
     """One row for the driver: sizes, and counts of the videos that occur, as parallel lists."""
-    met, code = np.unique(rows.astype(np.int64), return_inverse=True)
-    first = np.full(len(met), NO_TIME)
+    seen, code = np.unique(rows.astype(np.int64), return_inverse=True)
+    first = np.full(len(seen), NO_TIME)
     np.minimum.at(first, code, time.astype(np.int64))
-    events = np.zeros((3, len(met)), dtype=np.int64)
+    events = np.zeros((3, len(seen)), dtype=np.int64)
     positives = np.zeros_like(events)
     if positive is not None:
         np.add.at(events, (split, code), 1)
@@ -244,7 +244,7 @@ def _counts_row(
         "users": len(lengths),
         "single": int((lengths == 1).sum()),
         "last_time": int(time.max(initial=0)),
-        "met": met,
+        "seen": seen,
         "first": first,
         "events": events.ravel(),
         "positives": positives.ravel(),
@@ -297,13 +297,13 @@ def write_counts(config: RunConfig, *, out: str, spill: str) -> None:
 
 
 def _add(counts: SplitCounts, row: dict[str, Any]) -> None:
-    met = np.asarray(row["met"], dtype=np.int64)
+    seen = np.asarray(row["seen"], dtype=np.int64)
     counts.users += row["users"]
     counts.single_event_users += row["single"]
-    if len(met):
+    if len(seen):
         first = np.asarray(row["first"])
-        counts.first_time_N[met] = np.minimum(counts.first_time_N[met], first)
-        counts.events_SN[:, met] += np.asarray(row["events"]).reshape(3, -1)
-        counts.positives_SN[:, met] += np.asarray(row["positives"]).reshape(3, -1)
+        counts.first_time_N[seen] = np.minimum(counts.first_time_N[seen], first)
+        counts.events_SN[:, seen] += np.asarray(row["events"]).reshape(3, -1)
+        counts.positives_SN[:, seen] += np.asarray(row["positives"]).reshape(3, -1)
         counts.first_time_ms = min(counts.first_time_ms, int(first.min()))
         counts.last_time_ms = max(counts.last_time_ms, row["last_time"])

@@ -69,13 +69,13 @@ class Prepared:
         return read_counts(join(self.prepare_dir, "counts"), self.catalog, layout)
 
     def trending(self, split: int) -> FloatArray | None:
-        """How much videos trend (N,) at the moment when the validation or the test begins.
+        """How much videos trend (N,) at the time when the validation or the test begins.
 
         Args:
             split: VALID or TEST.
 
         Returns:
-            None for leave-one-out, where every user has a moment of their own.
+            None for leave-one-out, where every user has a time of their own.
         """
         cut = self.cut_ms(split)
         return None if cut is None else trending(self.counts.shown(cut))

@@ -50,7 +50,7 @@ class SpillEvents:
     spill: str
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row that sums the batch up: counts, ids met, and what is wrong, if anything."""
+        """One row that sums the batch up: counts, ids seen, and what is wrong, if anything."""
         columns = self.data.columns
         try:
             events, dropped = self._normal(batch)
@@ -175,8 +175,8 @@ def _prepare(
     catalog = build_catalog(data, spilled.videos)
     catalog.vocabs.update(
         {
-            f"context_{name}": Vocab(sorted(met))
-            for name, met in zip(data.columns.context, spilled.contexts, strict=True)
+            f"context_{name}": Vocab(sorted(seen))
+            for name, seen in zip(data.columns.context, spilled.contexts, strict=True)
         }
     )
     known = UserRows.from_table(users.table)
@@ -232,8 +232,8 @@ def _spill(config: RunConfig, files: list[str], unit: str, spill: str) -> Spille
             found.rows += row["rows"]
             found.dropped += row["dropped"]
             found.videos.update(row["videos"])
-            for met, values in zip(found.contexts, row["contexts"], strict=False):
-                met.update(values)
+            for seen, values in zip(found.contexts, row["contexts"], strict=False):
+                seen.update(values)
             advance(row["rows"])
     return found
 

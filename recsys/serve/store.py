@@ -74,10 +74,10 @@ class HistoryStore:
         return self._cut(user_id, max(start, stop - self._longest), stop)
 
     def _cut(self, user_id: str, start: int, stop: int) -> Timelines:
-        found = cut(self._histories, start, stop, user_id=user_id)
+        timeline = cut(self._histories, start, stop, user_id=user_id)
         if self._users is None:
-            return found
-        return replace(found, user_rows=self._users.one(user_id)[None])
+            return timeline
+        return replace(timeline, user_rows=self._users.one(user_id)[None])
 
     def append(self, user_id: str, event: Event) -> int:
         """Adds an event where its time belongs and returns how many the user has now."""
@@ -132,5 +132,5 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
 def before(timeline: Timelines, time_ms: int) -> Timelines:
     """The events of one user's timeline that are strictly earlier."""
     stop = int(np.searchsorted(timeline.time_ms, time_ms, side="left"))
-    found = cut(timeline, 0, stop, user_id=timeline.user_ids[0])
-    return replace(found, user_rows=timeline.user_rows)
+    earlier = cut(timeline, 0, stop, user_id=timeline.user_ids[0])
+    return replace(earlier, user_rows=timeline.user_rows)

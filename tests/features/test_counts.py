@@ -76,7 +76,7 @@ def test_features_by_hand() -> None:
     videos = counts([1, 1], [75, 20], [[10, 10], [30, 0]])
     known = EventCounts.of(catalog(), FLAG_ALONE, {"video": videos})
     (found,) = known.features(np.array([1]), np.zeros((1, 0), np.int64), 76 * HOUR)
-    base = (10 + 5) / 50  # everything's rate, drawn to one half by 10 events
+    base = (10 + 5) / 50  # everything's rate, shrunk towards one half by 10 events
     rate = (10 + 10 * base) / 50
     recent = (10 + 10 * rate) / 20
 

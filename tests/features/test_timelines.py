@@ -112,15 +112,15 @@ def test_windows_are_padded_with_zeros(timelines: Timelines) -> None:
     assert arrays.actions[..., 3].tolist() == [[0, 0.5, 1, 1.5], [2, 0.25, 0, 0]]
     assert arrays.context_rows[1].tolist() == [[5, 15], [6, 16], [0, 0], [0, 0]]
     assert arrays.hours.tolist() == [[1, 2, 2, 5], [1, 2, 0, 0]]
-    assert arrays.prior[1].tolist() == [0, 1, 0, 0]
+    assert arrays.num_prior[1].tolist() == [0, 1, 0, 0]
     assert arrays.gaps[1, 2:].tolist() == [0, 0]
     assert not arrays.tallies[1, 2:].any()
 
 
-def test_events_of_one_moment_do_not_see_each_other(timelines: Timelines) -> None:
+def test_events_of_one_time_do_not_see_each_other(timelines: Timelines) -> None:
     """User a's second and third event have the same time."""
     arrays = timelines.windows([0], [4])
-    assert arrays.prior.tolist() == [[0, 1, 1, 3]]
+    assert arrays.num_prior.tolist() == [[0, 1, 1, 3]]
     expected = [-1, 1 * H, 1 * H, 3 * H]
     assert arrays.gaps.tolist() == [gap_buckets(expected).tolist()]
     # (positive, task) so often before: nothing; the first event; the first again; all three.
@@ -132,7 +132,7 @@ def test_events_of_one_moment_do_not_see_each_other(timelines: Timelines) -> Non
 
 def test_a_window_knows_nothing_of_what_lies_before_it(timelines: Timelines) -> None:
     arrays = timelines.windows([1], [4])
-    assert arrays.prior.tolist() == [[0, 0, 2]]
+    assert arrays.num_prior.tolist() == [[0, 0, 2]]
     assert arrays.gaps[0, :2].tolist() == [0, 0]
     assert arrays.tallies[0, :, :2].tolist() == [[0, 0], [0, 0], [1, 1]]
 

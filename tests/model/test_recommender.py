@@ -84,9 +84,9 @@ def outputs(net: Recommender, found: Timelines, stop: int | None = None) -> tupl
     events = event_batch(arrays)
     vectors = net.encode_videos(videos(torch.arange(NUM_VIDEOS)))
     states = net.encode_history(vectors[torch.from_numpy(arrays.video_rows)], events)
-    at = states_at(states, events.prior)
+    at = states_at(states, events.num_prior)
     own = vectors[3].expand(*at.shape[:2], -1)
-    logits = net.task_logits(at, own, events.moment, events.count_features)
+    logits = net.task_logits(at, own, events.context, events.count_features)
     return net.queries(at)[0], logits[0]
 
 
@@ -145,7 +145,7 @@ def test_a_later_events_time_is_unseen() -> None:
     assert torch.equal(other_logits[:5], logits[:5])
 
 
-def test_events_of_one_moment_do_not_see_each_other() -> None:
+def test_events_of_one_time_do_not_see_each_other() -> None:
     net, found = model(), timeline(times=[0, 10, 10, 10, 20])
     queries, logits = outputs(net, found)
     for j in (1, 2, 3):
@@ -248,11 +248,11 @@ def test_losses_by_hand() -> None:
         queries, _ = outputs(net, found)
         states = states_at(
             net.encode_history(torch.tensor(vectors[found.video_rows]).float()[None], batch.events),
-            batch.events.prior,
+            batch.events.num_prior,
         )
         own = torch.tensor(vectors[found.video_rows]).float()[None]
         events = batch.events
-        probability = net.task_logits(states, own, events.moment, events.count_features)[
+        probability = net.task_logits(states, own, events.context, events.count_features)[
             0
         ].sigmoid()
     expected = 0.0
@@ -342,15 +342,15 @@ def test_stored_features_take_the_encoders_place() -> None:
     assert not torch.allclose(first, other, atol=1e-4)
 
 
-def test_an_event_batch_keeps_no_outcome_in_its_moment() -> None:
+def test_an_event_batch_keeps_no_outcome_in_its_context() -> None:
     """What the ranking head sees of position i comes from strictly earlier events."""
     found = timeline(times=[0, 5, 5])
     events: EventBatch = event_batch(found.windows([0], [3]))
-    assert events.moment.counts.tolist() == [[0, 1, 1]]
+    assert events.context.num_prior.tolist() == [[0, 1, 1]]
     first = [int(found.positive[0]), *found.labels[0].tolist()]
-    assert events.moment.tallies[..., :3].tolist() == [[[0] * 3, first, first]]
+    assert events.context.tallies[..., :3].tolist() == [[[0] * 3, first, first]]
     watched = watch_inputs(found.watched[0]).tolist()
-    assert events.moment.tallies[0, :, 3:].tolist() == [[0, 0], watched, watched]
+    assert events.context.tallies[0, :, 3:].tolist() == [[0, 0], watched, watched]
 
 
 def frame_gradients(**content: Any) -> tuple[float, list[Tensor]]:

@@ -37,13 +37,13 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     arrays = timeline.windows(timeline.offsets[:-1], timeline.offsets[1:])
     events, model = event_batch(arrays), tiny.recommender
     vectors = torch.from_numpy(tiny.vectors)[torch.from_numpy(arrays.video_rows)]
-    states = states_at(model.encode_history(vectors, events), events.prior)
+    states = states_at(model.encode_history(vectors, events), events.num_prior)
     dots = (model.queries(states) * vectors[..., : model.dim]).sum(-1)
     dots += repeat_scores(model, arrays)
-    moments = zip(timeline.time_ms.tolist(), timeline.video_rows, strict=True)
-    now = [trending(tiny.counts.shown(time_ms))[row] for time_ms, row in moments]
+    times = zip(timeline.time_ms.tolist(), timeline.video_rows, strict=True)
+    now = [trending(tiny.counts.shown(time_ms))[row] for time_ms, row in times]
     dots += model.trending * torch.tensor(np.stack(now))
-    logits = model.task_logits(states, vectors, events.moment, events.count_features)
+    logits = model.task_logits(states, vectors, events.context, events.count_features)
     return timeline, dots[0].numpy(), logits[0].sigmoid().numpy()
 
 
@@ -51,7 +51,7 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
 def test_scores_are_those_of_training(
     tiny: TinyRun, served: ServingRecommender, position: int
 ) -> None:
-    """Asked as of an event's moment, the server knows what training knew; two events a moment."""
+    """Asked as of an event's time, the server knows what training knew. Two events share a time."""
     timeline, dots, probabilities = training_outputs(tiny)
     tab = TABS[timeline.context_rows[position, 0]]
     answer = served.score(

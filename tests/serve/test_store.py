@@ -65,7 +65,7 @@ def test_a_live_event_stands_where_its_time_belongs(store: HistoryStore) -> None
     assert timeline.count_features.tolist() == [[9, 0.5], [6, 7]]
 
 
-def test_events_of_one_moment_keep_their_order(store: HistoryStore) -> None:
+def test_events_of_one_time_keep_their_order(store: HistoryStore) -> None:
     store.append("b", event(9, 40))
     assert store.timeline("b").video_rows.tolist() == [4, 9]
 

@@ -53,7 +53,7 @@ def test_an_event_of_the_day_before_yesterday_is_not_of_the_last_24_hours(
 
 
 def test_few_hours_are_held(tiny_run: TinyRun) -> None:
-    """Those asked for last, however many different moments requests name."""
+    """Those asked for last, however many different times requests name."""
     server = Trending(tiny_run.recommender, tiny_run.counts)
     first = server.at(NOW)
     for hour in range(1, HELD_HOURS):
