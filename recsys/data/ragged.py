@@ -48,7 +48,7 @@ class Ragged:
 
     @classmethod
     def of_singles(cls, values: NDArray[Any]) -> Ragged:
-        """Lists of one value each."""
+        """Makes one of lists of one value each."""
         return cls(np.arange(len(values) + 1), values.astype(np.int32))
 
     @classmethod
@@ -67,7 +67,7 @@ class Ragged:
         return len(self.offsets) - 1
 
     def __getitem__(self, number: int) -> NDArray[np.int32]:
-        """One list; they are counted from 0."""
+        """The values of one list; lists are counted from 0."""
         return self.values[self.offsets[number] : self.offsets[number + 1]]
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recsys.data.ragged import IntArray
+from recsys.data.clip_store import ClipRows
 from recsys.data.storage import open_input, replace_file
 from recsys.errors import InputError
 
@@ -73,7 +73,7 @@ class Vectors:
 
     @classmethod
     def read(cls, path: str) -> Vectors:
-        """Reads them whole."""
+        """Reads all vectors into memory."""
         with open_input(path) as file:
             return cls(np.load(file, allow_pickle=False))
 
@@ -82,11 +82,11 @@ class Vectors:
         """Width Z of the vectors."""
         return int(self.values.shape[1])
 
-    def rows(self) -> IntArray:
-        """(N,) each video's row; `NO_VECTOR` where it has none."""
+    def rows(self) -> ClipRows:
+        """(N,) the row of each video's vector; `NO_VECTOR` where it has none."""
         there = ~np.isnan(self.values[:, 0])
-        return np.where(there, np.arange(len(there)), NO_VECTOR)
+        return ClipRows(np.where(there, np.arange(len(there)), NO_VECTOR))
 
-    def take(self, rows: IntArray) -> npt.NDArray[np.float32]:
-        """As features of clips of one frame: (M, 1, Z)."""
+    def take(self, rows: ClipRows) -> npt.NDArray[np.float32]:
+        """Reads the vectors of some rows as features of clips of one frame: (M, 1, Z)."""
         return self.values[rows][:, None]

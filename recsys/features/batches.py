@@ -22,13 +22,14 @@ import numpy.typing as npt
 import torch
 
 from recsys.data.catalog import Catalog
+from recsys.data.clip_store import ClipRows
 from recsys.data.ragged import IntArray
 from recsys.features.inputs import Batch, EventBatch, RequestContext, VideoBatch
 from recsys.features.timelines import EventArrays, Timelines, cut_windows
 
 T = TypeVar("T")
 
-LoadClips = Callable[[IntArray], npt.NDArray[Any]]
+LoadClips = Callable[[ClipRows], npt.NDArray[Any]]
 """Clip rows (M,) -> frames (M, S, height, width, 3) uint8 or features (M, S, Z) float16."""
 
 
@@ -39,12 +40,12 @@ class VideoInputs:
     catalog: Catalog
     id_rows: IntArray
     """(N,) row of each video in the ID table; 0 where it has none of its own."""
-    clip_rows: IntArray | None = None
+    clip_rows: ClipRows | None = None
     """(N,) row of each video's clip in the store; -1 where it has none."""
     load_clips: LoadClips | None = None
 
     def batch(self, rows: IntArray) -> VideoBatch:
-        """The inputs of some videos (V,)."""
+        """Makes the model inputs of the videos of some rows (V,)."""
         categories = self.catalog.categories.select(rows)
         clips = index = None
         if self.clip_rows is not None and self.load_clips is not None:
@@ -54,7 +55,7 @@ class VideoInputs:
             # Without any, one is encoded that nobody looks at: data-parallel workers must all use
             # the same parameters in every step.
             wanted = clip_rows[there] if there.any() else np.zeros(1, dtype=np.int64)
-            clips = torch.from_numpy(self.load_clips(wanted))
+            clips = torch.from_numpy(self.load_clips(ClipRows(wanted)))
         return VideoBatch(
             id_rows=torch.from_numpy(self.id_rows[rows]),
             creator_rows=torch.from_numpy(self.catalog.creator_rows[rows]),
@@ -67,7 +68,7 @@ class VideoInputs:
 
 
 def event_batch(arrays: EventArrays) -> EventBatch:
-    """The padded windows as tensors."""
+    """Makes tensors of padded windows."""
     num_prior = torch.from_numpy(arrays.num_prior)
     context = RequestContext(
         gaps=torch.from_numpy(arrays.gaps),

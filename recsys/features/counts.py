@@ -115,12 +115,12 @@ class CountLayout:
         return cls(tuple(columns.tasks), tuple(columns.context))
 
     def __len__(self) -> int:
-        """F."""
+        """The number F of count features."""
         return len(self.columns)
 
     @property
     def num_actions(self) -> int:
-        """A: the positive flag and the tasks."""
+        """The number A of counted actions: the positive flag and the tasks."""
         return 1 + len(self.tasks)
 
     @property

@@ -80,7 +80,7 @@ class HourlyCounts:
         return HourlyCounts(targets.values, hours[entry], counts[entry])
 
     def to_table(self) -> pa.Table:
-        """A table of `count_schema`."""
+        """Writes the counts as a table of `count_schema`, without live events."""
         rows, hours, counts = self.entries()
         lists = pa.FixedSizeListArray.from_arrays(pa.array(counts.ravel()), counts.shape[1])
         return pa.table([rows, hours, lists.cast(pa.list_(pa.int64()))], schema=count_schema())

@@ -107,7 +107,7 @@ class EventArrays:
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """(B, L): true where there is an event."""
+        """Where there is an event and no padding: (B, L) bool."""
         return np.arange(self.video_rows.shape[1]) < self.lengths[:, None]
 
 

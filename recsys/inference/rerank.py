@@ -69,7 +69,7 @@ def is_active(config: RerankConfig) -> bool:
 
 
 class Reranker:
-    """The step with its weights."""
+    """Puts the candidates of users into the order that the weights ask for."""
 
     def __init__(self, config: RerankConfig, traits: VideoTraits) -> None:
         """Checks that all that has a weight is known.
@@ -146,7 +146,7 @@ class Reranker:
         return np.array(filled[len(excluded) :][: len(listed_K)], np.int64)
 
     def _choose(self, video_BK: Ints, relevance_BK: Floats, k: int) -> NDArray[np.int64]:
-        """Places of the best values."""
+        """Places (B, k) of the candidates with the best values, without drawn creators."""
         value = self._value(video_BK, relevance_BK)
         if self._kinds is not None:
             return self._greedy(video_BK, value, k)
@@ -186,23 +186,23 @@ class Reranker:
 
 
 class _Lot:
-    """Draws creators, all with the same chance."""
+    """The creators with their videos, to draw from; all creators have the same chance."""
 
     def __init__(self, creator_row_N: Ints) -> None:
         order = 1 + np.argsort(creator_row_N[1:], kind="stable")  # row 0 is no video
-        self._rows = order[creator_row_N[order] > 0]
-        _, starts = np.unique(creator_row_N[self._rows], return_index=True)
-        self._offsets = np.append(starts, len(self._rows))
+        rows = order[creator_row_N[order] > 0]
+        _, starts = np.unique(creator_row_N[rows], return_index=True)
+        self._videos = Ragged(np.append(starts, len(rows)), rows.astype(np.int32))
 
     def draw(self, user_id: str, page: int, count: int) -> Ints:
         """Different creators, by number, for one page of a user's."""
-        num_creators = len(self._offsets) - 1
+        num_creators = len(self._videos)
         rng = np.random.default_rng([zlib.crc32(user_id.encode()), page])
         return rng.choice(num_creators, min(count, num_creators), replace=False)
 
     def videos(self, creator: int) -> Ints:
-        """The videos' rows of a creator."""
-        return self._rows[self._offsets[creator] : self._offsets[creator + 1]]
+        """The rows of a creator's videos."""
+        return self._videos[creator].astype(np.int64)
 
 
 def creator_prices(

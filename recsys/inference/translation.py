@@ -26,7 +26,7 @@ LAST = -1e30
 
 @dataclass(frozen=True)
 class Names:
-    """How a model numbers things."""
+    """The ids and column names that a model knows, in the order of its numbers."""
 
     vocabs: Mapping[str, Vocab]
     """`video`, `context_<column>` and, where the model knows anything of users, `user`."""

@@ -25,7 +25,7 @@ _PROBE_SIZE = 64
 
 
 class FrameEncoder(nn.Module):
-    """What `make_frame_encoder` returns.
+    """A module that makes features of frames, and how many: what `make_frame_encoder` returns.
 
     Args:
         body: Maps (N, 3, H, W) in [0, 1] to (N, Z).

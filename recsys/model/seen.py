@@ -1,6 +1,6 @@
 """Which videos a user has seen before a request: their scores gain or lose by it.
 
-A state of fixed width cannot hold which videos a user has met, and that nearly nobody watches a
+A state of fixed width cannot hold which videos a user has seen, and that nearly nobody watches a
 film twice, or everybody a song, is the plainest thing to know of a catalogue. So it is a term of
 its own, learnt with the rest: one number for having been shown a video, one for having liked it.
 

@@ -28,7 +28,7 @@ LEAST_QUERIES = 64
 
 
 class Extra(NamedTuple):
-    """Amounts that single scores gain; each (R,)."""
+    """Amounts that single scores gain; each field is (R,)."""
 
     query: Tensor
     """int64, not decreasing."""

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
-from recsys.data.clip_store import ClipStore
+from recsys.data.clip_store import ClipRows, ClipStore
 from recsys.data.ragged import FloatArray
 from recsys.data.storage import exists, join, list_files, open_input, read_json
 from recsys.data.vectors import Vectors
@@ -155,6 +155,6 @@ class Prepared:
         row_bytes = int(np.prod(clips.frame_shape)) * (2 if clips.stores_features else 1)
         load: LoadClips = clips.take
         if len(clips) * row_bytes <= HELD_CLIP_BYTES:
-            held = clips.take(np.arange(len(clips)))
+            held = clips.take(ClipRows(np.arange(len(clips))))
             load = held.__getitem__
         return VideoInputs(self.catalog, id_rows, clips.rows_of(self.catalog.uris()), load)

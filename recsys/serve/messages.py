@@ -104,7 +104,7 @@ class Item(Message):
     video_id: str
     score: float
     """Dot product of what the user looks for and the video's vector, more or less if they saw it
-    before or if it trends."""
+    before, and by how much it is trending."""
     probabilities: dict[str, float]
     """Of each ranking task."""
 

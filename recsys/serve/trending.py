@@ -34,7 +34,7 @@ class Trending:
         self._held: dict[int, _Hour] = {}
 
     def at(self, time_ms: int) -> FloatArray:
-        """(N,) at a time."""
+        """What is added to the scores of all videos (N,) at a time."""
         number = int(hour_of(time_ms))
         with self._lock:
             hour = self._held.pop(number, None) or _Hour(self._counts.shown(time_ms))
