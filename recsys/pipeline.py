@@ -20,6 +20,7 @@ from recsys.config.run import RunConfig, dump_config
 from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
 from recsys.errors import InputError
 from recsys.prepare.tables import parquet_files
+from recsys.schema import PREPARE_FORMAT
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def _data_settings(config: RunConfig) -> Any:
         for name, spec in inputs.items()
         if spec
     }
-    return [config.data, config.split, config.prepare.partitions, files]
+    return [PREPARE_FORMAT, config.data, config.split, config.prepare.partitions, files]
 
 
 def _decode_settings(config: RunConfig) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 UNKNOWN_ROW = 0
+PREPARE_FORMAT = 2
+"""Raised when the files of RUN/prepare change, so that those of an older recsys are made again."""
 
 TRAIN, VALID, TEST = 0, 1, 2
 """Values of a timeline's `split`."""

@@ -45,7 +45,7 @@ class SplitCounts:
 
     @classmethod
     def empty(cls, num_videos: int) -> SplitCounts:
-        """SplitCounts of nothing yet."""
+        """The counts of nothing yet."""
         zeros = np.zeros((3, num_videos), dtype=np.int64)
         return cls(np.full(num_videos, NO_TIME), zeros, zeros.copy())
 
