@@ -7,8 +7,8 @@ of an event is not known to it, in training as in serving.
 `CountLayout` alone says which features there are, in which order and under which name. One more
 counted thing is an entry in `THINGS`, one more number of each is an entry in `STATISTICS`.
 
-Shapes: N videos, E events, R rows of a counted thing, T tasks, C contexts, A = 1 + T counted
-actions (the positive flag and the tasks), F count features.
+Shapes: N videos, E events, T tasks, C context columns, F count features. Counted are the event
+itself and its 1 + T flags: the positive flag and the tasks' labels.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Known(NamedTuple):
     """What the statistics of one counted thing are made of, at each of E events."""
 
     total: FloatArray
-    """(E, 1 + A) events and actions so far."""
+    """(E, 2 + T) events and flags so far."""
     recent: FloatArray
-    """(E, 1 + A) those of the last `RECENT_HOURS`."""
+    """(E, 2 + T) those of the last `RECENT_HOURS`."""
     usual: Floats
-    """(E, A) the rates of everything, which the thing's rates are compared with."""
+    """(E, 1 + T) the rates of everything, which the thing's rates are compared with."""
     rate: Floats
-    """(E, A) the rates so far, shrunk towards the usual ones."""
+    """(E, 1 + T) the rates so far, shrunk towards the usual ones."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ class Statistic:
     """One kind of number that is made of the counts of a thing."""
 
     of: Callable[[Known], Floats]
-    """Gives (E, A) where it is one number an action, else (E, 1)."""
-    per_action: bool = False
+    """Gives (E, 1 + T) where it is one number a flag, else (E, 1)."""
+    per_flag: bool = False
 
 
 STATISTICS: Mapping[str, Statistic] = {
     "total/count": Statistic(lambda known: log_count(known.total)),
     "total/rate": Statistic(
-        lambda known: log_odds(known.rate) - log_odds(known.usual), per_action=True
+        lambda known: log_odds(known.rate) - log_odds(known.usual), per_flag=True
     ),
     "recent/count": Statistic(lambda known: log_count(known.recent)),
     "recent/rate": Statistic(
         lambda known: log_odds(rates(known.recent, known.rate)) - log_odds(known.rate),
-        per_action=True,
+        per_flag=True,
     ),
 }
 """Of each thing, in the order of the columns: the log of its events, and by how much the log-odds
@@ -119,8 +119,8 @@ class CountLayout:
         return len(self.columns)
 
     @property
-    def num_actions(self) -> int:
-        """The number A of counted actions: the positive flag and the tasks."""
+    def num_flags(self) -> int:
+        """The number 1 + T of counted flags: the positive flag and the tasks' labels."""
         return 1 + len(self.tasks)
 
     @property
@@ -150,7 +150,7 @@ class CountLayout:
             f"{thing}/{name}{ending}"
             for thing, names in self.statistics.items()
             for name in names
-            for ending in (endings if STATISTICS[name].per_action else ("",))
+            for ending in (endings if STATISTICS[name].per_flag else ("",))
         )
 
     def places_in(self, other: CountLayout) -> list[int | None]:
@@ -190,7 +190,7 @@ class EventCounts:
         return cls(layout, followed | {name: stored[name] for name in layout.stored}, rows_of)
 
     def count(
-        self, video_row: int, context_rows: Sequence[int], time_ms: int, actions: Sequence[int]
+        self, video_row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
     ) -> None:
         """Counts a live event; one writer at a time.
 
@@ -198,9 +198,9 @@ class EventCounts:
             video_row: What was shown.
             context_rows: (C,).
             time_ms: When.
-            actions: (A,) positive and labels, 0 or 1.
+            flags: (1 + T,) positive and labels, 0 or 1.
         """
-        hour, counts = int(hour_of(time_ms)), np.array([1, *actions], dtype=np.int64)
+        hour, counts = int(hour_of(time_ms)), np.array([1, *flags], dtype=np.int64)
         for name, rows in self.rows_of.items():
             for row in rows[video_row].tolist():
                 self.hourly[name].add(row, hour, counts)
@@ -217,7 +217,7 @@ class EventCounts:
     ) -> EventCounts:
         """Reads what `to_tables` gave."""
         stored = {
-            name: HourlyCounts.from_table(table, num_actions=layout.num_actions)
+            name: HourlyCounts.from_table(table, num_flags=layout.num_flags)
             for name, table in tables.items()
         }
         return cls.of(catalog, layout, stored)
@@ -237,7 +237,7 @@ class EventCounts:
             compared with by 10 events; of what has had no events, all is zero.
         """
         hours = np.broadcast_to(hour_of(time_ms), video_rows.shape)
-        usual: Floats = np.full((len(video_rows), self.layout.num_actions), 0.5)
+        usual: Floats = np.full((len(video_rows), self.layout.num_flags), 0.5)
         contexts = dict(zip(self.layout.context_names, context_rows.T, strict=True))
         parts = []
         for thing, names in self.layout.statistics.items():
@@ -263,7 +263,7 @@ class EventCounts:
 
 
 def _means(counts: HourlyCounts, rows: Ragged, hours: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Events and actions so far, and in the last `RECENT_HOURS` of it: each (E, 1 + A).
+    """Events and flags so far, and in the last `RECENT_HOURS` of it: each (E, 2 + T).
 
     Args:
         counts: Of a counted thing.
@@ -301,13 +301,13 @@ def trending(shown_N2: IntArray) -> FloatArray:
 
 
 def log_count(totals: Floats) -> Floats:
-    """The log of the events (E, 1) among events and actions (E, 1 + A), as a model input."""
+    """The log of the events (E, 1) among events and flags (E, 2 + T), as a model input."""
     logs: Floats = np.log1p(totals[:, :1]) * LOG_SCALE
     return logs
 
 
 def rates(totals: Floats, usual: Floats) -> Floats:
-    """Rates (E, A) of the actions among events (E, 1 + A), shrunk towards the usual by 10 events.
+    """Rates (E, 1 + T) of the flags among events (E, 2 + T), shrunk towards the usual by 10 events.
 
     >>> rates(np.array([[10.0, 10.0, 0.0]]), np.array([[0.5, 0.5]])).tolist()
     [[0.75, 0.25]]

@@ -1,6 +1,7 @@
-"""Events and actions of many rows, counted by the hour.
+"""Events and flags of many rows, counted by the hour.
 
-Shapes: R rows of a counted thing, A counted actions, n pairs of a row and an hour.
+Shapes: R rows of a counted thing, T tasks, n pairs of a row and an hour. Counted are the event
+itself and its 1 + T flags: the positive flag and the tasks' labels.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ def _sort_keys(rows: npt.NDArray[np.integer], hours: npt.ArrayLike) -> IntArray:
 
 
 class HourlyCounts:
-    """Events and actions of each row in each hour, as running totals; none of the unknown row.
+    """Events and flags of each row in each hour, as running totals; none of the unknown row.
 
     Args:
         rows: (n,) int64.
         hours: (n,) hours since 1970; pairs of row and hour may repeat.
-        counts: (n, 1 + A) events and actions.
+        counts: (n, 2 + T) events and flags.
     """
 
     def __init__(self, rows: npt.NDArray[np.integer], hours: IntArray, counts: IntArray) -> None:
@@ -48,7 +49,7 @@ class HourlyCounts:
         self._live: dict[int, dict[int, IntArray]] = {}
 
     def before(self, rows: npt.NDArray[np.integer], hours: IntArray) -> IntArray:
-        """Totals (R, 1 + A) of the hours before one (R,), for rows (R,)."""
+        """Totals (R, 2 + T) of the hours before one (R,), for rows (R,)."""
         first = np.searchsorted(self._keys, _sort_keys(rows, 0))
         last = np.searchsorted(self._keys, _sort_keys(rows, np.maximum(hours, 0)))
         totals: IntArray = self._totals[last] - self._totals[first]
@@ -68,7 +69,7 @@ class HourlyCounts:
             self._live[row] = {**known, hour: known.get(hour, 0) + counts}
 
     def entries(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Rows (n,), hours (n,) and counts (n, 1 + A), sorted, without live events."""
+        """Rows (n,), hours (n,) and counts (n, 2 + T), sorted, without live events."""
         counts = np.diff(self._totals, axis=0)
         return self._keys // _HOURS_A_ROW, self._keys % _HOURS_A_ROW, counts
 
@@ -86,11 +87,11 @@ class HourlyCounts:
         return pa.table([rows, hours, lists.cast(pa.list_(pa.int64()))], schema=count_schema())
 
     @classmethod
-    def from_table(cls, table: pa.Table, *, num_actions: int) -> HourlyCounts:
+    def from_table(cls, table: pa.Table, *, num_flags: int) -> HourlyCounts:
         """Reads a table of `count_schema`."""
         counts = np.asarray(table.column("counts").combine_chunks().flatten(), np.int64)
         return cls(
             np.asarray(table.column("row"), np.int64),
             np.asarray(table.column("hour"), np.int64),
-            counts.reshape(-1, 1 + num_actions),
+            counts.reshape(-1, 1 + num_flags),
         )

@@ -4,6 +4,9 @@ Shapes: U users, E events of all of them one after the other, B windows of timel
 ranking tasks, W numbers of how long a video was watched (2 or 0), A = 1 + T + W actions, C context
 columns, F count features, J columns of user features.
 
+What a user did with a video are its 1 + T flags, the positive flag and the tasks' labels, and its A
+actions, which are the flags and how long it was watched.
+
 A position's inputs hold only what was known before it: two events of the same time do not see each
 other (`num_prior`), in training as in serving.
 """

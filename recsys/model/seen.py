@@ -4,8 +4,8 @@ A state of fixed width cannot hold which videos a user has seen, and that nearly
 film twice, or everybody a song, is the plainest thing to know of a catalogue. So it is a term of
 its own, learnt with the rest: one number for having been shown a video, one for having liked it.
 
-Shapes: B timelines, L positions, P queries, R distinct
-videos that they have seen, one query after the other.
+Shapes: B timelines, L positions, P queries, R distinct videos that their users have
+seen, one query after the other.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class BuildTimelines:
         rows: IntArray,
         context: list[IntArray],
         time: IntArray,
-        actions: list[npt.NDArray[Any]],
+        flags: list[npt.NDArray[Any]],
         split: npt.NDArray[np.int8],
     ) -> None:
         """The partition's part of the hourly counts.
@@ -137,7 +137,7 @@ class BuildTimelines:
         learns from: only training events are counted then.
         """
         counted = np.flatnonzero(split == TRAIN) if self.cuts_ms is None else slice(None)
-        counts = np.stack([np.ones_like(time), *actions], 1).astype(np.int64)[counted]
+        counts = np.stack([np.ones_like(time), *flags], 1).astype(np.int64)[counted]
         hours = hour_of(time)[counted]
         names = CountLayout.of(self.columns).stored
         for name, things in zip(names, (rows, *context), strict=True):
@@ -292,7 +292,7 @@ def write_counts(config: RunConfig, *, out: str, spill: str) -> None:
     layout = CountLayout.of(config.data.columns)
     for name in layout.stored:
         parts = [_read([path]) for path in list_files(join(spill, COUNT_PARTS, name), ".parquet")]
-        found = HourlyCounts.from_table(pa.concat_tables(parts), num_actions=layout.num_actions)
+        found = HourlyCounts.from_table(pa.concat_tables(parts), num_flags=layout.num_flags)
         write_table(found.to_table(), join(out, "counts", f"{name}.parquet"))
 
 

@@ -46,12 +46,12 @@ class Trending:
             return hour.gains_N
 
     def count(
-        self, row: int, context_rows: Sequence[int], time_ms: int, actions: Sequence[int]
+        self, row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
     ) -> None:
         """Counts a live event; see `EventCounts.count`."""
         then = int(hour_of(time_ms))
         with self._lock:
-            self._counts.count(row, context_rows, time_ms, actions)
+            self._counts.count(row, context_rows, time_ms, flags)
             for number, hour in self._held.items():
                 if number > then:
                     hour.shown_N2[row] += [1, number - RECENT_HOURS <= then]

@@ -16,7 +16,7 @@ def test_totals_before_an_hour() -> None:
 
 def test_a_table_gives_the_same_counts_back() -> None:
     found = counts([2, 7, 2], [5, 5, 9], [[1, 1], [1, 1], [3, 2]])
-    again = HourlyCounts.from_table(found.to_table(), num_actions=1)
+    again = HourlyCounts.from_table(found.to_table(), num_flags=1)
     for ours, theirs in zip(found.entries(), again.entries(), strict=True):
         assert ours.tolist() == theirs.tolist()
 
