@@ -179,7 +179,7 @@ def requests(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any],
             ]
         i = int(timelines.count_before(TEST)[user])
         now_ms, row = int(timelines.time_ms[start + i]), timelines.video_rows[start + i]
-        now = trending(trained.prepared.trends.shown(now_ms))
+        now = trending(trained.prepared.counts.shown(now_ms))
         scores[i] += trained.model.trending * float(now[row])
         yield (
             {
