@@ -21,6 +21,7 @@ from recsys.data.storage import filesystem, join, read_json, remove, write_json,
 from recsys.errors import InputError
 from recsys.prepare.tables import parquet_files
 from recsys.run_lock import only_writer
+from recsys.schema import PREPARE_FORMAT
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _data_settings(config: RunConfig) -> Any:
         for name, spec in inputs.items()
         if spec
     }
-    return [config.data, config.split, config.prepare.partitions, files]
+    return [PREPARE_FORMAT, config.data, config.split, config.prepare.partitions, files]
 
 
 def _decode_settings(config: RunConfig) -> Any:

@@ -14,7 +14,8 @@ from recsys.data.catalog import Catalog
 from recsys.data.storage import write_table
 from recsys.data.vocab import Vocab
 from recsys.features.batches import VideoInputs
-from recsys.features.counts import HourlyCounts, Trends, hour_of
+from recsys.features.counts import CountLayout, EventCounts
+from recsys.features.hourly import HourlyCounts, hour_of
 from recsys.features.inputs import ClipShape, Sizes
 from recsys.features.timelines import Timelines, share_watched
 from recsys.model.embeddings import PlainTables
@@ -38,7 +39,7 @@ class TinyRun:
     config: RunConfig
     recommender: Recommender
     vectors: np.ndarray
-    trends: Trends
+    counts: EventCounts
     timelines: pa.Table
     """As prepare leaves them: user u has 3 u events, so "u0" has none and "u9" has 27."""
 
@@ -78,9 +79,9 @@ def make_run(
         write_table(part, str(prepare / "timelines" / f"part-{i:05d}.parquet"))
     write_table(_users(), str(prepare / "users.parquet"))
     catalog = Catalog.read(str(prepare / "videos.parquet"))
-    trends = _trends(timelines, catalog)
-    for name, table in trends.to_tables().items():
-        write_table(table, str(prepare / "trends" / f"{name}.parquet"))
+    counts = _counts(timelines, catalog)
+    for name, table in counts.to_tables().items():
+        write_table(table, str(prepare / "counts" / f"{name}.parquet"))
     recommender, sizes, vectors = _model(config, catalog, clip)
     version = publish(
         config,
@@ -91,7 +92,7 @@ def make_run(
         bundles_dir=str(run / "bundles"),
         metrics={"hr@10": 0.25, "cold": {"hr@10": float("nan")}},
     )
-    return TinyRun(run, version, config, recommender, vectors, trends, timelines)
+    return TinyRun(run, version, config, recommender, vectors, counts, timelines)
 
 
 def tiny_config(run: Path, **sections: object) -> RunConfig:
@@ -172,8 +173,8 @@ def _users() -> pa.Table:
     return pa.table(columns, schema=user_schema((), features=True))
 
 
-def _trends(table: pa.Table, catalog: Catalog) -> Trends:
-    found = Timelines.from_table(table, COLUMNS)
+def _counts(table: pa.Table, catalog: Catalog) -> EventCounts:
+    found = Timelines.from_table(table, COLUMNS, lambda rows, *_: np.zeros((len(rows), 0)))
     rows, hours = found.video_rows, hour_of(found.time_ms)
     actions = np.concatenate([found.positive[:, None], found.labels], 1)
     counts = np.concatenate([np.ones((len(rows), 1)), actions], 1).astype(np.int64)
@@ -181,7 +182,7 @@ def _trends(table: pa.Table, catalog: Catalog) -> Trends:
         "video": HourlyCounts(rows, hours, counts),
         "context_tab": HourlyCounts(found.context_rows[:, 0], hours, counts),
     }
-    return Trends.of(catalog, tables, num_actions=3)
+    return EventCounts.of(catalog, CountLayout.of(COLUMNS), tables)
 
 
 def _model(
@@ -193,6 +194,7 @@ def _model(
         num_categories=3,
         context_sizes=(3,),
         num_tasks=len(TASKS),
+        num_count_features=len(CountLayout.of(COLUMNS)),
         watch_dim=COLUMNS.watch_dim,
         clip=clip,
         num_user_values=3,

@@ -39,14 +39,14 @@ from recsys.data.storage import join, remove, replace_file
 from recsys.data.users import UserRows
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
-from recsys.features.counts import Trends, count_names
+from recsys.features.counts import CountLayout, EventCounts
 from recsys.features.inputs import ClipShape, Sizes
 from recsys.features.timelines import Timelines
 from recsys.inference.index import VideoIndex
 from recsys.inference.rerank import VideoTraits, is_active
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.schema import timeline_schema, vocab_schema
+from recsys.schema import history_schema, vocab_schema
 
 RERANK, USERS = "rerank.parquet", "users.parquet"
 
@@ -64,12 +64,12 @@ class Contents:
     catalog: pa.Table
     """(N,) of `video_schema`."""
     vectors: FloatArray
-    """(N, V); the index is of the first D."""
+    """(N, Y); the index is of the first D."""
     users: pa.Table | None
     """Of `user_schema` without groups; None without user features."""
-    trends: Trends
+    counts: EventCounts
     histories: Iterator[pa.Table]
-    """Parts of `timeline_schema` and trends, each user in one of them, at most `max_history`."""
+    """Parts of `history_schema`, each user in one of them, at most `max_history` events."""
     metrics: Mapping[str, Any] | None = None
     traits: VideoTraits | None = None
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
@@ -94,8 +94,8 @@ class Bundle:
     histories: Timelines
     users: UserRows | None
     """What is known of users, those without events among them."""
-    trends: Trends
-    """How everything has been received; live events are added to it."""
+    counts: EventCounts
+    """The hourly counts of everything; live events are added to them."""
     traits: VideoTraits | None
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
 
@@ -126,16 +126,13 @@ class Bundle:
             catalog=catalog,
             vectors=vectors,
             index=VideoIndex.from_bytes(files.read("index.faiss")),
-            histories=Timelines.from_table(_histories(files), config.data.columns),
-            users=_users(config, files),
-            trends=Trends.from_tables(
-                catalog,
-                {
-                    name: files.table(f"trends/{name}.parquet")
-                    for name in count_names(config.data.columns.context)
-                },
-                num_actions=1 + sizes.num_tasks,
+            histories=Timelines.from_histories(
+                _histories(files),
+                config.data.columns,
+                num_count_features=sizes.num_count_features,
             ),
+            users=_users(config, files),
+            counts=_counts(config, catalog, files),
             traits=_traits(config, catalog, files),
         )
         files.check_rest()
@@ -199,8 +196,8 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
         writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
     if contents.users is not None:
         writer.write_table(USERS, contents.users)
-    for name, table in contents.trends.to_tables().items():
-        writer.write_table(f"trends/{name}.parquet", table)
+    for name, table in contents.counts.to_tables().items():
+        writer.write_table(f"counts/{name}.parquet", table)
     for i, part in enumerate(contents.histories):
         writer.write_table(f"histories/part-{i:05d}.parquet", part)
     manifest = {
@@ -268,7 +265,13 @@ def _vocabs(files: CheckedReader) -> dict[str, Vocab]:
 
 def _histories(files: CheckedReader) -> pa.Table:
     parts = [files.table(name) for name in files.names if name.startswith("histories/")]
-    return pa.concat_tables(parts) if parts else timeline_schema().empty_table()
+    return pa.concat_tables(parts) if parts else history_schema().empty_table()
+
+
+def _counts(config: RunConfig, catalog: Catalog, files: CheckedReader) -> EventCounts:
+    layout = CountLayout.of(config.data.columns)
+    tables = {name: files.table(f"counts/{name}.parquet") for name in layout.stored}
+    return EventCounts.from_tables(catalog, layout, tables)
 
 
 def _users(config: RunConfig, files: CheckedReader) -> UserRows | None:
@@ -295,8 +298,7 @@ def _traits(config: RunConfig, catalog: Catalog, files: CheckedReader) -> VideoT
     return VideoTraits(
         creator_row_N=catalog.creator_rows,
         price_N=np.asarray(table.column("price")),
-        category_offsets=catalog.category_offsets,
-        category_rows=catalog.category_rows,
+        categories=catalog.categories,
         is_new_N=np.asarray(table.column("is_new")),
     )
 

@@ -17,12 +17,12 @@ from recsys.data.ragged import FloatArray, IntArray, expand_ranges
 from recsys.data.storage import is_uri, join, list_files, open_input
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
-from recsys.features.counts import Trends, read_trends
+from recsys.features.counts import CountLayout, EventCounts, read_counts
 from recsys.features.inputs import Sizes
-from recsys.features.timelines import TRENDS, Timelines
+from recsys.features.timelines import Timelines
 from recsys.inference.rerank import VideoTraits
 from recsys.model.recommender import Recommender
-from recsys.schema import USER_ROWS, timeline_schema
+from recsys.schema import COUNT_FEATURES, USER_ROWS, history_schema, timeline_schema
 
 
 def publish(
@@ -43,7 +43,7 @@ def publish(
         config: Of the run.
         recommender: The trained model with plain tables.
         sizes: Those that the model was made with.
-        vectors: (N, V) float32 of all videos, row 0 and cold ones among them.
+        vectors: (N, Y) float32 of all videos, row 0 and cold ones among them.
         prepare_dir: `RUN/prepare`, a path or URI.
         bundles_dir: `RUN/bundles`, a path or URI.
         metrics: What the evaluation found, for the manifest.
@@ -57,7 +57,7 @@ def publish(
         InputError: A file of `prepare` is missing.
     """
     table = _catalog(prepare_dir)
-    trends = _trends(config, prepare_dir, table)
+    counts = _counts(config, prepare_dir, table)
     contents = Contents(
         config=config,
         sizes=sizes,
@@ -66,8 +66,8 @@ def publish(
         catalog=table,
         vectors=vectors,
         users=_users(config, prepare_dir),
-        trends=trends,
-        histories=_histories(config, prepare_dir, trends),
+        counts=counts,
+        histories=_histories(config, prepare_dir, counts),
         metrics=metrics,
         traits=traits,
         trained=trained,
@@ -120,14 +120,9 @@ def _absolute(uri: str | None) -> str | None:
     return uri if uri is None or is_uri(uri) else os.path.abspath(uri)
 
 
-def _trends(config: RunConfig, prepare_dir: str, catalog: pa.Table) -> Trends:
-    columns = config.data.columns
-    return read_trends(
-        join(prepare_dir, "trends"),
-        Catalog.from_table(catalog),
-        contexts=columns.context,
-        num_tasks=len(columns.tasks),
-    )
+def _counts(config: RunConfig, prepare_dir: str, catalog: pa.Table) -> EventCounts:
+    layout = CountLayout.of(config.data.columns)
+    return read_counts(join(prepare_dir, "counts"), Catalog.from_table(catalog), layout)
 
 
 def _users(config: RunConfig, prepare_dir: str) -> pa.Table | None:
@@ -138,7 +133,7 @@ def _users(config: RunConfig, prepare_dir: str) -> pa.Table | None:
         return pq.read_table(file, columns=["user_id", USER_ROWS])
 
 
-def _histories(config: RunConfig, prepare_dir: str, trends: Trends) -> Iterator[pa.Table]:
+def _histories(config: RunConfig, prepare_dir: str, counts: EventCounts) -> Iterator[pa.Table]:
     """Each user's last events, with what was known of their videos then."""
     columns = config.data.columns
     folder = join(prepare_dir, "timelines")
@@ -148,8 +143,9 @@ def _histories(config: RunConfig, prepare_dir: str, trends: Trends) -> Iterator[
     for path in paths:
         with open_input(path) as file:
             table = last_events(pq.read_table(file), config.model.max_history)
-        found = Timelines.from_table(table, columns)
-        yield table.append_column(TRENDS, _lists(found.offsets, trends.on(found).trends))
+        known = Timelines.from_table(table, columns, counts.features)
+        features = _lists(known.offsets, known.count_features)
+        yield table.append_column(history_schema().field(COUNT_FEATURES), features)
 
 
 def _lists(offsets: IntArray, values: FloatArray) -> pa.ListArray:

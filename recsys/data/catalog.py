@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.ragged import IntArray, expand_ranges
+from recsys.data.ragged import IntArray, Ragged
 from recsys.data.storage import open_input
 
 
@@ -23,10 +23,8 @@ class Catalog:
     table: pa.Table
     creator_rows: IntArray
     """(N,)."""
-    category_rows: IntArray
-    """(R,) the videos' categories, one after the other."""
-    category_offsets: IntArray
-    """(N + 1,)."""
+    categories: Ragged
+    """N lists of category rows."""
     durations: npt.NDArray[np.float64]
     """(N,) in the user's unit; NaN where it is unknown."""
     duration_buckets: IntArray
@@ -46,13 +44,10 @@ class Catalog:
         def column(name: str) -> IntArray:
             return np.asarray(table.column(name).combine_chunks(), dtype=np.int64)
 
-        categories = table.column("category_rows").combine_chunks()
-        lengths = np.asarray(categories.value_lengths(), dtype=np.int64)
         return cls(
             table=table,
             creator_rows=column("creator_row"),
-            category_rows=np.asarray(categories.flatten(), dtype=np.int64),
-            category_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            categories=Ragged.from_arrow(table.column("category_rows").combine_chunks()),
             durations=np.asarray(table.column("duration").fill_null(np.nan), np.float64),
             duration_buckets=column("duration_bucket"),
             train_events=column("num_train_events"),
@@ -92,12 +87,6 @@ class Catalog:
         """(N,) each video's row in the ID table: 0 where too few events could teach it."""
         enough = self.known_events(with_valid=with_valid) >= max(min_events, 1)
         return np.where(enough, np.arange(len(self)), 0)
-
-    def categories_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """The categories of some videos, one after the other, and how many each has."""
-        starts = self.category_offsets[rows]
-        lengths = self.category_offsets[rows + 1] - starts
-        return self.category_rows[expand_ranges(starts, lengths)], lengths
 
 
 def duration_buckets(durations: npt.ArrayLike) -> IntArray:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from numpy.typing import NDArray
 
 IntArray = npt.NDArray[np.int64]
@@ -46,12 +47,28 @@ class Ragged:
         return cls(offsets.astype(np.int64), values)
 
     @classmethod
+    def of_singles(cls, values: NDArray[Any]) -> Ragged:
+        """Makes one of lists of one value each."""
+        return cls(np.arange(len(values) + 1), values.astype(np.int32))
+
+    @classmethod
+    def from_arrow(cls, lists: pa.ListArray) -> Ragged:
+        """Makes one of a column of lists; a null is an empty list."""
+        lengths = np.asarray(lists.value_lengths().fill_null(0), np.int64)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return cls(offsets, np.asarray(lists.flatten(), np.int32))
+
+    @classmethod
     def empty(cls, num_lists: int) -> Ragged:
         """`num_lists` empty lists."""
         return cls(np.zeros(num_lists + 1, np.int64), np.empty(0, np.int32))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __getitem__(self, number: int) -> NDArray[np.int32]:
+        """The values of one list; lists are counted from 0."""
+        return self.values[self.offsets[number] : self.offsets[number + 1]]
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -49,8 +49,8 @@ class Vocab:
         """The rows of many ids (cast to text); 0 for those that it does not hold."""
         if not isinstance(ids, (pa.Array, pa.ChunkedArray)):
             ids = pa.array(list(ids), pa.string())
-        found = pc.index_in(ids.cast(pa.string()), value_set=self._ids, skip_nulls=True)
-        rows = pc.add(pc.cast(found, pa.int64()), 1).fill_null(UNKNOWN_ROW)
+        places = pc.index_in(ids.cast(pa.string()), value_set=self._ids, skip_nulls=True)
+        rows = pc.add(pc.cast(places, pa.int64()), 1).fill_null(UNKNOWN_ROW)
         return np.asarray(rows, dtype=np.int64)
 
     def row(self, id_: str) -> int:

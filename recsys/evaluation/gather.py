@@ -34,7 +34,7 @@ def ranking_set(prepared: Prepared, found: Predictions, cold_N: NDArray[np.bool_
             cold_N=cold_N,
             popularity_N=catalog.known_positives(with_valid=True),
             creator_row_N=_creators(prepared.config.data.video_columns.creator, catalog),
-            categories=Ragged(catalog.category_offsets, catalog.category_rows.astype(np.int32)),
+            categories=catalog.categories,
             age_days_N=_ages_days(prepared),
         ),
         groups=_user_groups(prepared, found.user_ids),

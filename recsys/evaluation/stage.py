@@ -14,6 +14,7 @@ from torch import Tensor
 from recsys import cluster
 from recsys.bundle.contents import Bundle
 from recsys.config.run import RunConfig
+from recsys.data.clip_store import ClipRows
 from recsys.data.storage import (
     exists,
     join,
@@ -50,7 +51,7 @@ class Trained:
     model: Recommender
     videos: VideoInputs
     vectors: Tensor
-    """(N, D) of the whole catalogue."""
+    """(N, Y) of the whole catalogue."""
     cold_N: NDArray[np.bool_]
     """True where a video has no event that the model learnt from."""
 
@@ -204,7 +205,7 @@ def content_vectors(trained: Trained) -> Tensor | None:
     vectors = None
     for start in range(0, len(there), VIDEOS_A_BATCH):
         rows = there[start : start + VIDEOS_A_BATCH]
-        part = content(torch.from_numpy(videos.load_clips(videos.clip_rows[rows])))
+        part = content(torch.from_numpy(videos.load_clips(ClipRows(videos.clip_rows[rows]))))
         if vectors is None:
             vectors = torch.zeros(len(videos.catalog), part.shape[1])
         vectors[torch.from_numpy(rows)] = part

@@ -4,6 +4,9 @@ Ray Data does not remember its place in a stream, so training reads the partitio
 is a seeded order of partitions, each worker takes its share of every round of them, and a
 checkpoint between two rounds carries the position. Workers that run out of timelines before others
 go on with steps that teach nothing.
+
+Shapes: N videos of the catalogue, V distinct ones of a step, M of them with a clip, S frames of a
+clip, Z features of a frame, B timelines, L positions.
 """
 
 from __future__ import annotations
@@ -18,16 +21,17 @@ import numpy.typing as npt
 import torch
 
 from recsys.data.catalog import Catalog
+from recsys.data.clip_store import ClipRows
 from recsys.data.ragged import IntArray
-from recsys.features.inputs import Batch, EventBatch, Moment, VideoBatch
+from recsys.features.inputs import Batch, EventBatch, RequestContext, VideoBatch
 from recsys.features.timelines import EventArrays, Timelines, cut_windows
 
 T = TypeVar("T")
 Windows = tuple[IntArray, IntArray]
 """First events (B,) of some windows of timelines, and the events after their last ones (B,)."""
 
-LoadClips = Callable[[IntArray], npt.NDArray[Any]]
-"""Clip rows (M,) -> their frames (M, T, H, W, 3) uint8 or features (M, T, F) float16."""
+LoadClips = Callable[[ClipRows], npt.NDArray[Any]]
+"""Clip rows (M,) -> frames (M, S, height, width, 3) uint8 or features (M, S, Z) float16."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +41,13 @@ class VideoInputs:
     catalog: Catalog
     id_rows: IntArray
     """(N,) row of each video in the ID table; 0 where it has none of its own."""
-    clip_rows: IntArray | None = None
+    clip_rows: ClipRows | None = None
     """(N,) row of each video's clip in the store; -1 where it has none."""
     load_clips: LoadClips | None = None
 
     def batch(self, rows: IntArray) -> VideoBatch:
-        """The inputs of some videos (U,)."""
-        categories, lengths = self.catalog.categories_of(rows)
+        """Makes the model inputs of the videos of some rows (V,)."""
+        categories = self.catalog.categories.select(rows)
         clips = index = None
         if self.clip_rows is not None and self.load_clips is not None:
             clip_rows = self.clip_rows[rows]
@@ -52,12 +56,12 @@ class VideoInputs:
             # Without any, one is encoded that nobody looks at: data-parallel workers must all use
             # the same parameters in every step.
             wanted = clip_rows[there] if there.any() else np.zeros(1, dtype=np.int64)
-            clips = torch.from_numpy(self.load_clips(wanted))
+            clips = torch.from_numpy(self.load_clips(ClipRows(wanted)))
         return VideoBatch(
             id_rows=torch.from_numpy(self.id_rows[rows]),
             creator_rows=torch.from_numpy(self.catalog.creator_rows[rows]),
-            category_rows=torch.from_numpy(categories),
-            category_lengths=torch.from_numpy(lengths),
+            category_rows=torch.from_numpy(categories.values.astype(np.int64)),
+            category_lengths=torch.from_numpy(categories.lengths),
             durations=torch.from_numpy(self.catalog.duration_buckets[rows]),
             clips=clips,
             clip_index=index,
@@ -65,20 +69,20 @@ class VideoInputs:
 
 
 def event_batch(arrays: EventArrays) -> EventBatch:
-    """The padded windows as tensors."""
-    prior = torch.from_numpy(arrays.prior)
-    moment = Moment(
+    """Makes tensors of padded windows."""
+    num_prior = torch.from_numpy(arrays.num_prior)
+    context = RequestContext(
         gaps=torch.from_numpy(arrays.gaps),
         hours=torch.from_numpy(arrays.hours),
-        counts=prior,
+        num_prior=num_prior,
         tallies=torch.from_numpy(arrays.tallies),
         context_rows=torch.from_numpy(arrays.context_rows),
     )
     return EventBatch(
         actions=torch.from_numpy(arrays.actions),
-        prior=prior,
-        moment=moment,
-        trends=torch.from_numpy(arrays.trends),
+        num_prior=num_prior,
+        context=context,
+        count_features=torch.from_numpy(arrays.count_features),
         user_rows=torch.from_numpy(arrays.user_rows),
     )
 
@@ -175,11 +179,11 @@ class Batcher:
         num_learnt = [(learn & positive).sum(), learn.sum()]
         candidates, log_q = self.candidates.draw(targets, rng)
         rows = np.union1d(np.union1d(arrays.video_rows, candidates), [0])
-        log_q_U = np.full(len(rows), np.inf, dtype=np.float32)
-        log_q_U[np.searchsorted(rows, candidates)] = log_q
+        log_q_V = np.full(len(rows), np.inf, dtype=np.float32)
+        log_q_V[np.searchsorted(rows, candidates)] = log_q
         return Batch(
             videos=self.videos.batch(rows),
-            log_q=torch.from_numpy(log_q_U),
+            log_q=torch.from_numpy(log_q_V),
             events=event_batch(arrays),
             video_index=torch.from_numpy(np.searchsorted(rows, arrays.video_rows)),
             learn=torch.from_numpy(learn),

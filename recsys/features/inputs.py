@@ -1,7 +1,8 @@
 """What the model takes in: the data's sizes, and one step's tensors.
 
-Shapes: B timelines, L positions, U distinct videos, M of them with a clip, T frames, A actions (the
-positive flag, the tasks, how long it was watched), C context columns.
+Shapes: B timelines, L positions, V distinct videos of a step, M of them with a clip, S frames of a
+clip, Z features of a frame, T tasks, A actions (the positive flag, the tasks, how long it was
+watched), C context columns, F count features, J columns of user features, R rows.
 """
 
 from __future__ import annotations
@@ -13,16 +14,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from recsys.features.timelines import trend_dim
-
 T = TypeVar("T")
 TableInputs = Mapping[str, tuple[Tensor, Tensor]]
-"""Table name -> (rows (R,) int64, lengths (U,) int64): a bag of rows for each of U videos."""
+"""Table name -> (rows (R,) int64, lengths (V,) int64): a bag of rows for each of V videos."""
 
 
 @dataclass(frozen=True)
 class ClipShape:
-    """What is stored of a clip: T frames of size × size pixels, or T × feature_dim features."""
+    """What is stored of a clip: S frames of size × size pixels, or S × feature_dim features."""
 
     frames: int
     size: int
@@ -38,6 +37,8 @@ class Sizes:
     num_categories: int
     context_sizes: tuple[int, ...]
     num_tasks: int
+    num_count_features: int
+    """F: the length of the `features.counts.CountLayout`."""
     watch_dim: int = 0
     """W: numbers that say how long a video was watched; 0 where no column says so."""
     clip: ClipShape | None = None
@@ -49,30 +50,25 @@ class Sizes:
         """A: what a user may do with a video: like it, each task, watch it for so long."""
         return 1 + self.num_tasks + self.watch_dim
 
-    @property
-    def trend_dim(self) -> int:
-        """Width of the trends of a video at a moment."""
-        return trend_dim(num_contexts=len(self.context_sizes), num_tasks=self.num_tasks)
-
 
 @dataclass
 class VideoBatch:
     """Some videos, as tensors; each video occurs once however often it is looked at."""
 
     id_rows: Tensor
-    """(U,) int64 row of the video table; 0 for a video without an ID embedding of its own."""
+    """(V,) int64 row of the video table; 0 for a video without an ID embedding of its own."""
     creator_rows: Tensor
-    """(U,) int64."""
+    """(V,) int64."""
     category_rows: Tensor
     """(R,) int64, the videos' categories one after the other."""
     category_lengths: Tensor
-    """(U,) int64."""
+    """(V,) int64."""
     durations: Tensor
-    """(U,) int64 bucket."""
+    """(V,) int64 bucket."""
     clips: Tensor | None = None
-    """(M, T, H, W, 3) uint8 frames or (M, T, F) float16 features."""
+    """(M, S, height, width, 3) uint8 frames or (M, S, Z) float16 features."""
     clip_index: Tensor | None = None
-    """(U,) int64 position in `clips`; -1 where the video has none."""
+    """(V,) int64 position in `clips`; -1 where the video has none."""
     keyed: Any = None
     """`table_inputs` as TorchRec's KeyedJaggedTensor, where it was made beforehand."""
 
@@ -87,26 +83,26 @@ class VideoBatch:
 
 
 @dataclass
-class Moment:
-    """A request: what is known of it when it is made. Any leading shape."""
+class RequestContext:
+    """What is known of a request when it is made, whatever the video; of any leading shape."""
 
     gaps: Tensor
     """(…) int64 bucket of the time since the user's last event."""
     hours: Tensor
     """(…) int64 hour of the day."""
-    counts: Tensor
-    """(…) int64 earlier events of the user."""
+    num_prior: Tensor
+    """(…) int64 how many strictly earlier events the user has."""
     tallies: Tensor
     """(…, A) float32: the sum over them of what the user did: how often, how long."""
     context_rows: Tensor
     """(…, C) int64."""
 
-    def __getitem__(self, index: Any) -> Moment:
-        """Some of the moments, by an index of the leading shape."""
-        return Moment(**{name: value[index] for name, value in vars(self).items()})
+    def __getitem__(self, index: Any) -> RequestContext:
+        """The contexts of some of the requests, by an index of the leading shape."""
+        return RequestContext(**{name: value[index] for name, value in vars(self).items()})
 
-    def split(self, size: int) -> tuple[Moment, ...]:
-        """`size` moments at a time, as of a tensor."""
+    def split(self, size: int) -> tuple[RequestContext, ...]:
+        """The contexts of `size` requests at a time, as `Tensor.split` gives them."""
         return tuple(self[i : i + size] for i in range(0, max(len(self.gaps), 1), size))
 
 
@@ -119,14 +115,14 @@ class EventBatch:
 
     actions: Tensor
     """(B, L, A) float32."""
-    prior: Tensor
-    """(B, L) int64."""
-    moment: Moment
+    num_prior: Tensor
+    """(B, L) int64: how many of the timeline's events are strictly earlier."""
+    context: RequestContext
     """(B, L) what was known of the request when each video was shown."""
-    trends: Tensor
-    """(B, L, F) float32: what was known of the video's reception then."""
+    count_features: Tensor
+    """(B, L, F) float32: what was known of the video's counts then."""
     user_rows: Tensor
-    """(B, K) int64: what is known of the users."""
+    """(B, J) int64: what is known of the users."""
 
 
 @dataclass
@@ -134,13 +130,13 @@ class Batch:
     """One training step's input."""
 
     videos: VideoBatch
-    """The U distinct videos of the step: histories, targets and negatives; the first is row 0."""
+    """The V distinct videos of the step: histories, targets and negatives; the first is row 0."""
     log_q: Tensor
-    """(U,) log of the chance that a video is among the step's candidates; inf for a video that
+    """(V,) log of the chance that a video is among the step's candidates; inf for a video that
     is no candidate."""
     events: EventBatch
     video_index: Tensor
-    """(B, L) int64 position among the U videos."""
+    """(B, L) int64 position among the V videos."""
     learn: Tensor
     """(B, L) bool: positions whose outcome is learnt from."""
     num_learnt: Tensor

@@ -1,16 +1,19 @@
 """What turns events into model inputs: one piece of code, used by training and by serving.
 
-Shapes: B windows of timelines, L positions, T ranking tasks, W numbers of how long a video was
-watched (2 or 0), A = 1 + T + W actions, C context columns, F trends, K user features, E events of
-all users one after the other.
+Shapes: U users, E events of all of them one after the other, B windows of timelines, L positions, T
+ranking tasks, W numbers of how long a video was watched (2 or 0), A = 1 + T + W actions, C context
+columns, F count features, J columns of user features.
 
-A position's inputs hold only what was known before it: two events of the same moment do not see
-each other (`prior`), in training as in serving.
+What a user did with a video are its 1 + T flags, the positive flag and the tasks' labels, and its A
+actions, which are the flags and how long it was watched.
+
+A position's inputs hold only what was known before it: two events of the same time do not see each
+other (`num_prior`), in training as in serving.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.config.data import EventColumns
-from recsys.data.ragged import IntArray
-from recsys.schema import USER_ROWS
+from recsys.data.ragged import FloatArray, IntArray
+from recsys.schema import COUNT_FEATURES, USER_ROWS
 
 MS_PER_S = 1000
 MS_PER_HOUR = 3600 * MS_PER_S
@@ -30,8 +33,8 @@ LOG_SCALE = 0.25
 """Puts the log of a count or a time into the size of the other features."""
 MOST_SHARE = 2.0
 """Of a video that counts as watched: who loops it says no more than who watched it twice."""
-TRENDS = "trends"
-"""Column of a bundle's histories: L × F flattened, event by event."""
+CountFeatures = Callable[[IntArray, IntArray, IntArray], FloatArray]
+"""Video rows (E,), context rows (E, C), times in ms (E,) -> count features (E, F)."""
 
 
 def gap_buckets(gap_ms: npt.ArrayLike) -> IntArray:
@@ -75,19 +78,9 @@ def watch_inputs(watched: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     >>> watch_inputs(np.array([[6.389056, 0.25]], np.float32)).tolist()
     [[0.5, 0.25]]
     """
-    found = watched.copy()
-    found[..., :1] = np.log1p(watched[..., :1]) * LOG_SCALE
-    return found
-
-
-def trend_dim(*, num_contexts: int, num_tasks: int) -> int:
-    """F: rates of everything, and counts and rates of the rest, each so far and recently.
-
-    >>> trend_dim(num_contexts=1, num_tasks=2)
-    38
-    """
-    actions = 1 + num_tasks
-    return 2 * actions + 2 * (1 + actions) * (3 + num_contexts)
+    inputs = watched.copy()
+    inputs[..., :1] = np.log1p(watched[..., :1]) * LOG_SCALE
+    return inputs
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ class EventArrays:
     """(B, L)."""
     actions: npt.NDArray[np.float32]
     """(B, L, A): what the user did: the positive flag, the task labels, how long they watched."""
-    prior: IntArray
+    num_prior: IntArray
     """(B, L): how many of the window's events are strictly earlier: the state to predict from."""
     gaps: IntArray
     """(B, L) bucket of the time since the last strictly earlier event."""
@@ -110,14 +103,14 @@ class EventArrays:
     """(B, L, A): how often the user did each action in the strictly earlier events."""
     context_rows: IntArray
     """(B, L, C)."""
-    trends: npt.NDArray[np.float32]
-    """(B, L, F) how each video had been received when it was shown."""
+    count_features: FloatArray
+    """(B, L, F) what was known of each video's counts when it was shown."""
     user_rows: IntArray
-    """(B, K) what is known of the users."""
+    """(B, J) what is known of the users."""
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """(B, L): true where there is an event."""
+        """Where there is an event and no padding: (B, L) bool."""
         return np.arange(self.video_rows.shape[1]) < self.lengths[:, None]
 
 
@@ -141,43 +134,49 @@ class Timelines:
     """(E, C)."""
     split: npt.NDArray[np.int8]
     """(E,) TRAIN, VALID or TEST of recsys.schema."""
-    trends: npt.NDArray[np.float32]
-    """(E, F) of `recsys.features.counts`."""
+    count_features: FloatArray
+    """(E, F) of `recsys.features.counts`, in the order of its `CountLayout`."""
     user_rows: IntArray
-    """(U, K) rows of the vocabulary of user values; K is 0 without user features."""
+    """(U, J) rows of the vocabulary of user values; J is 0 without user features."""
 
     @classmethod
-    def from_table(cls, table: pa.Table, columns: EventColumns) -> Timelines:
-        """Reads a table of `timeline_schema`, with a column of trends (zeros without it).
+    def from_table(
+        cls, table: pa.Table, columns: EventColumns, count_features: CountFeatures
+    ) -> Timelines:
+        """Reads a table of `timeline_schema`.
 
-        A column `USER_ROWS` says what is known of the users.
+        Args:
+            table: With a column `USER_ROWS` it says what is known of the users.
+            columns: Of the run.
+            count_features: Makes the events' count features, as `EventCounts.features` does.
         """
-        num_tasks, num_contexts = len(columns.tasks), len(columns.context)
-        table = table.combine_chunks()
-
-        def flat(name: str, dtype: Any) -> npt.NDArray[Any]:
-            lists = table.column(name).combine_chunks()
-            return np.asarray(lists.flatten()).astype(dtype, copy=False)
-
-        lengths = np.asarray(table.column("video_row").combine_chunks().value_lengths())
-        num_events = int(lengths.sum())
-        width = trend_dim(num_contexts=num_contexts, num_tasks=num_tasks)
-        trends = np.zeros((num_events, width), dtype=np.float32)
-        if TRENDS in table.column_names:
-            trends = flat(TRENDS, np.float32).reshape(num_events, width)
+        events = _Columns(table.combine_chunks())
+        video_rows, time_ms = events.flat("video_row", np.int64), events.flat("time_ms", np.int64)
+        num_events = len(video_rows)
+        num_contexts = len(columns.context)
+        context_rows = events.flat("context_rows", np.int64).reshape(num_events, num_contexts)
         return cls(
             user_ids=table.column("user_id").to_pylist(),
-            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            video_rows=flat("video_row", np.int64),
-            time_ms=flat("time_ms", np.int64),
-            positive=flat("positive", np.int8),
-            labels=flat("labels", np.int8).reshape(num_events, num_tasks),
-            watched=flat("watched", np.float32).reshape(num_events, columns.watch_dim),
-            context_rows=flat("context_rows", np.int64).reshape(num_events, num_contexts),
-            split=flat("split", np.int8),
-            trends=trends,
+            offsets=events.offsets(),
+            video_rows=video_rows,
+            time_ms=time_ms,
+            positive=events.flat("positive", np.int8),
+            labels=events.flat("labels", np.int8).reshape(num_events, len(columns.tasks)),
+            watched=events.flat("watched", np.float32).reshape(num_events, columns.watch_dim),
+            context_rows=context_rows,
+            split=events.flat("split", np.int8),
+            count_features=count_features(video_rows, context_rows, time_ms),
             user_rows=_user_rows(table),
         )
+
+    @classmethod
+    def from_histories(
+        cls, table: pa.Table, columns: EventColumns, *, num_count_features: int
+    ) -> Timelines:
+        """Reads a table of `history_schema`, which holds the count features."""
+        stored = _Columns(table.combine_chunks()).flat(COUNT_FEATURES, np.float32)
+        shape = (-1, num_count_features)
+        return cls.from_table(table, columns, lambda *_: stored.reshape(shape))
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -207,9 +206,9 @@ class Timelines:
             return picked
 
         time = take(self.time_ms)
-        prior = _strictly_earlier(time)
-        last = np.take_along_axis(time, np.maximum(prior - 1, 0), axis=1)
-        gaps = gap_buckets(np.where(prior > 0, time - last, -1))
+        num_prior = _strictly_earlier(time)
+        last = np.take_along_axis(time, np.maximum(num_prior - 1, 0), axis=1)
+        gaps = gap_buckets(np.where(num_prior > 0, time - last, -1))
         flags, watched = [take(self.positive)[..., None], take(self.labels)], take(self.watched)
         actions = np.concatenate([*flags, watch_inputs(watched)], axis=-1).astype(np.float32)
         totals = np.pad(actions.cumsum(1), ((0, 0), (1, 0), (0, 0)))
@@ -217,24 +216,41 @@ class Timelines:
             lengths=lengths,
             video_rows=take(self.video_rows),
             actions=actions,
-            prior=np.where(present, prior, 0),
+            num_prior=np.where(present, num_prior, 0),
             gaps=np.where(present, gaps, 0),
             hours=np.where(present, hours(time), 0),
-            tallies=np.take_along_axis(totals, prior[..., None], axis=1) * present[..., None],
+            tallies=np.take_along_axis(totals, num_prior[..., None], axis=1) * present[..., None],
             context_rows=take(self.context_rows),
-            trends=take(self.trends),
+            count_features=take(self.count_features),
             user_rows=self._user_rows(first),
         )
 
     def _user_rows(self, starts: IntArray) -> IntArray:
-        """What is known of the users whose events begin here or go on here (B, K)."""
+        """What is known of the users whose events begin here or go on here (B, J)."""
         if not len(self):
             return np.zeros((len(starts), self.user_rows.shape[1]), np.int64)
         return self.user_rows[np.searchsorted(self.offsets[1:-1], starts, side="right")]
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """A table with a list of events in each row, read as flat arrays."""
+
+    table: pa.Table
+
+    def flat(self, name: str, dtype: Any) -> npt.NDArray[Any]:
+        """The values of all rows, one after the other."""
+        lists = self.table.column(name).combine_chunks()
+        return np.asarray(lists.flatten()).astype(dtype, copy=False)
+
+    def offsets(self) -> IntArray:
+        """(U + 1,) where the events of each row begin."""
+        lengths = np.asarray(self.table.column("video_row").combine_chunks().value_lengths())
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
 def _user_rows(table: pa.Table) -> IntArray:
-    """(U, K); without the column K is 0."""
+    """What the table says of its users (U, J); without the column J is 0."""
     if USER_ROWS not in table.column_names or not len(table):
         return np.zeros((len(table), 0), dtype=np.int64)
     lists = table.column(USER_ROWS).combine_chunks()

@@ -1,6 +1,6 @@
 """The catalogue as vectors.
 
-Shapes: N videos, D dimensions.
+Shapes: N videos, Y video vector.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VIDEOS_A_BATCH = 1024
 
 @torch.no_grad()
 def all_vectors(model: Recommender, videos: VideoInputs, device: torch.device) -> Tensor:
-    """Vectors of the whole catalogue (N, D), on the CPU."""
+    """Vectors of the whole catalogue (N, Y), on the CPU."""
     model.eval()
     total, parts = len(videos.catalog), []
     for start in range(0, total, VIDEOS_A_BATCH):

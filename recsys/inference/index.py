@@ -1,6 +1,9 @@
 """Nearest neighbours of a query among the video vectors, by dot product as in the training loss.
 
-Shapes: N videos, row 0 ("unknown") among them, B queries, D vector, k results.
+Inside, videos are counted by index position, from 0; row 0 ("unknown") has none. No position leaves
+this file: what goes in and comes out are video rows.
+
+Shapes: N videos, row 0 among them, B queries, D retrieval vector, k results.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ HNSW_SEARCH_WIDTH = 128
 
 
 class VideoIndex:
-    """The videos' vectors, searched by dot product; row 0 is never found.
+    """The videos' vectors, searched by dot product; row 0 is never a result.
 
     >>> index = VideoIndex.build(np.array([[9, 9], [1, 0], [0, 1]], np.float32), kind="flat")
     >>> rows, scores = index.search(np.array([[1, 0.5]], np.float32), 2)
@@ -80,12 +83,12 @@ class VideoIndex:
         return "flat" if isinstance(self._index, faiss.IndexFlat) else "hnsw"
 
     def __len__(self) -> int:
-        """Number of videos that can be found."""
+        """Number of videos that are searched."""
         return int(self._index.ntotal)
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Width D of the vectors."""
         return int(self._index.d) - 1
 
     def set_bias(self, bias_N: FloatArray) -> None:
@@ -109,7 +112,7 @@ class VideoIndex:
         Args:
             queries: (B, D) float32.
             k: Results wanted.
-            exclude: B lists of rows that must not be found.
+            exclude: B lists of rows that must not be among the results.
 
         Returns:
             Rows (B, k) and scores (B, k). Where there are fewer than k videos, the rest is row 0
@@ -123,14 +126,14 @@ class VideoIndex:
         scores = np.full((len(queries), k), -np.inf, np.float32)
         if wanted == 0:
             return rows, scores
-        found_scores, found = self._find(queries, wanted)
-        for i, candidates in enumerate(found):
+        best_scores, best_rows = self._find(queries, wanted)
+        for i, candidates in enumerate(best_rows):
             keep = candidates > UNKNOWN_ROW
             if excluded:
                 keep &= ~np.isin(candidates, excluded[i])
             kept = np.flatnonzero(keep)[:k]
             rows[i, : len(kept)] = candidates[kept]
-            scores[i, : len(kept)] = found_scores[i, kept]
+            scores[i, : len(kept)] = best_scores[i, kept]
         return rows, scores
 
     def _find(self, queries: FloatArray, wanted: int) -> tuple[FloatArray, IntArray]:

@@ -3,7 +3,7 @@
 The state that a user is ranked from knows everything before the cut; an event of the test is scored
 with everything before it known, as when serving live.
 
-Shapes: U users, E events, T tasks, N videos, D dimensions.
+Shapes: U users, E events of all of them, T tasks, N videos, D retrieval vector, Y video vector.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from recsys.features.timelines import Timelines
 from recsys.inference.ranker import Ranker, dot_product, with_bias
 from recsys.inference.translation import Translation
 from recsys.model.recommender import Recommender
-from recsys.model.repeats import met_before
+from recsys.model.seen import seen_before
 from recsys.model.user import states_at
 
 USERS_A_BATCH = 256
@@ -41,9 +41,9 @@ class Predictions:
     """(U, D)."""
     relevant: Ragged
     known: Ragged
-    met: Ragged
-    """Videos that each user had met before the split, in the model's own numbers."""
-    met_bias: NDArray[np.float32]
+    seen: Ragged
+    """Videos that each user had seen before the split, in the model's own numbers."""
+    repeat_bias: NDArray[np.float32]
     """What each of them adds to its video's score."""
     labels: NDArray[np.int8]
     """(E, T) of all users' events of the split, also of users with nothing relevant."""
@@ -65,9 +65,9 @@ class Predictions:
             "relevant_values": self.relevant.values,
             "known_offsets": self.known.offsets,
             "known_values": self.known.values,
-            "met_offsets": self.met.offsets,
-            "met_values": self.met.values,
-            "met_bias": self.met_bias,
+            "seen_offsets": self.seen.offsets,
+            "seen_values": self.seen.values,
+            "repeat_bias": self.repeat_bias,
             "labels": self.labels.ravel(),
             "logits": self.logits.ravel(),
             "event_videos": self.event_videos,
@@ -77,7 +77,7 @@ class Predictions:
 
     @classmethod
     def from_row(cls, row: dict[str, Any], *, dim: int, num_tasks: int) -> Predictions:
-        """The predictions again."""
+        """Reads what `to_row` gave."""
         num_events = len(row["event_videos"])
 
         def lists(name: str) -> Ragged:
@@ -89,8 +89,8 @@ class Predictions:
             queries=np.asarray(row["queries"], np.float32).reshape(-1, dim),
             relevant=lists("relevant"),
             known=lists("known"),
-            met=lists("met"),
-            met_bias=np.asarray(row["met_bias"], np.float32),
+            seen=lists("seen"),
+            repeat_bias=np.asarray(row["repeat_bias"], np.float32),
             labels=np.asarray(row["labels"], np.int8).reshape(num_events, num_tasks),
             logits=np.asarray(row["logits"], np.float32).reshape(num_events, num_tasks),
             event_videos=np.asarray(row["event_videos"], np.int64),
@@ -104,14 +104,14 @@ class Predictor:
     """A model with what it needs to predict timelines."""
 
     model: Recommender
-    vectors_ND: Tensor
-    """Vectors of the whole catalogue that it knows (N, V), on its device."""
+    vectors_NY: Tensor
+    """Vectors of the whole catalogue that it knows (N, Y), on its device."""
     max_history: int
     """Events before the split that a state is made of."""
     translation: Translation | None = None
     """Of a model that numbers videos, contexts and tasks in its own way."""
     trending_N: Tensor | None = None
-    """What the reception so far adds to the videos' scores (N,), if anything."""
+    """What the counts of the last hours add to the videos' scores (N,), if anything."""
 
     @torch.no_grad()
     def predict(self, timelines: Timelines, *, split: int) -> Predictions:
@@ -120,57 +120,58 @@ class Predictor:
         before = timelines.count_before(split)
         until = timelines.count_before(split + 1)
         users = np.flatnonzero(until > before)
-        seen = self.translation.timelines(timelines) if self.translation else timelines
+        read = self.translation.timelines(timelines) if self.translation else timelines
         parts = []
         for start in range(0, len(users), USERS_A_BATCH):
             group = users[start : start + USERS_A_BATCH]
             first = timelines.offsets[group]
             spans = Spans(first, first + before[group], first + until[group])
-            parts.append(_predictions(timelines, group, spans, self._outputs(seen, spans)))
+            parts.append(_predictions(timelines, group, spans, self._outputs(read, spans)))
         return concat(parts, self.model.dim, timelines.labels.shape[1])
 
-    def ranker(self, found: Predictions) -> Ranker:
+    def ranker(self, predictions: Predictions) -> Ranker:
         """The order of our videos for the users of its predictions."""
-        queries_UD = torch.from_numpy(found.queries)
-        vectors_ND = self.vectors_ND[:, : self.model.dim].cpu()
+        queries_UD = torch.from_numpy(predictions.queries)
+        vectors_ND = self.vectors_NY[:, : self.model.dim].cpu()
         if self.trending_N is not None:
             queries_UD = functional.pad(queries_UD, (0, 1), value=1.0)
             vectors_ND = torch.cat([vectors_ND, self.trending_N.cpu().unsqueeze(1)], 1)
-        ranker = with_bias(dot_product(queries_UD, vectors_ND), found.met, found.met_bias)
+        ranker = dot_product(queries_UD, vectors_ND)
+        ranker = with_bias(ranker, predictions.seen, predictions.repeat_bias)
         return ranker if self.translation is None else self.translation.ranker(ranker)
 
-    def _outputs(self, seen: Timelines, spans: Spans) -> Outputs:
+    def _outputs(self, timelines: Timelines, spans: Spans) -> Outputs:
         """What the model says of some users."""
         first = np.maximum(spans.starts, spans.cuts - self.max_history)
-        arrays = seen.windows(first, spans.stops)
-        device = self.vectors_ND.device
+        arrays = timelines.windows(first, spans.stops)
+        device = self.vectors_NY.device
         events = move(event_batch(arrays), device)
-        vectors_BLD = self.vectors_ND[torch.from_numpy(arrays.video_rows).to(device)]
-        states = self.model.encode_history(vectors_BLD, events)
+        vectors_BLY = self.vectors_NY[torch.from_numpy(arrays.video_rows).to(device)]
+        states = self.model.encode_history(vectors_BLY, events)
         logits = self.model.task_logits(
-            states_at(states, events.prior), vectors_BLD, events.moment, events.trends
+            states_at(states, events.num_prior), vectors_BLY, events.context, events.count_features
         )
         length = torch.from_numpy(spans.cuts - first).to(device)
         everyone = torch.arange(len(first), device=device)
         queries = self.model.queries(states[everyone, length]).float().cpu().numpy()
         position = np.arange(arrays.present.shape[1])
         asked = arrays.present & (position >= (spans.cuts - first)[:, None])
-        found = logits.float().cpu().numpy()[asked]
+        logits_ET = logits.float().cpu().numpy()[asked]
         rows = torch.from_numpy(arrays.video_rows).to(device)
-        met = met_before(rows, events.actions[..., 0] > 0, owner=everyone, prior=length)
+        seen = seen_before(rows, events.actions[..., 0] > 0, owner=everyone, num_prior=length)
         return Outputs(
             queries=queries,
-            logits=self.translation.logits(found) if self.translation else found,
-            met=_lists(met.query, rows[met.query, met.event], len(first)),
-            met_bias=self.model.repeat_bias(met).cpu().numpy(),
+            logits=self.translation.logits(logits_ET) if self.translation else logits_ET,
+            seen=_lists(seen.query, rows[seen.query, seen.event], len(first)),
+            repeat_bias=self.model.repeat_bias(seen).cpu().numpy(),
         )
 
 
 def predict(
-    model: Recommender, vectors_ND: Tensor, timelines: Timelines, *, split: int, max_history: int
+    model: Recommender, vectors_NY: Tensor, timelines: Timelines, *, split: int, max_history: int
 ) -> Predictions:
     """Predicts a split of some users' timelines; see `Predictor`."""
-    return Predictor(model, vectors_ND, max_history).predict(timelines, split=split)
+    return Predictor(model, vectors_NY, max_history).predict(timelines, split=split)
 
 
 @dataclass(frozen=True)
@@ -190,8 +191,8 @@ class Outputs(NamedTuple):
     """(U, D) at the cut."""
     logits: NDArray[Any]
     """(E, T) of the events after it."""
-    met: Ragged
-    met_bias: NDArray[np.float32]
+    seen: Ragged
+    repeat_bias: NDArray[np.float32]
 
 
 def _lists(owner: Tensor, values: Tensor, num_lists: int) -> Ragged:
@@ -212,8 +213,8 @@ def _predictions(
         queries=outputs.queries[kept],
         relevant=relevant.select(kept),
         known=known.select(kept),
-        met=outputs.met.select(kept),
-        met_bias=outputs.met_bias[outputs.met.places(kept)],
+        seen=outputs.seen.select(kept),
+        repeat_bias=outputs.repeat_bias[outputs.seen.places(kept)],
         labels=timelines.labels[events],
         logits=outputs.logits,
         event_videos=timelines.video_rows[events],
@@ -234,25 +235,26 @@ def _positives(timelines: Timelines, spans: Spans) -> tuple[Ragged, Ragged]:
     return Ragged.from_lists(known), Ragged.from_lists(relevant)
 
 
-def concat(parts: Iterable[Predictions], dim: int, num_tasks: int) -> Predictions:
+def concat(groups: Iterable[Predictions], dim: int, num_tasks: int) -> Predictions:
     """The predictions of several groups of users as one."""
-    found = list(parts)
+    parts = list(groups)
     nothing = np.zeros(0, np.int64)
-    begins = np.cumsum([0, *(len(part.asked_ids) for part in found)])[:-1]
+    bias = [np.zeros(0, np.float32), *(part.repeat_bias for part in parts)]
+    begins = np.cumsum([0, *(len(part.asked_ids) for part in parts)])[:-1]
     empty_queries = np.zeros((0, dim), np.float32)
     empty_labels = np.zeros((0, num_tasks), np.int8)
     return Predictions(
-        user_ids=[user for part in found for user in part.user_ids],
-        queries=np.concatenate([empty_queries, *(part.queries for part in found)]),
-        relevant=join_lists([part.relevant for part in found]),
-        known=join_lists([part.known for part in found]),
-        met=join_lists([part.met for part in found]),
-        met_bias=np.concatenate([np.zeros(0, np.float32), *(part.met_bias for part in found)]),
-        labels=np.concatenate([empty_labels, *(part.labels for part in found)]),
-        logits=np.concatenate([empty_labels.astype(np.float32), *(p.logits for p in found)]),
-        event_videos=np.concatenate([nothing, *(part.event_videos for part in found)]),
-        asked_ids=[user for part in found for user in part.asked_ids],
+        user_ids=[user for part in parts for user in part.user_ids],
+        queries=np.concatenate([empty_queries, *(part.queries for part in parts)]),
+        relevant=join_lists([part.relevant for part in parts]),
+        known=join_lists([part.known for part in parts]),
+        seen=join_lists([part.seen for part in parts]),
+        repeat_bias=np.concatenate(bias),
+        labels=np.concatenate([empty_labels, *(part.labels for part in parts)]),
+        logits=np.concatenate([empty_labels.astype(np.float32), *(p.logits for p in parts)]),
+        event_videos=np.concatenate([nothing, *(part.event_videos for part in parts)]),
+        asked_ids=[user for part in parts for user in part.asked_ids],
         event_users=np.concatenate(
-            [nothing, *(part.event_users + at for part, at in zip(found, begins, strict=True))]
+            [nothing, *(part.event_users + at for part, at in zip(parts, begins, strict=True))]
         ),
     )

@@ -1,6 +1,6 @@
 """Trades relevance for creator exposure, diversity and new videos: evaluation and serving alike.
 
-The step takes the best C videos of a user and fills pages with them. The value of a video is
+The step takes the best K videos of a user and fills pages with them. The value of a video is
 
     relevance - creator_exposure · price(creator) - diversity · likeness + new_videos · (is new)
 
@@ -12,7 +12,7 @@ price is log(1 + exposure over an even share). The price is that of the exposure
 themselves lead to: `creator_prices` finds it by fictitious play (Frank–Wolfe), which maximises
 relevance minus a convex cost of exposure over all users.
 
-Shapes: B users, C candidates, N video rows, M most categories of a video, R creator rows.
+Shapes: B users, K candidates of a user, N videos, G most categories of a video, R creator rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config.run import RerankConfig
-from recsys.data.ragged import padded_lists
+from recsys.data.ragged import Ragged
 from recsys.errors import InputError
 
 Floats = NDArray[np.float64]
@@ -46,19 +46,18 @@ class VideoTraits:
     """0 is an unknown creator, who has no price."""
     price_N: Floats | None = None
     """The price of each video's creator, of `creator_prices`; without it all are 0."""
-    category_offsets: Ints | None = None
-    """(N + 1) where each video's categories begin in `category_rows`."""
-    category_rows: Ints | None = None
+    categories: Ragged | None = None
+    """N lists of category rows."""
     is_new_N: NDArray[np.bool_] | None = None
 
 
-def relative_relevance(scores_BC: NDArray[Any]) -> Floats:
+def relative_relevance(scores_BK: NDArray[Any]) -> Floats:
     """Scores of a softmax (logits) as chances relative to the best one's.
 
     >>> relative_relevance(np.log([[0.2, 0.1]])).round(9).tolist()
     [[1.0, 0.5]]
     """
-    scores = np.asarray(scores_BC, np.float64)
+    scores = np.asarray(scores_BK, np.float64)
     relevance: Floats = np.exp(scores - scores.max(1, keepdims=True))
     return relevance
 
@@ -70,7 +69,7 @@ def is_active(config: RerankConfig) -> bool:
 
 
 class Reranker:
-    """The step with its weights."""
+    """Puts the candidates of users into the order that the weights ask for."""
 
     def __init__(self, config: RerankConfig, traits: VideoTraits) -> None:
         """Checks that all that has a weight is known.
@@ -81,11 +80,11 @@ class Reranker:
         needs = {
             "creator_exposure": (traits.creator_row_N, "data.video_columns.creator"),
             "drawn_places": (traits.creator_row_N, "data.video_columns.creator"),
-            "diversity": (traits.category_rows, "data.video_columns.categories"),
+            "diversity": (traits.categories, "data.video_columns.categories"),
             "new_videos": (traits.is_new_N, "the time of each video's first event"),
         }
-        for name, (found, source) in needs.items():
-            if found is None and getattr(config, name):
+        for name, (trait, source) in needs.items():
+            if trait is None and getattr(config, name):
                 raise InputError(
                     f"rerank.{name}={getattr(config, name)}: needs {source}; set it or leave "
                     f"rerank.{name} at 0"
@@ -96,26 +95,25 @@ class Reranker:
         self._lot = None
         if config.drawn_places and traits.creator_row_N is not None:
             self._lot = _Lot(traits.creator_row_N)
-        if config.diversity and traits.category_rows is not None:
-            assert traits.category_offsets is not None
-            self._kinds = padded_lists(traits.category_offsets, traits.category_rows)
+        if config.diversity and traits.categories is not None:
+            self._kinds = traits.categories.padded()
 
-    def order(self, video_BC: Ints, relevance_BC: Floats, k: int) -> NDArray[np.int64]:
+    def order(self, video_BK: Ints, relevance_BK: Floats, k: int) -> NDArray[np.int64]:
         """Places (B, k) among the candidates of the videos to show, the best first.
 
         Args:
-            video_BC: Video rows, the most relevant first; 0 fills up the end. Those after the
+            video_BK: Video rows, the most relevant first; 0 fills up the end. Those after the
                 first `rerank.candidates` keep their places.
-            relevance_BC: From 0 to 1, the user's best candidate at 1.
-            k: All C are put in order where it is larger.
+            relevance_BK: From 0 to 1, the user's best candidate at 1.
+            k: All K are put in order where it is larger.
         """
-        width, page = min(self.config.candidates, video_BC.shape[1]), self.config.page
+        width, page = min(self.config.candidates, video_BK.shape[1]), self.config.page
         # Whole pages, so that a short list is the beginning of a longer one.
         depth = min(width, -(-k // page) * page)
-        chosen = self._choose(video_BC[:, :width], relevance_BC[:, :width], depth)
+        chosen = self._choose(video_BK[:, :width], relevance_BK[:, :width], depth)
         for start in range(0, depth, page):
             chosen[:, start : start + page].sort(axis=1)
-        rest = np.tile(np.arange(width, video_BC.shape[1]), (len(chosen), 1))
+        rest = np.tile(np.arange(width, video_BK.shape[1]), (len(chosen), 1))
         return np.concatenate([chosen, rest], axis=1)[:, :k]
 
     def with_drawn(
@@ -147,68 +145,68 @@ class Reranker:
             own = [row for row in own[kept:] if row not in drawn]
         return np.array(filled[len(excluded) :][: len(listed_K)], np.int64)
 
-    def _choose(self, video_BC: Ints, relevance_BC: Floats, k: int) -> NDArray[np.int64]:
-        """Places of the best values."""
-        value = self._value(video_BC, relevance_BC)
+    def _choose(self, video_BK: Ints, relevance_BK: Floats, k: int) -> NDArray[np.int64]:
+        """Places (B, k) of the candidates with the best values, without drawn creators."""
+        value = self._value(video_BK, relevance_BK)
         if self._kinds is not None:
-            return self._greedy(video_BC, value, k)
+            return self._greedy(video_BK, value, k)
         if 4 * k >= value.shape[1]:
             return np.argsort(-value, axis=1, kind="stable")[:, :k]
         best = np.sort(np.argpartition(-value, k, axis=1)[:, :k], axis=1)
         order = np.argsort(-np.take_along_axis(value, best, 1), axis=1, kind="stable")
         return np.take_along_axis(best, order, 1)
 
-    def _value(self, video_BC: Ints, relevance_BC: Floats) -> Floats:
+    def _value(self, video_BK: Ints, relevance_BK: Floats) -> Floats:
         config, traits = self.config, self._traits
-        value = np.where(video_BC > 0, relevance_BC, EMPTY)
+        value = np.where(video_BK > 0, relevance_BK, EMPTY)
         if config.creator_exposure and traits.price_N is not None:
-            value -= config.creator_exposure * traits.price_N[video_BC]
+            value -= config.creator_exposure * traits.price_N[video_BK]
         if config.new_videos and traits.is_new_N is not None:
-            value += config.new_videos * traits.is_new_N[video_BC]
+            value += config.new_videos * traits.is_new_N[video_BK]
         return value
 
-    def _greedy(self, video_BC: Ints, value: Floats, k: int) -> NDArray[np.int64]:
+    def _greedy(self, video_BK: Ints, value: Floats, k: int) -> NDArray[np.int64]:
         assert self._kinds is not None
-        rows_NM, weight_N = self._kinds
-        kinds_BCM = rows_NM[video_BC]
-        weight_BCM = weight_N[video_BC][..., None] * (kinds_BCM >= 0)
-        user = np.arange(len(video_BC))
+        rows_NG, weight_N = self._kinds
+        kinds_BKG = rows_NG[video_BK]
+        weight_BKG = weight_N[video_BK][..., None] * (kinds_BKG >= 0)
+        user = np.arange(len(video_BK))
         # Sum of the chosen videos' unit vectors, a user a row; column -1 takes the filling.
-        chosen = np.zeros((len(video_BC), int(rows_NM.max()) + 2))
-        places = np.empty((len(video_BC), k), np.int64)
+        chosen = np.zeros((len(video_BK), int(rows_NG.max()) + 2))
+        places = np.empty((len(video_BK), k), np.int64)
         for place in range(k):
-            likeness = (chosen[user[:, None, None], kinds_BCM] * weight_BCM).sum(2)
+            likeness = (chosen[user[:, None, None], kinds_BKG] * weight_BKG).sum(2)
             total = value - self.config.diversity * likeness / max(1, place)
             pick = total.argmax(1)
             places[:, place] = pick
             value[user, pick] = -np.inf
             # A video's categories differ from each other, so no cell is added to twice.
-            chosen[user[:, None], kinds_BCM[user, pick]] += weight_BCM[user, pick]
+            chosen[user[:, None], kinds_BKG[user, pick]] += weight_BKG[user, pick]
         return places
 
 
 class _Lot:
-    """Draws creators, all with the same chance."""
+    """The creators with their videos, to draw from; all creators have the same chance."""
 
     def __init__(self, creator_row_N: Ints) -> None:
         order = 1 + np.argsort(creator_row_N[1:], kind="stable")  # row 0 is no video
-        self._rows = order[creator_row_N[order] > 0]
-        _, starts = np.unique(creator_row_N[self._rows], return_index=True)
-        self._offsets = np.append(starts, len(self._rows))
+        rows = order[creator_row_N[order] > 0]
+        _, starts = np.unique(creator_row_N[rows], return_index=True)
+        self._videos = Ragged(np.append(starts, len(rows)), rows.astype(np.int32))
 
     def draw(self, user_id: str, page: int, count: int) -> Ints:
         """Different creators, by number, for one page of a user's."""
-        num_creators = len(self._offsets) - 1
+        num_creators = len(self._videos)
         rng = np.random.default_rng([zlib.crc32(user_id.encode()), page])
         return rng.choice(num_creators, min(count, num_creators), replace=False)
 
     def videos(self, creator: int) -> Ints:
-        """The videos' rows of a creator."""
-        return self._rows[self._offsets[creator] : self._offsets[creator + 1]]
+        """The rows of a creator's videos."""
+        return self._videos[creator].astype(np.int64)
 
 
 def creator_prices(
-    config: RerankConfig, traits: VideoTraits, video_BC: Ints, relevance_BC: Floats
+    config: RerankConfig, traits: VideoTraits, video_BK: Ints, relevance_BK: Floats
 ) -> Floats:
     """The price of each video's creator (N), for the first pages of the users given.
 
@@ -218,21 +216,21 @@ def creator_prices(
     Args:
         config: The weights.
         traits: Of the videos.
-        video_BC: Candidates of all users, or of a fair sample.
-        relevance_BC: As in `Reranker.order`.
+        video_BK: Candidates of all users, or of a fair sample.
+        relevance_BK: As in `Reranker.order`.
     """
     assert traits.creator_row_N is not None
     creator_N = traits.creator_row_N
     num_rows = int(creator_N.max()) + 1
-    even_share = len(video_BC) * config.page / max(1, len(np.unique(creator_N[1:])))
+    even_share = len(video_BK) * config.page / max(1, len(np.unique(creator_N[1:])))
     without = config.model_copy(update={"diversity": 0.0})
     exposure = np.zeros(num_rows)
     for step in range(ROUNDS):
         price_N = _price(exposure, even_share)[creator_N]
         places = Reranker(without, replace(traits, price_N=price_N)).order(
-            video_BC, relevance_BC, config.page
+            video_BK, relevance_BK, config.page
         )
-        shown = np.take_along_axis(video_BC, places, 1)
+        shown = np.take_along_axis(video_BK, places, 1)
         now = np.bincount(creator_N[shown[shown > 0]], minlength=num_rows)
         # The first round, without prices, is forgotten quickly.
         exposure += (now - exposure) * (1 if step == 0 else 2 / (step + 2))

@@ -1,6 +1,6 @@
 """Timelines as another model numbers them: the same events with its rows of videos and contexts.
 
-Shapes: N videos of ours, E events, C context columns, T tasks of ours.
+Shapes: N videos of ours, E events, C context columns, T tasks of ours, F count features.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.data.ragged import IntArray
+from recsys.data.ragged import FloatArray, IntArray
 from recsys.data.vocab import Vocab
-from recsys.features.counts import trend_places
+from recsys.features.counts import CountLayout
 from recsys.features.timelines import Timelines
 from recsys.inference.ranker import Ranker
 
@@ -26,13 +26,18 @@ LAST = -1e30
 
 @dataclass(frozen=True)
 class Names:
-    """How a model numbers things."""
+    """The ids and column names that a model knows, in the order of its numbers."""
 
     vocabs: Mapping[str, Vocab]
     """`video`, `context_<column>` and, where the model knows anything of users, `user`."""
     contexts: Sequence[str]
     tasks: Sequence[str]
     watch_dim: int = 0
+
+    @property
+    def count_layout(self) -> CountLayout:
+        """Which count features the model takes."""
+        return CountLayout(tuple(self.tasks), tuple(self.contexts))
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Translation:
     watch_dim: int
     """Numbers that the other model wants to know how long a video was watched."""
     num_tasks: int
+    count_places: tuple[int | None, ...]
+    """For each count feature of theirs: the place of ours."""
     user_rows: IntArray
     """Their row of each of our user values; all 0 where they know nothing of users."""
 
@@ -66,6 +73,7 @@ class Translation:
             task_places=tuple(_place(ours.tasks, task) for task in theirs.tasks),
             watch_dim=theirs.watch_dim,
             num_tasks=len(ours.tasks),
+            count_places=tuple(theirs.count_layout.places_in(ours.count_layout)),
             user_rows=_user_values(ours.vocabs, theirs.vocabs),
         )
 
@@ -85,25 +93,22 @@ class Translation:
             labels=_columns(labels, len(zeros)).astype(np.int8),
             watched=np.pad(watched, ((0, 0), (0, missing))),
             context_rows=_columns(contexts, len(zeros)).astype(np.int64),
-            trends=self._trends(timelines.trends),
+            count_features=self._count_features(timelines.count_features),
             user_rows=self.user_rows[timelines.user_rows],
         )
 
-    def _trends(self, trends_EF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Theirs among ours; zeros, as of something never met, for what we do not count."""
-        places = trend_places(
-            self.task_places, [at for at, _ in self.context_rows], num_tasks=self.num_tasks
-        )
-        zeros = np.zeros(len(trends_EF), np.float32)
-        return np.stack([zeros if at is None else trends_EF[:, at] for at in places], 1)
+    def _count_features(self, ours_EF: FloatArray) -> FloatArray:
+        """Theirs among ours; zeros, as of something without events, for what we do not count."""
+        zeros = np.zeros(len(ours_EF), np.float32)
+        return np.stack([zeros if at is None else ours_EF[:, at] for at in self.count_places], 1)
 
     def logits(self, logits_ET: NDArray[Any]) -> NDArray[np.float32]:
         """The other model's logits of our tasks (E, T), NaN where it does not know one."""
-        found = np.full((len(logits_ET), self.num_tasks), np.nan, np.float32)
+        ours_ET = np.full((len(logits_ET), self.num_tasks), np.nan, np.float32)
         for column, place in enumerate(self.task_places):
             if place is not None:
-                found[:, place] = logits_ET[:, column]
-        return found
+                ours_ET[:, place] = logits_ET[:, column]
+        return ours_ET
 
     def ranker(self, theirs: Ranker) -> Ranker:
         """The other model's order of our videos; those that it does not know come last."""

@@ -20,7 +20,7 @@ from recsys.data.vectors import read_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.prepare import tables
-from recsys.prepare.partitions import NO_TIME, Counts
+from recsys.prepare.partitions import NO_TIME, SplitCounts
 from recsys.schema import user_schema, video_schema
 
 FloatArray = npt.NDArray[np.float32]
@@ -44,7 +44,7 @@ class CatalogDraft:
     """Rows of the video table that were left out, by reason."""
     only_in_events: int
 
-    def with_counts(self, counts: Counts) -> pa.Table:
+    def with_counts(self, counts: SplitCounts) -> pa.Table:
         """The table of `video_schema`."""
         first = np.where(counts.first_time_N == NO_TIME, 0, counts.first_time_N)
         columns = [
@@ -67,7 +67,7 @@ class CatalogDraft:
         ]
         return pa.table(arrays, schema=schema)
 
-    def report(self, counts: Counts) -> dict[str, Any]:
+    def report(self, counts: SplitCounts) -> dict[str, Any]:
         """What is worth knowing of it."""
         known = counts.events_SN[:2, 1:].sum(0) > 0
         without = {}
@@ -86,8 +86,8 @@ class CatalogDraft:
         }
 
 
-def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
-    """The catalogue of the video table and of the videos met in the events.
+def build_catalog(data: DataConfig, seen: Collection[str]) -> CatalogDraft:
+    """The catalogue of the video table and of the videos seen in the events.
 
     Raises:
         InputError: The table, a column or a type is wrong.
@@ -95,10 +95,10 @@ def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
     table = _read_videos(data)
     columns = data.video_columns
     listed = table.ids if table else pa.array([], pa.string())
-    extra = sorted(set(met) - set(listed.to_pylist()))
-    if table and met and len(extra) == len(met):
+    extra = sorted(set(seen) - set(listed.to_pylist()))
+    if table and seen and len(extra) == len(seen):
         raise InputError(
-            f"data.videos={data.videos}: none of the {len(met)} videos of the events is in it, "
+            f"data.videos={data.videos}: none of the {len(seen)} videos of the events is in it, "
             f"e.g. {extra[0]!r} (its own are like {listed[0].as_py()!r}); check "
             "data.columns.video and data.video_columns.video"
         )

@@ -16,17 +16,18 @@ from recsys.data.ragged import IntArray
 from recsys.data.storage import join, list_files, open_input, write_table
 from recsys.data.users import UserRows, row_lists
 from recsys.data.vocab import Vocab
-from recsys.features.counts import HourlyCounts, count_names, hour_of
+from recsys.features.counts import CountLayout
+from recsys.features.hourly import HourlyCounts, hour_of
 from recsys.features.timelines import share_watched
 from recsys.progress import progress
 from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
 
 NO_TIME = np.iinfo(np.int64).max
-TREND_PARTS = "trend-parts"
+COUNT_PARTS = "count-parts"
 
 
 @dataclass
-class Counts:
+class SplitCounts:
     """What the timelines hold, summed over partitions; N videos, row 0 among them."""
 
     first_time_N: IntArray
@@ -43,8 +44,8 @@ class Counts:
     last_time_ms: int = 0
 
     @classmethod
-    def empty(cls, num_videos: int) -> Counts:
-        """Counts of nothing yet."""
+    def empty(cls, num_videos: int) -> SplitCounts:
+        """The counts of nothing yet."""
         zeros = np.zeros((3, num_videos), dtype=np.int64)
         return cls(np.full(num_videos, NO_TIME), zeros, zeros.copy())
 
@@ -127,7 +128,7 @@ class BuildTimelines:
         rows: IntArray,
         context: list[IntArray],
         time: IntArray,
-        actions: list[npt.NDArray[Any]],
+        flags: list[npt.NDArray[Any]],
         split: npt.NDArray[np.int8],
     ) -> None:
         """The partition's part of the hourly counts.
@@ -136,12 +137,12 @@ class BuildTimelines:
         learns from: only training events are counted then.
         """
         counted = np.flatnonzero(split == TRAIN) if self.cuts_ms is None else slice(None)
-        counts = np.stack([np.ones_like(time), *actions], 1).astype(np.int64)[counted]
+        counts = np.stack([np.ones_like(time), *flags], 1).astype(np.int64)[counted]
         hours = hour_of(time)[counted]
-        names = count_names(self.columns.context)
+        names = CountLayout.of(self.columns).stored
         for name, things in zip(names, (rows, *context), strict=True):
             found = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
-            write_table(found.to_table(), join(self.spill, TREND_PARTS, name, f"{number}.parquet"))
+            write_table(found.to_table(), join(self.spill, COUNT_PARTS, name, f"{number}.parquet"))
 
 
 def _read(pieces: list[str]) -> pa.Table:
@@ -229,10 +230,10 @@ def _counts_row(
     positive: npt.NDArray[Any] | None = None,
 ) -> dict[str, Any]:
     """One row for the driver: sizes, and counts of the videos that occur, as parallel lists."""
-    met, code = np.unique(rows.astype(np.int64), return_inverse=True)
-    first = np.full(len(met), NO_TIME)
+    seen, code = np.unique(rows.astype(np.int64), return_inverse=True)
+    first = np.full(len(seen), NO_TIME)
     np.minimum.at(first, code, time.astype(np.int64))
-    events = np.zeros((3, len(met)), dtype=np.int64)
+    events = np.zeros((3, len(seen)), dtype=np.int64)
     positives = np.zeros_like(events)
     if positive is not None:
         np.add.at(events, (split, code), 1)
@@ -243,7 +244,7 @@ def _counts_row(
         "users": len(lengths),
         "single": int((lengths == 1).sum()),
         "last_time": int(time.max(initial=0)),
-        "met": met,
+        "seen": seen,
         "first": first,
         "events": events.ravel(),
         "positives": positives.ravel(),
@@ -260,7 +261,7 @@ def write_timelines(
     durations: npt.NDArray[np.float64],
     cuts_ms: tuple[float, float] | None,
     users: UserRows | None = None,
-) -> Counts:
+) -> SplitCounts:
     """Writes every partition's timelines, as Ray tasks, and sums up what they hold."""
     import ray
 
@@ -275,7 +276,7 @@ def write_timelines(
     )
     total = config.prepare.partitions
     dataset = ray.data.range(total, override_num_blocks=total).map_batches(build, batch_size=1)
-    counts = Counts.empty(len(vocabs["video"]))
+    counts = SplitCounts.empty(len(vocabs["video"]))
     sizes = [0] * total
     with progress("prepare: writing timelines", total=total) as advance:
         for row in dataset.iter_rows():
@@ -286,23 +287,23 @@ def write_timelines(
     return counts
 
 
-def write_trends(config: RunConfig, *, out: str, spill: str) -> None:
+def write_counts(config: RunConfig, *, out: str, spill: str) -> None:
     """Joins the partitions' hourly counts into one table of the videos and of each context."""
-    columns = config.data.columns
-    for name in count_names(columns.context):
-        parts = [_read([path]) for path in list_files(join(spill, TREND_PARTS, name), ".parquet")]
-        found = HourlyCounts.from_table(pa.concat_tables(parts), num_actions=1 + len(columns.tasks))
-        write_table(found.to_table(), join(out, "trends", f"{name}.parquet"))
+    layout = CountLayout.of(config.data.columns)
+    for name in layout.stored:
+        parts = [_read([path]) for path in list_files(join(spill, COUNT_PARTS, name), ".parquet")]
+        found = HourlyCounts.from_table(pa.concat_tables(parts), num_flags=layout.num_flags)
+        write_table(found.to_table(), join(out, "counts", f"{name}.parquet"))
 
 
-def _add(counts: Counts, row: dict[str, Any]) -> None:
-    met = np.asarray(row["met"], dtype=np.int64)
+def _add(counts: SplitCounts, row: dict[str, Any]) -> None:
+    seen = np.asarray(row["seen"], dtype=np.int64)
     counts.users += row["users"]
     counts.single_event_users += row["single"]
-    if len(met):
+    if len(seen):
         first = np.asarray(row["first"])
-        counts.first_time_N[met] = np.minimum(counts.first_time_N[met], first)
-        counts.events_SN[:, met] += np.asarray(row["events"]).reshape(3, -1)
-        counts.positives_SN[:, met] += np.asarray(row["positives"]).reshape(3, -1)
+        counts.first_time_N[seen] = np.minimum(counts.first_time_N[seen], first)
+        counts.events_SN[:, seen] += np.asarray(row["events"]).reshape(3, -1)
+        counts.positives_SN[:, seen] += np.asarray(row["positives"]).reshape(3, -1)
         counts.first_time_ms = min(counts.first_time_ms, int(first.min()))
         counts.last_time_ms = max(counts.last_time_ms, row["last_time"])

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 
 from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
-from recsys.data.clip_store import ClipStore
+from recsys.data.clip_store import ClipRows, ClipStore
 from recsys.data.ragged import FloatArray
 from recsys.data.storage import exists, join, list_files, open_input, read_json
 from recsys.data.vectors import Vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.features.batches import LoadClips, VideoInputs
-from recsys.features.counts import Trends, read_trends, trending
+from recsys.features.counts import CountLayout, EventCounts, read_counts, trending
 from recsys.features.inputs import ClipShape, Sizes
 from recsys.features.timelines import Timelines
 from recsys.prepare.times import cuts_ms
@@ -59,31 +59,26 @@ class Prepared:
     def timelines(self, partition: int) -> Timelines:
         """Reads one partition."""
         with open_input(self.partitions[partition]) as file:
-            found = Timelines.from_table(pq.read_table(file), self.config.data.columns)
-        return self.trends.on(found)
+            table = pq.read_table(file)
+        return Timelines.from_table(table, self.config.data.columns, self.counts.features)
 
     @cached_property
-    def trends(self) -> Trends:
-        """How everything has been received, hour by hour."""
-        columns = self.config.data.columns
-        return read_trends(
-            join(self.prepare_dir, "trends"),
-            self.catalog,
-            contexts=columns.context,
-            num_tasks=len(columns.tasks),
-        )
+    def counts(self) -> EventCounts:
+        """The hourly counts of everything that an event is about."""
+        layout = CountLayout.of(self.config.data.columns)
+        return read_counts(join(self.prepare_dir, "counts"), self.catalog, layout)
 
     def trending(self, split: int) -> FloatArray | None:
-        """How much videos trend (N,) at the moment when the validation or the test begins.
+        """How much videos trend (N,) at the time when the validation or the test begins.
 
         Args:
             split: VALID or TEST.
 
         Returns:
-            None for leave-one-out, where every user has a moment of their own.
+            None for leave-one-out, where every user has a time of their own.
         """
         cut = self.cut_ms(split)
-        return None if cut is None else trending(self.trends.shown(cut))
+        return None if cut is None else trending(self.counts.shown(cut))
 
     def cut_ms(self, split: int) -> int | None:
         """When the validation (VALID) or the test (TEST) begins; None for leave-one-out."""
@@ -117,6 +112,7 @@ class Prepared:
             num_categories=len(self.vocab("category")),
             context_sizes=tuple(len(self.vocab(name)) for name in contexts),
             num_tasks=len(self.config.data.columns.tasks),
+            num_count_features=len(CountLayout.of(self.config.data.columns)),
             watch_dim=self.config.data.columns.watch_dim,
             clip=self._clip_shape(),
             num_user_values=len(self.vocab("user")) if users.features else 0,
@@ -159,6 +155,6 @@ class Prepared:
         row_bytes = int(np.prod(clips.frame_shape)) * (2 if clips.stores_features else 1)
         load: LoadClips = clips.take
         if len(clips) * row_bytes <= HELD_CLIP_BYTES:
-            held = clips.take(np.arange(len(clips)))
+            held = clips.take(ClipRows(np.arange(len(clips))))
             load = held.__getitem__
         return VideoInputs(self.catalog, id_rows, clips.rows_of(self.catalog.uris()), load)

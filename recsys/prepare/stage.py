@@ -23,7 +23,7 @@ from recsys.prepare.spill import Spilled, spill_events
 from recsys.prepare.times import EventTimes, cuts_ms, date_text
 
 SPILL, VECTORS = ".spill", "vectors.npy"
-TABLES = ("timelines", "vocab", "videos.parquet", VECTORS, "users.parquet", "trends")
+TABLES = ("timelines", "vocab", "videos.parquet", VECTORS, "users.parquet", "counts")
 PARTS = ("report.json", *TABLES, SPILL)
 """What prepare writes into its folder, and all that it ever removes from it."""
 
@@ -74,7 +74,7 @@ def _prepare(
         users=known,
     )
     require_events(counts, config, cuts)
-    partitions.write_trends(config, out=out, spill=spill)
+    partitions.write_counts(config, out=out, spill=spill)
     if known is not None:
         catalog.vocabs["user"] = users.values
     for name, vocab in catalog.vocabs.items():
@@ -91,7 +91,9 @@ def _prepare(
     }
 
 
-def _event_report(spilled: Spilled, counts: partitions.Counts, times: EventTimes) -> dict[str, Any]:
+def _event_report(
+    spilled: Spilled, counts: partitions.SplitCounts, times: EventTimes
+) -> dict[str, Any]:
     """What became of the events."""
     duplicates = spilled.rows - spilled.dropped.total() - sum(counts.splits)
     return {
@@ -110,7 +112,7 @@ def _event_report(spilled: Spilled, counts: partitions.Counts, times: EventTimes
 
 
 def require_events(
-    counts: partitions.Counts, config: RunConfig, cuts: tuple[float, float] | None
+    counts: partitions.SplitCounts, config: RunConfig, cuts: tuple[float, float] | None
 ) -> None:
     """Refuses a split that leaves nothing to learn from, to choose by or to measure on.
 
@@ -134,7 +136,9 @@ def require_events(
                 )
 
 
-def _remedy(counts: partitions.Counts, config: RunConfig, cuts: tuple[float, float] | None) -> str:
+def _remedy(
+    counts: partitions.SplitCounts, config: RunConfig, cuts: tuple[float, float] | None
+) -> str:
     if cuts is None:
         return (
             "split.kind=leave_one_out tests users with 2 positive events and validates with 3; "

@@ -243,5 +243,5 @@ def _input_error_of_replica() -> str | None:
     """What was wrong with the input of a replica that did not start; Serve keeps its traceback."""
     application = serve.status().applications[APP_NAME]
     texts = [application.message, *(d.message for d in application.deployments.values())]
-    found = re.search(r"InputError: (.+)", "\n".join(texts))
-    return found.group(1) if found else None
+    match = re.search(r"InputError: (.+)", "\n".join(texts))
+    return match.group(1) if match else None

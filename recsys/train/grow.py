@@ -27,7 +27,7 @@ from recsys.model.user import init_user_values
 from recsys.prepare.prepared import Prepared
 
 TABLE = re.compile(r"\btables\.(?:collection\.)?embeddings\.(\w+)\.")
-CONTEXT = re.compile(r"\bmoment\.context\.(\d+)\.")
+CONTEXT = re.compile(r"\bcontext\.columns\.(\d+)\.")
 USER = re.compile(r"\bhistory\.(user)\.")
 
 

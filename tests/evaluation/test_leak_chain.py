@@ -133,7 +133,7 @@ def served(folder: Path, rows: Rows, *, with_table: bool = True) -> dict[str, An
         "vectors": bundle.vectors.tolist(),
         "weight of what trends": float(bundle.recommender.trending),
         "trending": trending.tolist(),
-        "counts": prepared.trends.features(videos, contexts, CUT_MS).tolist(),
+        "counts": prepared.counts.features(videos, contexts, CUT_MS).tolist(),
         "known events": prepared.catalog.known_events(with_valid=True).tolist(),
     }
 

@@ -52,8 +52,8 @@ def timelines(lengths: list[int], splits: list[list[int]] | None = None) -> Time
         "context_rows": [[] for _ in lengths],
         "split": splits or [[TRAIN] * length for length in lengths],
     }
-    table = pa.table(columns, schema=timeline_schema())
-    return Timelines.from_table(table, EventColumns(tasks=("skipped",)))
+    table, tasks = pa.table(columns, schema=timeline_schema()), EventColumns(tasks=("skipped",))
+    return Timelines.from_table(table, tasks, lambda rows, *_: np.zeros((len(rows), 1), np.float32))
 
 
 def batcher(**changes: object) -> Batcher:
@@ -170,7 +170,7 @@ def test_events_of_unknown_videos_are_history_but_not_learnt() -> None:
     (batch,) = steps(batcher(), found, rng())
     assert learnt_videos(batch) == [1, 3]
     assert batch.num_learnt.tolist() == [2, 2]
-    assert batch.events.prior.tolist() == [[0, 1, 2]]
+    assert batch.events.num_prior.tolist() == [[0, 1, 2]]
 
 
 def test_an_epoch_learns_every_event_once() -> None:
@@ -251,7 +251,7 @@ def test_move_takes_nested_tensors_along_and_leaves_the_rest() -> None:
     found = timelines([2])
     batch = batcher().make(found, found.offsets[:-1], found.offsets[1:], rng())
     there = batch.to(torch.device("meta"))
-    assert there.videos.id_rows.is_meta and there.events.moment.gaps.is_meta
+    assert there.videos.id_rows.is_meta and there.events.context.gaps.is_meta
     assert there.videos.clips is None
     assert not batch.videos.id_rows.is_meta
 
@@ -259,9 +259,9 @@ def test_move_takes_nested_tensors_along_and_leaves_the_rest() -> None:
 def test_event_batch_has_the_windows_values() -> None:
     arrays = timelines([2, 1]).windows([0, 2], [2, 3])
     events = event_batch(arrays)
-    assert events.prior.tolist() == arrays.prior.tolist()
+    assert events.num_prior.tolist() == arrays.num_prior.tolist()
     assert events.actions.tolist() == arrays.actions.tolist()
-    assert events.moment.gaps.tolist() == arrays.gaps.tolist()
+    assert events.context.gaps.tolist() == arrays.gaps.tolist()
 
 
 def test_a_video_that_nobody_was_shown_is_no_negative() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from recsys.config.data import EventColumns
 from recsys.features.timelines import Timelines, cut_windows, gap_buckets, hours
-from recsys.schema import TEST, TRAIN, VALID, timeline_schema
+from recsys.schema import COUNT_FEATURES, TEST, TRAIN, VALID, history_schema, timeline_schema
 
 H = 3600 * 1000
 COLUMNS = EventColumns(tasks=("liked",), watched="seconds", context=("tab", "device"))
@@ -29,9 +29,15 @@ def table() -> pa.Table:
     )
 
 
+def one_feature(rows: np.ndarray, contexts: np.ndarray, time_ms: np.ndarray) -> np.ndarray:
+    """Stands in for the counts: hour + video / 10 + device / 100."""
+    second = contexts[:, 1] if contexts.shape[1] else 0
+    return (time_ms / H + rows / 10 + second / 100)[:, None].astype(np.float32)
+
+
 @pytest.fixture
 def timelines() -> Timelines:
-    return Timelines.from_table(table(), COLUMNS)
+    return Timelines.from_table(table(), COLUMNS, one_feature)
 
 
 def test_a_table_becomes_flat_arrays(timelines: Timelines) -> None:
@@ -43,15 +49,40 @@ def test_a_table_becomes_flat_arrays(timelines: Timelines) -> None:
     assert timelines.context_rows[:2].tolist() == [[1, 11], [2, 12]]
 
 
+def test_the_counts_are_asked_for_every_event(timelines: Timelines) -> None:
+    by_hand = [1.51, 2.62, 2.73, 5.84, 25.95, 27.06]
+    assert timelines.count_features[:, 0] == pytest.approx(by_hand)
+    padded = timelines.windows([0, 4], [4, 6]).count_features
+    assert padded[..., 0] == pytest.approx(np.array([by_hand[:4], [*by_hand[4:], 0, 0]]))
+
+
+def test_timelines_without_their_counts_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="count_features"):
+        Timelines.from_table(table(), COLUMNS)  # type: ignore[call-arg]
+    with pytest.raises(KeyError, match="count_features"):
+        Timelines.from_histories(table(), COLUMNS, num_count_features=1)
+
+
+def test_histories_hold_the_count_features(timelines: Timelines) -> None:
+    stored = pa.array([[1.0, 2, 3, 4, 5, 6, 7, 8], [], [9.0, 10, 11, 12]], pa.list_(pa.float32()))
+    histories = table().append_column(COUNT_FEATURES, stored).cast(history_schema())
+    found = Timelines.from_histories(histories, COLUMNS, num_count_features=2)
+    assert found.count_features.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12]]
+    assert found.offsets.tolist() == timelines.offsets.tolist()
+    empty = history_schema().empty_table()
+    nothing = Timelines.from_histories(empty, COLUMNS, num_count_features=2)
+    assert nothing.count_features.shape == (0, 2)
+
+
 def test_a_table_in_chunks_is_the_same(timelines: Timelines) -> None:
     chunks = pa.concat_tables([table().slice(0, 1), table().slice(1)])
-    again = Timelines.from_table(chunks, COLUMNS)
+    again = Timelines.from_table(chunks, COLUMNS, one_feature)
     for name, value in vars(timelines).items():
         assert np.array_equal(getattr(again, name), value), name
 
 
 def test_no_users_no_tasks_no_contexts() -> None:
-    empty = Timelines.from_table(timeline_schema().empty_table(), EventColumns())
+    empty = Timelines.from_table(timeline_schema().empty_table(), EventColumns(), one_feature)
     assert len(empty) == 0
     assert (empty.labels.shape, empty.context_rows.shape) == ((0, 0), (0, 0))
     assert empty.count_before(TEST).tolist() == []
@@ -81,15 +112,15 @@ def test_windows_are_padded_with_zeros(timelines: Timelines) -> None:
     assert arrays.actions[..., 3].tolist() == [[0, 0.5, 1, 1.5], [2, 0.25, 0, 0]]
     assert arrays.context_rows[1].tolist() == [[5, 15], [6, 16], [0, 0], [0, 0]]
     assert arrays.hours.tolist() == [[1, 2, 2, 5], [1, 2, 0, 0]]
-    assert arrays.prior[1].tolist() == [0, 1, 0, 0]
+    assert arrays.num_prior[1].tolist() == [0, 1, 0, 0]
     assert arrays.gaps[1, 2:].tolist() == [0, 0]
     assert not arrays.tallies[1, 2:].any()
 
 
-def test_events_of_one_moment_do_not_see_each_other(timelines: Timelines) -> None:
+def test_events_of_one_time_do_not_see_each_other(timelines: Timelines) -> None:
     """User a's second and third event have the same time."""
     arrays = timelines.windows([0], [4])
-    assert arrays.prior.tolist() == [[0, 1, 1, 3]]
+    assert arrays.num_prior.tolist() == [[0, 1, 1, 3]]
     expected = [-1, 1 * H, 1 * H, 3 * H]
     assert arrays.gaps.tolist() == [gap_buckets(expected).tolist()]
     # (positive, task) so often before: nothing; the first event; the first again; all three.
@@ -101,7 +132,7 @@ def test_events_of_one_moment_do_not_see_each_other(timelines: Timelines) -> Non
 
 def test_a_window_knows_nothing_of_what_lies_before_it(timelines: Timelines) -> None:
     arrays = timelines.windows([1], [4])
-    assert arrays.prior.tolist() == [[0, 0, 2]]
+    assert arrays.num_prior.tolist() == [[0, 0, 2]]
     assert arrays.gaps[0, :2].tolist() == [0, 0]
     assert arrays.tallies[0, :, :2].tolist() == [[0, 0], [0, 0], [1, 1]]
 

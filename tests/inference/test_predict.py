@@ -100,8 +100,8 @@ def test_an_event_is_scored_with_all_before_it_known(
     with torch.no_grad():
         events = event_batch(arrays)
         own = vectors[torch.from_numpy(arrays.video_rows)]
-        states = states_at(model.encode_history(own, events), events.prior)
-        expected = model.task_logits(states, own, events.moment, events.trends)[0, 3:]
+        states = states_at(model.encode_history(own, events), events.num_prior)
+        expected = model.task_logits(states, own, events.context, events.count_features)[0, 3:]
     assert np.allclose(found.logits[:3], expected.numpy(), atol=1e-6)
 
 
@@ -125,9 +125,9 @@ def test_the_validation_sees_no_test_event(model: Recommender, vectors: torch.Te
 def same(found: Predictions, expected: Predictions) -> None:
     assert found.user_ids == expected.user_ids
     assert found.asked_ids == expected.asked_ids
-    for name in ("queries", "met_bias", "labels", "logits", "event_videos", "event_users"):
+    for name in ("queries", "repeat_bias", "labels", "logits", "event_videos", "event_users"):
         assert np.array_equal(getattr(found, name), getattr(expected, name)), name
-    for name in ("relevant", "known", "met"):
+    for name in ("relevant", "known", "seen"):
         assert np.array_equal(getattr(found, name).offsets, getattr(expected, name).offsets)
         assert np.array_equal(getattr(found, name).values, getattr(expected, name).values)
 
@@ -174,8 +174,8 @@ def test_what_a_user_met_before_the_cut_weighs_in_the_ranking(
         model.repeat[:] = torch.tensor([-0.2, 0.5])
         found = predictor.predict(timelines(), split=TEST)
         model.repeat[:] = 0
-    assert found.met.values.tolist() == [1, 1, 2, 3, 3]
-    assert found.met_bias.tolist() == pytest.approx([-2, 5, -2, -2, 5])
+    assert found.seen.values.tolist() == [1, 1, 2, 3, 3]
+    assert found.repeat_bias.tolist() == pytest.approx([-2, 5, -2, -2, 5])
     gained = (predictor.ranker(found)(0, 1)[0] - plain).numpy()
     assert gained[:5] == pytest.approx([0, 3, -2, 3, 0], abs=1e-5)
     assert not gained[5:].any()

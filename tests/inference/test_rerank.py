@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from recsys.config.run import RerankConfig
+from recsys.data.ragged import Ragged
 from recsys.errors import InputError
 from recsys.inference.rerank import (
     Reranker,
@@ -15,8 +16,7 @@ TRAITS = VideoTraits(
     creator_row_N=np.array([0, 1, 1, 2, 3]),
     price_N=np.array([0, 1.0, 1.0, 0.5, 0]),
     # Videos 1 and 2 are of category 1, video 3 of 1 and 2, video 4 of 2.
-    category_offsets=np.array([0, 0, 1, 2, 4, 5]),
-    category_rows=np.array([1, 1, 1, 2, 2]),
+    categories=Ragged.from_lists([[], [1], [1], [1, 2], [2]]),
     is_new_N=np.array([0, 0, 0, 0, 1], np.bool_),
 )
 VIDEOS = np.array([[1, 2, 3, 4]])

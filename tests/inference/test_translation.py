@@ -45,7 +45,7 @@ def timelines() -> Timelines:
         watched=np.zeros((3, 0), np.float32),
         context_rows=np.array([[2], [1], [0]]),
         split=np.zeros(3, np.int8),
-        trends=np.arange(3 * 38).reshape(3, 38).astype(np.float32),
+        count_features=np.arange(3 * 38).reshape(3, 38).astype(np.float32),
         user_rows=np.array([[1, 2]]),
     )
 
@@ -60,6 +60,15 @@ def test_rows_columns_and_tasks_are_found_by_name() -> None:
     # How long somebody watched they want to know, and nobody says it here.
     assert found.watched.tolist() == [[0, 0]] * 3
     assert found.user_rows.tolist() == [[2, 0]]
+    # Each of our features is its own number; those of what we do not count are 0.
+    ours = {name: number for number, name in enumerate(OURS.count_layout.columns)}
+    expected = [ours.get(name, 0) for name in THEIRS.count_layout.columns]
+    assert found.count_features[0].tolist() == expected
+    theirs = dict(zip(THEIRS.count_layout.columns, found.count_features[1], strict=True))
+    assert theirs["everything/total/rate:click"] == 38 + 1
+    assert theirs["everything/total/rate:share"] == 0, "nobody shares here"
+    assert theirs["context_tab/recent/rate:click"] == 38 + 36
+    assert theirs["context_device/total/count"] == 0, "a device is not known here"
     assert found.positive.tolist() == [1, 0, 1] and found.time_ms.tolist() == [0, 1, 2]
 
 
@@ -71,7 +80,7 @@ def test_logits_come_back_in_our_order() -> None:
 def test_a_model_of_the_same_names_changes_nothing() -> None:
     same = Translation.between(OURS, OURS)
     found = same.timelines(timelines())
-    for name in ("video_rows", "labels", "context_rows"):
+    for name in ("video_rows", "labels", "context_rows", "count_features"):
         assert np.array_equal(getattr(found, name), getattr(timelines(), name)), name
     assert same.logits(np.array([[1.0, 2.0]])).tolist() == [[1, 2]]
 
@@ -83,6 +92,9 @@ def test_nothing_in_common_is_no_trouble() -> None:
     assert seen.video_rows.tolist() == [0, 0, 0]
     assert (seen.labels.shape, seen.context_rows.shape) == ((3, 0), (3, 0))
     assert not seen.user_rows.any()
+    ours = OURS.count_layout.columns
+    places = [ours.index(name) for name in other.count_layout.columns]
+    assert seen.count_features[0].tolist() == places, "the positive flag and videos we all have"
     assert np.isnan(found.logits(np.zeros((3, 0)))).all()
 
 

@@ -9,7 +9,7 @@ import pytest
 from recsys.config.data import DataConfig
 from recsys.errors import InputError
 from recsys.prepare.catalogs import build_catalog, read_users
-from recsys.prepare.partitions import Counts
+from recsys.prepare.partitions import SplitCounts
 from recsys.schema import video_schema
 
 COLUMNS = {"video": "id", "uri": "path", "creator": "by", "categories": ["tag"], "duration": "s"}
@@ -98,7 +98,7 @@ def test_without_a_table_the_events_are_the_catalogue() -> None:
 
 def test_counts_complete_the_table(tmp_path: Path) -> None:
     draft = build_catalog(data(tmp_path), ["v1", "v9"])
-    counts = Counts.empty(5)
+    counts = SplitCounts.empty(5)
     counts.first_time_N[[2, 4]] = 100, 50
     counts.events_SN[:, 2] = 3, 2, 1
     counts.positives_SN[:, 2] = 2, 1, 0

@@ -4,7 +4,7 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.prepare.partitions import (
-    Counts,
+    SplitCounts,
     first_of_each,
     sort_events,
     split_by_time,
@@ -99,8 +99,8 @@ def test_leave_one_out_never_steps_back_in_time() -> None:
     assert (np.diff(split, axis=1) >= 0).all()
 
 
-def counts(events_SN: list[list[int]], positives_SN: list[list[int]]) -> Counts:
-    found = Counts.empty(len(events_SN[0]))
+def counts(events_SN: list[list[int]], positives_SN: list[list[int]]) -> SplitCounts:
+    found = SplitCounts.empty(len(events_SN[0]))
     found.events_SN[:], found.positives_SN[:] = events_SN, positives_SN
     found.first_time_ms, found.last_time_ms = 5, 99
     return found

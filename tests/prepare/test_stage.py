@@ -274,7 +274,7 @@ def test_the_same_events_give_the_same_bytes_and_foreign_files_stay(tmp_path: Pa
     assert after.pop("notes.txt") == hashlib.sha256(b"mine").hexdigest()
     assert after == before
     folders = sorted(path.name for path in out.iterdir() if path.is_dir())
-    assert folders == ["timelines", "trends", "vocab"]
+    assert folders == ["counts", "timelines", "vocab"]
 
 
 def test_leave_one_out_splits_each_user_by_itself(tmp_path: Path) -> None:

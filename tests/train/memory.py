@@ -89,7 +89,7 @@ def split_off(timelines: Timelines) -> Timelines:
 def joined(*parts: Timelines) -> Timelines:
     """The users of some timelines, one after the other."""
     lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    names = (*EVENT_FIELDS, "trends", "user_rows")
+    names = (*EVENT_FIELDS, "count_features", "user_rows")
     return Timelines(
         user_ids=[user for part in parts for user in part.user_ids],
         offsets=np.concatenate([[0], np.cumsum(lengths)]),

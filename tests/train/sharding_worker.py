@@ -1,7 +1,9 @@
 """One of the processes of test_sharding.py: `python sharding_worker.py TASK RANK WORLD FOLDER`."""
 
+import logging
 import os
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +43,24 @@ def step(trainable: Trainable, number: int, rank: int) -> float:
     loss.backward()
     trainable.optimizer.step()
     return loss.item()
+
+
+def heard() -> tuple[int, list[str], list[str]]:
+    """The root logger's level, all warnings' filters, and what comes through of some messages."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().warning("of the user's own")
+    logging.getLogger("torch.distributed").warning("of torch")
+    own = logging.getLogger().makeRecord("root", logging.WARNING, "", 1, "of no file", (), None)
+    fbgemm = logging.makeLogRecord(
+        {"pathname": "/site-packages/fbgemm_gpu/a.py", "msg": "of FBGEMM"}
+    )
+    logging.getLogger().handle(own)
+    logging.getLogger().handle(fbgemm)
+    logging.getLogger().removeHandler(handler)
+    return logging.getLogger().level, [str(entry) for entry in warnings.filters], lines
 
 
 def vectors(trainable: Trainable) -> torch.Tensor:
@@ -89,10 +109,13 @@ def overlapped(trainable: Trainable, rank: int) -> list[float]:
 def train(rank: int, folder: Path) -> None:
     """Checkpoint, three steps, checkpoint."""
     shard_by_rows()
+    before = heard()
     trainable = build_sharded(make_config(), SIZES, torch.device("cpu"))
+    after = heard()
     save(str(folder / "start"), trainable, Progress())
     losses = [step(trainable, number, rank) for number in range(STEPS)]
     found = {"losses": losses, "vectors": vectors(trainable), "plan": trainable.plan}
+    found["heard"] = [before, after]
     save(str(folder / "end"), trainable, Progress(steps=STEPS))
     restore(str(folder / "start"), trainable)
     found["overlapped"] = overlapped(trainable, rank)

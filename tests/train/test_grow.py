@@ -50,8 +50,8 @@ def outputs(trainable: Trainable, *, moved: bool) -> tuple[torch.Tensor, torch.T
         new_row[0] = 0
         videos.id_rows = new_row[videos.id_rows]
         batch.videos.id_rows = new_row[batch.videos.id_rows]
-        moment = batch.events.moment
-        moment.context_rows = new_tab[moment.context_rows]
+        context = batch.events.context
+        context.context_rows = new_tab[context.context_rows]
         batch.events.user_rows = torch.tensor([0, 1, 2, 4, 5])[batch.events.user_rows]
     return model.encode_videos(videos), torch.stack([v.sum() for v in model(batch)])
 

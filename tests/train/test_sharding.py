@@ -76,6 +76,13 @@ def assert_close(model: Recommender, expected: Recommender) -> None:
         assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5), name
 
 
+def test_others_are_heard_as_before_the_model_was_built(sharded: list[dict[str, Any]]) -> None:
+    (level, filters, lines), (after_level, after_filters, after_lines) = sharded[0]["heard"]
+    assert (after_level, after_filters) == (level, filters)
+    assert lines == ["of the user's own", "of torch", "of no file", "of FBGEMM"]
+    assert after_lines == lines[:-1], "FBGEMM alone is silent"
+
+
 def test_three_steps_equal_those_of_one_plain_model(
     folder: Path, sharded: list[dict[str, Any]]
 ) -> None:

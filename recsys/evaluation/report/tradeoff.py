@@ -55,8 +55,7 @@ def video_traits(videos: Videos, *, new_days: float) -> VideoTraits:
         categories = None
     return VideoTraits(
         creator_row_N=videos.creator_row_N,
-        category_offsets=None if categories is None else categories.offsets,
-        category_rows=None if categories is None else categories.values,
+        categories=categories,
         is_new_N=None if videos.age_days_N is None else videos.is_new(new_days),
     )
 
@@ -195,7 +194,7 @@ def tradeoff(
     traits = video_traits(data.videos, new_days=rerank.new_days)
     possible = {
         "creator_exposure": traits.creator_row_N is not None,
-        "diversity": traits.category_rows is not None,
+        "diversity": traits.categories is not None,
         "new_videos": traits.is_new_N is not None,
         "drawn_places": traits.creator_row_N is not None,
     }

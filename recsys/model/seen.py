@@ -1,10 +1,11 @@
-"""Videos that a user has met before: what their scores gain or lose by it.
+"""Which videos a user has seen before a request: their scores gain or lose by it.
 
-A state of fixed width cannot hold which videos a user has met, and that nearly nobody watches a
+A state of fixed width cannot hold which videos a user has seen, and that nearly nobody watches a
 film twice, or everybody a song, is the plainest thing to know of a catalogue. So it is a term of
 its own, learnt with the rest: one number for having been shown a video, one for having liked it.
 
-Shapes: B timelines, L positions, P queries, M meetings.
+Shapes: B timelines, L positions, P queries, R distinct videos that their users have
+seen, one query after the other.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from torch import Tensor
 SHOWN, LIKED = KINDS = (0, 1)
 
 
-class Met(NamedTuple):
-    """Each (M,) int64; a video that was liked is met twice, as shown and as liked."""
+class Seen(NamedTuple):
+    """The videos that were seen before some queries; each field is (R,) int64.
+
+    A video that was liked stands there twice, as SHOWN and as LIKED.
+    """
 
     query: Tensor
     event: Tensor
@@ -27,25 +31,25 @@ class Met(NamedTuple):
     """SHOWN or LIKED."""
 
 
-def met_before(rows_BL: Tensor, liked_BL: Tensor, *, owner: Tensor, prior: Tensor) -> Met:
-    """The distinct videos that each query's user met before it.
+def seen_before(rows_BL: Tensor, liked_BL: Tensor, *, owner: Tensor, num_prior: Tensor) -> Seen:
+    """The distinct videos that each query's user had seen before it.
 
     Args:
         rows_BL: int64, what names the videos of some timelines.
         liked_BL: bool.
         owner: (P,) timeline of each query.
-        prior: (P,) how many of its first events count.
+        num_prior: (P,) how many of its first events count.
 
     >>> rows, liked = torch.tensor([[5, 7, 5]]), torch.tensor([[False, True, True]])
-    >>> met = met_before(rows, liked, owner=torch.tensor([0, 0]), prior=torch.tensor([1, 3]))
-    >>> list(zip(met.query.tolist(), met.event.tolist(), met.kind.tolist()))
+    >>> seen = seen_before(rows, liked, owner=torch.tensor([0, 0]), num_prior=torch.tensor([1, 3]))
+    >>> list(zip(seen.query.tolist(), seen.event.tolist(), seen.kind.tolist()))
     [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 2, 1)]
     """
     shown = is_first(rows_BL, torch.ones_like(liked_BL))
-    first_BLK = torch.stack([shown, is_first(rows_BL, liked_BL)], -1)
+    first_BL2 = torch.stack([shown, is_first(rows_BL, liked_BL)], -1)
     position = torch.arange(rows_BL.shape[1], device=rows_BL.device)
-    known_PL1 = (position < prior.unsqueeze(-1)).unsqueeze(-1)
-    return Met(*(first_BLK[owner] & known_PL1).nonzero(as_tuple=True))
+    known_PL1 = (position < num_prior.unsqueeze(-1)).unsqueeze(-1)
+    return Seen(*(first_BL2[owner] & known_PL1).nonzero(as_tuple=True))
 
 
 def is_first(rows_BL: Tensor, counted_BL: Tensor) -> Tensor:
