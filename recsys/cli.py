@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig, RunConfig, load_config
 from recsys.config.text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
+from recsys.stopping import Stopped, stoppable, told
 
 # Names hold what rich would take for markup: `run [v1]`.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -41,15 +43,20 @@ Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answ
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 2 for wrong input, 1 for a failure."""
+    """Runs a command.
+
+    Returns:
+        The exit status: 0, 2 for wrong input, 1 for a failure, 130 or 143 after a signal.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("recsys").setLevel(logging.INFO)
     arguments = _parser().parse_args(argv)
     try:
-        arguments.command(arguments)
-    except KeyboardInterrupt:
-        print("recsys: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        with stoppable():
+            arguments.command(arguments)
+    except Stopped as stop:
+        print(f"recsys: {stop}", file=sys.stderr)
+        return stop.status
     except Exception as error:
         return _failed(error, debug=arguments.debug)
     return 0
@@ -61,7 +68,7 @@ def _failed(error: Exception, *, debug: bool) -> int:
     if wrong_input is not None:
         print(f"recsys: {_one_line(wrong_input)}", file=sys.stderr)
         return 2
-    if debug or not isinstance(error, RuntimeError):
+    if debug or not isinstance(error, RuntimeError | OSError):
         raise error
     print(f"recsys: {_one_line(error)} (--debug shows the traceback)", file=sys.stderr)
     return 1
@@ -77,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="make the demo world, run the whole chain, serve it")
     demo.add_argument("--once", action="store_true", help="ask the endpoint once, then stop")
-    demo.add_argument("--out", default="runs/demo", help="run folder (runs/demo)")
+    demo.add_argument("--out", type=expanduser, default="runs/demo", help="run folder (runs/demo)")
     demo.add_argument("--host", default="127.0.0.1")
     demo.add_argument("--port", type=int, default=8000, help="0 takes any free one")
     demo.add_argument("settings", nargs="*", metavar="key=value")
@@ -94,16 +101,22 @@ def _parser() -> argparse.ArgumentParser:
         if name == "evaluate":
             stage.add_argument("--against", help="run folder whose model is compared with this")
     decode = _stage_parser(commands, "decode", "video files into clips", _decode, required=False)
-    decode.add_argument("--videos", help="folder, glob or Parquet file of videos, without a config")
+    decode.add_argument(
+        "--videos", type=expanduser, help="folder, glob or Parquet file of videos, without a config"
+    )
     decode.add_argument("--column", default="uri", help="column of addresses in the Parquet file")
     decode.add_argument("--encoder", default="efficientnet_lite0", help="for decode.features=true")
-    decode.add_argument("--out", help="output folder, with --videos")
+    decode.add_argument("--out", type=expanduser, help="output folder, with --videos")
     served = _stage_parser(commands, "serve", "the HTTP endpoint", _serve, required=False)
-    served.add_argument("--bundle", help="run folder, bundles folder or one version")
+    served.add_argument(
+        "--bundle", type=expanduser, help="run folder, bundles folder or one version"
+    )
     served.add_argument("--host")
     served.add_argument("--port", type=int)
     sweep = _stage_parser(commands, "tune", "search hyperparameters, on Ray Tune", _tune)
-    sweep.add_argument("--space", required=True, help="e.g. tuning/spaces/quick.yaml")
+    sweep.add_argument(
+        "--space", type=expanduser, required=True, help="e.g. tuning/spaces/quick.yaml"
+    )
     return parser
 
 
@@ -122,7 +135,7 @@ def _stage_parser(
         description=description or f"{text[0].upper()}{text[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=required, help="the run's YAML file")
+    parser.add_argument("--config", type=expanduser, required=required, help="the run's YAML file")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings to change")
     parser.set_defaults(command=command)
     return parser
@@ -165,13 +178,14 @@ def _decode(arguments: argparse.Namespace) -> None:
     from recsys import cluster
     from recsys.decode.sources import find_videos
     from recsys.decode.stage import decode_videos
-    from recsys.pipeline import say
+    from recsys.pipeline import GOES_ON, say
 
     config = parse_section(DecodeConfig, arguments.settings, "decode")
     content = ContentConfig(encoder=arguments.encoder, train_encoder=False)
     videos = find_videos(arguments.videos, column=arguments.column)
     cluster.connect()
-    report = decode_videos(videos, arguments.out, config, content=content, report=say)
+    with told(f"in decode; {GOES_ON}"):
+        report = decode_videos(videos, arguments.out, config, content=content, report=say)
     print_report("decode", report["decode"])
 
 
@@ -206,34 +220,18 @@ def _tune(arguments: argparse.Namespace) -> None:
     with only_writer(config.run):
         for name in ("prepare", "decode"):
             run_stage(config, BY_NAME[name])
-        print_report("tune", tune_run(config, arguments.space))
+        with told("in the sweep; the same command starts the sweep anew"):
+            report = tune_run(config, arguments.space)
+    print_report("tune", report)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from recsys.data.storage import join, remove
-    from recsys.demo.viewers import WorldSettings
-    from recsys.demo.world import make_world
     from recsys.pipeline import STAGES
-    from recsys.progress import progress
     from recsys.ray_address import require_answer
     from recsys.serve.app import ask_once, running, serve_forever
 
     require_answer()  # before the minutes that the world takes
-    out = Path(arguments.out)
-    world = WorldSettings()
-    with progress("demo: rendering clips", total=world.num_videos) as advance:
-        shown = 0
-
-        def step(done: int, total: int) -> None:
-            nonlocal shown
-            advance(done - shown)
-            shown = done
-
-        made = make_world(out / "world", world=world, progress=step)
-    config = load_config(str(out / "world" / "run.yaml"), [f"run={out}", *arguments.settings])
-    if made:  # clips of another world may have lain under the same names
-        remove(join(config.run, "decode"))
-    console.print(f"demo world: {out / 'world'} {'made' if made else 'is there'}")
+    config = _demo_world(Path(arguments.out), arguments.settings)
     run_all(config, [stage.name for stage in STAGES])
     if not arguments.once:
         serve_forever(config.run, host=arguments.host, port=arguments.port, announce=_announce)
@@ -242,6 +240,35 @@ def _demo(arguments: argparse.Namespace) -> None:
         answer = ask_once(address)
     items = ", ".join(item["video_id"] for item in answer["items"])
     console.print(f"asked {address}: {answer['user_id']} is recommended {items}")
+
+
+def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
+    """Makes the demo's world in its run folder, unless it is there; returns the run's config."""
+    from recsys.data.storage import join, remove
+    from recsys.demo.viewers import WorldSettings
+    from recsys.demo.world import make_world
+    from recsys.progress import progress
+    from recsys.run_lock import only_writer
+
+    folder, world, shown = out / "world", WorldSettings(), 0
+    again = told("in the demo's world; the same command makes it anew")
+    with (
+        only_writer(str(out)),
+        again,
+        progress("demo: rendering clips", total=world.num_videos) as advance,
+    ):
+
+        def step(done: int, total: int) -> None:
+            nonlocal shown
+            advance(done - shown)
+            shown = done
+
+        made = make_world(folder, world=world, progress=step)
+        config = load_config(str(folder / "run.yaml"), [f"run={out}", *settings])
+        if made:  # clips of another world may have lain under the same names
+            remove(join(config.run, "decode"))
+    console.print(f"demo world: {folder} {'made' if made else 'is there'}")
+    return config
 
 
 def print_report(name: str, report: dict[str, Any]) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 
 from recsys.errors import InputError
 from recsys.ray_address import joining, require_answer
+from recsys.stopping import own_signals
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +25,7 @@ RAY_QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a sweep as if it were done
 }
 
 
@@ -50,7 +50,7 @@ def connect(*, dashboard: bool = False) -> None:
 
     if not ray.is_initialized():
         where = require_answer()
-        with joining(where), _own_signals(), _without_native_output():
+        with joining(where), own_signals(), _without_native_output():
             ray.init(
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -58,17 +58,6 @@ def connect(*, dashboard: bool = False) -> None:
                 runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
             )
     _quiet()
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Gives SIGTERM back to whoever had it: Ray takes it over, and dumps its stacks on it."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if callable(before) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -22,10 +22,15 @@ from recsys.errors import InputError
 from recsys.prepare.tables import parquet_files
 from recsys.run_lock import only_writer
 from recsys.schema import PREPARE_FORMAT
+from recsys.stopping import told
 
 logger = logging.getLogger(__name__)
 
 REPORT = "report.json"
+ASIDE = ("seconds", "fingerprint", "evaluation", "trained")
+"""Entries of a stage's report that RUN/report.json has elsewhere, or not at all."""
+GOES_ON = "the same command goes on from here"
+STARTS_ANEW = "the same command starts this stage anew and skips those that are done"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Stage:
     """Stages whose output it reads."""
     run: Callable[[RunConfig, str, str], dict[str, Any]]
     """(config, folder, fingerprint) → report."""
+    goes_on: bool = False
+    """Whether it goes on where it was stopped; a stage that does not starts anew."""
 
 
 def _prepare(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
@@ -76,16 +83,30 @@ def _train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     return train(config, out, fingerprint[:12])
 
 
-def _evaluate(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+def _evaluate(config: RunConfig, out: str, _: str) -> dict[str, Any]:
     from recsys.evaluation.stage import evaluate
 
-    return evaluate(config, out, _previous(config))
+    trained = fingerprint(config, BY_NAME["train"])
+    return {**evaluate(config, out, _previous(config)), "trained": trained}
+
+
+def _figures(config: RunConfig) -> dict[str, Any] | None:
+    """What the evaluation found of this very training; None where it is another's, or not there."""
+    report = read_json(join(config.run, "evaluate", REPORT)) or {}
+    current = report.get("trained") == fingerprint(config, BY_NAME["train"])
+    return report.get("evaluation") if current else None
 
 
 def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
     from recsys.bundle.stage import publish
     from recsys.evaluation.stage import load_trained, rerank_traits
 
+    figures = _figures(config)
+    if figures is None:
+        say(
+            "publish: no figures go into the bundle, for this training has not been evaluated; run "
+            "`recsys evaluate`, then `recsys publish` again"
+        )
     trained = load_trained(config)
     version = publish(
         config,
@@ -94,7 +115,7 @@ def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
         vectors=trained.vectors.numpy(),
         prepare_dir=trained.prepared.prepare_dir,
         bundles_dir=out,
-        metrics=(read_json(join(config.run, "evaluate", REPORT)) or {}).get("evaluation"),
+        metrics=figures,
         traits=rerank_traits(config, trained),
         trained=fingerprint(config, BY_NAME["train"]),
     )
@@ -136,13 +157,14 @@ def _previous(config: RunConfig) -> str | None:
 
 
 def _publish_settings(config: RunConfig) -> Any:
-    return [config.publish, config.serve, config.rerank]
+    # A bundle without figures is out of date once there are some.
+    return [config.publish, config.serve, config.rerank, _figures(config) is not None]
 
 
 STAGES = (
     Stage("prepare", "prepare", _data_settings, (), _prepare),
-    Stage("decode", "decode", _decode_settings, ("prepare",), _decode),
-    Stage("train", "train", _train_settings, ("prepare", "decode"), _train),
+    Stage("decode", "decode", _decode_settings, ("prepare",), _decode, goes_on=True),
+    Stage("train", "train", _train_settings, ("prepare", "decode"), _train, goes_on=True),
     Stage("evaluate", "evaluate", _evaluate_settings, ("train",), _evaluate),
     Stage("publish", "bundles", _publish_settings, ("train",), _publish),
 )
@@ -196,7 +218,8 @@ def run_stage(config: RunConfig, stage: Stage) -> dict[str, Any]:
     wanted = fingerprint(config, stage)
     # Output that is half replaced must not look current to the settings that it was made with.
     remove(join(out, REPORT))
-    report = stage.run(config, out, wanted)
+    with told(f"in {stage.name}; {GOES_ON if stage.goes_on else STARTS_ANEW}"):
+        report = stage.run(config, out, wanted)
     seconds = round(time.perf_counter() - started, 1)
     report = {**report, "seconds": seconds, "fingerprint": wanted}
     write_json(report, join(out, REPORT))
@@ -247,7 +270,7 @@ def write_report(config: RunConfig) -> dict[str, Any]:
     }
     whole: dict[str, Any] = {
         "seconds": {name: r["seconds"] for name, r in reports.items() if "seconds" in r},
-        **{name: without(r, "seconds", "fingerprint", "evaluation") for name, r in reports.items()},
+        **{name: without(r, *ASIDE) for name, r in reports.items()},
         "evaluation": reports["evaluate"].get("evaluation", {}),
     }
     write_json(whole, join(config.run, REPORT))

@@ -15,6 +15,7 @@ import torch
 
 from recsys.cli import main
 from recsys.config.run import RunConfig, load_config
+from recsys.data.storage import remove, write_json
 from recsys.errors import InputError
 from recsys.evaluation.stage import Trained, load_trained
 from recsys.features.batches import event_batch
@@ -139,6 +140,38 @@ def test_a_stage_that_failed_halfway_is_not_current(
     with pytest.raises(RuntimeError, match="power cut"):
         run_stage(config, replace(good, settings=lambda c: 2, run=fail))
     assert not is_current(config, good)
+
+
+def test_a_bundle_holds_the_figures_of_its_own_training_alone(
+    trained_run: TrainedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after `recsys train` with other settings and `recsys publish` without evaluating."""
+    for name in ("prepare", "decode", "train", "evaluate"):
+        (tmp_path / name).symlink_to(trained_run.run / name)
+    config = config_of(trained_run, f"run={tmp_path}")
+    figures = json.loads((tmp_path / "evaluate" / "report.json").read_text())
+    assert figures["evaluation"]["model"]["all"]["users"] > 0
+
+    def published() -> Any:
+        with caplog.at_level(logging.INFO, "recsys"):
+            caplog.clear()
+            version = run_stage(config, BY_NAME["publish"])["version"]
+        return json.loads((tmp_path / "bundles" / version / "manifest.json").read_text())["metrics"]
+
+    assert published() == figures["evaluation"]
+    assert not any("figures" in line for line in caplog.messages)
+    (tmp_path / "evaluate").unlink()
+    for report in ({**figures, "trained": "another"}, {"evaluation": figures["evaluation"]}, None):
+        if report is not None:
+            write_json(report, str(tmp_path / "evaluate" / "report.json"))
+        else:
+            remove(str(tmp_path / "evaluate"))
+        remove(str(tmp_path / "bundles" / "report.json"))
+        assert not published()
+        (line,) = [line for line in caplog.messages if "figures" in line]
+        assert line.startswith("publish: no figures go into the bundle, for this training has not")
+    write_json(figures, str(tmp_path / "evaluate" / "report.json"))
+    assert published() == figures["evaluation"], "there are some now: it is out of date"
 
 
 @pytest.fixture(scope="module")

@@ -227,6 +227,80 @@ def test_training_that_cannot_work_is_refused_at_once(
     assert message in line
 
 
+@pytest.mark.parametrize("command", ["run", "demo"])
+def test_a_run_folder_that_is_a_file_is_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").write_text("mine")
+    arguments = {
+        "run": ["--config", str(write_input(tmp_path))],
+        "demo": ["--out", str(tmp_path / "run")],
+    }[command]
+    line = refused(capsys, command, *arguments)
+    assert f"{tmp_path}/run: cannot be written (" in line and "name another run folder" in line
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "cannot read the config (Is a directory)"),
+        (lambda path: path.write_bytes(bytes(range(256))), "it is not UTF-8 text"),
+        (lambda path: path.write_bytes(b"PAR1\0\1\2"), "not valid YAML: unacceptable character"),
+        (lambda path: path.write_text(""), "a config is a mapping of sections"),
+        (lambda path: path.write_text("run: a\nrun: b"), "line 2: run is given twice"),
+        (lambda path: path.write_text("run: a", encoding="utf-16"), "it is not UTF-8 text"),
+    ],
+)
+def test_a_config_that_is_none_is_one_line(
+    make: Callable[[Path], Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "run.yaml")
+    line = refused(capsys, "run", "--config", str(tmp_path / "run.yaml"))
+    assert line.startswith(f"recsys: {tmp_path}/run.yaml: ") and message in line
+
+
+def test_what_the_system_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a kind that nobody foresaw; --debug raises it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("recsys.pipeline.run_stage", refuse)
+    arguments = ["run", "--config", str(write_input(tmp_path))]
+    assert main(arguments) == 1
+    assert capsys.readouterr().err == (
+        "recsys: [Errno 24] Too many open files (--debug shows the traceback)\n"
+    )
+    with pytest.raises(OSError, match="Too many open files"):
+        main(["--debug", *arguments])
+
+
+def test_paths_are_printed_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets and colons are no markup."""
+    monkeypatch.setattr("recsys.pipeline.run_stage", lambda *_: {"path": "[/red] [v1] :smile:"})
+    run = f"{tmp_path}/[bold] :smile: [v1]"
+    assert main(["prepare", "--config", str(write_input(tmp_path)), f"run={run}"]) == 0
+    shown = capsys.readouterr().out
+    assert f"report: {run}/report.json\n" in shown
+    assert "[/red] [v1] :smile:" in shown
+
+
+def test_a_home_that_the_shell_left_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A glob must be quoted, and then the shell leaves its ~ as well."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = str(tmp_path)
+    assert f"{home}/*.mp4" in refused(capsys, "decode", "--videos", "~/*.mp4", "--out", "~/out")
+    assert f"{home}/run: no bundle is there" in refused(capsys, "serve", "--bundle", "~/run")
+    assert f"{home}/run.yaml: cannot read" in refused(capsys, "run", "--config", "~/run.yaml")
+
+
 def test_help_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, texts in (
         (["--help"], ["demo", "run", "prepare", "decode", "train", "evaluate", "publish", "serve"]),

@@ -75,8 +75,9 @@ class TrainConfig(Section):
 
     seed: int = 0
     workers: int = Field(1, ge=1)
-    """Ray Train workers, each with one CPU, or with one GPU where `device` is cuda."""
+    """Ray Train workers, each with one CPU or one GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: GPUs where the cluster has one for each worker, CPUs for all of them otherwise."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: matrix products in half the bits (autocast), for GPUs; weights stay float32."""
     tables: Literal["auto", "torchrec", "plain"] = "auto"
@@ -109,7 +110,8 @@ class TrainConfig(Section):
     checkpoint_every_partitions: int = Field(8, ge=1)
     """Partitions between two checkpoints."""
     max_failures: int = Field(3, ge=0)
-    """Times that Ray starts the workers again after one died."""
+    """Times that Ray starts the workers again after one died. Wrong input, and a loss that is no
+    number, end training at once."""
     mlflow: str | None = None
     """MLflow tracking URI (http://…) that takes the curves and the config too; TensorBoard event
     files are always written, into RUN/train/tensorboard."""
@@ -137,9 +139,9 @@ class EvaluateConfig(Section):
     """Most similar videos that the item-kNN baseline keeps of each video."""
     ease_penalty: float | None = Field(None, gt=0)
     """The L2 penalty λ of the EASE baseline."""
-    ease_videos: int = Field(8000, ge=0)
+    ease_videos: int = Field(7000, ge=0)
     """Most popular videos that EASE is made of; the others' scores are 0, and the report says what
-    share of the likes it covers. 8,000 take 0.8 GB while it is fitted, twice as many four times as
+    share of the likes it covers. 7,000 take 0.8 GB while it is fitted, twice as many four times as
     much. 0 leaves EASE out."""
     previous: str | None = None
     """Bundle that the model is compared with: a run folder or a bundle's own; without it the

@@ -117,6 +117,8 @@ class _Reader:
 
     def _scalar(self, node: yaml.Node, kind: Any) -> Any:
         text, tag = node.value, node.tag.removeprefix(_STANDARD)
+        if "\0" in text:  # no path and no column has one, and systems end a name there
+            raise yaml.constructor.ConstructorError(None, None, "a zero byte", node.start_mark)
         if tag == "null":
             return None
         if _is_text(kind):

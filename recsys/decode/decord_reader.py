@@ -18,7 +18,7 @@ import decord
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFacts, VideoFile
+from recsys.decode.contract import Clip, ClipSpec, Deadline, NotThisReader, VideoFacts, VideoFile
 from recsys.decode.pyav_reader import Video
 from recsys.decode.sampling import Geometry, Timeline, plan_geometry
 
@@ -56,7 +56,7 @@ def read(
             fault_tol=_ANY_FAILED_FRAME,
         )
         _check_times(reader, timeline)
-        frames = _frames(reader, indices, geometry)
+        frames = _frames(reader, indices, geometry, video.deadline)
     except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:
         raise NotThisReader("decord failed", _first_line(error)) from error
     if _stderr_size() != before:
@@ -88,7 +88,9 @@ def _check_times(reader: Any, timeline: Timeline) -> None:
         raise NotThisReader("decord has other frame times")
 
 
-def _frames(reader: Any, indices: NDArray[np.int64], geometry: Geometry) -> NDArray[np.uint8]:
+def _frames(
+    reader: Any, indices: NDArray[np.int64], geometry: Geometry, deadline: Deadline
+) -> NDArray[np.uint8]:
     """The frames at sorted indices, resized; (T, scale_height, scale_width, 3).
 
     FFmpeg pads the rows of a picture to 16, 32 or 64 bytes, as the CPU likes it, and decord takes
@@ -98,8 +100,12 @@ def _frames(reader: Any, indices: NDArray[np.int64], geometry: Geometry) -> NDAr
     """
     height, width = geometry.scale_height, geometry.scale_width
     numbers, places = np.unique(indices, return_inverse=True)
-    rows = [reader[number].asnumpy().reshape(height, -1) for number in numbers.tolist()]
-    return np.stack([row[:, : 3 * width].reshape(height, width, 3) for row in rows])[places]
+    frames = []
+    for number in numbers.tolist():
+        deadline.check()
+        rows = reader[number].asnumpy().reshape(height, -1)
+        frames.append(rows[:, : 3 * width].reshape(height, width, 3))
+    return np.stack(frames)[places]
 
 
 def choice(spec: ClipSpec, facts: VideoFacts) -> tuple[bool, str]:

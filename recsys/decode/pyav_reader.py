@@ -60,7 +60,7 @@ class Video:
         self._file = file
         self._spec = spec
         self._name = name
-        self._deadline = deadline
+        self.deadline = deadline
         self._complaints = Complaints()
         self._notes: list[str] = []  # what we say of the file ourselves
         self._container: Any = None
@@ -148,8 +148,8 @@ class Video:
 
     def _is_marked(self, frame: Any) -> bool:
         """Whether a decoded frame's packet is marked as key."""
-        place = frame.pts
-        return place is not None and self._packets.entries[place].is_key
+        entries, place = self._packets.entries, frame.pts
+        return place is not None and 0 <= place < len(entries) and entries[place].is_key
 
     def starts_inside(self) -> bool:
         """Whether the first frames have no key frame to start from."""
@@ -318,7 +318,7 @@ class Video:
         failures = 0
         packets = self._container.demux(self._stream)
         while failures < _MAX_DEMUX_ERRORS:
-            self._deadline.check()
+            self.deadline.check()
             try:
                 packet = next(packets, None)
             except FFMPEG_ERRORS as error:
@@ -346,7 +346,7 @@ class Video:
 
     def _decode(self, packet: Any) -> list[Any]:
         """The frames that a packet sets free; None gives those still held back."""
-        self._deadline.check()
+        self.deadline.check()
         context = self._stream.codec_context
         try:
             return list(context.decode(packet))

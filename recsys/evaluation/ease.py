@@ -30,6 +30,17 @@ class Ease:
     """The videos that it is made of, rising."""
     weight_MM: Tensor
     """What having liked one (row) adds to the score of another (column), float32."""
+    scale: float
+    """What a like adds to the score of the video that it adds most to, the mean over all likes. A
+    larger penalty makes all scores smaller."""
+
+    def bonus(self, recent_N: NDArray[np.float64], weight: float) -> Tensor:
+        """What recent popularity adds to everybody's scores (N).
+
+        The most popular video of these days gains `weight` times `scale`.
+        """
+        gain = weight * self.scale / max(recent_N.max(), 1e-300)
+        return torch.from_numpy(gain * recent_N).float()
 
     def ranker(self, data: RankingSet, bonus_N: Tensor | None = None) -> Ranker:
         """The scores of what each user liked, and something added for everybody.
@@ -94,7 +105,11 @@ class Gram:
         del factor_MM
         weight_MM /= -weight_MM.diagonal().clone()
         weight_MM.fill_diagonal_(0)
-        return Ease(self.row_M, weight_MM)
+        scale = 0.0
+        if len(self.row_M):
+            users_M = self.count_MM.diagonal()
+            scale = float(weight_MM.max(1).values @ users_M / users_M.sum())
+        return Ease(self.row_M, weight_MM, scale)
 
 
 def _mapped(lists: Ragged, place_N: NDArray[np.int64]) -> Ragged:

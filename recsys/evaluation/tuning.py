@@ -3,20 +3,13 @@
 A comparison is worth no more than the other side's settings. What the run config does not fix is
 taken from a short list by NDCG of the validation users' lists, with what they liked before masked
 as in the test; then the baselines are made anew of all that is known before the test.
-
-Shapes: N video rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys.config.run import EvaluateConfig
 from recsys.evaluation.baselines import (
@@ -26,7 +19,7 @@ from recsys.evaluation.baselines import (
     random_order,
     recent_popularity,
 )
-from recsys.evaluation.ease import Ease, Gram
+from recsys.evaluation.ease import Gram
 from recsys.evaluation.likes import Likes
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import list_metrics
@@ -35,8 +28,8 @@ from recsys.schema import VALID
 
 HALF_LIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 NEIGHBOURS = (10, 20, 50, 100, 200, 500)
-PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
-RECENT_WEIGHTS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+PENALTIES = (10.0, 50.0, 200.0, 1000.0)
+RECENT_WEIGHTS = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 TUNED_VIDEOS = 4096
 """Most videos of the model by which EASE's settings are chosen: the work grows with the cube."""
 
@@ -51,10 +44,12 @@ class Settings:
     """Of recent popularity."""
     neighbours: int = 100
     """Of item-kNN."""
-    penalty: float = 300.0
+    penalty: float = 200.0
     """λ of EASE."""
-    recent_weight: float = 0.2
-    """What the most popular video of these days gains beside EASE."""
+    blend_penalty: float = 200.0
+    """λ of EASE with recent popularity beside it …"""
+    blend_weight: float = 1.0
+    """… and what that counts, as in `Ease.bonus`."""
     users: int = 0
     """Validation users that they were chosen by; 0 where there were none, and these are guesses."""
 
@@ -90,13 +85,14 @@ def make_baselines(likes: Likes, data: RankingSet, config: EvaluateConfig) -> Ba
     }
     if config.ease_videos:
         gram = Gram.of(likes.lists, data.num_videos, most_videos=config.ease_videos)
-        ease = gram.fit(settings.penalty)
-        bonus_N = bonus(recent_N, settings.recent_weight)
-        rankers["EASE"] = ease.ranker(data)
-        rankers["EASE + recent popularity"] = ease.ranker(data, bonus_N)
+        alone, beside = gram.fit(settings.penalty), gram.fit(settings.blend_penalty)
+        bonus_N = beside.bonus(recent_N, settings.blend_weight)
+        rankers["EASE"] = alone.ranker(data)
+        rankers["EASE + recent popularity"] = beside.ranker(data, bonus_N)
         about["ease"] = {
             "penalty": settings.penalty,
-            "recent_weight": settings.recent_weight,
+            "blend_penalty": settings.blend_penalty,
+            "blend_weight": settings.blend_weight,
             "videos": len(gram.row_M),
             "share_of_likes": gram.share_of_likes,
         }
@@ -106,29 +102,23 @@ def make_baselines(likes: Likes, data: RankingSet, config: EvaluateConfig) -> Ba
 
 def choose(likes: Likes, videos: Videos, config: EvaluateConfig) -> Settings:
     """The settings: those that the config fixes, and else the best on the validation days."""
-    data, guessed = likes.validation(videos, seed=config.seed), Settings()
+    fixed: dict[str, Any] = {
+        "half_life_days": config.half_life_days,
+        "neighbours": config.neighbours,
+        "penalty": config.ease_penalty,
+        "blend_penalty": config.ease_penalty,
+    }
+    settings = replace(Settings(), **{k: value for k, value in fixed.items() if value is not None})
+    data = likes.validation(videos, seed=config.seed)
     if data is None:
-        return Settings(
-            config.half_life_days or guessed.half_life_days,
-            config.neighbours or guessed.neighbours,
-            config.ease_penalty or guessed.penalty,
-        )
-    known = likes.before(VALID)
-    tuning = _Tuning(known, data, config)
-    half_life = config.half_life_days or tuning.half_life()
-    neighbours = config.neighbours or tuning.neighbours()
-    penalty, weight = guessed.penalty, guessed.recent_weight
-    if config.ease_videos:
-        gram = Gram.of(known.lists, len(videos), most_videos=min(config.ease_videos, TUNED_VIDEOS))
-        penalty = config.ease_penalty or tuning.penalty(gram)
-        recent_N = known.recent(half_life, len(videos))
-        weight = tuning.recent_weight(gram.fit(penalty), recent_N)
-    return Settings(half_life, neighbours, penalty, weight, users=data.num_users)
-
-
-def bonus(recent_N: NDArray[np.float64], weight: float) -> Tensor:
-    """What recent popularity adds to EASE's scores (N): `weight` for the most popular video."""
-    return torch.from_numpy(weight * recent_N / max(recent_N.max(), 1e-300)).float()
+        return settings
+    tuning = _Tuning(likes.before(VALID), data, config)
+    settings = replace(settings, users=data.num_users)
+    if config.half_life_days is None:
+        settings = replace(settings, half_life_days=tuning.half_life())
+    if config.neighbours is None:
+        settings = replace(settings, neighbours=tuning.neighbours())
+    return tuning.ease(settings) if config.ease_videos else settings
 
 
 @dataclass(frozen=True)
@@ -147,13 +137,27 @@ class _Tuning:
         most = Neighbours.of(self.known.lists, self.data.num_videos, most=max(NEIGHBOURS))
         return self._best({count: item_knn(most.first(count), self.data) for count in NEIGHBOURS})
 
-    def penalty(self, gram: Gram) -> float:
-        scores = {value: self._score(gram.fit(value).ranker(self.data)) for value in PENALTIES}
-        return max(scores, key=scores.__getitem__)
-
-    def recent_weight(self, ease: Ease, recent_N: NDArray[np.float64]) -> float:
-        return self._best(
-            {value: ease.ranker(self.data, bonus(recent_N, value)) for value in RECENT_WEIGHTS}
+    def ease(self, settings: Settings) -> Settings:
+        """Penalties for EASE alone and beside recent popularity, each with the best weight."""
+        size = self.data.num_videos
+        most = min(self.config.ease_videos, TUNED_VIDEOS)
+        gram = Gram.of(self.known.lists, size, most_videos=most)
+        recent_N = self.known.recent(settings.half_life_days, size)
+        alone: dict[float, float] = {}
+        beside: dict[tuple[float, float], float] = {}
+        fixed = self.config.ease_penalty
+        for penalty in PENALTIES if fixed is None else (fixed,):
+            ease = gram.fit(penalty)
+            alone[penalty] = self._score(ease.ranker(self.data))
+            for weight in RECENT_WEIGHTS:
+                bonus_N = ease.bonus(recent_N, weight)
+                beside[penalty, weight] = self._score(ease.ranker(self.data, bonus_N))
+        blend_penalty, blend_weight = max(beside, key=beside.__getitem__)
+        return replace(
+            settings,
+            penalty=max(alone, key=alone.__getitem__),
+            blend_penalty=blend_penalty,
+            blend_weight=blend_weight,
         )
 
     def _best(self, rankers: Mapping[Setting, Ranker]) -> Setting:

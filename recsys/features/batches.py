@@ -145,7 +145,7 @@ class Batcher:
     def plan(self, timelines: Timelines, rng: np.random.Generator) -> list[Windows]:
         """The windows of each step, in random order; those of like length stand together."""
         starts, stops = self._windows(timelines)
-        order = np.argsort(stops - starts + rng.random(len(starts)), kind="stable")
+        order = np.argsort(stops - starts + rng.random(len(starts)))
         firsts = range(0, len(order), self.batch_timelines)
         groups = [order[first : first + self.batch_timelines] for first in firsts]
         shuffled = [groups[number] for number in rng.permutation(len(groups))]

@@ -154,5 +154,4 @@ class VideoIndex:
 def _graph(dim: int) -> faiss.IndexHNSWFlat:
     graph = faiss.IndexHNSWFlat(dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = HNSW_BUILD_WIDTH
-    graph.hnsw.efSearch = HNSW_SEARCH_WIDTH
     return graph

@@ -152,7 +152,11 @@ class Reranker:
             return self._greedy(video_BK, value, k)
         if 4 * k >= value.shape[1]:
             return np.argsort(-value, axis=1, kind="stable")[:, :k]
-        best = np.sort(np.argpartition(-value, k, axis=1)[:, :k], axis=1)
+        kth = -np.partition(-value, k - 1, axis=1)[:, k - 1 : k]
+        better, equal = value > kth, value == kth
+        # Of equal values the first, as in a longer list.
+        better |= equal & (equal.cumsum(1) <= k - better.sum(1, keepdims=True))
+        best = better.nonzero()[1].reshape(-1, k)
         order = np.argsort(-np.take_along_axis(value, best, 1), axis=1, kind="stable")
         return np.take_along_axis(best, order, 1)
 
@@ -189,7 +193,7 @@ class _Lot:
     """The creators with their videos, to draw from; all creators have the same chance."""
 
     def __init__(self, creator_row_N: Ints) -> None:
-        order = 1 + np.argsort(creator_row_N[1:], kind="stable")  # row 0 is no video
+        order = 1 + np.argsort(creator_row_N[1:])  # row 0 is no video
         rows = order[creator_row_N[order] > 0]
         _, starts = np.unique(creator_row_N[rows], return_index=True)
         self._videos = Ragged(np.append(starts, len(rows)), rows.astype(np.int32))
@@ -232,8 +236,8 @@ def creator_prices(
         )
         shown = np.take_along_axis(video_BK, places, 1)
         now = np.bincount(creator_N[shown[shown > 0]], minlength=num_rows)
-        # The first round, without prices, is forgotten quickly.
-        exposure += (now - exposure) * (1 if step == 0 else 2 / (step + 2))
+        # The first round, without prices, counts whole and is then forgotten quickly.
+        exposure += (now - exposure) * (2 / (step + 2))
     prices: Floats = _price(exposure, even_share)[creator_N]
     return prices
 

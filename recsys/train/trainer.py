@@ -16,6 +16,7 @@ from recsys.model.frames import make_frame_encoder
 from recsys.prepare.prepared import Prepared
 from recsys.progress import progress
 from recsys.schema import TEST, VALID
+from recsys.stopping import own_signals
 from recsys.train.checkpoint import START, read_trending
 from recsys.train.curves import AddEpoch, curves
 from recsys.train.figures import Board
@@ -169,7 +170,10 @@ def _run(config: RunConfig, name: str, title: str, **settings: Any) -> Any:
     with curves(config, join(config.run, "train", "tensorboard", name), name) as add_epoch:
         with _shown(board, title, epochs, add_epoch):
             try:
-                result = trainer.fit()
+                with own_signals():
+                    result = trainer.fit()
+            except SystemExit:  # so Ray Train ends on Ctrl-C
+                raise KeyboardInterrupt from None
             except Exception as error:
                 raise training_error(error) from error
     if result.error:
@@ -230,7 +234,10 @@ def _shown(board: Any, title: str, epochs: int, add_epoch: AddEpoch) -> Iterator
         with progress(title, total=epochs) as advance:
             while True:
                 over = done.wait(POLL_S)
-                epochs_done, figures, history, plan = ray.get(board.read.remote())
+                try:
+                    epochs_done, figures, history, plan = ray.get(board.read.remote())
+                except ray.exceptions.RayError:  # Ray ended before us
+                    return
                 if plan and not placed:
                     logger.info("%s: tables: %s", title, plan)
                     placed = True

@@ -177,6 +177,7 @@ train: {seed: *n}
         ("run: &a [*a]", "run.yaml: not valid YAML: it holds itself, or is nested too deep"),
         ("run: " + "[" * 3000, "run.yaml: not valid YAML: it holds itself, or is nested too deep"),
         ("run: a\0b", "run.yaml: not valid YAML: unacceptable character"),
+        ('run: "a\\0b"', "run.yaml: not valid YAML: a zero byte"),
         ("run: ~\ndata: {}\nsplit: {}", "run.yaml: run is missing; add it"),
         ("on: 3", "run.yaml: run is missing"),
         ("run: a\ndata: {events: e, columns: {user: }}\nsplit: {kind: leave_one_out}",

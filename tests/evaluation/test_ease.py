@@ -28,6 +28,8 @@ def test_two_videos_by_hand() -> None:
     assert gram.row_M.tolist() == [1, 2] and gram.count_MM.tolist() == [[2, 1], [1, 1]]
     ease = gram.fit(1.0)
     assert ease.weight_MM.numpy() == pytest.approx(np.array([[0, 1 / 3], [1 / 2, 0]]))
+    assert ease.scale == pytest.approx((2 * 1 / 3 + 1 * 1 / 2) / 3)  # of three likes
+    assert ease.bonus(np.array([0, 4.0, 8, 0]), 3).tolist() == pytest.approx([0, 7 / 12, 7 / 6, 0])
     data = of_users([[1], [2, 1], []], [0, 2, 1, 0])
     scores = ease.ranker(data)(0, 3)
     assert scores[0].tolist() == pytest.approx([0, 0, 1 / 3, 0])

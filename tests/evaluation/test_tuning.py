@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
+from recsys.evaluation.ease import Gram
 from recsys.evaluation.likes import DAY_MS, Likes
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.report.wording import baseline_lines
@@ -72,10 +74,11 @@ def test_settings_are_of_the_lists_and_follow_the_data() -> None:
     lasting, passing = (likes(trend_lasts=lasts) for lasts in (True, False))
     found = [choose(known, users_of(known).videos, CONFIG) for known in (lasting, passing)]
     assert found[0].half_life_days < found[1].half_life_days
-    assert found[0].recent_weight > 0  # EASE knows no days
+    assert found[0].blend_weight > min(RECENT_WEIGHTS)  # EASE knows no days
     for settings in found:
         assert settings.half_life_days in HALF_LIVES and settings.neighbours in NEIGHBOURS
-        assert settings.penalty in PENALTIES and settings.recent_weight in RECENT_WEIGHTS
+        assert {settings.penalty, settings.blend_penalty} <= set(PENALTIES)
+        assert settings.blend_weight in RECENT_WEIGHTS
         assert NUM_USERS / 2 < settings.users <= NUM_USERS
 
 
@@ -104,9 +107,13 @@ def test_recent_popularity_is_added_to_ease_for_everybody() -> None:
     known = likes()
     data = users_of(known)
     found = make_baselines(known, data, CONFIG)
-    ease, both = (found.rankers[name](0, 9) for name in ("EASE", "EASE + recent popularity"))
+    both = found.rankers["EASE + recent popularity"](0, 9)
+    beside = Gram.of(known.lists, NUM_VIDEOS, most_videos=100).fit(
+        found.about["ease"]["blend_penalty"]
+    )
+    ease = beside.ranker(data, torch.zeros(NUM_VIDEOS))(0, 9)
     recent_N = found.rankers["recent popularity"](0, 1)[0]
-    added_N = found.about["ease"]["recent_weight"] * recent_N / recent_N.max()
+    added_N = found.about["ease"]["blend_weight"] * beside.scale * recent_N / recent_N.max()
     assert added_N.max() > 0
     assert (both - ease).numpy() == pytest.approx(added_N.expand(9, -1).numpy(), abs=1e-5)
 

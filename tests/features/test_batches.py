@@ -109,6 +109,12 @@ def test_log_q_is_the_chance_to_be_a_candidate() -> None:
     assert np.exp(log_q[7]) == pytest.approx(2 / 7)
 
 
+def test_the_only_positive_event_is_a_candidate_for_certain() -> None:
+    candidates = Candidates(np.array([0, 0, 1, 0, 0]), negatives=1)
+    rows, log_q = candidates.draw(np.array([2]), rng())
+    assert np.exp(log_q[rows.tolist().index(2)]) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("negatives", [7, 8, 10**6])
 def test_with_as_many_negatives_as_videos_all_are_candidates(negatives: int) -> None:
     candidates = Candidates(np.arange(8), negatives=negatives)
@@ -117,8 +123,9 @@ def test_with_as_many_negatives_as_videos_all_are_candidates(negatives: int) -> 
     assert log_q.tolist() == [0.0] * 7
 
 
-def test_targets_are_always_candidates_and_the_unknown_video_never() -> None:
-    candidates = Candidates(np.zeros(101, dtype=np.int64), negatives=1)
+@pytest.mark.parametrize("negatives", [1, 100])
+def test_targets_are_always_candidates_and_the_unknown_video_never(negatives: int) -> None:
+    candidates = Candidates(np.zeros(101, dtype=np.int64), negatives)
     rows, log_q = candidates.draw(np.array([50, 0, 99]), rng())
     assert {50, 99} <= set(rows.tolist())
     assert 0 not in rows
@@ -131,6 +138,7 @@ def test_a_step_ranks_its_targets_among_candidates_and_nobody_else() -> None:
     rows = batch.videos.id_rows.tolist()
     assert rows == sorted(set(rows))
     assert rows[0] == 0
+    assert batch.log_q.dtype == batch.num_learnt.dtype == torch.float32
     assert batch.videos.id_rows[batch.video_index].tolist() == [[1, 2, 3, 4], [5, 6, 0, 0]]
     is_candidate = torch.isfinite(batch.log_q)
     assert not is_candidate[0]
@@ -192,6 +200,52 @@ def test_the_order_of_steps_follows_from_the_generator() -> None:
     assert any(orders(1) != orders(seed) for seed in range(2, 6))
 
 
+def test_windows_of_like_length_stand_together() -> None:
+    """Whatever the order of users; who stands with whom among equals is drawn anew."""
+    found = timelines([5, 1, 4, 1, 5, 1, 4, 1, 5, 4, 1, 1])
+    made = steps(batcher(), found, rng())
+    assert sorted(batch.learn.sum(1).tolist() for batch in made) == [
+        [1, 1, 1],
+        [1, 1, 1],
+        [4, 4, 4],
+        [5, 5, 5],
+    ]
+
+    def companies(seed: int) -> set[tuple[str, ...]]:
+        plan = steps(batcher(), found, np.random.default_rng(seed))
+        return {tuple(sorted(batch.user_ids)) for batch in plan}
+
+    assert len({str(sorted(companies(seed))) for seed in range(5)}) > 1
+
+
+def test_a_step_says_whose_timelines_it_has() -> None:
+    """Users without events, and users of several windows, among them."""
+    found = timelines([2, 0, 12, 0, 0, 1])
+    made = steps(batcher(), found, rng())
+    assert sorted(user for batch in made for user in batch.user_ids) == [
+        "u0",
+        "u2",
+        "u2",
+        "u2",
+        "u5",
+    ]
+    for batch in made:
+        for user, rows, learn in zip(
+            batch.user_ids, batch.videos.id_rows[batch.video_index], batch.learn, strict=True
+        ):
+            first, last = found.offsets[int(user[1:])], found.offsets[int(user[1:]) + 1]
+            assert set(rows[learn].tolist()) <= set(found.video_rows[first:last].tolist())
+
+
+def test_timelines_with_anything_to_learn_are_counted() -> None:
+    splits = [[TRAIN, TRAIN, VALID, TEST], [TRAIN], [TEST, TEST], [VALID, TEST], []]
+    found = timelines([4, 1, 2, 2, 0], splits)
+    assert batcher().num_timelines(found) == 2
+    assert batcher(learn_before=TEST).num_timelines(found) == 3
+    assert batcher(learn_from=VALID, learn_before=TEST).num_timelines(found) == 2
+    assert batcher().num_timelines(timelines([])) == 0
+
+
 def test_a_step_without_windows_teaches_nothing() -> None:
     nothing = np.zeros(0, dtype=np.int64)
     for found in (timelines([2]), timelines([]), timelines([0])):
@@ -231,6 +285,7 @@ def test_epoch_order_is_seeded_and_takes_every_partition_once() -> None:
     assert sorted(epoch_order(9, seed=1, epoch=2).tolist()) == list(range(9))
     again, other = epoch_order(50, seed=1, epoch=2), epoch_order(50, seed=1, epoch=3)
     assert epoch_order(50, seed=1, epoch=2).tolist() == again.tolist() != other.tolist()
+    assert epoch_order(50, seed=2, epoch=2).tolist() != again.tolist()
 
 
 def test_prefetch_keeps_items_and_raises_what_making_one_raised() -> None:

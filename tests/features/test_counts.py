@@ -1,7 +1,9 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.catalog import Catalog
@@ -12,6 +14,7 @@ from recsys.features.counts import (
     EventCounts,
     Statistic,
     Thing,
+    read_counts,
     trending,
 )
 from recsys.features.hourly import HourlyCounts, hour_of
@@ -140,6 +143,65 @@ def test_columns_with_tasks_and_contexts_by_hand() -> None:
     assert first["video/total/rate:click"] == pytest.approx(odds(tab) - odds(base), rel=1e-5)
     assert first["category/total/count"] == pytest.approx(log(4) / 4)
     assert not any(value for name, value in first.items() if name.startswith("context_tab/"))
+
+
+def test_each_thing_has_its_own_features() -> None:
+    """Video 2 beside video 1 of its creator, in two categories and a context.
+
+    An hour ago video 1 was shown 10 times and liked 10 times, in tab 2; video 2 was shown 20 times
+    and liked 5 times, in tab 1. The mean of its categories 1 (30, 15) and 2 (20, 5) is (25, 10).
+    """
+    things = {
+        "video": counts([1, 2], [9, 9], [[10, 10], [20, 5]]),
+        "context_tab": counts([2, 1], [9, 9], [[10, 10], [20, 5]]),
+    }
+    known = EventCounts.of(catalog(), CountLayout((), ("tab",)), things)
+    (found,) = known.features(np.array([2]), np.array([[1]]), 10 * HOUR)
+
+    def odds(p: float) -> float:
+        return float(np.log(p / (1 - p)))
+
+    base = (15 + 5) / (30 + 10)
+    expected = [odds(base), odds((15 + 10 * base) / 40) - odds(base)]
+    for shown, liked in ((20, 5), (30, 15), (25, 10), (20, 5)):
+        rate = (liked + 10 * base) / (shown + 10)
+        recent = (liked + 10 * rate) / (shown + 10)
+        log = np.log(shown + 1) / 4
+        expected += [log, odds(rate) - odds(base), log, odds(recent) - odds(rate)]
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    (other,) = known.features(np.array([2]), np.array([[2]]), 10 * HOUR)
+    assert other[-4] == pytest.approx(np.log(11) / 4)
+    assert other[:-4] == pytest.approx(expected[:-4], rel=1e-5, abs=1e-6)
+    # More than a day later nothing of it is recent.
+    (later,) = known.features(np.array([2]), np.array([[1]]), 34 * HOUR)
+    assert later[2] == pytest.approx(np.log(21) / 4) and later[4] == 0
+
+
+def test_the_catalogue_of_counts_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Of the videos and of each context; creators and categories follow."""
+    things = {
+        "video": counts([1, 2], [9, 9], [[10, 10, 1], [20, 5, 2]]),
+        "context_tab": counts([2, 1], [9, 9], [[10, 10, 0], [20, 5, 4]]),
+    }
+    layout = CountLayout(("click",), ("tab",))
+    known = EventCounts.of(catalog(), layout, things)
+    tables = known.to_tables()
+    assert tuple(tables) == layout.stored == ("video", "context_tab")
+    for name, table in tables.items():
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    again = read_counts(str(tmp_path), catalog(), layout)
+    assert again.layout == layout
+    assert list(again.hourly) == ["everything", "video", "creator", "category", "context_tab"]
+    for name, hourly in known.hourly.items():
+        for ours, theirs in zip(hourly.entries(), again.hourly[name].entries(), strict=True):
+            assert ours.tolist() == theirs.tolist()
+    known.count(2, [1], 11 * HOUR, [1, 0])
+    rows = {"everything": 1, "video": 2, "creator": 1, "category": 2, "context_tab": 1}
+    for name, row in rows.items():
+        totals = known.hourly[name].before(np.array([row, row]), np.array([12, 11]))
+        assert (totals[0] - totals[1]).tolist() == [1, 1, 0], name
+    with pytest.raises(ValueError, match="longer"):
+        known.count(2, [1, 1], 11 * HOUR, [1, 0])
 
 
 def test_without_events_all_is_zero() -> None:

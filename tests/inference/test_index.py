@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import InputError
-from recsys.inference.index import FLAT_UP_TO, VideoIndex
+from recsys.inference.index import FLAT_UP_TO, HNSW_BUILD_WIDTH, VideoIndex
 
 VECTORS = np.array([[9, 9], [1, 0], [0, 2], [-1, -1], [3, 0]], np.float32)
 QUERY = np.array([[1, 1]], np.float32)  # dot products 18 (row 0), 1, 2, -2, 3
@@ -86,6 +86,34 @@ def test_auto_is_exact_up_to_a_size_and_approximate_above(monkeypatch: pytest.Mo
     monkeypatch.setattr("recsys.inference.index.FLAT_UP_TO", 3)
     assert VideoIndex.build(VECTORS[:4], kind="auto").kind == "flat"
     assert VideoIndex.build(VECTORS, kind="auto").kind == "hnsw"
+
+
+@pytest.mark.parametrize(("k", "least"), [(10, 0.99), (200, 0.995)])
+def test_the_approximate_index_finds_nearly_all(k: int, least: float) -> None:
+    """Also of long lists, for which it must look further (0.98 of 200 if it did not)."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3001, 48)) * rng.uniform(0.5, 2, (3001, 1))
+    queries = rng.normal(size=(50, 48)).astype(np.float32)
+    exact, near = (
+        VideoIndex.build(vectors.astype(np.float32), kind=kind).search(queries, k)[0]
+        for kind in KINDS
+    )
+    shares = [len(np.intersect1d(*rows)) / k for rows in zip(exact, near, strict=True)]
+    assert np.mean(shares) >= least
+
+
+def test_a_graph_is_built_with_care() -> None:
+    index = VideoIndex.build(VECTORS, kind="hnsw")
+    assert index._index.hnsw.efConstruction == HNSW_BUILD_WIDTH
+
+
+def test_a_graph_that_finds_too_few_names_nobody() -> None:
+    """It is asked for all of 200 videos, from a far corner, and what it misses is row 0."""
+    vectors = np.random.default_rng(0).normal(size=(201, 4)).astype(np.float32)
+    rows, scores = VideoIndex.build(vectors, kind="hnsw").search(QUERY.repeat(2, 1), 300)
+    shown = rows[0] > 0
+    assert len(set(rows[0, shown].tolist())) == shown.sum() >= 190
+    assert (scores[0, ~shown] == -np.inf).all()
 
 
 def test_lists_to_exclude_must_be_as_many_as_queries() -> None:

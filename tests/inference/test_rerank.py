@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from recsys.config.run import RerankConfig
-from recsys.data.ragged import Ragged
+from recsys.data.ragged import Ragged, padded_lists
 from recsys.errors import InputError
+from recsys.inference import rerank
 from recsys.inference.rerank import (
     Reranker,
     VideoTraits,
@@ -31,6 +34,27 @@ def shown(k: int = 4, *, page: int = 1, **weights: float) -> list[int]:
 def test_without_weights_relevance_alone_counts() -> None:
     assert not is_active(RerankConfig())
     assert shown() == [1, 2, 3, 4] and shown(2) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"creator_exposure": 0.1}, {"diversity": 0.1}, {"new_videos": 0.1}, {"drawn_places": 1}],
+)
+def test_any_weight_makes_it_active(weights: dict[str, float]) -> None:
+    assert is_active(RerankConfig(**weights)) is True
+    assert is_active(RerankConfig()) is False
+
+
+@pytest.mark.parametrize("k", [3, 200])
+def test_equal_values_keep_their_order(k: int) -> None:
+    """The k best of 200, by sorting all and by setting the others apart first."""
+    relevance = np.random.default_rng(0).integers(0, 3, (2, 200)) / 2
+    videos = np.tile(np.arange(1, 201), (2, 1))
+    places = Reranker(RerankConfig(candidates=200, page=1), VideoTraits()).order(
+        videos, relevance, k
+    )
+    for row, found in zip(relevance, places, strict=True):
+        assert found.tolist() == sorted(range(200), key=lambda place: -row[place])[:k]
 
 
 def test_creator_prices_are_subtracted() -> None:
@@ -95,6 +119,17 @@ def test_only_the_candidates_are_put_in_order() -> None:
     config = RerankConfig(new_videos=1, candidates=2, page=1)
     assert Reranker(config, TRAITS).order(VIDEOS, RELEVANCE, 3).tolist() == [[0, 1, 2]]
     assert Reranker(config, TRAITS).order(VIDEOS[:, ::-1], RELEVANCE, 1).tolist() == [[0]]
+    twice = Reranker(config, TRAITS).order(np.repeat(VIDEOS, 2, 0), np.repeat(RELEVANCE, 2, 0), 9)
+    assert twice.tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_lists_of_equal_length() -> None:
+    """None, an empty one, one of one and one of four."""
+    rows, weights = padded_lists(np.array([0]), np.array([], int))
+    assert (rows.shape, weights.tolist()) == ((0, 1), [])
+    rows, weights = padded_lists(np.array([0, 0, 1, 5]), np.array([7, 1, 2, 3, 4]))
+    assert rows.tolist() == [[0, -1, -1, -1], [7, -1, -1, -1], [1, 2, 3, 4]]
+    assert weights.tolist() == [1, 1, 0.5]
 
 
 def drawn(
@@ -145,6 +180,69 @@ def test_prices_even_out_what_costs_nothing() -> None:
     assert exposure(RerankConfig()) == [40, 0, 0, 0]
     assert min(exposure(config)) >= 3
     assert prices[0] == 0
+
+
+def first_prices(rounds: int, monkeypatch: pytest.MonkeyPatch, **weights: float) -> list[float]:
+    """Of two creators' videos, for ten users who all find the first a little better."""
+    monkeypatch.setattr(rerank, "ROUNDS", rounds)
+    config = RerankConfig(creator_exposure=10, page=1, **weights)
+    traits = replace(TRAITS, creator_row_N=np.array([0, 1, 2, 2, 2]))
+    videos, relevance = np.tile([1, 3], (10, 1)), np.tile([1.0, 0.9], (10, 1))
+    prices = creator_prices(config, traits, videos, relevance)
+    assert prices[[0, 4]].tolist() == [0, prices[2]]
+    return prices[1:3].tolist()
+
+
+def test_prices_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An even share is 5. At first all 10 are shown creator 1, then, at that price, creator 2:
+    two thirds of the way there. Diversity is left out of account.
+    """
+    assert first_prices(1, monkeypatch) == pytest.approx([np.log(1 + 10 / 5), 0])
+    expected = pytest.approx([np.log(1 + 10 / 3 / 5), np.log(1 + 20 / 3 / 5)])
+    assert first_prices(2, monkeypatch) == expected
+    assert first_prices(2, monkeypatch, diversity=5) == expected
+
+
+def test_an_only_creator_has_an_even_share() -> None:
+    """Whatever the price, it is shown: log(1 + 1)."""
+    traits = VideoTraits(creator_row_N=np.array([0, 1, 1]))
+    videos, relevance = np.tile([2, 1], (7, 1)), np.tile([1.0, 0.5], (7, 1))
+    prices = creator_prices(RerankConfig(creator_exposure=1, page=2), traits, videos, relevance)
+    assert prices == pytest.approx([0, np.log(2), np.log(2)])
+
+
+def test_videos_without_categories_are_like_each_other() -> None:
+    traits = VideoTraits(categories=Ragged.from_lists([[], [], [], [1]]))
+    places = Reranker(RerankConfig(diversity=1, page=1), traits).order(
+        np.array([[1, 2, 3]]), np.array([[1.0, 0.9, 0.8]]), 3
+    )
+    assert places.tolist() == [[0, 2, 1]]
+
+
+def test_an_unknown_creator_takes_part_in_no_lot() -> None:
+    """Videos 1 and 2 are of nobody known, 3 of one creator."""
+    traits = VideoTraits(creator_row_N=np.array([0, 0, 0, 1]))
+    reranker = Reranker(RerankConfig(page=2, drawn_places=2), traits)
+    for user in ("a", "b", "c"):
+        listed = reranker.with_drawn(
+            user, np.array([1, 2]), np.array([], int), lambda rows: rows * 1.0
+        )
+        assert listed.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("weights", "source"),
+    [
+        ({"creator_exposure": 1}, "data.video_columns.creator"),
+        ({"drawn_places": 1}, "data.video_columns.creator"),
+        ({"diversity": 1}, "data.video_columns.categories"),
+        ({"new_videos": 1}, "the time of each video's first event"),
+    ],
+)
+def test_what_is_missing_is_named(weights: dict[str, float], source: str) -> None:
+    (name,) = weights
+    with pytest.raises(InputError, match=rf"^rerank.{name}=1.*: needs {source}; set it or leave"):
+        Reranker(RerankConfig(**weights), VideoTraits())
 
 
 def test_what_is_not_known_cannot_be_traded_for() -> None:

@@ -51,17 +51,17 @@ def test_a_training_that_goes_on_adds_to_its_curves(tmp_path: Path) -> None:
 def test_event_files_reach_a_uri(tmp_path: Path) -> None:
     import fsspec
 
-    with curves(config(tmp_path), "memory://curves/fit", "fit") as add:
+    with curves(config(tmp_path), "memory://curves/fit [v1]", "fit") as add:
         add(EPOCHS[0])
-    files = fsspec.filesystem("memory").ls("/curves/fit", detail=False)
+    files = fsspec.filesystem("memory").ls("/curves/fit [v1]", detail=False)
     assert any("tfevents" in name for name in files)
 
 
 def test_mlflow_holds_config_and_figures_of_one_run(tmp_path: Path) -> None:
     tracking = pytest.importorskip("mlflow.tracking")
-    wanted = config(tmp_path, tmp_path / "mlruns")
+    wanted = config(tmp_path / 'it\'s "a" [v1]', tmp_path / "mlruns")
     for figures in EPOCHS:
-        with curves(wanted, str(tmp_path / "tb"), "fit") as add:
+        with curves(wanted, str(tmp_path / "tb [v1] #2::x"), "fit") as add:
             add(figures)
     client = tracking.MlflowClient(wanted.train.mlflow)
     experiment = client.get_experiment_by_name("recsys")
@@ -71,6 +71,10 @@ def test_mlflow_holds_config_and_figures_of_one_run(tmp_path: Path) -> None:
     history = client.get_metric_history(run.info.run_id, "retrieval_loss")
     assert [(m.step, m.value) for m in history] == [(1, 7.0), (2, 6.0)]
     assert run.info.status == "FINISHED"
+    assert written(tmp_path / "tb [v1] #2::x", "retrieval_loss") == [(1, 7.0), (2, 6.0)]
+    with curves(config(tmp_path / "another", tmp_path / "mlruns"), str(tmp_path / "tb"), "fit"):
+        pass
+    assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
 def test_mlflow_says_when_training_failed(tmp_path: Path) -> None:

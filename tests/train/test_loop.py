@@ -16,6 +16,8 @@ def test_the_learning_rate_warms_up_and_falls_in_a_line() -> None:
     assert lr_share(10**6, 5, 10) == pytest.approx((1 + FINAL_LR) / 2)
     assert lr_share(10**6, 10, 10) == pytest.approx(FINAL_LR)
     assert lr_share(10**6, 12, 10) == pytest.approx(FINAL_LR)
+    assert lr_share(10**6, 1, 1) == pytest.approx(FINAL_LR)
+    assert lr_share(10**6, 0, 0) == 1
     shares = [lr_share(1000 + step, step / 100, 3) for step in range(300)]
     assert shares == sorted(shares, reverse=True)
 

@@ -272,6 +272,27 @@ def test_steps_are_overlapped_where_that_helps(
 
 
 @pytest.mark.parametrize(
+    ("tables", "there", "made"),
+    [
+        ("auto", True, "sharded"),
+        ("auto", False, "plain"),
+        ("torchrec", True, "sharded"),
+        ("torchrec", False, "sharded"),  # which says what is missing
+        ("plain", True, "plain"),
+    ],
+)
+def test_tables_are_sharded_where_torchrec_is_there(
+    tables: str, there: bool, made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, device = make_prepared(train={"tables": tables}), torch.device("cpu")
+    for name in ("sharded", "plain"):
+        monkeypatch.setattr(loop, f"build_{name}", lambda *given, name=name: (name, given))
+    monkeypatch.setattr(loop, "have_torchrec", lambda: there)
+    expected = (made, (prepared.config, prepared.sizes, device))
+    assert loop.make_trainable(prepared.config, prepared, device) == expected
+
+
+@pytest.mark.parametrize(
     ("cores", "local", "threads"), [(8, 2, 4), (8, 1, 8), (3, 2, 1), (1, 4, 1)]
 )
 def test_workers_of_a_node_share_its_cores(

@@ -10,7 +10,7 @@ from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
 from recsys.tune.space import with_settings
 from recsys.tune.tuner import make_tuner, tune_run
-from tests.conftest import TrainedRun
+from tests.conftest import RUN_NAME, TrainedRun
 from tests.inputs import write_input
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    return load_config(str(write_input(tmp_path)))
+    """With a run folder of a name that would be a pattern and a chain elsewhere."""
+    return load_config(str(write_input(tmp_path)), [f"run={tmp_path}/{RUN_NAME}"])
 
 
 def test_a_space_of_no_setting_is_refused_before_any_trial(config: RunConfig) -> None:

@@ -118,8 +118,8 @@ def baseline_lines(about: Mapping[str, Any]) -> list[str]:
     ease = about.get("ease")
     if ease:
         made.append(
-            f"EASE with an L2 penalty of {ease['penalty']:g}, and {ease['recent_weight']:g} for "
-            "recent popularity beside it"
+            f"EASE with an L2 penalty of {ease['penalty']:g}, and beside recent popularity of "
+            f"{ease['blend_penalty']:g}, that counting {ease['blend_weight']:g}"
         )
     chosen = (
         f"What the run config does not fix was chosen by {about['users']:,} users of the "
