@@ -102,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     served.add_argument("--port", type=int)
     sweep = _stage_parser(commands, "tune", "search hyperparameters, on Ray Tune", _tune)
     sweep.add_argument("--space", required=True, help="e.g. tuning/spaces/quick.yaml")
+    listed = commands.add_parser("settings", help="every setting: type, default, bounds, meaning")
+    listed.add_argument("prefix", nargs="?", default="", help="e.g. train, or train.lr")
+    listed.add_argument("--json", action="store_true", help="for programs")
+    listed.set_defaults(command=_settings)
     return parser
 
 
@@ -200,6 +204,19 @@ def _tune(arguments: argparse.Namespace) -> None:
     for name in ("prepare", "decode"):
         run_stage(config, BY_NAME[name])
     print_report("tune", tune_run(config, arguments.space))
+
+
+def _settings(arguments: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+
+    from recsys.config.settings import describe_settings, find_settings
+
+    found = find_settings(arguments.prefix)
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
+    else:
+        print(describe_settings(found, width=min(console.width, 100)))
 
 
 def _demo(arguments: argparse.Namespace) -> None:

@@ -65,6 +65,7 @@ class ModelConfig(Section):
     """Chance that a video's ID embedding is replaced by the unknown one in a training batch: what
     makes cold start work. Afterwards each is mixed with as much of the unknown one."""
     dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of the values that training sets to 0 at random: of content, user states and heads."""
     max_history: int = Field(200, ge=1)
     """Longest history that a user state is made of; older events are cut into windows of their
     own in training and are forgotten in serving."""
@@ -74,9 +75,11 @@ class TrainConfig(Section):
     """How the model is trained."""
 
     seed: int = 0
+    """Decides first weights, drawn negatives and the order of timelines."""
     workers: int = Field(1, ge=1)
     """Ray Train workers, each with one CPU, or with one GPU where `device` is cuda."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: cuda where the cluster has a GPU for each worker, else cpu."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: matrix products in half the bits (autocast), for GPUs; weights stay float32."""
     tables: Literal["auto", "torchrec", "plain"] = "auto"
@@ -85,6 +88,7 @@ class TrainConfig(Section):
     start_from: str | None = None
     """A run folder whose trained model this one goes on from, with new users, videos and days."""
     epochs: int = Field(10, ge=0)
+    """Most passes over the training events; `patience` may end it before."""
     content_first: float = Field(0.0, ge=0, le=1)
     """Share of the epochs in which a video is its content alone, without its ID: IDs are learnt
     so much sooner than frames that the content would be left behind, and cold videos with it."""
@@ -95,11 +99,13 @@ class TrainConfig(Section):
     table_lr: float = Field(0.05, gt=0)
     """Learning rate of the embedding tables (row-wise Adagrad, fused into backward)."""
     weight_decay: float = Field(0.01, ge=0)
+    """Of the dense part (AdamW); the embedding tables have none."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the dense gradient."""
     negatives: int = Field(8192, ge=1)
     """Videos drawn as negatives a step; a catalogue no larger than this is ranked whole."""
     retrieval_weight: float = Field(1.0, ge=0)
+    """Weight of the retrieval loss beside those of the ranking tasks."""
     task_weights: dict[str, float] = {}
     """Weight of each ranking task's loss; 1 where it is not named."""
     patience: int = Field(3, ge=1)
@@ -126,6 +132,7 @@ class EvaluateConfig(Section):
     bootstrap: int = Field(200, ge=0)
     """Resamplings of users behind each confidence interval; 0 leaves the intervals out."""
     seed: int = 0
+    """Decides the resamplings of users and the users of the trade-off curve."""
     half_life_days: float = Field(1.0, gt=0)
     """Of the recent-popularity baseline: the age at which an event counts half."""
     neighbours: int = Field(500, ge=1)
@@ -168,8 +175,11 @@ class ServeConfig(Section):
     """The HTTP endpoint."""
 
     host: str = "127.0.0.1"
+    """Address that it listens on; 0.0.0.0 is all of the machine's."""
     port: int = Field(8000, ge=0, le=65535)
+    """Port that it listens on; 0 takes any free one."""
     replicas: int = Field(1, ge=1)
+    """Processes that answer, each with one CPU and the whole bundle in memory."""
     max_k: int = Field(200, ge=1)
     """Most recommendations that one request may ask for."""
     max_videos: int = Field(1000, ge=1)
@@ -185,9 +195,11 @@ class TuneConfig(Section):
     """The sweep."""
 
     trials: int = Field(8, ge=1)
+    """How many configs are tried."""
     concurrent: int = Field(1, ge=1)
     """Trials at a time."""
     seed: int = 0
+    """Decides which configs the search tries."""
 
 
 class RunConfig(Section):
