@@ -57,6 +57,8 @@ WITHOUT_RAY = (
 WITH_RAY = ("recsys.evaluation.stage",)
 
 TOP_LEVEL = {
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "Makefile",
     "README.md",
