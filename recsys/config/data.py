@@ -145,7 +145,7 @@ class DecodeConfig(Section):
     """How video files become clips of `frames` frames."""
 
     frames: int = Field(16, ge=1, le=512)
-    """T, how many frames stand for a video."""
+    """How many frames stand for a video."""
     size: int = Field(112, ge=16, le=1024)
     """Height and width of a stored frame, in pixels."""
     sampling: Literal["uniform", "keyframes", "auto"] = "uniform"

@@ -25,7 +25,7 @@ class ContentConfig(Section):
     encoder: str = "efficientnet_lite0"
     """`efficientnet_lite0`: pretrained on photographs. `small_cnn`: small, for training end to
     end. `none`: no frames are used. Or `package.module:factory`, a callable that returns an
-    `nn.Module` from (N, 3, H, W) to (N, F)."""
+    `nn.Module` from (N, 3, H, W) to (N, Z)."""
     train_encoder: bool | None = None
     """Whether training changes the frame encoder, or it is frozen; without it the pretrained one
     is frozen and any other is trained."""
@@ -33,9 +33,9 @@ class ContentConfig(Section):
     """Encode frames a second time in backward instead of keeping what the first left: less memory
     for a third more time."""
     frame_dim: int = Field(64, ge=1)
-    """F, the width of a frame's features after the encoder's projection."""
+    """Width of a frame's features after the encoder's projection."""
     temporal: Literal["lstm", "mean"] = "lstm"
-    """What makes one vector of T frames: an LSTM, or their mean (to compare with)."""
+    """What makes one vector of the frames: an LSTM, or their mean (to compare with)."""
     dim: int = Field(64, ge=1)
     """Width of the content vector."""
 
