@@ -17,7 +17,8 @@ from recsys.config.run import ContentConfig, RunConfig, load_config
 from recsys.config.text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 
-console = Console(highlight=False, soft_wrap=True)
+# Names hold what rich would take for markup: `run [v1]`.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 RUN_HELP = """\
 Runs prepare → decode → train → evaluate → publish on your own data. A stage whose output is there
@@ -33,7 +34,8 @@ and whose inputs and settings are unchanged is skipped.
     video_columns: {video: video_id, uri: path, creator: author, categories: [tag]}
   split: {kind: time, valid_from: 2024-05-01, test_from: 2024-05-03}
 
-Settings may be given after it as key=value, e.g. train.epochs=3 model.dim=32.
+Settings may be given after it as key=value, e.g. train.epochs=3 model.dim=32. A name or path is
+taken as typed (quote it for the shell alone); lists are [a, b], no value is null.
 Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answers over HTTP.
 """
 
@@ -152,8 +154,11 @@ def _one_stage(arguments: argparse.Namespace) -> None:
     run_all(config, [arguments.stage])
     if getattr(arguments, "against", None):
         from recsys.evaluation.report.runs import compare_runs
+        from recsys.run_lock import only_writer
 
-        _print_comparison(compare_runs(config, absolute(arguments.against)), arguments.against)
+        with only_writer(config.run):
+            rows = compare_runs(config, absolute(arguments.against))
+        _print_comparison(rows, arguments.against)
 
 
 def _decode(arguments: argparse.Namespace) -> None:
@@ -199,12 +204,14 @@ def _announce(address: str) -> None:
 
 def _tune(arguments: argparse.Namespace) -> None:
     from recsys.pipeline import BY_NAME, run_stage
+    from recsys.run_lock import only_writer
     from recsys.tune.tuner import tune_run
 
     config = load_config(arguments.config, arguments.settings)
-    for name in ("prepare", "decode"):
-        run_stage(config, BY_NAME[name])
-    print_report("tune", tune_run(config, arguments.space))
+    with only_writer(config.run):
+        for name in ("prepare", "decode"):
+            run_stage(config, BY_NAME[name])
+        print_report("tune", tune_run(config, arguments.space))
 
 
 def _settings(arguments: argparse.Namespace) -> None:
@@ -226,8 +233,10 @@ def _demo(arguments: argparse.Namespace) -> None:
     from recsys.demo.world import make_world
     from recsys.pipeline import STAGES
     from recsys.progress import progress
+    from recsys.ray_address import require_answer
     from recsys.serve.app import ask_once, running, serve_forever
 
+    require_answer()  # before the minutes that the world takes
     out = Path(arguments.out)
     world = WorldSettings()
     with progress("demo: rendering clips", total=world.num_videos) as advance:
@@ -256,7 +265,7 @@ def _demo(arguments: argparse.Namespace) -> None:
 def print_report(name: str, report: dict[str, Any]) -> None:
     """A stage's figures as a short table."""
     if name == "evaluate":
-        _print_evaluation(report.get("evaluation", {}))
+        _print_evaluation(report)
         return
     table = Table(title=name, title_justify="left", show_header=False, box=None)
     for key, value in report.items():
@@ -290,18 +299,37 @@ def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
     console.print(table)
 
 
-def _print_evaluation(rankers: dict[str, Any]) -> None:
-    shown = ("hr@10", "recall@10", "ndcg@10", "mrr@10")
+def _print_evaluation(report: dict[str, Any]) -> None:
+    """A row a ranker: four metrics of all videos, and the headline metric of warm and cold ones."""
+    from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
+    from recsys.evaluation.report.wording import (
+        baseline_lines,
+        metric_title,
+        ranker_title,
+        slice_title,
+    )
+
+    rankers, k = report["evaluation"], report["setup"]["headline_k"]
+    shown = [f"{name}@{k}" for name in ("hr", "recall", "ndcg", "mrr")]
+    parts = [part for part in WARM_AND_COLD if rankers["model"][part]["users"]]
     table = Table(title="evaluate: all videos ranked", title_justify="left", box=None)
-    for heading in ("ranker", "videos", "users", *shown):
-        table.add_column(heading, justify="left" if heading in ("ranker", "videos") else "right")
-    for ranker, parts in rankers.items():
-        for part in ("all", "warm", "cold"):
-            if part in parts and parts[part].get("users"):
-                figures = [f"{parts[part][m]:.4f}" if m in parts[part] else "" for m in shown]
-                table.add_row(ranker, part, f"{parts[part]['users']:,}", *figures)
+    table.pad_edge, table.collapse_padding = False, True  # 80 columns are enough
+    table.add_column("ranker")
+    headings = [metric_title(name).replace("@", "\n@") for name in shown]
+    for heading in (*headings, *(slice_title(part).replace(" ", "\n") for part in parts)):
+        table.add_column(heading, justify="right", min_width=6)
+    for name, figures in rankers.items():
+        cells = [figures["all"][metric] for metric in shown]
+        cells += [figures[part][f"ndcg@{k}"] for part in parts]
+        table.add_row(ranker_title(name), *(f"{cell:.4f}" for cell in cells))
+    users = [f"{rankers['model'][part]['users']:,}" for part in ("all", *parts)]
+    table.add_row("users", users[0], *[""] * (len(shown) - 1), *users[1:])
     console.print(table)
-    tasks = rankers.get("model", {}).get("tasks", {})
-    for task, figures in tasks.items():
+    console.print(
+        f"warm, cold: NDCG@{k} with only these relevant; among: and no others in the list"
+    )
+    for line in baseline_lines(report["setup"]["baselines"]):
+        console.print(line)
+    for task, figures in rankers["model"].get("tasks", {}).items():
         if figures.get("auc") is not None:
             console.print(f"{task}: AUC {figures['auc']:.4f}, log loss {figures['log_loss']:.4f}")

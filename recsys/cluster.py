@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 
 from recsys.errors import InputError
+from recsys.ray_address import joining, require_answer
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,9 @@ def connect(*, dashboard: bool = False) -> None:
     Args:
         dashboard: Whether a Ray that is started has its dashboard, and with it the service that
             knows which actors live: it takes seconds to start.
+
+    Raises:
+        InputError: There is a cluster to join, and it does not answer.
     """
     for name, value in RAY_QUIET.items():
         os.environ.setdefault(name, value)
@@ -43,7 +49,8 @@ def connect(*, dashboard: bool = False) -> None:
     import ray
 
     if not ray.is_initialized():
-        with _without_native_output():
+        where = require_answer()
+        with joining(where), _own_signals(), _without_native_output():
             ray.init(
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -51,6 +58,17 @@ def connect(*, dashboard: bool = False) -> None:
                 runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
             )
     _quiet()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Gives SIGTERM back to whoever had it: Ray takes it over, and dumps its stacks on it."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -23,16 +23,21 @@ def find_input_error(error: BaseException) -> InputError | None:
     >>> find_input_error(wrapped)
     InputError('x=1: allowed is 2')
     """
-    reached = [error]
-    for outer in reached:
-        known = {id(other) for other in reached}
-        reached += [inner for inner in _inside(outer) if id(inner) not in known]
-    found = [inner for inner in reached if isinstance(inner, InputError)]
+    found = [inner for inner in unwrapped(error) if isinstance(inner, InputError)]
     if found:
         return found[-1]
     # Ray Data keeps the traceback's text alone of what a function raised.
     texts = re.findall(rf"{InputError.__module__}\.InputError: (.+)", str(error))
     return InputError(texts[-1]) if texts else None
+
+
+def unwrapped(error: BaseException) -> list[BaseException]:
+    """The error, and all that it stands for, the outermost first."""
+    reached = [error]
+    for outer in reached:
+        known = {id(other) for other in reached}
+        reached += [inner for inner in _inside(outer) if id(inner) not in known]
+    return reached
 
 
 def _inside(error: BaseException) -> list[BaseException]:

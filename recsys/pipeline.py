@@ -20,6 +20,7 @@ from recsys.config.run import RunConfig, dump_config
 from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
 from recsys.errors import InputError
 from recsys.prepare.tables import parquet_files
+from recsys.run_lock import only_writer
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +118,9 @@ def _decode_settings(config: RunConfig) -> Any:
 
 def _train_settings(config: RunConfig) -> Any:
     train = config.train.model_dump(exclude={"workers", "device", "max_failures", "mlflow"})
-    return [config.model, train, config.prepare.min_video_events]
+    # The epoch is chosen by validation lists with or without what users liked before.
+    masked = config.evaluate.mask_history
+    return [config.model, train, config.prepare.min_video_events, masked]
 
 
 def _evaluate_settings(config: RunConfig) -> Any:
@@ -132,9 +135,7 @@ def _previous(config: RunConfig) -> str | None:
 
 
 def _publish_settings(config: RunConfig) -> Any:
-    # The prices of creators are those of lists with or without what users liked before.
-    masked = config.evaluate.mask_history if config.rerank.creator_exposure else None
-    return [config.publish, config.serve, config.rerank, masked]
+    return [config.publish, config.serve, config.rerank]
 
 
 STAGES = (
@@ -227,11 +228,15 @@ def run_stages(
 
     Returns:
         What RUN/report.json holds.
+
+    Raises:
+        InputError: Another command writes into the run folder.
     """
-    write_text(dump_config(config), join(config.run, "config.yaml"))
-    for name in names:
-        show(name, run_stage(config, BY_NAME[name]))
-    return write_report(config)
+    with only_writer(config.run):
+        write_text(dump_config(config), join(config.run, "config.yaml"))
+        for name in names:
+            show(name, run_stage(config, BY_NAME[name]))
+        return write_report(config)
 
 
 def write_report(config: RunConfig) -> dict[str, Any]:

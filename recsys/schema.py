@@ -80,8 +80,8 @@ def clip_schema(frames: int, size: int) -> pa.Schema:
 
     `frames` holds T × H × W × 3 bytes (uint8, RGB); `times_s` the T frame times from the first
     frame on; `note` is "damaged" where the file is only partly readable, else empty; `reader` is
-    what read it and `message` what that complained of. `stamp` tells whether the file has changed
-    since: its size, and its time or ETag.
+    what read it, `why` for what reason that one, and `message` what it complained of. `stamp`
+    tells whether the file has changed since: its size, and its time or ETag.
     """
     return _clips(pa.field("frames", pa.list_(pa.uint8(), frames * size * size * 3)), frames)
 
@@ -92,7 +92,7 @@ def feature_schema(frames: int, dim: int) -> pa.Schema:
 
 
 def _clips(content: pa.Field, frames: int) -> pa.Schema:
-    texts = [pa.field(name, pa.string()) for name in ("note", "reader", "message", "stamp")]
+    texts = [pa.field(name, pa.string()) for name in ("note", "reader", "why", "message", "stamp")]
     return pa.schema(
         [
             pa.field("uri", pa.string()),

@@ -1,6 +1,7 @@
 """Shared fixtures: one local Ray, one trained run, and the real data where it is there."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ SMALL = (
 """Settings of the trained run: a model that takes no time."""
 
 
+RUN_NAME = "run [v1] #2::x"
+"""Of the trained run's folder: a name is a name, whatever it would mean as a pattern or a chain."""
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """The tiny demo world and a run on it through all stages."""
@@ -54,6 +59,38 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data is not at {SHARED}; set RECSYS_SHARED to test on it")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server of our own."""
+    server = pytest.importorskip("moto.server", reason="the S3 test server is not installed")
+    pytest.importorskip("s3fs", reason="s3fs, which reads s3://, is not installed")
+    made = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    made.start()
+    host, port = made.get_host_and_port()
+    yield f"http://{host}:{port}"
+    made.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3 bucket that holds nothing, as `s3://…`."""
+    import s3fs
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ALLOW_HTTP": "true",  # Lance
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"bucket-{uuid.uuid4().hex}"
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +120,7 @@ def trained_run(
     """Trained once for all tests that need a trained run; they do not change it."""
     from recsys.cli import main
 
-    run = tmp_path_factory.mktemp("trained") / "run"
+    run = tmp_path_factory.mktemp("trained") / RUN_NAME
     settings = (f"run={run}", *SMALL)
     assert main(["run", "--config", str(tiny_world / "run.yaml"), *settings]) == 0
     return TrainedRun(tiny_world, run, settings)

@@ -1,11 +1,18 @@
 """A little input of a user's own: events, videos and a run config, without video files."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+
+from recsys.config.data import DataConfig
+from recsys.errors import InputError
+from recsys.prepare.spill import Spilled, SpillEvents, plan_tasks
+from recsys.prepare.tables import check_events
 
 DAY_MS = 24 * 3600 * 1000
 START_MS = 1_714_521_600_000  # 2024-05-01
@@ -83,3 +90,18 @@ def write_input(folder: Path, events: Rows | None = None, **sections: Any) -> Pa
     """Writes events.parquet and run.yaml; returns the latter's path."""
     write_rows(events or event_rows(), folder / "events.parquet")
     return write_config(folder, **sections)
+
+
+def first_pass(data: DataConfig, folder: Path) -> tuple[Spilled, list[Rows]]:
+    """What the first pass of prepare finds, and the events that it keeps, without Ray."""
+    files, times = check_events(data)
+    worker = SpillEvents(data, times, plan_tasks(files), 1, str(folder / "spill"))
+    found = Spilled()
+    for number in range(len(worker.tasks)):
+        for row in worker({"id": np.array([number])}):
+            if row["problem"][0]:
+                raise InputError(row["problem"][0])
+            found.add(pickle.loads(row["found"][0]))
+    pieces = sorted((folder / "spill").rglob("*.parquet"))
+    tables = [pq.read_table(piece).to_pylist() for piece in pieces]
+    return found, [event for table in tables for event in table]

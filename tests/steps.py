@@ -82,7 +82,7 @@ def make_timelines(seed: int, num_users: int = 6) -> Timelines:
     )
 
 
-def make_batch(seed: int, *, empty: bool = False) -> Batch:
+def make_batch(seed: int, *, empty: bool = False, num_users: int = 6) -> Batch:
     """One step; an empty one teaches nothing."""
     batcher = Batcher(
         videos=make_videos(),
@@ -92,7 +92,7 @@ def make_batch(seed: int, *, empty: bool = False) -> Batch:
         batch_timelines=6,
         max_history=20,
     )
-    found, rng = make_timelines(seed), np.random.default_rng(seed)
+    found, rng = make_timelines(seed, num_users), np.random.default_rng(seed)
     if empty:
         nothing = np.zeros(0, dtype=np.int64)
         return batcher.make(found, nothing, nothing, rng)
@@ -100,7 +100,7 @@ def make_batch(seed: int, *, empty: bool = False) -> Batch:
 
 
 def loss_of(losses: Losses) -> torch.Tensor:
-    """The step's loss as training weighs it by default."""
+    """The loss of a step of one worker, as training weighs it by default."""
     retrieval = losses.retrieval / losses.num_retrieval.clamp(min=1)
     return retrieval + (losses.tasks / losses.num_tasks.clamp(min=1)).sum()
 

@@ -91,7 +91,7 @@ def test_a_second_run_skips_every_stage(
         ("prepare.partitions=5", NAMES),
         ("split.test_from=2024-03-19", NAMES),
         ("data.columns.tasks=[watched]", NAMES),
-        ("evaluate.mask_history=true", ["evaluate"]),
+        ("evaluate.mask_history=false", ["train", "evaluate", "publish"]),
         ("rerank.diversity=0.1", ["evaluate", "publish"]),
         ("publish.index=hnsw", ["publish"]),
         ("serve.max_k=7", ["publish"]),
@@ -200,17 +200,28 @@ def test_scores_over_http_are_the_trained_models_own(model: Trained, address: st
         assert found == pytest.approx(expected.tolist(), abs=1e-4), body
 
 
-def test_lists_at_the_cut_are_those_of_the_evaluation(model: Trained, address: str) -> None:
-    """What is trending then is in both, with the weight that the validation days gave."""
+@pytest.mark.parametrize("masked", [True, False])
+def test_lists_at_the_cut_are_those_of_the_evaluation(
+    model: Trained, address: str, masked: bool
+) -> None:
+    """Without what a user liked before, in both, where nothing else is asked for.
+
+    What is trending then is in both, with the weight that the validation days gave.
+    """
     assert float(model.model.trending) != 0
     found = model.predictor.predict(model.prepared.timelines(0), split=TEST)
     scores = model.predictor.ranker(found)(0, len(found.user_ids))
     scores[:, 0] = -torch.inf
+    if masked:
+        owners, rows = found.known.pairs(0, len(found.user_ids))
+        assert len(rows)
+        scores[torch.from_numpy(owners), torch.from_numpy(rows).long()] = -torch.inf
     ids = model.prepared.catalog.video_ids()
     assert found.user_ids
     for user, best in zip(found.user_ids, scores.topk(10).indices.tolist(), strict=True):
         body = {"user_id": user, "k": 10, "now_ms": model.prepared.cut_ms(TEST)}
-        answer = post(f"{address}/v1/recommend", {**body, "exclude_seen": False})
+        body |= {} if masked else {"exclude_seen": False}
+        answer = post(f"{address}/v1/recommend", body)
         assert [item["video_id"] for item in answer["items"]] == [ids[row] for row in best]
 
 

@@ -77,3 +77,20 @@ def numbers_of(frames: NDArray[np.uint8]) -> list[int]:
 def spec(**settings: object) -> ClipSpec:
     """What is read of a video: 4 frames of 40 × 40, but for what is given."""
     return clip_spec(DecodeConfig.model_validate({"frames": 4, "size": 40, **settings}))
+
+
+def edited(
+    source: Path, target: Path, change: Callable[[int, av.Packet], bool], **options: str
+) -> Path:
+    """Copies a video packet by packet; `change` may alter one, and says whether it is kept.
+
+    `options` are those of the container that is written.
+    """
+    with av.open(str(source)) as old, av.open(str(target), "w", options=options) as new:
+        given = old.streams.video[0]
+        stream = new.add_stream_from_template(given)
+        for place, packet in enumerate(packet for packet in old.demux(given) if packet.size):
+            if change(place, packet):
+                packet.stream = stream
+                new.mux(packet)
+    return target

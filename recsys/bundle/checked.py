@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.storage import exists, filesystem, is_uri, join, open_input, replace_file
+from recsys.data.storage import exists, join, local_path, open_input, replace_file
 from recsys.errors import InputError
 
 Facts = Mapping[str, Any]
@@ -90,10 +90,10 @@ class CheckedReader:
 
 def sync_folders(folder: str) -> None:
     """Makes the names of new files durable; object stores have no such step."""
-    if is_uri(folder) and not folder.startswith("file://"):
+    local = local_path(folder)
+    if local is None:
         return
-    _, inner = filesystem(folder)
-    for place, _, _ in os.walk(inner):
+    for place, _, _ in os.walk(local):
         handle = os.open(place, os.O_RDONLY)
         try:
             os.fsync(handle)

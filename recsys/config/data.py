@@ -12,20 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, and refusing keys that it does not know."""
+    """A part of the config: frozen, and refusing keys that it does not know, and empty texts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, str_min_length=1
+    )
 
 
 class EventColumns(Section):
     """Which of the event table's columns plays which role."""
 
     user: str = "user_id"
-    """Who was shown the video; integers or strings."""
+    """Who was shown the video: text or whole numbers. Floats stand for the whole numbers that they
+    are; a row without a user, a video or a time is dropped and counted. Missing, here and in every
+    column, is a null, a NaN, or text that is empty or blank; the text "nan" is text."""
     video: str = "video_id"
-    """Which video; integers or strings."""
+    """Which video: as `user`."""
     time: str = "time"
-    """When: an integer in `data.time_unit`, or an Arrow timestamp."""
+    """When: a timestamp (UTC where it has no zone), or a number in `data.time_unit`. Where the bulk
+    are dates, one before 1980 or more than a day ahead cannot be: dropped and counted."""
     positive: str | None = None
     """0/1 column that says whether the user liked it; without it every row is a viewing."""
     tasks: tuple[str, ...] = ()
@@ -33,9 +38,10 @@ class EventColumns(Section):
     watched: str | None = None
     """How long the user watched, a number from 0 on in the unit of `video_columns.duration`. It is
     known afterwards, and with the share of the video that it is, it says more of a user's history
-    than 0/1 columns alone."""
+    than 0/1 columns alone. A missing one is taken as 0 and counted."""
     context: tuple[str, ...] = ()
-    """Columns known when the request is made (a tab, a device), used by the ranking head."""
+    """Columns known when the request is made (a tab, a device), used by the ranking head: text,
+    whole numbers or true/false."""
 
     @model_validator(mode="after")
     def _known_before_or_after(self) -> EventColumns:
@@ -64,7 +70,8 @@ class VideoColumns(Section):
     creator: str | None = None
     """Who made the video: an embedding of its own, and whose exposure the report follows."""
     categories: tuple[str, ...] = ()
-    """Columns of tags; a text column may hold several, separated by commas; a list column works."""
+    """Columns of tags; a text column may hold several, separated by commas; a list column works,
+    and missing values in its lists are passed over. 1 and 1.0 are one tag."""
     duration: str | None = None
     """Length of the video, in any unit."""
     vector: str | None = None
@@ -91,10 +98,17 @@ class DataConfig(Section):
     """Folder or URI that relative paths of `events`, `videos` and `users` start from; without it
     the folder where the command runs."""
     events: str
-    """Path, glob, folder or URI of Parquet; one row an exposure or a viewing."""
+    """Path, glob, folder or URI of Parquet; one row an exposure or a viewing. A name that exists is
+    taken as it stands; of a folder come all files below it that end in .parquet or .pq, but for
+    hidden ones (`_temporary/…`, `.part-0.parquet`); links are followed. Files may differ in the
+    width of numbers, in the kind of text and in the unit of timestamps."""
     columns: EventColumns = EventColumns()
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
-    """Unit of an integer time column; `auto` tells it from the size of the values and says so."""
+    """Unit of a time column of numbers; `auto` tells it from the median of all files, and the
+    report says it."""
+    missing_labels: Literal["drop", "zero"] = "drop"
+    """What a missing `positive` or task label means: nothing is known, and the event is dropped and
+    counted (`drop`), or it did not happen, 0 (`zero`)."""
     videos: str | None = None
     """Path of Parquet; without it the catalogue is the videos that occur in the events."""
     video_columns: VideoColumns = VideoColumns()
@@ -171,8 +185,10 @@ class DecodeConfig(Section):
     more, the sampled frames move towards the key frames before them."""
     still_images: bool = True
     """Whether a picture (PNG, JPEG, a song's cover) counts as a video of one frame."""
-    reader: Literal["auto", "decord", "pyav"] = "auto"
-    """`auto`: decord where it is exact, PyAV for everything else."""
+    reader: Literal["auto", "fastest", "decord", "pyav"] = "auto"
+    """`auto`: decord wherever it is exact, PyAV for everything else. `fastest`: the same frames and
+    times, but PyAV first where it can leave out frames that no other needs (files with B-frames,
+    key frames alone). `decord`, `pyav`: that one only."""
     schemes: tuple[str, ...] = ("file", "http", "https", "s3", "gs")
     """Kinds of address that are read; `file` are local paths."""
     features: bool | None = None

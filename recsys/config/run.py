@@ -121,27 +121,47 @@ class TrainConfig(Section):
     files are always written, into RUN/train/tensorboard."""
 
 
+HEADLINE = 10
+"""Videos that a user looks at, about."""
+
+
 class EvaluateConfig(Section):
     """What is measured."""
 
     k: tuple[Annotated[int, Field(ge=1)], ...] = Field((10, 50), min_length=1)
-    """Lengths of the lists that are measured; the verdict goes by the first."""
-    mask_history: bool = False
-    """Whether videos that the user has already had a positive event with are left out of the
-    ranking."""
+    """Lengths of the lists that are measured; the verdict goes by `headline_k` of them."""
+    mask_history: bool = True
+    """Whether videos that the user has already had a positive event with are left out of every
+    ranking, as a server leaves them out: the model's, the baselines' and the validation's."""
     bootstrap: int = Field(200, ge=0)
     """Resamplings of users behind each confidence interval; 0 leaves the intervals out."""
     seed: int = 0
     """Decides the resamplings of users and the users of the trade-off curve."""
-    half_life_days: float = Field(1.0, gt=0)
-    """Of the recent-popularity baseline: the age at which an event counts half."""
-    neighbours: int = Field(500, ge=1)
+    half_life_days: float | None = Field(None, gt=0)
+    """Of the recent-popularity baseline: the age at which an event counts half. Without it, as
+    with the next two, the value is chosen on the validation days."""
+    neighbours: int | None = Field(None, ge=1)
     """Most similar videos that the item-kNN baseline keeps of each video."""
+    ease_penalty: float | None = Field(None, gt=0)
+    """The L2 penalty λ of the EASE baseline."""
+    ease_videos: int = Field(8000, ge=0)
+    """Most popular videos that EASE is made of; the others' scores are 0, and the report says what
+    share of the likes it covers. 8,000 take 0.8 GB while it is fitted, twice as many four times as
+    much. 0 leaves EASE out."""
     previous: str | None = None
     """Bundle that the model is compared with: a run folder or a bundle's own; without it the
     newest one of this run that is of another training."""
     tradeoff_users: int = Field(10_000, ge=0)
     """Users on whom the re-ranking's trade-off curve is drawn; 0 leaves it out."""
+
+    @property
+    def headline_k(self) -> int:
+        """The length that the verdict goes by: the largest up to 10, or else the shortest.
+
+        >>> [EvaluateConfig(k=k).headline_k for k in ((10, 50), (1, 5), (50, 20))]
+        [10, 5, 20]
+        """
+        return max((k for k in self.k if k <= HEADLINE), default=min(self.k))
 
 
 class RerankConfig(Section):
@@ -264,13 +284,14 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Args:
         path: A YAML file.
-        overrides: `dotted.key=value` texts; the value is read as YAML.
+        overrides: `dotted.key=value` texts. A setting whose type is text takes the value as typed
+            (`null` where it may be left out: none); any other is read as YAML, as its type asks.
 
     Raises:
         InputError: The file or an override is wrong; one line says which key, value and remedy.
     """
-    tree = read_yaml(path)
-    apply_overrides(tree, overrides)
+    tree = read_yaml(path, RunConfig)
+    apply_overrides(tree, overrides, RunConfig)
     return with_absolute_paths(parse_config(tree, path))
 
 

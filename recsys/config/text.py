@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import types
 import typing
@@ -13,44 +14,52 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from recsys.config.values import kind_at, read_override, read_yaml_text
 from recsys.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 Place = tuple[int | str, ...]
 """Where a setting stands in the tree, e.g. ("train", "lr")."""
 
 
-def read_yaml(path: str) -> dict[str, Any]:
-    """Reads a file of settings.
+def read_yaml(path: str, kind: type[BaseModel]) -> dict[str, Any]:
+    """Reads a file of settings, each as its type in `kind` asks.
 
     Raises:
-        InputError: It cannot be read, or is no mapping.
+        InputError: It cannot be read, or is no mapping, or holds a setting twice.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InputError(f"{path}: cannot read the config ({reason}); check --config") from None
     try:
-        tree = yaml.safe_load(text)
+        tree = read_yaml_text(text, kind)
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a config is a mapping of sections (run, data, split, …)")
     # A section of which everything is commented out.
     return {name: value for name, value in tree.items() if value is not None}
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
-    """Sets `dotted.key=value` texts in a tree; the value is read as YAML.
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[str], kind: Any) -> None:
+    """Sets `dotted.key=value` texts in a tree, each as its type in `kind` asks.
+
+    Where a setting is given twice, the last text counts, and a line says so.
 
     >>> tree = {"train": {"lr": 1}}
-    >>> apply_overrides(tree, ["train.lr=0.5", "model.dim=8"])
+    >>> apply_overrides(tree, ["train.lr=0.5", "model.dim=8"], dict[str, dict[str, float]])
     >>> tree
     {'train': {'lr': 0.5}, 'model': {'dim': 8}}
 
     Raises:
         InputError: A text is no setting, or asks for a setting inside a value.
     """
+    given: dict[str, str] = {}
     for override in overrides:
         key, sign, text = override.partition("=")
         if not sign or not key:
@@ -63,15 +72,20 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> None:
             section = section[name]
             if not isinstance(section, dict):
                 raise InputError(f"{override!r}: {name} is a value, not a section")
-        section[last] = _parse_value(text)
+        try:
+            section[last] = read_override(text, kind_at(kind, key.split(".")))
+        except InputError as error:
+            raise InputError(f"{override!r}: {error}") from None
+        _say_what_is_overruled(given, override)
+        given[key] = override
 
 
-def _parse_value(text: str) -> Any:
-    """YAML, or the text itself where it is none: the `*` of a glob marks an alias in YAML."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+def _say_what_is_overruled(given: dict[str, str], override: str) -> None:
+    """Names the earlier texts that this one takes the place of."""
+    key = override.partition("=")[0]
+    for other, earlier in given.items():
+        if earlier != override and f"{other}.".startswith(f"{key}."):
+            logger.warning("%s is given too: %s comes after it and counts", earlier, override)
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
@@ -138,7 +152,7 @@ def parse_section(kind: type[SectionT], overrides: Sequence[str], name: str) -> 
         InputError: An override is wrong or of another section.
     """
     tree: dict[str, Any] = {}
-    apply_overrides(tree, overrides)
+    apply_overrides(tree, overrides, dict[str, kind])  # type: ignore[valid-type]
     for other in tree.keys() - {name}:
         raise InputError(f"{other} is not a setting here; allowed is {name}.key=value")
     try:

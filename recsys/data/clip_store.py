@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys.data.storage import as_url
 from recsys.errors import InputError
 
 NO_CLIP = -1
@@ -49,7 +50,7 @@ class ClipStore:
         import lance
 
         try:
-            self._dataset: Any = lance.dataset(self._path)
+            self._dataset: Any = lance.dataset(as_url(self._path))
         except (OSError, ValueError):
             raise InputError(f"{self._path}: no clips there; run recsys decode first") from None
 

@@ -13,22 +13,17 @@ import pyarrow as pa
 
 from recsys.data.ragged import IntArray
 from recsys.data.storage import open_input, replace_file
+from recsys.data.values import rows_of_lists
 from recsys.errors import InputError
 
 NO_VECTOR = -1
 """Row of a video without a vector."""
 
 
-def is_vector(kind: pa.DataType) -> bool:
-    """Whether a column type is a list of numbers."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if not any(is_list(kind) for is_list in lists):
-        return False
-    return bool(pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
-
-
-def read_vectors(column: pa.ChunkedArray, source: str) -> npt.NDArray[np.float32]:
+def read_vectors(column: pa.Array | pa.ChunkedArray, source: str) -> npt.NDArray[np.float32]:
     """The vectors (N, E) of a column, each of length √E; NaN where a video has none.
+
+    A video has none where the list is missing or empty, or holds nothing but missing numbers.
 
     Args:
         column: Lists of numbers.
@@ -40,16 +35,18 @@ def read_vectors(column: pa.ChunkedArray, source: str) -> npt.NDArray[np.float32
     >>> read_vectors(pa.chunked_array([[[3.0, 4.0], None]]), "videos: v").round(2).tolist()
     [[0.8500000238418579, 1.1299999952316284], [nan, nan]]
     """
-    array = column.combine_chunks()
-    there = np.asarray(array.is_valid())
-    lengths = np.unique(np.asarray(array.drop_null().value_lengths()))
-    if len(lengths) != 1 or not lengths[0]:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    array = array.cast(pa.large_list(pa.float32()))
+    numbers = np.asarray(array.flatten().fill_null(np.nan))
+    rows = rows_of_lists(array)
+    there = np.bincount(rows[~np.isnan(numbers)], minlength=len(array)) > 0
+    lengths = np.unique(np.asarray(array.value_lengths().fill_null(0))[there])
+    if len(lengths) != 1:
         found = ", ".join(map(str, lengths[:5])) or "none"
         raise InputError(
             f"{source}: vectors of {found} numbers; all must have the same length, at least 1"
         )
-    values = np.asarray(array.drop_null().flatten().cast(pa.float32()).fill_null(np.nan))
-    values = values.reshape(-1, lengths[0])
+    values = numbers[there[rows]].reshape(-1, lengths[0])
     if not np.isfinite(values).all():
         place = int(np.flatnonzero(there)[~np.isfinite(values).all(1)][0])
         raise InputError(f"{source}: row {place} has a value that is no finite number; correct it")

@@ -162,6 +162,7 @@ class DecodeClips:
                 "duration_s": pa.array([clip and clip.duration_s for clip in clips], pa.float32()),
                 "note": pa.array([clip and _note(clip) for clip in clips], pa.string()),
                 "reader": pa.array([clip and clip.reader for clip in clips], pa.string()),
+                "why": pa.array([clip and clip.why for clip in clips], pa.string()),
                 "reason": pa.array(texts["reason"], pa.string()),
                 "message": pa.array(texts["message"], pa.string()),
                 "size_bytes": pa.array([row.size_bytes for row in rows], pa.int64()),

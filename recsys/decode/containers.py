@@ -6,6 +6,8 @@ device or text format; a playlist that calls itself a video leads nowhere.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Self
 
 import av
@@ -44,6 +46,14 @@ class Complaints:
         """Starts anew."""
         self._logs.clear()
         self._caught.clear()
+
+    @contextlib.contextmanager
+    def unheard(self) -> Iterator[None]:
+        """What is said meanwhile does not count; for trials that may fail."""
+        num_logs, num_caught = len(self._logs), len(self._caught)
+        yield
+        del self._logs[num_logs:]
+        del self._caught[num_caught:]
 
     def add(self, source: str, error: Exception | str) -> None:
         """Notes an error that was caught."""

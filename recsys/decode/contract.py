@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 from recsys.decode.sampling import Fit, Sampling
 
+Reader = Literal["auto", "fastest", "decord", "pyav"]
+"""Which reader is asked, as `decode.reader` says."""
+
+FALLBACK = "not "
+"""How `Clip.why` begins where a reader that was asked before did not give the clip."""
+
 
 @dataclass(frozen=True)
 class ClipSpec:
@@ -26,7 +32,7 @@ class ClipSpec:
     max_duration_s: float
     max_decode_s: float
     still_images: bool
-    reader: Literal["auto", "decord", "pyav"] = "auto"
+    reader: Reader = "auto"
 
 
 @dataclass
@@ -34,7 +40,8 @@ class Clip:
     """T frames of a video.
 
     `frames` is (T, S, S, 3) uint8 RGB, `times_s` (T,) float32 from the first frame on, `damaged`
-    says that parts of the file are missing or unreadable, `message` what the reader said of it.
+    says that parts of the file are missing or unreadable, `message` what the reader said of it,
+    `why` for what reason it was this reader that read it.
     """
 
     frames: NDArray[np.uint8]
@@ -43,6 +50,7 @@ class Clip:
     reader: str
     damaged: bool = False
     message: str = ""
+    why: str = ""
 
 
 class ReadError(Exception):
@@ -55,7 +63,14 @@ class ReadError(Exception):
 
 
 class NotThisReader(Exception):
-    """This reader cannot do it exactly; another may."""
+    """This reader cannot do it exactly; another may.
+
+    `reason` is one of few, so that files can be counted by it; `detail` is what the reader said.
+    """
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
 
 
 class VideoFile(Protocol):

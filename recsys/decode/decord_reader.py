@@ -1,27 +1,31 @@
 """The first reader: decord, for sound files in the common containers.
 
-decord hides what goes wrong: it repeats frames that it cannot decode and writes FFmpeg's complaints
-to stderr. So whatever appears on stderr while it works sends the file to the second reader, which
-can tell what is damaged. In the sandbox process stderr is a file made for that.
+decord hides what goes wrong: it repeats frames that it cannot decode, makes something of frames
+whose references are missing, and writes FFmpeg's complaints to stderr. So it is not asked where a
+look at the packets shows that they cannot be trusted, its count and times of the frames must be the
+packets' own, and whatever appears on stderr while it works sends the file to the second reader,
+which can tell what is damaged. In the sandbox process stderr is a file made for that.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import Literal
+from typing import Any, Literal
 
 import av  # noqa: F401 (before decord, or PyAV would run on decord's FFmpeg)
 import decord
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFacts, VideoFile
 from recsys.decode.pyav_reader import Video
-from recsys.decode.sampling import plan_geometry
+from recsys.decode.sampling import Geometry, Timeline, plan_geometry
 
 FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """Containers that decord is given: it seeks exactly in them, and none opens another file."""
 
+_SAME_TIME_S = 2e-3  # Matroska's times are whole milliseconds
 _ANY_FAILED_FRAME = 1e-9  # decord's fault_tol: the smallest share that is not "any number"
 
 
@@ -33,16 +37,14 @@ def read(
     Raises:
         NotThisReader: decord cannot read it, or not exactly.
     """
-    facts = video.facts
-    _check(file, facts)
-    timeline = video.timeline()
-    if timeline is None or timeline.end_s > spec.max_duration_s:
-        raise NotThisReader("the packets' times are not usable")
+    _check(file, video)
+    timeline = _timeline(video, spec)
     indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
-    decord.logging.set_level(decord.logging.ERROR)
-    geometry = plan_geometry(facts.coded, facts.pixel_aspect, 0, size=spec.size, fit=spec.fit)
+    coded, aspect = video.facts.coded, video.facts.pixel_aspect
+    geometry = plan_geometry(coded, aspect, 0, size=spec.size, fit=spec.fit)
     if geometry.cut:
         raise NotThisReader("the frame is too long and narrow to resize whole")
+    decord.logging.set_level(decord.logging.ERROR)
     before = _stderr_size()
     try:
         reader = decord.VideoReader(
@@ -53,13 +55,12 @@ def read(
             num_threads=1,
             fault_tol=_ANY_FAILED_FRAME,
         )
-        if len(reader) != len(timeline.starts_s):
-            raise NotThisReader("decord counts the frames in another way")
-        frames = reader.get_batch(indices).asnumpy()
+        _check_times(reader, timeline)
+        frames = _frames(reader, indices, geometry)
     except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:
-        raise NotThisReader(f"decord: {error}") from error
+        raise NotThisReader("decord failed", _first_line(error)) from error
     if _stderr_size() != before:
-        raise NotThisReader("decord complained")
+        raise NotThisReader("decord complained of the file")
     return Clip(
         frames=geometry.square(frames),
         times_s=timeline.starts_s[indices].astype(np.float32),
@@ -68,20 +69,58 @@ def read(
     )
 
 
-def is_first(spec: ClipSpec, facts: VideoFacts) -> bool:
-    """Whether decord is asked before PyAV.
+def _timeline(video: Video, spec: ClipSpec) -> Timeline:
+    timeline = video.timeline()
+    if timeline is None or timeline.doubts:
+        raise NotThisReader("the frame times are not usable as they are")
+    if timeline.end_s > spec.max_duration_s:
+        raise NotThisReader("the frame times reach too far")
+    return timeline
 
-    decord decodes every frame between a key frame and a sampled one, PyAV leaves out those that no
-    other frame needs. So decord comes first where there are none of these: no frame is shown in
-    another order than decoded in, and it is not only key frames that are wanted.
+
+def _check_times(reader: Any, timeline: Timeline) -> None:
+    """Raises NotThisReader where decord's frames are not those of the packets."""
+    num = len(timeline.starts_s)
+    if len(reader) != num:
+        raise NotThisReader("decord counts the frames in another way")
+    starts_s = reader.get_frame_timestamp(np.arange(num))[:, 0]
+    if np.abs(starts_s - starts_s[0] - timeline.starts_s).max() > _SAME_TIME_S:
+        raise NotThisReader("decord has other frame times")
+
+
+def _frames(reader: Any, indices: NDArray[np.int64], geometry: Geometry) -> NDArray[np.uint8]:
+    """The frames at sorted indices, resized; (T, scale_height, scale_width, 3).
+
+    FFmpeg pads the rows of a picture to 16, 32 or 64 bytes, as the CPU likes it, and decord takes
+    what is in a row, over the width, for the number of colours: it gives six where a row of 32
+    pixels is padded to 192 bytes, and its batches then fail ("from_size == to_size"). So each frame
+    is asked for alone, and the padding is cut away.
     """
-    if spec.reader == "auto":
-        return spec.sampling != "keyframes" and not facts.reorders
-    return spec.reader == "decord"
+    height, width = geometry.scale_height, geometry.scale_width
+    numbers, places = np.unique(indices, return_inverse=True)
+    rows = [reader[number].asnumpy().reshape(height, -1) for number in numbers.tolist()]
+    return np.stack([row[:, : 3 * width].reshape(height, width, 3) for row in rows])[places]
 
 
-def _check(file: VideoFile, facts: VideoFacts) -> None:
+def choice(spec: ClipSpec, facts: VideoFacts) -> tuple[bool, str]:
+    """Whether decord is asked before PyAV, and why.
+
+    decord decodes every frame between a key frame and a sampled one, and reads the whole file's
+    packets first. PyAV does neither for key frames alone, and `fastest` asks it also where it can
+    leave out frames that no other needs: where some are decoded in another order than shown.
+    """
+    if spec.reader in ("decord", "pyav"):
+        return spec.reader == "decord", f"decode.reader={spec.reader}"
+    if spec.sampling == "keyframes":
+        return False, "only key frames are wanted"
+    if spec.reader == "fastest" and facts.reorders:
+        return False, "frames that no other needs can be left out"
+    return True, "exact"
+
+
+def _check(file: VideoFile, video: Video) -> None:
     """Raises NotThisReader for what decord is known not to read, or not exactly."""
+    facts = video.facts
     if file.path is None:
         raise NotThisReader("decord reads local files only")
     if facts.format_name not in FORMATS:
@@ -90,6 +129,16 @@ def _check(file: VideoFile, facts: VideoFacts) -> None:
         raise NotThisReader("the frame must be turned")
     if facts.duration_s is None:
         raise NotThisReader("the file does not say how long it is")
+    if video.starts_inside():
+        raise NotThisReader("the file starts inside a group of frames")
+    if video.marks_doubt:
+        raise NotThisReader(video.marks_doubt)
+
+
+def _first_line(error: BaseException) -> str:
+    """What decord's error says first, without the place in its source and the time of day."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.rsplit("] ", 1)[-1].split(": ", 1)[-1][:200]
 
 
 def _stderr_size() -> int:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from recsys.data import storage
 from recsys.decode.contract import ReadError
 
 T = TypeVar("T")
@@ -161,17 +162,18 @@ def _not_there(error: FileNotFoundError) -> ReadError:
     return ReadError("unreachable", f"{type(cause).__name__}: {cause}"[:_MAX_MESSAGE])
 
 
-def remote_filesystem(scheme: str) -> Any:
-    """The filesystem of a kind of address."""
+def remote_filesystem(uri: str, scheme: str) -> Any:
+    """The filesystem of an address of a kind."""
     # Not fsspec.open: that takes "a::b" for a chain of filesystems, local ones among them.
     import fsspec
 
-    return fsspec.filesystem("http" if scheme == "https" else scheme)
+    name = "http" if scheme == "https" else scheme
+    return fsspec.filesystem(name, **storage.address_options(uri))
 
 
 def _open_by_ranges(uri: str, scheme: str) -> tuple[Any, Mapping[str, Any]]:
     """A file, and what its server says of it."""
-    filesystem = remote_filesystem(scheme)
+    filesystem = remote_filesystem(uri, scheme)
     file = filesystem.open(uri, "rb", block_size=_BLOCK_BYTES)
     return file, filesystem.info(uri)
 

@@ -6,8 +6,11 @@ torchcodec's, then the CPU. What the hardware cannot read goes on to the CPU rea
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +23,10 @@ from recsys.decode.sampling import Geometry, plan_geometry
 
 Decoder = Literal["decord_cuda", "torchcodec_cuda", "cpu"]
 
-_GPU_DEVICE = "/dev/nvidia0"
+_GPU_DEVICES = ("nvidia[0-9]*", "nvidia-caps/*", "nvidiactl", "dxg", "nvhost-gpu", "nvgpu/*/*")
+"""Of any number, a slice of one (MIG), under a container's runtime, under WSL, and of a Jetson."""
+
+_GPU_NAME = r"\d+|(GPU|MIG)-.+"
 
 
 @dataclass(frozen=True)
@@ -49,17 +55,37 @@ def choose_decoder(has: WorkerHas) -> Decoder:
     return "cpu"
 
 
-def look_around(environment: dict[str, str] | None = None) -> WorkerHas:
+def look_around(
+    environment: Mapping[str, str] | None = None, *, devices: str = "/dev"
+) -> WorkerHas:
     """Looks for a GPU that this process may use, and for decoders that can.
 
-    Neither torch nor torchcodec is imported where there is no GPU.
+    Neither torch nor torchcodec is imported where there is none.
+
+    Args:
+        environment: Variables that hide GPUs; without it those of this process.
+        devices: Folder of the machine's devices.
     """
-    visible = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
-    if visible in ("", "-1") or not os.path.exists(_GPU_DEVICE):
+    if not may_use_cuda(os.environ if environment is None else environment, devices=devices):
         return WorkerHas()
     return WorkerHas(
         gpu=True, decord_cuda=_decord_has_cuda(), torchcodec_cuda=_torchcodec_has_cuda()
     )
+
+
+def may_use_cuda(environment: Mapping[str, str], *, devices: str = "/dev") -> bool:
+    """Whether the machine has a GPU of NVIDIA's that is not hidden from this process.
+
+    An AMD GPU (`/dev/kfd`) is none of these: no decoder here can use it.
+
+    >>> may_use_cuda({"CUDA_VISIBLE_DEVICES": "-1"})
+    False
+    """
+    # CUDA takes the GPUs that are named before the first that there is not.
+    first = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if not re.fullmatch(_GPU_NAME, first):
+        return False
+    return any(glob.glob(os.path.join(glob.escape(devices), name)) for name in _GPU_DEVICES)
 
 
 def _decord_has_cuda() -> bool:
@@ -80,7 +106,7 @@ def _torchcodec_has_cuda() -> bool:
         import torchcodec.decoders  # noqa: F401
     except (ImportError, RuntimeError, OSError):  # its FFmpeg libraries may be missing
         return False
-    return bool(torch.cuda.is_available())
+    return torch.version.cuda is not None and torch.cuda.is_available()
 
 
 def read_by_torchcodec(
@@ -107,7 +133,8 @@ def read_by_torchcodec(
         decoder = VideoDecoder(file.path, device=device, num_ffmpeg_threads=1)
         batch: Any = decoder.get_frames_at(indices.tolist())
     except (ImportError, RuntimeError, ValueError, IndexError) as error:
-        raise NotThisReader(f"torchcodec: {error}") from error
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotThisReader("torchcodec failed", said[:200]) from error
     starts_s = batch.pts_seconds.numpy() - decoder.metadata.begin_stream_seconds
     if not np.allclose(starts_s, timeline.starts_s[indices], atol=1e-3):
         raise NotThisReader("torchcodec counts the frames in another way")

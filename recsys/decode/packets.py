@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.decode.clock import JUMP_S, MAX_WILD, mend
 from recsys.decode.sampling import Timeline
 
 MAX_KEPT_BYTES = 128 * 2**20
 """Packets of a larger video are not kept in memory but read from the file again."""
+
+MAX_HELD_BACK = 16
+"""Frames that a decoder may hold back until their turn comes (H.264, A.3.1)."""
 
 WHOLE = ((0, 2**62),)
 """The ranges of a walk over all packets."""
@@ -20,11 +24,46 @@ WHOLE = ((0, 2**62),)
 
 @dataclass(frozen=True)
 class Entry:
-    """When a packet's or a frame's picture is on show, in ticks; None where the file is silent."""
+    """When a packet's picture is on show and when it is decoded, in ticks.
+
+    None where the file is silent.
+    """
 
     tick: int | None
     is_key: bool
     duration: int
+    decode_tick: int | None = None
+
+
+@dataclass(frozen=True)
+class ClockRules:
+    """What is known of a container's clock.
+
+    `tick_s` is its unit; `jumps` says whether a long step is a jump of the clock, for the container
+    was made for broadcasts that are joined, or a pause.
+    """
+
+    tick_s: float
+    jumps: bool = False
+
+    @property
+    def jump(self) -> float:
+        """The step that may be a jump, in ticks."""
+        return JUMP_S / self.tick_s
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the packets alone say.
+
+    The timeline, the place of each of its frames' packets, each packet's rank in time, and how many
+    frames at the start are left out because their key frame is missing.
+    """
+
+    timeline: Timeline
+    places: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    num_without_key: int
 
 
 class PacketList:
@@ -52,7 +91,7 @@ class PacketList:
         packet = next(self._source, None)
         if packet is None:
             return False
-        self.entries.append(Entry(packet.pts, packet.is_keyframe, packet.duration or 0))
+        self.entries.append(Entry(packet.pts, packet.is_keyframe, packet.duration or 0, packet.dts))
         self._hidden.append(bool(packet.is_discard))
         if self._kept is not None:
             self._kept.append(packet)
@@ -66,7 +105,7 @@ class PacketList:
         place = 0
         while self._kept is not None and (place < len(self._kept) or self._extend()):
             if self._kept is not None:
-                yield self._kept[place]
+                yield _placed(self._kept[place], place)
             place += 1
 
     def walk(self, ranges: Sequence[tuple[int, int]] = WHOLE) -> Iterator[tuple[int, Any]]:
@@ -79,29 +118,43 @@ class PacketList:
                 packets, place = iter(self._kept[start:stop]), start
             for packet in packets:
                 if place >= start:
-                    yield place, packet
+                    yield place, _placed(packet, place)
                 place += 1
                 if place >= stop:
                     break
             yield place, None
 
+    def hides_first(self) -> bool:
+        """Whether the first packet is decoded for others only; its frame is never seen."""
+        return any(self._hidden[:1])
+
     def key_places(self) -> NDArray[np.int64]:
         """Places of the key packets."""
         return np.flatnonzero([entry.is_key for entry in self.entries]).astype(np.int64)
 
-    def ticks(self) -> NDArray[np.int64]:
-        """(N,) times by place; all packets must have one."""
-        return np.array([entry.tick for entry in self.entries], np.int64)
+    def timeline(self, rules: ClockRules) -> Plan | None:
+        """The frames in the order in which they are shown, by the packets' times alone.
 
-    def timeline(self, tick_s: float) -> tuple[Timeline, NDArray[np.int64]] | None:
-        """The frames in time order, and the place of each one's packet.
-
-        None where packets have no times, or two have the same.
+        None where these do not tell the order.
         """
         self.scan()
-        shown = np.flatnonzero(~np.array(self._hidden, bool)).astype(np.int64)
-        planned = in_time_order([self.entries[place] for place in shown.tolist()], tick_s)
-        return planned and (planned[0], shown[planned[1]])
+        entries, num_wild = without_wild(self.entries, rules)
+        order = None if num_wild else _order(entries, rules)
+        if order is None:
+            return None
+        shown = order[~np.array(self._hidden, bool)[order]]
+        keys = self.key_places()
+        places = shown[shown >= keys[0]] if len(keys) else shown
+        timeline = timeline_of([entries[place] for place in places.tolist()], rules)
+        if timeline is None:
+            return None
+        return Plan(timeline, places, np.argsort(order), len(shown) - len(places))
+
+
+def _placed(packet: Any, place: int) -> Any:
+    """The packet with its place for a time, which its frame will bear: times may be missing."""
+    packet.pts, packet.dts = place, None
+    return packet
 
 
 def steady_timeline(index: Sequence[Any], tick_s: float) -> Timeline | None:
@@ -128,29 +181,82 @@ def steady_timeline(index: Sequence[Any], tick_s: float) -> Timeline | None:
     return Timeline(starts_s, float(starts_s[-1] + steps[0] * tick_s), keys)
 
 
-def in_time_order(
-    entries: Sequence[Entry], tick_s: float
-) -> tuple[Timeline, NDArray[np.int64]] | None:
-    """A timeline, and the place in `entries` of each of its frames.
+def without_wild(entries: Sequence[Entry], rules: ClockRules) -> tuple[list[Entry], int]:
+    """Entries, given as they are decoded, without the times that the times of decoding belie.
 
-    None where there are no entries, one has no time, or two have the same.
+    A frame is shown no sooner than decoded, and soon after: decoders hold back 16 frames at most.
+    Where more than a few times break that, it is the times of decoding that are wrong.
+
+    Returns:
+        The entries, and how many times were taken away.
+    """
+    ticks = np.array([_or_nan(entry.tick) for entry in entries])
+    decode = np.array([_or_nan(entry.decode_tick) for entry in entries])
+    steps = np.abs(np.diff(decode))
+    if not len(steps) or np.isnan(steps).all():
+        return list(entries), 0
+    usual = float(np.nanmedian(steps))
+    ahead = decode[np.minimum(np.arange(len(decode)) + MAX_HELD_BACK, len(decode) - 1)]
+    latest = np.fmax(decode, ahead) + MAX_HELD_BACK * usual + 1 / rules.tick_s
+    wild = (ticks > latest) | (ticks < decode - usual)
+    if not 0 < wild.sum() <= max(MAX_WILD, len(entries) // 20):
+        return list(entries), 0
+    pairs = zip(entries, wild.tolist(), strict=True)
+    return [replace(e, tick=None) if is_wild else e for e, is_wild in pairs], int(wild.sum())
+
+
+def _order(entries: Sequence[Entry], rules: ClockRules) -> NDArray[np.int64] | None:
+    """The places of entries, given as they are decoded, in the order in which they are shown.
+
+    Where the clock of decoding starts anew a recording ends, and all its frames are shown before
+    the next one's. None where a time is missing or wild: only the decoder then knows the order.
     """
     if not entries or any(entry.tick is None for entry in entries):
         return None
-    ticks = np.array([entry.tick for entry in entries], np.int64)
-    order = np.argsort(ticks, kind="stable")
-    ticks = ticks[order]
-    steps = np.diff(ticks)
-    if (steps <= 0).any():
+    ticks = np.array([entry.tick for entry in entries], np.float64)
+    decode = np.array([_or_nan(entry.decode_tick) for entry in entries])
+    known = np.flatnonzero(~np.isnan(decode))
+    steps = np.diff(decode[known])
+    breaks = (steps < 0) | (rules.jumps & (steps > rules.jump))
+    runs = np.split(np.arange(len(ticks)), known[1:][breaks])
+    orders = [run[np.argsort(ticks[run], kind="stable")] for run in runs]
+    if any(_is_uneven(ticks[order], decode[run]) for order, run in zip(orders, runs, strict=True)):
         return None
-    last = entries[int(order[-1])].duration or (int(np.median(steps)) if len(steps) else 1)
-    keys = np.flatnonzero([entries[place].is_key for place in order.tolist()]).astype(np.int64)
-    starts_s = (ticks - ticks[0]) * tick_s
-    return Timeline(starts_s, float(starts_s[-1] + last * tick_s), keys), order
+    return np.concatenate(orders).astype(np.int64)
 
 
-def by_rate(entries: Sequence[Entry], rate: float) -> tuple[Timeline, NDArray[np.int64]]:
-    """A timeline of frames that come at a constant rate, for files without usable times."""
-    order = np.arange(len(entries))
+def _is_uneven(ticks: NDArray[np.float64], decode: NDArray[np.float64]) -> bool:
+    """Whether rising times have a step that has no like among those of decoding.
+
+    Frames are decoded at the steps that they are shown at, but for a delay.
+    """
+    decode_steps = np.diff(decode[~np.isnan(decode)])
+    if len(ticks) < 2 or not len(decode_steps) or not decode_steps.max():
+        return False
+    return bool(np.diff(ticks).max() > 1.5 * decode_steps.max() + 1)
+
+
+def _or_nan(tick: int | None) -> float:
+    return np.nan if tick is None else float(tick)
+
+
+def timeline_of(entries: Sequence[Entry], rules: ClockRules) -> Timeline | None:
+    """The timeline of frames that are given in the order in which they are shown.
+
+    None where too few of them have a time of their own.
+    """
+    mended = mend([entry.tick for entry in entries], jump=rules.jump, pauses=not rules.jumps)
+    if mended is None:
+        return None
+    steps = np.diff(mended.ticks)
+    # Containers whose clocks jump hold no durations: FFmpeg makes them up, and often too short.
+    last = (0 if rules.jumps else entries[-1].duration) or float(np.median([*steps] or [1]))
     keys = np.flatnonzero([entry.is_key for entry in entries]).astype(np.int64)
-    return Timeline(order / rate, len(entries) / rate, keys), order
+    starts_s = mended.ticks * rules.tick_s
+    return Timeline(starts_s, float(starts_s[-1] + last * rules.tick_s), keys, mended.doubts)
+
+
+def by_rate(entries: Sequence[Entry], rate: float) -> Timeline:
+    """A timeline of frames that come at a constant rate, for files without usable times."""
+    keys = np.flatnonzero([entry.is_key for entry in entries]).astype(np.int64)
+    return Timeline(np.arange(len(entries)) / rate, len(entries) / rate, keys)

@@ -7,7 +7,9 @@ everything is decoded and the frames are sampled among those that there are.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -24,19 +26,24 @@ from recsys.decode.containers import (
 from recsys.decode.contract import Clip, ClipSpec, Deadline, ReadError, VideoFacts, VideoFile
 from recsys.decode.packets import (
     WHOLE,
+    ClockRules,
     Entry,
     PacketList,
     by_rate,
-    in_time_order,
     steady_timeline,
+    timeline_of,
+    without_wild,
 )
 from recsys.decode.sampling import Timeline, decode_ranges
-from recsys.decode.scaling import Resizer, orientation
+from recsys.decode.scaling import Resizer, knows_matrix, orientation
 
 INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
 """Containers whose index has an entry for every packet."""
 _MAX_DEMUX_ERRORS = 64
 _DEFAULT_RATE = 25.0
+_INTRA_ONLY = 1  # AV_CODEC_PROP_INTRA_ONLY
+_CLOCK_JUMPS = 0x200  # AVFMT_TS_DISCONT
+_PREDICTED = (2, 3, 4, 6, 7)  # AVPictureType: P, B, S and their likes
 _OUT_OF_MEMORY = ("Cannot allocate memory", "get_buffer() failed")
 
 
@@ -55,6 +62,7 @@ class Video:
         self._name = name
         self._deadline = deadline
         self._complaints = Complaints()
+        self._notes: list[str] = []  # what we say of the file ourselves
         self._container: Any = None
         self._stream: Any = None
 
@@ -77,14 +85,17 @@ class Video:
     def _first_frame(self) -> Any:
         """The first frame: by the first key packet alone or, where that gives none, by all."""
         first_key = next((packet for packet in self._packets.head() if packet.is_keyframe), None)
-        frames: list[Any] = []
-        if first_key is not None:
-            frames = [*self._decode(first_key), *self._decode(None)]
-            self._stream.codec_context.flush_buffers()
-        frame = frames[0] if frames else next(self._frames(), None)
+        frame = first_key and self._alone(first_key)
+        frame = frame or next(self._frames(), None)
         if frame is None:
             raise self._no_frames()
         return frame
+
+    def _alone(self, packet: Any) -> Any | None:
+        """The first frame that a packet gives without any other."""
+        frames = [*self._decode(packet), *self._decode(None)]
+        self._stream.codec_context.flush_buffers()
+        return frames[0] if frames else None
 
     def _look(self) -> VideoFacts:
         return VideoFacts(
@@ -110,14 +121,45 @@ class Video:
             index = list(self._stream.index_entries)
             # In a fragmented file the index is that of the fragments read so far.
             if len(index) == self._stream.frames:
-                steady = steady_timeline(index, self._tick_s())
+                steady = steady_timeline(index, self._clock.tick_s)
                 if steady is not None:
                     return steady
-        planned = self._packets.timeline(self._tick_s())
-        return planned and planned[0]
+        plan = self._packets.timeline(self._clock)
+        return None if plan is None else plan.timeline
 
-    def _tick_s(self) -> float:
-        return float(self._stream.time_base or 1)
+    @functools.cached_property
+    def marks_doubt(self) -> str:
+        """Why the marks of key frames are not believed; empty where they are.
+
+        A decoder makes something of a frame whose references are missing, often without a word.
+        """
+        if self._is_marked(self._first) and _is_predicted(self._first):
+            return "the file starts inside a group of frames"
+        head = self._packets.head()
+        first, second = next(head, None), next(head, None)
+        if first is None or second is None or not (first.is_keyframe and second.is_keyframe):
+            return ""
+        if self._stream.codec_context.codec.properties & _INTRA_ONLY:
+            return ""
+        # Where a writer did not care, all frames are marked.
+        with self._complaints.unheard():
+            frame = self._alone(second)
+        return "" if frame and not _is_predicted(frame) else "frames are marked as key that are not"
+
+    def _is_marked(self, frame: Any) -> bool:
+        """Whether a decoded frame's packet is marked as key."""
+        place = frame.pts
+        return place is not None and self._packets.entries[place].is_key
+
+    def starts_inside(self) -> bool:
+        """Whether the first frames have no key frame to start from."""
+        first = next(self._packets.head(), None)
+        return first is not None and not first.is_keyframe
+
+    @functools.cached_property
+    def _clock(self) -> ClockRules:
+        jumps = bool(self._container.format.flags & _CLOCK_JUMPS)
+        return ClockRules(float(self._stream.time_base or 1), jumps)
 
     def read(self) -> Clip:
         """The clip.
@@ -131,9 +173,10 @@ class Video:
             pixel_aspect=self.facts.pixel_aspect,
             orientation=self.facts.orientation,
         )
-        clip = self._read_by_packets()
-        if clip is not None and not clip.damaged:
+        clip = None if self.marks_doubt else self._read_by_packets()
+        if clip is not None and not self._complaints.text():
             return clip
+        self._notes.clear()
         try:
             return self._read_all()
         except ReadError:
@@ -143,38 +186,54 @@ class Video:
 
     def _read_by_packets(self) -> Clip | None:
         """Decodes no more than the sampled frames need; None where one of them does not come."""
-        planned = self._packets.timeline(self._tick_s())
-        if planned is None:
+        plan = self._packets.timeline(self._clock)
+        if plan is None:
             return None
-        timeline, places = self._steady(planned[0]), planned[1]
+        if plan.num_without_key:
+            self._notes.append(f"{plan.num_without_key} frames before the first key frame")
+        timeline = self._steady(plan.timeline)
         indices = self._pick(timeline)
-        ticks = self._packets.ticks()
-        wanted = {int(ticks[place]): int(place) for place in places[indices].tolist()}
+        places = plan.places[indices].tolist()
+        wanted = set(places)
         images: dict[int, NDArray[np.uint8]] = {}
         if self._first.pts in wanted:
             self._keep(images, self._first.pts, self._first)
-        left = [place for tick, place in wanted.items() if tick not in images]
-        ranges = decode_ranges(np.array(left, np.int64), self._packets.key_places(), ticks)
-        for frame in self._frames(ranges, only=set(left)):
+        left = wanted.difference(images)
+        keys = self._packets.key_places()
+        ranges = decode_ranges(np.array(sorted(left), np.int64), keys, plan.ranks)
+        starts = {start for start, _ in ranges}
+        for frame in self._frames(ranges, only=left):
+            if frame.pts in starts and _is_predicted(frame):
+                return None  # no key frame, whatever its mark says
             if frame.pts in wanted:
                 self._keep(images, frame.pts, frame)
         if len(images) < len(wanted):
             return None
-        squares = [images[int(ticks[place])] for place in places[indices].tolist()]
-        return self._clip(squares, timeline, indices)
+        return self._clip([images[place] for place in places], timeline, indices)
 
     def _read_all(self) -> Clip:
         """Decodes everything, and samples the frames that there are."""
-        entries = [
-            Entry(frame.pts, bool(frame.key_frame), frame.duration or 0) for frame in self._frames()
-        ]
+        self._packets.scan()
+        given, num_wild = without_wild(self._packets.entries, self._clock)
+        entries, predicted = [], []
+        for frame in self._frames():
+            entries.append(self._entry(frame, given))
+            predicted.append(_is_predicted(frame))
         if not entries:
             raise self._no_frames()
+        start = 0
+        if not self._packets.hides_first():
+            start = predicted.index(False) if False in predicted else 0
+            if start or self.starts_inside() or all(predicted):
+                self._notes.append("frames before the first key frame")
+        entries = entries[start:]
         rate = float(self._stream.average_rate or 0) or _DEFAULT_RATE
-        timeline, order = in_time_order(entries, self._tick_s()) or by_rate(entries, rate)
+        timeline = timeline_of(entries, self._clock) or by_rate(entries, rate)
+        if num_wild:
+            timeline = replace(timeline, doubts=timeline.doubts.with_wild(num_wild))
         timeline = self._steady(timeline)
         indices = self._pick(timeline)
-        numbers = order[indices].tolist()
+        numbers = (indices + start).tolist()
         wanted = set(numbers)
         images: dict[int, NDArray[np.uint8]] = {}
         for number, frame in enumerate(self._frames()):
@@ -187,6 +246,13 @@ class Video:
         # A frame that the filters do not take is stood in for by the nearest that they do.
         near = [min(images, key=lambda kept: abs(kept - number)) for number in numbers]
         return self._clip([images[number] for number in near], timeline, indices)
+
+    def _entry(self, frame: Any, given: list[Entry]) -> Entry:
+        """When a decoded frame is shown: as its packet says."""
+        place, is_key = frame.pts, bool(frame.key_frame)
+        if place is None or not 0 <= place < len(given):
+            return Entry(None, is_key, frame.duration or 0)
+        return replace(given[place], is_key=is_key)
 
     def _steady(self, timeline: Timeline) -> Timeline:
         """The timeline; at a steady rate where only broken frame times make it too long.
@@ -201,7 +267,7 @@ class Video:
             check_duration(steady.end_s, self._spec)
         else:
             steady = timeline.at_steady_rate(1 / _DEFAULT_RATE)
-        self._complaints.add("frame times", f"reach {timeline.end_s:.0f} s")
+        self._notes.append(f"frame times reach {timeline.end_s:.0f} s")
         return steady
 
     def _pick(self, timeline: Timeline) -> NDArray[np.int64]:
@@ -217,15 +283,30 @@ class Video:
     def _clip(
         self, squares: list[NDArray[np.uint8]], timeline: Timeline, indices: NDArray[np.int64]
     ) -> Clip:
-        said = self._complaints.text()
+        damage = [*self._notes, self._missing(), self._complaints.text()]
+        if timeline.doubts.is_broken:
+            damage.append(str(timeline.doubts))
+        said = "; ".join(filter(None, damage))
         return Clip(
             frames=np.stack(squares),
             times_s=timeline.starts_s[indices].astype(np.float32),
             duration_s=timeline.end_s,
             reader="pyav",
             damaged=bool(said),
-            message=said,
+            message=said or "; ".join(filter(None, [str(timeline.doubts), self._colours()])),
         )
+
+    def _missing(self) -> str:
+        """How many frames an index tells of that are not there."""
+        missing = self._stream.frames - len(self._packets.entries)
+        if self.facts.format_name not in INDEXED or missing <= 0:
+            return ""
+        return f"the last {missing} frames are not there"
+
+    def _colours(self) -> str:
+        if knows_matrix(self._first):
+            return ""
+        return f"colours: matrix {int(self._first.colorspace)} is taken for the usual one"
 
     def _demux(self) -> Iterator[Any]:
         """Opens the file and gives the video's packets, behind errors as far as it goes."""
@@ -272,3 +353,8 @@ class Video:
         except FFMPEG_ERRORS as error:
             self._complaints.add(context.name, error)
             return []
+
+
+def _is_predicted(frame: Any) -> bool:
+    """Whether a decoder says that it made a frame from others."""
+    return not frame.key_frame and int(frame.pict_type) in _PREDICTED

@@ -1,16 +1,27 @@
 """The choice between a clip's readers, behind one contract.
 
 `read_clip` runs inside the sandbox process (`recsys.decode.sandbox`), so it imports no ray and no
-torch. decord reads what it reads exactly and no slower; PyAV reads all the rest, and whatever
-decord complained about. Both give the same pixels: the same scaling filter, the same frames.
+torch. decord reads what it reads exactly; PyAV reads all the rest, and whatever decord complained
+about. Both give the same pixels: the same scaling filter, the same frames. Each clip says why it
+was its reader that read it.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from recsys.decode import decord_reader, hardware, pyav_reader
-from recsys.decode.contract import Clip, ClipSpec, Deadline, NotThisReader, ReadError, VideoFile
+from recsys.decode.contract import (
+    FALLBACK,
+    Clip,
+    ClipSpec,
+    Deadline,
+    NotThisReader,
+    ReadError,
+    VideoFile,
+)
 
 
 def read_clip(
@@ -29,21 +40,28 @@ def read_clip(
     """
     deadline = Deadline(spec.max_decode_s)
     with pyav_reader.Video(file, spec, name=name, deadline=deadline) as video:
-        for read in _before_pyav(file, spec, video, decoder):
+        fallbacks: list[str] = []
+        for reader, read, why in _before_pyav(file, spec, video, decoder):
             try:
-                return read()
+                return replace(read(), why="; ".join([*fallbacks, why]))
             except NotThisReader as error:
                 if spec.reader == "decord":
                     raise ReadError("unsupported_codec", str(error)) from None
-        return video.read()
+                fallbacks.append(f"{FALLBACK}{reader}: {error.reason}")
+        why = decord_reader.choice(spec, video.facts)[1]
+        return replace(video.read(), why="; ".join(fallbacks) or why)
 
 
 def _before_pyav(
     file: VideoFile, spec: ClipSpec, video: pyav_reader.Video, decoder: hardware.Decoder
-) -> Iterator[Callable[[], Clip]]:
+) -> Iterator[tuple[str, Callable[[], Clip], str]]:
+    """Readers that are asked first: their names, how they read, and why they are asked."""
     if decoder == "decord_cuda" and spec.reader != "pyav":
-        yield lambda: decord_reader.read(file, spec, video, device="cuda")
-    if decoder == "torchcodec_cuda" and spec.reader == "auto":
-        yield lambda: hardware.read_by_torchcodec(file, spec, video)
-    if decord_reader.is_first(spec, video.facts):
-        yield lambda: decord_reader.read(file, spec, video)
+        read = functools.partial(decord_reader.read, file, spec, video)
+        yield "decord_cuda", functools.partial(read, device="cuda"), "the worker has a GPU"
+    if decoder == "torchcodec_cuda" and spec.reader in ("auto", "fastest"):
+        read = functools.partial(hardware.read_by_torchcodec, file, spec, video)
+        yield "torchcodec_cuda", read, "the worker has a GPU"
+    is_first, why = decord_reader.choice(spec, video.facts)
+    if is_first:
+        yield "decord", functools.partial(decord_reader.read, file, spec, video), why

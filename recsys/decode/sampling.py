@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.decode.clock import Doubts
+
 Sampling = Literal["uniform", "keyframes", "auto"]
 Fit = Literal["crop", "letterbox"]
 
@@ -79,11 +81,15 @@ def within_budget(
 
 @dataclass(frozen=True)
 class Timeline:
-    """When the frames of a video are on show: N sorted starts in seconds, and which are key."""
+    """When the frames of a video are on show: N sorted starts in seconds, and which are key.
+
+    `doubts` says where the file's own times could not be taken.
+    """
 
     starts_s: NDArray[np.float64]
     end_s: float
     key_indices: NDArray[np.int64]
+    doubts: Doubts = Doubts()
 
     def at_steady_rate(self, step_s: float | None = None) -> Timeline:
         """The same frames, each on show for `step_s`, whatever their times say.
@@ -93,7 +99,7 @@ class Timeline:
         steps = np.diff(self.starts_s, append=self.end_s)
         step = float(np.median(steps)) if step_s is None else step_s
         starts_s = np.arange(len(steps), dtype=np.float64) * step
-        return Timeline(starts_s, len(steps) * step, self.key_indices)
+        return Timeline(starts_s, len(steps) * step, self.key_indices, self.doubts)
 
     def pick(self, num: int, sampling: Sampling, *, auto_max_frames: int) -> NDArray[np.int64]:
         """Indices of the `num` frames that a way of sampling takes, in time order.
@@ -111,7 +117,7 @@ class Timeline:
 
 
 def decode_ranges(
-    wanted: NDArray[np.int64], key_packets: NDArray[np.int64], ticks: NDArray[np.int64]
+    wanted: NDArray[np.int64], key_packets: NDArray[np.int64], ranks: NDArray[np.int64]
 ) -> list[tuple[int, int]]:
     """The runs of packets that must be decoded to have the wanted frames.
 
@@ -121,22 +127,22 @@ def decode_ranges(
     Args:
         wanted: Places of the wanted frames' packets, in decoding order.
         key_packets: Sorted places of the key packets.
-        ticks: (N,) time at which each packet's frame is shown.
+        ranks: (N,) how many frames are shown before each packet's own.
 
     Returns:
         Sorted (start, stop) that neither overlap nor touch.
 
-    >>> keys, ticks = np.array([0, 10, 20, 30]), np.arange(40)
-    >>> decode_ranges(np.array([3, 7, 12, 35]), keys, ticks)
+    >>> keys, ranks = np.array([0, 10, 20, 30]), np.arange(40)
+    >>> decode_ranges(np.array([3, 7, 12, 35]), keys, ranks)
     [(0, 8), (10, 13), (30, 36)]
-    >>> ticks[[20, 21]] = [21, 20]  # packet 21 is shown before its key frame, 20
-    >>> decode_ranges(np.array([21]), keys, ticks)
+    >>> ranks[[20, 21]] = [21, 20]  # packet 21 is shown before its key frame, 20
+    >>> decode_ranges(np.array([21]), keys, ranks)
     [(10, 22)]
     """
     ranges: list[tuple[int, int]] = []
     for place in np.sort(wanted).tolist():
         run = int(np.searchsorted(key_packets, place, side="right")) - 1
-        if run > 0 and ticks[place] < ticks[key_packets[run]]:
+        if run > 0 and ranks[place] < ranks[key_packets[run]]:
             run -= 1
         start = int(key_packets[run]) if run >= 0 else 0
         if ranges and start <= ranges[-1][1]:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.decode.contract import Clip, ClipSpec, ReadError, VideoFile
+from recsys.decode.contract import FALLBACK, Clip, ClipSpec, ReadError, VideoFile
 
 _GRACE_S = 2.0  # the process looks at the clock itself; this is for when it cannot any more
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "CUDA_VISIBLE_DEVICES")
@@ -64,8 +64,9 @@ class Sandbox:
             if error.reason == "too_much_memory" and self._served:
                 self.close()  # what it kept from earlier files must not count against this one
                 return self._read(file, spec, name)
-            if error.reason == "crashed" and spec.reader == "auto":
-                return self._read(file, dataclasses.replace(spec, reader="pyav"), name)
+            if error.reason == "crashed" and spec.reader in ("auto", "fastest"):
+                clip = self._read(file, dataclasses.replace(spec, reader="pyav"), name)
+                return dataclasses.replace(clip, why=f"{FALLBACK}decord: the decoder died")
             raise
 
     def close(self) -> None:
@@ -136,6 +137,7 @@ class Sandbox:
             reader=str(answer["reader"]),
             damaged=bool(answer["damaged"]),
             message=str(answer["message"]),
+            why=str(answer["why"]),
         )
 
     def _death(self) -> ReadError:

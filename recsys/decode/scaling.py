@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from recsys.decode.sampling import Fit, Geometry, plan_geometry
 
+_KNOWN_MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
+"""RGB, BT.709, none said, FCC, BT.601 (two), SMPTE 240M, BT.2020; others are shown as if none was
+said, as players do."""
+
 
 class Resizer:
     """Makes squares of decoded frames; its filters are those that decord uses, pixel for pixel.
@@ -36,7 +40,7 @@ class Resizer:
         Raises:
             av.error.FFmpegError: The filters do not take the frame.
         """
-        shape = (frame.width, frame.height, frame.format.name)
+        shape = (frame.width, frame.height, frame.format.name, frame.colorspace)
         if shape != self._shape:  # the size may change in mid-stream
             self._geometry = plan_geometry(
                 (frame.width, frame.height),
@@ -64,10 +68,25 @@ def _filters(frame: Any, geometry: Geometry) -> Any:
     ]
     if geometry.cut:
         nodes.append(graph.add("crop", "{}:{}".format(*geometry.cut)))
+    nodes.append(graph.add("setparams", _colours(frame)))
     nodes.append(graph.add("scale", "{}:{}".format(*geometry.coded_scale)))
     nodes += [graph.add("format", "rgb24"), graph.add("buffersink")]
     graph.link_nodes(*nodes).configure()
     return graph
+
+
+def _colours(frame: Any) -> str:
+    """What the scaler is told of a frame's colours: its matrix, where it has the formula for it.
+
+    Transfer and primaries stay as they are in any case, but it refuses frames with rare ones.
+    """
+    told = "color_trc=unknown:color_primaries=unknown"
+    return told if knows_matrix(frame) else f"{told}:colorspace=unknown"
+
+
+def knows_matrix(frame: Any) -> bool:
+    """Whether the scaler has the formula of a frame's colour matrix (ITU-T H.273, table 4)."""
+    return int(frame.colorspace) in _KNOWN_MATRICES
 
 
 def orientation(frame: Any) -> tuple[int, bool]:

@@ -6,18 +6,18 @@ import hashlib
 import os
 import re
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data import storage
+from recsys.data.folders import HIDDEN_ROWS, PARQUET, address_of, find_files
+from recsys.data.values import as_labels, family
 from recsys.decode.contract import ReadError, VideoFile
 from recsys.decode.files import LocalFile, RemoteFile
 from recsys.errors import InputError
 
-_TABLE_ENDINGS = (".parquet", ".pq")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HASH_STEP_BYTES = 4 * 2**20
 _MAX_REMOTE_HASH_BYTES = 64 * 2**20
@@ -27,48 +27,25 @@ def find_videos(spec: str, *, column: str = "uri") -> list[str]:
     """The videos that a folder, a glob or a Parquet table names, without repeats.
 
     Args:
-        spec: A folder (all files below it; hidden ones are left out), a glob, one file, or a
-            Parquet file or folder with a column of addresses; local or an fsspec address.
+        spec: A folder, a glob, one file, or a Parquet file or folder with a column of addresses;
+            local or an fsspec address, walked as `recsys.data.folders` says.
         column: The column of addresses in a Parquet table.
 
     Returns:
-        The files of a folder or glob in the order of their names, those of a table in its order.
+        The files of a folder or glob in the order of their names, those of a table in its order;
+        a file of this machine whose name is not UTF-8 as a file URI.
 
     Raises:
         InputError: Nothing is there, or the table has no such column.
     """
-    filesystem, path = storage.filesystem(spec)
-    try:
-        found = _files_of(filesystem, path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"--videos {spec}: cannot be read ({error})") from None
+    tables = find_files(spec, f"--videos {spec}", hidden=HIDDEN_ROWS)
+    if tables and all(name.lower().endswith(PARQUET) for name in tables):
+        return _from_tables(spec, tables, column)
+    found = find_files(spec, f"--videos {spec}")
     if not found:
         hint = "give a folder of videos, a glob or a Parquet table"
         raise InputError(f"--videos {spec}: no files there; {hint}")
-    tables = [name for name in found if name.endswith(_TABLE_ENDINGS)]
-    if len(tables) == len(found):
-        return _from_tables(spec, [_full(filesystem, spec, name) for name in tables], column)
-    return [_full(filesystem, spec, name) for name in found]
-
-
-def _files_of(filesystem: Any, path: str) -> list[str]:
-    if filesystem.isdir(path):
-        root = path.rstrip("/") + "/"
-        found = filesystem.find(path)
-        names = [name for name in found if not _is_hidden(name.removeprefix(root))]
-    elif filesystem.isfile(path):  # a name may hold the marks of a glob
-        names = [path]
-    else:
-        names = [name for name in filesystem.glob(path) if filesystem.isfile(name)]
-    return sorted(names)
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
-
-
-def _full(filesystem: Any, spec: str, name: str) -> str:
-    return str(filesystem.unstrip_protocol(name)) if storage.is_uri(spec) else name
+    return [address_of(name) for name in found]
 
 
 def _from_tables(spec: str, tables: list[str], column: str) -> list[str]:
@@ -88,14 +65,14 @@ def _addresses(spec: str, file: Any, column: str) -> list[str]:
         said = " ".join(str(error).split())[:200]
         raise InputError(f"--videos {spec}: not a Parquet table ({said})") from None
     names = table.schema_arrow.names
-    if column not in names:
-        raise InputError(f"--videos {spec}: no column {column!r}; it has {', '.join(names)}")
+    if names.count(column) != 1:
+        wrong = "more than one" if column in names else "no"
+        raise InputError(f"--videos {spec}: {wrong} column {column!r}; it has {', '.join(names)}")
     values = table.read(columns=[column]).column(0)
-    if pa.types.is_dictionary(values.type):
-        values = values.cast(values.type.value_type)
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+    if family(values.type) not in ("text", "missing"):
         raise InputError(f"--videos {spec}: column {column!r} is {values.type}, not text")
-    return [uri for uri in values.to_pylist() if uri]
+    addresses: list[str] = as_labels(values, column).drop_null().to_pylist()
+    return addresses
 
 
 def open_source(
@@ -152,7 +129,7 @@ def local_path(uri: str, base: str) -> str:
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         raise ReadError("unsupported_source", f"file://{parts.netloc} is another machine")
-    return url2pathname(parts.path)
+    return os.fsdecode(unquote_to_bytes(parts.path))
 
 
 def sha256_of(file: VideoFile, *, max_bytes: int) -> str | None:

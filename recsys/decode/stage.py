@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -21,8 +21,9 @@ from recsys.data import storage
 from recsys.decode.clips import DecodeClips, Encoder
 from recsys.decode.progress import ProgressLine
 from recsys.decode.stamps import changed_files
-from recsys.decode.writer import LIMITED_BY, ClipWriter, only_writer
+from recsys.decode.writer import LIMITED_BY, ClipWriter
 from recsys.errors import InputError
+from recsys.run_lock import only_writer
 from recsys.schema import clip_schema, feature_schema
 
 logger = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ def decode_videos(
 
     Returns:
         `{"decode": …}` as in OUT/report.json: numbers of clips that are `ok` and `damaged`, of
-        `quarantined` files by reason, of clips by `readers`, of videos `decoded` in this run and
-        among them those that `changed` since the last, and its `seconds` and `videos_per_s`.
+        `quarantined` files by reason, of clips by `readers` and for what reason (`why`), of
+        `fallbacks` to a second reader, of videos `decoded` in this run and among them those that
+        `changed` since the last, and its `seconds` and `videos_per_s`.
 
     Raises:
         InputError: No videos are given, none of them gives a clip, or `out` cannot be written.
@@ -101,6 +103,8 @@ def _decode_into(
     line.close()
     seconds = time.monotonic() - start
     counts = writer.finish(set(wanted))
+    for said in reader_lines(counts["why"]):
+        report(said)
     result = {
         **counts,
         "decoded": len(missing),
@@ -110,6 +114,18 @@ def _decode_into(
     }
     storage.write_json({"decode": result}, storage.join(out, "report.json"))
     return result
+
+
+def reader_lines(why: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Who read how many clips, and a line for each reader's reasons.
+
+    >>> list(reader_lines({"pyav": {"not decord: it failed": 1, "only key frames are wanted": 2}}))
+    ['decode: 3 clips read by pyav (not decord: it failed: 1, only key frames are wanted: 2)']
+    """
+    for reader, reasons in why.items():
+        num = sum(reasons.values())
+        said = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+        yield f"decode: {num} clip{'s' * (num != 1)} read by {reader} ({said})"
 
 
 def _unique(uris: Sequence[str] | pa.Table) -> list[str]:

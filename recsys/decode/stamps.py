@@ -55,6 +55,6 @@ def _remote(uris: Iterable[str]) -> Iterable[str | None]:
 
 def _ask(uri: str) -> str | None:
     try:
-        return remote_stamp(remote_filesystem(scheme_of(uri)).info(uri))
+        return remote_stamp(remote_filesystem(uri, scheme_of(uri)).info(uri))
     except Exception:  # each kind of filesystem has its own errors, and the file is asked for later
         return None

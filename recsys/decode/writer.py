@@ -8,7 +8,6 @@ no half batch; what was decoded after its last batch is decoded again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -22,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.data import storage
+from recsys.decode.contract import FALLBACK
 from recsys.errors import InputError
 from recsys.schema import quarantine_schema
 
@@ -106,7 +106,8 @@ class ClipWriter:
 
         with storage_folder(self._clips_path):
             empty = self._schema.empty_table()
-            self._dataset = lance.write_dataset(empty, self._clips_path, mode="overwrite")
+            url = storage.as_url(self._clips_path)
+            self._dataset = lance.write_dataset(empty, url, mode="overwrite")
         if self.changed_settings:
             self._dataset.cleanup_old_versions(timedelta(0), delete_unverified=True)
 
@@ -169,7 +170,8 @@ class ClipWriter:
             clips = rows.filter(pc.invert(broken)).select(self._schema.names)
             if len(clips):
                 clips = clips.cast(self._schema)
-                self._dataset = lance.write_dataset(clips, self._dataset, mode="append")
+                with storage_folder(self._clips_path):
+                    self._dataset = lance.write_dataset(clips, self._dataset, mode="append")
             failed = rows.filter(broken).select(quarantine_schema().names)
             if len(failed):
                 failed = failed.cast(self._quarantine.schema)
@@ -182,12 +184,14 @@ class ClipWriter:
         """Writes what is left and counts what became of `uris`.
 
         Returns:
-            `ok` and `damaged` clips, `quarantined` files by reason, clips by `readers`.
+            `ok` and `damaged` clips, `quarantined` files by reason, clips by `readers`, how many
+            of them for what reason (`why`), and how many another reader was asked for before
+            (`fallbacks`).
         """
         self.flush()
         storage.write_table(self._quarantine, self._quarantine_path)
         self._dataset.cleanup_old_versions(_KEEP_OLD_VERSIONS)
-        clips = self._dataset.to_table(columns=["uri", "note", "reader"])
+        clips = self._dataset.to_table(columns=["uri", "note", "reader", "why"])
         clips = clips.filter(pc.is_in(clips.column("uri"), pa.array(uris, pa.string())))
         notes = Counter(clips.column("note").to_pylist())
         broken = self._quarantine.select(["uri", "reason"]).to_pylist()
@@ -196,8 +200,27 @@ class ClipWriter:
             "ok": notes[""],
             "damaged": notes["damaged"],
             "quarantined": dict(sorted(reasons.items())),
-            "readers": dict(sorted(Counter(clips.column("reader").to_pylist()).items())),
+            **_readers(clips.column("reader").to_pylist(), clips.column("why").to_pylist()),
         }
+
+
+def _readers(readers: list[str], whys: list[str]) -> dict[str, Any]:
+    """Which reader read how many clips, and why.
+
+    >>> _readers(["decord", "pyav", "pyav"], ["exact", "not decord: it complained", "exact"])[
+    ...     "why"
+    ... ]
+    {'decord': {'exact': 1}, 'pyav': {'exact': 1, 'not decord: it complained': 1}}
+    """
+    pairs = Counter(zip(readers, whys, strict=True))
+    why: dict[str, dict[str, int]] = {reader: {} for reader in sorted(set(readers))}
+    for (reader, reason), num in sorted(pairs.items()):
+        why[reader][reason] = num
+    return {
+        "readers": {reader: sum(reasons.values()) for reader, reasons in why.items()},
+        "why": why,
+        "fallbacks": sum(reason.startswith(FALLBACK) for reason in whys),
+    }
 
 
 @contextlib.contextmanager
@@ -210,32 +233,11 @@ def storage_folder(path: str) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({said}); choose another folder") from None
 
 
-@contextlib.contextmanager
-def only_writer(out: str) -> Iterator[None]:
-    """Holds a local output folder against a second run; the lock goes with the process.
-
-    Raises:
-        InputError: Another run is writing there.
-    """
-    if storage.is_uri(out):
-        yield
-        return
-    with storage_folder(out):
-        os.makedirs(out, exist_ok=True)
-        file = open(os.path.join(out, ".decode.lock"), "w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: another decode is writing there; wait for it") from None
-        yield
-
-
 def _open_clips(path: str) -> Any:
     """The Lance dataset at a path, None where there is none."""
     import lance
 
     try:
-        return lance.dataset(path)
+        return lance.dataset(storage.as_url(path))
     except (OSError, ValueError):
         return None

@@ -1,10 +1,13 @@
 """Trivial rankers that a model must beat, to be ranked and measured exactly as it is.
 
-Shapes: U test users, A all users, B users of a chunk, N video rows, D dimensions, E events,
-P (user, video) pairs.
+Shapes: U test users, A all users, B users of a chunk, N video rows, D dimensions, P (user, video)
+pairs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +18,6 @@ from recsys.data.ragged import Ragged
 from recsys.evaluation.metrics.interactions import RankingSet
 from recsys.inference.ranker import Ranker, dot_product
 
-DAY_MS = 86_400_000
 TIE_BREAK = 1e-9
 """What the most popular video gains: less than any cosine does of fewer than 10^9 users."""
 BLOCK = 256
@@ -38,48 +40,55 @@ def popularity(popularity_N: NDArray[np.int64]) -> Ranker:
 
 
 def recent_popularity(recent_N: NDArray[np.float64]) -> Ranker:
-    """By positive events before the test cut, recent ones counting more: see `recent_counts`."""
+    """By positive events before the test cut, recent ones counting more: see `Likes.recent`."""
     return same_for_all(torch.from_numpy(recent_N))
 
 
-def recent_counts(
-    video_row_E: NDArray[np.int32],
-    time_ms_E: NDArray[np.int64],
-    *,
-    cut_ms: int,
-    half_life_days: float,
-    num_videos: int,
-) -> NDArray[np.float64]:
-    """Σ 2^(-age / half life) over each video's events before `cut_ms` (N).
+@dataclass(frozen=True)
+class Neighbours:
+    """The videos most often liked together with each video, the nearest first."""
 
-    The counts of several parts of the events add up.
+    lists: Ragged
+    """N lists of video rows."""
+    cosines: NDArray[np.float64]
+    """One for each of them: the number of users who liked both videos over the root of the product
+    of their numbers of users."""
 
-    >>> times = np.array([0, DAY_MS, 9 * DAY_MS])
-    >>> rows = np.array([1, 1, 1], np.int32)
-    >>> recent_counts(rows, times, cut_ms=2 * DAY_MS, half_life_days=1, num_videos=2).tolist()
-    [0.0, 0.75]
-    """
-    before = time_ms_E < cut_ms
-    age_days = (cut_ms - time_ms_E[before]) / DAY_MS
-    weights = 0.5 ** (age_days / half_life_days)
-    return np.bincount(video_row_E[before], weights, num_videos).astype(np.float64)
+    @classmethod
+    def of(cls, positives: Ragged, num_videos: int, *, most: int) -> Neighbours:
+        """At most so many of each video, of what users (A lists) liked."""
+        likes = distinct(positives)
+        norm_N = np.sqrt(np.maximum(np.bincount(likes.values, minlength=num_videos), 1))
+        parts = []
+        for start, both in liked_together(likes, num_videos):
+            rows = np.arange(start, start + len(both))
+            cosine = both / norm_N / norm_N[rows, None]
+            cosine[rows - start, rows] = 0  # itself
+            best = torch.topk(torch.from_numpy(cosine), min(most, num_videos))
+            kept = best.values > 0
+            parts.append((kept.sum(1), best.indices[kept], best.values[kept]))
+        lengths, rows, cosines = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return cls(Ragged(offsets, rows.astype(np.int32)), cosines)
+
+    def first(self, count: int) -> Neighbours:
+        """No more than so many of each video."""
+        place = np.arange(len(self.cosines)) - self.lists.offsets[self.lists.list_of_value]
+        kept = place < count
+        ends = np.concatenate([[0], np.cumsum(kept)])
+        lists = Ragged(ends[self.lists.offsets], self.lists.values[kept])
+        return Neighbours(lists, self.cosines[kept])
 
 
-def item_knn(positives: Ragged, data: RankingSet, *, neighbours: int = 500) -> Ranker:
+def item_knn(neighbours: Neighbours, data: RankingSet) -> Ranker:
     """By the videos that were liked together with those of the user's history.
 
-    A video's score is the sum of its cosines with the history's different videos, where the
-    cosine of two videos is the number of users who liked both over the root of the product of
-    their numbers of users (B. Sarwar et al., "Item-based collaborative filtering", 2001). Equal
-    scores, and so the lists of users without a history, are in order of popularity.
-
-    Args:
-        positives: A lists of video rows: the positives before the test cut of ALL users.
-        data: The test users.
-        neighbours: Most similar videos kept of each video.
+    A video's score is the sum of its cosines with the history's different videos (B. Sarwar et al.,
+    "Item-based collaborative filtering", 2001). Equal scores, and so the lists of users without a
+    history, are in order of popularity.
     """
-    near, cosines = _neighbours(_distinct(positives), data.num_videos, neighbours)
-    known, num_videos = _distinct(data.known), data.num_videos
+    known, num_videos = distinct(data.known), data.num_videos
+    near, cosines = neighbours.lists, neighbours.cosines
     popularity_N = data.videos.popularity_N
     order_N = TIE_BREAK * popularity_N / max(1, popularity_N.max())
 
@@ -112,7 +121,7 @@ def content_knn(vectors_ND: Tensor, data: RankingSet) -> Ranker:
     return dot_product(means_UD, unit_ND)
 
 
-def _distinct(lists: Ragged) -> Ragged:
+def distinct(lists: Ragged) -> Ragged:
     """Each value once a list, in rising order; without row 0."""
     keys = np.unique(lists.list_of_value << 32 | lists.values)
     keys = keys[keys & 0xFFFFFFFF > 0]
@@ -120,25 +129,20 @@ def _distinct(lists: Ragged) -> Ragged:
     return Ragged(offsets, (keys & 0xFFFFFFFF).astype(np.int32))
 
 
-def _neighbours(likes: Ragged, num_videos: int, count: int) -> tuple[Ragged, NDArray[np.float64]]:
-    """The most similar videos of each video, at most `count`, and the cosine of each."""
+def liked_together(likes: Ragged, num_values: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """How many lists hold both of two values, for all pairs: (first, (≤ `BLOCK`, N)) in turns.
+
+    Args:
+        likes: Lists without repeated values.
+        num_values: N; values are below it.
+    """
     order = np.argsort(likes.values, kind="stable")
-    num_users_N = np.bincount(likes.values, minlength=num_videos)
-    offsets = np.concatenate([[0], np.cumsum(num_users_N)])
-    users_of_video = Ragged(offsets, likes.list_of_value[order].astype(np.int32))
-    norm_N = np.sqrt(np.maximum(num_users_N, 1))
-    parts = []
-    for start in range(0, num_videos, BLOCK):
-        stop = min(start + BLOCK, num_videos)
-        video, user = users_of_video.pairs(start, stop)
-        together = likes.select(user.astype(np.int64))
-        cells = np.repeat(video, together.lengths) * num_videos + together.values
-        both = np.bincount(cells, minlength=(stop - start) * num_videos)
-        cosine = both.reshape(-1, num_videos) / norm_N / norm_N[start:stop, None]
-        cosine[np.arange(stop - start), np.arange(start, stop)] = 0  # itself
-        best = torch.topk(torch.from_numpy(cosine), min(count, num_videos))
-        kept = best.values > 0
-        parts.append((kept.sum(1), best.indices[kept], best.values[kept]))
-    lengths, rows, cosines = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return Ragged(offsets, rows.astype(np.int32)), cosines
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(likes.values, minlength=num_values))])
+    lists_of_value = Ragged(offsets, likes.list_of_value[order].astype(np.int32))
+    for start in range(0, num_values, BLOCK):
+        stop = min(start + BLOCK, num_values)
+        value, owner = lists_of_value.pairs(start, stop)
+        together = likes.select(owner.astype(np.int64))
+        cells = np.repeat(value, together.lengths) * num_values + together.values
+        both = np.bincount(cells, minlength=(stop - start) * num_values)
+        yield start, both.reshape(-1, num_values)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.catalog import Catalog
-from recsys.data.ragged import IntArray, Ragged, join_lists
+from recsys.data.ragged import Ragged, join_lists
 from recsys.data.storage import join, open_input
-from recsys.evaluation.baselines import DAY_MS, recent_counts
+from recsys.evaluation.likes import DAY_MS, Likes
 from recsys.evaluation.metrics.classification import TaskMeter, auc_by_user
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import Columns
@@ -68,30 +68,22 @@ def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str 
     return {name: table.column(name).take(rows).to_pylist() for name in names}
 
 
-def known_positives(
-    prepared: Prepared, half_life_days: float
-) -> tuple[Ragged, NDArray[np.float64]]:
-    """All users' positives before the test, and each video's recent count of them (N)."""
+def known_likes(prepared: Prepared) -> Likes:
+    """All users' positives before the test."""
     parts = [_known_part(prepared.timelines(n)) for n in range(len(prepared.partitions))]
-    newest = max((int(time.max()) for _, time in parts if len(time)), default=0)
-    recent = np.zeros(len(prepared.catalog))
-    for lists, time_ms in parts:
-        recent += recent_counts(
-            lists.values,
-            time_ms,
-            cut_ms=newest + 1,
-            half_life_days=half_life_days,
-            num_videos=len(recent),
-        )
-    return join_lists([lists for lists, _ in parts]), recent
+    return Likes(
+        join_lists([part.lists for part in parts]),
+        np.concatenate([part.time_ms for part in parts]),
+        np.concatenate([part.split for part in parts]),
+    )
 
 
-def _known_part(timelines: Timelines) -> tuple[Ragged, IntArray]:
-    """Videos of each user's positives before the test, and their times, one after the other."""
+def _known_part(timelines: Timelines) -> Likes:
     kept = (timelines.split < TEST) & (timelines.positive > 0)
     counts = np.concatenate([[0], np.cumsum(kept)])[timelines.offsets]
     rows = timelines.video_rows[kept].astype(np.int32)
-    return Ragged(counts.astype(np.int64), rows), timelines.time_ms[kept]
+    lists = Ragged(counts.astype(np.int64), rows)
+    return Likes(lists, timelines.time_ms[kept], timelines.split[kept])
 
 
 def task_figures(

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.config.run import EvaluateConfig
-from recsys.evaluation.metrics.accuracy import AccuracyMeter, SliceMetrics
+from recsys.evaluation.metrics.accuracy import AccuracyMeter, SliceMetrics, own_slices, video_slices
 from recsys.evaluation.metrics.beyond import Exposure, ExposureMeter, ListMeter
 from recsys.evaluation.metrics.interactions import RankingSet
-from recsys.evaluation.metrics.toplists import TopLists, one_thread, top_lists
+from recsys.evaluation.metrics.toplists import ALL, Part, TopLists, one_thread, top_lists
 from recsys.inference.ranker import Ranker
 
 Columns = Mapping[str, NDArray[np.float64]]
@@ -35,7 +35,8 @@ class RankerResult:
     """What one ranker's lists are worth."""
 
     slices: dict[str, SliceMetrics]
-    """`all`, `warm`, `cold`, … → metrics with the relevant videos of that slice."""
+    """`all`, `warm`, `cold`, … → metrics with the relevant videos of that slice; by the names of
+    `own_slices` those of lists of their videos alone."""
     lists: dict[str, NDArray[np.float64]]
     """`novelty@10`, `popularity@10`, `new@10`, `diversity@10`, … → a value a user (U)."""
     exposure: dict[int, Exposure]
@@ -70,13 +71,28 @@ def evaluate_ranker(
     Raises:
         ValueError: The ranker gave scores of a wrong shape, or NaN.
     """
-    return measure(data, ranked(data, ranker, config), config, new_days=new_days)
+    lists = ranked(data, ranker, config, depth=max(config.k), own=True)
+    return measure(data, lists, config, new_days=new_days)
+
+
+def list_metrics(data: RankingSet, ranker: Ranker, config: EvaluateConfig, k: int) -> SliceMetrics:
+    """The accuracy of the first k of every user, and nothing else."""
+    every = {ALL: np.ones(data.num_videos, np.bool_)}
+    meter = AccuracyMeter(data, (k,), every, chunk_users=chunk_users(data))
+    for lists in ranked(data, ranker, config, depth=k):
+        meter.add(lists)
+    return meter.result()[ALL]
 
 
 def ranked(
-    data: RankingSet, ranker: Ranker, config: EvaluateConfig, *, depth: int | None = None
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, *, depth: int, own: bool = False
 ) -> Iterator[TopLists]:
-    """The lists of all users; `depth` videos each, or as many as the largest cutoff."""
+    """The lists of all users, `depth` videos each.
+
+    With `own` come those among the videos of `own_slices`, of users who are measured there.
+    """
+    slices = own_slices(data.videos) if own else {}
+    asked = {name: torch.from_numpy(data.num_relevant(mask) > 0) for name, mask in slices.items()}
     step = chunk_users(data)
     for start in range(0, data.num_users, step):
         stop = min(start + step, data.num_users)
@@ -88,27 +104,41 @@ def ranked(
             )
         if config.mask_history:
             scores_BN = _without_known(scores_BN, data, start, stop)
-        yield from top_lists(torch.arange(start, stop), scores_BN, depth or max(config.k))
+        parts = [
+            Part(name, torch.from_numpy(mask), asked[name][start:stop])
+            for name, mask in slices.items()
+        ]
+        yield from top_lists(torch.arange(start, stop), scores_BN, depth, parts)
 
 
 def measure(
     data: RankingSet, chunks: Iterable[TopLists], config: EvaluateConfig, *, new_days: float = 3.0
 ) -> RankerResult:
-    """Measures lists, however they were made."""
+    """Measures lists, however they were made; of those among a slice's own their accuracy."""
     cutoffs = sorted(set(config.k))
-    accuracy = AccuracyMeter(data, cutoffs, chunk_users=chunk_users(data))
+    slices = {ALL: video_slices(data.videos)}
+    slices |= {name: {name: mask} for name, mask in own_slices(data.videos).items()}
+    accuracy: dict[str, AccuracyMeter] = {}
     lists = ListMeter(data, cutoffs, new_days=new_days)
     exposure = {k: ExposureMeter(data, k) for k in cutoffs}
     for chunk in chunks:
         # Ties bring whole rows of the catalogue along, which are worth several threads.
         with one_thread() if chunk.ties is None else nullcontext():
-            accuracy.add(chunk)
+            if chunk.among not in accuracy:
+                meter = AccuracyMeter(
+                    data, cutoffs, slices[chunk.among], chunk_users=chunk_users(data)
+                )
+                accuracy[chunk.among] = meter
+            accuracy[chunk.among].add(chunk)
+            if chunk.among != ALL:
+                continue
             for k in cutoffs:
                 included = chunk.inclusion(k)
                 lists.add(chunk.user_B, included, k)
                 exposure[k].add(chunk.user_B, included)
     shown = {k: meter.result() for k, meter in exposure.items()}
-    return RankerResult(accuracy.result(), lists.result(), shown)
+    found = {name: part for meter in accuracy.values() for name, part in meter.result().items()}
+    return RankerResult(found, lists.result(), shown)
 
 
 def chunk_users(data: RankingSet) -> int:

@@ -21,20 +21,15 @@ from recsys.data.storage import (
     read_json,
 )
 from recsys.errors import InputError
-from recsys.evaluation.baselines import (
-    content_knn,
-    item_knn,
-    popularity,
-    random_order,
-    recent_popularity,
-)
-from recsys.evaluation.gather import known_positives, ranking_set, task_figures
+from recsys.evaluation.baselines import content_knn
+from recsys.evaluation.gather import known_likes, ranking_set, task_figures
 from recsys.evaluation.metrics.interactions import RankingSet
 from recsys.evaluation.previous import load_previous, previous_predictor
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.runs import LISTS, TASKS, write_page, write_users
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
+from recsys.evaluation.tuning import make_baselines
 from recsys.features.batches import VideoInputs
 from recsys.inference.encode import VIDEOS_A_BATCH, all_vectors
 from recsys.inference.predict import Predictions, Predictor, concat
@@ -134,11 +129,11 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
 
 
 def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[str, Any]:
-    """Runs the stage and returns its report; report.html and the users' metrics lie in `out`.
+    """Runs the stage and returns its report; all that it writes lies in `out`.
 
     Args:
         config: Of the run.
-        out: RUN/evaluate.
+        out: Folder of report.html and of the users' metrics: RUN/evaluate in a run.
         previous: Folder of the bundle that the model is compared with.
 
     Raises:
@@ -148,7 +143,8 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[s
     trained = load_trained(config)
     found = predict_all(trained.prepared, trained.predictor)
     data = ranking_set(trained.prepared, found, trained.cold_N)
-    all_of_them, answers = rankers(config, trained, found, data), {MAIN: found}
+    baselines = make_baselines(known_likes(trained.prepared), data, config.evaluate)
+    all_of_them, answers = rankers(trained, found, data, baselines.rankers), {MAIN: found}
     bundle = load_previous(config, previous) if previous else None
     if bundle is not None:
         theirs = previous_predictor(bundle, trained.prepared)
@@ -164,31 +160,25 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[s
         config.evaluate,
         config.rerank,
         heads=heads,
-        about=protocol(config, bundle),
+        about={**protocol(config, bundle), "baselines": baselines.about},
     )
-    write_users(config.run, LISTS, data.user_ids, columns[MAIN])
-    write_users(config.run, TASKS, found.asked_ids, heads[MAIN][1])
+    write_users(out, LISTS, data.user_ids, columns[MAIN])
+    write_users(out, TASKS, found.asked_ids, heads[MAIN][1])
     training = read_json(join(config.run, "train", "report.json")) or {}
     report["training"] = training.get("history", [])
-    write_page(config, report)
+    write_page(config, out, report)
     return report
 
 
 def rankers(
-    config: RunConfig, trained: Trained, found: Predictions, data: RankingSet
+    trained: Trained, found: Predictions, data: RankingSet, baselines: dict[str, Ranker]
 ) -> dict[str, Ranker]:
     """The model and what it must beat."""
-    positives, recent = known_positives(trained.prepared, config.evaluate.half_life_days)
-    all_of_them = {
-        MAIN: trained.predictor.ranker(found),
-        "popularity": popularity(data.videos.popularity_N),
-        "recent popularity": recent_popularity(recent),
-        "item-kNN": item_knn(positives, data, neighbours=config.evaluate.neighbours),
-    }
+    all_of_them = {MAIN: trained.predictor.ranker(found), **baselines}
     contents = content_vectors(trained)
     if contents is not None:
         all_of_them["content-kNN"] = content_knn(contents, data)
-    return {**all_of_them, "random": random_order(data.num_videos)}
+    return all_of_them
 
 
 def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:

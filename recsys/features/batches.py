@@ -8,8 +8,7 @@ go on with steps that teach nothing.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -24,6 +23,8 @@ from recsys.features.inputs import Batch, EventBatch, Moment, VideoBatch
 from recsys.features.timelines import EventArrays, Timelines, cut_windows
 
 T = TypeVar("T")
+Windows = tuple[IntArray, IntArray]
+"""First events (B,) of some windows of timelines, and the events after their last ones (B,)."""
 
 LoadClips = Callable[[IntArray], npt.NDArray[Any]]
 """Clip rows (M,) -> their frames (M, T, H, W, 3) uint8 or features (M, T, F) float16."""
@@ -126,31 +127,38 @@ class Batcher:
     batch_timelines: int
     max_history: int
 
-    def num_steps(self, timelines: Timelines) -> int:
-        """Training steps of some timelines."""
-        return math.ceil(len(self._windows(timelines)[0]) / self.batch_timelines)
-
     def num_timelines(self, timelines: Timelines) -> int:
         """Timelines with anything to learn from."""
         learnt = timelines.count_before(self.learn_before) - timelines.count_before(self.learn_from)
         return int((learnt > 0).sum())
 
-    def _windows(self, timelines: Timelines) -> tuple[IntArray, IntArray]:
+    def _windows(self, timelines: Timelines) -> Windows:
         starts = timelines.offsets[:-1]
         counts = timelines.count_before(self.learn_before)
         learnt = counts - timelines.count_before(self.learn_from) > 0
         return cut_windows(starts[learnt], (starts + counts)[learnt], self.max_history)
 
-    def steps(self, timelines: Timelines, rng: np.random.Generator) -> Iterator[Batch]:
-        """The timelines' batches, in random order; windows of like length stand together."""
+    def plan(self, timelines: Timelines, rng: np.random.Generator) -> list[Windows]:
+        """The windows of each step, in random order; those of like length stand together."""
         starts, stops = self._windows(timelines)
         order = np.argsort(stops - starts + rng.random(len(starts)), kind="stable")
-        groups = [
-            order[i : i + self.batch_timelines] for i in range(0, len(order), self.batch_timelines)
-        ]
-        for number in rng.permutation(len(groups)):
-            group = groups[number]
-            yield self.make(timelines, starts[group], stops[group], rng)
+        firsts = range(0, len(order), self.batch_timelines)
+        groups = [order[first : first + self.batch_timelines] for first in firsts]
+        shuffled = [groups[number] for number in rng.permutation(len(groups))]
+        return [(starts[group], stops[group]) for group in shuffled]
+
+    def num_learnt(self, timelines: Timelines, plan: Sequence[Windows]) -> IntArray:
+        """Of each of S steps the positive events and all events that it learns from: (S, 2)."""
+        learn = self._learns(timelines.split) & (timelines.video_rows > 0)
+        totals = np.stack([learn & (timelines.positive > 0), learn]).cumsum(1)
+        totals = np.pad(totals, ((0, 0), (1, 0)))
+        counts = [(totals[:, stops] - totals[:, starts]).sum(1) for starts, stops in plan]
+        return np.array(counts, dtype=np.int64).reshape(-1, 2)
+
+    def _learns(self, split: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+        """Whether events of a split are learnt from."""
+        learns: npt.NDArray[np.bool_] = (split >= self.learn_from) & (split < self.learn_before)
+        return learns
 
     def make(
         self, timelines: Timelines, starts: IntArray, stops: IntArray, rng: np.random.Generator
@@ -160,10 +168,11 @@ class Batcher:
         if not len(starts):
             starts = stops = np.zeros(1, dtype=np.int64)
         arrays = timelines.windows(starts, stops)
-        split = _padded_split(timelines, starts, arrays)
-        learn = arrays.present & (split >= self.learn_from) & (split < self.learn_before)
-        targets = arrays.video_rows[learn & (arrays.actions[..., 0] > 0)]
+        learn = arrays.present & self._learns(_padded_split(timelines, starts, arrays))
+        positive = arrays.actions[..., 0] > 0
+        targets = arrays.video_rows[learn & positive]
         learn &= arrays.video_rows > 0
+        num_learnt = [(learn & positive).sum(), learn.sum()]
         candidates, log_q = self.candidates.draw(targets, rng)
         rows = np.union1d(np.union1d(arrays.video_rows, candidates), [0])
         log_q_U = np.full(len(rows), np.inf, dtype=np.float32)
@@ -174,6 +183,7 @@ class Batcher:
             events=event_batch(arrays),
             video_index=torch.from_numpy(np.searchsorted(rows, arrays.video_rows)),
             learn=torch.from_numpy(learn),
+            num_learnt=torch.tensor(num_learnt, dtype=torch.float32),
             user_ids=tuple(timelines.user_ids[user] for user in users),
         )
 

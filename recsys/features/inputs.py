@@ -143,6 +143,9 @@ class Batch:
     """(B, L) int64 position among the U videos."""
     learn: Tensor
     """(B, L) bool: positions whose outcome is learnt from."""
+    num_learnt: Tensor
+    """(2,) float32: how many positive events and how many events in all the workers learn from in
+    this step, as a mean over the workers; what the losses' sums are divided by."""
     user_ids: tuple[str, ...] = ()
     """(B,) whose timelines they are; none in a step that teaches nothing."""
 

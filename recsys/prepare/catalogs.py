@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from recsys.config.data import DataConfig
 from recsys.data.catalog import duration_buckets
 from recsys.data.ragged import IntArray
-from recsys.data.storage import open_input
 from recsys.data.users import row_lists
-from recsys.data.vectors import is_vector, read_vectors
+from recsys.data.values import as_ids, as_labels, as_numbers, as_tags, rows_of_lists
+from recsys.data.vectors import read_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.prepare import tables
@@ -41,8 +40,8 @@ class CatalogDraft:
     """(N,) in the user's unit; NaN where it is unknown."""
     vectors: FloatArray | None
     """(N, E), NaN where a video has none."""
-    duplicates: int
-    """Rows of the video table whose id stood there before."""
+    dropped: dict[str, int]
+    """Rows of the video table that were left out, by reason."""
     only_in_events: int
 
     def with_counts(self, counts: Counts) -> pa.Table:
@@ -81,7 +80,7 @@ class CatalogDraft:
             "videos_without_file": sum(uri is None for uri in self.uris[1:]),
             **without,
             "videos_only_in_events": self.only_in_events,
-            "duplicate_video_rows": self.duplicates,
+            "dropped_video_rows": self.dropped,
             "creators": len(self.vocabs["creator"]) - 1,
             "categories": len(self.vocabs["category"]) - 1,
         }
@@ -93,9 +92,9 @@ def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
     Raises:
         InputError: The table, a column or a type is wrong.
     """
-    table, path, duplicates = _read_videos(data)
+    table = _read_videos(data)
     columns = data.video_columns
-    listed = tables.as_ids(table.column(columns.video)) if table else pa.array([], pa.string())
+    listed = table.ids if table else pa.array([], pa.string())
     extra = sorted(set(met) - set(listed.to_pylist()))
     if table and met and len(extra) == len(met):
         raise InputError(
@@ -105,125 +104,154 @@ def build_catalog(data: DataConfig, met: Collection[str]) -> CatalogDraft:
         )
     ids = pa.concat_arrays([listed, pa.array(extra, pa.string())])
     num_extra = len(extra)
-    creators = _text(table, columns.creator)
-    categories = _categories(table, columns.categories)
+    creators = _labels(table, columns.creator)
+    tagged, tags = _tags(table, columns.categories)
     vocabs = {
         "video": Vocab(ids),
-        "creator": Vocab(sorted({c for c in creators if c is not None})),
-        "category": Vocab(sorted({c for row in categories for c in row})),
+        "creator": Vocab(sorted(creators.unique().drop_null().to_pylist())),
+        "category": Vocab(sorted(tags.unique().to_pylist())),
     }
-    uris = [tables.absolute_uri(uri, path) for uri in _text(table, columns.uri)]
-    creator_rows = vocabs["creator"].rows(creators)
-    row_of = {name: row for row, name in enumerate(vocabs["category"].ids.to_pylist(), start=1)}
-    durations = _numbers(table, columns.duration)
     padding = np.zeros(num_extra, dtype=np.int64)
     return CatalogDraft(
         vocabs=vocabs,
-        uris=[None, *uris, *([None] * num_extra)],
-        creator_rows=np.concatenate([[0], creator_rows, padding]),
-        category_rows=[[], *([row_of[c] for c in row] for row in categories), *([[]] * num_extra)],
-        durations=np.pad(durations, (1, num_extra), constant_values=np.nan),
-        vectors=_vectors(table, columns.vector, path, num_extra=num_extra),
-        duplicates=duplicates,
+        uris=[None, *_uris(table, columns.uri), *([None] * num_extra)],
+        creator_rows=np.concatenate([[0], vocabs["creator"].rows(creators), padding]),
+        category_rows=[
+            [],
+            *_lists_of_rows(tagged, vocabs["category"].rows(tags), len(listed)),
+            *([[]] * num_extra),
+        ],
+        durations=np.pad(_numbers(table, columns.duration), (1, num_extra), constant_values=np.nan),
+        vectors=_vectors(table, columns.vector, num_extra=num_extra),
+        dropped=table.dropped if table else {},
         only_in_events=num_extra if data.videos else 0,
     )
 
 
-def _read_videos(data: DataConfig) -> tuple[pa.Table | None, str, int]:
-    """The video table without repeated ids, where it lies, and how many were repeated."""
+def _read_videos(data: DataConfig) -> _Table | None:
     if data.videos is None:
-        return None, "", 0
+        return None
     columns = data.video_columns
-    roles = [
-        _Role(columns.video, "video", tables.is_id, tables.ID),
-        _Role(columns.uri, "uri", tables.is_text, "text"),
-        _Role(columns.creator, "creator", tables.is_label, "text or a number"),
-        *(_Role(name, "categories", _is_category, "text or a list") for name in columns.categories),
-        _Role(columns.duration, "duration", tables.is_number, "a number"),
-        _Role(columns.vector, "vector", is_vector, "a list of numbers"),
+    wanted = [
+        ("video", columns.video, tables.ID),
+        ("uri", columns.uri, tables.TEXT),
+        ("creator", columns.creator, tables.LABEL),
+        *(("categories", name, tables.TAGS) for name in columns.categories),
+        ("duration", columns.duration, tables.NUMBER),
+        ("vector", columns.vector, tables.VECTOR),
     ]
-    table, path = _read(data.videos, "data.videos", roles)
-    unique, duplicates = _first_of_each(table, columns.video)
-    if not len(unique):
-        raise InputError(f"data.videos={data.videos}: there are no videos in it")
-    return unique, path, duplicates
+    return _read(data.videos, "data.videos", wanted)
 
 
-def _first_of_each(table: pa.Table, column: str) -> tuple[pa.Table, int]:
-    """The first row of each id, rows without one left out, and how many were repeated."""
-    table = table.filter(pc.is_valid(table.column(column)))
-    ids = tables.as_ids(table.column(column))
-    first = np.unique(np.asarray(ids.dictionary_encode().indices), return_index=True)[1]
-    return table.take(pa.array(np.sort(first))), len(table) - len(first)
+@dataclass(frozen=True)
+class _Table:
+    """A table of one or several files, whose types may differ, without what repeats an id."""
+
+    files: list[tuple[str, pa.Table]]
+    """Each file's path and columns as they are in it."""
+    ids: pa.Array
+    """Of the rows that are kept."""
+    kept: pa.Array
+    """Their places among all files' rows."""
+    dropped: dict[str, int]
+    """Rows that were left out, by reason."""
+
+    def column(self, name: str, convert: Callable[[pa.ChunkedArray, str, str], pa.Array]) -> Any:
+        """A column's kept rows, by `convert(column, name, path)` of each file."""
+        return _of_files(self.files, name, convert).take(self.kept)
 
 
-class _Role(NamedTuple):
-    """A column that a setting names, and what it may hold."""
+def _of_files(
+    files: Iterable[tuple[str, pa.Table]],
+    name: str,
+    convert: Callable[[pa.ChunkedArray, str, str], pa.Array],
+) -> pa.Array:
+    parts = []
+    for path, table in files:
+        try:
+            parts.append(convert(table.column(name), name, path))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    return pa.concat_arrays(parts)
 
-    column: str | None
-    setting: str
-    check: Callable[[pa.DataType], bool]
-    allowed: str
 
-
-def _is_category(kind: pa.DataType) -> bool:
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    return tables.is_label(kind.value_type if lists else kind)
-
-
-def _read(spec: str, setting: str, roles: Iterable[_Role]) -> tuple[pa.Table, str]:
-    """The columns of a table in one or several files, and the first file's path."""
+def _read(spec: str, setting: str, wanted: Iterable[tuple[str, str | None, tables.Kind]]) -> _Table:
+    """The columns of a table; `wanted` are (setting, column, kind), of rows' ids the first."""
     prefix = f"{setting.removesuffix('s')}_columns"
-    wanted: dict[str, str] = {}
-    given = [role for role in roles if role.column is not None]
-    for role in given:
-        wanted.setdefault(str(role.column), f"{prefix}.{role.setting}")
-    files = tables.parquet_files(spec, setting)
-    found = []
-    for path in files:
-        schema = tables.read_schema(path, setting)
-        tables.require_columns(schema, wanted, path)
-        for role in given:
-            tables.require_type(schema, str(role.column), role.check, role.allowed, path)
-        with open_input(path) as file:
-            found.append(pq.read_table(file, columns=list(wanted)))
-    return pa.concat_tables(found, promote_options="permissive"), files[0]
+    roles = [tables.Role(name, f"{prefix}.{key}", kind) for key, name, kind in wanted if name]
+    paths = tables.parquet_files(spec, setting)
+    files = []
+    for path, _ in tables.check_table(paths, setting, roles):
+        with tables.open_table(path, setting) as table:
+            files.append((path, table.read(columns=tables.column_names(roles))))
+    nobody = InputError(f"{setting}={spec}: there are no {setting.removeprefix('data.')} in it")
+    if not files:
+        raise nobody
+    ids = _of_files(files, roles[0].column, lambda column, name, _: as_ids(column, name))
+    if ids.null_count == len(ids):
+        raise nobody
+    there = np.flatnonzero(np.asarray(ids.is_valid()))
+    codes = np.asarray(ids.drop_null().dictionary_encode().indices)
+    kept = pa.array(there[np.sort(np.unique(codes, return_index=True)[1])])
+    dropped = {"missing id": len(ids) - len(there), "duplicate": len(there) - len(kept)}
+    dropped = {reason: count for reason, count in dropped.items() if count}
+    return _Table(files, ids.take(kept), kept, dropped)
 
 
-def _text(table: pa.Table | None, column: str | None) -> list[str | None]:
-    if table is None:
-        return []
-    if column is None:
-        return [None] * len(table)
-    return list(tables.as_ids(table.column(column)).to_pylist())
+def _labels(table: _Table | None, column: str | None) -> pa.Array:
+    if table is None or column is None:
+        return pa.nulls(len(table.ids) if table else 0, pa.string())
+    return table.column(column, lambda values, name, _: as_labels(values, name))
 
 
-def _categories(table: pa.Table | None, columns: tuple[str, ...]) -> list[list[str]]:
-    """Each video's categories as `column=value`, so that two columns never share a row."""
-    rows: list[list[str]] = [[] for _ in range(len(table) if table else 0)]
+def _uris(table: _Table | None, column: str | None) -> list[str | None]:
+    if table is None or column is None:
+        return [None] * (len(table.ids) if table else 0)
+
+    def addresses(values: pa.ChunkedArray, name: str, path: str) -> pa.Array:
+        uris = as_labels(values, name).to_pylist()
+        return pa.array([tables.absolute_uri(uri, path) for uri in uris], pa.string())
+
+    found: list[str | None] = table.column(column, addresses).to_pylist()
+    return found
+
+
+def _tags(table: _Table | None, columns: tuple[str, ...]) -> tuple[IntArray, pa.Array]:
+    """Each tag's video and each tag, as `column=value`, so that two columns never share a row."""
+    rows, tags = [np.zeros(0, np.int64)], [pa.array([], pa.string())]
     for column in columns:
         assert table is not None
-        values = table.column(column)
-        for row, value in zip(rows, values.to_pylist(), strict=True):
-            if value is None:
-                continue
-            tags = value if isinstance(value, list) else str(value).split(",")
-            row.extend(f"{column}={str(tag).strip()}" for tag in tags if str(tag).strip())
-    return [list(dict.fromkeys(row)) for row in rows]
+        lists = table.column(column, lambda values, name, _: as_tags(values, name))
+        rows.append(rows_of_lists(lists))
+        tags.append(pc.binary_join_element_wise(column, pc.list_flatten(lists), "="))
+    return np.concatenate(rows), pa.concat_arrays(tags)
 
 
-def _numbers(table: pa.Table | None, column: str | None) -> Any:
+def _lists_of_rows(rows: IntArray, values: IntArray, num_rows: int) -> list[list[int]]:
+    """Each row's values, in their order and each once."""
+    pairs = np.unique(np.stack([rows, values], 1), axis=0, return_index=True)[1]
+    first = np.sort(pairs)
+    order = first[np.argsort(rows[first], kind="stable")]
+    offsets = np.searchsorted(rows[order], np.arange(num_rows + 1))
+    lists: list[list[int]] = pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(values[order])
+    ).to_pylist()
+    return lists
+
+
+def _numbers(table: _Table | None, column: str | None) -> npt.NDArray[np.float64]:
     if table is None or column is None:
-        return np.full(len(table) if table else 0, np.nan)
-    return np.asarray(table.column(column).combine_chunks().cast(pa.float64()).fill_null(np.nan))
+        return np.full(len(table.ids) if table else 0, np.nan)
+    numbers = table.column(column, lambda values, name, _: pa.array(as_numbers(values, name)))
+    return np.asarray(numbers)
 
 
-def _vectors(
-    table: pa.Table | None, column: str | None, path: str, *, num_extra: int
-) -> FloatArray | None:
+def _vectors(table: _Table | None, column: str | None, *, num_extra: int) -> FloatArray | None:
     if table is None or column is None:
         return None
-    vectors = read_vectors(table.column(column), f"{path}: column {column!r}")
+    kind = pa.large_list(pa.float32())
+    lists = table.column(column, lambda values, *_: values.combine_chunks().cast(kind))
+    vectors = read_vectors(lists, f"{table.files[0][0]}: column {column!r}")
     return np.pad(vectors, ((1, num_extra), (0, 0)), constant_values=np.nan)
 
 
@@ -234,6 +262,8 @@ class UserDraft(NamedTuple):
     """Of `user_schema`."""
     values: Vocab
     """The values of the feature columns, as `column=value`."""
+    dropped: dict[str, int]
+    """Rows of the user table that were left out, by reason."""
 
 
 def read_users(data: DataConfig) -> UserDraft:
@@ -244,27 +274,27 @@ def read_users(data: DataConfig) -> UserDraft:
     """
     groups, features = data.user_columns.groups, data.user_columns.features
     if data.users is None:
-        return UserDraft(user_schema(groups).empty_table(), Vocab([]))
+        return UserDraft(user_schema(groups).empty_table(), Vocab([]), {})
     user = data.user_columns.user
-    roles = [
-        _Role(user, "user", tables.is_id, tables.ID),
-        *(_Role(group, "groups", tables.is_label, "text or a number") for group in groups),
-        *(_Role(name, "features", tables.is_label, "text or a number") for name in features),
+    wanted = [
+        ("user", user, tables.ID),
+        *(("groups", name, tables.LABEL) for name in groups),
+        *(("features", name, tables.LABEL) for name in features),
     ]
-    table, path = _read(data.users, "data.users", roles)
-    table, _ = _first_of_each(table, user)
-    columns = [tables.as_ids(table.column(name)) for name in (user, *groups)]
-    named = [_user_values(table, name, path) for name in features]
+    table = _read(data.users, "data.users", wanted)
+    columns = [table.ids, *(_labels(table, name) for name in groups)]
+    named = [_user_values(table, name, data.users) for name in features]
     values = Vocab(sorted({v for column in named for v in column.unique().to_pylist() if v}))
     if features:
         rows = np.stack([values.rows(column) for column in named], 1)
         columns.append(row_lists(rows))
-    return UserDraft(pa.table(columns, schema=user_schema(groups, features=bool(features))), values)
+    schema = user_schema(groups, features=bool(features))
+    return UserDraft(pa.table(columns, schema=schema), values, table.dropped)
 
 
-def _user_values(table: pa.Table, column: str, path: str) -> pa.Array:
+def _user_values(table: _Table, column: str, path: str) -> pa.Array:
     """A feature column as `column=value`, null where it is missing."""
-    values = tables.as_ids(table.column(column))
+    values = _labels(table, column)
     found = pc.count_distinct(values).as_py()
     if found > MOST_USER_VALUES:
         raise InputError(

@@ -20,7 +20,7 @@ from recsys.features.batches import LoadClips, VideoInputs
 from recsys.features.counts import Trends, read_trends, trending
 from recsys.features.inputs import ClipShape, Sizes
 from recsys.features.timelines import Timelines
-from recsys.prepare.tables import cuts_ms
+from recsys.prepare.times import cuts_ms
 from recsys.schema import VALID
 
 HELD_CLIP_BYTES = 2**30

@@ -7,133 +7,25 @@ one partition at a time. The catalogue and its vocabulary are held by the driver
 
 from __future__ import annotations
 
-import hashlib
-import zlib
-from dataclasses import dataclass
+from collections import Counter
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from recsys import cluster
-from recsys.config.data import DataConfig
 from recsys.config.run import RunConfig
-from recsys.data.storage import join, open_input, remove, write_table
+from recsys.data.storage import join, remove, write_table
 from recsys.data.users import UserRows
 from recsys.data.vectors import write_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.prepare import partitions, tables
 from recsys.prepare.catalogs import UserDraft, build_catalog, read_users
-from recsys.progress import progress
+from recsys.prepare.spill import Spilled, spill_events
+from recsys.prepare.times import EventTimes, cuts_ms, date_text
 
-SPILL_ROWS = 1 << 17
 SPILL, VECTORS = ".spill", "vectors.npy"
 TABLES = ("timelines", "vocab", "videos.parquet", VECTORS, "users.parquet", "trends")
 PARTS = ("report.json", *TABLES, SPILL)
 """What prepare writes into its folder, and all that it ever removes from it."""
-
-
-@dataclass(frozen=True)
-class SpillEvents:
-    """Checks a batch of events and writes it in pieces, one a partition of users.
-
-    A piece is named by its content, so that a task that Ray runs twice writes it once.
-    """
-
-    data: DataConfig
-    unit: str
-    num_partitions: int
-    spill: str
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row that sums the batch up: counts, ids met, and what is wrong, if anything."""
-        columns = self.data.columns
-        try:
-            events, dropped = self._normal(batch)
-        except InputError as error:
-            return _summary(problem=f"data.events={self.data.events}: {error}")
-        part = _partition_of(events.column("user_id"), self.num_partitions)
-        order = np.argsort(part, kind="stable")
-        bounds = np.searchsorted(part[order], np.arange(self.num_partitions + 1))
-        for number in np.flatnonzero(np.diff(bounds)):
-            piece = events.take(pa.array(order[bounds[number] : bounds[number + 1]]))
-            name = hashlib.sha256(
-                b"".join(bytes(b) for c in piece.columns for b in c.combine_chunks().buffers() if b)
-            ).hexdigest()[:32]
-            write_table(piece, join(self.spill, f"{number:05d}", f"{name}.parquet"))
-        contexts = [pc.unique(events.column(f"context_{name}")) for name in columns.context]
-        return _summary(
-            rows=len(batch),
-            dropped=dropped,
-            videos=pc.unique(events.column("video_id")).to_pylist(),
-            contexts=[[value for value in c.to_pylist() if value is not None] for c in contexts],
-        )
-
-    def _normal(self, batch: pa.Table) -> tuple[pa.Table, int]:
-        """The batch with our column names and types, without rows that lack an id or a time."""
-        columns = self.data.columns
-        there = pa.array(np.ones(len(batch), dtype=bool))
-        for name in (columns.user, columns.video, columns.time):
-            there = pc.and_(there, pc.is_valid(batch.column(name)))
-        whole = batch.filter(there)
-        out: dict[str, Any] = {
-            "user_id": tables.as_ids(whole.column(columns.user)),
-            "video_id": tables.as_ids(whole.column(columns.video)),
-            "time_ms": tables.as_time_ms(whole.column(columns.time), self.unit),
-            "positive": np.ones(len(whole), dtype=np.int8),
-        }
-        if columns.positive is not None:
-            out["positive"] = tables.as_flags(whole.column(columns.positive), columns.positive)
-        for name in columns.tasks:
-            out[f"label_{name}"] = tables.as_flags(whole.column(name), name)
-        if columns.watched is not None:
-            watched = whole.column(columns.watched)
-            out["watched"] = tables.as_durations(watched, columns.watched)
-        for name in columns.context:
-            out[f"context_{name}"] = tables.as_ids(whole.column(name))
-        return pa.table(out), len(batch) - len(whole)
-
-
-def _summary(
-    *,
-    rows: int = 0,
-    dropped: int = 0,
-    videos: list[str] | None = None,
-    contexts: list[list[str]] | None = None,
-    problem: str | None = None,
-) -> pa.Table:
-    schema = pa.schema(
-        [
-            ("rows", pa.int64()),
-            ("dropped", pa.int64()),
-            ("videos", pa.list_(pa.string())),
-            ("contexts", pa.list_(pa.list_(pa.string()))),
-            ("problem", pa.string()),
-        ]
-    )
-    row = {"rows": rows, "dropped": dropped, "videos": videos or [], "contexts": contexts or []}
-    return pa.Table.from_pylist([{**row, "problem": problem}], schema=schema)
-
-
-def _partition_of(user_ids: pa.ChunkedArray, num_partitions: int) -> npt.NDArray[np.int64]:
-    """Partition of each user: a hash that is the same on every machine and in every run."""
-    coded = user_ids.combine_chunks().dictionary_encode()
-    hashes = [zlib.crc32(user.encode()) % num_partitions for user in coded.dictionary.to_pylist()]
-    return np.asarray(hashes, dtype=np.int64)[np.asarray(coded.indices)]
-
-
-@dataclass
-class Spilled:
-    """What the first pass found."""
-
-    rows: int
-    dropped: int
-    videos: set[str]
-    contexts: list[set[str]]
 
 
 def prepare(config: RunConfig, out: str) -> dict[str, Any]:
@@ -143,15 +35,15 @@ def prepare(config: RunConfig, out: str) -> dict[str, Any]:
         InputError: A file, column, type or value is wrong, or nothing is left to learn from.
     """
     data = config.data
-    files, unit = tables.check_events(data, tables.parquet_files(data.events, "data.events"))
+    files, times = tables.check_events(data)
     users = read_users(data)
     build_catalog(data, ())  # its mistakes show before the long part
-    cuts = tables.cuts_ms(config.split, unit)
+    cuts = cuts_ms(config.split, times.unit)
     cluster.connect()
     for part in PARTS:
         remove(join(out, part))
     try:
-        return _prepare(config, out, files=files, unit=unit, cuts=cuts, users=users)
+        return _prepare(config, out, files=files, times=times, cuts=cuts, users=users)
     finally:
         remove(join(out, SPILL))
 
@@ -160,24 +52,16 @@ def _prepare(
     config: RunConfig,
     out: str,
     *,
-    files: list[str],
-    unit: str,
+    files: list[tables.TableFile],
+    times: EventTimes,
     cuts: tuple[float, float] | None,
     users: UserDraft,
 ) -> dict[str, Any]:
     data, spill = config.data, join(out, SPILL)
-    spilled = _spill(config, files, unit, spill)
-    if spilled.rows == spilled.dropped:
-        raise InputError(
-            f"data.events={data.events}: in all {spilled.rows} rows the user, the video or the "
-            "time is missing; check data.columns"
-        )
+    spilled = spill_events(config, files, times, spill)
     catalog = build_catalog(data, spilled.videos)
     catalog.vocabs.update(
-        {
-            f"context_{name}": Vocab(sorted(met))
-            for name, met in zip(data.columns.context, spilled.contexts, strict=True)
-        }
+        {f"context_{name}": Vocab(sorted(spilled.contexts[name])) for name in data.columns.context}
     )
     known = UserRows.from_table(users.table)
     counts = partitions.write_timelines(
@@ -189,7 +73,7 @@ def _prepare(
         cuts_ms=cuts,
         users=known,
     )
-    require_events(counts, config)
+    require_events(counts, config, cuts)
     partitions.write_trends(config, out=out, spill=spill)
     if known is not None:
         catalog.vocabs["user"] = users.values
@@ -199,15 +83,25 @@ def _prepare(
     if catalog.vectors is not None:
         write_vectors(catalog.vectors, join(out, VECTORS))
     write_table(users.table, join(out, "users.parquet"))
-    return {"time_unit": unit, **_event_report(spilled, counts), **catalog.report(counts)}
-
-
-def _event_report(spilled: Spilled, counts: partitions.Counts) -> dict[str, Any]:
-    """What became of the events."""
-    duplicates = spilled.rows - spilled.dropped - sum(counts.splits)
     return {
+        "files": len(files),
+        **_event_report(spilled, counts, times),
+        **catalog.report(counts),
+        "dropped_user_rows": users.dropped,
+    }
+
+
+def _event_report(spilled: Spilled, counts: partitions.Counts, times: EventTimes) -> dict[str, Any]:
+    """What became of the events."""
+    duplicates = spilled.rows - spilled.dropped.total() - sum(counts.splits)
+    return {
+        "time_unit": times.unit,
+        "time_unit_told_by": times.told_by,
+        "first_event": date_text(counts.first_time_ms),
+        "last_event": date_text(counts.last_time_ms),
         "rows": spilled.rows,
-        "dropped": {"missing id or time": spilled.dropped, "duplicate": duplicates},
+        "dropped": dict(spilled.dropped + Counter({"duplicate": duplicates})),
+        "read_otherwise": dict(spilled.read_otherwise),
         "events": dict(zip(("train", "valid", "test"), counts.splits, strict=True)),
         "users": counts.users,
         "users_with_one_event": counts.single_event_users,
@@ -215,36 +109,15 @@ def _event_report(spilled: Spilled, counts: partitions.Counts) -> dict[str, Any]
     }
 
 
-def _spill(config: RunConfig, files: list[str], unit: str, spill: str) -> Spilled:
-    import ray
-
-    columns = list(tables.event_columns(config.data))
-    worker = SpillEvents(config.data, unit, config.prepare.partitions, spill)
-    dataset = ray.data.read_parquet(files, columns=columns).map_batches(
-        worker, batch_format="pyarrow", batch_size=SPILL_ROWS, zero_copy_batch=True
-    )
-    found = Spilled(0, 0, set(), [set() for _ in config.data.columns.context])
-    total = sum(_num_rows(path) for path in files)
-    with progress("prepare: reading events", total=total) as advance:
-        for row in dataset.iter_rows():
-            if row["problem"]:
-                raise InputError(row["problem"])
-            found.rows += row["rows"]
-            found.dropped += row["dropped"]
-            found.videos.update(row["videos"])
-            for met, values in zip(found.contexts, row["contexts"], strict=False):
-                met.update(values)
-            advance(row["rows"])
-    return found
-
-
-def _num_rows(path: str) -> int:
-    with open_input(path) as file:
-        return int(pq.read_metadata(file).num_rows)
-
-
-def require_events(counts: partitions.Counts, config: RunConfig) -> None:
+def require_events(
+    counts: partitions.Counts, config: RunConfig, cuts: tuple[float, float] | None
+) -> None:
     """Refuses a split that leaves nothing to learn from, to choose by or to measure on.
+
+    Args:
+        counts: What the timelines hold.
+        config: Names the settings in an error.
+        cuts: When validation and test begin, in milliseconds; None for leave-one-out.
 
     Raises:
         InputError: A part of the split has no events, or no positive ones.
@@ -257,19 +130,24 @@ def require_events(counts: partitions.Counts, config: RunConfig) -> None:
                 there = ", ".join(f"{n} {i}" for n, i in zip(names, numbers, strict=True))
                 raise InputError(
                     f"data.events={config.data.events}: no {name} {kind} ({kind}: {there}); "
-                    f"{_remedy(counts, config)}"
+                    f"{_remedy(counts, config, cuts)}"
                 )
 
 
-def _remedy(counts: partitions.Counts, config: RunConfig) -> str:
-    split = config.split
-    if split.kind == "leave_one_out":
+def _remedy(counts: partitions.Counts, config: RunConfig, cuts: tuple[float, float] | None) -> str:
+    if cuts is None:
         return (
             "split.kind=leave_one_out tests users with 2 positive events and validates with 3; "
             "check data.columns.positive or take split.kind=time"
         )
+    first, last = counts.first_time_ms, counts.last_time_ms
+    told = [
+        f"split.{name}={getattr(config.split, name)}"
+        + (" lies before all events" if cut <= first else "")
+        + (" lies after all events" if cut > last else "")
+        for name, cut in zip(("valid_from", "test_from"), cuts, strict=True)
+    ]
     return (
-        f"split.valid_from={split.valid_from} and split.test_from={split.test_from}, and events "
-        f"lie from {counts.first_time_ms} to {counts.last_time_ms} ms; move the cuts or check "
-        "data.columns.positive"
+        f"{' and '.join(told)}; they lie from {date_text(first)} to {date_text(last)} UTC, in ms "
+        f"{first} to {last}; move the cuts or check data.columns.positive"
     )

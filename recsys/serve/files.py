@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from recsys.data.storage import filesystem, is_uri
+from recsys.data.storage import is_uri
+from recsys.decode.contract import ReadError
+from recsys.decode.sources import local_path
 
 MEDIA_TYPES = {
     ".3gp": "video/3gpp",
@@ -32,7 +34,10 @@ def local_video(uri: str | None) -> tuple[str, str] | None:
     """
     if uri is None or (is_uri(uri) and not uri.startswith("file://")):
         return None
-    path = os.path.realpath(filesystem(uri)[1])
+    try:
+        path = os.path.realpath(local_path(uri, ""))
+    except (ReadError, ValueError):  # of another machine, or with a zero byte in it
+        return None
     media_type = MEDIA_TYPES.get(os.path.splitext(path)[1].lower())
     if media_type is None or not os.path.isfile(path):
         return None

@@ -14,7 +14,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from recsys.prepare.tables import LONGEST
+from recsys.data.values import LONGEST
 from recsys.serve.recommender import Answer
 
 LAST_MS = 253_402_300_799_999

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from recsys.config.run import RunConfig
-from recsys.data.storage import filesystem, is_uri
+from recsys.data.storage import copy_folder, local_path
 from recsys.errors import InputError
 
 AddEpoch = Callable[[Mapping[str, float]], None]
@@ -53,11 +53,10 @@ def _tensorboard(folder: str) -> Iterator[Write]:
     from torch.utils.tensorboard import SummaryWriter
 
     with ExitStack() as stack:
-        local = folder
-        if is_uri(folder):
+        local = local_path(folder)
+        if local is None:
             local = stack.enter_context(tempfile.TemporaryDirectory())
-            fs, inner = filesystem(folder)
-            stack.callback(lambda: fs.put(f"{local}/", f"{inner}/", recursive=True))
+            stack.callback(copy_folder, local, folder)
         writer = stack.enter_context(SummaryWriter(local))  # type: ignore[no-untyped-call]
 
         def write(figures: Mapping[str, float], step: int) -> None:
@@ -101,8 +100,9 @@ def _mlflow_run(config: RunConfig, name: str) -> tuple[Any, str]:
         reason = str(error).splitlines()[0]
         raise InputError(f"train.mlflow={config.train.mlflow}: {reason}") from error
     tags = {"recsys.run": config.run, "recsys.training": name}
-    wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-    there = client.search_runs([experiment], filter_string=wanted, max_results=1)
+    # By the training alone, whose name is ours: a filter cannot hold every name of a folder.
+    same = client.search_runs([experiment], filter_string=f"tags.`recsys.training` = '{name}'")
+    there = [run for run in same if run.data.tags.get("recsys.run") == config.run]
     if there:
         client.set_terminated(there[0].info.run_id, "RUNNING")
         return client, there[0].info.run_id

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from recsys.config.run import RunConfig
 from recsys.data.ragged import IntArray
-from recsys.data.storage import exists, filesystem, join, local_folder, remove
+from recsys.data.storage import copy_folder, exists, join, local_folder, remove
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.model.embeddings import init_table
@@ -51,9 +51,8 @@ def grow(config: RunConfig, out: str) -> None:
         state = grown(read_all(folder), places(Prepared(config), vocabs))
     with tempfile.TemporaryDirectory() as folder:
         dcp.save(state, checkpoint_id=folder, no_dist=True)
-        fs, inner = filesystem(out)
         remove(out)
-        fs.put(f"{folder}/", f"{inner}/", recursive=True)
+        copy_folder(folder, out)
 
 
 def places(prepared: Prepared, vocabs: str) -> dict[str, IntArray]:

@@ -11,18 +11,20 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import ray.train
+import ray.train.torch
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from recsys.config.run import RunConfig, parse_config
+from recsys.data.ragged import IntArray
 from recsys.data.storage import join, local_folder
-from recsys.features.batches import Batcher, Candidates, drop_ids, epoch_order, prefetch
+from recsys.features.batches import Batcher, Candidates, Windows, drop_ids, epoch_order, prefetch
 from recsys.features.inputs import Batch
 from recsys.features.timelines import Timelines
 from recsys.model.recommender import Losses
@@ -30,6 +32,7 @@ from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train.checkpoint import START, Progress, is_finite, load, restore, save
 from recsys.train.figures import StepSums
+from recsys.train.loss import StepLoss
 from recsys.train.sharding import PipelinedSteps, build_sharded, have_torchrec
 from recsys.train.steps import SingleSteps
 from recsys.train.trainable import Trainable, build_plain
@@ -48,6 +51,8 @@ class Job:
     learn_before: int
     """VALID to fit, TEST to refit with the validation events known."""
     epochs: int
+    gpu: bool = False
+    """Whether each worker is given a GPU."""
     trending: float | None = None
     """Weight of what is trending, where no validation finds it."""
     board: Any = None
@@ -70,35 +75,24 @@ def train_worker(settings: dict[str, Any]) -> None:
     # A node's training workers share its cores; Ray's one a worker would leave the others idle.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     torch.set_num_threads(max(1, (cores or 1) // context.get_local_world_size()))
-    worker = Worker(job, rank=context.get_world_rank(), workers=context.get_world_size())
-    worker.run()
+    # A GPU of the node that was given to another job is none of this worker's.
+    device = ray.train.torch.get_device() if job.gpu else torch.device("cpu")
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    Worker(job, Prepared(job.config), rank=rank, workers=workers, device=device).run()
 
 
 class Worker:
     """One of the W workers."""
 
-    def __init__(self, job: Job, *, rank: int, workers: int) -> None:
-        self.job, self.config = job, job.config
-        self.rank, self.workers = rank, workers
-        train = self.config.train
-        self.device = pick_device(train.device)
-        torch.manual_seed(train.seed)
-        self.prepared = Prepared(self.config)
-        with_valid = job.learn_before == TEST
-        catalog = self.prepared.catalog
-        self.batcher = Batcher(
-            videos=self.prepared.video_inputs(with_valid=with_valid),
-            candidates=Candidates(
-                catalog.known_positives(with_valid=with_valid),
-                train.negatives,
-                pool=np.flatnonzero(catalog.known_events(with_valid=with_valid)),
-            ),
-            learn_from=TRAIN,
-            learn_before=job.learn_before,
-            batch_timelines=train.batch_timelines,
-            max_history=self.config.model.max_history,
-        )
-        self.trainable = make_trainable(self.config, self.prepared, self.device)
+    def __init__(
+        self, job: Job, prepared: Prepared, *, rank: int, workers: int, device: torch.device
+    ) -> None:
+        self.job, self.config, self.prepared = job, job.config, prepared
+        self.rank, self.workers, self.device = rank, workers, device
+        torch.manual_seed(self.config.train.seed)
+        self.batcher = make_batcher(job, prepared)
+        self.trainable = make_trainable(self.config, prepared, device)
+        self.step_loss = StepLoss.of(self.config, device)
         self.steps = self._make_steps()
         self.progress = Progress()
         self.seen = torch.zeros(len(self.prepared.partitions), dtype=torch.int64)
@@ -163,7 +157,8 @@ class Worker:
             self._run_round(order[start : start + self.workers])
             self.progress.partitions = min(start + self.workers, total)
             since += self.workers
-            if since >= self.config.train.checkpoint_every_partitions < total - start:
+            left = total - self.progress.partitions  # the epoch's own checkpoint comes after them
+            if min(since, left) >= self.config.train.checkpoint_every_partitions:
                 since = 0
                 self._gather()
                 self._report({"epoch": self.progress.epoch}, score=None)
@@ -175,9 +170,9 @@ class Worker:
         torch.manual_seed(int(rng.integers(2**62)))
         mine = int(partitions[self.rank]) if self.rank < len(partitions) else None
         timelines = self.prepared.timelines(mine if mine is not None else int(partitions[0]))
-        steps = 0 if mine is None else self.batcher.num_steps(timelines)
-        most = self._most(steps)
-        batches = prefetch(self._batches(timelines, steps, most, rng))
+        plan = [] if mine is None else self.batcher.plan(timelines, rng)
+        num_learnt = self._mean(self.batcher.num_learnt(timelines, plan))
+        batches = prefetch(self._batches(timelines, plan, num_learnt, rng))
         for losses, _ in self.steps.take(batches):
             self.progress.steps += 1
             self.sums.add(losses)
@@ -201,24 +196,30 @@ class Worker:
         dist.all_reduce(shared)
         return shared.cpu()
 
-    def _batches(
-        self, timelines: Timelines, steps: int, most: int, rng: np.random.Generator
-    ) -> Iterator[Batch]:
-        share = self._id_dropout()
-        if steps:
-            for batch in self.batcher.steps(timelines, rng):
-                yield drop_ids(batch, share, rng)
-        nothing = np.zeros(0, dtype=np.int64)
-        for _ in range(most - steps):
-            yield self.batcher.make(timelines, nothing, nothing, rng)
+    def _mean(self, mine_S2: IntArray) -> Tensor:
+        """The mean over all workers, of as many steps as the worker with the most takes.
 
-    def _most(self, steps: int) -> int:
-        """The largest number of steps among the workers."""
-        if self.workers == 1:
-            return steps
-        count = torch.tensor(steps, device=self.device)
-        dist.all_reduce(count, dist.ReduceOp.MAX)
-        return int(count)
+        It is known before the round begins, so that no step waits for it.
+        """
+        most = torch.tensor(len(mine_S2), device=self.device)
+        if self.workers > 1:
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+        counts = np.pad(mine_S2, ((0, int(most) - len(mine_S2)), (0, 0)))
+        return self._add_up(torch.from_numpy(counts)) / self.workers
+
+    def _batches(
+        self,
+        timelines: Timelines,
+        plan: Sequence[Windows],
+        num_learnt_S2: Tensor,
+        rng: np.random.Generator,
+    ) -> Iterator[Batch]:
+        """The planned steps, then steps that teach nothing until all workers are done."""
+        share, nothing = self._id_dropout(), np.zeros(0, dtype=np.int64)
+        for number, num_learnt in enumerate(num_learnt_S2):
+            starts, stops = plan[number] if number < len(plan) else (nothing, nothing)
+            batch = drop_ids(self.batcher.make(timelines, starts, stops, rng), share, rng)
+            yield replace(batch, num_learnt=num_learnt)
 
     def _id_dropout(self) -> float:
         """Share of the videos that are known by their content alone in this epoch."""
@@ -227,15 +228,10 @@ class Worker:
 
     def _loss(self, losses: Losses, batch: Batch) -> Tensor:
         """What a step goes down, at the learning rate of its place."""
-        train = self.config.train
         share = lr_share(self.progress.steps, self._epochs_done(), self.job.epochs)
         for group in self.trainable.dense_optimizer.param_groups:
-            group["lr"] = train.lr * share
-        tasks = self.config.data.columns.tasks
-        weights = torch.tensor([train.task_weights.get(name, 1.0) for name in tasks])
-        retrieval = losses.retrieval / losses.num_retrieval.clamp(min=1)
-        ranking = losses.tasks / losses.num_tasks.clamp(min=1)
-        loss = train.retrieval_weight * retrieval + (ranking * weights.to(self.device)).sum()
+            group["lr"] = self.config.train.lr * share
+        loss = self.step_loss(losses, batch)
         self._require_finite(loss, batch)
         return loss
 
@@ -278,19 +274,29 @@ class Worker:
             self.job.board.step.remote(self._epochs_done(), self.sums.figures())
 
 
+def make_batcher(job: Job, prepared: Prepared) -> Batcher:
+    """Makes the job's steps: what lies behind its cut is not known to them in any way."""
+    train, with_valid, catalog = job.config.train, job.learn_before == TEST, prepared.catalog
+    return Batcher(
+        videos=prepared.video_inputs(with_valid=with_valid),
+        candidates=Candidates(
+            catalog.known_positives(with_valid=with_valid),
+            train.negatives,
+            pool=np.flatnonzero(catalog.known_events(with_valid=with_valid)),
+        ),
+        learn_from=TRAIN,
+        learn_before=job.learn_before,
+        batch_timelines=train.batch_timelines,
+        max_history=job.config.model.max_history,
+    )
+
+
 def make_trainable(config: RunConfig, prepared: Prepared, device: torch.device) -> Trainable:
     """The sharded model, or the plain one where TorchRec is not wanted or not there."""
     wanted = config.train.tables
     if wanted == "torchrec" or (wanted == "auto" and have_torchrec()):
         return build_sharded(config, prepared.sizes, device)
     return build_plain(config, prepared.sizes, device)
-
-
-def pick_device(wanted: str) -> torch.device:
-    """The worker's device."""
-    if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
 
 
 def shortened(names: Sequence[str], most: int = 5) -> str:

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from recsys import cluster
-from recsys.config.run import RunConfig
-from recsys.data.storage import filesystem, is_uri, join, remove
-from recsys.errors import InputError, find_input_error
+from recsys.config.run import RunConfig, TrainConfig
+from recsys.data.storage import as_url, copy_folder, join, local_path, remove
+from recsys.errors import InputError, find_input_error, unwrapped
 from recsys.model.frames import make_frame_encoder
 from recsys.prepare.prepared import Prepared
 from recsys.progress import progress
@@ -60,7 +60,7 @@ def make_trainer(
     gpu = use_gpu(config)
     cluster.require(config.train.workers, gpu=gpu)
     epochs = config.train.epochs if epochs is None else epochs
-    job = Job(config, learn_before, epochs, trending, board)
+    job = Job(config, learn_before, epochs, gpu=gpu, trending=trending, board=board)
     return TorchTrainer(
         train_worker,
         train_loop_config=job.to_dict(),
@@ -73,20 +73,51 @@ def make_trainer(
             checkpoint_config=CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
             ),
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), make_stop_at_final()],
         ),
     )
 
 
 def use_gpu(config: RunConfig) -> bool:
-    """Whether the workers train on GPUs."""
-    wanted = config.train.device
-    return wanted == "cuda" or (wanted == "auto" and cluster.num_gpus() >= config.train.workers)
+    """Whether each worker is given a GPU; backend and device of all workers follow from it."""
+    return wants_gpu(config.train, cluster.num_gpus())
+
+
+def wants_gpu(config: TrainConfig, num_gpus: int) -> bool:
+    """Whether the workers of a cluster with so many GPUs are to train on them.
+
+    >>> wants_gpu(TrainConfig(workers=2), 2), wants_gpu(TrainConfig(workers=2), 1)
+    (True, False)
+    """
+    enough = num_gpus >= config.workers
+    return config.device == "cuda" or (config.device == "auto" and enough)
+
+
+FINAL = (InputError, FloatingPointError)
+"""Errors of a worker that every other try would end with too."""
+
+
+def make_stop_at_final() -> Any:
+    """A Ray Train callback that ends training at an error that no further try can mend.
+
+    Ray Train starts the workers again after any error, `train.max_failures` times. An error that a
+    callback raises in its controller ends training at once.
+    """
+    from ray.train import UserCallback
+
+    class StopAtFinal(UserCallback):  # type: ignore[misc]
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Any]) -> None:
+            for error in worker_exceptions.values():
+                for cause in unwrapped(error):
+                    if isinstance(cause, FINAL):
+                        raise cause
+
+    return StopAtFinal()
 
 
 def storage_path(path: str) -> str:
     """A path as Ray wants it: absolute, or a URI."""
-    return path if is_uri(path) else str(filesystem(path)[1])
+    return local_path(path) or as_url(path)
 
 
 def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
@@ -103,7 +134,16 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     if not config.train.epochs:
         raise InputError("train.epochs=0: there is nothing to train; set it to at least 1")
     cluster.connect()
-    cluster.require(config.train.workers, gpu=use_gpu(config))
+    gpu, num_gpus = use_gpu(config), cluster.num_gpus()
+    cluster.require(config.train.workers, gpu=gpu)
+    if config.train.device == "auto" and num_gpus and not gpu:
+        logger.warning(
+            "train.device=auto: %d GPUs for %d workers, so that all train on CPUs; "
+            "set train.workers to at most %d to use the GPUs",
+            num_gpus,
+            config.train.workers,
+            num_gpus,
+        )
     require_inputs(config)
     if config.train.start_from is not None:
         grow(config, join(out, START))
@@ -174,9 +214,8 @@ def _history(result: Any) -> list[dict[str, float]]:
 def keep(checkpoint: Any, target: str) -> None:
     """Copies a checkpoint to where the later stages look for it."""
     remove(target)
-    fs, inner = filesystem(target)
     with checkpoint.as_directory() as folder:
-        fs.put(f"{folder}/", f"{inner}/", recursive=True)
+        copy_folder(folder, target)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +10,9 @@ import torch
 import torch.distributed as dist
 
 from recsys.config.run import EvaluateConfig
-from recsys.data.ragged import Ragged
 from recsys.evaluation.metrics.classification import auc
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
-from recsys.evaluation.ranking import evaluate_ranker
+from recsys.evaluation.ranking import list_metrics
 from recsys.features.batches import VideoInputs
 from recsys.inference.encode import all_vectors
 from recsys.inference.predict import Predictions, Predictor, concat
@@ -58,7 +56,8 @@ def validate(
         weight = fit_trending(ranker, found.relevant, now, add_up=add_up, workers=workers)
         model.trending.fill_(weight)
         predictor = replace(predictor, trending_N=weight * now)
-    sums = _ranking_sums(found, predictor.ranker, len(vectors))
+    ranker = predictor.ranker(found)
+    sums = _ranking_sums(found, ranker, len(vectors), prepared.config.evaluate)
     gathered: list[Any] = [(sums, found.labels, found.logits)]
     if workers > 1:
         gathered = [None] * workers
@@ -86,19 +85,17 @@ def score(figures: dict[str, float]) -> float:
 
 
 def _ranking_sums(
-    found: Predictions, ranker: Callable[[Predictions], Ranker], num_videos: int
+    found: Predictions, ranker: Ranker, num_videos: int, config: EvaluateConfig
 ) -> np.ndarray[Any, Any]:
-    """(users, summed NDCG, summed HR)."""
+    """(users, summed NDCG, summed HR); what they liked before is masked as in the evaluation."""
     if not found.user_ids:
         return np.zeros(3)
     zeros = np.zeros(num_videos, dtype=np.int64)
     data = RankingSet(
         user_ids=found.user_ids,
         relevant=found.relevant,
-        known=Ragged.empty(len(found.user_ids)),
+        known=found.known,
         videos=Videos(cold_N=zeros.astype(bool), popularity_N=zeros),
     )
-    result = evaluate_ranker(data, ranker(found), EvaluateConfig(k=(K,), bootstrap=0))
-    per_user = result.per_user()
-    ndcg, hr = per_user[f"ndcg@{K}"].sum(), per_user[f"hr@{K}"].sum()
-    return np.array([len(found.user_ids), ndcg, hr])
+    values = list_metrics(data, ranker, config, K).values
+    return np.array([len(found.user_ids), values[f"ndcg@{K}"].sum(), values[f"hr@{K}"].sum()])

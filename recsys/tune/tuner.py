@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from recsys import cluster
 from recsys.config.run import RunConfig, dump_config, parse_config
@@ -19,77 +16,9 @@ from recsys.train.trainer import (
     training_error,
     use_gpu,
 )
+from recsys.tune.space import any_value, read_space, to_domain, with_settings
 
 logger = logging.getLogger(__name__)
-
-KINDS = ("uniform", "loguniform", "randint", "choice")
-
-
-def read_space(path: str) -> dict[str, dict[str, Any]]:
-    """Reads a search space: setting → {kind: arguments}.
-
-    For example `train.lr: {loguniform: [1e-4, 1e-2]}` or `model.dim: {choice: [32, 64]}`.
-
-    Raises:
-        InputError: The file or an entry is wrong.
-    """
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: cannot read the space ({reason}); check --space") from None
-    if not isinstance(tree, dict) or not tree:
-        raise InputError(f"{path}: a space maps settings to {{kind: arguments}}")
-    for setting, choice in tree.items():
-        problem = _problem(choice)
-        if problem:
-            raise InputError(f"{path}: {setting}={choice!r}: {problem}")
-    return tree
-
-
-def _problem(choice: Any) -> str | None:
-    """What is wrong with an entry of a space."""
-    if not isinstance(choice, dict) or len(choice) != 1 or next(iter(choice)) not in KINDS:
-        kinds = ", ".join(KINDS)
-        return f"allowed is one of {kinds} with its arguments, e.g. {{uniform: [0, 0.5]}}"
-    ((kind, arguments),) = choice.items()
-    if kind == "choice":
-        good = isinstance(arguments, list) and len(arguments) > 0
-        return None if good else "choice takes a list of values, e.g. {choice: [32, 64]}"
-    try:
-        low, high = (float(value) for value in arguments)
-    except (TypeError, ValueError):
-        return f"{kind} takes two numbers, e.g. {{{kind}: [1, 10]}}"
-    if not low < high:
-        return f"{kind} takes the smaller number first"
-    return f"{kind} takes numbers above 0" if kind == "loguniform" and low <= 0 else None
-
-
-def to_domain(choice: dict[str, Any]) -> Any:
-    """Ray Tune's domain of one entry of a space."""
-    from ray import tune
-
-    ((kind, arguments),) = choice.items()
-    if kind == "choice":
-        return tune.choice(arguments)
-    low, high = (float(value) for value in arguments)
-    if kind == "randint":
-        return tune.randint(int(low), int(high))
-    return getattr(tune, kind)(low, high)
-
-
-def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
-    """The config with some dotted settings changed; wrong ones are an `InputError`."""
-    tree = config.model_dump(mode="json")
-    for name, value in settings.items():
-        *sections, last = name.split(".")
-        section = tree
-        for key in sections:
-            if not isinstance(section.get(key), dict):
-                raise InputError(f"{name}: {key} is no section of the config; check --space")
-            section = section[key]
-        section[last] = value
-    return parse_config(tree, "search space")
 
 
 def run_trial(settings: dict[str, Any], config_tree: dict[str, Any]) -> None:
@@ -116,7 +45,7 @@ def make_tuner(config: RunConfig, space: dict[str, dict[str, Any]]) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    first = {name: _any_value(choice) for name, choice in space.items()}
+    first = {name: any_value(choice) for name, choice in space.items()}
     with_settings(config, first)  # a wrong name shows here, not in every trial
     search = OptunaSearch(metric="score", mode="max", seed=config.tune.seed)
     return tune.Tuner(
@@ -168,11 +97,6 @@ def _teller(total: int) -> Any:
             logger.warning("tune: trial %d of %d failed: %s", self.done, total, trial.error_file)
 
     return Teller()
-
-
-def _any_value(choice: dict[str, Any]) -> Any:
-    ((kind, arguments),) = choice.items()
-    return int(arguments[0]) if kind == "randint" else arguments[0]
 
 
 def _require_room(config: RunConfig) -> None:

@@ -119,7 +119,9 @@ def make_batches(config: RunConfig, table_rows: int, count: int, seed: int = 0) 
     )
     for start in range(0, count, PARTITION_STEPS):
         steps = min(PARTITION_STEPS, count - start)
-        yield from batcher.steps(make_timelines(steps * config.train.batch_timelines, rng), rng)
+        timelines = make_timelines(steps * config.train.batch_timelines, rng)
+        for windows in batcher.plan(timelines, rng):
+            yield batcher.make(timelines, *windows, rng)
 
 
 def num_events(batch: Batch) -> int:

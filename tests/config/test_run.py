@@ -14,7 +14,7 @@ from recsys.config.data import DecodeConfig
 from recsys.config.run import RunConfig, dump_config, load_config, parse_config
 from recsys.config.text import parse_section
 from recsys.errors import InputError
-from recsys.prepare.tables import to_native_time
+from recsys.prepare.times import to_native_time
 
 TREE: dict[str, Any] = {
     "run": "/runs/mine",

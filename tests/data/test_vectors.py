@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recsys.config.run import load_config
-from recsys.data.vectors import is_vector, read_vectors
+from recsys.data.vectors import read_vectors
 from recsys.errors import InputError
 from recsys.features.inputs import ClipShape
 from recsys.model.embeddings import PlainTables
@@ -36,7 +36,7 @@ def test_vectors_get_the_length_of_their_dimension() -> None:
     ("values", "message"),
     [
         ([[1.0], [1.0, 2.0]], "vectors of 1, 2 numbers"),
-        ([[], []], "vectors of 0 numbers"),
+        ([[], [float("nan")]], "vectors of none numbers"),
         ([None, None], "vectors of none numbers"),
         ([None, [1.0], [float("inf")]], "row 2 has a value that is no finite number"),
         ([[1.0, None]], "row 0 has a value"),
@@ -47,10 +47,11 @@ def test_bad_vectors_are_named(values: Any, message: str) -> None:
         read_vectors(column(values, pa.list_(pa.float64())), "videos")
 
 
-def test_only_lists_of_numbers_are_vectors() -> None:
-    assert is_vector(pa.list_(pa.float32())) and is_vector(pa.list_(pa.int8(), 4))
-    assert is_vector(pa.large_list(pa.float16()))
-    assert not is_vector(pa.list_(pa.string())) and not is_vector(pa.float32())
+def test_a_list_of_nothing_is_no_vector() -> None:
+    """What pandas and polars write for a video without one: NaN, nothing, or a list of either."""
+    nan = float("nan")
+    found = read_vectors(column([[], [nan, nan], [None, nan], None, [3.0, 4.0]]), "videos")
+    assert np.isnan(found).all(1).tolist() == [True] * 4 + [False]
 
 
 @pytest.mark.ray

@@ -6,8 +6,15 @@ import pytest
 from recsys.decode import hardware, readers
 from recsys.decode.contract import Clip, Deadline, NotThisReader
 from recsys.decode.files import LocalFile
-from recsys.decode.hardware import WorkerHas, choose_decoder, look_around, read_by_torchcodec
+from recsys.decode.hardware import (
+    WorkerHas,
+    choose_decoder,
+    look_around,
+    may_use_cuda,
+    read_by_torchcodec,
+)
 from recsys.decode.pyav_reader import Video
+from recsys.decode.worker import Growth
 from tests.videos import numbered, numbers_of, spec
 
 
@@ -26,16 +33,74 @@ def test_choice(has: WorkerHas, chosen: str) -> None:
     assert choose_decoder(has) == chosen
 
 
-def test_a_worker_that_was_given_no_gpu_does_not_look_for_one(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("visible", "has"),
+    [
+        (None, True),
+        ("0", True),
+        ("3,1", True),
+        ("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", True),
+        ("MIG-GPU-8932f937/1/0", True),
+        ("", False),
+        ("-1", False),
+        ("-1,0", False),  # CUDA takes none behind the first that there is not
+        ("NoDevFiles", False),
+    ],
+)
+def test_a_gpu_may_be_hidden(visible: str | None, has: bool, tmp_path: Path) -> None:
+    (tmp_path / "nvidia0").touch()
+    environment = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert may_use_cuda(environment, devices=str(tmp_path)) == has
+
+
+@pytest.mark.parametrize(
+    ("device", "has"),
+    [
+        ("nvidia0", True),
+        ("nvidia7", True),  # a container that was given the eighth of a machine
+        ("nvidia-caps/nvidia-cap2", True),  # a slice of one
+        ("nvidiactl", True),
+        ("dxg", True),  # WSL
+        ("nvhost-gpu", True),  # Jetson
+        ("kfd", False),  # AMD's; no decoder here can use it
+        ("nvidia-modeset", False),
+        ("null", False),
+    ],
+)
+def test_names_of_gpus(device: str, has: bool, tmp_path: Path) -> None:
+    (tmp_path / device).parent.mkdir(exist_ok=True)
+    (tmp_path / device).touch()
+    assert may_use_cuda({}, devices=str(tmp_path)) == has
+
+
+def test_decoders_are_looked_for_where_there_is_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(hardware, "_GPU_DEVICE", "/dev/null")
     monkeypatch.setattr(hardware, "_decord_has_cuda", lambda: True)
-    assert look_around({"CUDA_VISIBLE_DEVICES": ""}) == WorkerHas()
-    assert look_around({"CUDA_VISIBLE_DEVICES": "-1"}) == WorkerHas()
-    assert look_around({"CUDA_VISIBLE_DEVICES": "0"}).decord_cuda
-    monkeypatch.setattr(hardware, "_GPU_DEVICE", "/dev/none")
-    assert look_around({}) == WorkerHas()
+    monkeypatch.setattr(hardware, "_torchcodec_has_cuda", lambda: False)
+    assert look_around({}, devices=str(tmp_path)) == WorkerHas()
+    (tmp_path / "nvidia5").touch()
+    assert look_around({}, devices=str(tmp_path)) == WorkerHas(gpu=True, decord_cuda=True)
+    assert look_around({"CUDA_VISIBLE_DEVICES": ""}, devices=str(tmp_path)) == WorkerHas()
+
+
+MIB = 2**20
+
+
+def _retires(sizes_mib: list[int], *, spares_largest: bool) -> list[bool]:
+    growth = Growth(100 * MIB, spares_largest=spares_largest)
+    return [growth.is_too_much(size * MIB) for size in sizes_mib]
+
+
+def test_a_cuda_context_does_not_count_as_growth() -> None:
+    # 450 MB come with the second file; then it grows by 1 MB a file.
+    sizes = [110, 560, *range(561, 900)]
+    found = _retires(sizes, spares_largest=True)
+    assert found.index(True) == sizes.index(560 + 256 - 10 + 1)
+
+
+def test_without_a_gpu_all_growth_counts() -> None:
+    assert _retires([110, 357, 100, 356], spares_largest=False) == [False, True, False, False]
 
 
 def test_decords_wheels_have_no_cuda() -> None:
@@ -51,9 +116,9 @@ def test_what_hardware_does_not_read_the_cpu_does(
     monkeypatch.setattr(hardware, "read_by_torchcodec", refuse)
     file = LocalFile(str(numbered(tmp_path / "a.mp4")))
     clip = readers.read_clip(file, spec(), decoder="torchcodec_cuda")
-    assert clip.reader == "pyav"
+    assert (clip.reader, clip.why) == ("decord", "not torchcodec_cuda: no such codec; exact")
     clip = readers.read_clip(file, spec(), decoder="decord_cuda")  # its wheels: no device
-    assert clip.reader == "pyav"
+    assert (clip.reader, clip.why) == ("decord", "not decord_cuda: decord failed; exact")
 
 
 def test_torchcodec_keeps_the_contract(tmp_path: Path) -> None:

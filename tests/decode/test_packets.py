@@ -1,11 +1,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 
 from recsys.decode import packets
-from recsys.decode.packets import Entry, PacketList, by_rate, in_time_order, steady_timeline
+from recsys.decode.packets import (
+    ClockRules,
+    Entry,
+    PacketList,
+    by_rate,
+    steady_timeline,
+    timeline_of,
+    without_wild,
+)
 
 
 @dataclass
@@ -15,6 +22,7 @@ class Packet:
     duration: int = 0
     is_discard: bool = False
     size: int = 100
+    dts: int | None = None
 
 
 def _list(*given: Packet) -> tuple[PacketList, list[int]]:
@@ -30,44 +38,84 @@ def _list(*given: Packet) -> tuple[PacketList, list[int]]:
 def test_frames_come_in_time_order_whatever_the_decoding_order() -> None:
     # I P B B with times 0, 3, 1, 2.
     kept, _ = _list(Packet(0, True), Packet(30), Packet(10), Packet(20, duration=10))
-    planned = kept.timeline(0.1)
-    assert planned is not None
-    timeline, places = planned
-    assert timeline.starts_s.tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
-    assert places.tolist() == [0, 2, 3, 1]
-    assert timeline.key_indices.tolist() == [0]
-    assert timeline.end_s == pytest.approx(4.0)  # the last one lasts as long as the median
+    plan = kept.timeline(ClockRules(0.1))
+    assert plan is not None
+    assert plan.timeline.starts_s.tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
+    assert plan.places.tolist() == [0, 2, 3, 1]
+    assert plan.ranks.tolist() == [0, 3, 1, 2]
+    assert plan.timeline.key_indices.tolist() == [0]
+    assert plan.timeline.end_s == pytest.approx(4.0)  # the last one lasts as long as the median
+    assert not plan.timeline.doubts
 
 
 def test_the_last_frame_lasts_as_long_as_it_says() -> None:
-    planned = in_time_order([Entry(5, True, 0), Entry(6, False, 3)], 1.0)
-    assert planned is not None
-    assert planned[0].end_s == 4.0  # from the first on
+    timeline = timeline_of([Entry(5, True, 0), Entry(6, False, 3)], ClockRules(1.0))
+    assert timeline is not None
+    assert timeline.end_s == 4.0  # from the first on
 
 
-@pytest.mark.parametrize("ticks", [[], [0, None], [0, 5, 5]])
+@pytest.mark.parametrize("ticks", [[], [None, 0], [5, 5, 5]])
 def test_without_usable_times_there_is_no_timeline(ticks: list[int | None]) -> None:
-    assert in_time_order([Entry(tick, True, 1) for tick in ticks], 1.0) is None
+    entries = [Entry(tick, True, 1) for tick in ticks]
+    assert timeline_of(entries, ClockRules(1.0)) is None
 
 
 def test_a_single_frame_without_duration_lasts_a_tick() -> None:
-    planned = in_time_order([Entry(7, True, 0)], 0.04)
-    assert planned is not None
-    assert planned[0].end_s == pytest.approx(0.04)
+    timeline = timeline_of([Entry(7, True, 0)], ClockRules(0.04))
+    assert timeline is not None
+    assert timeline.end_s == pytest.approx(0.04)
 
 
 def test_hidden_packets_are_decoded_but_never_sampled() -> None:
     kept, _ = _list(Packet(0, True, is_discard=True), Packet(1), Packet(2))
-    planned = kept.timeline(1.0)
-    assert planned is not None
-    assert planned[1].tolist() == [1, 2]
+    plan = kept.timeline(ClockRules(1.0))
+    assert plan is not None
+    assert (plan.places.tolist(), plan.num_without_key) == ([1, 2], 0)
+
+
+def test_frames_before_the_first_key_frame_are_left_out() -> None:
+    kept, _ = _list(Packet(0), Packet(1), Packet(2, True), Packet(3))
+    plan = kept.timeline(ClockRules(1.0))
+    assert plan is not None
+    assert (plan.places.tolist(), plan.num_without_key) == ([2, 3], 2)
+    assert plan.timeline.starts_s.tolist() == [0.0, 1.0]
+
+
+def test_a_recording_is_shown_before_the_next_one_whose_clock_starts_anew() -> None:
+    # Two times I P B P, shown as 0, 2, 1, 3; the second clock starts at 0 again.
+    one = [(0, -1), (2, 0), (1, 1), (3, 2)]
+    packets = [Packet(pts, pts == 0, dts=dts) for pts, dts in one + one]
+    plan = _list(*packets)[0].timeline(ClockRules(1.0))
+    assert plan is not None
+    assert plan.places.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert plan.timeline.starts_s.tolist() == [float(number) for number in range(8)]
+    assert plan.timeline.doubts.num_jumps == 1
+
+
+def test_a_step_that_decoding_does_not_know_leaves_the_order_to_the_decoder() -> None:
+    packets = [Packet(tick, tick == 0, dts=tick) for tick in range(6)]
+    packets[3].pts = 30
+    assert _list(*packets)[0].timeline(ClockRules(0.001)) is None
+
+
+def test_times_that_the_times_of_decoding_belie_are_taken_away() -> None:
+    rules = ClockRules(0.1)
+    entries = [Entry(tick + 2, tick == 0, 1, tick) for tick in range(40)]
+    assert without_wild(entries, rules) == (entries, 0)
+    # Place 5 may be shown when place 21 is decoded, 16 steps later, and a second (10 ticks) on.
+    for tick, is_wild in ((21 + 16 + 10, False), (48, True), (4, False), (3, True)):
+        given = [*entries[:5], Entry(tick, False, 1, 5), *entries[6:]]
+        kept, num_wild = without_wild(given, rules)
+        assert (num_wild, kept[5].tick) == ((1, None) if is_wild else (0, tick))
+    # Where all are off it is the times of decoding that are wrong.
+    late = [Entry(tick + 500, False, 1, tick) for tick in range(40)]
+    assert without_wild(late, rules) == (late, 0)
 
 
 def test_a_constant_rate_stands_in_for_times() -> None:
-    timeline, order = by_rate([Entry(None, True, 0), Entry(None, False, 0)], 4.0)
+    timeline = by_rate([Entry(None, True, 0), Entry(None, False, 0)], 4.0)
     assert timeline.starts_s.tolist() == [0.0, 0.25]
     assert timeline.end_s == 0.5
-    assert order.tolist() == [0, 1]
 
 
 @dataclass
@@ -117,5 +165,4 @@ def test_the_head_is_read_no_further_than_asked() -> None:
     assert len(kept.entries) == 2
     kept.scan()
     assert kept.key_places().tolist() == [1]
-    assert kept.ticks().tolist() == list(range(6))
-    assert kept.ticks().dtype == np.int64
+    assert [entry.tick for entry in kept.entries] == list(range(6))

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from recsys.decode.contract import Clip, ClipSpec, ReadError
-from tests.videos import gray, numbered, numbers_of, quarters, render, spec
+from tests.videos import edited, gray, numbered, numbers_of, quarters, render, spec
 
 Read = Callable[[Path, ClipSpec], Clip]
 BOTH = pytest.mark.parametrize("reader", ["decord", "pyav"])
@@ -162,18 +163,74 @@ def test_a_size_that_changes_in_mid_stream(read: Read, tmp_path: Path) -> None:
     assert numbers_of(clip.frames) == [1, 3, 5, 7, 9, 11, 13, 15]
 
 
-def test_decord_comes_first_where_no_frame_can_be_left_out(read: Read, tmp_path: Path) -> None:
+WIDTHS = [*range(16, 131), 144, 160, 192, 199, 224]
+"""FFmpeg pads rows to 16, 32 or 64 bytes; 16, 24, 32, 48 and 96 become a multiple of the width."""
+
+
+def test_decord_reads_every_width(read: Read, tmp_path: Path) -> None:
+    """Letterboxed, the long side is as asked for and the short one any width."""
+    noise = np.random.default_rng(3).integers(0, 255, (13, 16, 3), np.uint8)
+    pictures = [np.roll(noise, n, 1).repeat(16, 0).repeat(16, 1)[:200] for n in range(4)]
+    path = render(tmp_path / "a.mp4", pictures, options={"bf": "0"})
+    for size in WIDTHS:
+        first = read(path, spec(size=size, frames=2, fit="letterbox", reader="decord"))
+        second = read(path, spec(size=size, frames=2, fit="letterbox", reader="pyav"))
+        difference = np.abs(first.frames.astype(int) - second.frames)
+        assert (first.reader, difference.max()) <= ("decord", ROUNDING), size
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (360, 640), (65, 97)])
+@pytest.mark.parametrize("size", [16, 32, 48, 96])
+def test_decord_reads_padded_rows_of_any_source(
+    size: int, shape: tuple[int, int], read: Read, tmp_path: Path
+) -> None:
+    picture = quarters(shape[1], shape[0])
+    path = render(tmp_path / "a.mkv", [picture] * 2, codec="ffv1", pix_fmt="yuv444p", options={})
+    for fit in ("crop", "letterbox"):
+        first, second = (read(path, spec(size=size, fit=fit, reader=r)) for r in ("auto", "pyav"))
+        assert first.reader == "decord", first.why
+        assert np.abs(first.frames.astype(int) - second.frames).max() <= ROUNDING
+
+
+def test_decord_comes_first_wherever_it_is_exact(read: Read, tmp_path: Path) -> None:
     plain = numbered(tmp_path / "a.mp4", options={"bf": "0"})
     reordered = numbered(tmp_path / "b.mp4", options={"bf": "3"})
-    assert read(plain, spec()).reader == "decord"
-    assert read(reordered, spec()).reader == "pyav"
-    assert read(plain, spec(sampling="keyframes")).reader == "pyav"
+    for path in (plain, reordered):
+        clip = read(path, spec())
+        assert (clip.reader, clip.why) == ("decord", "exact")
+    clip = read(plain, spec(sampling="keyframes"))
+    assert (clip.reader, clip.why) == ("pyav", "only key frames are wanted")
 
 
-def test_what_decord_cannot_read_goes_to_pyav(read: Read, tmp_path: Path) -> None:
-    path = numbered(tmp_path / "a.flv", codec="flv")
-    clip = read(path, spec())
-    assert clip.reader == "pyav"
+def test_the_fastest_reader_is_pyav_where_frames_can_be_left_out(
+    read: Read, tmp_path: Path
+) -> None:
+    plain = numbered(tmp_path / "a.mp4", options={"bf": "0"})
+    reordered = numbered(tmp_path / "b.mp4", options={"bf": "3"})
+    assert read(plain, spec(reader="fastest")).reader == "decord"
+    clip = read(reordered, spec(reader="fastest"))
+    assert (clip.reader, clip.why) == ("pyav", "frames that no other needs can be left out")
+    assert numbers_of(clip.frames) == [3, 9, 15, 21]
+
+
+def test_what_decord_cannot_read_goes_to_pyav_and_says_why(read: Read, tmp_path: Path) -> None:
+    clip = read(numbered(tmp_path / "a.flv", codec="flv"), spec())
+    assert (clip.reader, clip.why) == ("pyav", "not decord: decord is not given flv files")
+    assert numbers_of(clip.frames) == [3, 9, 15, 21]
+    turned = read(render(tmp_path / "a.mp4", [quarters(64, 64)] * 4, rotation=90), spec())
+    assert (turned.reader, turned.why) == ("pyav", "not decord: the frame must be turned")
+
+
+def test_times_that_are_not_those_of_its_index_keep_decord_out(read: Read, tmp_path: Path) -> None:
+    """Decoding times are steady, one time of showing is not: decord would sort by the latter."""
+    source = numbered(tmp_path / "a.mp4", options={"g": "10", "bf": "0", "crf": "10"})
+
+    def change(place: int, packet: av.Packet) -> bool:
+        packet.pts += 20000 if place == 5 else 0
+        return True
+
+    clip = read(edited(source, tmp_path / "b.mp4", change), spec())
+    assert clip.reader == "pyav" and clip.why.startswith("not decord: ")
     assert numbers_of(clip.frames) == [3, 9, 15, 21]
 
 

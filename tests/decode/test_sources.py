@@ -12,7 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.config.data import DecodeConfig
+from recsys.data import storage
 from recsys.decode import files
+from recsys.decode.clips import DecodeClips
 from recsys.decode.contract import Clip, ReadError
 from recsys.decode.files import RemoteFile
 from recsys.decode.sandbox import Sandbox
@@ -56,6 +59,43 @@ def test_a_glob_and_a_file(tmp_path: Path) -> None:
     assert find_videos(str(tmp_path / "[d].mp4")) == [str(tmp_path / "[d].mp4")]
 
 
+def test_links_to_folders_of_videos_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "b").mkdir(parents=True)
+    (tmp_path / "disk" / "b" / "a.mp4").write_bytes(b"x")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "all").symlink_to(tmp_path / "disk")
+    (tmp_path / "videos" / "b").symlink_to(tmp_path / "disk" / "b")
+    (tmp_path / "disk" / "b" / "back").symlink_to(tmp_path / "videos")
+    assert find_videos(str(tmp_path / "videos")) == [
+        str(tmp_path / "videos" / "all" / "b" / "a.mp4")
+    ]
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.mp4", b"\xff?#%41 [1]::.mp4"])
+def test_a_name_that_is_not_utf8_has_its_clip(name: bytes, tmp_path: Path) -> None:
+    """Addresses go into tables, which hold text: the name is spelt as a file URI."""
+    numbered(tmp_path / "a.mp4").rename(tmp_path / os.fsdecode(name))
+    (tmp_path / os.fsdecode(b"broken \xe9.mp4")).write_bytes(b"no video")
+    uris = find_videos(str(tmp_path))
+    assert all(uri.isascii() and uri.startswith("file:///") for uri in uris)
+    decode = DecodeClips(DecodeConfig(frames=4, size=64))
+    rows = decode(pa.table({"uri": uris})).to_pylist()
+    assert [row["uri"] for row in rows] == uris
+    assert sorted(row["reason"] or "" for row in rows) == ["", "not_video"]
+    stamps = {row["uri"]: row["stamp"] for row in rows}
+    assert _changed(**stamps) == []
+    (tmp_path / os.fsdecode(name)).write_bytes(b"another")
+    assert len(_changed(**stamps)) == 1
+
+
+def test_a_folder_that_spark_wrote_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "_temporary").mkdir()
+    for name, uri in (("part-0.parquet", "a"), ("part-1.parquet", "b"), ("_temporary/p.pq", "c")):
+        pq.write_table(pa.table({"uri": [uri, None, " "]}), tmp_path / name)
+    (tmp_path / "_SUCCESS").touch()
+    assert find_videos(str(tmp_path)) == ["a", "b"]
+
+
 def test_a_table_gives_its_addresses_once_and_in_order(tmp_path: Path) -> None:
     uris = ["s3://bucket/b.mp4", "a.mp4", None, "", "a.mp4"]
     pq.write_table(pa.table({"path": uris, "n": [1, 2, 3, 4, 5]}), tmp_path / "v.parquet")
@@ -72,6 +112,13 @@ def test_a_wrong_column_is_named(column: str, said: str, tmp_path: Path) -> None
     pq.write_table(pa.table({"path": ["a"], "n": [1]}), tmp_path / "v.parquet")
     with pytest.raises(InputError, match=said):
         find_videos(str(tmp_path / "v.parquet"), column=column)
+
+
+def test_two_columns_of_addresses_are_refused(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["a"])] * 2, names=["uri", "uri"])
+    pq.write_table(table, tmp_path / "v.parquet")
+    with pytest.raises(InputError, match="more than one column 'uri'; it has uri, uri"):
+        find_videos(str(tmp_path / "v.parquet"))
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
@@ -165,6 +212,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         data = self.server.data
+        self.server.asked.append(self.path)
         if "a.mp4" not in self.path:
             self.send_error(404)
             return
@@ -198,6 +246,7 @@ class Site(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.ranges = data, ranges
         self.sent_bytes: list[int] = []
+        self.asked: list[str] = []
         self.address = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -240,6 +289,41 @@ def test_a_larger_file_is_read_by_ranges(
     made = site()
     clip = _clip_of(f"{made.address}/a.mp4")
     assert (clip.reader, numbers_of(clip.frames)) == ("pyav", [3, 9, 15, 21])
+
+
+AS_GIVEN = [
+    "/a.mp4?X-Amz-Credential=AKID%2F20240501%2Feu-west-1%2Fs3%2Faws4_request&X-Amz-Signature=0f",
+    "/it%27s%40home%7Ea.mp4",
+    "/x%2Fa.mp4?sig=Zm9v%2Bbar%3D%3D&sp=r",
+    "/%e4%BD%a0a.mp4?q=%7e",
+    "/a.mp4?name=it's@home~&list=[1]&plus=a+b",
+    "/folder//./a.mp4",
+]
+
+
+@pytest.mark.parametrize("path", AS_GIVEN)
+@pytest.mark.parametrize("ranges", [True, False])
+def test_an_address_is_asked_for_byte_for_byte(
+    path: str, ranges: bool, site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FETCHED_WHOLE_BYTES", 0)
+    made = site(ranges=ranges, data=b"12345")
+    uri = f"{made.address}{path}"
+    file = _open(uri)
+    assert file.read_at(0, 5) == b"12345"
+    file.close()
+    assert changed_files({uri: file.stamp}, schemes=SCHEMES, base="") == []
+    with storage.open_input(uri) as opened:
+        assert opened.read() == b"12345"
+    assert set(made.asked) == {path}
+
+
+def test_what_no_address_may_hold_is_encoded_first(site: Callable[..., Site]) -> None:
+    made = site(data=b"12345")
+    for path, asked in {"/b a.mp4": "/b%20a.mp4", "/\u00fca.mp4": "/%C3%BCa.mp4"}.items():
+        made.asked.clear()
+        assert _open(f"{made.address}{path}").size == 5
+        assert set(made.asked) == {asked}
 
 
 def test_no_more_than_the_asked_ranges_are_fetched(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.data import DecodeConfig
-from recsys.config.run import ContentConfig
+from recsys.config.run import ContentConfig, load_config
 from recsys.data.clip_store import ClipStore
 from recsys.decode.clips import DecodeClips
 from recsys.decode.stage import decode_videos, plan_pool
@@ -55,6 +55,32 @@ def _quarantine(out: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
+def _assert_reasons(counts: dict[str, Any], said: list[str]) -> None:
+    """Every clip's reader and its reason are counted, and said in a line a reader."""
+    by_reader = {reader: sum(why.values()) for reader, why in counts["why"].items()}
+    assert by_reader == counts["readers"]
+    fallbacks = {
+        reason: num for reason, num in counts["why"]["pyav"].items() if reason.startswith("not ")
+    }
+    assert fallbacks and sum(fallbacks.values()) == counts["fallbacks"]
+    assert said[-2].startswith(f"decode: {by_reader['decord']} clips read by decord (exact: ")
+    assert all(f"{reason}: {num}" in said[-1] for reason, num in fallbacks.items())
+
+
+def test_the_demos_clips_are_all_read_by_decord(
+    ray_local: None, tiny_world: Path, tmp_path: Path
+) -> None:
+    """At the size of the demo, and at that of the tests, whose rows FFmpeg pads."""
+    settings = load_config(str(tiny_world / "run.yaml"), []).decode
+    assert settings.size == 64
+    videos = sorted(str(path) for path in (tiny_world / "videos").rglob("*.mp4"))
+    for size in (settings.size, 32):
+        config = settings.model_copy(update={"size": size, "features": False})
+        counts = decode_videos(videos, str(tmp_path / str(size)), config)["decode"]
+        assert counts["why"] == {"decord": {"exact": len(videos)}}
+        assert counts["fallbacks"] == 0
+
+
 def test_every_video_gets_a_clip_or_a_reason(
     ray_local: None, videos: list[str], tmp_path: Path
 ) -> None:
@@ -65,6 +91,7 @@ def test_every_video_gets_a_clip_or_a_reason(
     assert counts["quarantined"] == {"missing": 1, "not_video": 1}
     assert counts["decoded"] == 8
     assert sum(counts["readers"].values()) == 6
+    _assert_reasons(counts, said)
 
     store = ClipStore(str(tmp_path / "clips.lance"))
     assert store.frame_shape == (4, 40, 40, 3)
@@ -86,7 +113,7 @@ def test_a_second_run_decodes_what_is_new(
     said: list[str] = []
     counts = decode_videos(videos[:5], str(tmp_path), CONFIG, report=said.append)["decode"]
     assert counts["decoded"] == 2 and counts["ok"] == 5
-    assert said == ["decode: 3 of 5 videos are already there"]
+    assert said[0] == "decode: 3 of 5 videos are already there"
     assert {uri: clip for uri, clip in _clips(tmp_path).items() if uri in first} == first
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from recsys.data.clip_store import NO_CLIP, ClipStore
 from recsys.decode.clips import _fixed_lists
-from recsys.decode.writer import ClipWriter, only_writer
+from recsys.decode.writer import ClipWriter
 from recsys.errors import InputError
 from recsys.schema import clip_schema
 
@@ -36,6 +36,7 @@ def _rows(**levels: int | str) -> pa.Table:
             "duration_s": pa.array([None if clip is None else 1.0 for clip in clips], pa.float32()),
             "note": pa.array(ok, pa.string()),
             "reader": pa.array(ok, pa.string()),
+            "why": pa.array(ok, pa.string()),
             "reason": pa.array(reasons, pa.string()),
             "message": pa.array([""] * len(levels)),
             "size_bytes": pa.array([1] * len(levels), pa.int64()),
@@ -145,22 +146,6 @@ def test_counts_are_of_the_asked_videos(tmp_path: Path) -> None:
     writer.add(_rows(a=1, b=2, c="not_video"))
     counts = writer.finish({"b", "x"})
     assert (counts["ok"], counts["quarantined"]) == (1, {})
-
-
-def test_one_run_at_a_time(tmp_path: Path) -> None:
-    with only_writer(str(tmp_path)):
-        with pytest.raises(InputError, match="another decode is writing there"):
-            with only_writer(str(tmp_path)):
-                pass
-    with only_writer(str(tmp_path)):
-        pass
-
-
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot be written"):
-        with only_writer(str(tmp_path / "file")):
-            pass
 
 
 # --- reading back ---

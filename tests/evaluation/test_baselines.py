@@ -10,14 +10,14 @@ import torch
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines import (
-    DAY_MS,
+    Neighbours,
     content_knn,
     item_knn,
     popularity,
     random_order,
-    recent_counts,
     recent_popularity,
 )
+from recsys.evaluation.likes import DAY_MS, recent_counts
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
 
@@ -48,7 +48,7 @@ def test_item_knn_by_hand() -> None:
     # Video 1 has users 0, 1, 2; video 2 has 0, 1; video 3 has 0; nobody has video 4.
     positives = Ragged.from_lists([[1, 2, 3, 3], [2, 1], [1], [0]])
     data = small([[1, 1], [2, 3], []], [0, 3, 2, 1, 0])
-    scores = item_knn(positives, data)(0, 3)
+    scores = item_knn(Neighbours.of(positives, 5, most=500), data)(0, 3)
     one_two, one_three, two_three = 2 / math.sqrt(6), 1 / math.sqrt(3), 1 / math.sqrt(2)
     assert scores[0].tolist() == pytest.approx([0, 0, one_two, one_three, 0], abs=1e-8)
     expected = [0, one_two + one_three, two_three, two_three, 0]
@@ -60,8 +60,11 @@ def test_item_knn_by_hand() -> None:
 def test_item_knn_keeps_the_nearest_neighbours() -> None:
     positives = Ragged.from_lists([[1, 2, 3], [1, 2], [1]])
     data = small([[1]], [0, 3, 2, 1])
-    scores = item_knn(positives, data, neighbours=1)(0, 1)[0]
-    assert scores[2] > 0.8 and scores[3] < 1e-8
+    both = Neighbours.of(positives, 4, most=2)
+    assert both.lists.pairs(1, 2)[1].tolist() == [2, 3]
+    for nearest in (Neighbours.of(positives, 4, most=1), both.first(1)):
+        scores = item_knn(nearest, data)(0, 1)[0]
+        assert scores[2] > 0.8 and scores[3] < 1e-8
 
 
 def test_content_knn() -> None:
@@ -107,12 +110,12 @@ def test_reference_figures_on_kuairand(shared_dir: Path) -> None:
     """
     data, positives = kuairand(shared_dir)
     assert data.num_users == 8797
-    config = EvaluateConfig(k=(10,), mask_history=True)
+    config = EvaluateConfig(k=(10,))
     found = evaluate_ranker(data, popularity(data.videos.popularity_N), config).slices["all"].values
     assert found["hr@10"].mean() == pytest.approx(0.0774, abs=5e-5)
     assert found["recall@10"].mean() == pytest.approx(0.0494, abs=5e-5)
     assert found["ndcg@10"].mean() == pytest.approx(0.0264, abs=5e-5)
-    ranker = item_knn(positives, data, neighbours=7583)
+    ranker = item_knn(Neighbours.of(positives, data.num_videos, most=7583), data)
     found = evaluate_ranker(data, ranker, config).slices["all"].values
     assert found["hr@10"].mean() == pytest.approx(0.0385, abs=1.5e-4)
     assert found["recall@10"].mean() == pytest.approx(0.0241, abs=1.5e-4)

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from recsys.config.run import EvaluateConfig, RunConfig, load_config
-from recsys.evaluation.baselines import DAY_MS, item_knn
-from recsys.evaluation.gather import known_positives, ranking_set
+from recsys.evaluation.baselines import Neighbours, item_knn
+from recsys.evaluation.gather import known_likes, ranking_set
+from recsys.evaluation.likes import DAY_MS
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.inference.encode import all_vectors
 from recsys.inference.predict import concat, predict
@@ -70,8 +71,7 @@ def answered(run: Prepared) -> float:
     ]
     found = concat(parts, model.dim, run.sizes.num_tasks)
     data = ranking_set(run, found, run.catalog.known_events(with_valid=True) == 0)
-    positives, _ = known_positives(run, half_life_days=1)
-    ranker = item_knn(positives, data)
+    ranker = item_knn(Neighbours.of(known_likes(run).lists, data.num_videos, most=500), data)
     hits = evaluate_ranker(data, ranker, EvaluateConfig(k=(1,))).slices["all"].values["hr@1"]
     firsts = [user.startswith("u") for user in found.user_ids]
     assert sum(firsts) == NUM_PAIRS

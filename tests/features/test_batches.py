@@ -69,6 +69,18 @@ def batcher(**changes: object) -> Batcher:
     return Batcher(**settings)  # type: ignore[arg-type]
 
 
+def steps(batcher: Batcher, found: Timelines, rng: np.random.Generator) -> list[Batch]:
+    """As training takes them; what they learn from was known before they were made."""
+    plan = batcher.plan(found, rng)
+    made = [batcher.make(found, *windows, rng) for windows in plan]
+    assert batcher.num_learnt(found, plan).tolist() == [b.num_learnt.tolist() for b in made]
+    for batch in made:
+        positive = batch.events.actions[..., 0] > 0
+        expected = [(batch.learn & positive).sum().item(), batch.learn.sum().item()]
+        assert batch.num_learnt.tolist() == expected
+    return made
+
+
 def learnt_videos(batch: Batch) -> list[int]:
     return batch.videos.id_rows[batch.video_index][batch.learn].tolist()
 
@@ -145,9 +157,9 @@ def test_what_is_learnt_follows_from_the_split(
 ) -> None:
     splits = [[TRAIN, TRAIN, VALID, TEST], [TRAIN], [TEST, TEST]]
     found = timelines([4, 1, 2], splits)
-    steps = list(batcher(learn_from=learn_from, learn_before=learn_before).steps(found, rng()))
-    assert sorted(v for batch in steps for v in learnt_videos(batch)) == learnt
-    seen = {v for batch in steps for v in batch.videos.id_rows[batch.video_index].ravel().tolist()}
+    made = steps(batcher(learn_from=learn_from, learn_before=learn_before), found, rng())
+    assert sorted(v for batch in made for v in learnt_videos(batch)) == learnt
+    seen = {v for batch in made for v in batch.videos.id_rows[batch.video_index].ravel().tolist()}
     later = {TRAIN: set(), VALID: {3, 4, 6, 7}, TEST: {4, 6, 7}}[learn_before]
     assert not seen & later, "events after the cut stay out of sight"
 
@@ -155,25 +167,26 @@ def test_what_is_learnt_follows_from_the_split(
 def test_events_of_unknown_videos_are_history_but_not_learnt() -> None:
     found = timelines([3])
     found.video_rows[1] = 0
-    batch = batcher().make(found, found.offsets[:-1], found.offsets[1:], rng())
+    (batch,) = steps(batcher(), found, rng())
     assert learnt_videos(batch) == [1, 3]
+    assert batch.num_learnt.tolist() == [2, 2]
     assert batch.events.prior.tolist() == [[0, 1, 2]]
 
 
 def test_an_epoch_learns_every_event_once() -> None:
     """Timelines longer than `max_history` are cut into windows; one is empty."""
     found = timelines([12, 0, 5, 1, 6, 7])
-    steps = list(batcher().steps(found, rng()))
-    assert sorted(v for batch in steps for v in learnt_videos(batch)) == list(range(1, 32))
-    assert len(steps) == batcher().num_steps(found) == 3  # 9 windows (3 + 1 + 1 + 2 + 2) by 3
-    assert max(batch.learn.shape[1] for batch in steps) == 5
+    made = steps(batcher(), found, rng())
+    assert sorted(v for batch in made for v in learnt_videos(batch)) == list(range(1, 32))
+    assert len(made) == 3  # 9 windows (3 + 1 + 1 + 2 + 2) by 3
+    assert max(batch.learn.shape[1] for batch in made) == 5
 
 
 def test_the_order_of_steps_follows_from_the_generator() -> None:
     found = timelines([3, 1, 4, 1, 5, 2, 6])
 
     def orders(seed: int) -> list[list[int]]:
-        return [learnt_videos(b) for b in batcher().steps(found, np.random.default_rng(seed))]
+        return [learnt_videos(b) for b in steps(batcher(), found, np.random.default_rng(seed))]
 
     assert orders(1) == orders(1)
     assert any(orders(1) != orders(seed) for seed in range(2, 6))
@@ -190,8 +203,8 @@ def test_a_step_without_windows_teaches_nothing() -> None:
 
 def test_partitions_without_learnable_events_have_no_steps() -> None:
     for found in (timelines([]), timelines([2], [[TEST, TEST]])):
-        assert batcher().num_steps(found) == 0
-        assert list(batcher().steps(found, rng())) == []
+        assert steps(batcher(), found, rng()) == []
+        assert batcher().num_learnt(found, []).shape == (0, 2)
 
 
 def test_clips_are_read_once_a_batch() -> None:

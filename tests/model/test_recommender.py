@@ -202,6 +202,7 @@ def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
         events=event_batch(arrays),
         video_index=torch.from_numpy(arrays.video_rows),
         learn=torch.from_numpy(arrays.present),
+        num_learnt=torch.ones(2),
     )
 
 

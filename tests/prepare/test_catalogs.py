@@ -67,7 +67,7 @@ def test_the_first_of_repeated_videos_counts(tmp_path: Path) -> None:
     draft = build_catalog(data(tmp_path, rows), [])
     assert draft.vocabs["video"].ids.to_pylist() == ["v2"]
     assert draft.uris == [None, f"{tmp_path}/clips/two.mp4"]
-    assert draft.duplicates == 1
+    assert draft.dropped == {"missing id": 1, "duplicate": 1}
 
 
 def test_videos_of_the_events_alone_come_after_the_tables(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_counts_complete_the_table(tmp_path: Path) -> None:
         "videos_first_seen_in_test": 1,
         "videos_without_file": 2,
         "videos_only_in_events": 1,
-        "duplicate_video_rows": 0,
+        "dropped_video_rows": {},
         "creators": 2,
         "categories": 2,
     }
@@ -126,7 +126,7 @@ def test_counts_complete_the_table(tmp_path: Path) -> None:
     [
         ({}, {"uri": "file"}, r"no column 'file' \(data.video_columns.uri\); it has id, path, by"),
         ({}, {"categories": ["x"]}, r"no column 'x' \(data.video_columns.categories\)"),
-        ({"id": [1.5, 2.5, 3.5]}, {}, "column 'id' is double; allowed is text or an integer"),
+        ({"id": [1.5, 2.5, 3.5]}, {}, "column 'id' holds 1.5; allowed is text or an integer"),
         ({"path": [1, 2, 3]}, {}, "column 'path' is int64; allowed is text; convert it"),
         ({"s": ["1", "2", "3"]}, {}, "column 's' is string; allowed is a number; convert it"),
         ({"id": pa.nulls(3, pa.string())}, {}, "there are no videos in it"),
@@ -154,17 +154,50 @@ def users(folder: Path, rows: dict[str, Any], **columns: Any) -> DataConfig:
 
 def test_users_groups_are_text(tmp_path: Path) -> None:
     rows = {"id": [2, 1, None, 2], "age": [30.0, None, 1.0, 99.0], "vip": [True, False, None, None]}
-    table, values = read_users(users(tmp_path, rows, user="id", groups=["vip", "age"]))
-    assert len(values) == 1
-    assert table.to_pylist() == [
+    draft = read_users(users(tmp_path, rows, user="id", groups=["vip", "age"]))
+    assert len(draft.values) == 1
+    assert draft.dropped == {"missing id": 1, "duplicate": 1}
+    assert draft.table.to_pylist() == [
         {"user_id": "2", "vip": "true", "age": "30"},
         {"user_id": "1", "vip": "false", "age": None},
     ]
 
 
 def test_without_a_user_table_there_are_no_users() -> None:
-    table, _ = read_users(DataConfig.model_validate({"events": "unused"}))
+    table = read_users(DataConfig.model_validate({"events": "unused"})).table
     assert (table.num_rows, table.column_names) == (0, ["user_id"])
+
+
+@pytest.mark.parametrize("ids", [pa.array([], pa.string()), pa.nulls(2), [float("nan")]])
+def test_a_table_without_users_is_refused(tmp_path: Path, ids: Any) -> None:
+    rows = {"id": ids, "age": pa.array([1] * len(ids), pa.int64())}
+    with pytest.raises(InputError, match="data.users=.*users.parquet: there are no users in it"):
+        read_users(users(tmp_path, rows, user="id", features=["age"]))
+
+
+def test_files_of_other_types_and_folders_are_one_table(tmp_path: Path) -> None:
+    """Each file's relative addresses are meant from its own folder; ids are counted once."""
+    for week, columns in (
+        ("w1", {"id": [1, 2], "by": [7, None], "tag": [[1, 2], None], "v": [[3.0, 4.0], None]}),
+        ("w2", {"id": [2.0, 3.0, None], "by": [9.0] * 3, "tag": [[1.0]] * 3, "v": [[1, 0]] * 3}),
+        ("w3", {"id": [], "by": [], "tag": [], "v": []}),
+    ):
+        (tmp_path / week).mkdir()
+        rows = {**columns, "path": ["a.mp4"] * len(columns["id"])}
+        pq.write_table(pa.table(rows), tmp_path / week / "part.parquet")
+    names = {"video": "id", "uri": "path", "creator": "by", "categories": ["tag"], "vector": "v"}
+    tree = {"events": "unused", "videos": str(tmp_path), "video_columns": names}
+    draft = build_catalog(DataConfig.model_validate(tree), [])
+    assert draft.vocabs["video"].ids.to_pylist() == ["1", "2", "3"]
+    assert draft.uris[1:] == [f"{tmp_path}/{week}/a.mp4" for week in ("w1", "w1", "w2")]
+    assert draft.vocabs["creator"].ids.to_pylist() == ["7", "9"]
+    assert draft.creator_rows.tolist() == [0, 1, 0, 2]
+    assert draft.vocabs["category"].ids.to_pylist() == ["tag=1", "tag=2"]
+    assert draft.category_rows == [[], [1, 2], [], [1]]
+    assert draft.vectors is not None
+    assert np.isnan(draft.vectors[2]).all()
+    assert draft.vectors[3].tolist() == pytest.approx([2**0.5, 0])
+    assert draft.dropped == {"missing id": 1, "duplicate": 1}
 
 
 def test_a_group_that_is_no_label_is_refused(tmp_path: Path) -> None:

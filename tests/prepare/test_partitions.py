@@ -122,14 +122,18 @@ def test_a_split_that_leaves_nothing_is_refused(
 ) -> None:  # type: ignore[no-untyped-def]
     config = tiny_config(tmp_path, split=BY_TIME)
     with pytest.raises(InputError, match=message) as error:
-        require_events(counts(events_SN, positives_SN), config)
-    assert "events lie from 5 to 99 ms; move the cuts" in str(error.value)
+        require_events(counts(events_SN, positives_SN), config, (5.0, 100.0))
+    assert str(error.value).endswith(
+        "split.valid_from=10 lies before all events and split.test_from=2024-05-01 00:00:00 lies "
+        "after all events; they lie from 1970-01-01 00:00:00 to 1970-01-01 00:00:00 UTC, in ms 5 "
+        "to 99; move the cuts or check data.columns.positive"
+    )
 
 
 def test_leave_one_out_speaks_of_positives(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match="no valid events .*leave_one_out tests users with 2"):
-        require_events(counts([[3], [0], [1]], [[3], [0], [1]]), tiny_config(tmp_path))
+        require_events(counts([[3], [0], [1]], [[3], [0], [1]]), tiny_config(tmp_path), None)
 
 
 def test_a_good_split_passes(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    require_events(counts([[3], [1], [1]], [[1], [1], [1]]), tiny_config(tmp_path))
+    require_events(counts([[3], [1], [1]], [[1], [1], [1]]), tiny_config(tmp_path), None)

@@ -87,7 +87,10 @@ def test_events_become_timelines(tmp_path: Path) -> None:
         {**first, "user_id": None},
         {**first, "video_id": None},
         {**first, "time": None},
-        {**first, "user_id": "once", "clicked": None, "seconds": None, "tab": None},
+        {**first, "user_id": "once", "seconds": None, "tab": None},
+        {**first, "user_id": "never", "clicked": None},
+        {**first, "user_id": "never", "liked": None},
+        {**first, "user_id": "never", "time": -(2**63)},
     )
     config, report = run(write_input(tmp_path, rows))
     found = by_user(config)
@@ -99,12 +102,23 @@ def test_events_become_timelines(tmp_path: Path) -> None:
     assert found["u0"][1:] == expected(0)[1:]
     assert all(found[f"u{user}"] == expected(user) for user in range(1, NUM_USERS))
     assert found["once"] == [("v0", 0, 0, [0, 1], [0.0, 0.0], None, TRAIN)]
-    assert report["rows"] == NUM_USERS * NUM_DAYS + 5
-    assert report["dropped"] == {"missing id or time": 3, "duplicate": 1}
+    assert report["rows"] == NUM_USERS * NUM_DAYS + 8
+    assert report["dropped"] == {
+        "missing user": 1,
+        "missing video": 1,
+        "missing time": 1,
+        "impossible time": 1,
+        "missing label clicked": 1,
+        "missing label liked": 1,
+        "duplicate": 1,
+    }
+    assert report["read_otherwise"] == {"missing seconds as 0": 1}
     assert report["events"] == {"train": 6 * 6 + 1, "valid": 6, "test": 6}
     assert report["users"] == NUM_USERS + 1 == sum(report["partitions"])
     assert report["users_with_one_event"] == 1
-    assert report["time_unit"] == "ms"
+    assert (report["time_unit"], report["time_unit_told_by"]) == ("ms", "the size of the times")
+    assert report["first_event"] == "2024-05-01 00:00:00"
+    assert report["last_event"] == "2024-05-08 00:00:00"
 
 
 def test_integers_timestamps_booleans_and_several_files(tmp_path: Path) -> None:
@@ -137,7 +151,8 @@ def test_integers_timestamps_booleans_and_several_files(tmp_path: Path) -> None:
     for user in range(NUM_USERS):
         assert [(f"v{row[0]}", *row[1:]) for row in found[str(user)]] == expected(user)
     assert report["time_unit"] == "us"
-    assert report["dropped"] == {"missing id or time": 0, "duplicate": 3}
+    assert report["dropped"] == {"duplicate": 3}
+    assert report["files"] == 3
 
 
 def test_the_catalogue_counts_what_was_seen(tmp_path: Path) -> None:
@@ -169,6 +184,73 @@ def test_the_catalogue_counts_what_was_seen(tmp_path: Path) -> None:
     assert report["videos_without_file"] == 1
     assert report["videos_without_events"] == 1
     assert report["creators"] == 3
+
+
+def test_files_of_other_writers_go_together(tmp_path: Path) -> None:
+    """Eight days, each with types of its own, in a folder as Spark leaves it behind."""
+    rows = event_rows()
+    rows |= {"user_id": [int(u[1:]) + 10**10 for u in rows["user_id"]]}
+    rows |= {"video_id": [f"v {v[1:]}*?" for v in rows["video_id"]]}
+    whole = pa.table(rows)
+    us = pa.array(rows["time"], pa.timestamp("ms")).cast(pa.timestamp("us", tz="UTC"))
+    stamps = whole.set_column(2, "time", us)
+    zone = pa.timestamp("ms", tz="Asia/Shanghai")
+    casts: list[dict[str, Any]] = [
+        {},
+        {"user_id": pa.float64(), "video_id": pa.large_string(), "clicked": pa.bool_()},
+        {"user_id": pa.uint64(), "video_id": pa.dictionary(pa.int16(), pa.string())},
+        {"time": pa.timestamp("us"), "tab": pa.string_view(), "seconds": pa.float32()},
+        {"time": zone, "liked": pa.float64(), "tab": pa.dictionary(pa.int8(), pa.string())},
+        {"user_id": pa.decimal128(20, 0), "time": pa.timestamp("ns")},
+        {"tab": pa.null()},
+        {},
+    ]
+    folder = tmp_path / "data [v1]" / "a::b"
+    for day, cast in enumerate(casts):
+        part = stamps.take(pa.array(range(day, 48, NUM_DAYS)))
+        for name, kind in cast.items():
+            place = part.column_names.index(name)
+            column = pa.chunked_array([pa.nulls(6)]) if kind == pa.null() else part[name].cast(kind)
+            part = part.set_column(place, name, column)
+        path = folder / f"day={day}" / "part #1%20.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(part, path)
+    for hidden in ("_temporary/0/part-0.parquet", "_SUCCESS", "._a.parquet", ".b.parquet"):
+        path = folder / hidden
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no table")
+    config, report = run(write_config(tmp_path, data={"events": str(folder)}))
+    found = by_user(config)
+    for user in range(NUM_USERS):
+        told = [list(row) for row in expected(user)]
+        told[6][5] = None  # the day without tabs
+        told = [[f"v {row[0][1:]}*?", *row[1:]] for row in told]
+        assert [list(row) for row in found[str(user + 10**10)]] == told
+    assert report["files"] == 8 and report["dropped"] == {}
+
+
+def test_a_missing_label_can_mean_no(tmp_path: Path) -> None:
+    rows = event_rows()
+    rows["liked"] = [value or None for value in rows["liked"]]
+    config, report = run(write_input(tmp_path, rows), "data.missing_labels=zero")
+    assert all(by_user(config)[f"u{user}"] == expected(user) for user in range(NUM_USERS))
+    assert report["read_otherwise"] == {"missing liked as 0": 32}
+    assert report["dropped"] == {}
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_wild_times_are_dropped_and_change_nothing(tmp_path: Path, unit: str) -> None:
+    """Seconds come as floats, as in public data sets."""
+    rows = event_rows()
+    scale = {"s": 1 / 1000, "ms": 1, "us": 1000}[unit]
+    first = {name: values[0] for name, values in rows.items()}
+    rows["time"] = [time * scale for time in rows["time"]]
+    wild = [-(2.0**63), 0.0, -1.0, 253_402_300_799.0 * 1000 * scale, float("nan")]
+    rows = plus(rows, *({**first, "time": time, "user_id": f"w{time}"} for time in wild))
+    config, report = run(write_input(tmp_path, rows))
+    assert by_user(config) == {f"u{user}": expected(user) for user in range(NUM_USERS)}
+    assert report["dropped"] == {"impossible time": 4, "missing time": 1}
+    assert report["time_unit"] == unit
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -216,7 +298,11 @@ def with_flag(value: int) -> Rows:
         (with_flag(2), "data.events=.*events.parquet: column 'liked' holds 2; allowed are 0 and 1"),
         (
             {**event_rows(), "user_id": pa.nulls(48, pa.string())},
-            "in all 48 rows the user, the video or the time is missing; check data.columns",
+            r"none of 48 rows can be used \(missing user 48\); check data.columns",
+        ),
+        (
+            {**event_rows(), "liked": [1, None] * 24},
+            "column 'liked' holds 1 in 24 rows, nothing in 24, and never 0; if nothing means",
         ),
     ],
 )

@@ -1,4 +1,5 @@
-from datetime import datetime
+import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,10 @@ from recsys.config.data import DataConfig
 from recsys.errors import InputError
 from recsys.prepare.tables import (
     absolute_uri,
-    as_durations,
-    as_flags,
-    as_ids,
-    as_time_ms,
     check_events,
-    event_columns,
-    guess_unit,
+    check_table,
+    column_names,
+    event_roles,
     parquet_files,
 )
 
@@ -48,7 +46,17 @@ def write(path: Path, rows: dict[str, Any] | None = None) -> str:
 
 
 def check(path: Path, rows: dict[str, Any] | None = None, **columns: Any) -> str:
-    return check_events(data(path, **columns), [write(path, rows)])[1]
+    write(path, rows)
+    return check_events(data(path, **columns))[1].unit
+
+
+def check_two(
+    folder: Path, first: dict[str, Any], second: dict[str, Any], **columns: Any
+) -> list[str]:
+    """The files that are taken of two."""
+    write(folder / "a.parquet", first)
+    write(folder / "b.parquet", second)
+    return [Path(file.path).name for file in check_events(data(folder, **columns))[0]]
 
 
 def test_files_of_a_path_a_glob_and_a_folder(tmp_path: Path) -> None:
@@ -66,14 +74,22 @@ def test_no_files_are_named(tmp_path: Path, spec: str) -> None:
         parquet_files(str(tmp_path / spec), "data.events")
 
 
+def test_a_folder_with_rows_of_older_versions_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet")
+    (tmp_path / "_delta_log").mkdir()
+    with pytest.raises(InputError, match="this is a Delta table, and its folder holds the rows of"):
+        parquet_files(str(tmp_path), "data.events")
+
+
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path: Path) -> None:
+    Path(write(tmp_path / "a.parquet")).rename(tmp_path / os.fsdecode(b"caf\xe9.parquet"))
+    assert check_events(data(tmp_path))[0][0].num_rows == 2
+
+
 def test_event_columns_once_each_with_the_first_setting() -> None:
-    assert event_columns(data("unused")) == {
-        "user": "data.columns.user",
-        "video": "data.columns.video",
-        "time": "data.columns.time",
-        "click": "data.columns.positive",
-        "tab": "data.columns.context",
-    }
+    roles = event_roles(data("unused"))
+    assert column_names(roles) == ["user", "video", "time", "click", "tab"]
+    assert next(role.setting for role in roles if role.column == "click") == "data.columns.positive"
 
 
 @pytest.mark.parametrize(
@@ -81,9 +97,11 @@ def test_event_columns_once_each_with_the_first_setting() -> None:
     [
         ({}, {"user": "uid"}, r"no column 'uid' \(data.columns.user\); it has user, video, time"),
         ({}, {"tasks": ["like"]}, r"no column 'like' \(data.columns.tasks\)"),
-        ({"user": [1.0, 2.0]}, {}, "'user' is double; allowed is text or an integer; convert it"),
-        ({"tab": [[1], [2]]}, {}, "'tab' is list.*; allowed is text or an integer"),
-        ({"time": ["x", "y"]}, {}, "'time' is string; allowed is an integer or a timestamp"),
+        ({"user": [True, False]}, {}, "'user' is bool; allowed is text or an integer; convert it"),
+        ({"user": [b"a", b"b"]}, {}, "'user' is binary; allowed is text or an integer; convert it"),
+        ({"tab": [[1], [2]]}, {}, "'tab' is list.*; allowed is text, an integer or true/false"),
+        ({"time": ["x", "y"]}, {}, "'time' is string; allowed is an integer, a double or a timest"),
+        ({"time": pa.array([1.0, 2.0], pa.float32())}, {}, "'time' is float; allowed is an integ"),
         ({"click": ["y", "n"]}, {}, "'click' is string; allowed is 0/1 or true/false"),
         ({}, {"watched": "seconds"}, r"no column 'seconds' \(data.columns.watched\)"),
         ({"seen": ["x", "y"]}, {"watched": "seen"}, "'seen' is string; allowed is a number"),
@@ -108,22 +126,77 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     path.write_text("user,video\n1,2\n")
     with pytest.raises(InputError, match="data.events=.*events.parquet: not a Parquet file") as e:
-        check_events(data(path), [str(path)])
+        check_events(data(path))
     assert "\n" not in str(e.value)
 
 
-def test_files_of_different_types_are_refused(tmp_path: Path) -> None:
-    files = [write(tmp_path / "a.parquet"), write(tmp_path / "b.parquet", {"user": [1, 2]})]
+def test_files_of_different_kinds_are_refused(tmp_path: Path) -> None:
     message = r"b.parquet: column 'user' is int64, and string in .*a.parquet; give it the same type"
     with pytest.raises(InputError, match=message):
-        check_events(data(tmp_path), files)
+        check_two(tmp_path, {}, {"user": [1, 2]})
+    with pytest.raises(InputError, match="b.parquet: column 'tab' is bool, and int64 in .*a.parq"):
+        check_two(tmp_path, {}, {"tab": [True, False]})
+    with pytest.raises(InputError, match="a.parquet: column 'user' is double, and string in .*b.p"):
+        check_two(tmp_path, {"user": [1.0, None]}, {"user": ["a", "b"]})
+    times = pa.array([0, 1], pa.timestamp("us"))
+    with pytest.raises(InputError, match="b.parquet: column 'time' is timestamp.us., and int64 in"):
+        check_two(tmp_path, {}, {"time": times})
+
+
+NAN = float("nan")
+NUMBERS = {
+    "int32": pa.array([1, 2], pa.int32()),
+    "uint64": pa.array([1, None], pa.uint64()),
+    "double": pa.array([1.0, NAN]),
+    "float": pa.array([1.0, 2.0], pa.float32()),
+    "decimal": pa.array([Decimal("1"), Decimal("2")]),
+    "category": pa.array([1, 2]).dictionary_encode(),
+    "missing": pa.nulls(2),
+}
+TEXTS = {
+    "string": pa.array(["a", "b"]),
+    "large": pa.array(["a", None], pa.large_string()),
+    "view": pa.array(["a", "b"], pa.string_view()),
+    "category": pa.array(["a", "a"]).dictionary_encode(),
+    "missing": pa.nulls(2),
+    "nan": pa.array([NAN, NAN]),
+}
+TIMES = {
+    "ms": pa.array([0, 1], pa.timestamp("ms")),
+    "us with zone": pa.array([0, 1], pa.timestamp("us", tz="Asia/Shanghai")),
+    "ns": pa.array([0, None], pa.timestamp("ns")),
+    "missing": pa.nulls(2),
+}
+
+
+@pytest.mark.parametrize(
+    ("column", "first", "second"),
+    [
+        (name, types[first], types[second])
+        for name, types in (("video", NUMBERS), ("user", TEXTS), ("tab", TEXTS), ("time", TIMES))
+        for first in types
+        for second in types
+        if first != second
+    ],
+    ids=str,
+)
+def test_files_whose_types_differ_as_writers_do_go_together(
+    tmp_path: Path, column: str, first: pa.Array, second: pa.Array
+) -> None:
+    assert check_two(tmp_path, {column: first}, {column: second}) == ["a.parquet", "b.parquet"]
+
+
+def test_flags_are_numbers_or_true_and_false(tmp_path: Path) -> None:
+    flags = [True, False], pa.nulls(2), [1.0, NAN], pa.array([1, 0], pa.int8())
+    for flag in flags:
+        assert len(check_two(tmp_path, {}, {"click": flag})) == 2
 
 
 def test_files_without_rows_are_left_out(tmp_path: Path) -> None:
     """Their types say nothing: a table made of empty lists has none."""
-    files = [write(tmp_path / "a.parquet", {name: [] for name in ROWS})]
-    files.append(write(tmp_path / "b.parquet"))
-    assert check_events(data(tmp_path), files) == (files[1:], "ms")
+    assert check_two(tmp_path, {name: [] for name in ROWS}, {}) == ["b.parquet"]
+    empty = {name: pa.array([], pa.binary()) for name in ROWS}
+    assert check_two(tmp_path, empty, {}) == ["b.parquet"]
 
 
 def test_every_kind_of_id_time_and_flag_is_taken(tmp_path: Path) -> None:
@@ -132,76 +205,75 @@ def test_every_kind_of_id_time_and_flag_is_taken(tmp_path: Path) -> None:
         "video": pa.array(["x", "y"], pa.large_string()),
         "time": pa.array([0, 1], pa.timestamp("us", tz="Asia/Shanghai")),
         "click": [True, False],
-        "tab": pa.array([1, 2], pa.uint8()),
+        "tab": pa.array([True, None]),
     }
     assert check(tmp_path / "events.parquet", rows) == "us"
+
+
+def twice(name: str, path: Path) -> str:
+    """A file with two columns of one name."""
+    table = pa.table(ROWS)
+    pq.write_table(table.append_column(name, pa.array([5, 6])), path)
+    return str(path)
+
+
+def test_two_columns_of_one_name_are_refused_where_they_are_wanted(tmp_path: Path) -> None:
+    path = twice("user", tmp_path / "events.parquet")
+    message = (
+        r"events.parquet: there are 2 columns 'user' \(data.columns.user\); rename or drop all"
+    )
+    with pytest.raises(InputError, match=message) as error:
+        check_events(data(path))
+    assert "\n" not in str(error.value)
+    unwanted = twice("tab", tmp_path / "events.parquet")
+    assert check_events(data(unwanted, context=[]))[1].unit == "ms"
+
+
+def test_a_column_that_is_only_in_the_folders_names_is_said(tmp_path: Path) -> None:
+    pq.write_table(pa.table(ROWS).drop_columns("tab"), write_folder(tmp_path / "tab=3"))
+    message = "no column 'tab' .*; the folder's name 'tab=3' is not read as one, write it into the"
+    with pytest.raises(InputError, match=message):
+        check_events(data(tmp_path))
+
+
+def write_folder(folder: Path) -> Path:
+    folder.mkdir()
+    return folder / "part-0.parquet"
+
+
+def test_a_file_is_its_rows_by_group(tmp_path: Path) -> None:
+    path = tmp_path / "events.parquet"
+    pq.write_table(
+        pa.table({name: values * 3 for name, values in ROWS.items()}), path, row_group_size=4
+    )
+    (file,) = check_table([str(path)], "data.events", event_roles(data(path)))
+    assert (file.group_rows, file.num_rows) == ((4, 2), 6)
 
 
 def test_the_unit_is_the_columns_own_the_settings_or_told_from_the_size(tmp_path: Path) -> None:
     path = tmp_path / "events.parquet"
     assert check(path) == "ms"
     assert check(path, {"time": [1_651_507_200, None]}) == "s"
-    files = [write(path)]
-    given = data(path).model_copy(update={"time_unit": "us"})
-    assert check_events(given, files) == (files, "us")
+    assert check(path, {"time": [1_651_507_200.25, NAN]}) == "s"
+    given = data(write(path)).model_copy(update={"time_unit": "ms"})
+    assert check_events(given)[1].told_by == "data.time_unit"
 
 
-def test_guess_unit_between_1974_and_2286() -> None:
-    for year in (1974, 2024, 2286):
-        seconds = int(datetime(year, 1, 1).timestamp())
-        guessed = [guess_unit(seconds * scale) for scale in (1, 10**3, 10**6, 10**9)]
-        assert guessed == ["s", "ms", "us", "ns"], year
+def test_wild_times_at_the_head_of_a_sorted_file_do_not_tell_the_unit(tmp_path: Path) -> None:
+    """400 missing times cast to the least number stand before 600 seconds, the year 9999 after."""
+    times = [-(2**63)] * 400 + [1_651_507_200] * 600 + [253_402_300_799_000] * 10
+    rows = {name: values * 505 for name, values in ROWS.items()} | {"time": times}
+    path = tmp_path / "events.parquet"
+    for size in (100, 2000):
+        pq.write_table(pa.table(rows), path, row_group_size=size)
+        assert check_events(data(path))[1].unit == "s"
 
 
-def test_ids_become_text() -> None:
-    def ids(*chunks: Any) -> list[str | None]:
-        return as_ids(pa.chunked_array(list(chunks))).to_pylist()
-
-    assert ids(pa.array([1, None], pa.int32()), pa.array([-2], pa.int32())) == ["1", None, "-2"]
-    assert ids(pa.array(["b", "a", "b"]).dictionary_encode()) == ["b", "a", "b"]
-    assert ids(pa.array([2.0, None])) == ["2", None]
-    assert ids(pa.array([2.5])) == ["2.5"]
-
-
-@pytest.mark.parametrize(
-    ("values", "unit"),
-    [
-        ([7, -2], "s"),
-        ([7000, -2000], "ms"),
-        ([7_000_999, -1_999_999], "us"),
-        ([7_000_999_999, -1_999_999_999], "ns"),
-    ],
-)
-def test_times_become_milliseconds_rounded_down(values: list[int], unit: str) -> None:
-    assert as_time_ms(pa.chunked_array([values]), unit).tolist() == [7000, -2000]
-    stamps = pa.array(values).cast(pa.timestamp(unit))
-    assert as_time_ms(pa.chunked_array([stamps]), unit).tolist() == [7000, -2000]
-
-
-@pytest.mark.parametrize("kind", [pa.bool_(), pa.int8(), pa.uint64(), pa.float32(), pa.float64()])
-def test_flags_of_every_type_and_a_missing_one_is_0(kind: pa.DataType) -> None:
-    column = pa.chunked_array([pa.array([1, 0, None]).cast(kind)])
-    assert as_flags(column, "click").tolist() == [1, 0, 0]
-
-
-@pytest.mark.parametrize(("value", "shown"), [(2, "2"), (-1, "-1"), (0.5, "0.5")])
-def test_another_flag_is_named(value: float, shown: str) -> None:
-    with pytest.raises(InputError, match=f"column 'click' holds {shown}; allowed are 0 and 1"):
-        as_flags(pa.chunked_array([[1.0, value, 0.0]]), "click")
-
-
-@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.float32(), pa.float64()])
-def test_durations_of_every_type_and_a_missing_one_is_0(kind: pa.DataType) -> None:
-    column = pa.chunked_array([pa.array([7, 0, None]).cast(kind)])
-    assert as_durations(column, "seconds").tolist() == [7, 0, 0]
-    assert as_durations(pa.chunked_array([[float("nan"), 2.5]]), "seconds").tolist() == [0, 2.5]
-
-
-@pytest.mark.parametrize(("value", "shown"), [(-2.0, "-2"), (float("inf"), "inf")])
-def test_an_impossible_duration_is_named(value: float, shown: str) -> None:
-    message = f"column 'seconds' holds {shown}; allowed are 0 to 1e\\+15; correct it"
+def test_a_file_in_another_unit_is_refused(tmp_path: Path) -> None:
+    message = "the times of .*a.parquet look like ms, those of .*b.parquet like s; write all in one"
     with pytest.raises(InputError, match=message):
-        as_durations(pa.chunked_array([[1.0, value]]), "seconds")
+        check_two(tmp_path, {}, {"time": [1_651_507_200, 1_651_507_201]})
+    assert len(check_two(tmp_path, {}, {"time": [0, -1]})) == 2  # missing ones, in no unit
 
 
 @pytest.mark.parametrize(
@@ -217,3 +289,8 @@ def test_an_impossible_duration_is_named(value: float, shown: str) -> None:
 )
 def test_addresses_are_meant_from_the_tables_folder(uri: str | None, expected: str | None) -> None:
     assert absolute_uri(uri, "/data/videos.parquet") == expected
+
+
+def test_an_address_in_a_folder_that_is_not_utf8_is_text() -> None:
+    folder = os.fsdecode(b"/caf\xe9")
+    assert absolute_uri("a#b.mp4", f"{folder}/videos.parquet") == "file:///caf%E9/a%23b.mp4"

@@ -1,7 +1,9 @@
+import os
 from pathlib import Path
 
 import pytest
 
+from recsys.data.folders import address_of
 from recsys.serve.files import local_video
 
 
@@ -10,9 +12,22 @@ def test_a_local_video_is_handed_out(tmp_path: Path) -> None:
     clip.write_bytes(b"x")
     assert local_video(str(clip)) == (str(clip), "video/mp4")
     assert local_video(f"file://{clip}") == (str(clip), "video/mp4")
+    odd = tmp_path / os.fsdecode(b"caf\xe9 #1.mp4")
+    odd.write_bytes(b"x")
+    assert local_video(address_of(str(odd))) == (str(odd), "video/mp4")
 
 
-@pytest.mark.parametrize("uri", [None, "https://host/a.mp4", "s3://bucket/a.mp4", "/no/such.mp4"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        None,
+        "https://host/a.mp4",
+        "s3://bucket/a.mp4",
+        "/no/such.mp4",
+        "file://host/a.mp4",
+        "file:///a%00.mp4",
+    ],
+)
 def test_what_is_not_local_is_not(uri: str | None) -> None:
     assert local_video(uri) is None
 

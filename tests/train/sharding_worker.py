@@ -13,23 +13,31 @@ import torch.distributed as dist
 from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses
 from recsys.train.checkpoint import Progress, restore, save
+from recsys.train.loss import StepLoss
 from recsys.train.sharding import PipelinedSteps, build_sharded
 from recsys.train.trainable import Trainable, build_plain
-from tests.steps import NUM_VIDEOS, SIZES, loss_of, make_batch, make_config, make_videos
+from tests.steps import NUM_VIDEOS, SIZES, make_batch, make_config, make_videos
 
 STEPS = 3
 EMPTY = (2, 1)
 """(step, rank) that has nothing to learn from."""
 
 
-def seed_of(step: int, rank: int) -> int:
-    return 10 * step + rank
+WEIGH = StepLoss.of(make_config(), torch.device("cpu"))
+
+
+def batch_of(step: int, rank: int) -> Batch:
+    """The workers' batches are of 4 and 8 users, and what their losses are divided by is shared."""
+    found = make_batch(10 * step + rank, empty=(step, rank) == EMPTY, num_users=4 * (1 + rank))
+    dist.all_reduce(found.num_learnt)
+    found.num_learnt /= dist.get_world_size()
+    return found
 
 
 def step(trainable: Trainable, number: int, rank: int) -> float:
     trainable.optimizer.zero_grad()
-    batch = make_batch(seed_of(number, rank), empty=(number, rank) == EMPTY)
-    loss = loss_of(trainable.module(batch))
+    batch = batch_of(number, rank)
+    loss = WEIGH(trainable.module(batch), batch)
     loss.backward()
     trainable.optimizer.step()
     return loss.item()
@@ -64,13 +72,12 @@ def overlapped(trainable: Trainable, rank: int) -> list[float]:
     losses: list[float] = []
 
     def weigh(found: Losses, batch: Batch) -> torch.Tensor:
-        losses.append(loss_of(found).item())
-        return loss_of(found)
+        loss = WEIGH(found, batch)
+        losses.append(loss.item())
+        return loss
 
     steps = PipelinedSteps(trainable, weigh, torch.device("cpu"), clip_norm=float("inf"))
-    batches = [
-        make_batch(seed_of(number, rank), empty=(number, rank) == EMPTY) for number in range(STEPS)
-    ]
+    batches = [batch_of(number, rank) for number in range(STEPS)]
     first = list(steps.take(iter(batches[:2])))
     assert len(steps.pipeline._pipelined_modules) == 1, "the tables' exchange is overlapped"
     vectors(trainable)

@@ -1,4 +1,4 @@
-"""A worker that dies: training goes on inside the epoch, no timeline is lost or seen twice."""
+"""A worker that dies is started again; an error that it would only meet again ends training."""
 
 import os
 import shutil
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
 from recsys.config.run import load_config
+from recsys.errors import InputError
 from recsys.prepare.prepared import Prepared
 from recsys.schema import VALID
-from recsys.train.trainer import make_trainer
+from recsys.train.trainer import make_stop_at_final, make_trainer, training_error
 from tests.conftest import TrainedRun
 from tests.train.test_trainer import state
 
@@ -55,15 +57,20 @@ class Killer:
         return len(self.killed)
 
 
-@pytest.mark.ray
-def test_a_worker_killed_inside_an_epoch_loses_no_timeline(
-    trained_run: TrainedRun, tmp_path: Path
-) -> None:
+@pytest.fixture
+def settings(trained_run: TrainedRun, tmp_path: Path) -> list[str]:
+    """Of a run folder with the tiny run's data and nothing trained."""
     run = tmp_path / "run"
     for name in ("prepare", "decode"):
         shutil.copytree(trained_run.run / name, run / name)
-    settings = [*trained_run.settings, f"run={run}", "train.tables=plain", "train.max_failures=1"]
-    settings += ["train.checkpoint_every_partitions=1", "train.refit=false", "train.patience=9"]
+    return [*trained_run.settings, f"run={run}", "train.tables=plain", "train.refit=false"]
+
+
+@pytest.mark.ray
+def test_a_worker_killed_inside_an_epoch_loses_no_timeline(
+    trained_run: TrainedRun, settings: list[str]
+) -> None:
+    settings += ["train.checkpoint_every_partitions=1", "train.patience=9", "train.max_failures=1"]
     config = load_config(trained_run.config_path, settings)
     killer: Any = ray.remote(num_cpus=0)(Killer).remote()
     result = make_trainer(config, name="killed", epochs=2, board=killer).fit()
@@ -77,3 +84,54 @@ def test_a_worker_killed_inside_an_epoch_loses_no_timeline(
     progress = state(result)
     assert progress["ledger"] == expected
     assert [epoch["timelines"] for epoch in progress["history"]] == [sum(expected)] * 2
+
+
+class Starts:
+    """Stands where the first worker reports: counts how often it is started."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def place(self, _: str) -> None:
+        self.count += 1
+
+    def step(self, _: float, __: dict[str, float]) -> None:
+        pass
+
+    def started(self) -> int:
+        return self.count
+
+
+@pytest.mark.ray
+def test_a_loss_that_is_no_number_is_not_tried_again(
+    trained_run: TrainedRun, settings: list[str]
+) -> None:
+    wanted = [*settings, "train.lr=1e30", "train.table_lr=1e30", "train.max_failures=3"]
+    config = load_config(trained_run.config_path, wanted)
+    starts: Any = ray.remote(num_cpus=0)(Starts).remote()
+    with pytest.raises(Exception) as error:  # noqa: B017, PT011 - Ray chooses the type
+        make_trainer(config, name="nan", board=starts).fit()
+    assert ray.get(starts.started.remote()) == 1
+    line = str(training_error(error.value))
+    assert line.startswith("training stopped: the loss is nan at step ")
+    assert line.endswith("the last checkpoint stands; lower train.lr or train.table_lr")
+
+
+def failed(error: BaseException) -> UserExceptionWithTraceback:
+    """As Ray Train hands a worker's error to its callbacks."""
+    return UserExceptionWithTraceback(error, f"Traceback …\n{error!r}\n")
+
+
+@pytest.mark.parametrize("error", [FloatingPointError("nan"), InputError("x=1: allowed is 2")])
+def test_what_no_further_try_can_mend_ends_training(error: Exception) -> None:
+    """Of whichever worker; the others only miss it."""
+    errors = {0: failed(RuntimeError("connection closed")), 1: failed(error)}
+    with pytest.raises(type(error), match=str(error)):
+        make_stop_at_final().after_exception(None, errors)
+
+
+def test_what_may_go_better_is_tried_again() -> None:
+    errors = [RuntimeError("connection closed"), OSError("disk"), ray.exceptions.RayActorError()]
+    for error in errors:
+        make_stop_at_final().after_exception(None, {0: failed(error)})
+        make_stop_at_final().after_exception(None, {0: error})

@@ -4,7 +4,7 @@ import torch
 from recsys.model.recommender import Losses
 from recsys.schema import TEST
 from recsys.train.figures import Board, StepSums
-from recsys.train.loop import FINAL_LR, WARMUP_STEPS, Job, lr_share, pick_device
+from recsys.train.loop import FINAL_LR, WARMUP_STEPS, Job, lr_share
 from recsys.train.validation import score
 from tests.steps import make_config
 
@@ -25,10 +25,6 @@ def test_a_job_crosses_to_the_workers_as_plain_values() -> None:
     values = job.to_dict()
     assert values["config"]["train"]["task_weights"] == {"like": 2.0}
     assert Job.from_dict(values) == job
-
-
-def test_a_cpu_is_a_cpu() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
 
 
 def losses(retrieval: float, targets: int, tasks: list[float], events: int) -> Losses:

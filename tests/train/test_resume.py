@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,47 +9,21 @@ import pytest
 import ray.train
 import torch
 
-from recsys.config.run import RunConfig, load_config
 from recsys.schema import VALID
 from recsys.train.loop import Job, Worker
-from tests.conftest import TrainedRun
+from tests.train.memory import Checkpoints, Stopped, make_prepared, make_worker
 
 TIMINGS = {"epoch_s", "validate_s", "events_per_s"}
-
-
-class Stopped(Exception):
-    """Stands for a worker's death."""
-
-
-class Checkpoints:
-    """Stands where Ray Train keeps checkpoints; stops the worker once it has kept some."""
-
-    def __init__(self, folder: Path, stop_after: int | None = None) -> None:
-        self.folder, self.stop_after, self.kept = folder, stop_after, 0
-
-    def report(self, metrics: dict[str, Any], checkpoint: Any) -> None:
-        self.kept += 1
-        shutil.copytree(checkpoint.path, self.newest)
-        if self.kept == self.stop_after:
-            raise Stopped
-
-    @property
-    def newest(self) -> Path:
-        return self.folder / str(self.kept)
-
-    @contextmanager
-    def as_directory(self) -> Iterator[str]:
-        yield str(self.newest)
-
-
-@pytest.fixture
-def config(trained_run: TrainedRun, tmp_path: Path) -> RunConfig:
-    """The tiny run's data, three partitions, a checkpoint after each."""
-    run = tmp_path / "run"
-    for name in ("prepare", "decode"):
-        shutil.copytree(trained_run.run / name, run / name)
-    settings = ["train.tables=plain", "train.checkpoint_every_partitions=1", "train.patience=9"]
-    return load_config(trained_run.config_path, [*trained_run.settings, f"run={run}", *settings])
+MODEL = {
+    "content": {"frame_dim": 4, "dim": 4},
+    "dim": 8,
+    "id_dim": 8,
+    "feature_dim": 4,
+    "state_dim": 8,
+    "dropout": 0.3,
+    "id_dropout": 0.2,
+}
+TRAIN = {"tables": "plain", "checkpoint_every_partitions": 1, "patience": 9, "batch_timelines": 4}
 
 
 class MakeWorker(Protocol):
@@ -60,32 +31,31 @@ class MakeWorker(Protocol):
 
 
 @pytest.fixture
-def make_worker(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> MakeWorker:
-    """A worker of three epochs whose checkpoints are kept here, from the newest of `start` on."""
+def worker_of(monkeypatch: pytest.MonkeyPatch) -> MakeWorker:
+    """A worker of three epochs of three partitions, with all the chance that training has."""
 
     def make(kept: Checkpoints, *, start: Checkpoints | None = None) -> Worker:
-        monkeypatch.setattr(ray.train, "report", kept.report)
-        monkeypatch.setattr(ray.train, "get_checkpoint", lambda: start)
-        return Worker(Job(config, VALID, epochs=3), rank=0, workers=1)
+        prepared = make_prepared(model=MODEL, train={**TRAIN, "negatives": 20})
+        job = Job(prepared.config, VALID, epochs=3)
+        return make_worker(monkeypatch, job, prepared, kept, start=start)
 
     return make
 
 
-@pytest.mark.ray
 def test_training_resumed_inside_an_epoch_equals_uninterrupted(
-    make_worker: MakeWorker, tmp_path: Path
+    worker_of: MakeWorker, tmp_path: Path
 ) -> None:
     """The same loss curve to the last bit, and the same weights.
 
     Stopped after the fourth checkpoint: one of three partitions of the second epoch is done.
     """
 
-    uninterrupted = make_worker(Checkpoints(tmp_path / "whole"))
+    uninterrupted = worker_of(Checkpoints(tmp_path / "whole"))
     uninterrupted.run()
     died = Checkpoints(tmp_path / "died", stop_after=4)
     with pytest.raises(Stopped):
-        make_worker(died).run()
-    resumed = make_worker(Checkpoints(tmp_path / "after"), start=died)
+        worker_of(died).run()
+    resumed = worker_of(Checkpoints(tmp_path / "after"), start=died)
     resumed.run()
     assert len(resumed.progress.history) == 3
     assert curve(resumed) == curve(uninterrupted)
@@ -94,13 +64,12 @@ def test_training_resumed_inside_an_epoch_equals_uninterrupted(
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.ray
 def test_a_loss_that_is_no_number_stops_and_the_last_checkpoint_stands(
-    make_worker: MakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    worker_of: MakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A weight breaks after the fourth checkpoint, one partition into the second epoch."""
     kept = Checkpoints(tmp_path / "kept")
-    worker = make_worker(kept)
+    worker = worker_of(kept)
 
     def report(metrics: dict[str, Any], checkpoint: Any) -> None:
         kept.report(metrics, checkpoint)
@@ -111,12 +80,12 @@ def test_a_loss_that_is_no_number_stops_and_the_last_checkpoint_stands(
     monkeypatch.setattr(ray.train, "report", report)
     message = (
         r"the loss is nan at step \d+ of epoch 1, after 1 partitions, with learning rate [\d.e-]+ "
-        r"and the timelines of .*u\d{4}.*; the last checkpoint stands; lower train\.lr"
+        r"and the timelines of .*u\d.*; the last checkpoint stands; lower train\.lr"
     )
     with pytest.raises(FloatingPointError, match=message):
         worker.run()
     assert kept.kept == 4
-    resumed = make_worker(Checkpoints(tmp_path / "after"), start=kept)
+    resumed = worker_of(Checkpoints(tmp_path / "after"), start=kept)
     resumed.run()
     losses = [epoch["retrieval_loss"] for epoch in resumed.progress.history]
     assert len(losses) == 3

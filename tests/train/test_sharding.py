@@ -1,50 +1,29 @@
 """TorchRec's sharded tables under DMP against plain torch, in two CPU processes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from recsys.model.recommender import Recommender
+from recsys.features.inputs import Batch
+from recsys.model.recommender import Losses, Recommender
 from recsys.train.checkpoint import load_plain
 from recsys.train.grow import read_all
 from recsys.train.sharding import have_torchrec
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import SIZES, loss_of, make_batch, make_config, make_videos
+from tests.train.processes import run_processes
 
 pytestmark = pytest.mark.skipif(not have_torchrec(), reason="torchrec is not installed")
 
-ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240
 STEPS, EMPTY = 3, (2, 1)
 CONFIG = make_config()
 
 
 def run(task: str, world: int, folder: Path) -> list[dict[str, Any]]:
-    """Runs the workers; one that hangs ends the test instead of the whole run."""
-    script = str(Path(__file__).with_name("sharding_worker.py"))
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, script, task, str(rank), str(world), str(folder)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        for worker in workers:
-            output, _ = worker.communicate(timeout=PATIENCE_S)
-            assert worker.returncode == 0, output[-4000:]
-    finally:
-        for worker in workers:
-            worker.kill()
+    run_processes(Path(__file__).with_name("sharding_worker.py"), [task], world, folder)
     return [torch.load(folder / f"{task}-{rank}.pt") for rank in range(world)]
 
 
@@ -58,22 +37,29 @@ def sharded(folder: Path) -> list[dict[str, Any]]:
     return run("train", 2, folder)
 
 
-def reference(start: str) -> tuple[Trainable, list[list[float]]]:
-    """One process that takes the mean of both workers' losses, from the same weights."""
+def reference(start: str) -> tuple[Trainable, list[float]]:
+    """One process that takes the mean over all of both workers' events, from the same weights."""
     trainable = build_plain(CONFIG, SIZES, torch.device("cpu"))
     trainable.model.load_state_dict(load_plain(start, CONFIG.model, SIZES).state_dict())
     trainable.model.train()
     losses = []
     for number in range(STEPS):
         trainable.optimizer.zero_grad()
-        both = [
-            loss_of(trainable.module(make_batch(10 * number + rank, empty=(number, rank) == EMPTY)))
-            for rank in range(2)
-        ]
-        (sum(both) / 2).backward()  # type: ignore[union-attr]
+        both = [trainable.module(batch_of(number, rank)) for rank in range(2)]
+        loss = loss_of(Losses(*(sum(parts) for parts in zip(*both, strict=True))))
+        loss.backward()
         trainable.optimizer.step()
-        losses.append([loss.item() for loss in both])
+        losses.append(loss.item())
     return trainable, losses
+
+
+def batch_of(step: int, rank: int) -> Batch:
+    return make_batch(10 * step + rank, empty=(step, rank) == EMPTY, num_users=4 * (1 + rank))
+
+
+def mean_losses(workers: list[dict[str, Any]]) -> list[float]:
+    """Of the steps, over both workers."""
+    return np.mean([worker["losses"] for worker in workers], axis=0).tolist()
 
 
 def catalogue(model: Recommender) -> torch.Tensor:
@@ -95,9 +81,8 @@ def test_three_steps_equal_those_of_one_plain_model(
 ) -> None:
     """Losses, weights, and the catalogue's vectors through the sharded tables."""
     trainable, losses = reference(str(folder / "start"))
+    assert mean_losses(sharded) == pytest.approx(losses, rel=1e-4)
     for rank in range(2):
-        expected = [step[rank] for step in losses]
-        assert sharded[rank]["losses"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
         assert torch.allclose(sharded[rank]["vectors"], catalogue(trainable.model), atol=1e-4)
     end = load_plain(str(folder / "end"), CONFIG.model, SIZES)
     assert_close(end, trainable.model)
@@ -132,7 +117,7 @@ def test_a_checkpoint_of_two_workers_goes_on_in_one(
     assert torch.allclose(resumed["vectors"], sharded[0]["vectors"], atol=1e-6)
     trainable, _ = reference(str(folder / "start"))
     trainable.optimizer.zero_grad()
-    loss = loss_of(trainable.module(make_batch(10 * STEPS)))
+    loss = loss_of(trainable.module(batch_of(STEPS, 0)))
     loss.backward()
     trainable.optimizer.step()
     assert resumed["loss"] == pytest.approx(loss.item(), rel=1e-4)
@@ -163,7 +148,5 @@ def test_and_from_one_it_goes_on_in_three(folder: Path, sharded: list[dict[str, 
 def test_plain_tables_on_two_workers_train_the_same_way(folder: Path) -> None:
     found = run("plain", 2, folder)
     trainable, losses = reference(str(folder / "plain-start"))
-    for rank in range(2):
-        expected = [step[rank] for step in losses]
-        assert found[rank]["losses"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert mean_losses(found) == pytest.approx(losses, rel=1e-4)
     assert_close(load_plain(str(folder / "plain-end"), CONFIG.model, SIZES), trainable.model)

@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 import ray
 
+from recsys import cluster
 from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
-from recsys.train.trainer import describe, make_trainer, root_cause, train, training_error
+from recsys.prepare.prepared import Prepared
+from recsys.schema import TEST, VALID
+from recsys.train.checkpoint import read_trending
+from recsys.train.loop import Job
+from recsys.train.trainer import describe, make_trainer, root_cause, train, training_error, use_gpu
 from tests.conftest import TrainedRun
+from tests.steps import make_config
 
 FINGERPRINT = "0123456789ab"
 
@@ -53,6 +59,71 @@ def test_training_goes_on_from_the_last_checkpoint(config: RunConfig) -> None:
     assert report["history"] == gone_on["history"]
     kept = json.loads(Path(out, "model", "progress.json").read_text())
     assert kept["epoch"] == report["epochs"] == gone_on["best_epoch"]
+
+
+@pytest.mark.ray
+def test_two_workers_fit_and_refit(trained_run: TrainedRun, tmp_path: Path) -> None:
+    """On Ray Train, as the command does: every timeline once an epoch, by both trainings.
+
+    The refit learns the validation events too and keeps what trending was found to be worth.
+    """
+    run = tmp_path / "run"
+    for name in ("prepare", "decode"):
+        shutil.copytree(trained_run.run / name, run / name)
+    settings = [*trained_run.settings, f"run={run}", "train.workers=2", "train.refit=true"]
+    config = load_config(trained_run.config_path, [*settings, "train.epochs=1"])
+    report = train(config, f"{run}/train", FINGERPRINT)
+    prepared = Prepared(config)
+    parts = [prepared.timelines(number) for number in range(len(prepared.partitions))]
+    fitted, refitted = (
+        [int((part.count_before(split) > 0).sum()) for part in parts] for split in (VALID, TEST)
+    )
+    (epoch,) = report["history"]
+    assert (epoch["timelines"], report["epochs"], report["refit"]) == (sum(fitted), 1, True)
+    assert 0 < epoch["valid_ndcg@10"] <= 1 and epoch["retrieval_loss"] > 0
+    kept = json.loads((run / "train" / "model" / "progress.json").read_text())
+    assert kept["ledger"] == refitted
+    assert "score" not in kept["history"][0]
+    fit, refit = (
+        newest_checkpoint(run / "train" / f"{name}-{FINGERPRINT}") for name in ("fit", "refit")
+    )
+    assert json.loads((fit / "progress.json").read_text())["ledger"] == fitted
+    weight = read_trending(str(run / "train" / "model"))
+    assert weight == read_trending(str(fit)) == read_trending(str(refit)) != 0
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    return max(folder.glob("checkpoint_*"))
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "num_gpus", "on_gpus"),
+    [
+        ("auto", 1, 0, False),
+        ("auto", 1, 1, True),
+        ("auto", 2, 1, False),
+        ("auto", 2, 2, True),
+        ("auto", 2, 8, True),
+        ("cpu", 1, 8, False),
+        ("cuda", 2, 1, True),  # and refused, as the cluster has too few
+    ],
+)
+def test_all_workers_have_a_gpu_or_none(
+    device: str, workers: int, num_gpus: int, on_gpus: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backend, resources and device of the workers follow from one decision."""
+    monkeypatch.setattr(cluster, "num_gpus", lambda: num_gpus)
+    monkeypatch.setattr(cluster, "num_cpus", lambda: 8)
+    config = make_config(train={"device": device, "workers": workers})
+    assert use_gpu(config) == on_gpus
+    if on_gpus and num_gpus < workers:
+        with pytest.raises(InputError, match="each takes one GPU and the cluster has 1"):
+            make_trainer(config)
+        return
+    trainer = make_trainer(config)
+    assert trainer.scaling_config.use_gpu == on_gpus
+    assert trainer.backend_config.backend == ("nccl" if on_gpus else "gloo")
+    assert Job.from_dict(trainer.train_loop_config).gpu == on_gpus
 
 
 @pytest.mark.ray

@@ -1,7 +1,9 @@
 """Ranking metrics of each user, also with the relevant videos of one slice of the catalogue only.
 
-A slice's list is the whole list: all videos are ranked, and only those of the slice count as
-relevant. A user counts in a slice with at least one relevant video in it.
+There are two questions to ask of a slice. Among all videos: the whole catalogue is ranked, and only
+the slice's videos count as relevant; who never shows cold videos does well on warm ones by that
+alone. Among its own: nothing but the slice's videos is ranked, which leaves the order within it. A
+user counts in a slice with at least one relevant video in it.
 
 Shapes: U users, B users of some lists, N video rows, K positions, P (user, relevant video) pairs,
 S slices, E (slice, user) entries.
@@ -25,6 +27,10 @@ from recsys.evaluation.metrics.expected import (
 )
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.metrics.toplists import TopLists
+
+WARM_AMONG_WARM, COLD_AMONG_COLD = "warm_among_warm", "cold_among_cold"
+WARM_AND_COLD = ("warm", "cold", WARM_AMONG_WARM, COLD_AMONG_COLD)
+"""The slices that are tested and shown of every ranker."""
 
 AGES = (1.0, 3.0, 7.0, 30.0)
 """Bounds of the age slices, in days."""
@@ -56,6 +62,15 @@ def video_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
     return slices
 
 
+def own_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
+    """Name → the videos that are ranked among themselves; together they are the catalogue (N)."""
+    is_video_N = np.arange(len(videos)) > 0
+    return {
+        WARM_AMONG_WARM: ~videos.cold_N & is_video_N,
+        COLD_AMONG_COLD: videos.cold_N & is_video_N,
+    }
+
+
 class AccuracyMeter:
     """Gathers the metrics of each user and slice from lists.
 
@@ -63,26 +78,27 @@ class AccuracyMeter:
     slice by slice, and start at 0, since most lists hold nothing relevant.
     """
 
-    def __init__(self, data: RankingSet, cutoffs: Sequence[int], *, chunk_users: int) -> None:
+    def __init__(
+        self,
+        data: RankingSet,
+        cutoffs: Sequence[int],
+        slices: Mapping[str, NDArray[np.bool_]],
+        *,
+        chunk_users: int,
+    ) -> None:
         self._data = data
         self._cutoffs = cutoffs
-        slices = video_slices(data.videos)
         self._names = list(slices)
         masks_SN = np.stack(list(slices.values()))
         # One number a video: bit s is set where it belongs to slice s.
         code_N = (masks_SN.astype(np.int16) << np.arange(len(slices))[:, None]).sum(0)
         self._code_N = torch.from_numpy(code_N.astype(np.int16))
         self._bits_S = torch.arange(len(slices), dtype=torch.int16)
-        counts_SU = np.stack([self._relevant_of(mask_N) for mask_N in masks_SN])
+        counts_SU = np.stack([data.num_relevant(mask_N) for mask_N in masks_SN])
         self._num_relevant_SU = torch.from_numpy(counts_SU)
         self._entry_SU = (counts_SU > 0).ravel().cumsum().reshape(counts_SU.shape) - 1
         self._values: dict[str, NDArray[np.float64]] = {}
         self._marks_BN = torch.zeros(chunk_users, data.num_videos, dtype=torch.int16)
-
-    def _relevant_of(self, mask_N: NDArray[np.bool_]) -> NDArray[np.int64]:
-        relevant = self._data.relevant
-        counted = relevant.list_of_value[mask_N[relevant.values]]
-        return np.bincount(counted, minlength=self._data.num_users)
 
     def add(self, lists: TopLists) -> None:
         """Adds the lists of some users."""

@@ -95,6 +95,11 @@ class RankingSet:
         """N, row 0 included."""
         return len(self.videos)
 
+    def num_relevant(self, mask_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many relevant videos each user has among some (U)."""
+        counted = self.relevant.list_of_value[mask_N[self.relevant.values]]
+        return np.bincount(counted, minlength=self.num_users)
+
     def select(self, users: NDArray[np.int64]) -> RankingSet:
         """The same set with these users only, by number."""
         groups = {name: [names[user] for user in users] for name, names in self.groups.items()}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.config.run import EvaluateConfig
 from recsys.errors import InputError
+from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
 from recsys.evaluation.metrics.bootstrap import (
     Table,
     bootstrap_means,
@@ -28,8 +29,9 @@ from recsys.evaluation.ranking import Columns
 
 def main_metrics(config: EvaluateConfig) -> list[str]:
     """The metrics of lists that are tested."""
-    k = config.k[0]
-    return [f"ndcg@{k}", f"hr@{k}", f"recall@{k}", f"mrr@{k}", f"cold/ndcg@{k}"]
+    k = config.headline_k
+    whole = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "mrr")]
+    return [*whole, *(f"{name}/ndcg@{k}" for name in WARM_AND_COLD)]
 
 
 def compare(

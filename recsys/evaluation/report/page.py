@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
 from recsys.evaluation.report.charts import (
     SHARES,
     Axes,
@@ -20,6 +21,7 @@ from recsys.evaluation.report.fairness_page import fairness_section, tradeoff_se
 from recsys.evaluation.report.html import Cell, details, element, page, table, text
 from recsys.evaluation.report.verdict import MAIN, best_baseline
 from recsys.evaluation.report.wording import (
+    baseline_lines,
     metric_title,
     number,
     p_value,
@@ -27,6 +29,7 @@ from recsys.evaluation.report.wording import (
     percent_span,
     ranker_title,
     signed,
+    slice_title,
     span,
     tick,
     whole_tick,
@@ -34,6 +37,10 @@ from recsys.evaluation.report.wording import (
 
 Report = Mapping[str, Any]
 
+WARM_AND_COLD_NOTE = (
+    "Warm and cold: among all videos, where who shows fewer of the one kind gains on the other. "
+    "Warm among warm, cold among cold: the order within the slice alone."
+)
 LEVELS = {"good": "good", "warn": "look at", "info": "note"}
 BEYOND = {
     "coverage": "Coverage",
@@ -61,8 +68,11 @@ GLOSSARY = {
     "Relevant": "A video that the user had a positive event with in the test and none before it.",
     "Ranked": "All videos of the catalogue; no negatives are sampled. Videos with equal scores "
     "count as being in random order, and every figure is the mean over all such orders.",
-    "Warm, cold": "With and without a training event. A slice counts only its own videos as "
-    "relevant, while all videos are ranked.",
+    "Warm, cold": "With and without a training event. Only the slice's videos count as relevant, "
+    "while all are ranked: who never shows cold videos does well on warm ones by that alone.",
+    "Warm among warm, cold among cold": "Only the slice's videos are ranked, so that the figure is "
+    "about the order within the slice, whatever else a list would show.",
+    "EASE": "A linear model of what is liked together, in closed form (Steck 2019).",
     "95 % interval": "Bootstrap over users; of coverage, Gini and top share a jackknife over "
     "blocks of users.",
     "p": "Sign-flip test over users. In tables of several metrics it is corrected for their number "
@@ -139,11 +149,12 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
 
 
 def _rankers(report: Report) -> list[str]:
-    metric, k, rankers = report["setup"]["metric"], report["setup"]["k"], report["evaluation"]
+    setup, rankers = report["setup"], report["evaluation"]
+    metric, k = setup["metric"], setup["headline_k"]
     order = sorted(rankers, key=lambda name: -rankers[name]["all"][metric])
     main = order.index(MAIN)
     dots = [_dot(ranker_title(n), rankers[n]["all"], metric, series=int(n != MAIN)) for n in order]
-    beyond = [f"{name}@{k[0]}" for name in BEYOND if f"{name}@{k[0]}" in rankers[MAIN]]
+    beyond = [f"{name}@{k}" for name in BEYOND if f"{name}@{k}" in rankers[MAIN]]
     head = ["Ranker", *(BEYOND[name.partition("@")[0]] for name in beyond)]
     rows: list[list[Cell]] = [
         [ranker_title(name), *(figure_cell(rankers[name], column) for column in beyond)]
@@ -153,17 +164,39 @@ def _rankers(report: Report) -> list[str]:
     return [
         text("h2", "The model beside simple rankers"),
         element("div", [figure(f"{metric_title(metric)}, all users", chart)], "charts"),
-        _metric_table(rankers, order, k[0]),
+        _metric_table(rankers, order, k),
         *(
-            details(
-                f"First {cutoff} instead of first {k[0]}", [_metric_table(rankers, order, cutoff)]
-            )
-            for cutoff in k[1:]
+            details(f"First {cutoff} instead of first {k}", [_metric_table(rankers, order, cutoff)])
+            for cutoff in setup["k"]
+            if cutoff != k
         ),
+        *_baselines_note(setup.get("baselines")),
+        text("h3", f"Warm and cold videos: {metric_title(metric)}"),
+        text("p", WARM_AND_COLD_NOTE, "soft"),
+        _slice_table(rankers, order, metric),
         details("Tests of the differences", [_tests(report["comparisons"])]),
-        text("h3", f"What the first {k[0]} are like"),
+        text("h3", f"What the first {k} are like"),
         table(head, rows, main),
     ]
+
+
+def _baselines_note(about: Mapping[str, Any] | None) -> list[str]:
+    """What the baselines were made with, and how that was chosen."""
+    return [text("p", line, "soft") for line in baseline_lines(about)] if about else []
+
+
+def _slice_table(rankers: Mapping[str, Any], order: Sequence[str], metric: str) -> str:
+    rows: list[list[Cell]] = [
+        [
+            ranker_title(name),
+            *(figure_cell(rankers[name].get(part), metric) for part in WARM_AND_COLD),
+        ]
+        for name in order
+    ]
+    users = [(rankers[MAIN].get(part) or {"users": 0})["users"] for part in WARM_AND_COLD]
+    titles = [slice_title(part).capitalize() for part in WARM_AND_COLD]
+    heads = [f"{title} ({count:,} users)" for title, count in zip(titles, users, strict=True)]
+    return table(["Ranker", *heads], rows, order.index(MAIN))
 
 
 def _metric_table(rankers: Mapping[str, Any], order: Sequence[str], k: int) -> str:
@@ -230,7 +263,7 @@ def _slices(report: Report) -> list[str]:
     ]
     note = (
         f"{metric_title(metric)} where only the videos of a slice count as relevant, or only its "
-        "users count. All videos are ranked in each."
+        "users count. All videos are ranked in each, but for those among a slice's own."
     )
     return [
         text("h2", "Where it is good and where it is not"),
@@ -245,7 +278,7 @@ def _slice_kinds(rankers: Sequence[Report]) -> dict[str, dict[str, list[Report]]
     model = rankers[0]
     by_kind = {
         "Training events of the video": {
-            name: [ranker[name] for ranker in rankers] for name in ("warm", "cold")
+            slice_title(name): [ranker[name] for ranker in rankers] for name in WARM_AND_COLD
         },
         "Known positives of the user": {
             name: [ranker["history"][name] for ranker in rankers] for name in model["history"]

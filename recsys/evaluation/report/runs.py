@@ -28,19 +28,19 @@ LISTS, TASKS = "model", "model-tasks"
 """Tables of the model's metrics of each user: of their list, and of their events."""
 
 
-def write_users(run: str, name: str, user_ids: Sequence[str], columns: Columns) -> None:
-    """Keeps metrics of each user, for a later comparison."""
-    write_table(pa.table({"user_id": list(user_ids), **columns}), _users_path(run, name))
+def write_users(out: str, name: str, user_ids: Sequence[str], columns: Columns) -> None:
+    """Keeps metrics of each user in the folder of an evaluation, for a later comparison."""
+    write_table(pa.table({"user_id": list(user_ids), **columns}), _users_path(out, name))
 
 
-def _users_path(run: str, name: str) -> str:
-    return join(run, "evaluate", "users", f"{name}.parquet")
+def _users_path(out: str, name: str) -> str:
+    return join(out, "users", f"{name}.parquet")
 
 
-def write_page(config: RunConfig, report: dict[str, Any]) -> None:
-    """Writes RUN/evaluate/report.html."""
+def write_page(config: RunConfig, out: str, report: dict[str, Any]) -> None:
+    """Writes report.html into the folder of an evaluation."""
     title = f"Evaluation of {config.run.rstrip('/').rsplit('/', 1)[-1]}"
-    write_text(render(report, title=title), join(config.run, "evaluate", "report.html"))
+    write_text(render(report, title=title), join(out, "report.html"))
 
 
 def compare_runs(config: RunConfig, against: str) -> list[dict[str, Any]]:
@@ -57,10 +57,11 @@ def compare_runs(config: RunConfig, against: str) -> list[dict[str, Any]]:
     rows = corrected(lists + tasks, tested)
     order = {metric: place for place, metric in enumerate(tested)}
     rows.sort(key=lambda row: order.get(row["metric"], len(order)))
-    path = join(config.run, "evaluate", "report.json")
+    out = join(config.run, "evaluate")
+    path = join(out, "report.json")
     report = {**read_json(path), "against": {"run": against, "rows": rows}}
     write_json(report, path)
-    write_page(config, report)
+    write_page(config, out, report)
     return rows
 
 
@@ -76,7 +77,7 @@ def _compare(config: RunConfig, against: str, name: str) -> list[dict[str, Any]]
 
 
 def _read_users(run: str, name: str) -> tuple[list[str], Columns]:
-    path = _users_path(run, name)
+    path = _users_path(join(run, "evaluate"), name)
     if not exists(path):
         raise InputError(f"{path}: this run was not evaluated; run recsys evaluate on it first")
     with open_input(path) as file:

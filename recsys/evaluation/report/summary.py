@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config.run import EvaluateConfig
-from recsys.evaluation.metrics.accuracy import SliceMetrics
+from recsys.evaluation.metrics.accuracy import SliceMetrics, own_slices
 from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval, jackknife_interval
 from recsys.evaluation.metrics.fairness import (
     Grouped,
@@ -34,12 +34,13 @@ def summarise(
     """All figures of a ranker.
 
     Returns:
-        `all`, `warm`, `cold` and `no_history`, each `{"users": n, metric: mean, …, "ci": {metric:
-        [low, high]}}`; the same under `history` by number of known positives, under `video_age`
-        and under `groups`, column by column, with `quality` by name and the `gap` between them;
+        `all`, `warm`, `cold`, the names of `own_slices` and `no_history`, each `{"users": n,
+        metric: mean, …, "ci": {metric: [low, high]}}`; the same under `history` by number of known
+        positives, under `video_age` and under `groups`, column by column, with `quality` by name
+        and the `gap` between them;
         `coverage@k`, `novelty@k`, `diversity@k`, `average_popularity@k` and `new@k` with their own
-        `ci`; `creators`, `new_videos` and `popularity_bias` at the first cutoff, where the
-        catalogue knows creators and ages.
+        `ci`; `creators`, `new_videos` and `popularity_bias` at the headline cutoff, where
+        the catalogue knows creators and ages.
     """
     slices = {**result.slices, **_user_slices(data, result.slices["all"])}
     tables = {name: _table(part) for name, part in slices.items() if len(part.users)}
@@ -49,7 +50,8 @@ def summarise(
             tables[f"lists: {name}"] = Table(users, values[users][:, None])
     count, seed = config.bootstrap, config.seed
     samples = bootstrap_means(tables, data.num_users, count=count, seed=seed) if count else {}
-    found: dict[str, Any] = {"history": {}, "video_age": {}}
+    nobody = {name: {"users": 0} for name in own_slices(data.videos)}
+    found: dict[str, Any] = {"history": {}, "video_age": {}, **nobody}
     for name, part in slices.items():
         figures = _figures(part, samples.get(name))
         kind, _, rest = name.partition(": ")
@@ -59,7 +61,7 @@ def summarise(
             found[name] = figures
     found["groups"] = _groups(data, slices, samples, result, config)
     found |= _list_figures(result, samples)
-    return found | _exposure_figures(data, result, config.k[0], new_days)
+    return found | _exposure_figures(data, result, config.headline_k, new_days)
 
 
 def _user_slices(data: RankingSet, whole: SliceMetrics) -> dict[str, SliceMetrics]:
@@ -109,7 +111,7 @@ def _groups(
     result: RankerResult,
     config: EvaluateConfig,
 ) -> dict[str, Any]:
-    metric = f"ndcg@{config.k[0]}"
+    metric = f"ndcg@{config.headline_k}"
     found: dict[str, Any] = {}
     for column in data.groups:
         begin = f"group: {column}: "

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.config.run import EvaluateConfig, RerankConfig
+from recsys.evaluation.metrics.accuracy import own_slices
 from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval
 from recsys.evaluation.metrics.fairness import creator_exposure, gini
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
-from recsys.evaluation.metrics.toplists import TopLists
+from recsys.evaluation.metrics.toplists import ALL, TopLists
 from recsys.evaluation.ranking import RankerResult, measure, ranked
 from recsys.inference.ranker import Ranker
 from recsys.inference.rerank import Reranker, VideoTraits, creator_prices, relative_relevance
@@ -120,10 +121,12 @@ def reranked_lists(
     reranker = Reranker(rerank, model_traits(data, ranker, config, rerank))
     depth = min(max(rerank.candidates, *config.k), data.num_videos - 1)
     step = _Step(reranker, data, ranker, config)
-    for lists in ranked(data, ranker, config, depth=depth):
+    for lists in ranked(data, ranker, config, depth=depth, own=True):
         assert lists.score_BK is not None
         relevance_BC = relative_relevance(lists.score_BK.numpy())
-        yield from step.lists(lists.user_B, lists.video_BK.numpy(), relevance_BC, max(config.k))
+        yield from step.lists(
+            lists.user_B, lists.video_BK.numpy(), relevance_BC, max(config.k), among=lists.among
+        )
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,12 @@ class _Step:
         video_BC: NDArray[np.int64],
         relevance_BC: NDArray[np.float64],
         k: int,
+        *,
+        among: str = ALL,
     ) -> Iterator[TopLists]:
         """The lists after the step, some users at a time."""
+        own = own_slices(self.data.videos).get(among)
+        others = np.zeros(0, np.int64) if own is None else np.flatnonzero(~own)
         for start in range(0, len(user_B), STEP):
             part = slice(start, start + STEP)
             places = self.reranker.order(video_BC[part], relevance_BC[part], k)
@@ -150,17 +157,19 @@ class _Step:
             if self.reranker.config.drawn_places:
                 users = user_B[part].tolist()
                 shown = np.stack(
-                    [self._drawn(user, row) for user, row in zip(users, shown, strict=True)]
+                    [self._drawn(user, row, others) for user, row in zip(users, shown, strict=True)]
                 )
-            yield TopLists(user_B[part], torch.from_numpy(shown))
+            yield TopLists(user_B[part], torch.from_numpy(shown), among=among)
 
-    def _drawn(self, user: int, listed_K: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _drawn(
+        self, user: int, listed_K: NDArray[np.int64], others: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
         known = self.data.known.pairs(user, user + 1)[1]
         scores_N = self.ranker(user, user + 1)[0].numpy()
         return self.reranker.with_drawn(
             self.data.user_ids[user],
             listed_K,
-            known if self.config.mask_history else known[:0],
+            np.union1d(known if self.config.mask_history else known[:0], others),
             lambda rows: scores_N[rows],
         )
 
@@ -216,7 +225,7 @@ class _Curve:
         """One setting of the levers; the first point must be the plain one."""
         nothing = dict.fromkeys(GRID, 0)
         rerank = self._rerank.model_copy(update={**nothing, **weights})
-        found, k = self._found, self._config.k[0]
+        found, k = self._found, self._rerank.page
         reranker = Reranker(rerank, priced(found, rerank))
         user_S = torch.arange(found.data.num_users)
         step = _Step(reranker, found.data, found.ranker, self._config)
@@ -239,7 +248,7 @@ class _Curve:
         return point
 
     def _quality(self, result: RankerResult, plain: RankerResult) -> dict[str, Any]:
-        name = f"ndcg@{self._config.k[0]}"
+        name = f"ndcg@{self._rerank.page}"
         ours, theirs = (of.slices["all"].values[name] for of in (result, plain))
         base = theirs.mean()
         found: dict[str, Any] = {"ndcg": float(ours.mean()), "ndcg_change": None, "ci": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
 from recsys.evaluation.report.wording import (
     metric_title,
     number,
@@ -12,6 +13,7 @@ from recsys.evaluation.report.wording import (
     percent,
     ranker_title,
     signed_percent,
+    slice_title,
 )
 
 MAIN = "model"
@@ -37,15 +39,15 @@ def verdict(report: Report) -> dict[str, Any]:
         `worse` where the best of them beats it so, else `unclear`; a `headline` and its `evidence`;
         and `findings`, each with a `level` (`good`, `warn` or `info`) and a `text`.
     """
-    parts = (_previous, _cold, _no_history, _tasks, _groups, _creators, _levers)
+    parts = (_previous, _slices, _cold, _no_history, _tasks, _groups, _creators, _levers)
     return {**_decision(report), "findings": [found for part in parts for found in part(report)]}
 
 
-def best_baseline(report: Report) -> str | None:
-    """The ranker that is best by the first metric, the model left out."""
+def best_baseline(report: Report, part: str = "all") -> str | None:
+    """The ranker that is best on a slice by the headline metric, the model left out."""
     metric, rankers = report["setup"]["metric"], report["evaluation"]
     others = [name for name in rankers if name not in (MAIN, RERANKED)]
-    return max(others, key=lambda name: rankers[name]["all"][metric], default=None)
+    return max(others, key=lambda name: rankers[name][part][metric], default=None)
 
 
 def compared(report: Report, ranker: str, metric: str) -> dict[str, Any] | None:
@@ -120,6 +122,31 @@ def _previous(report: Report) -> list[Finding]:
             "learnt from events that it is measured on here."
         )
         findings.append(_finding("warn", text))
+    return findings
+
+
+def _slices(report: Report) -> list[Finding]:
+    """Where the best baseline of a slice is not beaten, and whether there is no such slice."""
+    metric, whole = report["setup"]["metric"], report["evaluation"][MAIN]
+    findings, ahead = [], []
+    for part in WARM_AND_COLD:
+        if not whole.get(part, {"users": 0})["users"]:
+            continue
+        rival = best_baseline(report, part)
+        row = compared(report, rival, f"{part}/{metric}") if rival else None
+        if rival is None or row is None:
+            continue
+        title = slice_title(part)
+        sure = row["p"] < SIGNIFICANT
+        if sure and row["difference"] > 0:
+            ahead.append(title)
+            continue
+        how = "is worse than" if sure else "is not shown to be better than"
+        text = f"{title.capitalize()} videos: the model {how} {ranker_title(rival)}."
+        findings.append(_finding("warn", f"{text} {_against(row)}"))
+    if ahead:
+        text = f"On these slices the model is better than every baseline: {', '.join(ahead)}."
+        findings.append(_finding("good", text))
     return findings
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def number(value: float) -> str:
@@ -103,15 +104,59 @@ def ranker_title(name: str) -> str:
     return name.replace("_knn", "-kNN").replace("_reranked", ", re-ranked").replace("_", " ")
 
 
+def baseline_lines(about: Mapping[str, Any]) -> list[str]:
+    """What the baselines were made with, how that was chosen, and what is left out.
+
+    >>> lines = baseline_lines({"users": 0, "half_life_days": 1.0, "neighbours": 50})
+    >>> lines[0]
+    'Baselines: recent popularity with a half-life of 1 days, item-kNN with 50 neighbours.'
+    """
+    made = [
+        f"recent popularity with a half-life of {about['half_life_days']:g} days",
+        f"item-kNN with {about['neighbours']:,} neighbours",
+    ]
+    ease = about.get("ease")
+    if ease:
+        made.append(
+            f"EASE with an L2 penalty of {ease['penalty']:g}, and {ease['recent_weight']:g} for "
+            "recent popularity beside it"
+        )
+    chosen = (
+        f"What the run config does not fix was chosen by {about['users']:,} users of the "
+        "validation days."
+        if about["users"]
+        else "No user liked anything new in the validation days: what the run config does not fix "
+        "is a guess."
+    )
+    lines = [f"Baselines: {', '.join(made)}.", chosen]
+    if ease and ease["share_of_likes"] < 1:
+        lines.append(
+            f"EASE is made of the {ease['videos']:,} most popular videos, with "
+            f"{percent(ease['share_of_likes'])} of the likes (evaluate.ease_videos)."
+        )
+    return lines
+
+
+def slice_title(name: str) -> str:
+    """The name of a slice of the catalogue.
+
+    >>> slice_title("cold_among_cold"), slice_title("age: 1 to 3 days")
+    ('cold among cold', '1 to 3 days')
+    """
+    return name.removeprefix("age: ").replace("_", " ")
+
+
 def metric_title(name: str) -> str:
     """A metric's name.
 
     >>> metric_title("ndcg@10"), metric_title("cold/recall@5"), metric_title("auc: click")
     ('NDCG@10', 'recall@5, cold videos', 'AUC of click')
+    >>> metric_title("warm_among_warm/ndcg@10")
+    'NDCG@10, warm among warm videos'
     """
     if name.startswith("auc: "):
         return f"AUC of {name.removeprefix('auc: ')}"
     part, _, metric = name.rpartition("/")
     kind, at, k = metric.partition("@")
     shown = kind.upper() if kind in ("ndcg", "hr", "mrr", "map") else kind.replace("_", " ")
-    return f"{shown}{at}{k}" + (f", {part.removeprefix('age: ')} videos" if part else "")
+    return f"{shown}{at}{k}" + (f", {slice_title(part)} videos" if part else "")

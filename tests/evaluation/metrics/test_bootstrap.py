@@ -95,12 +95,15 @@ def test_only_what_was_fixed_beforehand_is_tested() -> None:
     found = corrected(rows, {"a", "c"})
     assert [row["p_holm"] for row in found] == [0.04, None, 0.04]
     assert [row["p"] for row in found] == [0.02, None, 0.03]
-    assert main_metrics(EvaluateConfig(k=(5, 10))) == [
+    assert main_metrics(EvaluateConfig(k=(50, 5))) == [
         "ndcg@5",
         "hr@5",
         "recall@5",
         "mrr@5",
+        "warm/ndcg@5",
         "cold/ndcg@5",
+        "warm_among_warm/ndcg@5",
+        "cold_among_cold/ndcg@5",
     ]
 
 

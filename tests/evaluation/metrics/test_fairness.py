@@ -16,7 +16,7 @@ from recsys.evaluation.metrics.fairness import (
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
 
-CONFIG = EvaluateConfig(k=(2,), bootstrap=50)
+CONFIG = EvaluateConfig(k=(2,), bootstrap=50, mask_history=False)
 
 
 def test_gini_by_hand() -> None:

@@ -18,7 +18,7 @@ from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.page import render
 from recsys.evaluation.report.verdict import best_baseline, verdict
 
-CONFIG = EvaluateConfig(k=(5, 10), bootstrap=40, tradeoff_users=100)
+CONFIG = EvaluateConfig(k=(5, 50), bootstrap=40, tradeoff_users=100)
 
 
 def data(num_users: int = 260) -> RankingSet:
@@ -31,7 +31,10 @@ def data(num_users: int = 260) -> RankingSet:
         age_days_N=rng.uniform(-1, 40, 61),
     )
     relevant = [sorted(rng.choice(np.arange(1, 61), 3, replace=False)) for _ in range(num_users)]
-    known = [rng.choice(np.arange(1, 61), user % 9).tolist() for user in range(num_users)]
+    known = [
+        np.setdiff1d(rng.choice(np.arange(1, 61), user % 9), relevant[user])
+        for user in range(num_users)
+    ]
     users = [str(user) for user in range(num_users)]
     groups = {
         "<b>place</b>": ["<i>north</i>" if user % 2 else "south" for user in range(num_users)]

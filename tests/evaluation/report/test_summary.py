@@ -28,17 +28,17 @@ def data(num_users: int = 240) -> RankingSet:
 
 
 def test_summary_has_every_slice_and_is_json() -> None:
-    config = EvaluateConfig(k=(3, 5), bootstrap=40)
+    config = EvaluateConfig(k=(3, 5), bootstrap=40, mask_history=False)
     ranking_set = data()
     scores = torch.rand(240, 30, generator=torch.Generator().manual_seed(0))
     result = evaluate_ranker(ranking_set, lambda a, b: scores[a:b], config)
     found = summarise(ranking_set, result, config)
     json.dumps(finite(found), allow_nan=False)
 
-    values = result.slices["all"].values["ndcg@3"]
+    values = result.slices["all"].values["ndcg@5"]
     assert found["all"]["users"] == 240
-    assert found["all"]["ndcg@3"] == pytest.approx(values.mean())
-    low, high = found["all"]["ci"]["ndcg@3"]
+    assert found["all"]["ndcg@5"] == pytest.approx(values.mean())
+    low, high = found["all"]["ci"]["ndcg@5"]
     assert low < values.mean() < high
     cold = np.array([1 + user % 29 >= 25 for user in range(240)])
     assert found["cold"]["users"] == cold.sum()
@@ -52,10 +52,10 @@ def test_summary_has_every_slice_and_is_json() -> None:
     assert found["history"]["100 or more"] == {"users": 0}
     assert sum(part["users"] for part in found["video_age"].values()) == 240
     region = found["groups"]["region"]
-    assert region["quality"]["north"]["users"] == 120 and region["metric"] == "ndcg@3"
+    assert region["quality"]["north"]["users"] == 120 and region["metric"] == "ndcg@5"
     assert {"coverage@3", "novelty@5", "diversity@3", "average_popularity@5", "new@3"} <= set(found)
     assert set(found["ci"]) >= {"coverage@3", "average_popularity@5"}
-    assert found["creators"]["k"] == 3 and found["new_videos"]["days"] == 3
+    assert found["creators"]["k"] == 5 and found["new_videos"]["days"] == 3
 
 
 def test_without_bootstrap_and_metadata() -> None:
@@ -69,7 +69,7 @@ def test_without_bootstrap_and_metadata() -> None:
 
 
 def test_per_user_columns() -> None:
-    config = EvaluateConfig(k=(3,))
+    config = EvaluateConfig(k=(3,), mask_history=False)
     result = evaluate_ranker(data(), random_order(30), config)
     columns = result.per_user()
     assert all(len(column) == 240 for column in columns.values())
@@ -91,7 +91,7 @@ def test_nan_is_refused() -> None:
 
 def test_masked_history_leaves_the_scores_alone() -> None:
     scores = torch.arange(30.0).flip(0).repeat(240, 1)
-    config = EvaluateConfig(k=(1,), mask_history=True)
+    config = EvaluateConfig(k=(1,))  # masks where nothing else is said
     result = evaluate_ranker(data(), lambda a, b: scores[a:b], config)
     assert (scores == torch.arange(30.0).flip(0)).all()
     # Users know the first user % 7 videos, so the next one is shown.
@@ -102,7 +102,9 @@ def test_masked_history_leaves_the_scores_alone() -> None:
 def test_the_unknown_video_is_never_ranked() -> None:
     scores = torch.zeros(240, 30)
     scores[:, 0] = 99
-    result = evaluate_ranker(data(), lambda a, b: scores[a:b], EvaluateConfig(k=(50,)))
+    result = evaluate_ranker(
+        data(), lambda a, b: scores[a:b], EvaluateConfig(k=(50,), mask_history=False)
+    )
     assert result.exposure[50].shown_N[0] == 0
     assert result.exposure[50].shown_N[1:] == pytest.approx(np.full(29, 240))
     assert (result.slices["all"].values["hr@50"] == 1).all()

@@ -108,8 +108,7 @@ def test_drawn_videos_are_not_what_the_user_already_likes() -> None:
     data, ranker = world(50)
     data = dataclasses.replace(data, known=Ragged.from_lists([range(1, 290)] * 50))
     rerank = RerankConfig(drawn_places=3)
-    masked = CONFIG.model_copy(update={"mask_history": True})
-    for lists in reranked_lists(data, ranker, masked, rerank):
+    for lists in reranked_lists(data, ranker, CONFIG, rerank):
         assert (lists.video_BK >= 290).all()
         for row in lists.video_BK.tolist():
             assert len(set(row)) == len(row)

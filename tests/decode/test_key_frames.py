@@ -1,0 +1,100 @@
+"""Files whose first frames, or marks of key frames, lead nowhere: references are missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from recsys.decode.contract import Clip, ClipSpec, ReadError
+from tests.videos import edited, numbered, numbers_of, render, spec
+
+Read = Callable[[Path, ClipSpec], Clip]
+OPTIONS = {"g": "8", "bf": "0", "crf": "10", "sc_threshold": "0"}
+
+
+def _without_start(source: Path, target: Path, num: int) -> Path:
+    """A copy without the first `num` packets."""
+    return edited(source, target, lambda place, _: place >= num)
+
+
+def _all_key(path: Path) -> Path:
+    """An MP4 loses its table of key frames, which says that all frames are."""
+    data = path.read_bytes()
+    assert data.count(b"stss") == 1
+    path.write_bytes(data.replace(b"stss", b"free"))
+    return path
+
+
+def _moving(path: Path, codec: str) -> Path:
+    """24 frames of noise that moves, which no decoder makes up; frame n is n steps on."""
+    noise = np.random.default_rng(5).integers(0, 255, (12, 16, 3), np.uint8)
+    noise = noise.repeat(8, 0).repeat(8, 1)
+    pictures = [np.roll(noise, 4 * number, 1) for number in range(24)]
+    options = {**OPTIONS, "b": "4000000"} if codec != "libx264" else OPTIONS
+    return render(path, pictures, codec=codec, options=options)
+
+
+@pytest.mark.parametrize("ending", ["mkv", "mp4", "ts"])
+@pytest.mark.parametrize("bframes", ["0", "2"])
+def test_a_file_that_starts_inside_a_group(
+    bframes: str, ending: str, read: Read, tmp_path: Path
+) -> None:
+    """The first key frame that is there is 8: 16 frames from there on, and each second of them."""
+    source = numbered(tmp_path / f"a.{ending}", options={**OPTIONS, "bf": bframes})
+    clip = read(_without_start(source, tmp_path / f"cut.{ending}", 3), spec(frames=8))
+    assert numbers_of(clip.frames) == [9, 11, 13, 15, 17, 19, 21, 23]
+    assert (clip.damaged, clip.reader) == (True, "pyav")
+    assert "before the first key frame" in clip.message
+    assert clip.why.startswith("not decord")
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_cut_file_that_marks_all_frames_as_key(codec: str, read: Read, tmp_path: Path) -> None:
+    source = _moving(tmp_path / "a.mp4", codec)
+    whole = read(source, spec(frames=24))
+    cut = _without_start(source, tmp_path / "cut.mp4", 3)
+    clip = read(_all_key(cut), spec(frames=16))
+    assert (clip.damaged, clip.reader) == (True, "pyav")
+    difference = np.abs(clip.frames.astype(int) - whole.frames[8:]).mean(axis=(1, 2, 3))
+    assert difference.max() < 2
+
+
+@pytest.mark.parametrize(("codec", "reader"), [("libx264", "decord"), ("mpeg4", "pyav")])
+def test_a_whole_file_that_marks_all_frames_as_key(
+    codec: str, reader: str, read: Read, tmp_path: Path
+) -> None:
+    """FFmpeg looks into H.264's packets itself and corrects their marks."""
+    source = _moving(tmp_path / "a.mp4", codec)
+    whole = read(source, spec())
+    clip = read(_all_key(source), spec())
+    assert np.abs(clip.frames.astype(int) - whole.frames).max() <= 4
+    assert (clip.damaged, clip.reader) == (False, reader)
+    assert reader == "decord" or clip.why == "not decord: frames are marked as key that are not"
+
+
+def test_a_file_of_key_frames_alone_is_read_by_decord(read: Read, tmp_path: Path) -> None:
+    clip = read(numbered(tmp_path / "a.mp4", options={"g": "1", "crf": "10"}), spec())
+    assert (clip.reader, numbers_of(clip.frames)) == ("decord", [3, 9, 15, 21])
+
+
+def test_a_file_without_any_key_frame(read: Read, tmp_path: Path) -> None:
+    source = numbered(tmp_path / "a.mkv", num=8, options=OPTIONS)
+    with pytest.raises(ReadError) as caught:
+        read(_without_start(source, tmp_path / "cut.mkv", 3), spec())
+    assert caught.value.reason == "no_frames"
+
+
+def test_wrong_marks_further_on(read: Read, tmp_path: Path) -> None:
+    """Frames 12 to 14 are marked; what starts at them is not believed."""
+    source = _moving(tmp_path / "a.mp4", "mpeg4")
+    whole = read(source, spec(frames=24))
+
+    def change(place: int, packet: av.Packet) -> bool:
+        packet.is_keyframe = packet.is_keyframe or 12 <= place < 15
+        return True
+
+    for reader in ("auto", "pyav"):
+        clip = read(edited(source, tmp_path / "b.mp4", change), spec(frames=24, reader=reader))
+        assert np.abs(clip.frames.astype(int) - whole.frames).max() <= 4

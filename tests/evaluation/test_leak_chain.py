@@ -1,0 +1,171 @@
+"""Nothing of the test days gets into what is served at the cut: prepare → train → publish → lists.
+
+Every event after the cut is scrambled, then deleted, and the lists of all users at the cut, their
+scores and the tasks' probabilities, the counts and what trends must be the same to the last bit.
+The refit is on, so that the validation events are learnt from; the test events never are.
+
+What is fixed here is what may be recommended: the table of videos, with all that it says of videos
+that nobody has seen before the test. Without such a table the catalogue is the videos of all
+events. Scrambling leaves it as it is; deleting makes it smaller, and with it the tables of
+embeddings, whose random initial weights are then others: no event is told by that.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys.bundle.contents import Bundle
+from recsys.config.run import load_config
+from recsys.pipeline import run_stages
+from recsys.prepare.prepared import Prepared
+from recsys.schema import TEST
+from recsys.serve.recommender import ServingRecommender
+from tests.inputs import DAY_MS, START_MS, write_config, write_rows
+
+pytestmark = pytest.mark.ray
+
+NUM_USERS, NUM_VIDEOS, FIRST_NEW = 16, 24, 20
+CUT_MS, END_MS = START_MS + 7 * DAY_MS, START_MS + 9 * DAY_MS
+Rows = dict[str, np.ndarray[Any, Any]]
+
+
+def events(seed: int = 0) -> Rows:
+    """Days 0 to 5 are learnt from, 6 is validation, 7 and 8 the test.
+
+    Some users and the videos from `FIRST_NEW` on come in the test alone; the cut is no full hour of
+    anything, and events lie right before and after it.
+    """
+    rng = np.random.default_rng(seed)
+    count = 800
+    time_ms = START_MS + rng.integers(0, 9 * DAY_MS, count)
+    time_ms[:4] = [CUT_MS - 1, CUT_MS - 1, CUT_MS, CUT_MS + 1]
+    is_test = time_ms >= CUT_MS
+    users = rng.integers(0, np.where(is_test, NUM_USERS, NUM_USERS - 3))
+    videos = rng.integers(0, np.where(is_test, NUM_VIDEOS, FIRST_NEW))
+    likes = (users + videos) % 3 == 0
+    return {
+        "user_id": np.array([f"u{user:02}" for user in users]),
+        "video_id": np.array([f"v{video:02}" for video in videos]),
+        "time": time_ms,
+        "clicked": (likes | (rng.random(count) < 0.2)).astype(np.int64),
+        "liked": (likes & (rng.random(count) < 0.7)).astype(np.int64),
+        "seconds": rng.uniform(0, 30, count),
+        "tab": np.array(["home", "search"])[rng.integers(0, 2, count)],
+    }
+
+
+def scrambled(rows: Rows) -> Rows:
+    """Every column of the test events in an order of its own, with other labels and times."""
+    rng = np.random.default_rng(9)
+    test = np.flatnonzero(rows["time"] >= CUT_MS)
+    found = {name: column.copy() for name, column in rows.items()}
+    for column in found.values():
+        column[test] = column[rng.permutation(test)]
+    for name in ("clicked", "liked"):
+        found[name][test] = 1 - found[name][test]
+    found["seconds"][test] = rng.uniform(0, 3000, len(test))
+    found["time"][test] = rng.integers(CUT_MS, END_MS, len(test))
+    return found
+
+
+def deleted(rows: Rows) -> Rows:
+    """One test event is left, without which there is no test; of a user who was there before."""
+    test = rows["time"] >= CUT_MS
+    known = np.isin(rows["user_id"], rows["user_id"][~test])
+    last = np.flatnonzero(test & known & (rows["clicked"] == 1))[-1]
+    kept = ~test
+    kept[last] = True
+    return {name: column[kept] for name, column in rows.items()}
+
+
+def write(folder: Path, rows: Rows, *, with_table: bool) -> Path:
+    write_rows(rows, folder / "events.parquet")
+    users = [f"u{user:02}" for user in range(NUM_USERS)]
+    write_rows(
+        {"user_id": users, "region": ["north", "south"] * (NUM_USERS // 2)},
+        folder / "users.parquet",
+    )
+    columns = {"positive": "clicked", "tasks": ["clicked", "liked"], "watched": "seconds"}
+    data: dict[str, Any] = {
+        "events": str(folder / "events.parquet"),
+        "columns": {**columns, "context": ["tab"]},
+        "users": str(folder / "users.parquet"),
+        "user_columns": {"features": ["region"]},
+    }
+    if with_table:
+        numbers = range(NUM_VIDEOS)
+        videos = {
+            "video_id": [f"v{i:02}" for i in numbers],
+            "creator": [f"c{i % 5}" for i in numbers],
+            "tag": [f"t{i % 3}" for i in numbers],
+            "seconds": [5.0 + i for i in numbers],
+        }
+        write_rows(videos, folder / "videos.parquet")
+        data["videos"] = str(folder / "videos.parquet")
+        roles = {"creator": "creator", "categories": ["tag"], "duration": "seconds"}
+        data["video_columns"] = roles
+    # An ID of its own for a video with three events: test events must not count for it.
+    train = {"epochs": 2, "batch_timelines": 4, "tables": "plain"}
+    prepare = {"partitions": 2, "min_video_events": 3}
+    return write_config(folder, data=data, train=train, prepare=prepare)
+
+
+def served(folder: Path, rows: Rows, *, with_table: bool = True) -> dict[str, Any]:
+    """What the published bundle says at the cut, and what was known of every video then."""
+    folder.mkdir()
+    config = load_config(str(write(folder, rows, with_table=with_table)))
+    run_stages(config, ["prepare", "train", "publish"])
+    prepared = Prepared(config)
+    videos = np.arange(len(prepared.catalog))
+    contexts = np.ones((len(videos), 1), np.int64)
+    bundle = Bundle.load(config.run)
+    recommender = ServingRecommender(bundle)
+    answers = {}
+    for user in range(NUM_USERS):
+        answer = recommender.recommend(f"u{user:02}", 12, now_ms=CUT_MS, context={"tab": "home"})
+        answers[user] = [(v.video_id, v.score, dict(v.probabilities)) for v in answer.videos]
+    trending = prepared.trending(TEST)
+    assert trending is not None
+    return {
+        "lists": answers,
+        "vectors": bundle.vectors.tolist(),
+        "weight of what trends": float(bundle.recommender.trending),
+        "trending": trending.tolist(),
+        "counts": prepared.trends.features(videos, contexts, CUT_MS).tolist(),
+        "known events": prepared.catalog.known_events(with_valid=True).tolist(),
+    }
+
+
+@pytest.fixture(scope="module")
+def as_it_is(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    found = served(tmp_path_factory.mktemp("leak") / "run", events())
+    assert len({tuple(video for video, _, _ in rows) for rows in found["lists"].values()}) > 3
+    assert all(len(rows) for rows in found["lists"].values())
+    return found
+
+
+@pytest.mark.parametrize("change", [scrambled, deleted])
+def test_events_after_the_cut_change_nothing_that_is_served_at_the_cut(
+    as_it_is: dict[str, Any], tmp_path: Path, change: Any
+) -> None:
+    other = served(tmp_path / "run", change(events()))
+    for name, expected in as_it_is.items():
+        assert other[name] == expected, name
+
+
+def test_events_before_the_cut_do(as_it_is: dict[str, Any], tmp_path: Path) -> None:
+    """One like less on the last day before the test: the comparison is able to tell."""
+    rows = events()
+    before = (rows["time"] < CUT_MS) & (rows["time"] >= CUT_MS - DAY_MS) & (rows["clicked"] == 1)
+    rows["clicked"][np.flatnonzero(before)[0]] = 0
+    other = served(tmp_path / "run", rows)
+    for name in ("lists", "vectors", "counts"):
+        assert other[name] != as_it_is[name], name
+
+
+def test_the_same_without_a_table_of_videos(ray_local: None, tmp_path: Path) -> None:
+    first = served(tmp_path / "one", events(), with_table=False)
+    other = served(tmp_path / "other", scrambled(events()), with_table=False)
+    assert first == other

@@ -1,0 +1,68 @@
+"""The validation figures: what they may know, and what they are made of."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.data.ragged import FloatArray
+from recsys.schema import TEST, VALID
+from recsys.train.trainable import build_plain
+from recsys.train.validation import validate
+from tests.steps import NUM_VIDEOS, SIZES
+from tests.train.memory import MemoryPrepared, make_prepared
+
+
+def validated(prepared: MemoryPrepared) -> tuple[dict[str, float], float]:
+    """Figures of an untrained model, and the weight of what is trending that it keeps."""
+    torch.manual_seed(0)
+    model = build_plain(prepared.config, SIZES, torch.device("cpu")).model
+    figures = validate(
+        model,
+        prepared,
+        prepared.video_inputs(with_valid=False),
+        torch.device("cpu"),
+        rank=0,
+        workers=1,
+        add_up=lambda sums: sums,
+    )
+    return figures, float(model.trending)
+
+
+def likes(prepared: MemoryPrepared, split: int) -> FloatArray:
+    """What trends at a cut is what is liked after it."""
+    found = np.full(NUM_VIDEOS + 1, 0.1, np.float32)
+    for part in prepared.parts:
+        found[part.video_rows[(part.split == split) & (part.positive > 0)]] += 1
+    return found
+
+
+def test_validation_knows_what_trends_at_its_own_cut_and_not_at_the_tests() -> None:
+    prepared = make_prepared((40, 40))
+    now, later = likes(prepared, VALID), likes(prepared, TEST)
+    figures, weight = validated(replace(prepared, trending_by_split={VALID: now, TEST: later}))
+    assert validated(replace(prepared, trending_by_split={VALID: now})) == (figures, weight)
+    others, other = validated(replace(prepared, trending_by_split={VALID: later, TEST: now}))
+    without, nothing = validated(replace(prepared, trending_by_split={}))
+    assert weight > max(other, 0.5), "the model keeps what it is worth"
+    assert figures["valid_ndcg@10"] > max(others["valid_ndcg@10"], without["valid_ndcg@10"])
+    assert nothing == 0
+
+
+def test_the_figures_are_those_of_all_partitions() -> None:
+    """Of 8 users and of others who liked nothing in the validation; a task that one class has."""
+    prepared = make_prepared((6, 3))
+    for part in prepared.parts:
+        part.labels[:, 1] = 1
+    figures, _ = validated(prepared)
+    users = [
+        set(np.flatnonzero(np.diff(part.offsets)))  # all of them
+        for part in prepared.parts
+    ]
+    assert sum(map(len, users)) == 9
+    assert figures["valid_like_auc"] == 0.5
+    assert figures["score"] == pytest.approx(
+        np.log(max(figures["valid_ndcg@10"], 1e-9))
+        + np.mean(np.log(np.maximum([figures["valid_click_auc"] - 0.5, 0.0], 1e-9)))
+    )

@@ -1,0 +1,38 @@
+"""The score that chooses the epoch is that of the lists that are served."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.config.run import EvaluateConfig
+from recsys.data.ragged import Ragged
+from recsys.inference.predict import Predictions
+from recsys.train.validation import _ranking_sums
+
+
+def test_what_was_liked_before_is_left_out_unless_the_evaluation_keeps_it() -> None:
+    """Both users like video 3 in the validation; it stands second, behind what one liked before."""
+    nothing = np.zeros(0, np.int64)
+    found = Predictions(
+        user_ids=["a", "b"],
+        queries=np.zeros((2, 1), np.float32),
+        relevant=Ragged.from_lists([[3], [3]]),
+        known=Ragged.from_lists([[1, 1], [2]]),
+        met=Ragged.empty(2),
+        met_bias=np.zeros(0, np.float32),
+        labels=np.zeros((0, 0), np.int8),
+        logits=np.zeros((0, 0), np.float32),
+        event_videos=nothing,
+        asked_ids=["a", "b"],
+        event_users=nothing,
+    )
+    scores = torch.tensor([0.0, 9, 1, 5]).repeat(2, 1)
+
+    def sums(config: EvaluateConfig) -> list[float]:
+        return _ranking_sums(found, lambda a, b: scores[a:b], 4, config).tolist()
+
+    second = 1 / math.log2(3)
+    assert sums(EvaluateConfig()) == pytest.approx([2, 1 + second, 2])
+    assert sums(EvaluateConfig(mask_history=False)) == pytest.approx([2, 2 * second, 2])
