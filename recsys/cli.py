@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("recsys").setLevel(logging.INFO)
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         with stoppable():
             arguments.command(arguments)
@@ -78,7 +78,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
     parser = argparse.ArgumentParser(prog="recsys", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -117,6 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--space", type=expanduser, required=True, help="e.g. tuning/spaces/quick.yaml"
     )
+    listed = commands.add_parser("settings", help="every setting: type, default, bounds, meaning")
+    listed.add_argument("prefix", nargs="?", default="", help="e.g. train, or train.lr")
+    listed.add_argument("--json", action="store_true", help="for programs")
+    listed.set_defaults(command=_settings)
     return parser
 
 
@@ -223,6 +228,19 @@ def _tune(arguments: argparse.Namespace) -> None:
         with told("in the sweep; the same command starts the sweep anew"):
             report = tune_run(config, arguments.space)
     print_report("tune", report)
+
+
+def _settings(arguments: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+
+    from recsys.config.settings import describe_settings, find_settings
+
+    found = find_settings(arguments.prefix)
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
+    else:
+        print(describe_settings(found, width=min(console.width, 100)))
 
 
 def _demo(arguments: argparse.Namespace) -> None:

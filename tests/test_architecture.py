@@ -60,6 +60,8 @@ WITHOUT_RAY = (
 WITH_RAY = ("recsys.evaluation.stage",)
 
 TOP_LEVEL = {
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "Makefile",
     "README.md",

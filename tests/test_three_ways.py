@@ -119,6 +119,14 @@ def test_job_then_endpoint_then_sweep(own_ray: dict[str, str], world: Path) -> N
         assert len(ask_once(address, k=3)["items"]) == 3
     command("serve shutdown --yes", own_ray)
 
+    port = free_port("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{port}"
+    with background(
+        ["recsys", "serve", "--config", f"{world}/run.yaml", "--port", str(port)], own_ray
+    ):
+        wait_for(healthy)
+        assert ask_once(address, k=3)["version"] == report["publish"]["version"]
+
     command(f"recsys tune {config} --space tuning/spaces/quick.yaml {small} tune.trials=2", own_ray)
     best = load_config(str(world / "run" / "tune" / "best.yaml"))
     assert best.data.events == str(world / "events.parquet")

@@ -64,9 +64,11 @@ class VideoColumns(Section):
     """Which of the video table's columns plays which role."""
 
     video: str = "video_id"
+    """Which video; the same ids as in the events."""
     uri: str | None = None
     """Path or URI of the file; without it categories alone describe a video."""
     creator: str | None = None
+    """Who made the video: an embedding of its own, and whose exposure the report follows."""
     categories: tuple[str, ...] = ()
     """Columns of tags; a text column may hold several, separated by commas; a list column works,
     and missing values in its lists are passed over. 1 and 1.0 are one tag."""
@@ -81,6 +83,7 @@ class UserColumns(Section):
     """Which of the user table's columns plays which role."""
 
     user: str = "user_id"
+    """Which user; the same ids as in the events."""
     groups: tuple[str, ...] = ()
     """Columns by which the fairness report groups users; the model never sees them as such."""
     features: tuple[str, ...] = ()
@@ -110,6 +113,7 @@ class DataConfig(Section):
     """Path of Parquet; without it the catalogue is the videos that occur in the events."""
     video_columns: VideoColumns = VideoColumns()
     users: str | None = None
+    """Path of Parquet with one row a user: groups of the fairness report, features of the model."""
     user_columns: UserColumns = UserColumns()
 
     @model_validator(mode="after")
@@ -155,6 +159,7 @@ class DecodeConfig(Section):
     """How video files become clips of `frames` frames."""
 
     frames: int = Field(16, ge=1, le=512)
+    """How many frames stand for a video."""
     size: int = Field(112, ge=16, le=1024)
     """Height and width of a stored frame, in pixels."""
     sampling: Literal["uniform", "keyframes", "auto"] = "uniform"
@@ -168,7 +173,9 @@ class DecodeConfig(Section):
     max_pixels: int = Field(16384 * 16384, ge=1)
     """Largest frame that is decoded, in pixels."""
     max_duration_s: float = Field(4 * 3600.0, gt=0)
+    """Longest video that is decoded, in seconds."""
     max_bytes: int = Field(8 * 2**30, ge=1)
+    """Largest file that is read, in bytes."""
     max_decode_s: float = Field(60.0, gt=0)
     """Longest time that one file may take, in seconds."""
     max_memory_bytes: int = Field(1280 * 2**20, ge=256 * 2**20)

@@ -25,7 +25,7 @@ class ContentConfig(Section):
     encoder: str = "efficientnet_lite0"
     """`efficientnet_lite0`: pretrained on photographs. `small_cnn`: small, for training end to
     end. `none`: no frames are used. Or `package.module:factory`, a callable that returns an
-    `nn.Module` from (N, 3, H, W) to (N, F)."""
+    `nn.Module` from (N, 3, H, W) to (N, Z)."""
     train_encoder: bool | None = None
     """Whether training changes the frame encoder, or it is frozen; without it the pretrained one
     is frozen and any other is trained."""
@@ -33,9 +33,9 @@ class ContentConfig(Section):
     """Encode frames a second time in backward instead of keeping what the first left: less memory
     for a third more time."""
     frame_dim: int = Field(64, ge=1)
-    """F, the width of a frame's features after the encoder's projection."""
+    """Width of a frame's features after the encoder's projection."""
     temporal: Literal["lstm", "mean"] = "lstm"
-    """What makes one vector of T frames: an LSTM, or their mean (to compare with)."""
+    """What makes one vector of the frames: an LSTM, or their mean (to compare with)."""
     dim: int = Field(64, ge=1)
     """Width of the content vector."""
 
@@ -65,6 +65,7 @@ class ModelConfig(Section):
     """Chance that a video's ID embedding is replaced by the unknown one in a training batch: what
     makes cold start work. Afterwards each is mixed with as much of the unknown one."""
     dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of the values that training sets to 0 at random: of content, user states and heads."""
     max_history: int = Field(200, ge=1)
     """Longest history that a user state is made of; older events are cut into windows of their
     own in training and are forgotten in serving."""
@@ -74,6 +75,7 @@ class TrainConfig(Section):
     """How the model is trained."""
 
     seed: int = 0
+    """Decides first weights, drawn negatives and the order of timelines."""
     workers: int = Field(1, ge=1)
     """Ray Train workers, each with one CPU or one GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -86,6 +88,7 @@ class TrainConfig(Section):
     start_from: str | None = None
     """A run folder whose trained model this one goes on from, with new users, videos and days."""
     epochs: int = Field(10, ge=0)
+    """Most passes over the training events; `patience` may end it before."""
     content_first: float = Field(0.0, ge=0, le=1)
     """Share of the epochs in which a video is its content alone, without its ID: IDs are learnt
     so much sooner than frames that the content would be left behind, and cold videos with it."""
@@ -96,11 +99,13 @@ class TrainConfig(Section):
     table_lr: float = Field(0.05, gt=0)
     """Learning rate of the embedding tables (row-wise Adagrad, fused into backward)."""
     weight_decay: float = Field(0.01, ge=0)
+    """Of the dense part (AdamW); the embedding tables have none."""
     clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the dense gradient."""
     negatives: int = Field(8192, ge=1)
     """Videos drawn as negatives a step; a catalogue no larger than this is ranked whole."""
     retrieval_weight: float = Field(1.0, ge=0)
+    """Weight of the retrieval loss beside those of the ranking tasks."""
     task_weights: dict[str, float] = {}
     """Weight of each ranking task's loss; 1 where it is not named."""
     patience: int = Field(3, ge=1)
@@ -132,6 +137,7 @@ class EvaluateConfig(Section):
     bootstrap: int = Field(200, ge=0)
     """Resamplings of users behind each confidence interval; 0 leaves the intervals out."""
     seed: int = 0
+    """Decides the resamplings of users and the users of the trade-off curve."""
     half_life_days: float | None = Field(None, gt=0)
     """Of the recent-popularity baseline: the age at which an event counts half. Without it, as
     with the next two, the value is chosen on the validation days."""
@@ -190,8 +196,11 @@ class ServeConfig(Section):
     """The HTTP endpoint."""
 
     host: str = "127.0.0.1"
+    """Address that it listens on; 0.0.0.0 is all of the machine's."""
     port: int = Field(8000, ge=0, le=65535)
+    """Port that it listens on; 0 takes any free one."""
     replicas: int = Field(1, ge=1)
+    """Processes that answer, each with one CPU and the whole bundle in memory."""
     max_k: int = Field(200, ge=1)
     """Most recommendations that one request may ask for."""
     max_videos: int = Field(1000, ge=1)
@@ -207,9 +216,11 @@ class TuneConfig(Section):
     """The sweep."""
 
     trials: int = Field(8, ge=1)
+    """How many configs are tried."""
     concurrent: int = Field(1, ge=1)
     """Trials at a time."""
     seed: int = 0
+    """Decides which configs the search tries."""
 
 
 class RunConfig(Section):
