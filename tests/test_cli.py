@@ -47,7 +47,8 @@ WRONG: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
     "no events file": (
         lambda folder: write_config(folder),
         [],
-        "events.parquet: no Parquet file is there; give a file, folder or glob",
+        "events.parquet: no Parquet file is there; give a file, a glob, or a folder of files that "
+        "end in .parquet or .pq",
     ),
     "no Parquet": (
         lambda folder: ((folder / "events.parquet").write_text("a,b"), write_config(folder))[1],
@@ -62,7 +63,8 @@ WRONG: dict[str, tuple[Callable[[Path], Path], list[str], str]] = {
     "wrong type": (
         lambda folder: write_input(folder, changed(time=["noon"] * 48)),
         [],
-        "events.parquet: column 'time' is string; allowed is an integer or a timestamp; convert it",
+        "events.parquet: column 'time' is string; allowed is an integer, a double or a timestamp; "
+        "convert it",
     ),
     "unknown key": (
         lambda folder: write_input(folder, train={"epoch": 3}),

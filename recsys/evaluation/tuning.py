@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+
 from recsys.config.run import EvaluateConfig
 from recsys.evaluation.baselines import (
     Neighbours,
@@ -20,7 +23,7 @@ from recsys.evaluation.baselines import (
     recent_popularity,
 )
 from recsys.evaluation.ease import Gram
-from recsys.evaluation.likes import Likes
+from recsys.evaluation.likes import TUNED_SCORES, Likes
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import list_metrics
 from recsys.inference.ranker import Ranker
@@ -28,7 +31,7 @@ from recsys.schema import VALID
 
 HALF_LIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 NEIGHBOURS = (10, 20, 50, 100, 200, 500)
-PENALTIES = (10.0, 50.0, 200.0, 1000.0)
+PENALTIES = (50.0, 200.0, 1000.0, 5000.0)
 RECENT_WEIGHTS = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 TUNED_VIDEOS = 4096
 """Most videos of the model by which EASE's settings are chosen: the work grows with the cube."""
@@ -121,6 +124,19 @@ def choose(likes: Likes, videos: Videos, config: EvaluateConfig) -> Settings:
     return tuning.ease(settings) if config.ease_videos else settings
 
 
+def held(ranker: Ranker, data: RankingSet) -> Ranker:
+    """The same, worked out once where all its scores may be kept in memory."""
+    if data.num_users * data.num_videos > TUNED_SCORES:
+        return ranker
+    scores_UN = ranker(0, data.num_users)
+    return lambda start, stop: scores_UN[start:stop]
+
+
+def plus(ranker: Ranker, bonus_N: Tensor) -> Ranker:
+    """A ranker with something added for everybody."""
+    return lambda start, stop: ranker(start, stop) + bonus_N
+
+
 @dataclass(frozen=True)
 class _Tuning:
     """Tries settings on the validation users, with what was known before them."""
@@ -149,9 +165,10 @@ class _Tuning:
         for penalty in PENALTIES if fixed is None else (fixed,):
             ease = gram.fit(penalty)
             alone[penalty] = self._score(ease.ranker(self.data))
+            without = held(ease.ranker(self.data, torch.zeros(size)), self.data)
             for weight in RECENT_WEIGHTS:
                 bonus_N = ease.bonus(recent_N, weight)
-                beside[penalty, weight] = self._score(ease.ranker(self.data, bonus_N))
+                beside[penalty, weight] = self._score(plus(without, bonus_N))
         blend_penalty, blend_weight = max(beside, key=beside.__getitem__)
         return replace(
             settings,
