@@ -166,7 +166,7 @@ def _one_stage(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.settings)
     run_all(config, [arguments.stage])
     if getattr(arguments, "against", None):
-        from recsys.evaluation.report.runs import compare_runs
+        from recsys.evaluation.report.files import compare_runs
         from recsys.run_lock import only_writer
 
         with only_writer(config.run):
@@ -327,7 +327,8 @@ def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
 
 
 def _print_evaluation(report: dict[str, Any]) -> None:
-    """A row a ranker: four metrics of all videos, and the headline metric of warm and cold ones."""
+    """A row a ranker: main metrics of all videos, and the headline metric of warm and cold ones."""
+    from recsys.evaluation.metrics import table as metric_table
     from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
     from recsys.evaluation.report.wording import (
         baseline_lines,
@@ -337,7 +338,7 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     )
 
     rankers, k = report["evaluation"], report["setup"]["headline_k"]
-    shown = [f"{name}@{k}" for name in ("hr", "recall", "ndcg", "mrr")]
+    shown = [f"{metric.name}@{k}" for metric in metric_table.METRICS if metric.is_main]
     parts = [part for part in WARM_AND_COLD if rankers["model"][part]["users"]]
     table = Table(title="evaluate: all videos ranked", title_justify="left", box=None)
     table.pad_edge, table.collapse_padding = False, True  # 80 columns are enough
@@ -346,9 +347,10 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     for heading in (*headings, *(slice_title(part).replace(" ", "\n") for part in parts)):
         table.add_column(heading, justify="right", min_width=6)
     for name, figures in rankers.items():
-        cells = [figures["all"][metric] for metric in shown]
+        cells = [figures["all"].get(metric, figures.get(metric)) for metric in shown]
         cells += [figures[part][f"ndcg@{k}"] for part in parts]
-        table.add_row(ranker_title(name), *(f"{cell:.4f}" for cell in cells))
+        texts = ["–" if cell is None else f"{cell:.4f}" for cell in cells]
+        table.add_row(ranker_title(name), *texts)
     users = [f"{rankers['model'][part]['users']:,}" for part in ("all", *parts)]
     table.add_row("users", users[0], *[""] * (len(shown) - 1), *users[1:])
     console.print(table)

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from recsys.config.run import EvaluateConfig
 from recsys.evaluation.metrics.accuracy import AccuracyMeter, SliceMetrics, own_slices, video_slices
-from recsys.evaluation.metrics.beyond import Exposure, ExposureMeter, ListMeter
+from recsys.evaluation.metrics.beyond import Exposure, ExposureMeter
 from recsys.evaluation.metrics.interactions import RankingSet
+from recsys.evaluation.metrics.lists import ListMeter
 from recsys.evaluation.metrics.toplists import ALL, Part, TopLists, one_thread, top_lists
 from recsys.inference.ranker import Ranker
 

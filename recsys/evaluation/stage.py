@@ -22,19 +22,16 @@ from recsys.data.storage import (
     read_json,
 )
 from recsys.errors import InputError
-from recsys.evaluation.baselines import content_knn
-from recsys.evaluation.gather import known_likes, ranking_set, task_figures
-from recsys.evaluation.metrics.interactions import RankingSet
+from recsys.evaluation.baselines.table import make_baselines
+from recsys.evaluation.from_prepared import known_likes, ranking_set, task_figures
 from recsys.evaluation.previous import load_previous, previous_predictor
 from recsys.evaluation.report.assemble import assemble
-from recsys.evaluation.report.runs import LISTS, TASKS, write_page, write_users
+from recsys.evaluation.report.files import LISTS, TASKS, write_page, write_users
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
-from recsys.evaluation.tuning import make_baselines
 from recsys.features.batches import VideoInputs
 from recsys.inference.encode import VIDEOS_A_BATCH, all_vectors
 from recsys.inference.predict import Predictions, Predictor, concat
-from recsys.inference.ranker import Ranker
 from recsys.inference.rerank import Reranker, VideoTraits, is_active
 from recsys.model.recommender import Recommender
 from recsys.prepare.prepared import Prepared
@@ -144,20 +141,22 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[s
     trained = load_trained(config)
     found = predict_all(trained.prepared, trained.predictor)
     data = ranking_set(trained.prepared, found, trained.cold_N)
-    baselines = make_baselines(known_likes(trained.prepared), data, config.evaluate)
-    all_of_them, answers = rankers(trained, found, data, baselines.rankers), {MAIN: found}
+    likes = known_likes(trained.prepared)
+    baselines = make_baselines(likes, data, config.evaluate, content_vectors(trained))
+    rankers = {MAIN: trained.predictor.ranker(found), **baselines.rankers}
+    answers = {MAIN: found}
     bundle = load_previous(config, previous) if previous else None
     if bundle is not None:
         theirs = previous_predictor(bundle, trained.prepared)
         answers[PREVIOUS] = predict_all(trained.prepared, theirs)
-        all_of_them[PREVIOUS] = theirs.ranker(answers[PREVIOUS])
+        rankers[PREVIOUS] = theirs.ranker(answers[PREVIOUS])
     heads = {
         name: task_figures(answer, trained.cold_N, config.data.columns.tasks, config.evaluate)
         for name, answer in answers.items()
     }
     report, columns = assemble(
         data,
-        all_of_them,
+        rankers,
         config.evaluate,
         config.rerank,
         heads=heads,
@@ -169,17 +168,6 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[s
     report["training"] = training.get("history", [])
     write_page(config, out, report)
     return report
-
-
-def rankers(
-    trained: Trained, found: Predictions, data: RankingSet, baselines: dict[str, Ranker]
-) -> dict[str, Ranker]:
-    """The model and what it must beat."""
-    all_of_them = {MAIN: trained.predictor.ranker(found), **baselines}
-    contents = content_vectors(trained)
-    if contents is not None:
-        all_of_them["content-kNN"] = content_knn(contents, data)
-    return all_of_them
 
 
 def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:

@@ -23,9 +23,9 @@ from recsys.evaluation.metrics.expected import (
     ExpectedHits,
     hits_with_ties,
     hits_without_ties,
-    metrics_at,
 )
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.table import metrics_at
 from recsys.evaluation.metrics.toplists import TopLists
 
 WARM_AMONG_WARM, COLD_AMONG_COLD = "warm_among_warm", "cold_among_cold"

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys.config.run import EvaluateConfig, RerankConfig
+from recsys.data.storage import finite
 from recsys.evaluation.metrics.interactions import RankingSet
 from recsys.evaluation.ranking import Columns, evaluate_ranker
 from recsys.evaluation.report.compare import compare, corrected, main_metrics
-from recsys.evaluation.report.summary import finite, summarise
+from recsys.evaluation.report.figures import summarise
 from recsys.evaluation.report.tradeoff import reranked, tradeoff
 from recsys.evaluation.report.verdict import MAIN, RERANKED, verdict
 from recsys.inference.ranker import Ranker

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from recsys.config.run import EvaluateConfig
 from recsys.errors import InputError
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
 from recsys.evaluation.metrics.bootstrap import (
     Table,
@@ -30,7 +31,7 @@ from recsys.evaluation.ranking import Columns
 def main_metrics(config: EvaluateConfig) -> list[str]:
     """The metrics of lists that are tested."""
     k = config.headline_k
-    whole = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "mrr")]
+    whole = [f"{metric.user_column}@{k}" for metric in metric_table.METRICS if metric.is_main]
     return [*whole, *(f"{name}/ndcg@{k}" for name in WARM_AND_COLD)]
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.fairness import SMALL_GROUP
 from recsys.evaluation.report.charts import (
     SHARES,
     Axes,
     Axis,
     Dot,
+    Format,
     Line,
     bar_groups,
     dot_plot,
@@ -21,6 +23,7 @@ from recsys.evaluation.report.charts import (
 from recsys.evaluation.report.html import Cell, details, element, table, text
 from recsys.evaluation.report.verdict import MAIN
 from recsys.evaluation.report.wording import (
+    capitalised,
     metric_title,
     number,
     p_value,
@@ -31,16 +34,10 @@ from recsys.evaluation.report.wording import (
     signed_percent,
     span,
 )
+from recsys.inference.rerank import lever_of
 
 Report = Mapping[str, Any]
 
-LEVERS = {
-    "creator_exposure": ("gini", Axis("Gini of creator exposure")),
-    "diversity": ("diversity", Axis("diversity of a list")),
-    "new_videos": ("new", replace(SHARES, title="new videos in a list")),
-    "drawn_places": ("gini", Axis("Gini of creator exposure")),
-}
-"""Lever → the figure that it is for, and its axis."""
 DRAWN_LOSS = -0.2
 """A point that costs more is left to the table, so that the others can be told apart."""
 
@@ -190,7 +187,9 @@ def tradeoff_section(curve: Mapping[str, Any] | None) -> list[str]:
 
 
 def _lever_chart(lever: str, curve: Mapping[str, Any]) -> str:
-    column, axis = LEVERS[lever]
+    of = lever_of(lever)
+    column, (_, form) = of.figure, point_figures()[of.figure]
+    axis = replace(SHARES, title=of.axis) if form is percent else Axis(of.axis, form)
     points = [curve["plain"], *curve["levers"][lever]]
     points = [point for point in points if (point["ndcg_change"] or 0) >= DRAWN_LOSS]
     lines = [
@@ -211,17 +210,23 @@ def _lever_chart(lever: str, curve: Mapping[str, Any]) -> str:
     return figure(f"rerank.{lever}", chart, legend if len(legend) > 1 else ())
 
 
-def _points(curve: Mapping[str, Any]) -> str:
-    columns = {
+def point_figures() -> dict[str, tuple[str, Format]]:
+    """Figure of a point of the curve → its title, and how people read it."""
+    of_metrics = {
+        metric.name: (capitalised(metric.title), percent if metric.is_share else number)
+        for metric in metric_table.METRICS
+        if metric.on_curve
+    }
+    return {
         "gini": ("Gini", number),
         "top_1_percent": ("Top 1 %", percent),
         "creators_shown": ("Creators shown", percent),
-        "coverage": ("Coverage", percent),
-        "diversity": ("Diversity", number),
-        "new": ("New videos", percent),
-        "novelty": ("Novelty", number),
+        **of_metrics,
     }
-    shown = {key: value for key, value in columns.items() if key in curve["plain"]}
+
+
+def _points(curve: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in point_figures().items() if key in curve["plain"]}
     points = [curve["plain"], *(p for points in curve["levers"].values() for p in points)]
     if curve.get("configured"):
         points.append(curve["configured"])

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from recsys.evaluation.baselines import table as baseline_table
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
 from recsys.evaluation.report.charts import (
     SHARES,
@@ -22,6 +24,7 @@ from recsys.evaluation.report.html import Cell, details, element, page, table, t
 from recsys.evaluation.report.verdict import MAIN, best_baseline
 from recsys.evaluation.report.wording import (
     baseline_lines,
+    capitalised,
     metric_title,
     number,
     p_value,
@@ -42,13 +45,6 @@ WARM_AND_COLD_NOTE = (
     "Warm among warm, cold among cold: the order within the slice alone."
 )
 LEVELS = {"good": "good", "warn": "look at", "info": "note"}
-BEYOND = {
-    "coverage": "Coverage",
-    "novelty": "Novelty",
-    "diversity": "Diversity",
-    "average_popularity": "Mean popularity",
-    "new": "New videos",
-}
 TASK_COLUMNS = (
     "auc",
     "log_loss",
@@ -57,14 +53,7 @@ TASK_COLUMNS = (
     "predicted_rate",
     "calibration_error",
 )
-GLOSSARY = {
-    "HR@k": "Share of users with at least one relevant video in their first k.",
-    "Recall@k, precision@k": "Share of a user's relevant videos that are in the first k; share of "
-    "the first k that are relevant.",
-    "NDCG@k": "Relevant videos in the first k, each counting less the lower it stands, over the "
-    "best that could be reached with min(k, number of relevant videos) of them.",
-    "MRR@k, MAP@k": "One over the place of the first relevant video; mean of the precision at the "
-    "place of each relevant video. Both count the first k only.",
+TERMS = {
     "Relevant": "A video that the user had a positive event with in the test and none before it.",
     "Ranked": "All videos of the catalogue; no negatives are sampled. Videos with equal scores "
     "count as being in random order, and every figure is the mean over all such orders.",
@@ -72,19 +61,15 @@ GLOSSARY = {
     "while all are ranked: who never shows cold videos does well on warm ones by that alone.",
     "Warm among warm, cold among cold": "Only the slice's videos are ranked, so that the figure is "
     "about the order within the slice, whatever else a list would show.",
-    "EASE": "A linear model of what is liked together, in closed form (Steck 2019).",
     "95 % interval": "Bootstrap over users; of coverage, Gini and top share a jackknife over "
     "blocks of users.",
     "p": "Sign-flip test over users. In tables of several metrics it is corrected for their number "
     "(Holm); the verdict goes by one metric that was fixed beforehand.",
-    "Novelty": "Mean surprise of the shown videos in bits: -log2 of a video's share of the known "
-    "positives.",
-    "Diversity": "One minus the mean likeness (cosine of categories) of two videos of a list.",
-    "Coverage": "Share of the catalogue that is in any user's first k.",
     "Gini": "0 where all creators have the same exposure, near 1 where one has all.",
     "AUC": "Chance that a positive event is scored above a negative one; equal scores count half.",
     "Normalised entropy": "Log loss over that of always saying the mean rate; below 1 is better.",
 }
+"""What words of the page mean, beside those of the tables of metrics and baselines."""
 
 
 def render(report: Report, *, title: str) -> str:
@@ -109,9 +94,17 @@ def render(report: Report, *, title: str) -> str:
             *tradeoff_section(report.get("tradeoff")),
             *_training(report.get("training", ())),
             text("h2", "What the figures mean"),
-            element("dl", [text("dt", k) + text("dd", v) for k, v in GLOSSARY.items()]),
+            element("dl", [text("dt", k) + text("dd", v) for k, v in _glossary(report).items()]),
         ],
     )
+
+
+def _glossary(report: Report) -> dict[str, str]:
+    """Term → what it means: of the metrics, of the page's words and of the baselines measured."""
+    of_metrics = {f"{capitalised(m.title)}@k": m.help for m in metric_table.METRICS}
+    of_baselines = {b.name: b.help for b in baseline_table.BASELINES}
+    measured = {name: of for name, of in of_baselines.items() if name in report["evaluation"]}
+    return {**of_metrics, **TERMS, **measured}
 
 
 def _setting(setup: Mapping[str, Any]) -> str:
@@ -154,8 +147,12 @@ def _rankers(report: Report) -> list[str]:
     order = sorted(rankers, key=lambda name: -rankers[name]["all"][metric])
     main = order.index(MAIN)
     dots = [_dot(ranker_title(n), rankers[n]["all"], metric, series=int(n != MAIN)) for n in order]
-    beyond = [f"{name}@{k}" for name in BEYOND if f"{name}@{k}" in rankers[MAIN]]
-    head = ["Ranker", *(BEYOND[name.partition("@")[0]] for name in beyond)]
+    beyond = {
+        f"{metric.name}@{k}": capitalised(metric.title)
+        for metric in metric_table.METRICS
+        if f"{metric.name}@{k}" in rankers[MAIN]
+    }
+    head = ["Ranker", *beyond.values()]
     rows: list[list[Cell]] = [
         [ranker_title(name), *(figure_cell(rankers[name], column) for column in beyond)]
         for name in order
@@ -200,7 +197,8 @@ def _slice_table(rankers: Mapping[str, Any], order: Sequence[str], metric: str) 
 
 
 def _metric_table(rankers: Mapping[str, Any], order: Sequence[str], k: int) -> str:
-    names = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "precision", "mrr", "map")]
+    measured = [f"{metric.name}@{k}" for metric in metric_table.METRICS]
+    names = [name for name in measured if name in rankers[MAIN]["all"]]
     rows: list[list[Cell]] = [
         [ranker_title(ranker), *(figure_cell(rankers[ranker]["all"], name) for name in names)]
         for ranker in order
@@ -375,6 +373,7 @@ def figure_cell(figures: Mapping[str, Any] | None, name: str) -> Cell:
     value = (figures or {}).get(name)
     if value is None:
         return "–"
-    if name.startswith(("coverage", "new@")):
-        return percent(value), percent_span(((figures or {}).get("ci") or {}).get(name))
-    return number(value), span(((figures or {}).get("ci") or {}).get(name))
+    interval, metric = ((figures or {}).get("ci") or {}).get(name), metric_table.metric_of(name)
+    if metric is not None and metric.is_share:
+        return percent(value), percent_span(interval)
+    return number(value), span(interval)

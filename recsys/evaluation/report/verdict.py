@@ -15,6 +15,7 @@ from recsys.evaluation.report.wording import (
     signed_percent,
     slice_title,
 )
+from recsys.inference import rerank
 
 MAIN = "model"
 PREVIOUS = "previous"
@@ -231,7 +232,8 @@ def _creators(report: Report) -> list[Finding]:
 
 def _levers(report: Report) -> list[Finding]:
     levers = (report.get("tradeoff") or {"levers": {}})["levers"]
-    points = [*levers.get("creator_exposure", ()), *levers.get("drawn_places", ())]
+    evening = [lever.setting for lever in rerank.LEVERS if lever.figure == "gini"]
+    points = [point for setting in evening for point in levers.get(setting, ())]
     if not points:
         return []
     cheap = [point for point in points if (point["ndcg_change"] or 0) >= TOLERATED_LOSS]

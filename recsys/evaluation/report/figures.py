@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config.run import EvaluateConfig
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import SliceMetrics, own_slices
 from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval, jackknife_interval
 from recsys.evaluation.metrics.fairness import (
@@ -128,14 +128,20 @@ def _groups(
 def _list_figures(result: RankerResult, samples: Mapping[str, Floats]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
+    of_exposure = {
+        metric.name: metric.compute.of
+        for metric in metric_table.METRICS
+        if isinstance(metric.compute, metric_table.OfExposure)
+    }
     for k, exposure in result.exposure.items():
-        name = f"coverage@{k}"
-        found[name] = exposure.coverage()
-        blocks = range(len(exposure.shown_GN))
-        left_out = np.array([exposure.coverage(without_block=block) for block in blocks])
-        intervals[name] = jackknife_interval(found[name], left_out)
+        for metric, compute in of_exposure.items():
+            name = f"{metric}@{k}"
+            found[name] = compute(exposure, None)
+            blocks = range(len(exposure.shown_GN))
+            left_out = np.array([compute(exposure, block) for block in blocks])
+            intervals[name] = jackknife_interval(found[name], left_out)
     for name, values in result.lists.items():
-        public = name.replace("popularity@", "average_popularity@")
+        public = metric_table.figure_name(name)
         defined = values[~np.isnan(values)]
         found[public] = float(defined.mean()) if len(defined) else None
         column = samples.get(f"lists: {name}")
@@ -154,18 +160,3 @@ def _exposure_figures(
     if data.videos.age_days_N is not None:
         found["new_videos"] = new_video_exposure(data, result.lists[f"new@{k}"], new_days)
     return found
-
-
-def finite(tree: Any) -> Any:
-    """The same tree of dicts, lists and numbers, with None where a number is not finite.
-
-    >>> finite({"a": [1.0, float("nan")], "b": np.float64(2)})
-    {'a': [1.0, None], 'b': 2.0}
-    """
-    if isinstance(tree, Mapping):
-        return {str(key): finite(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [finite(value) for value in tree]
-    if isinstance(tree, np.generic):
-        tree = tree.item()
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

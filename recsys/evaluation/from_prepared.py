@@ -13,7 +13,7 @@ from recsys.config.run import EvaluateConfig
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import Ragged, join_lists
 from recsys.data.storage import join, open_input
-from recsys.evaluation.likes import DAY_MS, Likes
+from recsys.evaluation.baselines.likes import DAY_MS, Likes
 from recsys.evaluation.metrics.classification import TaskMeter, auc_by_user
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import Columns
