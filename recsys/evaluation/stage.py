@@ -27,6 +27,7 @@ from recsys.evaluation.from_prepared import known_likes, ranking_set, task_figur
 from recsys.evaluation.previous import load_previous, previous_predictor
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.files import LISTS, TASKS, write_page, write_users
+from recsys.evaluation.report.schema import Report
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
 from recsys.features.batches import VideoInputs
@@ -126,7 +127,7 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
     return concat(parts, dim, num_tasks)
 
 
-def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[str, Any]:
+def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report:
     """Runs the stage and returns its report; all that it writes lies in `out`.
 
     Args:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.fairness import SMALL_GROUP
@@ -21,6 +20,7 @@ from recsys.evaluation.report.charts import (
     line_plot,
 )
 from recsys.evaluation.report.html import Cell, details, element, table, text
+from recsys.evaluation.report.schema import Figures, Report
 from recsys.evaluation.report.verdict import MAIN
 from recsys.evaluation.report.wording import (
     capitalised,
@@ -35,8 +35,6 @@ from recsys.evaluation.report.wording import (
     span,
 )
 from recsys.inference.rerank import lever_of
-
-Report = Mapping[str, Any]
 
 DRAWN_LOSS = -0.2
 """A point that costs more is left to the table, so that the others can be told apart."""
@@ -53,7 +51,7 @@ def fairness_section(report: Report) -> list[str]:
     ]
 
 
-def _groups(groups: Mapping[str, Any]) -> list[str]:
+def _groups(groups: Figures) -> list[str]:
     if not groups:
         text_ = "No group columns are set (data.user_columns.groups), so users are not compared."
         return [text("p", text_, "soft")]
@@ -84,7 +82,7 @@ def _groups(groups: Mapping[str, Any]) -> list[str]:
     return parts + [text("p", note) for note in notes]
 
 
-def _creators(report: Report, found: Mapping[str, Any] | None) -> list[str]:
+def _creators(report: Report, found: Figures | None) -> list[str]:
     if not found:
         return []
     names = ("exposure", "relevance", "videos")
@@ -156,11 +154,11 @@ def _new_and_popular(report: Report) -> list[str]:
     ]
 
 
-def _lift(part: Mapping[str, Any]) -> str:
+def _lift(part: Figures) -> str:
     return "–" if part["lift"] is None else f"{1 + part['lift']:.3g}\xa0×"
 
 
-def tradeoff_section(curve: Mapping[str, Any] | None) -> list[str]:
+def tradeoff_section(curve: Figures | None) -> list[str]:
     """What the re-ranking costs and brings."""
     if not curve or not curve["levers"]:
         return []
@@ -186,7 +184,7 @@ def tradeoff_section(curve: Mapping[str, Any] | None) -> list[str]:
     return [*parts, details("The same as a table", [_points(curve)])]
 
 
-def _lever_chart(lever: str, curve: Mapping[str, Any]) -> str:
+def _lever_chart(lever: str, curve: Figures) -> str:
     of = lever_of(lever)
     column, (_, form) = of.figure, point_figures()[of.figure]
     axis = replace(SHARES, title=of.axis) if form is percent else Axis(of.axis, form)
@@ -225,7 +223,7 @@ def point_figures() -> dict[str, tuple[str, Format]]:
     }
 
 
-def _points(curve: Mapping[str, Any]) -> str:
+def _points(curve: Figures) -> str:
     shown = {key: value for key, value in point_figures().items() if key in curve["plain"]}
     points = [curve["plain"], *(p for points in curve["levers"].values() for p in points)]
     if curve.get("configured"):

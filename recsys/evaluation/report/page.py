@@ -21,6 +21,15 @@ from recsys.evaluation.report.charts import (
 )
 from recsys.evaluation.report.fairness_page import fairness_section, tradeoff_section
 from recsys.evaluation.report.html import Cell, details, element, page, table, text
+from recsys.evaluation.report.schema import (
+    Against,
+    Figures,
+    Report,
+    Setup,
+    Shown,
+    Tested,
+    Verdict,
+)
 from recsys.evaluation.report.verdict import MAIN, best_baseline
 from recsys.evaluation.report.wording import (
     baseline_lines,
@@ -37,8 +46,6 @@ from recsys.evaluation.report.wording import (
     tick,
     whole_tick,
 )
-
-Report = Mapping[str, Any]
 
 WARM_AND_COLD_NOTE = (
     "Warm and cold: among all videos, where who shows fewer of the one kind gains on the other. "
@@ -107,7 +114,7 @@ def _glossary(report: Report) -> dict[str, str]:
     return {**of_metrics, **TERMS, **measured}
 
 
-def _setting(setup: Mapping[str, Any]) -> str:
+def _setting(setup: Setup) -> str:
     history = "left out of" if setup["mask_history"] else "kept in"
     parts = [
         f"{setup['users']:,} test users with {setup['relevant']:,} relevant videos",
@@ -122,7 +129,7 @@ def _setting(setup: Mapping[str, Any]) -> str:
     return "; ".join(parts) + "."
 
 
-def _verdict(verdict: Mapping[str, Any]) -> str:
+def _verdict(verdict: Verdict) -> str:
     findings = [
         element(
             "li",
@@ -177,12 +184,12 @@ def _rankers(report: Report) -> list[str]:
     ]
 
 
-def _baselines_note(about: Mapping[str, Any] | None) -> list[str]:
+def _baselines_note(about: Figures | None) -> list[str]:
     """What the baselines were made with, and how that was chosen."""
     return [text("p", line, "soft") for line in baseline_lines(about)] if about else []
 
 
-def _slice_table(rankers: Mapping[str, Any], order: Sequence[str], metric: str) -> str:
+def _slice_table(rankers: Mapping[str, Figures], order: Sequence[str], metric: str) -> str:
     rows: list[list[Cell]] = [
         [
             ranker_title(name),
@@ -196,7 +203,7 @@ def _slice_table(rankers: Mapping[str, Any], order: Sequence[str], metric: str) 
     return table(["Ranker", *heads], rows, order.index(MAIN))
 
 
-def _metric_table(rankers: Mapping[str, Any], order: Sequence[str], k: int) -> str:
+def _metric_table(rankers: Mapping[str, Figures], order: Sequence[str], k: int) -> str:
     measured = [f"{metric.name}@{k}" for metric in metric_table.METRICS]
     names = [name for name in measured if name in rankers[MAIN]["all"]]
     rows: list[list[Cell]] = [
@@ -206,7 +213,7 @@ def _metric_table(rankers: Mapping[str, Any], order: Sequence[str], k: int) -> s
     return table(["Ranker", *map(metric_title, names)], rows, order.index(MAIN))
 
 
-def _tests(comparisons: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _tests(comparisons: Mapping[str, Sequence[Tested]]) -> str:
     rows = [
         [f"{ranker_title(name)}, {metric_title(row['metric'])}", *_test_cells(row)]
         for name, tests in comparisons.items()
@@ -215,8 +222,9 @@ def _tests(comparisons: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return table(["Model against", "Users", "Model", "Other", "Difference", "Test"], rows)
 
 
-def _test_cells(row: Mapping[str, Any]) -> list[Cell]:
-    bounds = None if row["low"] is None else (row["low"], row["high"])
+def _test_cells(row: Tested | Shown) -> list[Cell]:
+    low, high = row["low"], row["high"]
+    bounds = None if low is None or high is None else (low, high)
     return [
         f"{row['users']:,}",
         number(row["ours"]),
@@ -226,7 +234,7 @@ def _test_cells(row: Mapping[str, Any]) -> list[Cell]:
     ]
 
 
-def _against(found: Mapping[str, Any] | None) -> list[str]:
+def _against(found: Against | None) -> list[str]:
     if not found:
         return []
     head = ["Metric", "Users", "This run", "Other run", "Difference", "Test"]
@@ -271,7 +279,7 @@ def _slices(report: Report) -> list[str]:
     ]
 
 
-def _slice_kinds(rankers: Sequence[Report]) -> dict[str, dict[str, list[Report]]]:
+def _slice_kinds(rankers: Sequence[Figures]) -> dict[str, dict[str, list[Figures]]]:
     """Kind of slice → slice → its figures, a ranker each."""
     model = rankers[0]
     by_kind = {
@@ -297,7 +305,7 @@ def _slice_dots(rows: Mapping[str, Sequence[Any]], metric: str) -> list[Dot]:
     ]
 
 
-def _tasks(tasks: Mapping[str, Any]) -> list[str]:
+def _tasks(tasks: Mapping[str, Figures]) -> list[str]:
     if not tasks:
         return []
     head = [
@@ -339,11 +347,11 @@ def _tasks(tasks: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _bins(task: Mapping[str, Any]) -> list[tuple[float, float]]:
+def _bins(task: Figures) -> list[tuple[float, float]]:
     return [(part["predicted"], part["observed"]) for part in task["calibration"]]
 
 
-def _training(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _training(epochs: Sequence[Figures]) -> list[str]:
     """One chart a figure, since losses have scales of their own."""
     if not epochs:
         return []
@@ -364,11 +372,11 @@ def _training(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [text("h2", "Training"), text("p", note, "soft"), element("div", charts, "charts")]
 
 
-def _dot(row: str, figures: Mapping[str, Any], metric: str, *, series: int) -> Dot:
+def _dot(row: str, figures: Figures, metric: str, *, series: int) -> Dot:
     return Dot(row, figures[metric], (figures.get("ci") or {}).get(metric), series)
 
 
-def figure_cell(figures: Mapping[str, Any] | None, name: str) -> Cell:
+def figure_cell(figures: Figures | None, name: str) -> Cell:
     """A figure with its interval below; a dash where there is none."""
     value = (figures or {}).get(name)
     if value is None:
