@@ -50,10 +50,10 @@ class RankerResult:
         """
         num_users = len(self.slices["all"].users)
         columns = {}
-        for name, found in self.slices.items():
-            for metric, values in found.values.items():
+        for name, part in self.slices.items():
+            for metric, values in part.values.items():
                 column = np.full(num_users, np.nan)
-                column[found.users] = values
+                column[part.users] = values
                 columns[metric if name == "all" else f"{name}/{metric}"] = column
         return columns | self.lists
 
@@ -138,8 +138,9 @@ def measure(
                 lists.add(chunk.user_B, included, k)
                 exposure[k].add(chunk.user_B, included)
     shown = {k: meter.result() for k, meter in exposure.items()}
-    found = {name: part for meter in accuracy.values() for name, part in meter.result().items()}
-    return RankerResult(found, lists.result(), shown)
+    measured = [meter.result() for meter in accuracy.values()]
+    of_slices = {name: part for parts in measured for name, part in parts.items()}
+    return RankerResult(of_slices, lists.result(), shown)
 
 
 def chunk_users(data: RankingSet) -> int:

@@ -94,8 +94,8 @@ class PredictPartitions:
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         """Takes partition numbers, gives one row of predictions."""
         (number,) = batch["id"].tolist()
-        found = self.predictor.predict(self.prepared.timelines(number), split=TEST)
-        return {name: [value] for name, value in found.to_row().items()}
+        predictions = self.predictor.predict(self.prepared.timelines(number), split=TEST)
+        return {name: [value] for name, value in predictions.to_row().items()}
 
 
 def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
@@ -140,12 +140,12 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report
     """
     cluster.connect()
     trained = load_trained(config)
-    found = predict_all(trained.prepared, trained.predictor)
-    data = ranking_set(trained.prepared, found, trained.cold_N)
+    predictions = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, predictions, trained.cold_N)
     likes = known_likes(trained.prepared)
     baselines = make_baselines(likes, data, config.evaluate, content_vectors(trained))
-    rankers = {MAIN: trained.predictor.ranker(found), **baselines.rankers}
-    answers = {MAIN: found}
+    rankers = {MAIN: trained.predictor.ranker(predictions), **baselines.rankers}
+    answers = {MAIN: predictions}
     bundle = load_previous(config, previous) if previous else None
     if bundle is not None:
         theirs = previous_predictor(bundle, trained.prepared)
@@ -164,7 +164,7 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report
         about={**protocol(config, bundle), "baselines": baselines.about},
     )
     write_users(out, LISTS, data.user_ids, columns[MAIN])
-    write_users(out, TASKS, found.asked_ids, heads[MAIN][1])
+    write_users(out, TASKS, predictions.asked_ids, heads[MAIN][1])
     training = read_json(join(config.run, "train", "report.json")) or {}
     report["training"] = training.get("history", [])
     write_page(config, out, report)
@@ -176,9 +176,9 @@ def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:
     if not is_active(config.rerank):
         return None
     cluster.connect()
-    found = predict_all(trained.prepared, trained.predictor)
-    data = ranking_set(trained.prepared, found, trained.cold_N)
-    ranker = trained.predictor.ranker(found)
+    predictions = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, predictions, trained.cold_N)
+    ranker = trained.predictor.ranker(predictions)
     traits = model_traits(data, ranker, config.evaluate, config.rerank)
     Reranker(config.rerank, traits)  # says what is missing now, and not when it is served
     return traits
@@ -207,11 +207,11 @@ def protocol(config: RunConfig, bundle: Bundle | None) -> dict[str, Any]:
         "time": "the test is everything from one moment on, for all users",
         "leave_one_out": "the test is the last positive event of each user",
     }
-    found: dict[str, Any] = {"split": cut[config.split.kind]}
+    about: dict[str, Any] = {"split": cut[config.split.kind]}
     if bundle is not None:
-        found["previous"] = {
+        about["previous"] = {
             "version": bundle.version,
             "created": bundle.manifest["created"],
             "same_split": bundle.config.split == config.split,
         }
-    return found
+    return about

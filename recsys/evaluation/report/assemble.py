@@ -88,11 +88,11 @@ def _setup(data: RankingSet, config: EvaluateConfig) -> Setup:
 def _comparisons(
     columns: Mapping[str, Columns], heads: Mapping[str, Head], config: EvaluateConfig
 ) -> dict[str, list[Tested]]:
-    found = {}
+    comparisons = {}
     for name, theirs in columns.items():
         if name != MAIN:
             rows = compare(columns[MAIN], theirs, config, metrics=main_metrics(config))
             if name in heads:
                 rows += compare(heads[MAIN][1], heads[name][1], config)
-            found[name] = tested(rows)
-    return found
+            comparisons[name] = tested(rows)
+    return comparisons

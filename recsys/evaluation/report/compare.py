@@ -107,5 +107,5 @@ def align(
     pairs = [(row, rows[user]) for row, user in enumerate(our_users) if user in rows]
     if not pairs:
         raise InputError("the two runs have no test user in common; compare runs of the same data")
-    found = np.array(pairs, np.int64)
-    return found[:, 0], found[:, 1]
+    aligned = np.array(pairs, np.int64)
+    return aligned[:, 0], aligned[:, 1]

@@ -42,11 +42,11 @@ DRAWN_LOSS = -0.2
 
 def fairness_section(report: Report) -> list[str]:
     """Who gets what."""
-    found = report["evaluation"][MAIN]
+    model = report["evaluation"][MAIN]
     return [
         text("h2", "Fairness"),
-        *_groups(found.get("groups", {})),
-        *_creators(report, found.get("creators")),
+        *_groups(model.get("groups", {})),
+        *_creators(report, model.get("creators")),
         *_new_and_popular(report),
     ]
 
@@ -56,8 +56,8 @@ def _groups(groups: Figures) -> list[str]:
         text_ = "No group columns are set (data.user_columns.groups), so users are not compared."
         return [text("p", text_, "soft")]
     charts, notes = [], []
-    for column, found in groups.items():
-        metric = found["metric"]
+    for column, of_column in groups.items():
+        metric = of_column["metric"]
         dots = [
             Dot(
                 f"{name} ({part['users']:,})",
@@ -65,30 +65,30 @@ def _groups(groups: Figures) -> list[str]:
                 (part.get("ci") or {}).get(metric),
                 pale=part["users"] < SMALL_GROUP,
             )
-            for name, part in found["quality"].items()
+            for name, part in of_column["quality"].items()
             if part["users"]
         ]
-        note = "; ".join(found["warnings"])
+        note = "; ".join(of_column["warnings"])
         chart = dot_plot(dots, label=f"{metric_title(metric)} by {column}")
         charts.append(figure(f"{metric_title(metric)} by {column}", chart, note=note))
-        if found["gap"] is not None:
-            bounds = f", 95 % interval {span(found['ci'])}" if found["ci"] else ""
+        if of_column["gap"] is not None:
+            bounds = f", 95 % interval {span(of_column['ci'])}" if of_column["ci"] else ""
             notes.append(
-                f"{column}: {found['best']} is served better than {found['worst']} by "
-                f"{number(found['gap'])}{bounds}; a gap as large comes up by chance with "
-                f"{p_value(found['p'])}."
+                f"{column}: {of_column['best']} is served better than {of_column['worst']} by "
+                f"{number(of_column['gap'])}{bounds}; a gap as large comes up by chance with "
+                f"{p_value(of_column['p'])}."
             )
     parts = [text("h3", "Groups of users"), element("div", charts, "charts")]
     return parts + [text("p", note) for note in notes]
 
 
-def _creators(report: Report, found: Figures | None) -> list[str]:
-    if not found:
+def _creators(report: Report, spread: Figures | None) -> list[str]:
+    if not spread:
         return []
     names = ("exposure", "relevance", "videos")
     rows = [
         (band["band"], [band[name] for name in names])
-        for band in found["bands"]
+        for band in spread["bands"]
         if band["creators"]
     ]
     titles = ["share of places", "share of what users liked", "share of videos"]
@@ -105,16 +105,16 @@ def _creators(report: Report, found: Figures | None) -> list[str]:
             cells.append(
                 [ranker_title(name), percent(part["shown"]), gini, top, percent(part["mismatch"])]
             )
-    liked = found["relevance"]
+    liked = spread["relevance"]
     cells.append(
         ["what users liked", "–", number(liked["gini"]), percent(liked["top_1_percent"]), "–"]
     )
     note = (
-        f"{found['creators']:,} creators, also those who are never shown. Mismatch: the share of "
+        f"{spread['creators']:,} creators, also those who are never shown. Mismatch: the share of "
         "places that would have to move for exposure to be in proportion to what users liked."
     )
-    if found["unknown_creator"] > 0.0005:
-        note += f" {percent(found['unknown_creator'])} of the places are of unknown creators."
+    if spread["unknown_creator"] > 0.0005:
+        note += f" {percent(spread['unknown_creator'])} of the places are of unknown creators."
     return [
         text("h3", "Creators"),
         text("p", note, "soft"),
@@ -124,16 +124,16 @@ def _creators(report: Report, found: Figures | None) -> list[str]:
 
 
 def _new_and_popular(report: Report) -> list[str]:
-    found = report["evaluation"][MAIN]
+    model = report["evaluation"][MAIN]
     parts = []
-    if new := found.get("new_videos"):
+    if new := model.get("new_videos"):
         line = (
             f"Videos first seen in the last {number(new['days'])} days, or never, are "
             f"{percent(new['catalogue'])} of the catalogue, {percent(new['exposure'])} of the "
             f"places in the lists and {percent(new['relevance'])} of what users liked."
         )
         parts += [text("h3", "New videos"), text("p", line)]
-    bias = found.get("popularity_bias") or {}
+    bias = model.get("popularity_bias") or {}
     if bias.get("lift") is None:
         return parts
     fifths = ["least popular", "second fifth", "third fifth", "fourth fifth", "most popular"]

@@ -134,11 +134,11 @@ def _verdict(verdict: Verdict) -> str:
         element(
             "li",
             [
-                text("span", LEVELS[found["level"]], f"level {found['level']}"),
-                text("span", found["text"]),
+                text("span", LEVELS[finding["level"]], f"level {finding['level']}"),
+                text("span", finding["text"]),
             ],
         )
-        for found in verdict["findings"]
+        for finding in verdict["findings"]
     ]
     parts = [
         text("p", verdict["headline"], "headline"),
@@ -234,17 +234,17 @@ def _test_cells(row: Tested | Shown) -> list[Cell]:
     ]
 
 
-def _against(found: Against | None) -> list[str]:
-    if not found:
+def _against(against: Against | None) -> list[str]:
+    if not against:
         return []
     head = ["Metric", "Users", "This run", "Other run", "Difference", "Test"]
 
     def rows_of(tested: bool) -> list[list[Cell]]:
-        rows = [row for row in found["rows"] if (row["p_holm"] is not None) == tested]
+        rows = [row for row in against["rows"] if (row["p_holm"] is not None) == tested]
         return [[metric_title(row["metric"]), *_test_cells(row)] for row in rows]
 
     return [
-        text("h2", f"This run beside {found['run']}"),
+        text("h2", f"This run beside {against['run']}"),
         table(head, rows_of(True)),
         details("Other metrics, which are not tested", [table(head, rows_of(False))]),
     ]
@@ -321,12 +321,12 @@ def _tasks(tasks: Mapping[str, Figures]) -> list[str]:
     rows = [
         [
             name if part == "all" else f"{name}, {part}",
-            f"{found['events']:,}",
-            *(figure_cell(found, c) for c in TASK_COLUMNS),
+            f"{figures['events']:,}",
+            *(figure_cell(figures, c) for c in TASK_COLUMNS),
         ]
         for name, task in tasks.items()
-        for part, found in (("all", task), ("warm", task.get("warm")), ("cold", task.get("cold")))
-        if found and found["events"]
+        for part, figures in (("all", task), ("warm", task.get("warm")), ("cold", task.get("cold")))
+        if figures and figures["events"]
     ]
     axes = Axes(
         replace(SHARES, title="predicted"), replace(SHARES, title="observed"), diagonal=True

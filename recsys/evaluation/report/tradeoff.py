@@ -84,12 +84,12 @@ def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
     return scores
 
 
-def priced(found: Candidates, rerank: RerankConfig) -> VideoTraits:
+def priced(sample: Candidates, rerank: RerankConfig) -> VideoTraits:
     """What the step looks at, with the prices that the lists of these users lead to."""
-    traits = video_traits(found.data.videos, new_days=rerank.new_days)
+    traits = video_traits(sample.data.videos, new_days=rerank.new_days)
     if not rerank.creator_exposure or traits.creator_row_N is None:
         return traits
-    price_N = creator_prices(rerank, traits, found.video_SC, found.relevance_SC)
+    price_N = creator_prices(rerank, traits, sample.video_SC, sample.relevance_SC)
     return replace(traits, price_N=price_N)
 
 
@@ -183,13 +183,13 @@ def tradeoff(
         `top_1_percent`, `creators_shown` and the metrics that have `on_curve`.
     """
     k = rerank.page
-    found = candidates(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
+    sample = candidates(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
     config = config.model_copy(update={"k": (k,)})
-    curve = _Curve(found, config, rerank)
+    curve = _Curve(sample, config, rerank)
     traits = video_traits(data.videos, new_days=rerank.new_days)
     return {
         "k": k,
-        "users": found.data.num_users,
+        "users": sample.data.num_users,
         "plain": curve.point({}),
         "levers": {
             lever.setting: [curve.point({lever.setting: weight}) for weight in lever.grid]
@@ -197,15 +197,15 @@ def tradeoff(
             if lever.is_possible(traits)
         },
         "configured": curve.point(curve.configured) if any(curve.configured.values()) else None,
-        "limits": _limits(found) if traits.creator_row_N is not None else None,
+        "limits": _limits(sample) if traits.creator_row_N is not None else None,
     }
 
 
 class _Curve:
     """Points, measured against the lists in plain order of relevance."""
 
-    def __init__(self, found: Candidates, config: EvaluateConfig, rerank: RerankConfig) -> None:
-        self._found, self._config, self._rerank = found, config, rerank
+    def __init__(self, sample: Candidates, config: EvaluateConfig, rerank: RerankConfig) -> None:
+        self._sample, self._config, self._rerank = sample, config, rerank
         self.configured = levers.weights(rerank)
         self._plain: RankerResult | None = None
 
@@ -213,18 +213,18 @@ class _Curve:
         """One setting of the levers; the first point must be the plain one."""
         nothing = dict.fromkeys(self.configured, 0)
         rerank = self._rerank.model_copy(update={**nothing, **weights})
-        found, k = self._found, self._rerank.page
-        reranker = Reranker(rerank, priced(found, rerank))
-        user_S = torch.arange(found.data.num_users)
-        step = _Step(reranker, found.data, found.ranker, self._config)
-        lists = step.lists(user_S, found.video_SC, found.relevance_SC, k)
-        result = measure(found.data, lists, self._config, new_days=rerank.new_days)
+        sample, k = self._sample, self._rerank.page
+        reranker = Reranker(rerank, priced(sample, rerank))
+        user_S = torch.arange(sample.data.num_users)
+        step = _Step(reranker, sample.data, sample.ranker, self._config)
+        lists = step.lists(user_S, sample.video_SC, sample.relevance_SC, k)
+        result = measure(sample.data, lists, self._config, new_days=rerank.new_days)
         self._plain = self._plain or result
         point: dict[str, Any] = {"weights": weights, **self._quality(result, self._plain)}
         point |= _metrics_of_curve(result, k)
-        if self._found.data.videos.creator_row_N is not None:
+        if self._sample.data.videos.creator_row_N is not None:
             ours, plain = (
-                creator_exposure(self._found.data, of.exposure[k]) for of in (result, self._plain)
+                creator_exposure(self._sample.data, of.exposure[k]) for of in (result, self._plain)
             )
             point |= {"gini": ours["gini"], "gini_change": ours["gini"] / plain["gini"] - 1}
             point |= {"top_1_percent": ours["top_1_percent"], "creators_shown": ours["shown"]}
@@ -234,35 +234,35 @@ class _Curve:
         name = f"ndcg@{self._rerank.page}"
         ours, theirs = (of.slices["all"].values[name] for of in (result, plain))
         base = theirs.mean()
-        found: dict[str, Any] = {"ndcg": float(ours.mean()), "ndcg_change": None, "ci": None}
+        quality: dict[str, Any] = {"ndcg": float(ours.mean()), "ndcg_change": None, "ci": None}
         if not base:
-            return found
-        found["ndcg_change"] = float(ours.mean() / base - 1)
+            return quality
+        quality["ndcg_change"] = float(ours.mean() / base - 1)
         if self._config.bootstrap:
             table = {"both": Table(np.arange(len(ours)), np.stack([ours, theirs], 1))}
             count, seed = self._config.bootstrap, self._config.seed
             means = bootstrap_means(table, len(ours), count=count, seed=seed)["both"]
-            found["ci"] = interval(means[:, 0] / np.where(means[:, 1], means[:, 1], np.nan) - 1)
-        return found
+            quality["ci"] = interval(means[:, 0] / np.where(means[:, 1], means[:, 1], np.nan) - 1)
+        return quality
 
 
 def _metrics_of_curve(result: RankerResult, k: int) -> dict[str, float]:
     """The metrics that every point has; those that the catalogue does not allow are left out."""
-    found = {}
+    figures = {}
     by_user = {**result.slices["all"].values, **result.lists}
     for metric in metric_table.METRICS:
         if metric.on_curve and isinstance(metric.compute, metric_table.OfExposure):
-            found[metric.name] = metric.compute.of(result.exposure[k], None)
+            figures[metric.name] = metric.compute.of(result.exposure[k], None)
         elif metric.on_curve and f"{metric.user_column}@{k}" in by_user:
-            found[metric.name] = float(np.nanmean(by_user[f"{metric.user_column}@{k}"]))
-    return found
+            figures[metric.name] = float(np.nanmean(by_user[f"{metric.user_column}@{k}"]))
+    return figures
 
 
-def _limits(found: Candidates) -> dict[str, float]:
+def _limits(sample: Candidates) -> dict[str, float]:
     """What creator exposure could be at best, and what it would be if relevance were all."""
-    creator_N = found.data.videos.creator_row_N
+    creator_N = sample.data.videos.creator_row_N
     assert creator_N is not None
     known = np.unique(creator_N[1:][creator_N[1:] > 0])
-    liked = np.bincount(creator_N[found.data.relevant.values], minlength=known.max() + 1)[known]
-    reachable = np.isin(known, creator_N[np.unique(found.video_SC)]).mean()
+    liked = np.bincount(creator_N[sample.data.relevant.values], minlength=known.max() + 1)[known]
+    reachable = np.isin(known, creator_N[np.unique(sample.video_SC)]).mean()
     return {"relevance_gini": gini(liked.astype(np.float64)), "lowest_gini": float(1 - reachable)}

@@ -38,7 +38,10 @@ def verdict(report: Measured) -> Verdict:
         and `findings`, each with a `level` (`good`, `warn` or `info`) and a `text`.
     """
     parts = (_previous, _slices, _cold, _no_history, _tasks, _groups, _creators, _levers)
-    return {**_decision(report), "findings": [found for part in parts for found in part(report)]}
+    return {
+        **_decision(report),
+        "findings": [finding for part in parts for finding in part(report)],
+    }
 
 
 def best_baseline(report: Measured, part: str = "all") -> str | None:
@@ -197,29 +200,29 @@ def _tasks(report: Measured) -> list[Finding]:
 
 def _groups(report: Measured) -> list[Finding]:
     findings = []
-    for column, found in report["evaluation"][MAIN].get("groups", {}).items():
-        if found["gap"] is None:
-            findings.append(_finding("info", f"{column}: {found['warnings'][-1]}."))
+    for column, groups in report["evaluation"][MAIN].get("groups", {}).items():
+        if groups["gap"] is None:
+            findings.append(_finding("info", f"{column}: {groups['warnings'][-1]}."))
             continue
-        sure = found["p"] < SIGNIFICANT
+        sure = groups["p"] < SIGNIFICANT
         how = "are served differently" if sure else "show no gap that chance does not explain"
         text = (
-            f"{column}: groups {how} ({found['best']} over {found['worst']}: "
-            f"{number(found['gap'])} {metric_title(found['metric'])}, {p_value(found['p'])})."
+            f"{column}: groups {how} ({groups['best']} over {groups['worst']}: "
+            f"{number(groups['gap'])} {metric_title(groups['metric'])}, {p_value(groups['p'])})."
         )
         findings.append(_finding("warn" if sure else "good", text))
     return findings
 
 
 def _creators(report: Measured) -> list[Finding]:
-    found = report["evaluation"][MAIN].get("creators")
-    if not found:
+    model = report["evaluation"][MAIN].get("creators")
+    if not model:
         return []
-    liked = found["relevance"]
+    liked = model["relevance"]
     text = (
-        f"{percent(found['shown'])} of {found['creators']:,} creators are shown. The top 1 % have "
-        f"{percent(found['top_1_percent'])} of the places and {percent(liked['top_1_percent'])} of "
-        f"what users liked (Gini {number(found['gini'])} and {number(liked['gini'])})."
+        f"{percent(model['shown'])} of {model['creators']:,} creators are shown. The top 1 % have "
+        f"{percent(model['top_1_percent'])} of the places and {percent(liked['top_1_percent'])} of "
+        f"what users liked (Gini {number(model['gini'])} and {number(liked['gini'])})."
     )
     return [_finding("info", text)]
 
