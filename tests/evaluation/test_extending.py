@@ -1,5 +1,6 @@
 """A new baseline, metric or lever is one entry of its table, and is then seen everywhere."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.files import LISTS, TASKS, compare_runs, write_users
 from recsys.evaluation.report.page import render
+from recsys.evaluation.report.verdict import verdict
 from recsys.inference import rerank
 
 CONFIG = EvaluateConfig(k=(5,), bootstrap=30, tradeoff_users=40)
@@ -167,3 +169,16 @@ def test_a_new_lever_is_active_and_says_what_it_needs() -> None:
     assert rerank.is_active(WithEvenRows(even_rows=1))
     with pytest.raises(InputError, match="rerank.even_rows=1.0: needs even rows"):
         rerank.Reranker(WithEvenRows(even_rows=1), rerank.VideoTraits())
+
+
+@pytest.mark.usefixtures("extended")
+def test_the_verdict_speaks_of_a_lever_that_evens_out_creators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report, _ = evaluated(WithEvenRows())
+    point = {"weights": {"even_rows": 0.5}, "gini_change": -0.3, "ndcg_change": -0.01}
+    report["tradeoff"] = {**report["tradeoff"], "levers": {"even_rows": [point]}}
+    assert "rerank.even_rows" not in str(verdict(report))
+    evening = dataclasses.replace(NEW_LEVER, figure="gini")
+    monkeypatch.setattr(rerank, "LEVERS", (*rerank.LEVERS[:-1], evening))
+    assert "rerank.even_rows=0.5 changes the Gini" in str(verdict(report))
