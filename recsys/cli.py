@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from os.path import expanduser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +18,9 @@ from recsys.config.run import ContentConfig, RunConfig, load_config
 from recsys.config.text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 from recsys.stopping import Stopped, stoppable, told
+
+if TYPE_CHECKING:
+    from recsys.evaluation.report.schema import Report, Shown, Tested
 
 # Names hold what rich would take for markup: `run [v1]`.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -166,7 +169,7 @@ def _one_stage(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.settings)
     run_all(config, [arguments.stage])
     if getattr(arguments, "against", None):
-        from recsys.evaluation.report.runs import compare_runs
+        from recsys.evaluation.report.files import compare_runs
         from recsys.run_lock import only_writer
 
         with only_writer(config.run):
@@ -292,7 +295,7 @@ def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
 def print_report(name: str, report: dict[str, Any]) -> None:
     """A stage's figures as a short table."""
     if name == "evaluate":
-        _print_evaluation(report)
+        _print_evaluation(cast("Report", report))
         return
     table = Table(title=name, title_justify="left", show_header=False, box=None)
     for key, value in report.items():
@@ -310,7 +313,7 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
+def _print_comparison(rows: Sequence[Tested | Shown], against: str) -> None:
     table = Table(title=f"against {against}", title_justify="left", box=None)
     for heading in ("metric", "users", "ours", "theirs", "difference", "95 % interval", "p (Holm)"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
@@ -326,8 +329,9 @@ def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
     console.print(table)
 
 
-def _print_evaluation(report: dict[str, Any]) -> None:
-    """A row a ranker: four metrics of all videos, and the headline metric of warm and cold ones."""
+def _print_evaluation(report: Report) -> None:
+    """A row a ranker: main metrics of all videos, and the headline metric of warm and cold ones."""
+    from recsys.evaluation.metrics import table as metric_table
     from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
     from recsys.evaluation.report.wording import (
         baseline_lines,
@@ -337,7 +341,7 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     )
 
     rankers, k = report["evaluation"], report["setup"]["headline_k"]
-    shown = [f"{name}@{k}" for name in ("hr", "recall", "ndcg", "mrr")]
+    shown = [f"{metric.name}@{k}" for metric in metric_table.METRICS if metric.is_main]
     parts = [part for part in WARM_AND_COLD if rankers["model"][part]["users"]]
     table = Table(title="evaluate: all videos ranked", title_justify="left", box=None)
     table.pad_edge, table.collapse_padding = False, True  # 80 columns are enough
@@ -346,9 +350,10 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     for heading in (*headings, *(slice_title(part).replace(" ", "\n") for part in parts)):
         table.add_column(heading, justify="right", min_width=6)
     for name, figures in rankers.items():
-        cells = [figures["all"][metric] for metric in shown]
+        cells = [figures["all"].get(metric, figures.get(metric)) for metric in shown]
         cells += [figures[part][f"ndcg@{k}"] for part in parts]
-        table.add_row(ranker_title(name), *(f"{cell:.4f}" for cell in cells))
+        texts = ["–" if cell is None else f"{cell:.4f}" for cell in cells]
+        table.add_row(ranker_title(name), *texts)
     users = [f"{rankers['model'][part]['users']:,}" for part in ("all", *parts)]
     table.add_row("users", users[0], *[""] * (len(shown) - 1), *users[1:])
     console.print(table)

@@ -12,7 +12,7 @@ from recsys.bundle.contents import Bundle
 from recsys.bundle.stage import publish
 from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
-from recsys.evaluation.gather import ranking_set
+from recsys.evaluation.from_prepared import ranking_set
 from recsys.evaluation.report.tradeoff import reranked_lists
 from recsys.evaluation.stage import Trained, load_trained, predict_all, rerank_traits
 from recsys.inference.rerank import is_active

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,7 +34,7 @@ from recsys.bundle.versions import (
 from recsys.config.run import RunConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray
-from recsys.data.storage import join, remove, replace_file
+from recsys.data.storage import finite, join, remove, replace_file
 from recsys.data.users import UserRows
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
@@ -207,7 +206,7 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
         "index": index.kind,
         "sizes": dataclasses.asdict(contents.sizes),
         "trained": contents.trained,
-        "metrics": _finite(contents.metrics or {}),
+        "metrics": finite(contents.metrics or {}),
         "files": dict(writer.files),
     }
     writer.write(MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
@@ -221,15 +220,6 @@ def read_config(folder: str) -> RunConfig:
 def _weights(recommender: Recommender) -> bytes:
     state = recommender.state_dict()
     return safetensors.torch.save({key: t.detach().cpu().contiguous() for key, t in state.items()})
-
-
-def _finite(value: Any) -> Any:
-    """The same tree with null for NaN and infinity, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _npy(array: FloatArray) -> bytes:

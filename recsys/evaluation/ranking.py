@@ -19,8 +19,9 @@ from torch import Tensor
 
 from recsys.config.run import EvaluateConfig
 from recsys.evaluation.metrics.accuracy import AccuracyMeter, SliceMetrics, own_slices, video_slices
-from recsys.evaluation.metrics.beyond import Exposure, ExposureMeter, ListMeter
+from recsys.evaluation.metrics.beyond import Exposure, ExposureMeter
 from recsys.evaluation.metrics.interactions import RankingSet
+from recsys.evaluation.metrics.lists import ListMeter
 from recsys.evaluation.metrics.toplists import ALL, Part, TopLists, one_thread, top_lists
 from recsys.inference.ranker import Ranker
 
@@ -49,10 +50,10 @@ class RankerResult:
         """
         num_users = len(self.slices["all"].users)
         columns = {}
-        for name, found in self.slices.items():
-            for metric, values in found.values.items():
+        for name, part in self.slices.items():
+            for metric, values in part.values.items():
                 column = np.full(num_users, np.nan)
-                column[found.users] = values
+                column[part.users] = values
                 columns[metric if name == "all" else f"{name}/{metric}"] = column
         return columns | self.lists
 
@@ -137,8 +138,9 @@ def measure(
                 lists.add(chunk.user_B, included, k)
                 exposure[k].add(chunk.user_B, included)
     shown = {k: meter.result() for k, meter in exposure.items()}
-    found = {name: part for meter in accuracy.values() for name, part in meter.result().items()}
-    return RankerResult(found, lists.result(), shown)
+    measured = [meter.result() for meter in accuracy.values()]
+    of_slices = {name: part for parts in measured for name, part in parts.items()}
+    return RankerResult(of_slices, lists.result(), shown)
 
 
 def chunk_users(data: RankingSet) -> int:

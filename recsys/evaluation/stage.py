@@ -22,19 +22,17 @@ from recsys.data.storage import (
     read_json,
 )
 from recsys.errors import InputError
-from recsys.evaluation.baselines import content_knn
-from recsys.evaluation.gather import known_likes, ranking_set, task_figures
-from recsys.evaluation.metrics.interactions import RankingSet
+from recsys.evaluation.baselines.table import make_baselines
+from recsys.evaluation.from_prepared import known_likes, ranking_set, task_figures
 from recsys.evaluation.previous import load_previous, previous_predictor
 from recsys.evaluation.report.assemble import assemble
-from recsys.evaluation.report.runs import LISTS, TASKS, write_page, write_users
+from recsys.evaluation.report.files import LISTS, TASKS, write_page, write_users
+from recsys.evaluation.report.schema import Report
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
-from recsys.evaluation.tuning import make_baselines
 from recsys.features.batches import VideoInputs
 from recsys.inference.encode import VIDEOS_A_BATCH, all_vectors
 from recsys.inference.predict import Predictions, Predictor, concat
-from recsys.inference.ranker import Ranker
 from recsys.inference.rerank import Reranker, VideoTraits, is_active
 from recsys.model.recommender import Recommender
 from recsys.prepare.prepared import Prepared
@@ -96,8 +94,8 @@ class PredictPartitions:
     def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         """Takes partition numbers, gives one row of predictions."""
         (number,) = batch["id"].tolist()
-        found = self.predictor.predict(self.prepared.timelines(number), split=TEST)
-        return {name: [value] for name, value in found.to_row().items()}
+        predictions = self.predictor.predict(self.prepared.timelines(number), split=TEST)
+        return {name: [value] for name, value in predictions.to_row().items()}
 
 
 def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
@@ -129,7 +127,7 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
     return concat(parts, dim, num_tasks)
 
 
-def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[str, Any]:
+def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report:
     """Runs the stage and returns its report; all that it writes lies in `out`.
 
     Args:
@@ -142,44 +140,35 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> dict[s
     """
     cluster.connect()
     trained = load_trained(config)
-    found = predict_all(trained.prepared, trained.predictor)
-    data = ranking_set(trained.prepared, found, trained.cold_N)
-    baselines = make_baselines(known_likes(trained.prepared), data, config.evaluate)
-    all_of_them, answers = rankers(trained, found, data, baselines.rankers), {MAIN: found}
+    predictions = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, predictions, trained.cold_N)
+    likes = known_likes(trained.prepared)
+    baselines = make_baselines(likes, data, config.evaluate, content_vectors(trained))
+    rankers = {MAIN: trained.predictor.ranker(predictions), **baselines.rankers}
+    answers = {MAIN: predictions}
     bundle = load_previous(config, previous) if previous else None
     if bundle is not None:
         theirs = previous_predictor(bundle, trained.prepared)
         answers[PREVIOUS] = predict_all(trained.prepared, theirs)
-        all_of_them[PREVIOUS] = theirs.ranker(answers[PREVIOUS])
+        rankers[PREVIOUS] = theirs.ranker(answers[PREVIOUS])
     heads = {
         name: task_figures(answer, trained.cold_N, config.data.columns.tasks, config.evaluate)
         for name, answer in answers.items()
     }
     report, columns = assemble(
         data,
-        all_of_them,
+        rankers,
         config.evaluate,
         config.rerank,
         heads=heads,
         about={**protocol(config, bundle), "baselines": baselines.about},
     )
     write_users(out, LISTS, data.user_ids, columns[MAIN])
-    write_users(out, TASKS, found.asked_ids, heads[MAIN][1])
+    write_users(out, TASKS, predictions.asked_ids, heads[MAIN][1])
     training = read_json(join(config.run, "train", "report.json")) or {}
     report["training"] = training.get("history", [])
     write_page(config, out, report)
     return report
-
-
-def rankers(
-    trained: Trained, found: Predictions, data: RankingSet, baselines: dict[str, Ranker]
-) -> dict[str, Ranker]:
-    """The model and what it must beat."""
-    all_of_them = {MAIN: trained.predictor.ranker(found), **baselines}
-    contents = content_vectors(trained)
-    if contents is not None:
-        all_of_them["content-kNN"] = content_knn(contents, data)
-    return all_of_them
 
 
 def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:
@@ -187,9 +176,9 @@ def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:
     if not is_active(config.rerank):
         return None
     cluster.connect()
-    found = predict_all(trained.prepared, trained.predictor)
-    data = ranking_set(trained.prepared, found, trained.cold_N)
-    ranker = trained.predictor.ranker(found)
+    predictions = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, predictions, trained.cold_N)
+    ranker = trained.predictor.ranker(predictions)
     traits = model_traits(data, ranker, config.evaluate, config.rerank)
     Reranker(config.rerank, traits)  # says what is missing now, and not when it is served
     return traits
@@ -218,11 +207,11 @@ def protocol(config: RunConfig, bundle: Bundle | None) -> dict[str, Any]:
         "time": "the test is everything from one moment on, for all users",
         "leave_one_out": "the test is the last positive event of each user",
     }
-    found: dict[str, Any] = {"split": cut[config.split.kind]}
+    about: dict[str, Any] = {"split": cut[config.split.kind]}
     if bundle is not None:
-        found["previous"] = {
+        about["previous"] = {
             "version": bundle.version,
             "created": bundle.manifest["created"],
             "same_split": bundle.config.split == config.split,
         }
-    return found
+    return about

@@ -62,10 +62,91 @@ def relative_relevance(scores_BK: NDArray[Any]) -> Floats:
     return relevance
 
 
+@dataclass(frozen=True)
+class Lever:
+    """One thing that relevance is traded for. A new one is an entry of `LEVERS` and its setting."""
+
+    setting: str
+    """The field of `RerankConfig` that holds its weight."""
+    is_possible: Callable[[VideoTraits], bool]
+    """Whether what it looks at is known."""
+    needs: str
+    """What makes that known: a setting, or what the data must hold."""
+    figure: str
+    """What it is for: a figure of a point of the trade-off curve."""
+    axis: str
+    """Title of that figure's axis."""
+    grid: tuple[float, ...]
+    """Weights at which its curve is drawn."""
+    value: Callable[[VideoTraits], Floats] | None = None
+    """What a weight of 1 adds to each video's value (N); below 0 takes from it. None where the
+    value depends on the videos chosen before, for which `Reranker` has code of its own."""
+
+
+def _cost_of_creators(traits: VideoTraits) -> Floats:
+    """A creator's price, taken off; nothing while there are no prices."""
+    if traits.price_N is None:
+        assert traits.creator_row_N is not None
+        return np.zeros(len(traits.creator_row_N))
+    return -traits.price_N
+
+
+def _gain_of_new(traits: VideoTraits) -> Floats:
+    assert traits.is_new_N is not None
+    return traits.is_new_N.astype(np.float64)
+
+
+LEVERS: tuple[Lever, ...] = (
+    Lever(
+        "creator_exposure",
+        lambda traits: traits.creator_row_N is not None,
+        "data.video_columns.creator",
+        "gini",
+        "Gini of creator exposure",
+        (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.4),
+        _cost_of_creators,
+    ),
+    Lever(
+        "diversity",
+        lambda traits: traits.categories is not None,
+        "data.video_columns.categories",
+        "diversity",
+        "diversity of a list",
+        (0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
+    ),
+    Lever(
+        "new_videos",
+        lambda traits: traits.is_new_N is not None,
+        "the time of each video's first event",
+        "new",
+        "new videos in a list",
+        (0.05, 0.1, 0.2, 0.4, 0.6, 0.8),
+        _gain_of_new,
+    ),
+    Lever(
+        "drawn_places",
+        lambda traits: traits.creator_row_N is not None,
+        "data.video_columns.creator",
+        "gini",
+        "Gini of creator exposure",
+        (1, 2, 3, 4),
+    ),
+)
+
+
+def lever_of(setting: str) -> Lever:
+    """The lever of a setting."""
+    return next(lever for lever in LEVERS if lever.setting == setting)
+
+
+def weights(config: RerankConfig) -> dict[str, float]:
+    """Every lever's setting → its weight."""
+    return {lever.setting: getattr(config, lever.setting) for lever in LEVERS}
+
+
 def is_active(config: RerankConfig) -> bool:
     """Whether any weight is above 0; if not, the order is that of relevance."""
-    weights = (config.creator_exposure, config.diversity, config.new_videos, config.drawn_places)
-    return any(weights)
+    return any(weights(config).values())
 
 
 class Reranker:
@@ -77,20 +158,20 @@ class Reranker:
         Raises:
             InputError: It is not.
         """
-        needs = {
-            "creator_exposure": (traits.creator_row_N, "data.video_columns.creator"),
-            "drawn_places": (traits.creator_row_N, "data.video_columns.creator"),
-            "diversity": (traits.categories, "data.video_columns.categories"),
-            "new_videos": (traits.is_new_N, "the time of each video's first event"),
-        }
-        for name, (trait, source) in needs.items():
-            if trait is None and getattr(config, name):
+        active = [lever for lever in LEVERS if getattr(config, lever.setting)]
+        for lever in active:
+            if not lever.is_possible(traits):
+                name = lever.setting
                 raise InputError(
-                    f"rerank.{name}={getattr(config, name)}: needs {source}; set it or leave "
+                    f"rerank.{name}={getattr(config, name)}: needs {lever.needs}; set it or leave "
                     f"rerank.{name} at 0"
                 )
         self.config = config
-        self._traits = traits
+        self._gains_N = [
+            getattr(config, lever.setting) * lever.value(traits)
+            for lever in active
+            if lever.value is not None
+        ]
         self._kinds = None
         self._lot = None
         if config.drawn_places and traits.creator_row_N is not None:
@@ -161,12 +242,9 @@ class Reranker:
         return np.take_along_axis(best, order, 1)
 
     def _value(self, video_BK: Ints, relevance_BK: Floats) -> Floats:
-        config, traits = self.config, self._traits
         value = np.where(video_BK > 0, relevance_BK, EMPTY)
-        if config.creator_exposure and traits.price_N is not None:
-            value -= config.creator_exposure * traits.price_N[video_BK]
-        if config.new_videos and traits.is_new_N is not None:
-            value += config.new_videos * traits.is_new_N[video_BK]
+        for gain_N in self._gains_N:
+            value += gain_N[video_BK]
         return value
 
     def _greedy(self, video_BK: Ints, value: Floats, k: int) -> NDArray[np.int64]:

@@ -22,10 +22,10 @@ import torch
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.likes import DAY_MS, Likes
+from recsys.evaluation.baselines.likes import DAY_MS, Likes
+from recsys.evaluation.baselines.table import make_baselines
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import CHUNK_SCORES, evaluate_ranker
-from recsys.evaluation.tuning import make_baselines
 from recsys.inference.ranker import dot_product
 from recsys.schema import TRAIN, VALID
 

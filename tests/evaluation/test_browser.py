@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recsys.config.run import EvaluateConfig, RerankConfig
-from recsys.evaluation.baselines import popularity, random_order
+from recsys.evaluation.baselines.simple import popularity, random_order
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.page import render
 from tests.evaluation.report.test_assemble import data, informed

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from recsys.config.run import EvaluateConfig, RunConfig, load_config
-from recsys.evaluation.baselines import Neighbours, item_knn
-from recsys.evaluation.gather import known_likes, ranking_set
-from recsys.evaluation.likes import DAY_MS
+from recsys.evaluation.baselines.likes import DAY_MS
+from recsys.evaluation.baselines.simple import Neighbours, item_knn
+from recsys.evaluation.from_prepared import known_likes, ranking_set
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.inference.encode import all_vectors
 from recsys.inference.predict import concat, predict

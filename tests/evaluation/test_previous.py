@@ -11,7 +11,7 @@ import pytest
 from recsys.bundle.versions import find_bundle, new_version, newest_other
 from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
-from recsys.evaluation.report.runs import compare_runs
+from recsys.evaluation.report.files import compare_runs
 from recsys.evaluation.stage import evaluate
 from recsys.pipeline import BY_NAME, is_current, run_stages
 from tests.conftest import TrainedRun

@@ -8,12 +8,12 @@ import torch
 
 from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.baselines import random_order
-from recsys.evaluation.likes import Likes
+from recsys.evaluation.baselines.likes import Likes
+from recsys.evaluation.baselines.simple import random_order
+from recsys.evaluation.baselines.table import make_baselines
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker, ranked
 from recsys.evaluation.report.tradeoff import reranked_lists
-from recsys.evaluation.tuning import make_baselines
 
 
 def ranking_set(relevant: list[list[int]], known: list[list[int]], num_videos: int) -> RankingSet:

@@ -10,11 +10,11 @@ import torch
 
 from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.baselines import random_order
+from recsys.evaluation.baselines.simple import random_order
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.metrics.toplists import Part, top_lists
 from recsys.evaluation.ranking import evaluate_ranker
-from recsys.evaluation.report.summary import summarise
+from recsys.evaluation.report.figures import summarise
 from recsys.evaluation.report.tradeoff import reranked
 
 NDCG_SECOND = 1 / math.log2(3)

@@ -10,7 +10,7 @@ import torch
 from recsys.cli import print_report
 from recsys.config.run import EvaluateConfig, RerankConfig, load_config
 from recsys.data.ragged import Ragged
-from recsys.evaluation.baselines import random_order
+from recsys.evaluation.baselines.simple import random_order
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.page import render
@@ -48,7 +48,7 @@ def test_table_page_and_verdict_go_by_a_cutoff_that_is_there(
     for ranker in ("model", "random"):
         figures = found["evaluation"][ranker]
         (row,) = (line.split() for line in printed.splitlines() if line.startswith(ranker))
-        names = ("hr", "recall", "ndcg", "mrr")
+        names = ("ndcg", "hr", "recall", "mrr")
         expected = [figures["all"][f"{name}@{headline}"] for name in names]
         for part in ("warm", "cold", "warm_among_warm", "cold_among_cold"):
             expected.append(figures[part][f"ndcg@{headline}"])

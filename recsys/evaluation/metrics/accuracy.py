@@ -23,9 +23,9 @@ from recsys.evaluation.metrics.expected import (
     ExpectedHits,
     hits_with_ties,
     hits_without_ties,
-    metrics_at,
 )
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.table import metrics_at
 from recsys.evaluation.metrics.toplists import TopLists
 
 WARM_AMONG_WARM, COLD_AMONG_COLD = "warm_among_warm", "cold_among_cold"
@@ -131,18 +131,18 @@ class AccuracyMeter:
         return (code >> bits_S & 1).bool()
 
     def _put(self, slice_E: Tensor, user_E: Tensor, hits: ExpectedHits) -> None:
-        found = metrics_at(hits, self._num_relevant_SU[slice_E, user_E], self._cutoffs)
+        metrics = metrics_at(hits, self._num_relevant_SU[slice_E, user_E], self._cutoffs)
         entry_E = self._entry_SU[slice_E.numpy(), user_E.numpy()]
-        for name, value_E in found.items():
+        for name, value_E in metrics.items():
             values = self._values.setdefault(name, np.zeros(self._entry_SU[-1, -1] + 1))
             values[entry_E] = value_E.numpy()
 
     def result(self) -> dict[str, SliceMetrics]:
         """Slice → its users and their metrics."""
-        found, begin = {}, 0
+        slices, begin = {}, 0
         for name, counts_U in zip(self._names, self._num_relevant_SU.numpy(), strict=True):
             users = counts_U.nonzero()[0]
             part = slice(begin, begin + len(users))
             values = {metric: values[part] for metric, values in self._values.items()}
-            found[name], begin = SliceMetrics(users, values), begin + len(users)
-        return found
+            slices[name], begin = SliceMetrics(users, values), begin + len(users)
+        return slices

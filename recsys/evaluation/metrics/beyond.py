@@ -8,9 +8,8 @@ of a video, G blocks of users.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,51 +33,27 @@ def self_information(videos: Videos) -> NDArray[np.float64]:
     return -np.log2(counts / counts[1:].sum())
 
 
-class ListMeter:
-    """Novelty, average popularity, share of new videos and diversity of each user's list.
+OfLists = Callable[[Inclusion, Tensor], Tensor]
+"""Takes the lists and how many videos each holds (B); gives a value each (B)."""
 
-    `diversity` is one minus the mean cosine of the categories of two videos of a list (B. Smyth
-    and P. McClave, "Similarity vs. Diversity", 2001), 0 where all are of one category; videos
-    without a category count as a category of their own. It is left out where there are none.
+
+def diversity(videos: Videos) -> OfLists | None:
+    """One minus the mean cosine of the categories of two videos of a list; None without categories.
+
+    It is 0 where all are of one category (B. Smyth and P. McClave, "Similarity vs. Diversity",
+    2001); videos without a category count as a category of their own.
     """
+    if videos.categories is None:
+        return None
+    vectors = _CategoryVectors(videos)
 
-    def __init__(self, data: RankingSet, cutoffs: Sequence[int], *, new_days: float) -> None:
-        self._cutoffs = cutoffs
-        videos = data.videos
-        columns: dict[str, NDArray[Any]] = {
-            "novelty": self_information(videos),
-            "popularity": videos.popularity_N,
-        }
-        if videos.age_days_N is not None:
-            columns["new"] = videos.is_new(new_days)
-        self._names = list(columns)
-        values = np.stack([column.astype(np.float64) for column in columns.values()], 1)
-        self._values_NQ = torch.from_numpy(values)
-        self._kinds = None if videos.categories is None else _Kinds(videos)
-        self._values = {
-            f"{name}@{k}": np.full(data.num_users, np.nan)
-            for k in cutoffs
-            for name in (*self._names, *(["diversity"] if self._kinds else []))
-        }
+    def of_lists(included: Inclusion, size_B: Tensor) -> Tensor:
+        return 1 - vectors.alike_pairs(included) / (size_B * (size_B - 1))
 
-    def add(self, user_B: Tensor, included: Inclusion, k: int) -> None:
-        """Adds the first k videos of some users."""
-        users = user_B.numpy()
-        size_B = (included.video_BK > 0).sum(1).clamp(max=k).double()
-        sums_BQ = included.sums(self._values_NQ) / size_B[:, None]
-        for name, values_B in zip(self._names, sums_BQ.T, strict=True):
-            self._values[f"{name}@{k}"][users] = values_B.numpy()
-        if self._kinds is not None:
-            pairs_B = size_B * (size_B - 1)
-            values_B = 1 - self._kinds.alike_pairs(included) / pairs_B
-            self._values[f"diversity@{k}"][users] = values_B.numpy()
-
-    def result(self) -> dict[str, NDArray[np.float64]]:
-        """Metric (`novelty@10`, …) → a value a user (U), NaN where it is not defined."""
-        return self._values
+    return of_lists
 
 
-class _Kinds:
+class _CategoryVectors:
     """The categories of videos as vectors of length 1, kept sparse."""
 
     def __init__(self, videos: Videos) -> None:
@@ -87,12 +62,12 @@ class _Kinds:
         self.rows_NM = torch.from_numpy(rows_NM).long()
         self.weight_NM = torch.from_numpy((rows_NM >= 0) * weight_N[:, None])
         self.rows_NM.clamp_(min=0)
-        self.num_kinds = int(self.rows_NM.max()) + 1
+        self.num_categories = int(self.rows_NM.max()) + 1
 
     def tally(self, included: Inclusion, chance_BK: Tensor) -> Tensor:
         """Sum of the vectors of the videos, each times its `chance_BK`: (B, C)."""
         weights = self.weight_NM[included.video_BK] * chance_BK[..., None]
-        total_BC = torch.zeros(len(chance_BK), self.num_kinds, dtype=torch.float64)
+        total_BC = torch.zeros(len(chance_BK), self.num_categories, dtype=torch.float64)
         rows = self.rows_NM[included.video_BK]
         return total_BC.scatter_add_(1, rows.flatten(1), weights.flatten(1))
 
@@ -125,7 +100,7 @@ class _Kinds:
         vectors_CN = torch.sparse_coo_tensor(
             index,
             self.weight_NM.flatten(),
-            (self.num_kinds, num_videos),
+            (self.num_categories, num_videos),
             check_invariants=False,
         )
         return (vectors_CN @ members_ON.T.double()).T

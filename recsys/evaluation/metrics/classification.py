@@ -67,14 +67,14 @@ class TaskMeter:
         labels, logits, cold, users = (
             np.concatenate(part) for part in zip(*self._parts, strict=True)
         )
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         for name, at in {"": np.ones_like(cold), "warm": ~cold, "cold": cold}.items():
             figures = task_metrics(labels[at], logits[at])
             if bootstrap and figures["auc"] is not None:
                 samples = resampled(labels[at], logits[at], users[at], count=bootstrap, seed=seed)
                 figures["ci"] = {metric: interval(values) for metric, values in samples.items()}
-            found |= {name: figures} if name else figures
-        return found
+            result |= {name: figures} if name else figures
+        return result
 
 
 def resampled(
@@ -92,17 +92,17 @@ def resampled(
     probabilities = _probabilities(logits)
     bins, excess = _bin_starts(probabilities), probabilities - labels
     names, user = np.unique(users_E[order], return_inverse=True)
-    found: dict[str, list[float]] = {"auc": [], "log_loss": [], "calibration_error": []}
+    samples: dict[str, list[float]] = {"auc": [], "log_loss": [], "calibration_error": []}
     for drawn_RU in draws(len(names), count=count, seed=seed):
         for drawn_U in drawn_RU:
             weight = drawn_U[user]
             positives = np.add.reduceat(weight * labels, first)
             value = _auc_of_groups(positives, np.add.reduceat(weight, first) - positives)
-            found["auc"].append(np.nan if value is None else value)
-            found["log_loss"].append(float(weight @ losses / weight.sum()))
+            samples["auc"].append(np.nan if value is None else value)
+            samples["log_loss"].append(float(weight @ losses / weight.sum()))
             gaps = np.abs(np.add.reduceat(weight * excess, bins))
-            found["calibration_error"].append(float(gaps.sum() / weight.sum()))
-    return {name: np.array(values) for name, values in found.items()}
+            samples["calibration_error"].append(float(gaps.sum() / weight.sum()))
+    return {name: np.array(values) for name, values in samples.items()}
 
 
 def task_metrics(labels_E: NDArray[Any], logits_E: NDArray[Any]) -> dict[str, Any]:

@@ -11,14 +11,11 @@ Shapes: B users, K positions of the list.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
-
-METRICS = ("hr", "recall", "precision", "ndcg", "mrr", "map")
 
 
 @dataclass(frozen=True)
@@ -76,40 +73,65 @@ def hits_with_ties(hit_BK: Tensor, groups: TieGroups, relevant_in_last_B: Tensor
     return ExpectedHits(relevance, hazard, relevance * (before + 1 + others))
 
 
-def metrics_at(
-    hits: ExpectedHits, num_relevant_B: Tensor, cutoffs: Sequence[int]
-) -> dict[str, Tensor]:
-    """HR, recall, precision, NDCG, MRR and MAP at each cutoff, one value a user (float64).
+@dataclass(frozen=True)
+class HitSums:
+    """What metrics of the first k are made of: running sums over the positions of lists.
 
-    With r_j ∈ {0, 1} the relevance of position j = 1…K and R the number of relevant videos:
-    hr = 1 if any r_j up to k; recall = Σ r_j / R; precision = Σ r_j / k;
-    ndcg = Σ r_j / log2(j + 1) over the same sum of a list that begins with min(k, R) relevant ones;
-    mrr = 1 / the first j with r_j = 1, or 0; map = Σ r_j precision@j / R.
+    A list that is shorter than k counts as it is.
+    """
 
-    >>> hits = hits_without_ties(torch.tensor([[0, 1, 1]]))
-    >>> values = metrics_at(hits, torch.tensor([2]), [3])
-    >>> {name: round(value.item(), 4) for name, value in values.items()}
-    {'hr@3': 1.0, 'recall@3': 1.0, 'precision@3': 0.6667, 'ndcg@3': 0.6934, 'mrr@3': 0.5, 'map@3': 0.5833}
-    """  # noqa: E501
-    num_positions = hits.relevance_BK.shape[1]
-    position_K = torch.arange(1, num_positions + 1, dtype=torch.float64)
-    discount_K = ideal_gain(num_positions).diff()
-    none_yet = (1 - hits.hazard_BK).cumprod(1)
-    none_before = torch.cat([torch.ones_like(none_yet[:, :1]), none_yet[:, :-1]], 1)
-    total = hits.relevance_BK.cumsum(1)
-    gain = (hits.relevance_BK * discount_K).cumsum(1)
-    reciprocal = (none_before * hits.hazard_BK / position_K).cumsum(1)
-    precisions = (hits.pairs_BK / position_K).cumsum(1)
-    values: dict[str, Tensor] = {}
-    for k in cutoffs:
-        last = min(k, num_positions) - 1
-        values[f"hr@{k}"] = 1 - none_yet[:, last]
-        values[f"recall@{k}"] = total[:, last] / num_relevant_B
-        values[f"precision@{k}"] = total[:, last] / k
-        values[f"ndcg@{k}"] = gain[:, last] / ideal_gain(k)[num_relevant_B.clamp(max=k)]
-        values[f"mrr@{k}"] = reciprocal[:, last]
-        values[f"map@{k}"] = precisions[:, last] / num_relevant_B
-    return values
+    of: ExpectedHits
+
+    def hits(self, k: int) -> Tensor:
+        """Number of relevant videos (B)."""
+        return self._until(self._hits_BK, k)
+
+    def any_hit(self, k: int) -> Tensor:
+        """Chance that any video is relevant (B)."""
+        return 1 - self._until(self._none_yet_BK, k)
+
+    def gain(self, k: int) -> Tensor:
+        """Σ r_j / log2(j + 1) (B)."""
+        return self._until(self._gain_BK, k)
+
+    def reciprocal_rank(self, k: int) -> Tensor:
+        """One over the position of the first relevant video, 0 where there is none (B)."""
+        return self._until(self._reciprocal_BK, k)
+
+    def precisions(self, k: int) -> Tensor:
+        """Sum of the precisions at the positions of the relevant videos (B)."""
+        return self._until(self._precisions_BK, k)
+
+    @staticmethod
+    def _until(sums_BK: Tensor, k: int) -> Tensor:
+        return sums_BK[:, min(k, sums_BK.shape[1]) - 1]
+
+    @cached_property
+    def _position_K(self) -> Tensor:
+        return torch.arange(1, self.of.relevance_BK.shape[1] + 1, dtype=torch.float64)
+
+    @cached_property
+    def _hits_BK(self) -> Tensor:
+        return self.of.relevance_BK.cumsum(1)
+
+    @cached_property
+    def _none_yet_BK(self) -> Tensor:
+        return (1 - self.of.hazard_BK).cumprod(1)
+
+    @cached_property
+    def _gain_BK(self) -> Tensor:
+        discount_K = ideal_gain(len(self._position_K)).diff()
+        return (self.of.relevance_BK * discount_K).cumsum(1)
+
+    @cached_property
+    def _reciprocal_BK(self) -> Tensor:
+        none_yet = self._none_yet_BK
+        none_before = torch.cat([torch.ones_like(none_yet[:, :1]), none_yet[:, :-1]], 1)
+        return (none_before * self.of.hazard_BK / self._position_K).cumsum(1)
+
+    @cached_property
+    def _precisions_BK(self) -> Tensor:
+        return (self.of.pairs_BK / self._position_K).cumsum(1)
 
 
 @lru_cache

@@ -70,7 +70,7 @@ def creator_exposure(data: RankingSet, exposure: Exposure) -> dict[str, Any]:
     figures: dict[str, Callable[[Floats], float]] = {"gini": gini, "top_1_percent": top_share}
     blocks = exposure.shown_GN
     left_out = [creators.total(part) for part in exposure.shown_N - blocks]
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "k": exposure.k,
         "creators": len(shown),
         "shown": float((shown > 0.5).mean()),
@@ -81,10 +81,10 @@ def creator_exposure(data: RankingSet, exposure: Exposure) -> dict[str, Any]:
         "ci": {},
     }
     for name, figure in figures.items():
-        found[name] = figure(shown)
+        result[name] = figure(shown)
         estimates = np.array([figure(part) for part in left_out])
-        found["ci"][name] = jackknife_interval(found[name], estimates)
-    return found
+        result["ci"][name] = jackknife_interval(result[name], estimates)
+    return result
 
 
 class _Creators:
@@ -247,5 +247,5 @@ def _gap_interval(
         name: Table(np.flatnonzero(users), values[users][:, None])
         for name, users in (("best", best), ("worst", worst))
     }
-    found = bootstrap_means(tables, len(values), count=config.bootstrap, seed=config.seed)
-    return interval(found["best"][:, 0] - found["worst"][:, 0])
+    means = bootstrap_means(tables, len(values), count=config.bootstrap, seed=config.seed)
+    return interval(means["best"][:, 0] - means["worst"][:, 0])

@@ -121,11 +121,11 @@ def top_lists(
     every_N = torch.ones(scores_BN.shape[1], dtype=torch.bool)
     every_N[0] = False
     best = _best(scores_BN[:, 1:], every_N, _reach(depth, parts))
-    found = _lists(user_B, scores_BN, best.cut(depth), ALL, torch.arange(len(user_B)))
+    lists = _lists(user_B, scores_BN, best.cut(depth), ALL, torch.arange(len(user_B)))
     for part in parts:
         for rows, own in _best_of_part(scores_BN, best, part, depth):
-            found += _lists(user_B, scores_BN, own, part.name, rows)
-    return found
+            lists += _lists(user_B, scores_BN, own, part.name, rows)
+    return lists
 
 
 def _reach(depth: int, parts: Sequence[Part]) -> int:

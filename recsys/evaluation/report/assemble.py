@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from recsys.config.run import EvaluateConfig, RerankConfig
+from recsys.data.storage import finite
 from recsys.evaluation.metrics.interactions import RankingSet
 from recsys.evaluation.ranking import Columns, evaluate_ranker
-from recsys.evaluation.report.compare import compare, corrected, main_metrics
-from recsys.evaluation.report.summary import finite, summarise
+from recsys.evaluation.report.compare import compare, main_metrics, tested
+from recsys.evaluation.report.figures import summarise
+from recsys.evaluation.report.schema import Measured, Report, Setup, Tested
 from recsys.evaluation.report.tradeoff import reranked, tradeoff
 from recsys.evaluation.report.verdict import MAIN, RERANKED, verdict
 from recsys.inference.ranker import Ranker
@@ -27,7 +29,7 @@ def assemble(
     *,
     heads: Mapping[str, Head] | None = None,
     about: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any], dict[str, Columns]]:
+) -> tuple[Report, dict[str, Columns]]:
     """Measures all rankers and compares the model with each of the others.
 
     Args:
@@ -56,8 +58,9 @@ def assemble(
     heads = heads or {}
     for name, (figures, _) in heads.items():
         summaries[name]["tasks"] = dict(figures)
-    report = {
-        "setup": {**_setup(data, config), **(about or {})},
+    setup: Any = {**_setup(data, config), **(about or {})}
+    report: Measured = {
+        "setup": setup,
         "evaluation": summaries,
         "comparisons": _comparisons(columns, heads, config),
         "tradeoff": tradeoff(data, rankers[MAIN], config, rerank)
@@ -67,7 +70,7 @@ def assemble(
     return finite({"verdict": verdict(report), **report}), columns
 
 
-def _setup(data: RankingSet, config: EvaluateConfig) -> dict[str, Any]:
+def _setup(data: RankingSet, config: EvaluateConfig) -> Setup:
     return {
         "users": data.num_users,
         "videos": data.num_videos - 1,
@@ -84,12 +87,12 @@ def _setup(data: RankingSet, config: EvaluateConfig) -> dict[str, Any]:
 
 def _comparisons(
     columns: Mapping[str, Columns], heads: Mapping[str, Head], config: EvaluateConfig
-) -> dict[str, Any]:
-    found = {}
+) -> dict[str, list[Tested]]:
+    comparisons = {}
     for name, theirs in columns.items():
         if name != MAIN:
             rows = compare(columns[MAIN], theirs, config, metrics=main_metrics(config))
             if name in heads:
                 rows += compare(heads[MAIN][1], heads[name][1], config)
-            found[name] = corrected(rows, [row["metric"] for row in rows])
-    return found
+            comparisons[name] = tested(rows)
+    return comparisons

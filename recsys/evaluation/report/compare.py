@@ -8,14 +8,14 @@ Shapes: U users, S users who count.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config.run import EvaluateConfig
 from recsys.errors import InputError
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
 from recsys.evaluation.metrics.bootstrap import (
     Table,
@@ -25,18 +25,19 @@ from recsys.evaluation.metrics.bootstrap import (
     sign_flip_test,
 )
 from recsys.evaluation.ranking import Columns
+from recsys.evaluation.report.schema import Difference, Shown, Tested
 
 
 def main_metrics(config: EvaluateConfig) -> list[str]:
     """The metrics of lists that are tested."""
     k = config.headline_k
-    whole = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "mrr")]
+    whole = [f"{metric.user_column}@{k}" for metric in metric_table.METRICS if metric.is_main]
     return [*whole, *(f"{name}/ndcg@{k}" for name in WARM_AND_COLD)]
 
 
 def compare(
     ours: Columns, theirs: Columns, config: EvaluateConfig, *, metrics: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Difference]:
     """Each metric that both have, on the users for whom both are defined.
 
     Args:
@@ -60,20 +61,22 @@ def compare(
     return [_row(name, table, means.get(name), config.seed) for name, table in tables.items()]
 
 
-def corrected(rows: Sequence[Mapping[str, Any]], tested: Collection[str]) -> list[dict[str, Any]]:
-    """The rows with `p_holm`, for the number of those that are tested; the others get no p."""
-    p_values = iter(holm([row["p"] for row in rows if row["metric"] in tested]))
+def tested(rows: Sequence[Difference]) -> list[Tested]:
+    """The rows with `p_holm`, for their number."""
+    p_values = holm([row["p"] for row in rows])
+    return [{**row, "p_holm": p} for row, p in zip(rows, p_values, strict=True)]
+
+
+def corrected(rows: Sequence[Difference], names: Collection[str]) -> list[Tested | Shown]:
+    """The rows with `p_holm`, for the number of those whose metric is named; others get no p."""
+    of_named = iter(tested([row for row in rows if row["metric"] in names]))
     return [
-        {**row, "p_holm": next(p_values)}
-        if row["metric"] in tested
-        else {**row, "p": None, "p_holm": None}
+        next(of_named) if row["metric"] in names else {**row, "p": None, "p_holm": None}
         for row in rows
     ]
 
 
-def _row(
-    name: str, table: Table, means_RM: NDArray[np.float64] | None, seed: int
-) -> dict[str, Any]:
+def _row(name: str, table: Table, means_RM: NDArray[np.float64] | None, seed: int) -> Difference:
     ours, theirs = (float(mean) for mean in table.values_SM.mean(0))
     bounds = None if means_RM is None else interval(means_RM[:, 0] - means_RM[:, 1])
     low, high = bounds or (None, None)
@@ -104,5 +107,5 @@ def align(
     pairs = [(row, rows[user]) for row, user in enumerate(our_users) if user in rows]
     if not pairs:
         raise InputError("the two runs have no test user in common; compare runs of the same data")
-    found = np.array(pairs, np.int64)
-    return found[:, 0], found[:, 1]
+    aligned = np.array(pairs, np.int64)
+    return aligned[:, 0], aligned[:, 1]

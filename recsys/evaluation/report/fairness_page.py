@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.fairness import SMALL_GROUP
 from recsys.evaluation.report.charts import (
     SHARES,
     Axes,
     Axis,
     Dot,
+    Format,
     Line,
     bar_groups,
     dot_plot,
@@ -19,8 +20,10 @@ from recsys.evaluation.report.charts import (
     line_plot,
 )
 from recsys.evaluation.report.html import Cell, details, element, table, text
+from recsys.evaluation.report.schema import Figures, Report
 from recsys.evaluation.report.verdict import MAIN
 from recsys.evaluation.report.wording import (
+    capitalised,
     metric_title,
     number,
     p_value,
@@ -31,38 +34,30 @@ from recsys.evaluation.report.wording import (
     signed_percent,
     span,
 )
+from recsys.inference.rerank import lever_of
 
-Report = Mapping[str, Any]
-
-LEVERS = {
-    "creator_exposure": ("gini", Axis("Gini of creator exposure")),
-    "diversity": ("diversity", Axis("diversity of a list")),
-    "new_videos": ("new", replace(SHARES, title="new videos in a list")),
-    "drawn_places": ("gini", Axis("Gini of creator exposure")),
-}
-"""Lever → the figure that it is for, and its axis."""
 DRAWN_LOSS = -0.2
 """A point that costs more is left to the table, so that the others can be told apart."""
 
 
 def fairness_section(report: Report) -> list[str]:
     """Who gets what."""
-    found = report["evaluation"][MAIN]
+    model = report["evaluation"][MAIN]
     return [
         text("h2", "Fairness"),
-        *_groups(found.get("groups", {})),
-        *_creators(report, found.get("creators")),
+        *_groups(model.get("groups", {})),
+        *_creators(report, model.get("creators")),
         *_new_and_popular(report),
     ]
 
 
-def _groups(groups: Mapping[str, Any]) -> list[str]:
+def _groups(groups: Figures) -> list[str]:
     if not groups:
         text_ = "No group columns are set (data.user_columns.groups), so users are not compared."
         return [text("p", text_, "soft")]
     charts, notes = [], []
-    for column, found in groups.items():
-        metric = found["metric"]
+    for column, of_column in groups.items():
+        metric = of_column["metric"]
         dots = [
             Dot(
                 f"{name} ({part['users']:,})",
@@ -70,30 +65,30 @@ def _groups(groups: Mapping[str, Any]) -> list[str]:
                 (part.get("ci") or {}).get(metric),
                 pale=part["users"] < SMALL_GROUP,
             )
-            for name, part in found["quality"].items()
+            for name, part in of_column["quality"].items()
             if part["users"]
         ]
-        note = "; ".join(found["warnings"])
+        note = "; ".join(of_column["warnings"])
         chart = dot_plot(dots, label=f"{metric_title(metric)} by {column}")
         charts.append(figure(f"{metric_title(metric)} by {column}", chart, note=note))
-        if found["gap"] is not None:
-            bounds = f", 95 % interval {span(found['ci'])}" if found["ci"] else ""
+        if of_column["gap"] is not None:
+            bounds = f", 95 % interval {span(of_column['ci'])}" if of_column["ci"] else ""
             notes.append(
-                f"{column}: {found['best']} is served better than {found['worst']} by "
-                f"{number(found['gap'])}{bounds}; a gap as large comes up by chance with "
-                f"{p_value(found['p'])}."
+                f"{column}: {of_column['best']} is served better than {of_column['worst']} by "
+                f"{number(of_column['gap'])}{bounds}; a gap as large comes up by chance with "
+                f"{p_value(of_column['p'])}."
             )
     parts = [text("h3", "Groups of users"), element("div", charts, "charts")]
     return parts + [text("p", note) for note in notes]
 
 
-def _creators(report: Report, found: Mapping[str, Any] | None) -> list[str]:
-    if not found:
+def _creators(report: Report, spread: Figures | None) -> list[str]:
+    if not spread:
         return []
     names = ("exposure", "relevance", "videos")
     rows = [
         (band["band"], [band[name] for name in names])
-        for band in found["bands"]
+        for band in spread["bands"]
         if band["creators"]
     ]
     titles = ["share of places", "share of what users liked", "share of videos"]
@@ -110,16 +105,16 @@ def _creators(report: Report, found: Mapping[str, Any] | None) -> list[str]:
             cells.append(
                 [ranker_title(name), percent(part["shown"]), gini, top, percent(part["mismatch"])]
             )
-    liked = found["relevance"]
+    liked = spread["relevance"]
     cells.append(
         ["what users liked", "–", number(liked["gini"]), percent(liked["top_1_percent"]), "–"]
     )
     note = (
-        f"{found['creators']:,} creators, also those who are never shown. Mismatch: the share of "
+        f"{spread['creators']:,} creators, also those who are never shown. Mismatch: the share of "
         "places that would have to move for exposure to be in proportion to what users liked."
     )
-    if found["unknown_creator"] > 0.0005:
-        note += f" {percent(found['unknown_creator'])} of the places are of unknown creators."
+    if spread["unknown_creator"] > 0.0005:
+        note += f" {percent(spread['unknown_creator'])} of the places are of unknown creators."
     return [
         text("h3", "Creators"),
         text("p", note, "soft"),
@@ -129,16 +124,16 @@ def _creators(report: Report, found: Mapping[str, Any] | None) -> list[str]:
 
 
 def _new_and_popular(report: Report) -> list[str]:
-    found = report["evaluation"][MAIN]
+    model = report["evaluation"][MAIN]
     parts = []
-    if new := found.get("new_videos"):
+    if new := model.get("new_videos"):
         line = (
             f"Videos first seen in the last {number(new['days'])} days, or never, are "
             f"{percent(new['catalogue'])} of the catalogue, {percent(new['exposure'])} of the "
             f"places in the lists and {percent(new['relevance'])} of what users liked."
         )
         parts += [text("h3", "New videos"), text("p", line)]
-    bias = found.get("popularity_bias") or {}
+    bias = model.get("popularity_bias") or {}
     if bias.get("lift") is None:
         return parts
     fifths = ["least popular", "second fifth", "third fifth", "fourth fifth", "most popular"]
@@ -159,11 +154,11 @@ def _new_and_popular(report: Report) -> list[str]:
     ]
 
 
-def _lift(part: Mapping[str, Any]) -> str:
+def _lift(part: Figures) -> str:
     return "–" if part["lift"] is None else f"{1 + part['lift']:.3g}\xa0×"
 
 
-def tradeoff_section(curve: Mapping[str, Any] | None) -> list[str]:
+def tradeoff_section(curve: Figures | None) -> list[str]:
     """What the re-ranking costs and brings."""
     if not curve or not curve["levers"]:
         return []
@@ -189,8 +184,10 @@ def tradeoff_section(curve: Mapping[str, Any] | None) -> list[str]:
     return [*parts, details("The same as a table", [_points(curve)])]
 
 
-def _lever_chart(lever: str, curve: Mapping[str, Any]) -> str:
-    column, axis = LEVERS[lever]
+def _lever_chart(lever: str, curve: Figures) -> str:
+    of = lever_of(lever)
+    column, (_, form) = of.figure, point_figures()[of.figure]
+    axis = replace(SHARES, title=of.axis) if form is percent else Axis(of.axis, form)
     points = [curve["plain"], *curve["levers"][lever]]
     points = [point for point in points if (point["ndcg_change"] or 0) >= DRAWN_LOSS]
     lines = [
@@ -211,17 +208,23 @@ def _lever_chart(lever: str, curve: Mapping[str, Any]) -> str:
     return figure(f"rerank.{lever}", chart, legend if len(legend) > 1 else ())
 
 
-def _points(curve: Mapping[str, Any]) -> str:
-    columns = {
+def point_figures() -> dict[str, tuple[str, Format]]:
+    """Figure of a point of the curve → its title, and how people read it."""
+    of_metrics = {
+        metric.name: (capitalised(metric.title), percent if metric.is_share else number)
+        for metric in metric_table.METRICS
+        if metric.on_curve
+    }
+    return {
         "gini": ("Gini", number),
         "top_1_percent": ("Top 1 %", percent),
         "creators_shown": ("Creators shown", percent),
-        "coverage": ("Coverage", percent),
-        "diversity": ("Diversity", number),
-        "new": ("New videos", percent),
-        "novelty": ("Novelty", number),
+        **of_metrics,
     }
-    shown = {key: value for key, value in columns.items() if key in curve["plain"]}
+
+
+def _points(curve: Figures) -> str:
+    shown = {key: value for key, value in point_figures().items() if key in curve["plain"]}
     points = [curve["plain"], *(p for points in curve["levers"].values() for p in points)]
     if curve.get("configured"):
         points.append(curve["configured"])

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from recsys.evaluation.baselines import table as baseline_table
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
 from recsys.evaluation.report.charts import (
     SHARES,
@@ -19,9 +21,19 @@ from recsys.evaluation.report.charts import (
 )
 from recsys.evaluation.report.fairness_page import fairness_section, tradeoff_section
 from recsys.evaluation.report.html import Cell, details, element, page, table, text
+from recsys.evaluation.report.schema import (
+    Against,
+    Figures,
+    Report,
+    Setup,
+    Shown,
+    Tested,
+    Verdict,
+)
 from recsys.evaluation.report.verdict import MAIN, best_baseline
 from recsys.evaluation.report.wording import (
     baseline_lines,
+    capitalised,
     metric_title,
     number,
     p_value,
@@ -35,20 +47,11 @@ from recsys.evaluation.report.wording import (
     whole_tick,
 )
 
-Report = Mapping[str, Any]
-
 WARM_AND_COLD_NOTE = (
     "Warm and cold: among all videos, where who shows fewer of the one kind gains on the other. "
     "Warm among warm, cold among cold: the order within the slice alone."
 )
 LEVELS = {"good": "good", "warn": "look at", "info": "note"}
-BEYOND = {
-    "coverage": "Coverage",
-    "novelty": "Novelty",
-    "diversity": "Diversity",
-    "average_popularity": "Mean popularity",
-    "new": "New videos",
-}
 TASK_COLUMNS = (
     "auc",
     "log_loss",
@@ -57,14 +60,7 @@ TASK_COLUMNS = (
     "predicted_rate",
     "calibration_error",
 )
-GLOSSARY = {
-    "HR@k": "Share of users with at least one relevant video in their first k.",
-    "Recall@k, precision@k": "Share of a user's relevant videos that are in the first k; share of "
-    "the first k that are relevant.",
-    "NDCG@k": "Relevant videos in the first k, each counting less the lower it stands, over the "
-    "best that could be reached with min(k, number of relevant videos) of them.",
-    "MRR@k, MAP@k": "One over the place of the first relevant video; mean of the precision at the "
-    "place of each relevant video. Both count the first k only.",
+TERMS = {
     "Relevant": "A video that the user had a positive event with in the test and none before it.",
     "Ranked": "All videos of the catalogue; no negatives are sampled. Videos with equal scores "
     "count as being in random order, and every figure is the mean over all such orders.",
@@ -72,19 +68,15 @@ GLOSSARY = {
     "while all are ranked: who never shows cold videos does well on warm ones by that alone.",
     "Warm among warm, cold among cold": "Only the slice's videos are ranked, so that the figure is "
     "about the order within the slice, whatever else a list would show.",
-    "EASE": "A linear model of what is liked together, in closed form (Steck 2019).",
     "95 % interval": "Bootstrap over users; of coverage, Gini and top share a jackknife over "
     "blocks of users.",
     "p": "Sign-flip test over users. In tables of several metrics it is corrected for their number "
     "(Holm); the verdict goes by one metric that was fixed beforehand.",
-    "Novelty": "Mean surprise of the shown videos in bits: -log2 of a video's share of the known "
-    "positives.",
-    "Diversity": "One minus the mean likeness (cosine of categories) of two videos of a list.",
-    "Coverage": "Share of the catalogue that is in any user's first k.",
     "Gini": "0 where all creators have the same exposure, near 1 where one has all.",
     "AUC": "Chance that a positive event is scored above a negative one; equal scores count half.",
     "Normalised entropy": "Log loss over that of always saying the mean rate; below 1 is better.",
 }
+"""What words of the page mean, beside those of the tables of metrics and baselines."""
 
 
 def render(report: Report, *, title: str) -> str:
@@ -109,12 +101,20 @@ def render(report: Report, *, title: str) -> str:
             *tradeoff_section(report.get("tradeoff")),
             *_training(report.get("training", ())),
             text("h2", "What the figures mean"),
-            element("dl", [text("dt", k) + text("dd", v) for k, v in GLOSSARY.items()]),
+            element("dl", [text("dt", k) + text("dd", v) for k, v in _glossary(report).items()]),
         ],
     )
 
 
-def _setting(setup: Mapping[str, Any]) -> str:
+def _glossary(report: Report) -> dict[str, str]:
+    """Term → what it means: of the metrics, of the page's words and of the baselines measured."""
+    of_metrics = {f"{capitalised(m.title)}@k": m.help for m in metric_table.METRICS}
+    of_baselines = {b.name: b.help for b in baseline_table.BASELINES}
+    measured = {name: of for name, of in of_baselines.items() if name in report["evaluation"]}
+    return {**of_metrics, **TERMS, **measured}
+
+
+def _setting(setup: Setup) -> str:
     history = "left out of" if setup["mask_history"] else "kept in"
     parts = [
         f"{setup['users']:,} test users with {setup['relevant']:,} relevant videos",
@@ -129,16 +129,16 @@ def _setting(setup: Mapping[str, Any]) -> str:
     return "; ".join(parts) + "."
 
 
-def _verdict(verdict: Mapping[str, Any]) -> str:
+def _verdict(verdict: Verdict) -> str:
     findings = [
         element(
             "li",
             [
-                text("span", LEVELS[found["level"]], f"level {found['level']}"),
-                text("span", found["text"]),
+                text("span", LEVELS[finding["level"]], f"level {finding['level']}"),
+                text("span", finding["text"]),
             ],
         )
-        for found in verdict["findings"]
+        for finding in verdict["findings"]
     ]
     parts = [
         text("p", verdict["headline"], "headline"),
@@ -154,8 +154,12 @@ def _rankers(report: Report) -> list[str]:
     order = sorted(rankers, key=lambda name: -rankers[name]["all"][metric])
     main = order.index(MAIN)
     dots = [_dot(ranker_title(n), rankers[n]["all"], metric, series=int(n != MAIN)) for n in order]
-    beyond = [f"{name}@{k}" for name in BEYOND if f"{name}@{k}" in rankers[MAIN]]
-    head = ["Ranker", *(BEYOND[name.partition("@")[0]] for name in beyond)]
+    beyond = {
+        f"{metric.name}@{k}": capitalised(metric.title)
+        for metric in metric_table.METRICS
+        if f"{metric.name}@{k}" in rankers[MAIN]
+    }
+    head = ["Ranker", *beyond.values()]
     rows: list[list[Cell]] = [
         [ranker_title(name), *(figure_cell(rankers[name], column) for column in beyond)]
         for name in order
@@ -180,12 +184,12 @@ def _rankers(report: Report) -> list[str]:
     ]
 
 
-def _baselines_note(about: Mapping[str, Any] | None) -> list[str]:
+def _baselines_note(about: Figures | None) -> list[str]:
     """What the baselines were made with, and how that was chosen."""
     return [text("p", line, "soft") for line in baseline_lines(about)] if about else []
 
 
-def _slice_table(rankers: Mapping[str, Any], order: Sequence[str], metric: str) -> str:
+def _slice_table(rankers: Mapping[str, Figures], order: Sequence[str], metric: str) -> str:
     rows: list[list[Cell]] = [
         [
             ranker_title(name),
@@ -199,8 +203,9 @@ def _slice_table(rankers: Mapping[str, Any], order: Sequence[str], metric: str) 
     return table(["Ranker", *heads], rows, order.index(MAIN))
 
 
-def _metric_table(rankers: Mapping[str, Any], order: Sequence[str], k: int) -> str:
-    names = [f"{name}@{k}" for name in ("ndcg", "hr", "recall", "precision", "mrr", "map")]
+def _metric_table(rankers: Mapping[str, Figures], order: Sequence[str], k: int) -> str:
+    measured = [f"{metric.name}@{k}" for metric in metric_table.METRICS]
+    names = [name for name in measured if name in rankers[MAIN]["all"]]
     rows: list[list[Cell]] = [
         [ranker_title(ranker), *(figure_cell(rankers[ranker]["all"], name) for name in names)]
         for ranker in order
@@ -208,7 +213,7 @@ def _metric_table(rankers: Mapping[str, Any], order: Sequence[str], k: int) -> s
     return table(["Ranker", *map(metric_title, names)], rows, order.index(MAIN))
 
 
-def _tests(comparisons: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _tests(comparisons: Mapping[str, Sequence[Tested]]) -> str:
     rows = [
         [f"{ranker_title(name)}, {metric_title(row['metric'])}", *_test_cells(row)]
         for name, tests in comparisons.items()
@@ -217,8 +222,9 @@ def _tests(comparisons: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return table(["Model against", "Users", "Model", "Other", "Difference", "Test"], rows)
 
 
-def _test_cells(row: Mapping[str, Any]) -> list[Cell]:
-    bounds = None if row["low"] is None else (row["low"], row["high"])
+def _test_cells(row: Tested | Shown) -> list[Cell]:
+    low, high = row["low"], row["high"]
+    bounds = None if low is None or high is None else (low, high)
     return [
         f"{row['users']:,}",
         number(row["ours"]),
@@ -228,17 +234,17 @@ def _test_cells(row: Mapping[str, Any]) -> list[Cell]:
     ]
 
 
-def _against(found: Mapping[str, Any] | None) -> list[str]:
-    if not found:
+def _against(against: Against | None) -> list[str]:
+    if not against:
         return []
     head = ["Metric", "Users", "This run", "Other run", "Difference", "Test"]
 
     def rows_of(tested: bool) -> list[list[Cell]]:
-        rows = [row for row in found["rows"] if (row["p_holm"] is not None) == tested]
+        rows = [row for row in against["rows"] if (row["p_holm"] is not None) == tested]
         return [[metric_title(row["metric"]), *_test_cells(row)] for row in rows]
 
     return [
-        text("h2", f"This run beside {found['run']}"),
+        text("h2", f"This run beside {against['run']}"),
         table(head, rows_of(True)),
         details("Other metrics, which are not tested", [table(head, rows_of(False))]),
     ]
@@ -273,7 +279,7 @@ def _slices(report: Report) -> list[str]:
     ]
 
 
-def _slice_kinds(rankers: Sequence[Report]) -> dict[str, dict[str, list[Report]]]:
+def _slice_kinds(rankers: Sequence[Figures]) -> dict[str, dict[str, list[Figures]]]:
     """Kind of slice → slice → its figures, a ranker each."""
     model = rankers[0]
     by_kind = {
@@ -299,7 +305,7 @@ def _slice_dots(rows: Mapping[str, Sequence[Any]], metric: str) -> list[Dot]:
     ]
 
 
-def _tasks(tasks: Mapping[str, Any]) -> list[str]:
+def _tasks(tasks: Mapping[str, Figures]) -> list[str]:
     if not tasks:
         return []
     head = [
@@ -315,12 +321,12 @@ def _tasks(tasks: Mapping[str, Any]) -> list[str]:
     rows = [
         [
             name if part == "all" else f"{name}, {part}",
-            f"{found['events']:,}",
-            *(figure_cell(found, c) for c in TASK_COLUMNS),
+            f"{figures['events']:,}",
+            *(figure_cell(figures, c) for c in TASK_COLUMNS),
         ]
         for name, task in tasks.items()
-        for part, found in (("all", task), ("warm", task.get("warm")), ("cold", task.get("cold")))
-        if found and found["events"]
+        for part, figures in (("all", task), ("warm", task.get("warm")), ("cold", task.get("cold")))
+        if figures and figures["events"]
     ]
     axes = Axes(
         replace(SHARES, title="predicted"), replace(SHARES, title="observed"), diagonal=True
@@ -341,11 +347,11 @@ def _tasks(tasks: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _bins(task: Mapping[str, Any]) -> list[tuple[float, float]]:
+def _bins(task: Figures) -> list[tuple[float, float]]:
     return [(part["predicted"], part["observed"]) for part in task["calibration"]]
 
 
-def _training(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _training(epochs: Sequence[Figures]) -> list[str]:
     """One chart a figure, since losses have scales of their own."""
     if not epochs:
         return []
@@ -366,15 +372,16 @@ def _training(epochs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [text("h2", "Training"), text("p", note, "soft"), element("div", charts, "charts")]
 
 
-def _dot(row: str, figures: Mapping[str, Any], metric: str, *, series: int) -> Dot:
+def _dot(row: str, figures: Figures, metric: str, *, series: int) -> Dot:
     return Dot(row, figures[metric], (figures.get("ci") or {}).get(metric), series)
 
 
-def figure_cell(figures: Mapping[str, Any] | None, name: str) -> Cell:
+def figure_cell(figures: Figures | None, name: str) -> Cell:
     """A figure with its interval below; a dash where there is none."""
     value = (figures or {}).get(name)
     if value is None:
         return "–"
-    if name.startswith(("coverage", "new@")):
-        return percent(value), percent_span(((figures or {}).get("ci") or {}).get(name))
-    return number(value), span(((figures or {}).get("ci") or {}).get(name))
+    interval, metric = ((figures or {}).get("ci") or {}).get(name), metric_table.metric_of(name)
+    if metric is not None and metric.is_share:
+        return percent(value), percent_span(interval)
+    return number(value), span(interval)

@@ -15,22 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.config.run import EvaluateConfig, RerankConfig
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import own_slices
 from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval
 from recsys.evaluation.metrics.fairness import creator_exposure, gini
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.metrics.toplists import ALL, TopLists
 from recsys.evaluation.ranking import RankerResult, measure, ranked
+from recsys.inference import rerank as levers
 from recsys.inference.ranker import Ranker
 from recsys.inference.rerank import Reranker, VideoTraits, creator_prices, relative_relevance
 
-GRID = {
-    "creator_exposure": (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.4),
-    "diversity": (0.05, 0.1, 0.2, 0.4, 0.8, 1.6),
-    "new_videos": (0.05, 0.1, 0.2, 0.4, 0.6, 0.8),
-    "drawn_places": (1, 2, 3, 4),
-}
-"""Weights at which each lever is drawn, one lever at a time."""
 PRICED_USERS = 10_000
 """Users, drawn at random, from whose lists the creators' prices are found."""
 STEP = 256
@@ -89,12 +84,12 @@ def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
     return scores
 
 
-def priced(found: Candidates, rerank: RerankConfig) -> VideoTraits:
+def priced(sample: Candidates, rerank: RerankConfig) -> VideoTraits:
     """What the step looks at, with the prices that the lists of these users lead to."""
-    traits = video_traits(found.data.videos, new_days=rerank.new_days)
+    traits = video_traits(sample.data.videos, new_days=rerank.new_days)
     if not rerank.creator_exposure or traits.creator_row_N is None:
         return traits
-    price_N = creator_prices(rerank, traits, found.video_SC, found.relevance_SC)
+    price_N = creator_prices(rerank, traits, sample.video_SC, sample.relevance_SC)
     return replace(traits, price_N=price_N)
 
 
@@ -184,63 +179,52 @@ def tradeoff(
         `limits` for creators: `relevance_gini`, of what users turned out to like, and
         `lowest_gini`, which exposure spread evenly over all creators among the candidates would
         have. A point has `weights`, `ndcg`, `ndcg_change` (relative) with its
-        `ci` (paired bootstrap over users), `coverage`, `novelty` and what the catalogue allows of
-        `gini`, `gini_change`, `top_1_percent`, `creators_shown`, `diversity` and `new`.
+        `ci` (paired bootstrap over users), and what the catalogue allows of `gini`, `gini_change`,
+        `top_1_percent`, `creators_shown` and the metrics that have `on_curve`.
     """
     k = rerank.page
-    found = candidates(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
+    sample = candidates(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
     config = config.model_copy(update={"k": (k,)})
-    curve = _Curve(found, config, rerank)
+    curve = _Curve(sample, config, rerank)
     traits = video_traits(data.videos, new_days=rerank.new_days)
-    possible = {
-        "creator_exposure": traits.creator_row_N is not None,
-        "diversity": traits.categories is not None,
-        "new_videos": traits.is_new_N is not None,
-        "drawn_places": traits.creator_row_N is not None,
-    }
     return {
         "k": k,
-        "users": found.data.num_users,
+        "users": sample.data.num_users,
         "plain": curve.point({}),
         "levers": {
-            lever: [curve.point({lever: weight}) for weight in GRID[lever]]
-            for lever in GRID
-            if possible[lever]
+            lever.setting: [curve.point({lever.setting: weight}) for weight in lever.grid]
+            for lever in levers.LEVERS
+            if lever.is_possible(traits)
         },
         "configured": curve.point(curve.configured) if any(curve.configured.values()) else None,
-        "limits": _limits(found) if possible["creator_exposure"] else None,
+        "limits": _limits(sample) if traits.creator_row_N is not None else None,
     }
 
 
 class _Curve:
     """Points, measured against the lists in plain order of relevance."""
 
-    def __init__(self, found: Candidates, config: EvaluateConfig, rerank: RerankConfig) -> None:
-        self._found, self._config, self._rerank = found, config, rerank
-        self.configured = {lever: getattr(rerank, lever) for lever in GRID}
+    def __init__(self, sample: Candidates, config: EvaluateConfig, rerank: RerankConfig) -> None:
+        self._sample, self._config, self._rerank = sample, config, rerank
+        self.configured = levers.weights(rerank)
         self._plain: RankerResult | None = None
 
     def point(self, weights: dict[str, float]) -> dict[str, Any]:
         """One setting of the levers; the first point must be the plain one."""
-        nothing = dict.fromkeys(GRID, 0)
+        nothing = dict.fromkeys(self.configured, 0)
         rerank = self._rerank.model_copy(update={**nothing, **weights})
-        found, k = self._found, self._rerank.page
-        reranker = Reranker(rerank, priced(found, rerank))
-        user_S = torch.arange(found.data.num_users)
-        step = _Step(reranker, found.data, found.ranker, self._config)
-        lists = step.lists(user_S, found.video_SC, found.relevance_SC, k)
-        result = measure(found.data, lists, self._config, new_days=rerank.new_days)
+        sample, k = self._sample, self._rerank.page
+        reranker = Reranker(rerank, priced(sample, rerank))
+        user_S = torch.arange(sample.data.num_users)
+        step = _Step(reranker, sample.data, sample.ranker, self._config)
+        lists = step.lists(user_S, sample.video_SC, sample.relevance_SC, k)
+        result = measure(sample.data, lists, self._config, new_days=rerank.new_days)
         self._plain = self._plain or result
         point: dict[str, Any] = {"weights": weights, **self._quality(result, self._plain)}
-        point["coverage"] = result.exposure[k].coverage()
-        point |= {
-            name: float(np.nanmean(values))
-            for name in ("novelty", "diversity", "new")
-            if (values := result.lists.get(f"{name}@{k}")) is not None
-        }
-        if self._found.data.videos.creator_row_N is not None:
+        point |= _metrics_of_curve(result, k)
+        if self._sample.data.videos.creator_row_N is not None:
             ours, plain = (
-                creator_exposure(self._found.data, of.exposure[k]) for of in (result, self._plain)
+                creator_exposure(self._sample.data, of.exposure[k]) for of in (result, self._plain)
             )
             point |= {"gini": ours["gini"], "gini_change": ours["gini"] / plain["gini"] - 1}
             point |= {"top_1_percent": ours["top_1_percent"], "creators_shown": ours["shown"]}
@@ -250,23 +234,35 @@ class _Curve:
         name = f"ndcg@{self._rerank.page}"
         ours, theirs = (of.slices["all"].values[name] for of in (result, plain))
         base = theirs.mean()
-        found: dict[str, Any] = {"ndcg": float(ours.mean()), "ndcg_change": None, "ci": None}
+        quality: dict[str, Any] = {"ndcg": float(ours.mean()), "ndcg_change": None, "ci": None}
         if not base:
-            return found
-        found["ndcg_change"] = float(ours.mean() / base - 1)
+            return quality
+        quality["ndcg_change"] = float(ours.mean() / base - 1)
         if self._config.bootstrap:
             table = {"both": Table(np.arange(len(ours)), np.stack([ours, theirs], 1))}
             count, seed = self._config.bootstrap, self._config.seed
             means = bootstrap_means(table, len(ours), count=count, seed=seed)["both"]
-            found["ci"] = interval(means[:, 0] / np.where(means[:, 1], means[:, 1], np.nan) - 1)
-        return found
+            quality["ci"] = interval(means[:, 0] / np.where(means[:, 1], means[:, 1], np.nan) - 1)
+        return quality
 
 
-def _limits(found: Candidates) -> dict[str, float]:
+def _metrics_of_curve(result: RankerResult, k: int) -> dict[str, float]:
+    """The metrics that every point has; those that the catalogue does not allow are left out."""
+    figures = {}
+    by_user = {**result.slices["all"].values, **result.lists}
+    for metric in metric_table.METRICS:
+        if metric.on_curve and isinstance(metric.compute, metric_table.OfExposure):
+            figures[metric.name] = metric.compute.of(result.exposure[k], None)
+        elif metric.on_curve and f"{metric.user_column}@{k}" in by_user:
+            figures[metric.name] = float(np.nanmean(by_user[f"{metric.user_column}@{k}"]))
+    return figures
+
+
+def _limits(sample: Candidates) -> dict[str, float]:
     """What creator exposure could be at best, and what it would be if relevance were all."""
-    creator_N = found.data.videos.creator_row_N
+    creator_N = sample.data.videos.creator_row_N
     assert creator_N is not None
     known = np.unique(creator_N[1:][creator_N[1:] > 0])
-    liked = np.bincount(creator_N[found.data.relevant.values], minlength=known.max() + 1)[known]
-    reachable = np.isin(known, creator_N[np.unique(found.video_SC)]).mean()
+    liked = np.bincount(creator_N[sample.data.relevant.values], minlength=known.max() + 1)[known]
+    reachable = np.isin(known, creator_N[np.unique(sample.video_SC)]).mean()
     return {"relevance_gini": gini(liked.astype(np.float64)), "lowest_gini": float(1 - reachable)}

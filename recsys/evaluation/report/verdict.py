@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
+from recsys.evaluation.report.schema import Decision, Figures, Finding, Measured, Tested, Verdict
 from recsys.evaluation.report.wording import (
     metric_title,
     number,
@@ -15,6 +15,7 @@ from recsys.evaluation.report.wording import (
     signed_percent,
     slice_title,
 )
+from recsys.inference import rerank
 
 MAIN = "model"
 PREVIOUS = "previous"
@@ -27,11 +28,8 @@ CALIBRATED = 0.02
 TOLERATED_LOSS, WANTED_CHANGE = -0.02, -0.2
 """A re-ranking is cheap down to this change of NDCG, and effective from this one of Gini."""
 
-Report = Mapping[str, Any]
-Finding = dict[str, str]
 
-
-def verdict(report: Report) -> dict[str, Any]:
+def verdict(report: Measured) -> Verdict:
     """The decision and the findings, from the figures of `assemble`.
 
     Returns:
@@ -40,23 +38,26 @@ def verdict(report: Report) -> dict[str, Any]:
         and `findings`, each with a `level` (`good`, `warn` or `info`) and a `text`.
     """
     parts = (_previous, _slices, _cold, _no_history, _tasks, _groups, _creators, _levers)
-    return {**_decision(report), "findings": [found for part in parts for found in part(report)]}
+    return {
+        **_decision(report),
+        "findings": [finding for part in parts for finding in part(report)],
+    }
 
 
-def best_baseline(report: Report, part: str = "all") -> str | None:
+def best_baseline(report: Measured, part: str = "all") -> str | None:
     """The ranker that is best on a slice by the headline metric, the model left out."""
     metric, rankers = report["setup"]["metric"], report["evaluation"]
     others = [name for name in rankers if name not in (MAIN, RERANKED)]
     return max(others, key=lambda name: rankers[name][part][metric], default=None)
 
 
-def compared(report: Report, ranker: str, metric: str) -> dict[str, Any] | None:
+def compared(report: Measured, ranker: str, metric: str) -> Tested | None:
     """The row that compares the model with a ranker by a metric."""
-    rows: list[dict[str, Any]] = report["comparisons"].get(ranker, [])
+    rows = report["comparisons"].get(ranker, [])
     return next((row for row in rows if row["metric"] == metric), None)
 
 
-def _decision(report: Report) -> dict[str, str]:
+def _decision(report: Measured) -> Decision:
     rival, metric = best_baseline(report), report["setup"]["metric"]
     if rival is None:
         headline = "There is nothing to compare the model with."
@@ -76,7 +77,7 @@ def _decision(report: Report) -> dict[str, str]:
     return {"decision": decision, "headline": headline, "evidence": evidence + _against(rows[by])}
 
 
-def _outcome(rows: Mapping[str, dict[str, Any]], rival: str) -> tuple[str, str]:
+def _outcome(rows: Mapping[str, Tested], rival: str) -> tuple[str, str]:
     """The decision, and the baseline that it is about.
 
     One metric decides and every baseline must be beaten, so that no p-value needs correction.
@@ -90,22 +91,19 @@ def _outcome(rows: Mapping[str, dict[str, Any]], rival: str) -> tuple[str, str]:
     return "unclear", min(open_ones, key=lambda name: rows[name]["difference"])
 
 
-def _against(row: Mapping[str, Any]) -> str:
+def _against(row: Tested) -> str:
     text = f"{metric_title(row['metric'])} {number(row['ours'])} against {number(row['theirs'])}"
     if row["theirs"] > 0:
-        relative = [
-            row[name] / row["theirs"]
-            for name in ("difference", "low", "high")
-            if row[name] is not None
-        ]
-        text += f"; {signed_percent(relative[0])}"
-        if len(relative) == 3:
-            bounds = f"{signed_percent(relative[1])} to {signed_percent(relative[2])}"
-            text += f" (95\xa0% interval {bounds})"
+        text += f"; {signed_percent(row['difference'] / row['theirs'])}"
+        if row["low"] is not None and row["high"] is not None:
+            low, high = (
+                signed_percent(bound / row["theirs"]) for bound in (row["low"], row["high"])
+            )
+            text += f" (95\xa0% interval {low} to {high})"
     return f"{text}; {p_value(row['p'])}."
 
 
-def _previous(report: Report) -> list[Finding]:
+def _previous(report: Measured) -> list[Finding]:
     row = compared(report, PREVIOUS, report["setup"]["metric"])
     if row is None:
         return []
@@ -125,7 +123,7 @@ def _previous(report: Report) -> list[Finding]:
     return findings
 
 
-def _slices(report: Report) -> list[Finding]:
+def _slices(report: Measured) -> list[Finding]:
     """Where the best baseline of a slice is not beaten, and whether there is no such slice."""
     metric, whole = report["setup"]["metric"], report["evaluation"][MAIN]
     findings, ahead = [], []
@@ -150,7 +148,7 @@ def _slices(report: Report) -> list[Finding]:
     return findings
 
 
-def _cold(report: Report) -> list[Finding]:
+def _cold(report: Measured) -> list[Finding]:
     metric = report["setup"]["metric"]
     cold = report["evaluation"][MAIN].get("cold", {"users": 0})
     if not cold["users"]:
@@ -172,7 +170,7 @@ def _cold(report: Report) -> list[Finding]:
     return [_finding("good" if beyond_chance else "warn", text)]
 
 
-def _no_history(report: Report) -> list[Finding]:
+def _no_history(report: Measured) -> list[Finding]:
     metric, whole = report["setup"]["metric"], report["evaluation"][MAIN]
     part = whole.get("no_history", {"users": 0})
     if not part["users"]:
@@ -185,7 +183,7 @@ def _no_history(report: Report) -> list[Finding]:
     return [_finding("info", text)]
 
 
-def _tasks(report: Report) -> list[Finding]:
+def _tasks(report: Measured) -> list[Finding]:
     findings = []
     for name, task in report["evaluation"][MAIN].get("tasks", {}).items():
         if task["auc"] is None:
@@ -200,38 +198,40 @@ def _tasks(report: Report) -> list[Finding]:
     return findings
 
 
-def _groups(report: Report) -> list[Finding]:
+def _groups(report: Measured) -> list[Finding]:
     findings = []
-    for column, found in report["evaluation"][MAIN].get("groups", {}).items():
-        if found["gap"] is None:
-            findings.append(_finding("info", f"{column}: {found['warnings'][-1]}."))
+    for column, groups in report["evaluation"][MAIN].get("groups", {}).items():
+        if groups["gap"] is None:
+            findings.append(_finding("info", f"{column}: {groups['warnings'][-1]}."))
             continue
-        sure = found["p"] < SIGNIFICANT
+        sure = groups["p"] < SIGNIFICANT
         how = "are served differently" if sure else "show no gap that chance does not explain"
         text = (
-            f"{column}: groups {how} ({found['best']} over {found['worst']}: "
-            f"{number(found['gap'])} {metric_title(found['metric'])}, {p_value(found['p'])})."
+            f"{column}: groups {how} ({groups['best']} over {groups['worst']}: "
+            f"{number(groups['gap'])} {metric_title(groups['metric'])}, {p_value(groups['p'])})."
         )
         findings.append(_finding("warn" if sure else "good", text))
     return findings
 
 
-def _creators(report: Report) -> list[Finding]:
-    found = report["evaluation"][MAIN].get("creators")
-    if not found:
+def _creators(report: Measured) -> list[Finding]:
+    model = report["evaluation"][MAIN].get("creators")
+    if not model:
         return []
-    liked = found["relevance"]
+    liked = model["relevance"]
     text = (
-        f"{percent(found['shown'])} of {found['creators']:,} creators are shown. The top 1 % have "
-        f"{percent(found['top_1_percent'])} of the places and {percent(liked['top_1_percent'])} of "
-        f"what users liked (Gini {number(found['gini'])} and {number(liked['gini'])})."
+        f"{percent(model['shown'])} of {model['creators']:,} creators are shown. The top 1 % have "
+        f"{percent(model['top_1_percent'])} of the places and {percent(liked['top_1_percent'])} of "
+        f"what users liked (Gini {number(model['gini'])} and {number(liked['gini'])})."
     )
     return [_finding("info", text)]
 
 
-def _levers(report: Report) -> list[Finding]:
-    levers = (report.get("tradeoff") or {"levers": {}})["levers"]
-    points = [*levers.get("creator_exposure", ()), *levers.get("drawn_places", ())]
+def _levers(report: Measured) -> list[Finding]:
+    curve: Figures = report.get("tradeoff") or {"levers": {}}
+    levers = curve["levers"]
+    evening = [lever.setting for lever in rerank.LEVERS if lever.figure == "gini"]
+    points = [point for setting in evening for point in levers.get(setting, ())]
     if not points:
         return []
     cheap = [point for point in points if (point["ndcg_change"] or 0) >= TOLERATED_LOSS]
@@ -245,13 +245,13 @@ def _levers(report: Report) -> list[Finding]:
         f"No setting of the re-ranking comes to {wanted} for {percent(-TOLERATED_LOSS)} NDCG",
         f"the cheapest that does: {_bought(dear)}" if dear else "none does at any price",
         f"within that price: {_bought(best)}" if best else "every one costs more",
-        f"the lists hold {percent(report['tradeoff']['plain']['creators_shown'])} of the creators, "
+        f"the lists hold {percent(curve['plain']['creators_shown'])} of the creators, "
         "and places for the others are taken from videos that users like more",
     ]
     return [_finding("info", "; ".join(parts) + ".")]
 
 
-def _bought(point: Mapping[str, Any]) -> str:
+def _bought(point: Figures) -> str:
     weights = ", ".join(f"rerank.{name}={value:g}" for name, value in point["weights"].items())
     return (
         f"{weights} changes the Gini of creator exposure by "

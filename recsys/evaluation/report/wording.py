@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recsys.evaluation.baselines import table as baseline_table
+from recsys.evaluation.metrics.table import metric_of
+
 
 def number(value: float) -> str:
     """A figure in four places.
@@ -111,16 +114,8 @@ def baseline_lines(about: Mapping[str, Any]) -> list[str]:
     >>> lines[0]
     'Baselines: recent popularity with a half-life of 1 days, item-kNN with 50 neighbours.'
     """
-    made = [
-        f"recent popularity with a half-life of {about['half_life_days']:g} days",
-        f"item-kNN with {about['neighbours']:,} neighbours",
-    ]
     ease = about.get("ease")
-    if ease:
-        made.append(
-            f"EASE with an L2 penalty of {ease['penalty']:g}, and beside recent popularity of "
-            f"{ease['blend_penalty']:g}, that counting {ease['blend_weight']:g}"
-        )
+    made = [line for of in baseline_table.BASELINES if (line := of.made_with(about))]
     chosen = (
         f"What the run config does not fix was chosen by {about['users']:,} users of the "
         "validation days."
@@ -146,6 +141,15 @@ def slice_title(name: str) -> str:
     return name.removeprefix("age: ").replace("_", " ")
 
 
+def capitalised(title: str) -> str:
+    """A title at the beginning of a line.
+
+    >>> capitalised("mean popularity"), capitalised("item-kNN")
+    ('Mean popularity', 'Item-kNN')
+    """
+    return title[:1].upper() + title[1:]
+
+
 def metric_title(name: str) -> str:
     """A metric's name.
 
@@ -158,5 +162,6 @@ def metric_title(name: str) -> str:
         return f"AUC of {name.removeprefix('auc: ')}"
     part, _, metric = name.rpartition("/")
     kind, at, k = metric.partition("@")
-    shown = kind.upper() if kind in ("ndcg", "hr", "mrr", "map") else kind.replace("_", " ")
+    known = metric_of(kind)
+    shown = kind.replace("_", " ") if known is None else known.title
     return f"{shown}{at}{k}" + (f", {slice_title(part)} videos" if part else "")

@@ -6,8 +6,9 @@ import torch
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.metrics.expected import hits_without_ties, ideal_gain, metrics_at
+from recsys.evaluation.metrics.expected import hits_without_ties, ideal_gain
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.table import metrics_at
 from recsys.evaluation.ranking import evaluate_ranker
 
 ORDERS = list(itertools.permutations(range(1, 7)))

@@ -11,7 +11,7 @@ import torch
 
 from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.baselines import popularity, random_order
+from recsys.evaluation.baselines.simple import popularity, random_order
 from recsys.evaluation.metrics.classification import TaskMeter
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.report.assemble import assemble

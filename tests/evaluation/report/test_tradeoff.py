@@ -8,8 +8,9 @@ from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
-from recsys.evaluation.report.tradeoff import GRID, candidates, reranked, reranked_lists, tradeoff
+from recsys.evaluation.report.tradeoff import candidates, reranked, reranked_lists, tradeoff
 from recsys.inference.ranker import Ranker, dot_product
+from recsys.inference.rerank import LEVERS
 
 CONFIG = EvaluateConfig(k=(10,), bootstrap=40)
 
@@ -51,7 +52,7 @@ def test_each_lever_moves_what_it_is_for() -> None:
     found = tradeoff(data, ranker, CONFIG, RerankConfig())
     assert found["users"] == 400 and found["plain"]["ndcg_change"] == 0
     assert {lever: len(points) for lever, points in found["levers"].items()} == {
-        lever: len(weights) for lever, weights in GRID.items()
+        lever.setting: len(lever.grid) for lever in LEVERS
     }
     levers, plain = found["levers"], found["plain"]
     assert levers["diversity"][-1]["diversity"] > plain["diversity"] + 0.05

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.data.ragged import Ragged
-from recsys.evaluation.baselines import distinct, liked_together
+from recsys.evaluation.baselines.simple import distinct, liked_together
 from recsys.evaluation.metrics.interactions import RankingSet
 from recsys.inference.ranker import Ranker
 

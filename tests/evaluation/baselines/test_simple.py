@@ -9,7 +9,8 @@ import torch
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.baselines import (
+from recsys.evaluation.baselines.likes import DAY_MS, recent_counts
+from recsys.evaluation.baselines.simple import (
     Neighbours,
     content_knn,
     item_knn,
@@ -17,7 +18,6 @@ from recsys.evaluation.baselines import (
     random_order,
     recent_popularity,
 )
-from recsys.evaluation.likes import DAY_MS, recent_counts
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
 

@@ -2,7 +2,7 @@
 
 A comparison is worth no more than the other side's settings. What the run config does not fix is
 taken from a short list by NDCG of the validation users' lists, with what they liked before masked
-as in the test; then the baselines are made anew of all that is known before the test.
+as in the test; then the table's baselines are made anew of all that is known before the test.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import torch
 from torch import Tensor
 
 from recsys.config.run import EvaluateConfig
-from recsys.evaluation.baselines import (
+from recsys.evaluation.baselines.ease import Gram
+from recsys.evaluation.baselines.likes import TUNED_SCORES, Likes
+from recsys.evaluation.baselines.simple import (
     Neighbours,
     item_knn,
-    popularity,
-    random_order,
     recent_popularity,
 )
-from recsys.evaluation.ease import Gram
-from recsys.evaluation.likes import TUNED_SCORES, Likes
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import list_metrics
 from recsys.inference.ranker import Ranker
@@ -55,52 +53,6 @@ class Settings:
     """… and what that counts, as in `Ease.bonus`."""
     users: int = 0
     """Validation users that they were chosen by; 0 where there were none, and these are guesses."""
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """The rankers by name, and what they were made with."""
-
-    rankers: dict[str, Ranker]
-    about: dict[str, Any]
-
-
-def make_baselines(likes: Likes, data: RankingSet, config: EvaluateConfig) -> Baselines:
-    """All that are made of likes alone.
-
-    Args:
-        likes: Of all users before the test.
-        data: The test users; of their test nothing is looked at.
-        config: Fixes settings, or leaves them to be chosen.
-    """
-    settings = choose(likes, data.videos, config)
-    recent_N = likes.recent(settings.half_life_days, data.num_videos)
-    neighbours = Neighbours.of(likes.lists, data.num_videos, most=settings.neighbours)
-    rankers = {
-        "popularity": popularity(data.videos.popularity_N),
-        "recent popularity": recent_popularity(recent_N),
-        "item-kNN": item_knn(neighbours, data),
-    }
-    about: dict[str, Any] = {
-        "users": settings.users,
-        "half_life_days": settings.half_life_days,
-        "neighbours": settings.neighbours,
-    }
-    if config.ease_videos:
-        gram = Gram.of(likes.lists, data.num_videos, most_videos=config.ease_videos)
-        alone, beside = gram.fit(settings.penalty), gram.fit(settings.blend_penalty)
-        bonus_N = beside.bonus(recent_N, settings.blend_weight)
-        rankers["EASE"] = alone.ranker(data)
-        rankers["EASE + recent popularity"] = beside.ranker(data, bonus_N)
-        about["ease"] = {
-            "penalty": settings.penalty,
-            "blend_penalty": settings.blend_penalty,
-            "blend_weight": settings.blend_weight,
-            "videos": len(gram.row_M),
-            "share_of_likes": gram.share_of_likes,
-        }
-    rankers["random"] = random_order(data.num_videos)
-    return Baselines(rankers, about)
 
 
 def choose(likes: Likes, videos: Videos, config: EvaluateConfig) -> Settings:

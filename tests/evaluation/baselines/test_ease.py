@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recsys.data.ragged import Ragged
-from recsys.evaluation.ease import Gram
+from recsys.evaluation.baselines.ease import Gram
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 
 

@@ -6,10 +6,11 @@ import torch
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.baselines import random_order
+from recsys.data.storage import finite
+from recsys.evaluation.baselines.simple import random_order
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
-from recsys.evaluation.report.summary import finite, summarise
+from recsys.evaluation.report.figures import summarise
 
 
 def data(num_users: int = 240) -> RankingSet:

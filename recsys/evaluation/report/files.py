@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from recsys.errors import InputError
 from recsys.evaluation.ranking import Columns
 from recsys.evaluation.report.compare import align, compare, corrected, main_metrics
 from recsys.evaluation.report.page import render
+from recsys.evaluation.report.schema import Difference, Report, Shown, Tested
 
 LISTS, TASKS = "model", "model-tasks"
 """Tables of the model's metrics of each user: of their list, and of their events."""
@@ -37,13 +37,13 @@ def _users_path(out: str, name: str) -> str:
     return join(out, "users", f"{name}.parquet")
 
 
-def write_page(config: RunConfig, out: str, report: dict[str, Any]) -> None:
+def write_page(config: RunConfig, out: str, report: Report) -> None:
     """Writes report.html into the folder of an evaluation."""
     title = f"Evaluation of {config.run.rstrip('/').rsplit('/', 1)[-1]}"
     write_text(render(report, title=title), join(out, "report.html"))
 
 
-def compare_runs(config: RunConfig, against: str) -> list[dict[str, Any]]:
+def compare_runs(config: RunConfig, against: str) -> list[Tested | Shown]:
     """This run's model and another's on the users that both have.
 
     The rows are added to the run's own report, and its page is written anew.
@@ -59,13 +59,14 @@ def compare_runs(config: RunConfig, against: str) -> list[dict[str, Any]]:
     rows.sort(key=lambda row: order.get(row["metric"], len(order)))
     out = join(config.run, "evaluate")
     path = join(out, "report.json")
-    report = {**read_json(path), "against": {"run": against, "rows": rows}}
+    report: Report = read_json(path)
+    report["against"] = {"run": against, "rows": rows}
     write_json(report, path)
     write_page(config, out, report)
     return rows
 
 
-def _compare(config: RunConfig, against: str, name: str) -> list[dict[str, Any]]:
+def _compare(config: RunConfig, against: str, name: str) -> list[Difference]:
     our_users, ours = _read_users(config.run, name)
     their_users, theirs = _read_users(against, name)
     mine, other = align(our_users, their_users)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config.run import EvaluateConfig
+from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import SliceMetrics, own_slices
 from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval, jackknife_interval
 from recsys.evaluation.metrics.fairness import (
@@ -51,17 +51,17 @@ def summarise(
     count, seed = config.bootstrap, config.seed
     samples = bootstrap_means(tables, data.num_users, count=count, seed=seed) if count else {}
     nobody = {name: {"users": 0} for name in own_slices(data.videos)}
-    found: dict[str, Any] = {"history": {}, "video_age": {}, **nobody}
+    summary: dict[str, Any] = {"history": {}, "video_age": {}, **nobody}
     for name, part in slices.items():
         figures = _figures(part, samples.get(name))
         kind, _, rest = name.partition(": ")
         if kind in ("history", "age"):
-            found["video_age" if kind == "age" else kind][rest] = figures
+            summary["video_age" if kind == "age" else kind][rest] = figures
         elif kind != "group":
-            found[name] = figures
-    found["groups"] = _groups(data, slices, samples, result, config)
-    found |= _list_figures(result, samples)
-    return found | _exposure_figures(data, result, config.headline_k, new_days)
+            summary[name] = figures
+    summary["groups"] = _groups(data, slices, samples, result, config)
+    summary |= _list_figures(result, samples)
+    return summary | _exposure_figures(data, result, config.headline_k, new_days)
 
 
 def _user_slices(data: RankingSet, whole: SliceMetrics) -> dict[str, SliceMetrics]:
@@ -112,7 +112,7 @@ def _groups(
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     metric = f"ndcg@{config.headline_k}"
-    found: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
     for column in data.groups:
         begin = f"group: {column}: "
         quality = {
@@ -121,51 +121,42 @@ def _groups(
             if name.startswith(begin)
         }
         gap = quality_gap(Grouped.of(data, column), result.slices["all"].values[metric], config)
-        found[column] = {"quality": quality, "metric": metric, **gap}
-    return found
+        groups[column] = {"quality": quality, "metric": metric, **gap}
+    return groups
 
 
 def _list_figures(result: RankerResult, samples: Mapping[str, Floats]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     intervals: dict[str, Any] = {}
+    of_exposure = {
+        metric.name: metric.compute.of
+        for metric in metric_table.METRICS
+        if isinstance(metric.compute, metric_table.OfExposure)
+    }
     for k, exposure in result.exposure.items():
-        name = f"coverage@{k}"
-        found[name] = exposure.coverage()
-        blocks = range(len(exposure.shown_GN))
-        left_out = np.array([exposure.coverage(without_block=block) for block in blocks])
-        intervals[name] = jackknife_interval(found[name], left_out)
+        for metric, compute in of_exposure.items():
+            name = f"{metric}@{k}"
+            figures[name] = compute(exposure, None)
+            blocks = range(len(exposure.shown_GN))
+            left_out = np.array([compute(exposure, block) for block in blocks])
+            intervals[name] = jackknife_interval(figures[name], left_out)
     for name, values in result.lists.items():
-        public = name.replace("popularity@", "average_popularity@")
+        public = metric_table.figure_name(name)
         defined = values[~np.isnan(values)]
-        found[public] = float(defined.mean()) if len(defined) else None
+        figures[public] = float(defined.mean()) if len(defined) else None
         column = samples.get(f"lists: {name}")
         intervals[public] = None if column is None else interval(column[:, 0])
-    return {**found, "ci": intervals}
+    return {**figures, "ci": intervals}
 
 
 def _exposure_figures(
     data: RankingSet, result: RankerResult, k: int, new_days: float
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "popularity_bias": popularity_bias(data, result.lists[f"popularity@{k}"])
     }
     if data.videos.creator_row_N is not None:
-        found["creators"] = creator_exposure(data, result.exposure[k])
+        figures["creators"] = creator_exposure(data, result.exposure[k])
     if data.videos.age_days_N is not None:
-        found["new_videos"] = new_video_exposure(data, result.lists[f"new@{k}"], new_days)
-    return found
-
-
-def finite(tree: Any) -> Any:
-    """The same tree of dicts, lists and numbers, with None where a number is not finite.
-
-    >>> finite({"a": [1.0, float("nan")], "b": np.float64(2)})
-    {'a': [1.0, None], 'b': 2.0}
-    """
-    if isinstance(tree, Mapping):
-        return {str(key): finite(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [finite(value) for value in tree]
-    if isinstance(tree, np.generic):
-        tree = tree.item()
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+        figures["new_videos"] = new_video_exposure(data, result.lists[f"new@{k}"], new_days)
+    return figures

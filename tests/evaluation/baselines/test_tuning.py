@@ -8,19 +8,19 @@ import torch
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.ease import Gram
-from recsys.evaluation.likes import DAY_MS, Likes
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
-from recsys.evaluation.report.wording import baseline_lines
-from recsys.evaluation.tuning import (
+from recsys.evaluation.baselines.ease import Gram
+from recsys.evaluation.baselines.likes import DAY_MS, Likes
+from recsys.evaluation.baselines.table import make_baselines
+from recsys.evaluation.baselines.tuning import (
     HALF_LIVES,
     NEIGHBOURS,
     PENALTIES,
     RECENT_WEIGHTS,
     Settings,
     choose,
-    make_baselines,
 )
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.report.wording import baseline_lines
 from recsys.schema import TRAIN, VALID
 
 NUM_VIDEOS, NUM_USERS = 60, 200

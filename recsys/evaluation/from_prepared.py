@@ -13,7 +13,7 @@ from recsys.config.run import EvaluateConfig
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import Ragged, join_lists
 from recsys.data.storage import join, open_input
-from recsys.evaluation.likes import DAY_MS, Likes
+from recsys.evaluation.baselines.likes import DAY_MS, Likes
 from recsys.evaluation.metrics.classification import TaskMeter, auc_by_user
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import Columns
@@ -23,13 +23,15 @@ from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST
 
 
-def ranking_set(prepared: Prepared, found: Predictions, cold_N: NDArray[np.bool_]) -> RankingSet:
+def ranking_set(
+    prepared: Prepared, predictions: Predictions, cold_N: NDArray[np.bool_]
+) -> RankingSet:
     """What the rankers are measured against."""
     catalog = prepared.catalog
     return RankingSet(
-        user_ids=found.user_ids,
-        relevant=found.relevant,
-        known=found.known,
+        user_ids=predictions.user_ids,
+        relevant=predictions.relevant,
+        known=predictions.known,
         videos=Videos(
             cold_N=cold_N,
             popularity_N=catalog.known_positives(with_valid=True),
@@ -37,7 +39,7 @@ def ranking_set(prepared: Prepared, found: Predictions, cold_N: NDArray[np.bool_
             categories=catalog.categories,
             age_days_N=_ages_days(prepared),
         ),
-        groups=_user_groups(prepared, found.user_ids),
+        groups=_user_groups(prepared, predictions.user_ids),
     )
 
 
@@ -87,19 +89,22 @@ def _known_part(timelines: Timelines) -> Likes:
 
 
 def task_figures(
-    found: Predictions, cold_N: NDArray[np.bool_], tasks: tuple[str, ...], config: EvaluateConfig
+    predictions: Predictions,
+    cold_N: NDArray[np.bool_],
+    tasks: tuple[str, ...],
+    config: EvaluateConfig,
 ) -> tuple[dict[str, Any], Columns]:
-    """The ranking head's figures by task, and `auc: <task>` by user of `found.asked_ids`."""
+    """The ranking head's figures by task, and `auc: <task>` by user of `predictions.asked_ids`."""
     figures, columns = {}, {}
-    cold_E, num_users = cold_N[found.event_videos], len(found.asked_ids)
+    cold_E, num_users = cold_N[predictions.event_videos], len(predictions.asked_ids)
     for number, task in enumerate(tasks):
-        labels, logits = found.labels[:, number], found.logits[:, number]
+        labels, logits = predictions.labels[:, number], predictions.logits[:, number]
         if np.isnan(logits).any():  # a previous bundle need not know all tasks
             continue
         meter = TaskMeter()
-        meter.add(labels, logits, cold_E, found.event_users)
+        meter.add(labels, logits, cold_E, predictions.event_users)
         figures[task] = meter.result(bootstrap=config.bootstrap, seed=config.seed)
-        by_user = auc_by_user(labels, logits, found.event_users, num_users)
+        by_user = auc_by_user(labels, logits, predictions.event_users, num_users)
         if by_user is not None:
             columns[f"auc: {task}"] = by_user
     return figures, columns
