@@ -179,7 +179,7 @@ def test_the_first_worker_tells_the_driver(
         Checkpoints(tmp_path),
         epochs=2,
         scores=(0.1, 0.2),
-        progress_actor=actor,
+        actor=actor,
         checkpoint_every_partitions=1,
     )
     worker.collectives = replace(worker.collectives, rank=rank)
