@@ -36,7 +36,7 @@ class Prepared:
 
     @property
     def folder(self) -> RunFolder:
-        """Where it lies."""
+        """The run folder that they lie in."""
         return RunFolder(self.config.run)
 
     @cached_property

@@ -81,5 +81,5 @@ class ProgressActor:
         self.history.append(figures)
 
     def read(self) -> tuple[float, dict[str, float], list[dict[str, float]], str]:
-        """(epochs done, newest figures, figures of the finished epochs, the tables' plan)."""
+        """Gives epochs done, newest figures, finished epochs' figures and the tables' plan."""
         return self.epochs_done, self.figures, self.history, self.plan

@@ -46,7 +46,7 @@ def predict_validation(
     *,
     collectives: Collectives,
 ) -> ValidationAnswers:
-    """Predicts the validation events.
+    """Predicts the validation events of this worker's share of the partitions.
 
     The vectors of the catalogue come through the sharded tables, so that all workers must call it.
     """
