@@ -158,11 +158,11 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def run_all(config: RunConfig, names: Sequence[str]) -> None:
     """Runs stages and prints each one's table."""
-    from recsys.data.storage import join
+    from recsys.data.run_folder import RunFolder
     from recsys.pipeline import run_stages
 
     run_stages(config, names, show=print_report)
-    console.print(f"report: {join(config.run, 'report.json')}")
+    console.print(f"report: {RunFolder(config.run).report}")
 
 
 def _one_stage(arguments: argparse.Namespace) -> None:
@@ -265,7 +265,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
     """Makes the demo's world in its run folder, unless it is there; returns the run's config."""
-    from recsys.data.storage import join, remove
+    from recsys.data.run_folder import RunFolder
+    from recsys.data.storage import remove
     from recsys.demo.viewers import WorldSettings
     from recsys.demo.world import make_world
     from recsys.progress import progress
@@ -287,7 +288,7 @@ def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
         made = make_world(folder, world=world, progress=step)
         config = load_config(str(folder / "run.yaml"), [f"run={out}", *settings])
         if made:  # clips of another world may have lain under the same names
-            remove(join(config.run, "decode"))
+            remove(RunFolder(config.run).decode)
     console.print(f"demo world: {folder} {'made' if made else 'is there'}")
     return config
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from recsys.bundle.versions import find_bundle, newest_other
 from recsys.config.run import RunConfig, dump_config
+from recsys.data.run_folder import REPORT, RunFolder
 from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
 from recsys.errors import InputError
 from recsys.prepare.tables import parquet_files
@@ -26,7 +27,6 @@ from recsys.stopping import told
 
 logger = logging.getLogger(__name__)
 
-REPORT = "report.json"
 ASIDE = ("seconds", "fingerprint", "evaluation", "trained")
 """Entries of a stage's report that RUN/report.json has elsewhere, or not at all."""
 GOES_ON = "the same command goes on from here"
@@ -78,7 +78,7 @@ def _why_not_decoded(config: RunConfig) -> str:
 
 
 def _train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
-    from recsys.train.trainer import train
+    from recsys.train.stage import train
 
     return train(config, out, fingerprint[:12])
 
@@ -92,14 +92,15 @@ def _evaluate(config: RunConfig, out: str, _: str) -> dict[str, Any]:
 
 def _figures(config: RunConfig) -> dict[str, Any] | None:
     """What the evaluation found of this very training; None where it is another's, or not there."""
-    report = read_json(join(config.run, "evaluate", REPORT)) or {}
+    report = read_json(RunFolder(config.run).report_of("evaluate")) or {}
     current = report.get("trained") == fingerprint(config, BY_NAME["train"])
     return report.get("evaluation") if current else None
 
 
 def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
     from recsys.bundle.stage import publish
-    from recsys.evaluation.stage import load_trained, rerank_traits
+    from recsys.evaluation.stage import rerank_traits
+    from recsys.train.trained import load_trained
 
     figures = _figures(config)
     if figures is None:
@@ -109,15 +110,11 @@ def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
         )
     trained = load_trained(config)
     version = publish(
-        config,
-        trained.model,
-        sizes=trained.prepared.sizes,
-        vectors=trained.vectors.numpy(),
-        prepare_dir=trained.prepared.prepare_dir,
-        bundles_dir=out,
+        trained,
+        out,
         metrics=figures,
         traits=rerank_traits(config, trained),
-        trained=fingerprint(config, BY_NAME["train"]),
+        training=fingerprint(config, BY_NAME["train"]),
     )
     return {"version": version}
 
@@ -153,7 +150,7 @@ def _previous(config: RunConfig) -> str | None:
     """The folder of the bundle that the model is compared with."""
     if config.evaluate.previous is not None:
         return find_bundle(config.evaluate.previous)
-    return newest_other(join(config.run, "bundles"), fingerprint(config, BY_NAME["train"]))
+    return newest_other(RunFolder(config.run).bundles, fingerprint(config, BY_NAME["train"]))
 
 
 def _publish_settings(config: RunConfig) -> Any:
@@ -198,7 +195,7 @@ def _stamp(path: str) -> list[str]:
 
 def is_current(config: RunConfig, stage: Stage) -> bool:
     """Whether the stage's output is there and follows from what is given now."""
-    report = read_json(join(config.run, stage.folder, REPORT))
+    report = read_json(RunFolder(config.run).report_of(stage.folder))
     return bool(report) and report.get("fingerprint") == fingerprint(config, stage)
 
 
@@ -257,7 +254,7 @@ def run_stages(
         InputError: Another command writes into the run folder.
     """
     with only_writer(config.run):
-        write_text(dump_config(config), join(config.run, "config.yaml"))
+        write_text(dump_config(config), RunFolder(config.run).config)
         for name in names:
             show(name, run_stage(config, BY_NAME[name]))
         return write_report(config)
@@ -266,14 +263,15 @@ def run_stages(
 def write_report(config: RunConfig) -> dict[str, Any]:
     """Gathers the stages' reports into RUN/report.json."""
     reports = {
-        stage.name: read_json(join(config.run, stage.folder, REPORT)) or {} for stage in STAGES
+        stage.name: read_json(RunFolder(config.run).report_of(stage.folder)) or {}
+        for stage in STAGES
     }
     whole: dict[str, Any] = {
         "seconds": {name: r["seconds"] for name, r in reports.items() if "seconds" in r},
         **{name: without(r, *ASIDE) for name, r in reports.items()},
         "evaluation": reports["evaluate"].get("evaluation", {}),
     }
-    write_json(whole, join(config.run, REPORT))
+    write_json(whole, RunFolder(config.run).report)
     return whole
 
 

@@ -17,13 +17,13 @@ from recsys.cli import main
 from recsys.config.run import RunConfig, load_config
 from recsys.data.storage import remove, write_json
 from recsys.errors import InputError
-from recsys.evaluation.stage import Trained, load_trained
 from recsys.features.batches import event_batch
 from recsys.features.counts import trending
 from recsys.model.user import states_at
 from recsys.pipeline import BY_NAME, STAGES, Stage, is_current, run_stage
 from recsys.schema import TEST
 from recsys.serve.app import running
+from recsys.train.trained import Trained, load_trained
 from tests.conftest import TrainedRun
 from tests.steps import repeat_scores
 

@@ -14,41 +14,32 @@ from recsys.bundle.contents import Contents, write_bundle
 from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray, IntArray, expand_ranges
-from recsys.data.storage import is_uri, join, list_files, open_input
-from recsys.data.vocab import Vocab
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import is_uri, list_files, open_input
 from recsys.errors import InputError
 from recsys.features.counts import CountLayout, EventCounts, read_counts
-from recsys.features.inputs import Sizes
 from recsys.features.timelines import Timelines
 from recsys.inference.rerank import VideoTraits
-from recsys.model.recommender import Recommender
 from recsys.schema import COUNT_FEATURES, USER_ROWS, history_schema, timeline_schema
+from recsys.train.trained import Trained
 
 
 def publish(
-    config: RunConfig,
-    recommender: Recommender,
-    *,
-    sizes: Sizes,
-    vectors: FloatArray,
-    prepare_dir: str,
+    trained: Trained,
     bundles_dir: str,
+    *,
     metrics: Mapping[str, Any] | None = None,
     traits: VideoTraits | None = None,
-    trained: str | None = None,
+    training: str | None = None,
 ) -> str:
     """Writes a new version of the bundle.
 
     Args:
-        config: Of the run.
-        recommender: The trained model with plain tables.
-        sizes: Those that the model was made with.
-        vectors: (N, Y) float32 of all videos, row 0 and cold ones among them.
-        prepare_dir: `RUN/prepare`, a path or URI.
-        bundles_dir: `RUN/bundles`, a path or URI.
+        trained: A trained run, with its config and what `prepare` wrote.
+        bundles_dir: Of the versions, `RUN/bundles` in a run; a path or URI.
         metrics: What the evaluation found, for the manifest.
-        trained: Names the training that the model came out of.
         traits: What the re-ranking step looks at, where the config has a weight of `rerank`.
+        training: Names the training that the model came out of.
 
     Returns:
         The version's name.
@@ -56,21 +47,23 @@ def publish(
     Raises:
         InputError: A file of `prepare` is missing.
     """
-    table = _catalog(prepare_dir)
-    counts = _counts(config, prepare_dir, table)
+    prepared, config = trained.prepared, trained.prepared.config
+    folder = RunFolder(config.run)
+    table = _catalog(folder)
+    counts = _counts(config, folder, table)
     contents = Contents(
         config=config,
-        sizes=sizes,
-        recommender=recommender,
-        vocabs={name: _vocab(prepare_dir, name) for name in vocab_names(config)},
+        sizes=prepared.sizes,
+        recommender=trained.model,
+        vocabs={name: prepared.vocab(name) for name in vocab_names(config)},
         catalog=table,
-        vectors=vectors,
-        users=_users(config, prepare_dir),
+        vectors=trained.vectors.numpy(),
+        users=_users(config, folder),
         counts=counts,
-        histories=_histories(config, prepare_dir, counts),
+        histories=_histories(config, folder, counts),
         metrics=metrics,
         traits=traits,
-        trained=trained,
+        trained=training,
     )
     return write_bundle(bundles_dir, contents)
 
@@ -103,13 +96,9 @@ def _last(lists: pa.ListArray, events: IntArray, longest: int) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
-def _vocab(prepare_dir: str, name: str) -> Vocab:
-    return Vocab.read(join(prepare_dir, "vocab", f"{name}.parquet"))
-
-
-def _catalog(prepare_dir: str) -> pa.Table:
+def _catalog(folder: RunFolder) -> pa.Table:
     """The catalogue; a relative path becomes absolute, since a server runs in another folder."""
-    with open_input(join(prepare_dir, "videos.parquet")) as file:
+    with open_input(folder.videos) as file:
         table = pq.read_table(file)
     place = table.schema.get_field_index("uri")
     uris = [_absolute(uri) for uri in table.column("uri").to_pylist()]
@@ -120,26 +109,25 @@ def _absolute(uri: str | None) -> str | None:
     return uri if uri is None or is_uri(uri) else os.path.abspath(uri)
 
 
-def _counts(config: RunConfig, prepare_dir: str, catalog: pa.Table) -> EventCounts:
+def _counts(config: RunConfig, folder: RunFolder, catalog: pa.Table) -> EventCounts:
     layout = CountLayout.of(config.data.columns)
-    return read_counts(join(prepare_dir, "counts"), Catalog.from_table(catalog), layout)
+    return read_counts(folder.counts, Catalog.from_table(catalog), layout)
 
 
-def _users(config: RunConfig, prepare_dir: str) -> pa.Table | None:
+def _users(config: RunConfig, folder: RunFolder) -> pa.Table | None:
     """What is known of all users, also of those without events."""
     if not config.data.user_columns.features:
         return None
-    with open_input(join(prepare_dir, "users.parquet")) as file:
+    with open_input(folder.users) as file:
         return pq.read_table(file, columns=["user_id", USER_ROWS])
 
 
-def _histories(config: RunConfig, prepare_dir: str, counts: EventCounts) -> Iterator[pa.Table]:
+def _histories(config: RunConfig, folder: RunFolder, counts: EventCounts) -> Iterator[pa.Table]:
     """Each user's last events, with what was known of their videos then."""
     columns = config.data.columns
-    folder = join(prepare_dir, "timelines")
-    paths = list_files(folder, ".parquet")
+    paths = list_files(folder.timelines, ".parquet")
     if not paths:
-        raise InputError(f"{folder}: no timelines are there; run `recsys prepare` first")
+        raise InputError(f"{folder.timelines}: no timelines are there; run `recsys prepare` first")
     for path in paths:
         with open_input(path) as file:
             table = last_events(pq.read_table(file), config.model.max_history)

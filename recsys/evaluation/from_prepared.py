@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recsys.config.run import EvaluateConfig
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import Ragged, join_lists
-from recsys.data.storage import join, open_input
+from recsys.data.storage import open_input
 from recsys.evaluation.baselines.likes import DAY_MS, Likes
 from recsys.evaluation.metrics.classification import TaskMeter, auc_by_user
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
@@ -62,7 +62,7 @@ def _ages_days(prepared: Prepared) -> NDArray[np.float64]:
 
 def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str | None]]:
     """Group column → each user's group."""
-    with open_input(join(prepared.prepare_dir, "users.parquet")) as file:
+    with open_input(prepared.folder.users) as file:
         table = pq.read_table(file)
     row_of = {user: row for row, user in enumerate(table.column("user_id").to_pylist())}
     rows = pa.array([row_of.get(user) for user in user_ids], pa.int64())

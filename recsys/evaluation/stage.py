@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys import cluster
 from recsys.bundle.contents import Bundle
 from recsys.config.run import RunConfig
 from recsys.data.clip_store import ClipRows
-from recsys.data.storage import (
-    exists,
-    join,
-    local_folder,
-    read_json,
-)
-from recsys.errors import InputError
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import read_json
 from recsys.evaluation.baselines.table import make_baselines
 from recsys.evaluation.from_prepared import known_likes, ranking_set, task_figures
 from recsys.evaluation.previous import load_previous, previous_predictor
@@ -30,54 +22,13 @@ from recsys.evaluation.report.files import LISTS, TASKS, write_page, write_users
 from recsys.evaluation.report.schema import Report
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
-from recsys.features.batches import VideoInputs
-from recsys.inference.encode import VIDEOS_A_BATCH, all_vectors
+from recsys.inference.encode import VIDEOS_A_BATCH
 from recsys.inference.predict import Predictions, Predictor, concat
 from recsys.inference.rerank import Reranker, VideoTraits, is_active
-from recsys.model.recommender import Recommender
 from recsys.prepare.prepared import Prepared
 from recsys.progress import progress
 from recsys.schema import TEST
-from recsys.train.checkpoint import load_plain
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained run, ready to predict."""
-
-    prepared: Prepared
-    model: Recommender
-    videos: VideoInputs
-    vectors: Tensor
-    """(N, Y) of the whole catalogue."""
-    cold_N: NDArray[np.bool_]
-    """True where a video has no event that the model learnt from."""
-
-    @cached_property
-    def predictor(self) -> Predictor:
-        """Ready to be asked."""
-        max_history = self.prepared.config.model.max_history
-        trending = self.prepared.trending(TEST)
-        gains = None if trending is None else self.model.trending * torch.from_numpy(trending)
-        return Predictor(self.model, self.vectors, max_history, trending_N=gains)
-
-
-def load_trained(config: RunConfig) -> Trained:
-    """Reads the model that `train` left, in plain torch, and encodes the catalogue.
-
-    Raises:
-        InputError: There is none.
-    """
-    path = join(config.run, "train", "model")
-    if not exists(path):
-        raise InputError(f"{path}: there is no trained model; run recsys train")
-    prepared = Prepared(config)
-    with local_folder(path) as folder:
-        model = load_plain(folder, config.model, prepared.sizes)
-    videos = prepared.video_inputs(with_valid=config.train.refit)
-    vectors = all_vectors(model, videos, torch.device("cpu"))
-    known = prepared.catalog.known_events(with_valid=config.train.refit)
-    return Trained(prepared, model, videos, vectors, known == 0)
+from recsys.train.trained import Trained, load_trained
 
 
 class PredictPartitions:
@@ -165,7 +116,7 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report
     )
     write_users(out, LISTS, data.user_ids, columns[MAIN])
     write_users(out, TASKS, predictions.asked_ids, heads[MAIN][1])
-    training = read_json(join(config.run, "train", "report.json")) or {}
+    training = read_json(RunFolder(config.run).report_of("train")) or {}
     report["training"] = training.get("history", [])
     write_page(config, out, report)
     return report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
 from recsys.data.ragged import IntArray
+from recsys.data.run_folder import RunFolder
 from recsys.data.storage import join, list_files, open_input, write_table
 from recsys.data.users import UserRows, row_lists
 from recsys.data.vocab import Vocab
@@ -24,6 +25,68 @@ from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
 
 NO_TIME = np.iinfo(np.int64).max
 COUNT_PARTS = "count-parts"
+
+
+@dataclass(frozen=True)
+class PartitionCounts:
+    """What the timelines of one partition hold; R videos, those that occur in it."""
+
+    number: int
+    """The partition's."""
+    users: int
+    single_event_users: int
+    last_time_ms: int
+    """0 where there is no event."""
+    video_rows_R: IntArray
+    first_time_R: IntArray
+    """Time of each video's first event."""
+    events_SR: IntArray
+    """(3, R) events of each split."""
+    positives_SR: IntArray
+    """(3, R)."""
+
+    @classmethod
+    def empty(cls, number: int) -> PartitionCounts:
+        """The counts of a partition without events."""
+        nothing, by_split = np.zeros(0, dtype=np.int64), np.zeros((3, 0), dtype=np.int64)
+        return cls(number, 0, 0, 0, nothing, nothing, by_split, by_split)
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        offsets: IntArray,
+        rows: IntArray,
+        time: IntArray,
+        split: npt.NDArray[np.int8],
+        positive: npt.NDArray[np.int8],
+    ) -> PartitionCounts:
+        """Counts E events; `offsets` (U + 1,) say where each user's begin."""
+        videos, code = np.unique(rows.astype(np.int64), return_inverse=True)
+        first = np.full(len(videos), NO_TIME)
+        np.minimum.at(first, code, time.astype(np.int64))
+        events = np.zeros((3, len(videos)), dtype=np.int64)
+        positives = np.zeros_like(events)
+        np.add.at(events, (split, code), 1)
+        np.add.at(positives, (split, code), positive)
+        lengths, last = np.diff(offsets), int(time.max(initial=0))
+        single = int((lengths == 1).sum())
+        return cls(number, len(lengths), single, last, videos, first, events, positives)
+
+    def to_row(self) -> dict[str, list[Any]]:
+        """Makes one row of a Ray data set of it."""
+        flat = {name: np.ravel(value) for name, value in vars(self).items() if np.ndim(value)}
+        return {name: [value] for name, value in {**vars(self), **flat}.items()}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> PartitionCounts:
+        """Makes counts of what `to_row` gave."""
+        numbers: dict[str, Any] = {
+            name: np.asarray(row[name], dtype=np.int64) if name.endswith("R") else row[name]
+            for name in (each.name for each in fields(cls))
+        }
+        by_split = {name: numbers[name].reshape(3, -1) for name in numbers if name.endswith("_SR")}
+        return cls(**{**numbers, **by_split})
 
 
 @dataclass
@@ -49,6 +112,18 @@ class SplitCounts:
         zeros = np.zeros((3, num_videos), dtype=np.int64)
         return cls(np.full(num_videos, NO_TIME), zeros, zeros.copy())
 
+    def add(self, part: PartitionCounts) -> None:
+        """Adds what a partition holds."""
+        self.users += part.users
+        self.single_event_users += part.single_event_users
+        videos = part.video_rows_R
+        if len(videos):
+            self.first_time_N[videos] = np.minimum(self.first_time_N[videos], part.first_time_R)
+            self.events_SN[:, videos] += part.events_SR
+            self.positives_SN[:, videos] += part.positives_SR
+            self.first_time_ms = min(self.first_time_ms, int(part.first_time_R.min()))
+            self.last_time_ms = max(self.last_time_ms, part.last_time_ms)
+
     @property
     def splits(self) -> tuple[int, int, int]:
         """Events in training, validation and test."""
@@ -61,7 +136,8 @@ class BuildTimelines:
     """Makes the timelines of one partition: deduplicated, ordered, split, ids mapped."""
 
     spill: str
-    out: str
+    timelines: str
+    """The folder that they are written into."""
     columns: EventColumns
     cuts_ms: tuple[float, float] | None
     vocabs: Any
@@ -72,17 +148,17 @@ class BuildTimelines:
     """Object reference to the `UserRows`, or to None."""
 
     def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
-        """Takes the number of the partition, gives the row of counts that the driver sums."""
+        """Takes the number of the partition, gives the row of its `PartitionCounts`."""
         import ray
 
         (number,) = batch["id"].tolist()
         pieces = list_files(join(self.spill, f"{number:05d}"), ".parquet")
         vocabs: dict[str, Vocab] = ray.get(self.vocabs)
         events = sort_events(_read(pieces)) if pieces else None
-        path = join(self.out, "timelines", f"part-{number:05d}.parquet")
+        path = join(self.timelines, f"part-{number:05d}.parquet")
         if events is None:
             write_table(timeline_schema().empty_table(), path)
-            return _counts_row(number, None, np.zeros(0), np.zeros(0), np.zeros(0))
+            return PartitionCounts.empty(number).to_row()
         unique = events.filter(pa.array(first_of_each(events)))
         users, offsets = users_of(unique.column("user_id").combine_chunks())
         time = np.asarray(unique.column("time_ms"))
@@ -120,7 +196,7 @@ class BuildTimelines:
             table = table.append_column(USER_ROWS, row_lists(known.of(users)))
         write_table(table, path)
         self._write_counts(number, rows, context, time, [positive, *labels], split)
-        return _counts_row(number, offsets, rows, time, split, positive)
+        return PartitionCounts.of(number, offsets, rows, time, split, positive).to_row()
 
     def _write_counts(
         self,
@@ -221,41 +297,9 @@ def _wide_lists(offsets: IntArray, columns: list[npt.NDArray[Any]], kind: pa.Dat
     return _lists(offsets * len(columns), values, kind)
 
 
-def _counts_row(
-    number: int,
-    offsets: IntArray | None,
-    rows: npt.NDArray[Any],
-    time: npt.NDArray[Any],
-    split: npt.NDArray[Any],
-    positive: npt.NDArray[Any] | None = None,
-) -> dict[str, Any]:
-    """One row for the driver: sizes, and counts of the videos that occur, as parallel lists."""
-    seen, code = np.unique(rows.astype(np.int64), return_inverse=True)
-    first = np.full(len(seen), NO_TIME)
-    np.minimum.at(first, code, time.astype(np.int64))
-    events = np.zeros((3, len(seen)), dtype=np.int64)
-    positives = np.zeros_like(events)
-    if positive is not None:
-        np.add.at(events, (split, code), 1)
-        np.add.at(positives, (split, code), positive)
-    lengths = np.diff(offsets) if offsets is not None else np.zeros(0, dtype=np.int64)
-    columns: dict[str, Any] = {
-        "number": number,
-        "users": len(lengths),
-        "single": int((lengths == 1).sum()),
-        "last_time": int(time.max(initial=0)),
-        "seen": seen,
-        "first": first,
-        "events": events.ravel(),
-        "positives": positives.ravel(),
-    }
-    return {name: [value] for name, value in columns.items()}
-
-
 def write_timelines(
     config: RunConfig,
     *,
-    out: str,
     spill: str,
     vocabs: dict[str, Vocab],
     durations: npt.NDArray[np.float64],
@@ -267,7 +311,7 @@ def write_timelines(
 
     build = BuildTimelines(
         spill=spill,
-        out=out,
+        timelines=RunFolder(config.run).timelines,
         columns=config.data.columns,
         cuts_ms=cuts_ms,
         vocabs=ray.put(vocabs),
@@ -280,30 +324,18 @@ def write_timelines(
     sizes = [0] * total
     with progress("prepare: writing timelines", total=total) as advance:
         for row in dataset.iter_rows():
-            sizes[row["number"]] = row["users"]
-            _add(counts, row)
+            part = PartitionCounts.from_row(row)
+            sizes[part.number] = part.users
+            counts.add(part)
             advance(1)
     counts.timelines = sizes
     return counts
 
 
-def write_counts(config: RunConfig, *, out: str, spill: str) -> None:
+def write_counts(config: RunConfig, *, spill: str) -> None:
     """Joins the partitions' hourly counts into one table of the videos and of each context."""
-    layout = CountLayout.of(config.data.columns)
+    layout, folder = CountLayout.of(config.data.columns), RunFolder(config.run).counts
     for name in layout.stored:
         parts = [_read([path]) for path in list_files(join(spill, COUNT_PARTS, name), ".parquet")]
         found = HourlyCounts.from_table(pa.concat_tables(parts), num_flags=layout.num_flags)
-        write_table(found.to_table(), join(out, "counts", f"{name}.parquet"))
-
-
-def _add(counts: SplitCounts, row: dict[str, Any]) -> None:
-    seen = np.asarray(row["seen"], dtype=np.int64)
-    counts.users += row["users"]
-    counts.single_event_users += row["single"]
-    if len(seen):
-        first = np.asarray(row["first"])
-        counts.first_time_N[seen] = np.minimum(counts.first_time_N[seen], first)
-        counts.events_SN[:, seen] += np.asarray(row["events"]).reshape(3, -1)
-        counts.positives_SN[:, seen] += np.asarray(row["positives"]).reshape(3, -1)
-        counts.first_time_ms = min(counts.first_time_ms, int(first.min()))
-        counts.last_time_ms = max(counts.last_time_ms, row["last_time"])
+        write_table(found.to_table(), join(folder, f"{name}.parquet"))

@@ -12,7 +12,8 @@ from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
 from recsys.data.clip_store import ClipRows, ClipStore
 from recsys.data.ragged import FloatArray
-from recsys.data.storage import exists, join, list_files, open_input, read_json
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import exists, list_files, open_input, read_json
 from recsys.data.vectors import Vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
@@ -34,26 +35,21 @@ class Prepared:
     config: RunConfig
 
     @property
-    def prepare_dir(self) -> str:
-        """RUN/prepare."""
-        return join(self.config.run, "prepare")
-
-    @property
-    def clips_path(self) -> str:
-        """RUN/decode/clips.lance."""
-        return join(self.config.run, "decode", "clips.lance")
+    def folder(self) -> RunFolder:
+        """The run folder that they lie in."""
+        return RunFolder(self.config.run)
 
     @cached_property
     def catalog(self) -> Catalog:
         """The catalogue."""
-        return Catalog.read(join(self.prepare_dir, "videos.parquet"))
+        return Catalog.read(self.folder.videos)
 
     @cached_property
     def partitions(self) -> list[str]:
         """The partitions of timelines, in the order of their numbers."""
-        found = list_files(join(self.prepare_dir, "timelines"), ".parquet")
+        found = list_files(self.folder.timelines, ".parquet")
         if not found:
-            raise InputError(f"{self.prepare_dir}: there are no timelines; run recsys prepare")
+            raise InputError(f"{self.folder.prepare}: there are no timelines; run recsys prepare")
         return found
 
     def timelines(self, partition: int) -> Timelines:
@@ -66,7 +62,7 @@ class Prepared:
     def counts(self) -> EventCounts:
         """The hourly counts of everything that an event is about."""
         layout = CountLayout.of(self.config.data.columns)
-        return read_counts(join(self.prepare_dir, "counts"), self.catalog, layout)
+        return read_counts(self.folder.counts, self.catalog, layout)
 
     def trending(self, split: int) -> FloatArray | None:
         """How much videos trend (N,) at the time when the validation or the test begins.
@@ -82,24 +78,24 @@ class Prepared:
 
     def cut_ms(self, split: int) -> int | None:
         """When the validation (VALID) or the test (TEST) begins; None for leave-one-out."""
-        report = read_json(join(self.prepare_dir, "report.json"))
+        report = read_json(self.folder.report_of("prepare"))
         if not report:
-            raise InputError(f"{self.prepare_dir}: report.json is missing; run recsys prepare")
+            raise InputError(f"{self.folder.prepare}: report.json is missing; run recsys prepare")
         cuts = cuts_ms(self.config.split, report["time_unit"])
         return None if cuts is None else int(cuts[split - VALID])
 
     def vocab(self, name: str) -> Vocab:
         """One vocabulary: video, creator, category or context_<column>."""
-        return Vocab.read(join(self.prepare_dir, "vocab", f"{name}.parquet"))
+        return Vocab.read(self.folder.vocab(name))
 
     @cached_property
     def clips(self) -> ClipStore | None:
         """The decoded clips; None where the run uses none."""
         if not self.config.decodes:
             return None
-        if not exists(self.clips_path):
-            raise InputError(f"{self.clips_path}: there are no clips; run recsys decode")
-        return ClipStore(self.clips_path)
+        if not exists(self.folder.clips):
+            raise InputError(f"{self.folder.clips}: there are no clips; run recsys decode")
+        return ClipStore(self.folder.clips)
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -123,7 +119,7 @@ class Prepared:
         """Ready-made content vectors; None where the run uses none."""
         if not self.config.has_vectors:
             return None
-        return Vectors.read(join(self.prepare_dir, "vectors.npy"))
+        return Vectors.read(self.folder.vectors)
 
     def _clip_shape(self) -> ClipShape | None:
         if self.vectors is not None:

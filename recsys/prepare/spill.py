@@ -70,6 +70,27 @@ class Spilled:
     contexts: dict[str, set[str]] = field(default_factory=dict)
     """The values of each context column."""
 
+    def to_row(self) -> dict[str, list[Any]]:
+        """Makes one row of a Ray data set of it."""
+        return {"spilled": [pickle.dumps(self)], "problem": [""]}
+
+    @staticmethod
+    def problem_row(error: InputError) -> dict[str, list[Any]]:
+        """Makes a row of what is wrong with the input."""
+        return {"spilled": [b""], "problem": [str(error)]}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Spilled:
+        """Makes it again of what `to_row` gave.
+
+        Raises:
+            InputError: The row is a problem's.
+        """
+        if row["problem"]:
+            raise InputError(row["problem"])
+        spilled: Spilled = pickle.loads(row["spilled"])
+        return spilled
+
     def add(self, other: Spilled) -> None:
         """Adds what was found elsewhere."""
         self.rows += other.rows
@@ -99,9 +120,9 @@ class SpillEvents:
         (number,) = batch["id"].tolist()
         try:
             for found in self._spill(self.tasks[number]):
-                yield {"found": [pickle.dumps(found)], "problem": [""]}
+                yield found.to_row()
         except InputError as error:
-            yield {"found": [b""], "problem": [str(error)]}
+            yield Spilled.problem_row(error)
 
     def _spill(self, task: Sequence[Piece]) -> Iterator[Spilled]:
         found, waiting = Spilled(), []
@@ -223,9 +244,7 @@ def spill_events(
     total = sum(file.num_rows for file in files)
     with progress("prepare: reading events", total=total) as advance:
         for row in dataset.map_batches(worker, batch_size=1).iter_rows():
-            if row["problem"]:
-                raise InputError(row["problem"])
-            part: Spilled = pickle.loads(row["found"])
+            part = Spilled.from_row(row)
             found.add(part)
             advance(part.rows)
     require_usable(found, config.data)

@@ -12,6 +12,7 @@ from typing import Any
 
 from recsys import cluster
 from recsys.config.run import RunConfig
+from recsys.data.run_folder import RunFolder
 from recsys.data.storage import join, remove, write_table
 from recsys.data.users import UserRows
 from recsys.data.vectors import write_vectors
@@ -22,14 +23,9 @@ from recsys.prepare.catalogs import UserDraft, build_catalog, read_users
 from recsys.prepare.spill import Spilled, spill_events
 from recsys.prepare.times import EventTimes, cuts_ms, date_text
 
-SPILL, VECTORS = ".spill", "vectors.npy"
-TABLES = ("timelines", "vocab", "videos.parquet", VECTORS, "users.parquet", "counts")
-PARTS = ("report.json", *TABLES, SPILL)
-"""What prepare writes into its folder, and all that it ever removes from it."""
-
 
 def prepare(config: RunConfig, out: str) -> dict[str, Any]:
-    """Runs the stage into the folder `out` and returns its report.
+    """Runs the stage into the folder `out`, RUN/prepare, and returns its report.
 
     Raises:
         InputError: A file, column, type or value is wrong, or nothing is left to learn from.
@@ -40,24 +36,31 @@ def prepare(config: RunConfig, out: str) -> dict[str, Any]:
     build_catalog(data, ())  # its mistakes show before the long part
     cuts = cuts_ms(config.split, times.unit)
     cluster.connect()
-    for part in PARTS:
-        remove(join(out, part))
+    spill = join(out, ".spill")
+    for part in (*written_parts(RunFolder(config.run)), spill):
+        remove(part)
     try:
-        return _prepare(config, out, files=files, times=times, cuts=cuts, users=users)
+        return _prepare(config, spill, files=files, times=times, cuts=cuts, users=users)
     finally:
-        remove(join(out, SPILL))
+        remove(spill)
+
+
+def written_parts(folder: RunFolder) -> tuple[str, ...]:
+    """What prepare writes into its folder, and all that it ever removes from it."""
+    tables = (folder.videos, folder.users, folder.vectors)
+    return (folder.report_of("prepare"), folder.timelines, folder.vocabs, folder.counts, *tables)
 
 
 def _prepare(
     config: RunConfig,
-    out: str,
+    spill: str,
     *,
     files: list[tables.TableFile],
     times: EventTimes,
     cuts: tuple[float, float] | None,
     users: UserDraft,
 ) -> dict[str, Any]:
-    data, spill = config.data, join(out, SPILL)
+    data, folder = config.data, RunFolder(config.run)
     spilled = spill_events(config, files, times, spill)
     catalog = build_catalog(data, spilled.videos)
     catalog.vocabs.update(
@@ -66,7 +69,6 @@ def _prepare(
     known = UserRows.from_table(users.table)
     counts = partitions.write_timelines(
         config,
-        out=out,
         spill=spill,
         vocabs=catalog.vocabs,
         durations=catalog.durations,
@@ -74,15 +76,15 @@ def _prepare(
         users=known,
     )
     require_events(counts, config, cuts)
-    partitions.write_counts(config, out=out, spill=spill)
+    partitions.write_counts(config, spill=spill)
     if known is not None:
         catalog.vocabs["user"] = users.values
     for name, vocab in catalog.vocabs.items():
-        vocab.write(join(out, "vocab", f"{name}.parquet"))
-    write_table(catalog.with_counts(counts), join(out, "videos.parquet"))
+        vocab.write(folder.vocab(name))
+    write_table(catalog.with_counts(counts), folder.videos)
     if catalog.vectors is not None:
-        write_vectors(catalog.vectors, join(out, VECTORS))
-    write_table(users.table, join(out, "users.parquet"))
+        write_vectors(catalog.vectors, folder.vectors)
+    write_table(users.table, folder.users)
     return {
         "files": len(files),
         **_event_report(spilled, counts, times),

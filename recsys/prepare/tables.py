@@ -79,7 +79,7 @@ class TableFile(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """Its rows."""
+        """How many rows the file holds."""
         return sum(self.group_rows)
 
 

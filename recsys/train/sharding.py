@@ -23,7 +23,7 @@ from recsys.errors import InputError
 from recsys.features.inputs import Batch, Sizes, TableInputs
 from recsys.model.embeddings import TableSpec, init_table
 from recsys.model.recommender import Losses, Recommender, table_specs
-from recsys.train.steps import Taken, Weigh, clip
+from recsys.train.steps import Step, StepLoss, clip
 from recsys.train.trainable import Trainable, make_adamw
 
 FUSED_EPS = 1e-8
@@ -183,13 +183,15 @@ class PipelinedSteps:
     """
 
     def __init__(
-        self, trainable: Trainable, weigh: Weigh, device: torch.device, clip_norm: float
+        self, trainable: Trainable, step_loss: StepLoss, device: torch.device, clip_norm: float
     ) -> None:
         from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
         from torchrec.streamable import Pipelineable
 
         Pipelineable.register(Batch)
-        self.trainable, self.weigh = trainable, weigh
+        self.trainable, self.step_loss = trainable, step_loss
+        self._given: Iterator[Batch] | None = None
+        self._keyed: Iterator[Batch] = iter(())
         self.pipeline = TrainPipelineSparseDist(
             model=trainable.module,
             optimizer=_Clipped(trainable, clip_norm),
@@ -197,27 +199,29 @@ class PipelinedSteps:
             custom_model_fwd=self._forward,
         )
 
-    def take(self, batches: Iterator[Batch]) -> Iterator[Taken]:
-        """Learns from each batch, and gives it back with its losses."""
-        keyed = map(self._with_keys, batches)
+    def next_step(self, batches: Iterator[Batch]) -> Step | None:
+        """Learns from the next batch; None where there is no other one.
+
+        The pipeline reads ahead: it wants the same iterator until that is used up.
+        """
+        if batches is not self._given:
+            self._given, self._keyed = batches, map(self._with_keys, batches)
         try:
-            while True:
-                try:
-                    taken = self.pipeline.progress(keyed)
-                except StopIteration:
-                    return
-                yield taken
-        finally:
+            step: Step = self.pipeline.progress(self._keyed)
+        except StopIteration:
+            self._given = None
             self.pipeline.detach()  # validation and checkpoints want the tables as they were
+            return None
+        return step
 
     def _with_keys(self, batch: Batch) -> Batch:
         videos = batch.videos
         videos.keyed = self.trainable.model.tables.keyed(videos.table_inputs())  # type: ignore[operator]
         return batch.pinned() if torch.cuda.is_available() else batch
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Taken]:
+    def _forward(self, batch: Batch) -> tuple[Tensor, Step]:
         losses = self.trainable.losses(batch)
-        return self.weigh(losses, batch), (losses, batch)
+        return self.step_loss(losses, batch), (losses, batch)
 
 
 class _Clipped:

@@ -26,7 +26,7 @@ TABLE_PREFIX = "tables."
 
 @dataclass
 class Trainable:
-    """What the loop drives."""
+    """A model and its optimizers, as the training loop drives them."""
 
     module: nn.Module
     """Called for the losses."""

@@ -107,7 +107,7 @@ class _Users:
 def _chunk_sums(
     scores_BS: Tensor, trending_S: Tensor, theta: Tensor, liked: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Those of a chunk; `liked` holds its users and their videos, and users count alike."""
+    """The sums of a chunk; `liked` holds its users and their videos, and users count alike."""
     owner, place = liked
     liked_B = torch.bincount(owner, minlength=len(scores_BS))
     share = 1 / liked_B[owner]

@@ -7,15 +7,11 @@ from typing import Any
 
 from recsys import cluster
 from recsys.config.run import RunConfig, dump_config, parse_config
-from recsys.data.storage import join, write_text
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import write_text
 from recsys.errors import InputError
-from recsys.train.trainer import (
-    make_trainer,
-    require_inputs,
-    storage_path,
-    training_error,
-    use_gpu,
-)
+from recsys.train.stage import require_inputs, training_error
+from recsys.train.trainer import make_trainer, storage_path, use_gpu
 from recsys.tune.space import any_value, read_space, to_domain, with_settings
 
 logger = logging.getLogger(__name__)
@@ -68,7 +64,7 @@ def make_tuner(config: RunConfig, space: dict[str, dict[str, Any]]) -> Any:
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=storage_path(join(config.run, "tune")),
+            storage_path=storage_path(RunFolder(config.run).tune),
             verbose=0,
             callbacks=[_teller(config.tune.trials)],
         ),
@@ -123,7 +119,7 @@ def tune_run(config: RunConfig, space_path: str) -> dict[str, Any]:
     if results.num_errors == len(results):
         raise training_error(results.errors[0]) from results.errors[0]
     best = results.get_best_result("score", "max", scope="all")
-    path = join(config.run, "tune", "best.yaml")
+    path = RunFolder(config.run).best_config
     write_text(dump_config(with_settings(config, best.config)), path)
     return {
         "trials": len(results),

@@ -13,7 +13,7 @@ from recsys.bundle.stage import publish
 from recsys.bundle.versions import find_bundle, new_version
 from recsys.errors import InputError
 from recsys.features.inputs import ClipShape
-from tests.bundles import NUM_USERS, NUM_VIDEOS, TinyRun, make_run
+from tests.bundles import NUM_USERS, NUM_VIDEOS, TinyRun, make_run, trained_of
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +111,10 @@ def test_loads_from_a_uri(run: TinyRun) -> None:
 
 def test_is_written_to_a_uri(run: TinyRun) -> None:
     version = publish(
-        run.config,
-        run.recommender,
-        sizes=Bundle.load(str(run.run)).sizes,
-        vectors=run.vectors,
-        prepare_dir=str(run.run / "prepare"),
-        bundles_dir="memory://written/bundles",
+        trained_of(
+            run.config, run.recommender, Bundle.load(str(run.run)).sizes, np.asarray(run.vectors)
+        ),
+        "memory://written/bundles",
     )
     try:
         bundle = Bundle.load("memory://written")

@@ -4,6 +4,8 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.prepare.partitions import (
+    NO_TIME,
+    PartitionCounts,
     SplitCounts,
     first_of_each,
     sort_events,
@@ -137,3 +139,46 @@ def test_leave_one_out_speaks_of_positives(tmp_path) -> None:  # type: ignore[no
 
 def test_a_good_split_passes(tmp_path) -> None:  # type: ignore[no-untyped-def]
     require_events(counts([[3], [1], [1]], [[1], [1], [1]]), tiny_config(tmp_path), None)
+
+
+def counted() -> PartitionCounts:
+    """A user with two events of video 4 and one of video 2, and one with a single event."""
+    return PartitionCounts.of(
+        3,
+        offsets=np.array([0, 3, 4]),
+        rows=np.array([4, 2, 4, 2]),
+        time=np.array([30, 10, 20, 40]),
+        split=np.array([TRAIN, VALID, TEST, TRAIN], np.int8),
+        positive=np.array([1, 0, 1, 1], np.int8),
+    )
+
+
+def test_a_partitions_counts_are_of_the_videos_that_occur() -> None:
+    counts = counted()
+    assert (counts.number, counts.users, counts.single_event_users) == (3, 2, 1)
+    assert counts.last_time_ms == 40
+    assert counts.video_rows_R.tolist() == [2, 4]
+    assert counts.first_time_R.tolist() == [10, 20]
+    assert counts.events_SR.tolist() == [[1, 1], [1, 0], [0, 1]]
+    assert counts.positives_SR.tolist() == [[1, 1], [0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("counts", [counted(), PartitionCounts.empty(7)])
+def test_a_partitions_counts_cross_to_the_driver(counts: PartitionCounts) -> None:
+    row = {name: value for name, (value,) in counts.to_row().items()}
+    assert all(np.ndim(value) <= 1 for value in row.values())
+    back = PartitionCounts.from_row(row)
+    for name, value in vars(counts).items():
+        assert np.array_equal(getattr(back, name), value), name
+
+
+def test_partitions_add_up() -> None:
+    """One without events changes nothing, its last time of 0 neither."""
+    counts = SplitCounts.empty(6)
+    for part in (counted(), PartitionCounts.empty(7), counted()):
+        counts.add(part)
+    assert (counts.users, counts.single_event_users) == (4, 2)
+    assert (counts.first_time_ms, counts.last_time_ms) == (10, 40)
+    assert counts.first_time_N.tolist() == [NO_TIME, NO_TIME, 10, NO_TIME, 20, NO_TIME]
+    assert counts.events_SN.sum(1).tolist() == [4, 2, 2]
+    assert counts.positives_SN[0].tolist() == [0, 0, 2, 0, 2, 0]

@@ -132,3 +132,11 @@ def test_tasks_of_nothing_and_of_much(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan_tasks([TableFile("a", (4, 4, 4))]) == [[("a", (0, 1, 2))]]
     tasks = plan_tasks([TableFile("a", (10,) * 6), TableFile("b", (3,))])
     assert tasks == [[("a", (0, 1, 2, 3))], [("a", (4, 5)), ("b", (0,))]]
+
+
+def test_what_was_found_crosses_to_the_driver_and_so_does_what_is_wrong() -> None:
+    found = Spilled(rows=3, videos={"a"}, contexts={"tab": {"home"}})
+    assert Spilled.from_row({name: value for name, (value,) in found.to_row().items()}) == found
+    row = Spilled.problem_row(InputError("column 'at' is text"))
+    with pytest.raises(InputError, match="column 'at' is text"):
+        Spilled.from_row({name: value for name, (value,) in row.items()})

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,9 @@ import torch.distributed as dist
 from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses
 from recsys.train.checkpoint import Progress, restore, save
-from recsys.train.loss import StepLoss
+from recsys.train.loss import LossWeights
 from recsys.train.sharding import PipelinedSteps, build_sharded
+from recsys.train.steps import Step
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import NUM_VIDEOS, SIZES, make_batch, make_config, make_videos
 
@@ -25,7 +27,7 @@ EMPTY = (2, 1)
 """(step, rank) that has nothing to learn from."""
 
 
-WEIGH = StepLoss.of(make_config(), torch.device("cpu"))
+LOSS_WEIGHTS = LossWeights.of(make_config(), torch.device("cpu"))
 
 
 def batch_of(step: int, rank: int) -> Batch:
@@ -39,7 +41,7 @@ def batch_of(step: int, rank: int) -> Batch:
 def step(trainable: Trainable, number: int, rank: int) -> float:
     trainable.optimizer.zero_grad()
     batch = batch_of(number, rank)
-    loss = WEIGH(trainable.module(batch), batch)
+    loss = LOSS_WEIGHTS.combine(trainable.module(batch), batch)
     loss.backward()
     trainable.optimizer.step()
     return loss.item()
@@ -87,21 +89,28 @@ def shard_by_rows() -> None:
     )
 
 
+def all_steps(steps: PipelinedSteps, batches: list[Batch]) -> list[Step]:
+    """The steps of a round."""
+    left = iter(batches)
+    taken: Iterator[Step] = iter(lambda: steps.next_step(left), None)  # type: ignore[arg-type]
+    return list(taken)
+
+
 def overlapped(trainable: Trainable, rank: int) -> list[float]:
     """The same steps through TorchRec's pipeline, in two rounds with a validation between."""
     losses: list[float] = []
 
-    def weigh(found: Losses, batch: Batch) -> torch.Tensor:
-        loss = WEIGH(found, batch)
+    def step_loss(found: Losses, batch: Batch) -> torch.Tensor:
+        loss = LOSS_WEIGHTS.combine(found, batch)
         losses.append(loss.item())
         return loss
 
-    steps = PipelinedSteps(trainable, weigh, torch.device("cpu"), clip_norm=float("inf"))
+    steps = PipelinedSteps(trainable, step_loss, torch.device("cpu"), clip_norm=float("inf"))
     batches = [batch_of(number, rank) for number in range(STEPS)]
-    first = list(steps.take(iter(batches[:2])))
+    first = all_steps(steps, batches[:2])
     assert len(steps.pipeline._pipelined_modules) == 1, "the tables' exchange is overlapped"
     vectors(trainable)
-    second = list(steps.take(iter(batches[2:])))
+    second = all_steps(steps, batches[2:])
     assert (len(first), len(second)) == (2, 1)
     return losses
 

@@ -10,9 +10,9 @@ import torch
 from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses, Recommender
 from recsys.train.checkpoint import load_plain
-from recsys.train.grow import read_all
 from recsys.train.sharding import have_torchrec
 from recsys.train.trainable import Trainable, build_plain
+from recsys.train.warm_start import read_all
 from tests.steps import SIZES, loss_of, make_batch, make_config, make_videos
 from tests.train.processes import run_processes
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.data.run_folder import RunFolder
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.prepare.prepared import Prepared
 from recsys.train.checkpoint import Progress, load, save
-from recsys.train.grow import grow, grown, places, read_all
 from recsys.train.trainable import Trainable, build_plain
+from recsys.train.warm_start import move_rows, places, read_all, warm_start
 from tests.steps import NUM_VIDEOS, SIZES, loss_of, make_batch, make_config, make_videos
 
 MORE = dataclasses.replace(
@@ -60,7 +61,7 @@ def test_what_was_learnt_stays_with_its_id(tmp_path: Path) -> None:
     """The old predictions, and the optimizers' states; the new rows are as untrained."""
     old = trained()
     save(str(tmp_path / "old"), old, Progress(epoch=4))
-    state = grown(read_all(str(tmp_path / "old")), ROWS)
+    state = move_rows(read_all(str(tmp_path / "old")), ROWS)
     torch.distributed.checkpoint.save(state, checkpoint_id=str(tmp_path / "new"), no_dist=True)
     torch.manual_seed(2)
     new = build_plain(make_config(), MORE, torch.device("cpu"))
@@ -82,8 +83,9 @@ def test_rows_are_found_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     prepared = Prepared(make_config())
     ours = {name: Vocab(["b", "new", "a"]) for name in ("video", "creator", "category")}
     monkeypatch.setattr(Prepared, "vocab", lambda _, name: ours.get(name, Vocab(["x"])))
-    Vocab(["a", "b", "gone"]).write(str(tmp_path / "video.parquet"))
-    found = places(prepared, str(tmp_path))
+    other = RunFolder(str(tmp_path))
+    Vocab(["a", "b", "gone"]).write(other.vocab("video"))
+    found = places(prepared, other)
     assert found["video"].tolist() == [0, 2, -1, 1]
     assert found["creator"].tolist() == [0, -1, -1, -1]  # it had none
     assert found["0"].tolist() == [0, -1]
@@ -92,7 +94,7 @@ def test_rows_are_found_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_run_without_a_model_is_said(tmp_path: Path) -> None:
     config: Any = make_config(train={"start_from": str(tmp_path)})
     with pytest.raises(InputError, match="train.start_from=.*model is missing; give a trained run"):
-        grow(config, str(tmp_path / "out"))
+        warm_start(config, str(tmp_path / "out"))
 
 
 def test_another_models_checkpoint_is_said(tmp_path: Path) -> None:

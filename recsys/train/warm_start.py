@@ -19,7 +19,8 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from recsys.config.run import RunConfig
 from recsys.data.ragged import IntArray
-from recsys.data.storage import copy_folder, exists, join, local_folder, remove
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import copy_folder, exists, local_folder, remove
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.model.embeddings import init_table
@@ -31,7 +32,7 @@ CONTEXT = re.compile(r"\bcontext\.columns\.(\d+)\.")
 USER = re.compile(r"\bhistory\.(user)\.")
 
 
-def grow(config: RunConfig, out: str) -> None:
+def warm_start(config: RunConfig, out: str) -> None:
     """Writes the model of `train.start_from` with this run's rows, as a checkpoint into `out`.
 
     Args:
@@ -43,32 +44,32 @@ def grow(config: RunConfig, out: str) -> None:
     """
     start = config.train.start_from
     assert start is not None
-    model, vocabs = join(start, "train", "model"), join(start, "prepare", "vocab")
-    for path in (model, vocabs):
+    other = RunFolder(start)
+    for path in (other.model, other.vocabs):
         if not exists(path):
             raise InputError(f"train.start_from={start}: {path} is missing; give a trained run")
-    with local_folder(model) as folder:
-        state = grown(read_all(folder), places(Prepared(config), vocabs))
+    with local_folder(other.model) as folder:
+        state = move_rows(read_all(folder), places(Prepared(config), other))
     with tempfile.TemporaryDirectory() as folder:
         dcp.save(state, checkpoint_id=folder, no_dist=True)
         remove(out)
         copy_folder(folder, out)
 
 
-def places(prepared: Prepared, vocabs: str) -> dict[str, IntArray]:
+def places(prepared: Prepared, other: RunFolder) -> dict[str, IntArray]:
     """For each of our rows its row in the other run, -1 for what is new there; by vocabulary."""
     contexts = [f"context_{name}" for name in prepared.config.data.columns.context]
     found = {}
     users = ("user",) if prepared.config.data.user_columns.features else ()
     for name in ("video", "creator", "category", *users, *contexts):
-        ours, path = prepared.vocab(name), join(vocabs, f"{name}.parquet")
+        ours, path = prepared.vocab(name), other.vocab(name)
         rows = Vocab.read(path).rows(ours.ids) if exists(path) else np.zeros(len(ours.ids), int)
         found[name] = np.concatenate([[0], np.where(rows > 0, rows, -1)]).astype(np.int64)
     numbered = {str(number): found[name] for number, name in enumerate(contexts)}
     return {**found, **numbered}
 
 
-def grown(state: Mapping[str, Any], rows: Mapping[str, IntArray]) -> dict[str, Any]:
+def move_rows(state: Mapping[str, Any], rows: Mapping[str, IntArray]) -> dict[str, Any]:
     """A checkpoint's entries with their rows moved.
 
     Args:
