@@ -55,12 +55,9 @@ def heard() -> tuple[int, list[str], list[str]]:
     logging.getLogger().addHandler(handler)
     logging.getLogger().warning("of the user's own")
     logging.getLogger("torch.distributed").warning("of torch")
-    own = logging.getLogger().makeRecord("root", logging.WARNING, "", 1, "of no file", (), None)
-    fbgemm = logging.makeLogRecord(
-        {"pathname": "/site-packages/fbgemm_gpu/a.py", "msg": "of FBGEMM"}
-    )
-    logging.getLogger().handle(own)
-    logging.getLogger().handle(fbgemm)
+    for path, text in (("", "of no file"), ("/site-packages/fbgemm_gpu/a.py", "of FBGEMM")):
+        record = logging.LogRecord("root", logging.WARNING, path, 1, text, (), None)
+        logging.getLogger().handle(record)
     logging.getLogger().removeHandler(handler)
     return logging.getLogger().level, [str(entry) for entry in warnings.filters], lines
 
