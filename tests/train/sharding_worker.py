@@ -54,7 +54,7 @@ def heard() -> tuple[int, list[str], list[str]]:
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger().addHandler(handler)
     logging.getLogger().warning("of the user's own")
-    logging.getLogger("torch.distributed").warning("of torch")
+    logging.getLogger("own.module").warning("of a module of the user's")
     for path, text in (("", "of no file"), ("/site-packages/fbgemm_gpu/a.py", "of FBGEMM")):
         record = logging.LogRecord("root", logging.WARNING, path, 1, text, (), None)
         logging.getLogger().handle(record)

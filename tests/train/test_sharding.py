@@ -79,7 +79,7 @@ def assert_close(model: Recommender, expected: Recommender) -> None:
 def test_others_are_heard_as_before_the_model_was_built(sharded: list[dict[str, Any]]) -> None:
     (level, filters, lines), (after_level, after_filters, after_lines) = sharded[0]["heard"]
     assert (after_level, after_filters) == (level, filters)
-    assert lines == ["of the user's own", "of torch", "of no file", "of FBGEMM"]
+    assert lines == ["of the user's own", "of a module of the user's", "of no file", "of FBGEMM"]
     assert after_lines == lines[:-1], "FBGEMM alone is silent"
 
 
