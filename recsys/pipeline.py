@@ -205,7 +205,7 @@ def run_stage(config: RunConfig, stage: Stage) -> dict[str, Any]:
     Raises:
         InputError: A stage before it has not run, or ran on other inputs or settings.
     """
-    out = join(config.run, stage.folder)
+    out = RunFolder(config.run).of_stage(stage.folder)
     if is_current(config, stage):
         say(f"{stage.name}: up to date, skipped")
         current: dict[str, Any] = read_json(join(out, REPORT))
@@ -228,8 +228,9 @@ def _require_before(config: RunConfig, stage: Stage) -> None:
     for name in stage.after:
         unused = name == "decode" and not config.decodes
         if not unused and not is_current(config, BY_NAME[name]):
+            folder = RunFolder(config.run).of_stage(BY_NAME[name].folder)
             raise InputError(
-                f"{join(config.run, BY_NAME[name].folder)}: {stage.name} needs the {name} of these "
+                f"{folder}: {stage.name} needs the {name} of these "
                 f"inputs and settings, and it is not there; run `recsys {name}` first, or "
                 "`recsys run` for all stages"
             )

@@ -30,9 +30,13 @@ class RunFolder:
         """The stages' reports in one."""
         return join(self.run, REPORT)
 
+    def of_stage(self, stage_folder: str) -> str:
+        """A stage's folder, by its name."""
+        return join(self.run, stage_folder)
+
     def report_of(self, stage_folder: str) -> str:
         """A stage's report, by the name of its folder."""
-        return join(self.run, stage_folder, REPORT)
+        return join(self.of_stage(stage_folder), REPORT)
 
     @property
     def prepare(self) -> str:
