@@ -1,5 +1,6 @@
 from typing import Literal
 
+import faiss
 import numpy as np
 import pytest
 
@@ -102,9 +103,22 @@ def test_the_approximate_index_finds_nearly_all(k: int, least: float) -> None:
     assert np.mean(shares) >= least
 
 
-def test_a_graph_is_built_with_care() -> None:
-    index = VideoIndex.build(VECTORS, kind="hnsw")
-    assert index._index.hnsw.efConstruction == HNSW_BUILD_WIDTH
+def test_a_graph_is_built_and_searched_as_wide_as_its_recall_was_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What lists of 10 and of 200 look at: 128 videos, and four times the list."""
+    index = VideoIndex.build(np.ones((301, 2), np.float32), kind="hnsw")
+    assert index._index.hnsw.efConstruction == HNSW_BUILD_WIDTH == 100
+    widths, make = [], faiss.SearchParametersHNSW
+
+    def parameters(**given: int) -> object:
+        widths.append(given)
+        return make(**given)
+
+    monkeypatch.setattr(faiss, "SearchParametersHNSW", parameters)
+    for k in (10, 200):
+        index.search(QUERY, k)
+    assert widths == [{"efSearch": 128}, {"efSearch": 800}]
 
 
 def test_a_graph_that_finds_too_few_names_nobody() -> None:

@@ -101,7 +101,8 @@ def test_a_short_list_is_the_beginning_of_the_long_one() -> None:
     relevance = rng.random((30, 200))
     reranker = Reranker(RerankConfig(), VideoTraits())
     long = reranker.order(videos, relevance, 200)
-    assert (reranker.order(videos, relevance, 5) == long[:, :5]).all()
+    for k in (1, 5, 40, 49, 50, 51):
+        assert (reranker.order(videos, relevance, k) == long[:, :k]).all()
 
 
 def test_on_a_page_the_most_relevant_come_first() -> None:
@@ -158,9 +159,9 @@ def test_a_creator_without_a_video_left_draws_nothing() -> None:
 
 
 def test_relative_relevance_of_large_scores() -> None:
-    assert relative_relevance(np.array([[1000.0, 1000 - np.log(4)]])) == pytest.approx(
-        np.array([[1, 0.25]])
-    )
+    """Each user's by their own best."""
+    scores = np.array([[1000.0, 1000 - np.log(4)], [-3.0, -3.0]])
+    assert relative_relevance(scores) == pytest.approx(np.array([[1, 0.25], [1, 1]]))
 
 
 def test_prices_even_out_what_costs_nothing() -> None:

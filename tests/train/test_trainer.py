@@ -94,7 +94,7 @@ def test_two_workers_fit_and_refit(trained_run: TrainedRun, tmp_path: Path) -> N
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    return max(folder.glob("checkpoint_*"))
+    return max(folder.glob("checkpoint_*/progress.json")).parent
 
 
 @pytest.mark.parametrize(
