@@ -17,6 +17,7 @@ from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig, RunConfig, load_config
 from recsys.config.text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
+from recsys.live.command import add_events_command
 from recsys.stopping import Stopped, stoppable, told
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     listed.add_argument("prefix", nargs="?", default="", help="e.g. train, or train.lr")
     listed.add_argument("--json", action="store_true", help="for programs")
     listed.set_defaults(command=_settings)
+    add_events_command(commands)
     return parser
 
 

@@ -36,6 +36,7 @@ FLOW = (
     "evaluation.stage",
     "bundle.stage",
     "tune",
+    "live",
     "serve",
     "demo",
     "pipeline",
@@ -55,6 +56,7 @@ WITHOUT_RAY = (
     "recsys.model",
     "recsys.inference",
     "recsys.evaluation",
+    "recsys.live",
     "recsys.serve.recommender",
 )
 WITH_RAY = ("recsys.evaluation.stage",)
@@ -218,7 +220,7 @@ def test_models_metrics_and_the_served_recommender_know_no_ray() -> None:
 
 
 def test_serving_knows_nothing_of_training() -> None:
-    for module in members("recsys.serve"):
+    for module in members("recsys.serve", "recsys.live"):
         found = reach(module, later=True)
         for name in found:
             of_training = name == "recsys.train" or name.startswith("recsys.train.")
@@ -240,7 +242,9 @@ def test_what_is_loaded_in_fact() -> None:
 import sys
 def loaded(): return {name.split(".")[0] for name in sys.modules}
 import recsys.config.run, recsys.schema, recsys.cli
-assert not loaded() & {"torch", "ray"}, "config, schema, cli"
+assert not loaded() & {"torch", "ray", "sqlalchemy"}, "config, schema, cli"
+import recsys.live.events, recsys.live.parquet, recsys.live.training
+assert not loaded() & {"torch", "ray"}, "live"
 import recsys.model.recommender, recsys.inference.predict, recsys.evaluation.ranking
 import recsys.serve.recommender
 assert "ray" not in loaded(), "model, evaluation, serve.recommender"

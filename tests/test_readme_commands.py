@@ -60,6 +60,7 @@ KUAIRAND = Needs("KuaiRand-Pure, and minutes; test_cli.py and test_chain.py run 
 STAGE = By("tests/test_readme_commands.py::test_stages_one_by_one", "main([stage, ")
 CHAIN = By("tests/conftest.py::trained_run", 'main(["run", "--config"')
 WAYS = "tests/test_three_ways.py::test_job_then_endpoint_then_sweep"
+LOG = By("tests/live/test_command.py::test_count_forget_and_prune", '"count", *where')
 DECODE = By("tests/test_readme_commands.py::test_clips_of_a_folder", '"--videos"')
 
 TRIED: dict[str, By | Needs | Here] = {
@@ -134,6 +135,14 @@ TRIED: dict[str, By | Needs | Here] = {
         "recsys run --config examples/kuairand/run.yaml data.root=PATH/TO/kuairand_pure "
         "run=runs/kuairand-no-users 'data.user_columns.features=[]'"
     ): KUAIRAND,
+    # recsys/live/
+    "recsys events count --config run.yaml": LOG,
+    "recsys events export --config run.yaml backup": By(
+        "tests/live/test_command.py::test_export_and_import", '"export", *where'
+    ),
+    "recsys events forget --config run.yaml u1": LOG,
+    "recsys events prune --config run.yaml --days 365": LOG,
+    "make bench NAME=live": BENCH,
     # clusters/
     "pip install boto3": NETWORK,
     "ray up clusters/aws.yaml": CLOUD,
