@@ -160,14 +160,7 @@ def served(folder: Path, rows: Rows) -> dict[str, Any]:
         train(config, patch)
     trained = load_trained(config)
     prepared = trained.prepared
-    publish(
-        config,
-        trained.model,
-        sizes=prepared.sizes,
-        vectors=trained.vectors.numpy(),
-        prepare_dir=prepared.prepare_dir,
-        bundles_dir=f"{config.run}/bundles",
-    )
+    publish(trained, f"{config.run}/bundles")
     return at_the_cut(prepared, Bundle.load(config.run))
 
 
