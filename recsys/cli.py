@@ -18,7 +18,7 @@ from recsys.config.run import ContentConfig, RunConfig, load_config
 from recsys.config.text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 from recsys.live.command import add_events_command
-from recsys.stopping import Stopped, stoppable, told
+from recsys.stopping import Stopped, end_process, stoppable, told
 
 if TYPE_CHECKING:
     from recsys.evaluation.report.schema import Report, Shown, Tested
@@ -49,6 +49,9 @@ Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answ
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
+    Args:
+        argv: Its arguments; without them those of the process, which a signal then ends.
+
     Returns:
         The exit status: 0, 2 for wrong input, 1 for a failure, 130 or 143 after a signal.
     """
@@ -60,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.command(arguments)
     except Stopped as stop:
         print(f"recsys: {stop}", file=sys.stderr)
+        if argv is None:
+            end_process(stop.status)
         return stop.status
     except Exception as error:
         return _failed(error, debug=arguments.debug)

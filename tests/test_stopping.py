@@ -138,14 +138,17 @@ from recsys import cluster, pipeline
 from recsys.cli import main
 from recsys.pipeline import BY_NAME, Stage
 
+NUMBER = int(sys.argv[1])
+
 def stop(*_):
     cluster.connect()
     import ray
-    threading.Timer(0.3, os.kill, [os.getpid(), int(sys.argv[1])]).start()
+    threading.Timer(0.3, os.kill, [os.getpid(), NUMBER]).start()
     ray.get(ray.remote(num_cpus=0)(lambda: __import__("time").sleep(60)).remote())
 
 BY_NAME["prepare"] = Stage("prepare", "prepare", lambda _: 1, (), stop)
-sys.exit(main(["prepare", "--config", sys.argv[2]]))
+sys.argv[1:] = ["prepare", "--config", sys.argv[2]]
+sys.exit(main())
 """
 
 
