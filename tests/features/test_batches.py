@@ -326,6 +326,18 @@ def test_a_video_that_nobody_was_shown_is_no_negative() -> None:
     assert log_q.tolist() == [0.0] * 3
 
 
+def test_a_target_outside_the_pool_is_a_candidate_too() -> None:
+    candidates = Candidates(np.arange(8), negatives=100, pool=np.array([2, 3, 7]))
+    rows, _ = candidates.draw(np.array([1, 3, 0]), rng())
+    assert rows.tolist() == [1, 2, 3, 7]
+
+
+def test_users_with_nothing_to_learn_take_no_place_in_a_step() -> None:
+    found = timelines([3, 2, 1], [[TRAIN] * 3, [TRAIN, VALID], [TEST]])
+    ((starts, stops),) = batcher(learn_from=VALID, learn_before=TEST).plan(found, rng())
+    assert (starts.tolist(), stops.tolist()) == ([3], [5])
+
+
 def test_ids_are_dropped_at_random_and_the_batch_stays_as_it_was() -> None:
     found = timelines([2])
     batch = batcher().make(found, found.offsets[:-1], found.offsets[1:], rng())
