@@ -8,16 +8,20 @@ import sys
 from collections.abc import Callable, Sequence
 from os.path import expanduser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.table import Table
 
-from recsys.config import ContentConfig, RunConfig, load_config
-from recsys.config_data import DecodeConfig
-from recsys.config_text import absolute, parse_section
+from recsys.config.data import DecodeConfig
+from recsys.config.run import ContentConfig, RunConfig, load_config
+from recsys.config.text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
+from recsys.live.command import add_events_command
 from recsys.stopping import Stopped, end_process, stoppable, told
+
+if TYPE_CHECKING:
+    from recsys.evaluation.report.schema import Report, Shown, Tested
 
 # Names hold what rich would take for markup: `run [v1]`.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("recsys").setLevel(logging.INFO)
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         with stoppable():
             arguments.command(arguments)
@@ -83,7 +87,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
     parser = argparse.ArgumentParser(prog="recsys", description=__doc__)
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -122,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--space", type=expanduser, required=True, help="e.g. tuning/spaces/quick.yaml"
     )
+    listed = commands.add_parser("settings", help="every setting: type, default, bounds, meaning")
+    listed.add_argument("prefix", nargs="?", default="", help="e.g. train, or train.lr")
+    listed.add_argument("--json", action="store_true", help="for programs")
+    listed.set_defaults(command=_settings)
+    add_events_command(commands)
     return parser
 
 
@@ -155,18 +165,18 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def run_all(config: RunConfig, names: Sequence[str]) -> None:
     """Runs stages and prints each one's table."""
-    from recsys.data.storage import join
+    from recsys.data.run_folder import RunFolder
     from recsys.pipeline import run_stages
 
     run_stages(config, names, show=print_report)
-    console.print(f"report: {join(config.run, 'report.json')}")
+    console.print(f"report: {RunFolder(config.run).report}")
 
 
 def _one_stage(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.settings)
     run_all(config, [arguments.stage])
     if getattr(arguments, "against", None):
-        from recsys.evaluation.runs import compare_runs
+        from recsys.evaluation.report.files import compare_runs
         from recsys.run_lock import only_writer
 
         with only_writer(config.run):
@@ -219,7 +229,7 @@ def _announce(address: str) -> None:
 def _tune(arguments: argparse.Namespace) -> None:
     from recsys.pipeline import BY_NAME, run_stage
     from recsys.run_lock import only_writer
-    from recsys.tune import tune_run
+    from recsys.tune.tuner import tune_run
 
     config = load_config(arguments.config, arguments.settings)
     with only_writer(config.run):
@@ -228,6 +238,19 @@ def _tune(arguments: argparse.Namespace) -> None:
         with told("in the sweep; the same command starts the sweep anew"):
             report = tune_run(config, arguments.space)
     print_report("tune", report)
+
+
+def _settings(arguments: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+
+    from recsys.config.settings import describe_settings, find_settings
+
+    found = find_settings(arguments.prefix)
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
+    else:
+        print(describe_settings(found, width=min(console.width, 100)))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -249,9 +272,10 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
     """Makes the demo's world in its run folder, unless it is there; returns the run's config."""
-    from recsys.data.storage import join, remove
-    from recsys.data.synthetic import make_world
-    from recsys.data.synthetic_viewers import WorldSettings
+    from recsys.data.run_folder import RunFolder
+    from recsys.data.storage import remove
+    from recsys.demo.viewers import WorldSettings
+    from recsys.demo.world import make_world
     from recsys.progress import progress
     from recsys.run_lock import only_writer
 
@@ -271,7 +295,7 @@ def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
         made = make_world(folder, world=world, progress=step)
         config = load_config(str(folder / "run.yaml"), [f"run={out}", *settings])
         if made:  # clips of another world may have lain under the same names
-            remove(join(config.run, "decode"))
+            remove(RunFolder(config.run).decode)
     console.print(f"demo world: {folder} {'made' if made else 'is there'}")
     return config
 
@@ -279,7 +303,7 @@ def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
 def print_report(name: str, report: dict[str, Any]) -> None:
     """A stage's figures as a short table."""
     if name == "evaluate":
-        _print_evaluation(report)
+        _print_evaluation(cast("Report", report))
         return
     table = Table(title=name, title_justify="left", show_header=False, box=None)
     for key, value in report.items():
@@ -297,7 +321,7 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
+def _print_comparison(rows: Sequence[Tested | Shown], against: str) -> None:
     table = Table(title=f"against {against}", title_justify="left", box=None)
     for heading in ("metric", "users", "ours", "theirs", "difference", "95 % interval", "p (Holm)"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
@@ -313,13 +337,19 @@ def _print_comparison(rows: list[dict[str, Any]], against: str) -> None:
     console.print(table)
 
 
-def _print_evaluation(report: dict[str, Any]) -> None:
-    """A row a ranker: four metrics of all videos, and the headline metric of warm and cold ones."""
-    from recsys.evaluation.accuracy import WARM_AND_COLD
-    from recsys.evaluation.wording import baseline_lines, metric_title, ranker_title, slice_title
+def _print_evaluation(report: Report) -> None:
+    """A row a ranker: main metrics of all videos, and the headline metric of warm and cold ones."""
+    from recsys.evaluation.metrics import table as metric_table
+    from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
+    from recsys.evaluation.report.wording import (
+        baseline_lines,
+        metric_title,
+        ranker_title,
+        slice_title,
+    )
 
     rankers, k = report["evaluation"], report["setup"]["headline_k"]
-    shown = [f"{name}@{k}" for name in ("hr", "recall", "ndcg", "mrr")]
+    shown = [f"{metric.name}@{k}" for metric in metric_table.METRICS if metric.is_main]
     parts = [part for part in WARM_AND_COLD if rankers["model"][part]["users"]]
     table = Table(title="evaluate: all videos ranked", title_justify="left", box=None)
     table.pad_edge, table.collapse_padding = False, True  # 80 columns are enough
@@ -328,9 +358,10 @@ def _print_evaluation(report: dict[str, Any]) -> None:
     for heading in (*headings, *(slice_title(part).replace(" ", "\n") for part in parts)):
         table.add_column(heading, justify="right", min_width=6)
     for name, figures in rankers.items():
-        cells = [figures["all"][metric] for metric in shown]
+        cells = [figures["all"].get(metric, figures.get(metric)) for metric in shown]
         cells += [figures[part][f"ndcg@{k}"] for part in parts]
-        table.add_row(ranker_title(name), *(f"{cell:.4f}" for cell in cells))
+        texts = ["–" if cell is None else f"{cell:.4f}" for cell in cells]
+        table.add_row(ranker_title(name), *texts)
     users = [f"{rankers['model'][part]['users']:,}" for part in ("all", *parts)]
     table.add_row("users", users[0], *[""] * (len(shown) - 1), *users[1:])
     console.print(table)

@@ -15,17 +15,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recsys.config import RunConfig, dump_config
+from recsys.bundle.versions import find_bundle, newest_other
+from recsys.config.run import RunConfig, dump_config
+from recsys.data.run_folder import REPORT, RunFolder
 from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
-from recsys.data.tables import parquet_files
 from recsys.errors import InputError
+from recsys.prepare.tables import parquet_files
 from recsys.run_lock import only_writer
+from recsys.schema import PREPARE_FORMAT
 from recsys.stopping import told
-from recsys.versions import find_bundle, newest_other
 
 logger = logging.getLogger(__name__)
 
-REPORT = "report.json"
 ASIDE = ("seconds", "fingerprint", "evaluation", "trained")
 """Entries of a stage's report that RUN/report.json has elsewhere, or not at all."""
 GOES_ON = "the same command goes on from here"
@@ -49,15 +50,15 @@ class Stage:
 
 
 def _prepare(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
-    from recsys.data.events import prepare
+    from recsys.prepare.stage import prepare
 
     return prepare(config, out)
 
 
 def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     from recsys import cluster
-    from recsys.data.prepared import Prepared
     from recsys.decode.stage import decode_videos
+    from recsys.prepare.prepared import Prepared
 
     if not config.decodes:
         return {"skipped": f"no video files are used: {_why_not_decoded(config)}"}
@@ -77,13 +78,13 @@ def _why_not_decoded(config: RunConfig) -> str:
 
 
 def _train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
-    from recsys.train.trainer import train
+    from recsys.train.stage import train
 
     return train(config, out, fingerprint[:12])
 
 
 def _evaluate(config: RunConfig, out: str, _: str) -> dict[str, Any]:
-    from recsys.evaluate import evaluate
+    from recsys.evaluation.stage import evaluate
 
     trained = fingerprint(config, BY_NAME["train"])
     return {**evaluate(config, out, _previous(config)), "trained": trained}
@@ -91,14 +92,15 @@ def _evaluate(config: RunConfig, out: str, _: str) -> dict[str, Any]:
 
 def _figures(config: RunConfig) -> dict[str, Any] | None:
     """What the evaluation found of this very training; None where it is another's, or not there."""
-    report = read_json(join(config.run, "evaluate", REPORT)) or {}
+    report = read_json(RunFolder(config.run).report_of("evaluate")) or {}
     current = report.get("trained") == fingerprint(config, BY_NAME["train"])
     return report.get("evaluation") if current else None
 
 
 def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
-    from recsys.evaluate import load_trained, rerank_traits
-    from recsys.publish import publish
+    from recsys.bundle.stage import publish
+    from recsys.evaluation.stage import rerank_traits
+    from recsys.train.trained import load_trained
 
     figures = _figures(config)
     if figures is None:
@@ -108,15 +110,11 @@ def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
         )
     trained = load_trained(config)
     version = publish(
-        config,
-        trained.model,
-        sizes=trained.prepared.sizes,
-        vectors=trained.vectors.numpy(),
-        prepare_dir=trained.prepared.prepare_dir,
-        bundles_dir=out,
+        trained,
+        out,
         metrics=figures,
         traits=rerank_traits(config, trained),
-        trained=fingerprint(config, BY_NAME["train"]),
+        training=fingerprint(config, BY_NAME["train"]),
     )
     return {"version": version}
 
@@ -128,7 +126,7 @@ def _data_settings(config: RunConfig) -> Any:
         for name, spec in inputs.items()
         if spec
     }
-    return [config.data, config.split, config.prepare.partitions, files]
+    return [PREPARE_FORMAT, config.data, config.split, config.prepare.partitions, files]
 
 
 def _decode_settings(config: RunConfig) -> Any:
@@ -152,7 +150,7 @@ def _previous(config: RunConfig) -> str | None:
     """The folder of the bundle that the model is compared with."""
     if config.evaluate.previous is not None:
         return find_bundle(config.evaluate.previous)
-    return newest_other(join(config.run, "bundles"), fingerprint(config, BY_NAME["train"]))
+    return newest_other(RunFolder(config.run).bundles, fingerprint(config, BY_NAME["train"]))
 
 
 def _publish_settings(config: RunConfig) -> Any:
@@ -197,7 +195,7 @@ def _stamp(path: str) -> list[str]:
 
 def is_current(config: RunConfig, stage: Stage) -> bool:
     """Whether the stage's output is there and follows from what is given now."""
-    report = read_json(join(config.run, stage.folder, REPORT))
+    report = read_json(RunFolder(config.run).report_of(stage.folder))
     return bool(report) and report.get("fingerprint") == fingerprint(config, stage)
 
 
@@ -207,7 +205,7 @@ def run_stage(config: RunConfig, stage: Stage) -> dict[str, Any]:
     Raises:
         InputError: A stage before it has not run, or ran on other inputs or settings.
     """
-    out = join(config.run, stage.folder)
+    out = RunFolder(config.run).of_stage(stage.folder)
     if is_current(config, stage):
         say(f"{stage.name}: up to date, skipped")
         current: dict[str, Any] = read_json(join(out, REPORT))
@@ -230,8 +228,9 @@ def _require_before(config: RunConfig, stage: Stage) -> None:
     for name in stage.after:
         unused = name == "decode" and not config.decodes
         if not unused and not is_current(config, BY_NAME[name]):
+            folder = RunFolder(config.run).of_stage(BY_NAME[name].folder)
             raise InputError(
-                f"{join(config.run, BY_NAME[name].folder)}: {stage.name} needs the {name} of these "
+                f"{folder}: {stage.name} needs the {name} of these "
                 f"inputs and settings, and it is not there; run `recsys {name}` first, or "
                 "`recsys run` for all stages"
             )
@@ -256,7 +255,7 @@ def run_stages(
         InputError: Another command writes into the run folder.
     """
     with only_writer(config.run):
-        write_text(dump_config(config), join(config.run, "config.yaml"))
+        write_text(dump_config(config), RunFolder(config.run).config)
         for name in names:
             show(name, run_stage(config, BY_NAME[name]))
         return write_report(config)
@@ -265,14 +264,15 @@ def run_stages(
 def write_report(config: RunConfig) -> dict[str, Any]:
     """Gathers the stages' reports into RUN/report.json."""
     reports = {
-        stage.name: read_json(join(config.run, stage.folder, REPORT)) or {} for stage in STAGES
+        stage.name: read_json(RunFolder(config.run).report_of(stage.folder)) or {}
+        for stage in STAGES
     }
     whole: dict[str, Any] = {
         "seconds": {name: r["seconds"] for name, r in reports.items() if "seconds" in r},
         **{name: without(r, *ASIDE) for name, r in reports.items()},
         "evaluation": reports["evaluate"].get("evaluation", {}),
     }
-    write_json(whole, join(config.run, REPORT))
+    write_json(whole, RunFolder(config.run).report)
     return whole
 
 

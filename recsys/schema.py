@@ -9,6 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 UNKNOWN_ROW = 0
+PREPARE_FORMAT = 2
+"""Raised when the files of RUN/prepare change, so that those of an older recsys are made again."""
 
 TRAIN, VALID, TEST = 0, 1, 2
 """Values of a timeline's `split`."""
@@ -57,8 +59,18 @@ def timeline_schema() -> pa.Schema:
     )
 
 
-def trend_schema() -> pa.Schema:
-    """RUN/prepare/trends/<name>.parquet: what happened to a row in an hour, video or context_*.
+def history_schema() -> pa.Schema:
+    """BUNDLE/histories/part-NNNNN.parquet: timelines with the count features of each event."""
+    features = pa.field(COUNT_FEATURES, pa.list_(pa.float32()))
+    return timeline_schema().append(features)
+
+
+COUNT_FEATURES = "count_features"
+"""Column of a bundle's histories: L × F flattened, event by event."""
+
+
+def count_schema() -> pa.Schema:
+    """RUN/prepare/counts/<name>.parquet: what happened to a row in an hour, video or context_*.
 
     `counts` holds the events and how many of them were positive and had each label.
     """

@@ -7,19 +7,22 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.config import RunConfig, parse_config
-from recsys.config_data import EventColumns
-from recsys.data.batches import VideoInputs
+from recsys.bundle.stage import publish
+from recsys.config.data import EventColumns
+from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.inputs import ClipShape, Sizes
 from recsys.data.storage import write_table
-from recsys.data.timelines import Timelines, share_watched
-from recsys.data.trends import HourlyCounts, Trends, hour_of
 from recsys.data.vocab import Vocab
+from recsys.features.batches import VideoInputs
+from recsys.features.counts import CountLayout, EventCounts
+from recsys.features.hourly import HourlyCounts, hour_of
+from recsys.features.inputs import ClipShape, Sizes
+from recsys.features.timelines import Timelines, share_watched
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.publish import publish
+from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, USER_ROWS, timeline_schema, user_schema, video_schema
+from recsys.train.trained import Trained
 
 NUM_VIDEOS = 30
 NUM_USERS = 10
@@ -38,7 +41,7 @@ class TinyRun:
     config: RunConfig
     recommender: Recommender
     vectors: np.ndarray
-    trends: Trends
+    counts: EventCounts
     timelines: pa.Table
     """As prepare leaves them: user u has 3 u events, so "u0" has none and "u9" has 27."""
 
@@ -78,20 +81,27 @@ def make_run(
         write_table(part, str(prepare / "timelines" / f"part-{i:05d}.parquet"))
     write_table(_users(), str(prepare / "users.parquet"))
     catalog = Catalog.read(str(prepare / "videos.parquet"))
-    trends = _trends(timelines, catalog)
-    for name, table in trends.to_tables().items():
-        write_table(table, str(prepare / "trends" / f"{name}.parquet"))
+    counts = _counts(timelines, catalog)
+    for name, table in counts.to_tables().items():
+        write_table(table, str(prepare / "counts" / f"{name}.parquet"))
     recommender, sizes, vectors = _model(config, catalog, clip)
     version = publish(
-        config,
-        recommender,
-        sizes=sizes,
-        vectors=vectors,
-        prepare_dir=str(prepare),
-        bundles_dir=str(run / "bundles"),
+        trained_of(config, recommender, sizes, vectors),
+        str(run / "bundles"),
         metrics={"hr@10": 0.25, "cold": {"hr@10": float("nan")}},
     )
-    return TinyRun(run, version, config, recommender, vectors, trends, timelines)
+    return TinyRun(run, version, config, recommender, vectors, counts, timelines)
+
+
+def trained_of(
+    config: RunConfig, recommender: Recommender, sizes: Sizes, vectors: np.ndarray
+) -> Trained:
+    """A model as if it had been trained on what lies in the run folder."""
+    prepared = Prepared(config)
+    prepared.__dict__["sizes"] = sizes  # also those of clips that are not there
+    videos = VideoInputs(prepared.catalog, id_rows=np.arange(len(prepared.catalog)))
+    cold_N = np.zeros(len(prepared.catalog), dtype=bool)
+    return Trained(prepared, recommender, videos, torch.from_numpy(vectors), cold_N)
 
 
 def tiny_config(run: Path, **sections: object) -> RunConfig:
@@ -172,8 +182,8 @@ def _users() -> pa.Table:
     return pa.table(columns, schema=user_schema((), features=True))
 
 
-def _trends(table: pa.Table, catalog: Catalog) -> Trends:
-    found = Timelines.from_table(table, COLUMNS)
+def _counts(table: pa.Table, catalog: Catalog) -> EventCounts:
+    found = Timelines.from_table(table, COLUMNS, lambda rows, *_: np.zeros((len(rows), 0)))
     rows, hours = found.video_rows, hour_of(found.time_ms)
     actions = np.concatenate([found.positive[:, None], found.labels], 1)
     counts = np.concatenate([np.ones((len(rows), 1)), actions], 1).astype(np.int64)
@@ -181,7 +191,7 @@ def _trends(table: pa.Table, catalog: Catalog) -> Trends:
         "video": HourlyCounts(rows, hours, counts),
         "context_tab": HourlyCounts(found.context_rows[:, 0], hours, counts),
     }
-    return Trends.of(catalog, tables, num_actions=3)
+    return EventCounts.of(catalog, CountLayout.of(COLUMNS), tables)
 
 
 def _model(
@@ -193,6 +203,7 @@ def _model(
         num_categories=3,
         context_sizes=(3,),
         num_tasks=len(TASKS),
+        num_count_features=len(CountLayout.of(COLUMNS)),
         watch_dim=COLUMNS.watch_dim,
         clip=clip,
         num_user_values=3,

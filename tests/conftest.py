@@ -105,8 +105,8 @@ def ray_local() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo world in its smallest size; tests do not change it."""
-    from recsys.data.synthetic import make_world
-    from recsys.data.synthetic_viewers import WorldSettings
+    from recsys.demo.viewers import WorldSettings
+    from recsys.demo.world import make_world
 
     folder = tmp_path_factory.mktemp("world")
     make_world(folder, world=WorldSettings.tiny())

@@ -1,6 +1,5 @@
 """A little input of a user's own: events, videos and a run config, without video files."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from recsys.config_data import DataConfig
-from recsys.data.spill import Spilled, SpillEvents, plan_tasks
-from recsys.data.tables import check_events
-from recsys.errors import InputError
+from recsys.config.data import DataConfig
+from recsys.prepare.spill import Spilled, SpillEvents, plan_tasks
+from recsys.prepare.tables import check_events
 
 DAY_MS = 24 * 3600 * 1000
 START_MS = 1_714_521_600_000  # 2024-05-01
@@ -99,9 +97,7 @@ def first_pass(data: DataConfig, folder: Path) -> tuple[Spilled, list[Rows]]:
     found = Spilled()
     for number in range(len(worker.tasks)):
         for row in worker({"id": np.array([number])}):
-            if row["problem"][0]:
-                raise InputError(row["problem"][0])
-            found.add(pickle.loads(row["found"][0]))
+            found.add(Spilled.from_row({name: value for name, (value,) in row.items()}))
     pieces = sorted((folder / "spill").rglob("*.parquet"))
     tables = [pq.read_table(piece).to_pylist() for piece in pieces]
     return found, [event for table in tables for event in table]

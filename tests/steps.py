@@ -7,12 +7,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from recsys.config import RunConfig, parse_config
-from recsys.config_data import EventColumns
-from recsys.data.batches import Batcher, Candidates, VideoInputs
+from recsys.config.data import EventColumns
+from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.inputs import Batch, ClipShape, Sizes
-from recsys.data.timelines import EventArrays, Timelines
+from recsys.features.batches import Batcher, Candidates, VideoInputs
+from recsys.features.counts import CountLayout
+from recsys.features.inputs import Batch, ClipShape, Sizes
+from recsys.features.timelines import EventArrays, Timelines
 from recsys.model.recommender import Losses, Recommender
 from recsys.schema import TRAIN, VALID, video_schema
 
@@ -24,6 +25,7 @@ SIZES = Sizes(
     num_categories=4,
     context_sizes=(3,),
     num_tasks=2,
+    num_count_features=len(CountLayout.of(COLUMNS)),
     watch_dim=2,
     clip=ClipShape(frames=2, size=0, feature_dim=4),
     num_user_values=5,
@@ -77,7 +79,7 @@ def make_timelines(seed: int, num_users: int = 6) -> Timelines:
         watched=rng.uniform(0, 2, (total, 2)).astype(np.float32),
         context_rows=rng.integers(0, 3, (total, 1)),
         split=np.full(total, TRAIN, np.int8),
-        trends=rng.normal(size=(total, SIZES.trend_dim)).astype(np.float32),
+        count_features=rng.normal(size=(total, SIZES.num_count_features)).astype(np.float32),
         user_rows=rng.integers(0, SIZES.num_user_values, (num_users, 2)),
     )
 
@@ -106,11 +108,11 @@ def loss_of(losses: Losses) -> torch.Tensor:
 
 
 def repeat_scores(model: Recommender, arrays: EventArrays) -> Tensor:
-    """(B, L) what each event's video gains by having been met before it, one by one."""
+    """(B, L) what each event's video gains by having been seen before it, one by one."""
     shown, liked = (10 * model.repeat.detach()).tolist()
     found = torch.zeros(arrays.video_rows.shape)
     for b, i in np.ndindex(*found.shape):
-        same = arrays.video_rows[b, : arrays.prior[b, i]] == arrays.video_rows[b, i]
+        same = arrays.video_rows[b, : arrays.num_prior[b, i]] == arrays.video_rows[b, i]
         found[b, i] += shown * same.any()
         found[b, i] += liked * (same & (arrays.actions[b, : len(same), 0] > 0)).any()
     return found

@@ -14,16 +14,16 @@ import pytest
 import torch
 
 from recsys.cli import main
-from recsys.config import RunConfig, load_config
-from recsys.data.batches import event_batch
+from recsys.config.run import RunConfig, load_config
 from recsys.data.storage import remove, write_json
-from recsys.data.trends import trending
 from recsys.errors import InputError
-from recsys.evaluate import Trained, load_trained
+from recsys.features.batches import event_batch
+from recsys.features.counts import trending
 from recsys.model.user import states_at
 from recsys.pipeline import BY_NAME, STAGES, Stage, is_current, run_stage
 from recsys.schema import TEST
 from recsys.serve.app import running
+from recsys.train.trained import Trained, load_trained
 from tests.conftest import TrainedRun
 from tests.steps import repeat_scores
 
@@ -192,7 +192,7 @@ def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
         return json.load(answer)
 
 
-def moments(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def requests(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     """Test events as requests, with the trained model's own (score, probabilities …) of them."""
     timelines = trained.prepared.timelines(partition)
     tabs = trained.prepared.vocab("context_tab")
@@ -204,13 +204,15 @@ def moments(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], 
         with torch.no_grad():
             vectors = trained.vectors[torch.from_numpy(arrays.video_rows)]
             states = trained.model.encode_history(vectors, events)
-            at = states_at(states, events.prior)
+            at = states_at(states, events.num_prior)
             scores = (trained.model.queries(at) * vectors[..., : trained.model.dim]).sum(-1)
             scores = (scores + repeat_scores(trained.model, arrays))[0]
-            logits = trained.model.task_logits(at, vectors, events.moment, events.trends)[0]
+            logits = trained.model.task_logits(at, vectors, events.context, events.count_features)[
+                0
+            ]
         i = int(timelines.count_before(TEST)[user])
         now_ms, row = int(timelines.time_ms[start + i]), timelines.video_rows[start + i]
-        now = trending(trained.prepared.trends.shown(now_ms))
+        now = trending(trained.prepared.counts.shown(now_ms))
         scores[i] += trained.model.trending * float(now[row])
         yield (
             {
@@ -224,8 +226,8 @@ def moments(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any], 
 
 
 def test_scores_over_http_are_the_trained_models_own(model: Trained, address: str) -> None:
-    """Same history, same moment: retrieval score and task probabilities within 1e-4."""
-    asked = [pair for part in range(3) for pair in moments(model, part)]
+    """Same history, same time: retrieval score and task probabilities within 1e-4."""
+    asked = [pair for part in range(3) for pair in requests(model, part)]
     assert len(asked) == 6
     for body, expected in asked:
         (item,) = post(f"{address}/v1/score", body)["items"]

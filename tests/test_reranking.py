@@ -8,17 +8,18 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from recsys.bundle import Bundle
-from recsys.config import RunConfig, load_config
+from recsys.bundle.contents import Bundle
+from recsys.bundle.stage import publish
+from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
-from recsys.evaluate import Trained, load_trained, predict_all, rerank_traits
-from recsys.evaluation.gather import ranking_set
-from recsys.evaluation.tradeoff import reranked_lists
-from recsys.publish import publish
-from recsys.rerank import is_active
+from recsys.evaluation.from_prepared import ranking_set
+from recsys.evaluation.report.tradeoff import reranked_lists
+from recsys.evaluation.stage import predict_all, rerank_traits
+from recsys.inference.rerank import is_active
 from recsys.schema import TEST
 from recsys.serve.api import make_api
 from recsys.serve.recommender import ServingRecommender
+from recsys.train.trained import Trained, load_trained
 from tests.conftest import TrainedRun
 
 pytestmark = pytest.mark.ray
@@ -30,13 +31,10 @@ def config_of(trained: TrainedRun, weights: dict[str, float]) -> RunConfig:
 
 
 def published(config: RunConfig, trained: Trained, folder: Path, **changed: Any) -> Bundle:
+    assert trained.prepared.config == config
     publish(
-        config,
-        trained.model,
-        sizes=trained.prepared.sizes,
-        vectors=trained.vectors.numpy(),
-        prepare_dir=trained.prepared.prepare_dir,
-        bundles_dir=str(folder),
+        trained,
+        str(folder),
         **{"traits": rerank_traits(config, trained), **changed},
     )
     return Bundle.load(str(folder))

@@ -12,7 +12,7 @@ import pytest
 
 from recsys import pipeline
 from recsys.cli import main
-from recsys.config import load_config
+from recsys.config.run import load_config
 from recsys.pipeline import BY_NAME, Stage, run_stage
 from recsys.stopping import SIGNALS, Stopped, own_signals, stoppable, told
 from tests.inputs import write_input
@@ -101,10 +101,10 @@ def test_stages_that_start_anew_say_that(
 def test_a_sweep_starts_anew_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import recsys.tune
+    import recsys.tune.tuner
 
     monkeypatch.setattr(pipeline, "run_stage", lambda *_: {})
-    monkeypatch.setattr(recsys.tune, "tune_run", lambda *_: send(signal.SIGINT))
+    monkeypatch.setattr(recsys.tune.tuner, "tune_run", lambda *_: send(signal.SIGINT))
     arguments = ["tune", "--config", str(write_input(tmp_path)), "--space", "any"]
     assert main(arguments) == 130
     error = capsys.readouterr().err

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import load_config
-from recsys.data.synthetic import make_world
-from recsys.data.synthetic_viewers import WorldSettings
+from recsys.config.run import load_config
+from recsys.demo.viewers import WorldSettings
+from recsys.demo.world import make_world
 from recsys.serve.app import ask_once, free_port
 
 pytestmark = pytest.mark.ray
@@ -118,6 +118,14 @@ def test_job_then_endpoint_then_sweep(own_ray: dict[str, str], world: Path) -> N
         wait_for(healthy)
         assert len(ask_once(address, k=3)["items"]) == 3
     command("serve shutdown --yes", own_ray)
+
+    port = free_port("127.0.0.1", 0)
+    address = f"http://127.0.0.1:{port}"
+    with background(
+        ["recsys", "serve", "--config", f"{world}/run.yaml", "--port", str(port)], own_ray
+    ):
+        wait_for(healthy)
+        assert ask_once(address, k=3)["version"] == report["publish"]["version"]
 
     command(f"recsys tune {config} --space tuning/spaces/quick.yaml {small} tune.trials=2", own_ray)
     best = load_config(str(world / "run" / "tune" / "best.yaml"))

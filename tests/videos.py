@@ -10,7 +10,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.config_data import DecodeConfig
+from recsys.config.data import DecodeConfig
 from recsys.decode.clips import clip_spec
 from recsys.decode.contract import ClipSpec
 

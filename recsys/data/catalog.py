@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys.data.ragged import IntArray, Ragged
 from recsys.data.storage import open_input
-from recsys.data.timelines import IntArray
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,8 @@ class Catalog:
     table: pa.Table
     creator_rows: IntArray
     """(N,)."""
-    category_rows: IntArray
-    """(R,) the videos' categories, one after the other."""
-    category_offsets: IntArray
-    """(N + 1,)."""
+    categories: Ragged
+    """N lists of category rows."""
     durations: npt.NDArray[np.float64]
     """(N,) in the user's unit; NaN where it is unknown."""
     duration_buckets: IntArray
@@ -46,13 +44,10 @@ class Catalog:
         def column(name: str) -> IntArray:
             return np.asarray(table.column(name).combine_chunks(), dtype=np.int64)
 
-        categories = table.column("category_rows").combine_chunks()
-        lengths = np.asarray(categories.value_lengths(), dtype=np.int64)
         return cls(
             table=table,
             creator_rows=column("creator_row"),
-            category_rows=np.asarray(categories.flatten(), dtype=np.int64),
-            category_offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            categories=Ragged.from_arrow(table.column("category_rows").combine_chunks()),
             durations=np.asarray(table.column("duration").fill_null(np.nan), np.float64),
             duration_buckets=column("duration_bucket"),
             train_events=column("num_train_events"),
@@ -92,23 +87,6 @@ class Catalog:
         """(N,) each video's row in the ID table: 0 where too few events could teach it."""
         enough = self.known_events(with_valid=with_valid) >= max(min_events, 1)
         return np.where(enough, np.arange(len(self)), 0)
-
-    def categories_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
-        """The categories of some videos, one after the other, and how many each has."""
-        starts = self.category_offsets[rows]
-        lengths = self.category_offsets[rows + 1] - starts
-        return self.category_rows[expand_ranges(starts, lengths)], lengths
-
-
-def expand_ranges(starts: IntArray, lengths: IntArray) -> IntArray:
-    """The numbers of many ranges, one after the other.
-
-    >>> expand_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
-    [5, 6, 0, 1, 2]
-    """
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def duration_buckets(durations: npt.ArrayLike) -> IntArray:

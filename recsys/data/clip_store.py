@@ -1,9 +1,12 @@
-"""Clips read back by row: what training workers use. Imports no ray."""
+"""Clips read back by row: what training workers use. Imports no ray.
+
+Shapes: N videos, M of them with a clip, S frames of a clip, Z features of a frame.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NewType
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,8 @@ from numpy.typing import NDArray
 from recsys.data.storage import as_url
 from recsys.errors import InputError
 
+ClipRows = NewType("ClipRows", NDArray[np.int64])
+"""Rows of a clip store, which are not video rows; `NO_CLIP` for a video without a clip."""
 NO_CLIP = -1
 """Row of a video that has no clip."""
 
@@ -26,7 +31,7 @@ class ClipStore:
         InputError: It is not there.
 
     Attributes:
-        frame_shape: Shape of what a row holds: (T, S, S, 3) frames or (T, F) features.
+        frame_shape: Shape of what a row holds: (S, size, size, 3) frames or (S, Z) features.
         stores_features: Whether rows are features.
     """
 
@@ -67,15 +72,16 @@ class ClipStore:
         """The addresses of the videos that have a clip, by row."""
         return list(self._uris)
 
-    def rows_of(self, uris: Sequence[str | None]) -> NDArray[np.int64]:
+    def rows_of(self, uris: Sequence[str | None]) -> ClipRows:
         """(N,) rows of videos; `NO_CLIP` where a video has no clip or no address."""
-        return np.array([self._rows.get(uri or "", NO_CLIP) for uri in uris], np.int64)
+        rows = [self._rows.get(uri or "", NO_CLIP) for uri in uris]
+        return ClipRows(np.array(rows, np.int64))
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
-        """Reads rows.
+    def take(self, rows: ClipRows) -> NDArray[Any]:
+        """Reads the clips of some rows.
 
         Returns:
-            (N, T, S, S, 3) uint8 RGB frames, or (N, T, F) float16 features.
+            (M, S, size, size, 3) uint8 RGB frames, or (M, S, Z) float16 features.
 
         Raises:
             IndexError: A row is not in the store; `NO_CLIP` is none either.
@@ -105,11 +111,11 @@ class ClipStore:
         has_clip = rows != NO_CLIP
         dtype = np.float16 if self.stores_features else np.uint8
         out = np.zeros((len(rows), *self.frame_shape), dtype)
-        out[has_clip] = self.take(rows[has_clip])
+        out[has_clip] = self.take(ClipRows(rows[has_clip]))
         return out, has_clip
 
-    def times_s(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """(N, T) times of the frames from the video's first on, in seconds."""
+    def times_s(self, rows: ClipRows) -> NDArray[np.float32]:
+        """(M, S) times of the frames from the video's first on, in seconds."""
         column = self._dataset.take(np.asarray(rows, np.int64), columns=["times_s"]).column(0)
         return _values(column).reshape(len(rows), self.frame_shape[0])
 

@@ -12,11 +12,12 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -224,15 +225,24 @@ def read_json(path: str) -> Any:
 def write_json(value: Any, path: str) -> None:
     """Writes a JSON file, indented for people; what is no number (NaN, infinity) becomes null."""
     with replace_file(path) as file:
-        file.write(json.dumps(_finite(value), indent=2, allow_nan=False).encode() + b"\n")
+        file.write(json.dumps(finite(value), indent=2, allow_nan=False).encode() + b"\n")
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def finite(tree: Any) -> Any:
+    """The same tree of mappings, lists and plain values as JSON can hold it.
+
+    NaN and infinity, which JSON does not have, become None, and numpy's numbers become Python's.
+
+    >>> finite({"a": [1.0, float("nan")], "b": np.float64(2)})
+    {'a': [1.0, None], 'b': 2.0}
+    """
+    if isinstance(tree, Mapping):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    if isinstance(tree, np.generic):
+        tree = tree.item()
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 def write_text(text: str, path: str) -> None:

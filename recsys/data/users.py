@@ -1,6 +1,6 @@
 """What is known of users besides their events: rows of the vocabulary of user values.
 
-Shapes: n users, K feature columns.
+Shapes: U users, J columns of user features.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from recsys.data.timelines import IntArray
+from recsys.data.ragged import IntArray
 from recsys.data.vocab import Vocab
 from recsys.schema import USER_ROWS
 
@@ -38,17 +38,17 @@ class UserRows:
         return cls(table.column("user_id").combine_chunks(), rows)
 
     def of(self, user_ids: Iterable[str | None] | pa.Array) -> IntArray:
-        """The rows of many users (U, K)."""
-        found: IntArray = self._rows[self._ids.rows(user_ids)]
-        return found
+        """The rows of many users (U, J)."""
+        rows: IntArray = self._rows[self._ids.rows(user_ids)]
+        return rows
 
     def one(self, user_id: str) -> IntArray:
-        """The rows of one user (K,): quick for single look-ups."""
-        found: IntArray = self._rows[self._ids.row(user_id)]
-        return found
+        """The rows of one user (J,): quick for single look-ups."""
+        rows: IntArray = self._rows[self._ids.row(user_id)]
+        return rows
 
 
 def row_lists(rows: IntArray) -> pa.Array:
-    """Users' rows (n, K) as a column of lists."""
+    """Users' rows (U, J) as a column of lists."""
     ends = np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1]
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(rows.ravel(), pa.int32()))

@@ -1,6 +1,6 @@
 """Ready-made content vectors: a column of the video table that stands in for the video files.
 
-Shapes: N videos, E numbers of a vector.
+Shapes: N videos, M of them with a vector, Z numbers of a vector.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys.data.clip_store import ClipRows
 from recsys.data.storage import open_input, replace_file
-from recsys.data.timelines import IntArray
 from recsys.data.values import rows_of_lists
 from recsys.errors import InputError
 
@@ -21,7 +21,7 @@ NO_VECTOR = -1
 
 
 def read_vectors(column: pa.Array | pa.ChunkedArray, source: str) -> npt.NDArray[np.float32]:
-    """The vectors (N, E) of a column, each of length √E; NaN where a video has none.
+    """The vectors (N, Z) of a column, each of length √Z; NaN where a video has none.
 
     A video has none where the list is missing or empty, or holds nothing but missing numbers.
 
@@ -42,9 +42,9 @@ def read_vectors(column: pa.Array | pa.ChunkedArray, source: str) -> npt.NDArray
     there = np.bincount(rows[~np.isnan(numbers)], minlength=len(array)) > 0
     lengths = np.unique(np.asarray(array.value_lengths().fill_null(0))[there])
     if len(lengths) != 1:
-        found = ", ".join(map(str, lengths[:5])) or "none"
+        widths = ", ".join(map(str, lengths[:5])) or "none"
         raise InputError(
-            f"{source}: vectors of {found} numbers; all must have the same length, at least 1"
+            f"{source}: vectors of {widths} numbers; all must have the same length, at least 1"
         )
     values = numbers[there[rows]].reshape(-1, lengths[0])
     if not np.isfinite(values).all():
@@ -64,26 +64,26 @@ def write_vectors(vectors: npt.NDArray[np.float32], path: str) -> None:
 
 @dataclass(frozen=True)
 class Vectors:
-    """RUN/prepare/vectors.npy: the vector of each video (N, E)."""
+    """RUN/prepare/vectors.npy: the vector of each video (N, Z)."""
 
     values: npt.NDArray[np.float32]
 
     @classmethod
     def read(cls, path: str) -> Vectors:
-        """Reads them whole."""
+        """Reads all vectors into memory."""
         with open_input(path) as file:
             return cls(np.load(file, allow_pickle=False))
 
     @property
     def dim(self) -> int:
-        """E."""
+        """Width Z of the vectors."""
         return int(self.values.shape[1])
 
-    def rows(self) -> IntArray:
-        """(N,) each video's row; `NO_VECTOR` where it has none."""
+    def rows(self) -> ClipRows:
+        """(N,) the row of each video's vector; `NO_VECTOR` where it has none."""
         there = ~np.isnan(self.values[:, 0])
-        return np.where(there, np.arange(len(there)), NO_VECTOR)
+        return ClipRows(np.where(there, np.arange(len(there)), NO_VECTOR))
 
-    def take(self, rows: IntArray) -> npt.NDArray[np.float32]:
-        """As features of clips of one frame: (M, 1, E)."""
+    def take(self, rows: ClipRows) -> npt.NDArray[np.float32]:
+        """Reads the vectors of some rows as features of clips of one frame: (M, 1, Z)."""
         return self.values[rows][:, None]

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recsys.data.ragged import IntArray
 from recsys.data.storage import open_input, write_table
-from recsys.data.timelines import IntArray
 from recsys.schema import UNKNOWN_ROW, vocab_schema
 
 
@@ -49,8 +49,8 @@ class Vocab:
         """The rows of many ids (cast to text); 0 for those that it does not hold."""
         if not isinstance(ids, (pa.Array, pa.ChunkedArray)):
             ids = pa.array(list(ids), pa.string())
-        found = pc.index_in(ids.cast(pa.string()), value_set=self._ids, skip_nulls=True)
-        rows = pc.add(pc.cast(found, pa.int64()), 1).fill_null(UNKNOWN_ROW)
+        places = pc.index_in(ids.cast(pa.string()), value_set=self._ids, skip_nulls=True)
+        rows = pc.add(pc.cast(places, pa.int64()), 1).fill_null(UNKNOWN_ROW)
         return np.asarray(rows, dtype=np.int64)
 
     def row(self, id_: str) -> int:

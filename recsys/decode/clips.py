@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recsys.config import ContentConfig
-from recsys.config_data import DecodeConfig
+from recsys.config.data import DecodeConfig
+from recsys.config.run import ContentConfig
 from recsys.decode.contract import Clip, ClipSpec, ReadError
 from recsys.decode.sandbox import Sandbox
 from recsys.decode.sources import check_size, open_source, sha256_of
@@ -147,27 +148,23 @@ class DecodeClips:
         features = self._encode is not None
         width = self._config.frames * (self._encode.dim if self._encode else self._frame_width())
         clips = [row.clip for row in rows]
-        texts = {name: [getattr(row, name) for row in rows] for name in ("reason", "message")}
         values = [row.values for row in rows]
+        times = [clip.times_s if clip else None for clip in clips]
         dtype: type[Any] = np.float16 if features else np.uint8
         return pa.table(
             {
-                "uri": pa.array([row.uri for row in rows], pa.string()),
+                "uri": _column(rows, "uri", pa.string()),
                 "features" if features else "frames": _fixed_lists(values, width, dtype),
-                "times_s": _fixed_lists(
-                    [clip.times_s if clip else None for clip in clips],
-                    self._config.frames,
-                    np.float32,
-                ),
-                "duration_s": pa.array([clip and clip.duration_s for clip in clips], pa.float32()),
+                "times_s": _fixed_lists(times, self._config.frames, np.float32),
+                "duration_s": _column(clips, "duration_s", pa.float32()),
                 "note": pa.array([clip and _note(clip) for clip in clips], pa.string()),
-                "reader": pa.array([clip and clip.reader for clip in clips], pa.string()),
-                "why": pa.array([clip and clip.why for clip in clips], pa.string()),
-                "reason": pa.array(texts["reason"], pa.string()),
-                "message": pa.array(texts["message"], pa.string()),
-                "size_bytes": pa.array([row.size_bytes for row in rows], pa.int64()),
-                "sha256": pa.array([row.sha256 for row in rows], pa.string()),
-                "stamp": pa.array([row.stamp for row in rows], pa.string()),
+                "reader": _column(clips, "reader", pa.string()),
+                "why": _column(clips, "why", pa.string()),
+                "reason": _column(rows, "reason", pa.string()),
+                "message": _column(rows, "message", pa.string()),
+                "size_bytes": _column(rows, "size_bytes", pa.int64()),
+                "sha256": _column(rows, "sha256", pa.string()),
+                "stamp": _column(rows, "stamp", pa.string()),
             }
         )
 
@@ -217,6 +214,11 @@ class _Row:
 
 def _note(clip: Clip) -> str:
     return "damaged" if clip.damaged else ""
+
+
+def _column(things: Sequence[object], field: str, kind: pa.DataType) -> pa.Array:
+    """One field of each thing, null where there is none."""
+    return pa.array([None if thing is None else getattr(thing, field) for thing in things], kind)
 
 
 def _fixed_lists(rows: list[NDArray[Any] | None], width: int, dtype: type[Any]) -> pa.Array:

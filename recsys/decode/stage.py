@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from recsys import cluster
-from recsys.config import ContentConfig
-from recsys.config_data import DecodeConfig
+from recsys.config.data import DecodeConfig
+from recsys.config.run import ContentConfig
 from recsys.data import storage
 from recsys.decode.clips import DecodeClips, Encoder
 from recsys.decode.progress import ProgressLine

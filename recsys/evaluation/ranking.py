@@ -8,7 +8,7 @@ Shapes: U users, B users of a chunk, N video rows, D dimensions, K positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -17,15 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.config import EvaluateConfig
-from recsys.evaluation.accuracy import AccuracyMeter, SliceMetrics, own_slices, video_slices
-from recsys.evaluation.beyond import Exposure, ExposureMeter, ListMeter
-from recsys.evaluation.interactions import Csr, RankingSet
-from recsys.evaluation.toplists import ALL, Part, TopLists, one_thread, top_lists
+from recsys.config.run import EvaluateConfig
+from recsys.evaluation.metrics.accuracy import AccuracyMeter, SliceMetrics, own_slices, video_slices
+from recsys.evaluation.metrics.beyond import Exposure, ExposureMeter
+from recsys.evaluation.metrics.interactions import RankingSet
+from recsys.evaluation.metrics.lists import ListMeter
+from recsys.evaluation.metrics.toplists import ALL, Part, TopLists, one_thread, top_lists
+from recsys.inference.ranker import Ranker
 
-Ranker = Callable[[int, int], Tensor]
-"""Scores, (stop - start, N) float32, of users `start` to `stop`; -inf leaves a video out."""
-
+Columns = Mapping[str, NDArray[np.float64]]
+"""Metric → a value a user, NaN where it is not defined: `RankerResult.per_user()`."""
 CHUNK_SCORES = 2**23
 """Scores held at a time (32 MB)."""
 
@@ -49,36 +50,12 @@ class RankerResult:
         """
         num_users = len(self.slices["all"].users)
         columns = {}
-        for name, found in self.slices.items():
-            for metric, values in found.values.items():
+        for name, part in self.slices.items():
+            for metric, values in part.values.items():
                 column = np.full(num_users, np.nan)
-                column[found.users] = values
+                column[part.users] = values
                 columns[metric if name == "all" else f"{name}/{metric}"] = column
         return columns | self.lists
-
-
-def dot_product(queries_UD: Tensor, vectors_ND: Tensor) -> Ranker:
-    """The ranker of a model: the dot products of user queries and video vectors."""
-    queries_UD, vectors_DN = queries_UD.detach(), vectors_ND.detach().T
-    return lambda start, stop: queries_UD[start:stop] @ vectors_DN
-
-
-def with_bias(ranker: Ranker, rows: Csr, bias: NDArray[np.float32]) -> Ranker:
-    """A ranker with something added to the scores of a few videos of each user.
-
-    Args:
-        ranker: Whose tensors may be written to.
-        rows: U lists of video rows; one that stands there twice gets both.
-        bias: One number for each of them.
-    """
-    added = torch.from_numpy(bias)
-
-    def scores(start: int, stop: int) -> Tensor:
-        owners, videos = (torch.from_numpy(part).long() for part in rows.pairs(start, stop))
-        part = added[rows.offsets[start] : rows.offsets[stop]]
-        return ranker(start, stop).index_put_((owners, videos), part, accumulate=True)
-
-    return scores
 
 
 def evaluate_ranker(
@@ -161,8 +138,9 @@ def measure(
                 lists.add(chunk.user_B, included, k)
                 exposure[k].add(chunk.user_B, included)
     shown = {k: meter.result() for k, meter in exposure.items()}
-    found = {name: part for meter in accuracy.values() for name, part in meter.result().items()}
-    return RankerResult(found, lists.result(), shown)
+    measured = [meter.result() for meter in accuracy.values()]
+    of_slices = {name: part for parts in measured for name, part in parts.items()}
+    return RankerResult(of_slices, lists.result(), shown)
 
 
 def chunk_users(data: RankingSet) -> int:

@@ -2,6 +2,8 @@
 
 Training at scale swaps in TorchRec's sharded tables with the same signature
 (`recsys.train.sharding.ShardedTables`).
+
+Shapes: V videos of a step, R rows that a table is asked for, D width of the table.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from recsys.data.inputs import TableInputs
+from recsys.features.inputs import TableInputs
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class PlainTables(nn.Module):
         self.embeddings = nn.ModuleDict(tables)
 
     def forward(self, inputs: TableInputs) -> dict[str, Tensor]:
-        """The rows' embeddings by table name, (R, dim) each."""
+        """Looks rows up: their embeddings (R, D) by the name of the table."""
         return {name: self.embeddings[name](rows) for name, (rows, _) in inputs.items()}
 
 
@@ -53,10 +55,10 @@ def mean_by_bag(values: Tensor, lengths: Tensor) -> Tensor:
 
     Args:
         values: (R, D), the bags one after the other.
-        lengths: (U,) int64, summing to R.
+        lengths: (V,) int64, summing to R.
 
     Returns:
-        (U, D).
+        (V, D).
 
     >>> mean_by_bag(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 2])).tolist()
     [[0.0], [2.0]]

@@ -1,7 +1,9 @@
-"""Frame encoders: (N, 3, H, W) frames in [0, 1] → (N, F) features.
+"""Frame encoders: frames (N, 3, H, W) in [0, 1] → features (N, Z).
 
 `make_frame_encoder` gives the small CNN that is trained with the model, the pretrained
 EfficientNet-Lite0, or a module of the user's.
+
+Shapes, in this file alone as the field names them: N frames, C channels, H × W pixels; Z features.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ _PROBE_SIZE = 64
 
 
 class FrameEncoder(nn.Module):
-    """What `make_frame_encoder` returns.
+    """A module that makes features of frames, and how many: what `make_frame_encoder` returns.
 
     Args:
-        body: Maps (N, 3, H, W) in [0, 1] to (N, F).
-        out_dim: F.
+        body: Maps (N, 3, H, W) in [0, 1] to (N, Z).
+        out_dim: Z.
     """
 
     def __init__(self, body: nn.Module, *, out_dim: int):
@@ -36,7 +38,7 @@ class FrameEncoder(nn.Module):
         self.out_dim = out_dim
 
     def forward(self, frames_NCHW: Tensor) -> Tensor:
-        """(N, 3, H, W) frames in [0, 1] → (N, F)."""
+        """Encodes frames (N, 3, H, W) in [0, 1]: (N, Z)."""
         return cast(Tensor, self.body(frames_NCHW))
 
 
@@ -63,7 +65,7 @@ class SmallCNN(nn.Module):
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(_GRID), nn.Flatten())
 
     def forward(self, frames_NCHW: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] → (N, 1024)."""
+        """Encodes frames (N, 3, H, W) in [0, 1]: (N, 1024)."""
         return cast(Tensor, self.layers(frames_NCHW * 2 - 1))
 
 
@@ -93,7 +95,7 @@ class EfficientNetLite0(nn.Module):
         return self
 
     def forward(self, frames_NCHW: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] → (N, 1280)."""
+        """Encodes frames (N, 3, H, W) in [0, 1]: (N, 1280)."""
         # The Lite models were trained on (pixel - 127) / 128.
         features = self.net.extract_features((frames_NCHW * 255 - 127) / 128)
         return features.mean(dim=(2, 3))
@@ -104,7 +106,7 @@ def make_frame_encoder(name: str, *, seed: int = 0) -> FrameEncoder:
 
     Args:
         name: `small_cnn`, `efficientnet_lite0`, or `package.module:factory`, a callable without
-            arguments that returns an `nn.Module` from (N, 3, H, W) in [0, 1] to (N, F).
+            arguments that returns an `nn.Module` from (N, 3, H, W) in [0, 1] to (N, Z).
         seed: Decides the small CNN's first weights; the global generator is left as it was.
 
     Raises:
@@ -145,7 +147,7 @@ def _import_encoder(name: str) -> nn.Module:
 
 
 def _probe(body: nn.Module, name: str) -> int:
-    """F, by trying two frames; refuses another shape."""
+    """Z, by trying two frames; refuses another shape."""
     training = body.training
     body.eval()
     try:
@@ -160,5 +162,7 @@ def _probe(body: nn.Module, name: str) -> int:
         body.train(training)
     shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
     if not isinstance(out, Tensor) or out.dim() != 2 or out.shape[0] != 2:
-        raise InputError(f"model.content.encoder={name!r} gives {shape} for 2 frames, not (2, F)")
+        raise InputError(
+            f"model.content.encoder={name!r} gives {shape} for 2 frames, not (2, features)"
+        )
     return math.prod(out.shape[1:])

@@ -3,7 +3,8 @@
 A linear layer sees a rate as more or less; that a video with three events is another thing than one
 with none or thirty, it learns slowly. What gradient boosting gets from thresholds, the waves give.
 
-Shapes: F numbers, W waves of each, D values made of each.
+Shapes: F numbers, which are the count features of an event; each is made into `NUM_WAVES` sines and
+cosines and then into `VALUES` values.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ WAVE_SCALE = 0.3
 
 
 class NumberEmbedding(nn.Module):
-    """Numbers (…, F) -> (…, F · D).
+    """Numbers (…, F) -> (…, F · VALUES).
 
-    Each becomes sines and cosines of learnt frequencies, and these D values through a linear layer
-    of its own and a ReLU (Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular
-    Deep Learning", where it is called PLR).
+    Each becomes sines and cosines of learnt frequencies, and these `VALUES` values through a linear
+    layer of its own and a ReLU (Gorishniy et al. 2022, "On Embeddings for Numerical Features in
+    Tabular Deep Learning", where it is called PLR).
 
     >>> NumberEmbedding(3)(torch.zeros(2, 5, 3)).shape
     torch.Size([2, 5, 12])
@@ -39,16 +40,16 @@ class NumberEmbedding(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num, VALUES))
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """(…, F · D)."""
+        """Embeds numbers (…, F): (…, F · VALUES)."""
         if not torch.is_grad_enabled():
             return self._embed(numbers)
         # The waves are made again in backward: they are many times the numbers that they are of.
-        found: Tensor = checkpoint(self._embed, numbers, use_reentrant=False)
-        return found
+        values: Tensor = checkpoint(self._embed, numbers, use_reentrant=False)
+        return values
 
     def _embed(self, numbers: Tensor) -> Tensor:
         angles = (2 * math.pi) * numbers.unsqueeze(-1) * self.frequency
         waves = torch.cat([angles.cos(), angles.sin()], -1)
-        # (F, N, 2 W) @ (F, 2 W, D)
+        # (F, everything else, 2 · NUM_WAVES) @ (F, 2 · NUM_WAVES, VALUES)
         values = waves.flatten(0, -3).transpose(0, 1) @ self.weight + self.bias.unsqueeze(1)
         return values.relu().transpose(0, 1).reshape(*numbers.shape[:-1], self.out_dim)

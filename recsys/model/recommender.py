@@ -1,7 +1,10 @@
 """The whole model: video vectors, user states, a retrieval head and a ranking head.
 
-One pass over a timeline trains all its positions. Shapes: B timelines, L positions, U distinct
-videos, P positive positions, N events with a ranking loss, T tasks, D vector, H state.
+One pass over a timeline trains all its positions.
+
+Shapes: B timelines, L positions, V distinct videos of a step, P positive positions, which are the
+queries of the retrieval loss, T tasks, D retrieval vector, Y video vector (D, then the profile), H
+state, F count features, R videos seen before.
 """
 
 from __future__ import annotations
@@ -9,17 +12,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.config import ModelConfig
-from recsys.data.inputs import Batch, EventBatch, Moment, Sizes, VideoBatch
+from recsys.config.run import ModelConfig
+from recsys.features.inputs import Batch, EventBatch, RequestContext, Sizes, VideoBatch
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import TableSpec
 from recsys.model.numbers import NumberEmbedding
-from recsys.model.repeats import KINDS, Met, met_before
+from recsys.model.seen import KINDS, Seen, seen_before
 from recsys.model.softmax import Extra, sampled_softmax
-from recsys.model.user import HistoryLSTM, MomentEncoder, states_at
+from recsys.model.user import ContextEncoder, HistoryLSTM, states_at
 from recsys.model.video import VideoEncoder
 
 REPEAT_SCALE = 10.0
@@ -58,8 +61,8 @@ class Recommender(nn.Module):
         self.tables = tables
         self.dim, self.vector_dim = config.dim, config.dim + config.feature_dim
         self.video = VideoEncoder(config, clip=sizes.clip)
-        self.moment = MomentEncoder(config, sizes)
-        self.history = HistoryLSTM(config, sizes, moment_dim=self.moment.dim)
+        self.context = ContextEncoder(config, sizes)
+        self.history = HistoryLSTM(config, sizes, context_dim=self.context.dim)
         # Straight from the state: a hidden layer here costs several times the steps.
         look_for = nn.Linear(self.history.out_dim, config.dim)
         with torch.no_grad():  # it starts as looking for what is like the liked
@@ -70,9 +73,9 @@ class Recommender(nn.Module):
         # Not learnt with the rest: it is fitted on days that the rest has not seen.
         self.register_buffer("trending", torch.zeros(()))
         self.trending: Tensor
-        self.reception = NumberEmbedding(sizes.trend_dim)
-        known = self.history.out_dim + config.feature_dim + self.moment.dim
-        known += sizes.trend_dim + self.reception.out_dim
+        self.count_numbers = NumberEmbedding(sizes.num_count_features)
+        known = self.history.out_dim + config.feature_dim + self.context.dim
+        known += sizes.num_count_features + self.count_numbers.out_dim
         self.rank = nn.Sequential(
             nn.Linear(known, 2 * config.dim),
             nn.GELU(),
@@ -81,60 +84,60 @@ class Recommender(nn.Module):
         )
 
     def encode_videos(self, videos: VideoBatch) -> Tensor:
-        """Video vectors (U, V): the first D for retrieval, the rest a profile for ranking.
+        """Video vectors (V, Y): the first D for retrieval, the rest a profile for ranking.
 
         The first video is row 0, the unknown one.
         """
         asked = videos.table_inputs() if videos.keyed is None else videos.keyed
         return self.video(videos, self.tables(asked))
 
-    def encode_history(self, vectors_BLV: Tensor, events: EventBatch) -> Tensor:
+    def encode_history(self, vectors_BLY: Tensor, events: EventBatch) -> Tensor:
         """User states (B, L + 1, H); state i is the one after the first i events."""
-        return self.history(vectors_BLV, events, self.moment(events.moment))
+        return self.history(vectors_BLY, events, self.context(events.context))
 
     def queries(self, states: Tensor) -> Tensor:
-        """What a state looks for: (…, H) -> (…, D).
+        """The query vectors of states, what each looks for: (…, H) -> (…, D).
 
-        A video's score is the dot product, what `repeat_bias` adds if it was met before, and what
-        `trending` times how much it trends at that time (`data.trends.trending`).
+        A video's score is the dot product, what `repeat_bias` adds if it was seen before, and what
+        `trending` times how much it trends at that time (`features.counts.trending`).
         """
         return self.query(states)
 
-    def repeat_bias(self, met: Met) -> Tensor:
-        """What each meeting adds to the score of its video (M,)."""
-        return (REPEAT_SCALE * self.repeat)[met.kind]
+    def repeat_bias(self, seen: Seen) -> Tensor:
+        """What each entry adds to the score of its video (R,)."""
+        return (REPEAT_SCALE * self.repeat)[seen.kind]
 
     def task_logits(
-        self, states: Tensor, vectors: Tensor, moment: Moment, trends: Tensor
+        self, states: Tensor, vectors: Tensor, context: RequestContext, count_features: Tensor
     ) -> Tensor:
-        """Ranking logits (…, T) of videos for users at a moment.
+        """Ranking logits (…, T) of videos for users who make a request.
 
         The ID embedding does not take part: it would learn the training days' labels by heart.
 
         Args:
             states: (…, H).
-            vectors: (…, V) of the videos.
-            moment: Of any leading shape (…).
-            trends: (…, F) how the videos had been received so far.
+            vectors: (…, Y) of the videos.
+            context: Of any leading shape (…).
+            count_features: (…, F) of the videos.
         """
         profile = vectors[..., self.dim :]
-        parts = [states, profile, self.moment(moment), trends, self.reception(trends)]
+        parts = [states, profile, self.context(context)]
+        parts += [count_features, self.count_numbers(count_features)]
         return self.rank(torch.cat(parts, -1))
 
     def forward(self, batch: Batch) -> Losses:
-        """The step's losses."""
-        if isinstance(batch, fx.Proxy):
-            # TorchRec's pipeline traces this to find what the tables are asked for, and no more.
-            return self.tables(batch.videos.keyed)
-        vectors_UV = self.encode_videos(batch.videos)
+        """The losses of a training step, summed over its positions."""
+        vectors_VY = self.encode_videos(batch.videos)
         wanted = batch.learn & (batch.events.actions[..., 0] > 0)
-        queries_PD, tasks_BLT = self._of_events(vectors_UV[batch.video_index], batch.events, wanted)
+        queries_PD, tasks_BLT = self._queries_and_tasks(
+            vectors_VY[batch.video_index], batch.events, wanted
+        )
         retrieval = sampled_softmax(
             queries_PD,
-            vectors_UV[:, : self.dim],
+            vectors_VY[:, : self.dim],
             target=batch.video_index[wanted],
             log_q=batch.log_q,
-            extra=self._of_repeats(batch, wanted),
+            extra=self._repeat_gains(batch, wanted),
         )
         return Losses(
             retrieval=retrieval,
@@ -143,16 +146,16 @@ class Recommender(nn.Module):
             num_tasks=batch.learn.sum(),
         )
 
-    def _of_events(
-        self, vectors_BLV: Tensor, events: EventBatch, wanted_BL: Tensor
+    def _queries_and_tasks(
+        self, vectors_BLY: Tensor, events: EventBatch, wanted_BL: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The wanted positions' queries (P, D), and the tasks' cross-entropies (B, L, T).
 
         What they are made of is forgotten on return, before the retrieval loss takes its room.
         """
-        states_BLH = states_at(self.encode_history(vectors_BLV, events), events.prior)
+        states_BLH = states_at(self.encode_history(vectors_BLY, events), events.num_prior)
         some = len(states_BLH) if states_BLH.is_cuda else RANKED_TIMELINES
-        parts = (states_BLH, vectors_BLV, events.moment, events.trends)
+        parts = (states_BLH, vectors_BLY, events.context, events.count_features)
         pieces = zip(*(part.split(some) for part in parts), strict=True)
         logits_BLT = torch.cat([self.task_logits(*piece) for piece in pieces])
         labels_BLT = events.actions[..., 1 : 1 + logits_BLT.shape[-1]]
@@ -161,9 +164,10 @@ class Recommender(nn.Module):
         )
         return self.queries(states_BLH[wanted_BL]), tasks_BLT
 
-    def _of_repeats(self, batch: Batch, wanted_BL: Tensor) -> Extra:
+    def _repeat_gains(self, batch: Batch, wanted_BL: Tensor) -> Extra:
+        """What the scores of videos gain that each query's user had seen before."""
         owner, liked_BL = wanted_BL.nonzero()[:, 0], batch.events.actions[..., 0] > 0
-        prior = batch.events.prior[wanted_BL]
-        met = met_before(batch.video_index, liked_BL, owner=owner, prior=prior)
-        video = batch.video_index[owner[met.query], met.event]
-        return Extra(query=met.query, candidate=video, amount=self.repeat_bias(met))
+        num_prior = batch.events.num_prior[wanted_BL]
+        seen = seen_before(batch.video_index, liked_BL, owner=owner, num_prior=num_prior)
+        video = batch.video_index[owner[seen.query], seen.event]
+        return Extra(query=seen.query, candidate=video, amount=self.repeat_bias(seen))

@@ -1,12 +1,13 @@
 """The retrieval loss: a softmax over the step's candidates, a block of queries at a time.
 
-The scores of P queries for U candidates are the largest thing in a training step, and autograd
+The scores of P queries for V candidates are the largest thing in a training step, and autograd
 would keep several copies of them. Here a block's scores give its loss and its gradients at once and
 are then forgotten: memory is that of one block, however many queries and candidates there are, and
 nothing is computed twice (as in Hsu et al. 2024, "Liger Kernel", where it is a language model's
 vocabulary).
 
-Shapes: P queries, U candidates, D vector, M amounts added to single scores.
+Shapes: P queries, V videos of the step, which are the candidates, D retrieval vector, R amounts
+that are added to single scores.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from torch.autograd.function import once_differentiable
 BLOCK_SCORES = 1 << 20
 """Scores that a block holds on a CPU: 4 MB, which its cache takes."""
 GPU_BLOCK_SCORES = 1 << 24
-"""… and on a GPU: 64 MB, which keep its cores busy."""
+"""Scores that a block holds on a GPU: 64 MB, which keep its cores busy."""
 LEAST_QUERIES = 64
 """Queries of a block however many candidates there are, each of which is read once a block."""
 
 
 class Extra(NamedTuple):
-    """Amounts that single scores gain; each (M,)."""
+    """Amounts that single scores gain; each field is (R,)."""
 
     query: Tensor
     """int64, not decreasing."""
@@ -41,7 +42,7 @@ class Extra(NamedTuple):
 
 
 def sampled_softmax(
-    queries_PD: Tensor, vectors_UD: Tensor, *, target: Tensor, log_q: Tensor, extra: Extra
+    queries_PD: Tensor, vectors_VD: Tensor, *, target: Tensor, log_q: Tensor, extra: Extra
 ) -> Tensor:
     """Summed cross-entropy () of the targets among candidates, corrected for how they were drawn.
 
@@ -52,15 +53,15 @@ def sampled_softmax(
 
     Args:
         queries_PD: Whose targets they are.
-        vectors_UD: Of the candidates.
+        vectors_VD: Of the candidates.
         target: (P,) int64 index of the right candidate.
-        log_q: (U,); inf takes a candidate out.
+        log_q: (V,); inf takes a candidate out.
         extra: Its amounts learn too.
     """
-    found: Tensor = _SummedSoftmax.apply(  # type: ignore[no-untyped-call]
-        queries_PD, vectors_UD, extra.amount, target, log_q, extra
+    loss: Tensor = _SummedSoftmax.apply(  # type: ignore[no-untyped-call]
+        queries_PD, vectors_VD, extra.amount, target, log_q, extra
     )
-    return found
+    return loss
 
 
 class _SummedSoftmax(torch.autograd.Function):
@@ -70,44 +71,44 @@ class _SummedSoftmax(torch.autograd.Function):
     def forward(
         ctx: Any,
         queries_PD: Tensor,
-        vectors_UD: Tensor,
+        vectors_VD: Tensor,
         amount: Tensor,
         target: Tensor,
         log_q: Tensor,
         extra: Extra,
     ) -> Tensor:
-        of_queries, total = torch.empty_like(queries_PD), log_q.new_zeros(())
-        of_vectors, of_amount = (
-            torch.zeros_like(of, dtype=torch.float32) for of in (vectors_UD, amount)
+        grad_queries, total = torch.empty_like(queries_PD), log_q.new_zeros(())
+        grad_vectors, grad_amount = (
+            torch.zeros_like(value, dtype=torch.float32) for value in (vectors_VD, amount)
         )
         most = GPU_BLOCK_SCORES if queries_PD.is_cuda else BLOCK_SCORES
-        size = max(LEAST_QUERIES, most // max(len(vectors_UD), 1))
+        size = max(LEAST_QUERIES, most // max(len(vectors_VD), 1))
         starts = torch.arange(0, len(queries_PD) + size, size, device=target.device)
         cuts = torch.searchsorted(extra.query, starts).tolist()
         for number, (first, last) in enumerate(pairwise(cuts)):
             block = slice(number * size, (number + 1) * size)
             queries, place = queries_PD[block], extra.place(first, last, block.start)
-            scores = (queries @ vectors_UD.T).float().sub_(log_q)
+            scores = (queries @ vectors_VD.T).float().sub_(log_q)
             scores.index_put_(place, amount[first:last].float(), accumulate=True)
-            loss, slopes = _loss_and_slopes(scores, target[block].unsqueeze(1))
+            loss, grad_scores = _loss_and_gradient(scores, target[block].unsqueeze(1))
             total += loss
-            of_amount[first:last] = slopes[place]
-            slopes = slopes.to(vectors_UD.dtype)
-            of_queries[block] = slopes @ vectors_UD
-            of_vectors += slopes.T @ queries
-            del scores, slopes  # or the next block's would lie beside them
+            grad_amount[first:last] = grad_scores[place]
+            grad_scores = grad_scores.to(vectors_VD.dtype)
+            grad_queries[block] = grad_scores @ vectors_VD
+            grad_vectors += grad_scores.T @ queries
+            del scores, grad_scores  # or the next block's would lie beside them
         ctx.save_for_backward(
-            of_queries, of_vectors.to(vectors_UD.dtype), of_amount.to(amount.dtype)
+            grad_queries, grad_vectors.to(vectors_VD.dtype), grad_amount.to(amount.dtype)
         )
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return *(gradient * weight for gradient in ctx.saved_tensors), None, None, None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return *(gradient * grad_output for gradient in ctx.saved_tensors), None, None, None
 
 
-def _loss_and_slopes(scores: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def _loss_and_gradient(scores: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Summed loss () of some queries, and its derivative by their scores, which it is made of."""
     chosen, most = scores.gather(1, right), scores.amax(1, keepdim=True)
     odds = scores.sub_(most).exp_()

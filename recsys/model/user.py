@@ -1,6 +1,7 @@
 """From a user's timeline to a state at every position.
 
-Shapes: B timelines, L positions, A actions, C context columns, H state, D vector.
+Shapes: B timelines, L positions, A actions, C context columns, X width of an encoded context, H
+state, Y video vector, the first D numbers of which are for retrieval.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recsys.config import ModelConfig
-from recsys.data.inputs import EventBatch, Moment, Sizes
-from recsys.data.timelines import NUM_GAP_BUCKETS, NUM_HOURS
+from recsys.config.run import ModelConfig
+from recsys.features.inputs import EventBatch, RequestContext, Sizes
+from recsys.features.timelines import NUM_GAP_BUCKETS, NUM_HOURS
 from recsys.model.dropout import Dropout
 from recsys.model.lstm import run_lstm
 
 USER_SCALE = 0.05
-"""Of the first values of what is known of a user."""
+"""Standard deviation of the first embeddings of user values."""
 
 
 def init_user_values(weight: Tensor) -> None:
@@ -26,8 +27,8 @@ def init_user_values(weight: Tensor) -> None:
         weight[0] = 0
 
 
-class MomentEncoder(nn.Module):
-    """Time since the last event, hour, context columns and the user's own rates -> (…, M).
+class ContextEncoder(nn.Module):
+    """Encodes a request: time since the last event, hour, context columns, the user's own rates.
 
     A rate is the mean of what the user did: the share of flags, the mean of how long they watched.
     """
@@ -36,31 +37,31 @@ class MomentEncoder(nn.Module):
         super().__init__()
         self.gap = nn.Embedding(NUM_GAP_BUCKETS, config.feature_dim)
         self.hour = nn.Embedding(NUM_HOURS, config.feature_dim)
-        self.context = nn.ModuleList(
+        self.columns = nn.ModuleList(
             nn.Embedding(size, config.feature_dim) for size in sizes.context_sizes
         )
         self.dim = config.feature_dim * (2 + len(sizes.context_sizes)) + 1 + sizes.num_actions
 
-    def forward(self, moment: Moment) -> Tensor:
-        """(…, dim)."""
-        parts = [self.gap(moment.gaps), self.hour(moment.hours)]
-        parts += [table(moment.context_rows[..., i]) for i, table in enumerate(self.context)]
-        counts = moment.counts.unsqueeze(-1).to(moment.tallies.dtype)
-        # Rates are drawn towards one half by one event, and the count says how sure they are.
-        parts += [counts.log1p(), (moment.tallies + 0.5) / (counts + 1)]
+    def forward(self, context: RequestContext) -> Tensor:
+        """Encodes requests of any leading shape (…): (…, X), X being `dim`."""
+        parts = [self.gap(context.gaps), self.hour(context.hours)]
+        parts += [table(context.context_rows[..., i]) for i, table in enumerate(self.columns)]
+        num_prior = context.num_prior.unsqueeze(-1).to(context.tallies.dtype)
+        # Rates are shrunk towards one half by one event, and the count says how sure they are.
+        parts += [num_prior.log1p(), (context.tallies + 0.5) / (num_prior + 1)]
         return torch.cat(parts, -1)
 
 
 class HistoryLSTM(nn.Module):
-    """(video vector, what they did, moment) of each event -> state after each event.
+    """(video vector, what they did, request context) of each event -> state after each event.
 
-    State 0 is the empty history, state i the one after the first i events, so that position i
-    of a timeline is predicted from state `prior[i]`. A state is the LSTM's beside the mean vector
-    of the videos that the user liked so far: the way round the LSTM by which taste is learnt in a
+    State 0 is the empty history, state i the one after the first i events, so that position i of a
+    timeline is predicted from state `num_prior[i]`. A state is the LSTM's beside the mean vector of
+    the videos that the user liked so far: the way round the LSTM by which taste is learnt in a
     fraction of the steps. What is known of the user beforehand stands beside both.
     """
 
-    def __init__(self, config: ModelConfig, sizes: Sizes, *, moment_dim: int) -> None:
+    def __init__(self, config: ModelConfig, sizes: Sizes, *, context_dim: int) -> None:
         super().__init__()
         self.dim = config.dim
         self.user: nn.Embedding | None = None
@@ -68,16 +69,16 @@ class HistoryLSTM(nn.Module):
             self.user = nn.Embedding(sizes.num_user_values, config.feature_dim, padding_idx=0)
             init_user_values(self.user.weight)
         self.action = nn.Linear(sizes.num_actions, config.feature_dim)
-        width = config.dim + config.feature_dim + moment_dim + sizes.trend_dim
+        width = config.dim + config.feature_dim + context_dim + sizes.num_count_features
         self.dropout = Dropout(config.dropout)
         self.lstm = nn.LSTM(width, config.state_dim, batch_first=True)
         self.start = nn.Parameter(torch.zeros(config.state_dim))
         self.out_dim = config.state_dim + config.dim + (config.feature_dim if self.user else 0)
 
-    def forward(self, vectors_BLD: Tensor, events: EventBatch, moment_BLM: Tensor) -> Tensor:
-        """States (B, L + 1, H), H being `out_dim`."""
-        vectors_BLD, actions_BLA = vectors_BLD[..., : self.dim], events.actions
-        joined = [vectors_BLD, self.action(actions_BLA), moment_BLM, events.trends]
+    def forward(self, vectors_BLY: Tensor, events: EventBatch, context_BLX: Tensor) -> Tensor:
+        """The states (B, L + 1, H) before, between and after the events; H is `out_dim`."""
+        vectors_BLD, actions_BLA = vectors_BLY[..., : self.dim], events.actions
+        joined = [vectors_BLD, self.action(actions_BLA), context_BLX, events.count_features]
         states = run_lstm(self.lstm, self.dropout(torch.cat(joined, -1)))
         start = self.start.expand(len(states), 1, -1)
         states = torch.cat([start, states], 1)
@@ -89,7 +90,7 @@ class HistoryLSTM(nn.Module):
 
 
 def mean_of_liked(vectors_BLD: Tensor, liked_BL1: Tensor) -> Tensor:
-    """Running mean of the liked videos' vectors, drawn to zero by one: (B, L + 1, D).
+    """Running mean of the liked videos' vectors, shrunk towards zero by one: (B, L + 1, D).
 
     >>> vectors = torch.tensor([[[2.0], [4.0], [6.0]]])
     >>> mean_of_liked(vectors, torch.tensor([[[1.0], [0.0], [1.0]]])).flatten().tolist()
@@ -99,8 +100,10 @@ def mean_of_liked(vectors_BLD: Tensor, liked_BL1: Tensor) -> Tensor:
     return functional.pad(total, (0, 0, 1, 0))
 
 
-def states_at(states_BLH: Tensor, prior_BL: Tensor) -> Tensor:
+def states_at(states_BLH: Tensor, num_prior_BL: Tensor) -> Tensor:
     """The state that each position is predicted from: (B, L + 1, H), (B, L) -> (B, L, H)."""
     # A gather would keep the states for its backward, of which only the shape matters.
-    start_B1 = torch.arange(len(states_BLH), device=prior_BL.device).unsqueeze(1)
-    return functional.embedding(start_B1 * states_BLH.shape[1] + prior_BL, states_BLH.flatten(0, 1))
+    start_B1 = torch.arange(len(states_BLH), device=num_prior_BL.device).unsqueeze(1)
+    return functional.embedding(
+        start_B1 * states_BLH.shape[1] + num_prior_BL, states_BLH.flatten(0, 1)
+    )

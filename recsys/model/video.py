@@ -1,6 +1,7 @@
 """From a video's frames, ids and categories to its vector.
 
-Shapes: U videos, M of them with a clip, T frames, F frame features, D video vector.
+Shapes: V videos of a step, M of them with a clip, S frames of a clip, Z features of a frame, Y
+video vector.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from recsys.config import ContentConfig, ModelConfig
-from recsys.data.inputs import ClipShape, VideoBatch
+from recsys.config.run import ContentConfig, ModelConfig
+from recsys.features.inputs import ClipShape, VideoBatch
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import mean_by_bag
 from recsys.model.frames import make_frame_encoder
@@ -19,7 +20,10 @@ NUM_DURATION_BUCKETS = 32
 
 
 class FrameCNN(nn.Module):
-    """Frames (M, T, H, W, 3) uint8 -> features (M, T, F); features pass through a projection."""
+    """Frames (M, S, height, width, 3) uint8 -> features (M, S, Z), which are then projected.
+
+    Where features are stored instead of frames, they are projected alone.
+    """
 
     def __init__(self, config: ContentConfig, *, clip: ClipShape) -> None:
         super().__init__()
@@ -34,27 +38,27 @@ class FrameCNN(nn.Module):
         self.project = nn.Sequential(nn.Linear(width, config.frame_dim), nn.GELU())
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(M, T, F)."""
+        """Encodes clips, frames or features: (M, S, frame dim)."""
         if self.encoder is None:
             features = clips.to(next(self.project.parameters()).dtype)
         else:
-            M, T, H, W, _ = clips.shape
-            frames = clips.reshape(M * T, H, W, 3).permute(0, 3, 1, 2).float() / 255
+            M, S, height, width, _ = clips.shape
+            frames = clips.reshape(M * S, height, width, 3).permute(0, 3, 1, 2).float() / 255
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                features = self._encode(frames).reshape(M, T, -1)
+                features = self._encode(frames).reshape(M, S, -1)
         return self.project(features)
 
     def _encode(self, frames: Tensor) -> Tensor:
         assert self.encoder is not None
         if self.checkpointed and torch.is_grad_enabled():
-            found: Tensor = checkpoint(self.encoder, frames, use_reentrant=False)
-            return found
+            recomputed: Tensor = checkpoint(self.encoder, frames, use_reentrant=False)
+            return recomputed
         encoded: Tensor = self.encoder(frames)
         return encoded
 
 
 class ClipEncoder(nn.Module):
-    """FrameCNN, then an LSTM over the T frames (or their mean): (M, T, …) -> (M, content dim)."""
+    """FrameCNN, then an LSTM over the S frames (or their mean): (M, S, …) -> (M, content dim)."""
 
     def __init__(self, config: ContentConfig, *, clip: ClipShape, dropout: float) -> None:
         super().__init__()
@@ -70,16 +74,16 @@ class ClipEncoder(nn.Module):
         )
 
     def forward(self, clips: Tensor) -> Tensor:
-        """(M, content dim)."""
-        features_MTF = self.frames(clips)
-        parts = [features_MTF.mean(1)]
+        """Encodes clips, frames or features: (M, content dim)."""
+        features_MSZ = self.frames(clips)
+        parts = [features_MSZ.mean(1)]
         if self.lstm is not None:
-            parts.append(self.lstm(features_MTF)[1][0][-1])
+            parts.append(self.lstm(features_MSZ)[1][0][-1])
         return self.out(torch.cat(parts, -1))
 
 
 class VideoEncoder(nn.Module):
-    """Content ⊕ ID embedding ⊕ creator ⊕ categories ⊕ duration -> video vector (U, D).
+    """Content ⊕ ID embedding ⊕ creator ⊕ categories ⊕ duration -> video vector (V, Y).
 
     In training the ID part of a random share of the videos is replaced by the unknown one, so
     that a video never seen before still has a good vector from its content (`batches.drop_ids`).
@@ -104,7 +108,12 @@ class VideoEncoder(nn.Module):
         self.profile = nn.Linear(width, config.feature_dim)
 
     def forward(self, videos: VideoBatch, embedded: dict[str, Tensor]) -> Tensor:
-        """(U, D) from the videos, the first being row 0, and their rows' embeddings by table."""
+        """Makes the vectors (V, Y): D numbers for retrieval, then the profile for ranking.
+
+        Args:
+            videos: The first is row 0, the unknown video.
+            embedded: The embeddings of their rows, by table.
+        """
         ids = embedded["video"]
         if not self.training:
             ids = torch.lerp(ids, ids[:1], self.id_dropout)

@@ -184,8 +184,8 @@ def _add_files(api: FastAPI, recommender: ServingRecommender) -> None:
     @api.get("/v1/videos/{video_id:path}/file", responses={404: {"model": m.ErrorResponse}})
     def video_file(video_id: str) -> FileResponse:
         """A video's own file, whole or a range of it, where it is a local one."""
-        found = local_video(uris[videos.row(video_id)].as_py())
-        if found is None:
+        file = local_video(uris[videos.row(video_id)].as_py())
+        if file is None:
             raise HTTPException(404, f"video_id={video_id}: no file of it is served here")
-        path, media_type = found
+        path, media_type = file
         return FileResponse(path, media_type=media_type, headers=NO_SNIFF)

@@ -22,13 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from recsys.bundle import Bundle, read_config
+from recsys.bundle.contents import Bundle, read_config
+from recsys.bundle.versions import find_bundle
 from recsys.cluster import connect, num_cpus
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.serve.api import make_api
 from recsys.serve.recommender import ServingRecommender
-from recsys.versions import find_bundle
 
 logger = logging.getLogger(__name__)
 
@@ -243,5 +243,5 @@ def _input_error_of_replica() -> str | None:
     """What was wrong with the input of a replica that did not start; Serve keeps its traceback."""
     application = serve.status().applications[APP_NAME]
     texts = [application.message, *(d.message for d in application.deployments.values())]
-    found = re.search(r"InputError: (.+)", "\n".join(texts))
-    return found.group(1) if found else None
+    match = re.search(r"InputError: (.+)", "\n".join(texts))
+    return match.group(1) if match else None

@@ -99,12 +99,12 @@ class EventRequest(Message):
 
 
 class Item(Message):
-    """A video's scores for one user at one moment."""
+    """A video's scores for one request."""
 
     video_id: str
     score: float
-    """Dot product of what the user looks for and the video's vector, more or less if they met it
-    before or if it trends."""
+    """Dot product of what the user looks for and the video's vector, more or less if they saw it
+    before, and by how much it is trending."""
     probabilities: dict[str, float]
     """Of each ranking task."""
 

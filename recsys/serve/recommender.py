@@ -1,6 +1,7 @@
 """From a user id to recommendations and scores: history, state, query, index, filter, order.
 
-Shapes: B = 1 user, L events of the history, N videos, D vector, H state, T tasks, C contexts.
+Shapes: B = 1 user, L events of the history, N videos, D retrieval vector, H state, T tasks, J
+columns of user features, F count features, R videos that are scored or were seen.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.bundle import Bundle
-from recsys.data.batches import event_batch
-from recsys.data.inputs import EventBatch, Moment
-from recsys.data.timelines import IntArray, Timelines, share_watched
+from recsys.bundle.contents import Bundle
+from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
-from recsys.index import FloatArray
-from recsys.model.repeats import met_before
+from recsys.features.batches import event_batch
+from recsys.features.inputs import EventBatch, RequestContext
+from recsys.features.timelines import Timelines, share_watched
+from recsys.inference.rerank import Reranker, relative_relevance
+from recsys.model.seen import seen_before
 from recsys.model.user import states_at
-from recsys.rerank import Reranker, relative_relevance
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.store import Event, HistoryStore, before, insert
 from recsys.serve.trending import Trending
@@ -31,11 +32,11 @@ from recsys.serve.trending import Trending
 
 @dataclass(frozen=True)
 class ScoredVideo:
-    """A video and what the model thinks of it for one user at one moment."""
+    """A video and what the model thinks of it for one request."""
 
     video_id: str
     score: float
-    """Dot product of the user's query and the video's vector, more or less if met before, and
+    """Dot product of the user's query and the video's vector, more or less if seen before, and
     more or less by what is trending."""
     probabilities: Mapping[str, float]
     """Of each ranking task."""
@@ -58,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Reading:
-    """A user at a moment, as the model sees them."""
+    """What the model reads of a request: who asks, when, and after which events."""
 
     user_id: str
     now_ms: int
@@ -66,14 +67,14 @@ class _Reading:
     """What they did before."""
     state: Tensor
     """(1, H)."""
-    moment: Moment
+    context: RequestContext
     """Each entry (1,) or (1, C)."""
-    met: IntArray
-    """(M,) sorted rows of the videos that they met before."""
-    bias: FloatArray
-    """(M,) what that adds to the videos' scores."""
+    seen: IntArray
+    """(R,) sorted rows of the videos that they saw before."""
+    repeat_bias: FloatArray
+    """(R,) what that adds to the videos' scores."""
     trending: FloatArray
-    """(N,) what their reception so far adds to all videos' scores."""
+    """(N,) what the counts of the last hours add to all videos' scores."""
 
 
 class ServingRecommender:
@@ -87,7 +88,7 @@ class ServingRecommender:
         self._videos = bundle.vocabs["video"]
         self._vectors = torch.from_numpy(bundle.vectors)
         self._model = bundle.recommender
-        self._trending = Trending(bundle.recommender, bundle.trends)
+        self._trending = Trending(bundle.recommender, bundle.counts)
         self._searching, self._indexed = threading.Lock(), np.zeros(0, np.float32)
         longest = bundle.config.model.max_history
         self.store = HistoryStore(bundle.histories, longest=longest, users=bundle.users)
@@ -123,18 +124,17 @@ class ServingRecommender:
         if not 1 <= k <= serve.max_k:
             raise InputError(f"k={k}: must be from 1 to {serve.max_k} (serve.max_k)")
         reading = self._read(user_id, now_ms, context, user)
-        seen = reading.timeline.video_rows[reading.timeline.positive > 0]
+        liked = reading.timeline.video_rows[reading.timeline.positive > 0]
+        excluded = liked if exclude_seen else liked[:0]
         candidates = k
         if self._rank_task is not None or self._reranker is not None:
             candidates = max(k, self.bundle.config.rerank.candidates)
-        rows = self._retrieve(reading, candidates, seen if exclude_seen else seen[:0])
+        rows = self._retrieve(reading, candidates, excluded)
         scores, probabilities = self._score(reading, rows)
         order = self._order(rows, scores, probabilities, k)
         rows, scores, probabilities = rows[order], scores[order], probabilities[order]
         if self.bundle.config.rerank.drawn_places and self._reranker is not None:
-            dots = partial(self._dots, reading)
-            excluded = seen if exclude_seen else seen[:0]
-            rows = self._reranker.with_drawn(user_id, rows, excluded, dots)
+            rows = self._reranker.with_drawn(user_id, rows, excluded, partial(self._dots, reading))
             scores, probabilities = self._score(reading, rows)
         return self._answer(reading, self._name(rows[:k], scores, probabilities))
 
@@ -209,7 +209,7 @@ class ServingRecommender:
             labels=labels,
             watched=self._watched(row, watched),
             context_rows=context_rows,
-            trends=self._trends(np.array([row]), context_rows, time_ms)[0],
+            count_features=self._count_features(np.array([row]), context_rows, time_ms)[0],
         )
         self._trending.count(row, context_rows, time_ms, (int(positive), *labels))
         return self.store.append(user_id, event)
@@ -248,19 +248,19 @@ class ServingRecommender:
             for name, vocab in self._contexts.items()
         )
 
-    def _user_rows(self, known_1K: IntArray, given: Mapping[str, str]) -> IntArray:
-        """What is known of a user (1, K), and what a request says instead."""
+    def _user_rows(self, known_1J: IntArray, given: Mapping[str, str]) -> IntArray:
+        """What is known of a user (1, J), and what a request says instead."""
         columns = self.bundle.config.data.user_columns.features
         for name in given:
             if name not in columns:
                 known = ", ".join(columns) or "none"
                 raise InputError(f"user.{name}: unknown; this model's user features: {known}")
-        found = np.zeros((1, len(columns)), np.int64)
-        found[:, : known_1K.shape[1]] = known_1K
+        rows = np.zeros((1, len(columns)), np.int64)
+        rows[:, : known_1J.shape[1]] = known_1J
         for place, name in enumerate(columns):
             if name in given:
-                found[0, place] = self.bundle.vocabs["user"].row(f"{name}={given[name]}")
-        return found
+                rows[0, place] = self.bundle.vocabs["user"].row(f"{name}={given[name]}")
+        return rows
 
     @torch.inference_mode()
     def _read(
@@ -274,6 +274,8 @@ class ServingRecommender:
         request = Event(
             video_row=UNKNOWN_ROW,
             time_ms=now() if now_ms is None else now_ms,
+            # No state that is read follows this event, which says nothing of any video.
+            count_features=np.zeros(self.bundle.sizes.num_count_features, np.float32),
             labels=(0,) * len(self.tasks),
             watched=(0.0,) * self.watch_dim,
             context_rows=self._context_rows(context),
@@ -283,60 +285,60 @@ class ServingRecommender:
         length = int(past.offsets[-1])
         arrays = insert(past, request).windows([0], [length + 1])
         events = event_batch(arrays)
-        vectors_BLD = self._vectors[torch.from_numpy(arrays.video_rows)]
-        states_BLH = self._model.encode_history(vectors_BLD, events)
-        state = states_at(states_BLH, events.prior)[:, -1]
-        met, bias = self._met(arrays.video_rows, events)
+        vectors_BLY = self._vectors[torch.from_numpy(arrays.video_rows)]
+        states_BLH = self._model.encode_history(vectors_BLY, events)
+        state = states_at(states_BLH, events.num_prior)[:, -1]
+        seen, repeat_bias = self._seen(arrays.video_rows, events)
         return _Reading(
             user_id=user_id,
             now_ms=request.time_ms,
             timeline=past,
             state=state,
-            moment=events.moment[:, -1],
-            met=met,
-            bias=bias,
+            context=events.context[:, -1],
+            seen=seen,
+            repeat_bias=repeat_bias,
             trending=self._trending.at(request.time_ms),
         )
 
-    def _met(self, rows_1L: IntArray, events: EventBatch) -> tuple[IntArray, FloatArray]:
-        """The videos before the last event, and what having met them adds to their scores."""
+    def _seen(self, rows_1L: IntArray, events: EventBatch) -> tuple[IntArray, FloatArray]:
+        """The videos before the last event, and what having seen them adds to their scores."""
         rows, liked = torch.from_numpy(rows_1L), events.actions[..., 0] > 0
-        met = met_before(rows, liked, owner=torch.zeros(1).long(), prior=events.prior[:, -1])
-        found, place = np.unique(rows_1L[0, met.event.numpy()], return_inverse=True)
-        bias = np.zeros(len(found), np.float32)
-        np.add.at(bias, place, self._model.repeat_bias(met).numpy())
-        return found, bias
+        owner, num_prior = torch.zeros(1).long(), events.num_prior[:, -1]
+        seen = seen_before(rows, liked, owner=owner, num_prior=num_prior)
+        unique, place = np.unique(rows_1L[0, seen.event.numpy()], return_inverse=True)
+        bias = np.zeros(len(unique), np.float32)
+        np.add.at(bias, place, self._model.repeat_bias(seen).numpy())
+        return unique, bias
 
-    def _trends(self, rows: IntArray, context_rows: Sequence[int], time_ms: int) -> FloatArray:
-        """How videos (R,) had been received (R, F)."""
-        contexts = np.broadcast_to(np.array(context_rows, np.int64), (len(rows), len(context_rows)))
-        return self.bundle.trends.features(rows, contexts, time_ms)
+    def _count_features(self, rows: IntArray, contexts: Sequence[int], time_ms: int) -> FloatArray:
+        """What is known of the counts of videos (R,) at a time: (R, F)."""
+        contexts_RC = np.broadcast_to(np.array(contexts, np.int64), (len(rows), len(contexts)))
+        return self.bundle.counts.features(rows, contexts_RC, time_ms)
 
     @torch.inference_mode()
     def _retrieve(self, reading: _Reading, k: int, exclude: IntArray) -> IntArray:
-        """The best rows (k at most): of what the index finds and of what they met before."""
+        """The best rows (k at most): of what the index gives and of what they saw before."""
         query = self._model.queries(reading.state).numpy()
-        apart = np.union1d(exclude, reading.met)
+        apart = np.union1d(exclude, reading.seen)
         with self._searching:
             if self._indexed is not reading.trending:
                 self.bundle.index.set_bias(reading.trending)
                 self._indexed = reading.trending
-            found, scores = self.bundle.index.search(query, k, exclude=[apart])
-        met = np.setdiff1d(reading.met, [UNKNOWN_ROW, *exclude])
-        rows = np.concatenate([found[0], met])
-        scores = np.concatenate([scores[0], self._dots(reading, met)])[rows != UNKNOWN_ROW]
+            others, scores = self.bundle.index.search(query, k, exclude=[apart])
+        again = np.setdiff1d(reading.seen, [UNKNOWN_ROW, *exclude])
+        rows = np.concatenate([others[0], again])
+        scores = np.concatenate([scores[0], self._dots(reading, again)])[rows != UNKNOWN_ROW]
         rows = rows[rows != UNKNOWN_ROW]
         return rows[np.argsort(-scores, kind="stable")[:k]]
 
     @torch.inference_mode()
     def _score(self, reading: _Reading, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Retrieval scores (R,) and the tasks' probabilities (R, T) of videos (R,)."""
-        vectors_RD = self._vectors[torch.from_numpy(rows)]
-        spread = [0] * len(rows)
-        moment = reading.moment[spread]
-        contexts = reading.moment.context_rows[0].tolist()
-        trends = torch.from_numpy(self._trends(rows, contexts, reading.now_ms))
-        logits_RT = self._model.task_logits(reading.state[spread], vectors_RD, moment, trends)
+        vectors_RY, spread = self._vectors[torch.from_numpy(rows)], [0] * len(rows)
+        state, context = reading.state[spread], reading.context[spread]
+        contexts = reading.context.context_rows[0].tolist()
+        counts = torch.from_numpy(self._count_features(rows, contexts, reading.now_ms))
+        logits_RT = self._model.task_logits(state, vectors_RY, context, counts)
         return self._dots(reading, rows), logits_RT.sigmoid().numpy()
 
     def _order(
@@ -360,9 +362,9 @@ class ServingRecommender:
         query = self._model.queries(reading.state)[0]
         dots = (self._vectors[torch.from_numpy(rows), : len(query)] @ query).numpy()
         dots += reading.trending[rows]
-        place = np.searchsorted(reading.met, rows)
-        again = np.isin(rows, reading.met)
-        dots[again] += reading.bias[place[again]]
+        place = np.searchsorted(reading.seen, rows)
+        again = np.isin(rows, reading.seen)
+        dots[again] += reading.repeat_bias[place[again]]
         return dots
 
     def _name(

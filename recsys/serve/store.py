@@ -11,9 +11,9 @@ from itertools import islice
 
 import numpy as np
 
-from recsys.data.timelines import Timelines
+from recsys.data.ragged import FloatArray
 from recsys.data.users import UserRows
-from recsys.index import FloatArray
+from recsys.features.timelines import Timelines
 from recsys.schema import TEST
 
 
@@ -23,6 +23,8 @@ class Event:
 
     video_row: int
     time_ms: int
+    count_features: FloatArray
+    """(F,) what was known of the video's counts then."""
     positive: bool = True
     labels: tuple[int, ...] = ()
     """(T,) 0 or 1 a ranking task."""
@@ -30,8 +32,6 @@ class Event:
     """(W,)."""
     context_rows: tuple[int, ...] = ()
     """(C,)."""
-    trends: FloatArray | None = None
-    """(F,) how the video had been received; None where there is no video yet."""
 
 
 class HistoryStore:
@@ -74,10 +74,10 @@ class HistoryStore:
         return self._cut(user_id, max(start, stop - self._longest), stop)
 
     def _cut(self, user_id: str, start: int, stop: int) -> Timelines:
-        found = cut(self._histories, start, stop, user_id=user_id)
+        timeline = cut(self._histories, start, stop, user_id=user_id)
         if self._users is None:
-            return found
-        return replace(found, user_rows=self._users.one(user_id)[None])
+            return timeline
+        return replace(timeline, user_rows=self._users.one(user_id)[None])
 
     def append(self, user_id: str, event: Event) -> int:
         """Adds an event where its time belongs and returns how many the user has now."""
@@ -104,7 +104,7 @@ def cut(timelines: Timelines, start: int, stop: int, *, user_id: str) -> Timelin
         watched=timelines.watched[start:stop],
         context_rows=timelines.context_rows[start:stop],
         split=timelines.split[start:stop],
-        trends=timelines.trends[start:stop],
+        count_features=timelines.count_features[start:stop],
         user_rows=np.zeros((1, 0), np.int64),
     )
 
@@ -115,7 +115,6 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
     labels = np.asarray(event.labels, np.int8).reshape(1, timeline.labels.shape[1])
     watched = np.asarray(event.watched, np.float32).reshape(1, timeline.watched.shape[1])
     context = np.asarray(event.context_rows, np.int64).reshape(1, timeline.context_rows.shape[1])
-    trends = np.zeros(timeline.trends.shape[1]) if event.trends is None else event.trends
     return replace(
         timeline,
         offsets=timeline.offsets + np.array([0, 1]),
@@ -126,12 +125,12 @@ def insert(timeline: Timelines, event: Event) -> Timelines:
         watched=np.insert(timeline.watched, at, watched, axis=0),
         context_rows=np.insert(timeline.context_rows, at, context, axis=0),
         split=np.insert(timeline.split, at, TEST),
-        trends=np.insert(timeline.trends, at, trends, axis=0),
+        count_features=np.insert(timeline.count_features, at, event.count_features, axis=0),
     )
 
 
 def before(timeline: Timelines, time_ms: int) -> Timelines:
     """The events of one user's timeline that are strictly earlier."""
     stop = int(np.searchsorted(timeline.time_ms, time_ms, side="left"))
-    found = cut(timeline, 0, stop, user_id=timeline.user_ids[0])
-    return replace(found, user_rows=timeline.user_rows)
+    earlier = cut(timeline, 0, stop, user_id=timeline.user_ids[0])
+    return replace(earlier, user_rows=timeline.user_rows)

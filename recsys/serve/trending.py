@@ -6,9 +6,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recsys.data.timelines import IntArray
-from recsys.data.trends import RECENT_HOURS, Trends, hour_of, trending
-from recsys.index import FloatArray
+from recsys.data.ragged import FloatArray, IntArray
+from recsys.features.counts import RECENT_HOURS, EventCounts, trending
+from recsys.features.hourly import hour_of
 from recsys.model.recommender import Recommender
 
 HELD_HOURS = 4
@@ -28,16 +28,16 @@ class Trending:
     comes late. Any thread may call it; an array that was given away never changes.
     """
 
-    def __init__(self, model: Recommender, trends: Trends) -> None:
-        self._weight, self._trends = float(model.trending), trends
+    def __init__(self, model: Recommender, counts: EventCounts) -> None:
+        self._weight, self._counts = float(model.trending), counts
         self._lock = threading.Lock()
         self._held: dict[int, _Hour] = {}
 
     def at(self, time_ms: int) -> FloatArray:
-        """(N,) at a time."""
+        """What is added to the scores of all videos (N,) at a time."""
         number = int(hour_of(time_ms))
         with self._lock:
-            hour = self._held.pop(number, None) or _Hour(self._trends.shown(time_ms))
+            hour = self._held.pop(number, None) or _Hour(self._counts.shown(time_ms))
             self._held[number] = hour
             if len(self._held) > HELD_HOURS:
                 del self._held[next(iter(self._held))]
@@ -46,12 +46,12 @@ class Trending:
             return hour.gains_N
 
     def count(
-        self, row: int, context_rows: Sequence[int], time_ms: int, actions: Sequence[int]
+        self, row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
     ) -> None:
-        """Counts a live event; see `Trends.count`."""
+        """Counts a live event; see `EventCounts.count`."""
         then = int(hour_of(time_ms))
         with self._lock:
-            self._trends.count(row, context_rows, time_ms, actions)
+            self._counts.count(row, context_rows, time_ms, flags)
             for number, hour in self._held.items():
                 if number > then:
                     hour.shown_N2[row] += [1, number - RECENT_HOURS <= then]

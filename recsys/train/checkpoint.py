@@ -15,16 +15,15 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from recsys.config import ModelConfig
-from recsys.data.inputs import Sizes
+from recsys.config.run import ModelConfig
 from recsys.errors import InputError
+from recsys.features.inputs import Sizes
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.train.trainable import Trainable
 
 PROGRESS_FILE = "progress.json"
-START = "start"
-"""Folder in RUN/train of the model that training starts from, where it is another run's."""
+ANEW = "remove the folder train and run recsys train again"
 SHARDED_TABLES, PLAIN_TABLES = "tables.collection.embeddings.", "tables.embeddings."
 
 
@@ -35,7 +34,7 @@ class Progress:
     epoch: int = 0
     partitions: int = 0
     steps: int = 0
-    ledger: list[int] = field(default_factory=list)
+    seen_timelines: list[int] = field(default_factory=list)
     """Timelines of each partition that the epoch has learnt from so far."""
     sums: dict[str, Any] = field(default_factory=dict)
     """The state of the epoch's `StepSums`; empty at its beginning."""
@@ -53,9 +52,14 @@ def save(folder: str, trainable: Trainable, progress: Progress) -> None:
 
 
 def restore(folder: str, trainable: Trainable) -> Progress:
-    """Takes over a checkpoint, whatever the number of workers that wrote it."""
+    """Takes over a checkpoint, whatever the number of workers that wrote it.
+
+    Raises:
+        InputError: It is the checkpoint of another model, or of an earlier version.
+    """
     load(folder, trainable)
-    return Progress(**json.loads(Path(folder, PROGRESS_FILE).read_text()))
+    with _told_plainly(folder, ANEW):
+        return Progress(**json.loads(Path(folder, PROGRESS_FILE).read_text()))
 
 
 def load(folder: str, trainable: Trainable) -> None:
@@ -85,24 +89,24 @@ def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
     state: dict[str, Any] = {
         "model": {stored_name(name, stored): tensor for name, tensor in wanted.items()}
     }
-    with _told_plainly(folder, "remove the folder train and run recsys train again"):
+    with _told_plainly(folder, ANEW):
         dcp.load(state, checkpoint_id=folder, no_dist=True)
     model.load_state_dict({name: state["model"][stored_name(name, stored)] for name in wanted})
     return model.eval()
 
 
 def read_trending(folder: str) -> float:
-    """A checkpoint's weight of what is trending."""
-    found = torch.zeros(())
-    dcp.load({"model": {"trending": found}}, checkpoint_id=folder, no_dist=True)
-    return float(found)
+    """The weight of what is trending that a checkpoint's model has."""
+    weight = torch.zeros(())
+    dcp.load({"model": {"trending": weight}}, checkpoint_id=folder, no_dist=True)
+    return float(weight)
 
 
 @contextmanager
 def _told_plainly(folder: str, remedy: str) -> Iterator[None]:
     try:
         yield
-    except (CheckpointException, ValueError) as error:
+    except (CheckpointException, TypeError, ValueError) as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         raise InputError(
             f"{folder}: not the checkpoint of such a model ({lines[-1][:300]}); {remedy}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from recsys.config import RunConfig
+from recsys.config.run import RunConfig
 from recsys.data.storage import copy_folder, local_path
 from recsys.errors import InputError
 

@@ -1,4 +1,4 @@
-"""Figures while training runs: running losses, and the board that the driver reads."""
+"""Figures while training runs: running losses, and the actor that the driver reads them from."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StepSums:
         return max(time.perf_counter() - self._began, 1e-9)
 
 
-class Board:
+class ProgressActor:
     """Holds the newest figures of the first worker; a Ray actor that the driver asks."""
 
     def __init__(self) -> None:
@@ -81,5 +81,5 @@ class Board:
         self.history.append(figures)
 
     def read(self) -> tuple[float, dict[str, float], list[dict[str, float]], str]:
-        """(epochs done, newest figures, figures of the finished epochs, the tables' plan)."""
+        """Gives epochs done, newest figures, finished epochs' figures and the tables' plan."""
         return self.epochs_done, self.figures, self.history, self.plan

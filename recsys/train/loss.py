@@ -1,4 +1,4 @@
-"""What a training step goes down: the mean losses of all workers' events.
+"""The loss that a training step minimizes: the mean losses of all workers' events.
 
 DDP and TorchRec give every worker the mean over the W workers of their gradients, however much each
 had to learn from. A mean over all events comes out where each divides the sum of its losses not by
@@ -16,29 +16,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys.config import RunConfig
-from recsys.data.inputs import Batch
+from recsys.config.run import RunConfig
+from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses
 
 
 @dataclass(frozen=True)
-class StepLoss:
-    """Weighs the losses of a step."""
+class LossWeights:
+    """How much each of a step's losses counts."""
 
-    retrieval_weight: float
-    task_weights: Tensor
+    retrieval: float
+    tasks: Tensor
     """(T,) on the worker's device."""
 
     @classmethod
-    def of(cls, config: RunConfig, device: torch.device) -> StepLoss:
-        """By the config's weights; a task that it does not name weighs 1."""
+    def of(cls, config: RunConfig, device: torch.device) -> LossWeights:
+        """The config's weights; a task that it does not name has weight 1."""
         train, tasks = config.train, config.data.columns.tasks
         weights = torch.tensor([train.task_weights.get(name, 1.0) for name in tasks])
         return cls(train.retrieval_weight, weights.to(device))
 
-    def __call__(self, losses: Losses, batch: Batch) -> Tensor:
+    def combine(self, losses: Losses, batch: Batch) -> Tensor:
         """The loss () whose mean over the workers is that of all their events."""
         num = batch.num_learnt
         num_positive, num_events = torch.where(num > 0, num, 1)
-        tasks = (losses.tasks / num_events * self.task_weights).sum()
-        return self.retrieval_weight * (losses.retrieval / num_positive) + tasks
+        tasks = (losses.tasks / num_events * self.tasks).sum()
+        return self.retrieval * (losses.retrieval / num_positive) + tasks

@@ -8,38 +8,64 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from recsys.config import RunConfig
-from recsys.data.inputs import Batch, Sizes, TableInputs
+from recsys.config.run import RunConfig
 from recsys.errors import InputError
+from recsys.features.inputs import Batch, Sizes, TableInputs
 from recsys.model.embeddings import TableSpec, init_table
-from recsys.model.recommender import Recommender, table_specs
-from recsys.train.steps import Taken, Weigh, clip
+from recsys.model.recommender import Losses, Recommender, table_specs
+from recsys.train.steps import Step, StepLoss, clip
 from recsys.train.trainable import Trainable, make_adamw
 
 FUSED_EPS = 1e-8
+QUIETED = ("torchrec", "fbgemm_gpu")
 
 
 def have_torchrec() -> bool:
     """Whether TorchRec and FBGEMM are installed."""
-    names = ("torchrec", "fbgemm_gpu")
-    return all(importlib.util.find_spec(name) is not None for name in names)
+    return all(importlib.util.find_spec(name) is not None for name in QUIETED)
 
 
-def quiet_torchrec() -> None:
-    """Keeps TorchRec's and FBGEMM's hundreds of log lines out of the worker's output."""
-    os.environ.setdefault("TORCH_LOGS", "-all")
-    for name in ("torchrec", "fbgemm_gpu", "torch.fx", "torch.distributed", "root"):
+@contextmanager
+def quiet_torchrec() -> Iterator[None]:
+    """Keeps TorchRec's and FBGEMM's hundreds of log lines out of the worker's output.
+
+    Theirs alone, and their warnings while they are imported and the model is made; what others log
+    and warn of is left as it is.
+    """
+    # TorchRec makes FX warn, once, of how TorchRec asks whether it is traced.
+    for name in (*QUIETED, "torch.fx._symbolic_trace"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
+    # FBGEMM logs through the root logger.
+    logging.getLogger().addFilter(_is_for_the_user)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _is_for_the_user(record: logging.LogRecord) -> bool:
+    """False for what the quieted libraries log below an error."""
+    folders = Path(record.pathname).parts
+    return record.levelno >= logging.ERROR or not any(name in folders for name in QUIETED)
+
+
+class TraceableRecommender(Recommender):
+    """The model as TorchRec's pipeline can trace it, with parameters of the same names."""
+
+    def forward(self, batch: Batch) -> Losses:
+        """The step's losses; to the tracer only what the tables are asked for."""
+        if isinstance(batch, fx.Proxy):
+            return self.tables(batch.videos.keyed)
+        return super().forward(batch)
 
 
 class ShardedTables(nn.Module):
@@ -91,7 +117,11 @@ def build_sharded(config: RunConfig, sizes: Sizes, device: torch.device) -> Trai
             "train.tables=torchrec: torchrec and fbgemm are not installed; "
             "pip install 'recsys[cpu]' (or [gpu]), or set train.tables=plain"
         )
-    quiet_torchrec()
+    with quiet_torchrec():
+        return _build(config, sizes, device)
+
+
+def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
     from torch.distributed.optim import (
         _apply_optimizer_in_backward as apply_optimizer_in_backward,
     )
@@ -103,7 +133,7 @@ def build_sharded(config: RunConfig, sizes: Sizes, device: torch.device) -> Trai
     from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
     tables = ShardedTables(table_specs(config.model, sizes))
-    model = Recommender(config.model, sizes, tables=tables)
+    model = TraceableRecommender(config.model, sizes, tables=tables)
     apply_optimizer_in_backward(
         RowWiseAdagrad, tables.parameters(), {"lr": config.train.table_lr, "eps": FUSED_EPS}
     )
@@ -153,13 +183,15 @@ class PipelinedSteps:
     """
 
     def __init__(
-        self, trainable: Trainable, weigh: Weigh, device: torch.device, clip_norm: float
+        self, trainable: Trainable, step_loss: StepLoss, device: torch.device, clip_norm: float
     ) -> None:
         from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
         from torchrec.streamable import Pipelineable
 
         Pipelineable.register(Batch)
-        self.trainable, self.weigh = trainable, weigh
+        self.trainable, self.step_loss = trainable, step_loss
+        self._given: Iterator[Batch] | None = None
+        self._keyed: Iterator[Batch] = iter(())
         self.pipeline = TrainPipelineSparseDist(
             model=trainable.module,
             optimizer=_Clipped(trainable, clip_norm),
@@ -167,27 +199,29 @@ class PipelinedSteps:
             custom_model_fwd=self._forward,
         )
 
-    def take(self, batches: Iterator[Batch]) -> Iterator[Taken]:
-        """Learns from each batch, and gives it back with its losses."""
-        keyed = map(self._with_keys, batches)
+    def next_step(self, batches: Iterator[Batch]) -> Step | None:
+        """Learns from the next batch; None where there is no other one.
+
+        The pipeline reads ahead: it wants the same iterator until that is used up.
+        """
+        if batches is not self._given:
+            self._given, self._keyed = batches, map(self._with_keys, batches)
         try:
-            while True:
-                try:
-                    taken = self.pipeline.progress(keyed)
-                except StopIteration:
-                    return
-                yield taken
-        finally:
+            step: Step = self.pipeline.progress(self._keyed)
+        except StopIteration:
+            self._given = None
             self.pipeline.detach()  # validation and checkpoints want the tables as they were
+            return None
+        return step
 
     def _with_keys(self, batch: Batch) -> Batch:
         videos = batch.videos
         videos.keyed = self.trainable.model.tables.keyed(videos.table_inputs())  # type: ignore[operator]
         return batch.pinned() if torch.cuda.is_available() else batch
 
-    def _forward(self, batch: Batch) -> tuple[Tensor, Taken]:
+    def _forward(self, batch: Batch) -> tuple[Tensor, Step]:
         losses = self.trainable.losses(batch)
-        return self.weigh(losses, batch), (losses, batch)
+        return self.step_loss(losses, batch), (losses, batch)
 
 
 class _Clipped:

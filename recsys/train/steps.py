@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys.data.inputs import Batch, move
+from recsys.features.inputs import Batch, move
 from recsys.model.recommender import Losses
 from recsys.train.trainable import Trainable
 
-Weigh = Callable[[Losses, Batch], Tensor]
+StepLoss = Callable[[Losses, Batch], Tensor]
 """The step's loss (); called before backward, with the weights that gave the losses."""
-Taken = tuple[Losses, Batch]
+Step = tuple[Losses, Batch]
+"""A batch that was learnt from, and the losses that it had before."""
 
 
 @dataclass(frozen=True)
@@ -22,21 +23,23 @@ class SingleSteps:
     """Copies a batch, then computes with it, then takes the next."""
 
     trainable: Trainable
-    weigh: Weigh
+    step_loss: StepLoss
     device: torch.device
     clip_norm: float
     """Largest norm of the dense gradient."""
 
-    def take(self, batches: Iterator[Batch]) -> Iterator[Taken]:
-        """Learns from each batch, and gives it back with its losses."""
-        for on_host in batches:
-            batch = move(on_host, self.device)
-            self.trainable.optimizer.zero_grad()
-            losses = self.trainable.losses(batch)
-            self.weigh(losses, batch).backward()  # type: ignore[no-untyped-call]
-            clip(self.trainable, self.clip_norm)
-            self.trainable.optimizer.step()
-            yield losses, batch
+    def next_step(self, batches: Iterator[Batch]) -> Step | None:
+        """Learns from the next batch; None where there is no other one."""
+        on_host = next(batches, None)
+        if on_host is None:
+            return None
+        batch = move(on_host, self.device)
+        self.trainable.optimizer.zero_grad()
+        losses = self.trainable.losses(batch)
+        self.step_loss(losses, batch).backward()  # type: ignore[no-untyped-call]
+        clip(self.trainable, self.clip_norm)
+        self.trainable.optimizer.step()
+        return losses, batch
 
 
 def clip(trainable: Trainable, clip_norm: float) -> None:

@@ -16,8 +16,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from recsys.config import RunConfig, TrainConfig
-from recsys.data.inputs import Batch, Sizes
+from recsys.config.run import RunConfig, TrainConfig
+from recsys.features.inputs import Batch, Sizes
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
 
@@ -26,7 +26,7 @@ TABLE_PREFIX = "tables."
 
 @dataclass
 class Trainable:
-    """What the loop drives."""
+    """A model and its optimizers, as the training loop drives them."""
 
     module: nn.Module
     """Called for the losses."""

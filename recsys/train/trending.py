@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.evaluation.interactions import Csr
-from recsys.evaluation.ranking import Ranker
+from recsys.data.ragged import Ragged
+from recsys.inference.ranker import Ranker
 
 CHUNK_SCORES = 2**22
 FIT_SCORES, FEWEST_USERS, MOST_USERS = 2**25, 256, 2000
@@ -35,7 +35,7 @@ AddUp = Callable[[Tensor], Tensor]
 
 
 def fit_trending(
-    ranker: Ranker, relevant: Csr, trending_N: Tensor, *, add_up: AddUp, workers: int = 1
+    ranker: Ranker, relevant: Ragged, trending_N: Tensor, *, add_up: AddUp, workers: int = 1
 ) -> float:
     """The weight of what is trending, by maximum likelihood.
 
@@ -46,7 +46,7 @@ def fit_trending(
     Args:
         ranker: Scores without any trending.
         relevant: U lists of the videos that this worker's users liked.
-        trending_N: Of `data.trends.trending` at the time of the scores; 0 where never shown.
+        trending_N: Of `features.counts.trending` at the time of the scores; 0 where never shown.
         add_up: Every worker makes the same number of calls.
         workers: How many they are.
 
@@ -86,7 +86,7 @@ class _Users:
     """This worker's users, read a chunk at a time."""
 
     ranker: Ranker
-    relevant: Csr
+    relevant: Ragged
 
     def sums(self, trending_N: Tensor, theta: Tensor) -> Tensor:
         """Loss, gradient and Hessian, flat (7,)."""
@@ -107,7 +107,7 @@ class _Users:
 def _chunk_sums(
     scores_BS: Tensor, trending_S: Tensor, theta: Tensor, liked: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Those of a chunk; `liked` holds its users and their videos, and users count alike."""
+    """The sums of a chunk; `liked` holds its users and their videos, and users count alike."""
     owner, place = liked
     liked_B = torch.bincount(owner, minlength=len(scores_BS))
     share = 1 / liked_B[owner]

@@ -2,76 +2,109 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
+from torch import Tensor
 
-from recsys.config import EvaluateConfig
-from recsys.data.batches import VideoInputs
-from recsys.data.prepared import Prepared
-from recsys.evaluation.classification import auc
-from recsys.evaluation.interactions import RankingSet, Videos
-from recsys.evaluation.predict import Predictions, Predictor, all_vectors, concat
-from recsys.evaluation.ranking import Ranker, list_metrics
+from recsys.config.run import EvaluateConfig, RunConfig
+from recsys.evaluation.metrics.classification import auc
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.ranking import list_metrics
+from recsys.features.batches import VideoInputs
+from recsys.inference.encode import all_vectors
+from recsys.inference.predict import Predictions, Predictor, concat
+from recsys.inference.ranker import Ranker
 from recsys.model.recommender import Recommender
+from recsys.prepare.prepared import Prepared
 from recsys.schema import VALID
-from recsys.train.trending import AddUp, fit_trending
+from recsys.train.collectives import Collectives
+from recsys.train.trending import fit_trending
 
 K = 10
 
 
-def validate(
+@dataclass(frozen=True)
+class ValidationAnswers:
+    """What a model predicts for the validation users of this worker's share of the partitions."""
+
+    config: RunConfig
+    predictor: Predictor
+    predictions: Predictions
+    trending_N: Tensor | None
+    """How much videos trend when the validation begins (N,); None where it begins for every user at
+    a time of their own, so that there is no such moment."""
+
+
+def predict_validation(
     model: Recommender,
     prepared: Prepared,
     videos: VideoInputs,
     device: torch.device,
     *,
-    rank: int,
-    workers: int,
-    add_up: AddUp,
-) -> dict[str, float]:
-    """NDCG@10 and HR@10 of the validation users, AUC of each task, and the score to choose by.
+    collectives: Collectives,
+) -> ValidationAnswers:
+    """Predicts the validation events of this worker's share of the partitions.
 
-    Every worker takes its share of the partitions; all get the same figures. The vectors of the
-    catalogue come through the sharded tables, so that all workers must call this. The weight of
-    what trends at the cut is fitted first, and the model keeps it; where the split is not by time
-    there is no such moment, and nothing is added.
+    The vectors of the catalogue come through the sharded tables, so that all workers must call it.
     """
     vectors = all_vectors(model, videos, device)
     predictor = Predictor(model, vectors.to(device), prepared.config.model.max_history)
     parts = [
         predictor.predict(prepared.timelines(number), split=VALID)
-        for number in range(rank, len(prepared.partitions), workers)
+        for number in range(collectives.rank, len(prepared.partitions), collectives.workers)
     ]
-    tasks = prepared.config.data.columns.tasks
-    found = concat(parts, model.dim, len(tasks))
+    predictions = concat(parts, model.dim, len(prepared.config.data.columns.tasks))
     trending = prepared.trending(VALID)
-    if trending is not None:
-        now, ranker = torch.from_numpy(trending), predictor.ranker(found)
-        weight = fit_trending(ranker, found.relevant, now, add_up=add_up, workers=workers)
-        model.trending.fill_(weight)
-        predictor = replace(predictor, trending_N=weight * now)
-    ranker = predictor.ranker(found)
-    sums = _ranking_sums(found, ranker, len(vectors), prepared.config.evaluate)
-    gathered: list[Any] = [(sums, found.labels, found.logits)]
-    if workers > 1:
-        gathered = [None] * workers
-        dist.all_gather_object(gathered, (sums, found.labels, found.logits))
-    users, ndcg, hr = np.sum([part[0] for part in gathered], axis=0)
-    labels = np.concatenate([part[1] for part in gathered])
-    logits = np.concatenate([part[2] for part in gathered])
+    now = None if trending is None else torch.from_numpy(trending)
+    return ValidationAnswers(prepared.config, predictor, predictions, now)
+
+
+def fit_trending_weight(answers: ValidationAnswers, collectives: Collectives) -> float | None:
+    """The weight of what trends that suits the validation users best; None without a moment."""
+    if answers.trending_N is None:
+        return None
+    return fit_trending(
+        answers.predictor.ranker(answers.predictions),
+        answers.predictions.relevant,
+        answers.trending_N,
+        add_up=collectives.sum,
+        workers=collectives.workers,
+    )
+
+
+def validate(
+    answers: ValidationAnswers, collectives: Collectives, *, trending_weight: float | None
+) -> dict[str, float]:
+    """NDCG@10 and HR@10 of the validation users, AUC of each task, and the score to choose by.
+
+    Every worker calls it with its own answers, and all get the same figures.
+
+    Args:
+        answers: Of `predict_validation`.
+        collectives: Of this worker.
+        trending_weight: Of `fit_trending_weight`; what trends then adds to the videos' scores.
+    """
+    predictor, predictions = answers.predictor, answers.predictions
+    if trending_weight is not None and answers.trending_N is not None:
+        predictor = replace(predictor, trending_N=trending_weight * answers.trending_N)
+    ranker, num_videos = predictor.ranker(predictions), len(predictor.vectors_NY)
+    sums = _ranking_sums(predictions, ranker, num_videos, answers.config.evaluate)
+    parts = collectives.gather((sums, predictions.labels, predictions.logits))
+    users, ndcg, hr = np.sum([part[0] for part in parts], axis=0)
+    labels = np.concatenate([part[1] for part in parts])
+    logits = np.concatenate([part[2] for part in parts])
     figures = {f"valid_ndcg@{K}": ndcg / max(users, 1), f"valid_hr@{K}": hr / max(users, 1)}
-    for number, task in enumerate(tasks):
+    for number, task in enumerate(answers.config.data.columns.tasks):
         value = auc(labels[:, number], logits[:, number])
         figures[f"valid_{task}_auc"] = 0.5 if value is None else value
     return {**figures, "score": score(figures)}
 
 
 def score(figures: dict[str, float]) -> float:
-    """What epochs are chosen by: relative gains in NDCG and in AUC over chance count alike.
+    """The number that epochs are chosen by: gains in NDCG and in AUC over chance count alike.
 
     log NDCG@10 + mean over tasks of log (AUC - 1/2).
     """
@@ -83,17 +116,17 @@ def score(figures: dict[str, float]) -> float:
 
 
 def _ranking_sums(
-    found: Predictions, ranker: Ranker, num_videos: int, config: EvaluateConfig
+    predictions: Predictions, ranker: Ranker, num_videos: int, config: EvaluateConfig
 ) -> np.ndarray[Any, Any]:
     """(users, summed NDCG, summed HR); what they liked before is masked as in the evaluation."""
-    if not found.user_ids:
+    if not predictions.user_ids:
         return np.zeros(3)
     zeros = np.zeros(num_videos, dtype=np.int64)
     data = RankingSet(
-        user_ids=found.user_ids,
-        relevant=found.relevant,
-        known=found.known,
+        user_ids=predictions.user_ids,
+        relevant=predictions.relevant,
+        known=predictions.known,
         videos=Videos(cold_N=zeros.astype(bool), popularity_N=zeros),
     )
     values = list_metrics(data, ranker, config, K).values
-    return np.array([len(found.user_ids), values[f"ndcg@{K}"].sum(), values[f"hr@{K}"].sum()])
+    return np.array([len(predictions.user_ids), values[f"ndcg@{K}"].sum(), values[f"hr@{K}"].sum()])

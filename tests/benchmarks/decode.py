@@ -82,7 +82,7 @@ def by_decord() -> Decode:
 
 
 def by_us(how: str) -> Decode:
-    from recsys.config_data import DecodeConfig
+    from recsys.config.data import DecodeConfig
     from recsys.decode.clips import clip_spec
     from recsys.decode.files import LocalFile
     from recsys.decode.sandbox import Sandbox

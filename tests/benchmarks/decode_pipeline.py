@@ -26,7 +26,7 @@ SAMPLE_S = 0.25
 
 def run_loop(videos: list[str], sampling: str) -> None:
     """One of the two processes of the plain loop."""
-    from recsys.config_data import DecodeConfig
+    from recsys.config.data import DecodeConfig
     from recsys.decode.clips import clip_spec
     from recsys.decode.files import LocalFile
     from recsys.decode.readers import read_clip
@@ -42,7 +42,7 @@ def run_stage(videos: list[str], sampling: str, out: Path) -> None:
     """The stage, on a Ray of two CPUs."""
     import ray
 
-    from recsys.config_data import DecodeConfig
+    from recsys.config.data import DecodeConfig
     from recsys.decode.stage import decode_videos
 
     ray.init(

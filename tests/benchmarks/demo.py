@@ -22,10 +22,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from recsys.data.synthetic import make_world
-from recsys.data.synthetic_viewers import WorldSettings
-from recsys.evaluation.accuracy import WARM_AND_COLD
-from recsys.evaluation.wording import slice_title
+from recsys.demo.viewers import WorldSettings
+from recsys.demo.world import make_world
+from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
+from recsys.evaluation.report.wording import slice_title
 
 VARIANTS = {
     "as it is": [],

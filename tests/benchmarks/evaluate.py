@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from recsys.config import EvaluateConfig
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
-from recsys.evaluation.likes import DAY_MS, Likes
-from recsys.evaluation.ranking import CHUNK_SCORES, dot_product, evaluate_ranker
-from recsys.evaluation.tuning import make_baselines
+from recsys.config.run import EvaluateConfig
+from recsys.data.ragged import Ragged
+from recsys.evaluation.baselines.likes import DAY_MS, Likes
+from recsys.evaluation.baselines.table import make_baselines
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.ranking import CHUNK_SCORES, evaluate_ranker
+from recsys.inference.ranker import dot_product
 from recsys.schema import TRAIN, VALID
 
 BAR_TIMES, BAR_BYTES = 2.5, 2e9
@@ -54,12 +56,12 @@ def make(args: argparse.Namespace) -> tuple[RankingSet, torch.Tensor, torch.Tens
     return RankingSet(users, relevant, known, videos), queries, vectors
 
 
-def lists(rng: np.random.Generator, count: int, mean: int, values: int) -> Csr:
+def lists(rng: np.random.Generator, count: int, mean: int, values: int) -> Ragged:
     """Lists of different numbers from 1, `mean` long on average."""
     owner = np.repeat(np.arange(count), rng.integers(1, 2 * mean, count))
     keys = np.unique(owner * values + rng.integers(1, values, len(owner)))
     offsets = np.searchsorted(keys, np.arange(count + 1) * values)
-    return Csr(offsets, (keys % values).astype(np.int32))
+    return Ragged(offsets, (keys % values).astype(np.int32))
 
 
 def bare(queries: torch.Tensor, vectors: torch.Tensor, k: int) -> float:

@@ -7,7 +7,7 @@ the best epoch is chosen on the validation events, from which nothing is learnt.
 the same one core, one after the other, and the peers a time limit. Seconds are those of training
 and validation; start, data preparation and checkpoints are left out on both sides and told apart.
 
-Nobody here rates a film twice. Our model has a learnt number for what was met before, and so soon
+Nobody here rates a film twice. Our model has a learnt number for what was seen before, and so soon
 knows that; the peers have none. So NDCG@10 with a user's other films left out of the ranking, which
 is the default here, stands beside, without a bar. Ours also has genres, times and 200 events of
 history; the peers, 50 items.
@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 import ray
 import yaml
 
-from recsys.config import load_config
-from recsys.evaluate import evaluate
+from recsys.config.run import load_config
+from recsys.evaluation.stage import evaluate
 
 PEERS = ("GRU4Rec", "SASRec")
 BAR_NDCG, BAR_SECONDS = 0.08, 1 / 30

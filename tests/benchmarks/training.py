@@ -33,11 +33,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from recsys.config import RunConfig, parse_config
-from recsys.data.batches import Batcher, Candidates, VideoInputs
+from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.inputs import Batch, Sizes
-from recsys.data.timelines import Timelines, trend_dim
+from recsys.data.ragged import Ragged
+from recsys.features.batches import Batcher, Candidates, VideoInputs
+from recsys.features.counts import CountLayout
+from recsys.features.inputs import Batch, Sizes
+from recsys.features.timelines import Timelines
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
 from recsys.schema import TRAIN, VALID, video_schema
@@ -65,7 +67,8 @@ def make_config(table_dim: int) -> RunConfig:
 
 
 def make_sizes(table_rows: int) -> Sizes:
-    return Sizes(table_rows + 1, NUM_CREATORS, NUM_CATEGORIES, (NUM_TABS,), NUM_TASKS)
+    width = len(CountLayout(tasks=("click", "like"), contexts=("tab",)))
+    return Sizes(table_rows + 1, NUM_CREATORS, NUM_CATEGORIES, (NUM_TABS,), NUM_TASKS, width)
 
 
 def make_videos(table_rows: int, rng: np.random.Generator) -> VideoInputs:
@@ -75,8 +78,9 @@ def make_videos(table_rows: int, rng: np.random.Generator) -> VideoInputs:
     catalog = Catalog(
         table=video_schema().empty_table(),
         creator_rows=rng.integers(1, NUM_CREATORS, count),
-        category_rows=rng.integers(1, NUM_CATEGORIES, 2 * count),
-        category_offsets=2 * np.arange(count + 1),
+        categories=Ragged(
+            2 * np.arange(count + 1), rng.integers(1, NUM_CATEGORIES, 2 * count).astype(np.int32)
+        ),
         durations=np.full(count, np.nan),
         duration_buckets=rng.integers(0, 32, count),
         train_events=shown,
@@ -90,7 +94,7 @@ def make_videos(table_rows: int, rng: np.random.Generator) -> VideoInputs:
 
 def make_timelines(num_users: int, rng: np.random.Generator) -> Timelines:
     lengths = rng.integers(5, 101, num_users)
-    total, trend_width = int(lengths.sum()), trend_dim(num_contexts=1, num_tasks=NUM_TASKS)
+    total, width = int(lengths.sum()), make_sizes(0).num_count_features
     return Timelines(
         user_ids=[str(i) for i in range(num_users)],
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
@@ -101,7 +105,7 @@ def make_timelines(num_users: int, rng: np.random.Generator) -> Timelines:
         watched=np.zeros((total, 0), np.float32),
         context_rows=rng.integers(0, NUM_TABS, (total, 1)),
         split=np.full(total, TRAIN, np.int8),
-        trends=rng.standard_normal((total, trend_width), dtype=np.float32),
+        count_features=rng.standard_normal((total, width), dtype=np.float32),
         user_rows=np.zeros((num_users, 0), np.int64),
     )
 

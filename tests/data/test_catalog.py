@@ -1,7 +1,8 @@
 import numpy as np
 import pyarrow as pa
 
-from recsys.data.catalog import Catalog, duration_buckets, expand_ranges
+from recsys.data.catalog import Catalog, duration_buckets
+from recsys.data.ragged import expand_ranges
 from recsys.schema import video_schema
 
 
@@ -28,8 +29,8 @@ def test_columns_become_arrays() -> None:
     assert len(found) == 4
     assert found.creator_rows.tolist() == [0, 2, 1, 0]
     assert np.array_equal(found.durations, [np.nan, 30, np.nan, 60], equal_nan=True)
-    assert found.category_offsets.tolist() == [0, 0, 2, 2, 3]
-    assert found.category_rows.tolist() == [3, 1, 2]
+    assert found.categories.offsets.tolist() == [0, 0, 2, 2, 3]
+    assert found.categories.values.tolist() == [3, 1, 2]
     assert found.video_ids() == [None, "a", "b", "c"]
     assert found.uris() == [None, "/a.mp4", None, "/c.mp4"]
 
@@ -52,11 +53,11 @@ def test_only_videos_with_enough_events_have_a_row_of_their_own() -> None:
 
 
 def test_categories_of_some_videos() -> None:
-    values, lengths = catalog().categories_of(np.array([3, 1, 0, 1]))
-    assert values.tolist() == [2, 3, 1, 3, 1]
-    assert lengths.tolist() == [1, 2, 0, 2]
-    values, lengths = catalog().categories_of(np.array([], dtype=np.int64))
-    assert (values.tolist(), lengths.tolist()) == ([], [])
+    found = catalog().categories.select(np.array([3, 1, 0, 1]))
+    assert found.values.tolist() == [2, 3, 1, 3, 1]
+    assert found.lengths.tolist() == [1, 2, 0, 2]
+    nothing = catalog().categories.select(np.array([], dtype=np.int64))
+    assert (nothing.values.tolist(), nothing.lengths.tolist()) == ([], [])
 
 
 def test_expand_ranges_skips_empty_ones() -> None:

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from recsys.config import load_config
-from recsys.data.events import prepare
-from recsys.data.inputs import ClipShape
-from recsys.data.prepared import Prepared
+from recsys.config.run import load_config
 from recsys.data.vectors import read_vectors
 from recsys.errors import InputError
+from recsys.features.inputs import ClipShape
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
+from recsys.prepare.prepared import Prepared
+from recsys.prepare.stage import prepare
 from tests.inputs import NUM_VIDEOS, event_rows, video_rows, write_input, write_rows
 
 

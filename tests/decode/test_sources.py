@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config_data import DecodeConfig
+from recsys.config.data import DecodeConfig
 from recsys.data import storage
 from recsys.decode import files
 from recsys.decode.clips import DecodeClips

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config import ContentConfig, load_config
-from recsys.config_data import DecodeConfig
+from recsys.config.data import DecodeConfig
+from recsys.config.run import ContentConfig, load_config
 from recsys.data.clip_store import ClipStore
 from recsys.decode.clips import DecodeClips
 from recsys.decode.stage import decode_videos, plan_pool
@@ -248,7 +248,7 @@ def test_no_free_cpu_is_not_waited_for(ray_local: None, videos: list[str], tmp_p
 
 RUN = """
 import sys
-from recsys.config_data import DecodeConfig
+from recsys.config.data import DecodeConfig
 from recsys.decode import stage, writer
 writer._FLUSH_BYTES = 1  # every batch is written at once, so that there is much to be torn
 stage._MAX_BLOCK_VIDEOS = stage._BATCH_VIDEOS = 1

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import EvaluateConfig, RerankConfig
-from recsys.evaluation.baselines import popularity, random_order
-from recsys.evaluation.page import render
-from recsys.evaluation.report import assemble
-from tests.evaluation.test_report import data, informed
+from recsys.config.run import EvaluateConfig, RerankConfig
+from recsys.evaluation.baselines.simple import popularity, random_order
+from recsys.evaluation.report.assemble import assemble
+from recsys.evaluation.report.page import render
+from tests.evaluation.report.test_assemble import data, informed
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 FRAME = """<!doctype html><link rel="icon" href="data:,"><body style="margin:0">

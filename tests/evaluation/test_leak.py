@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import EvaluateConfig, RunConfig, load_config
-from recsys.data.events import prepare
-from recsys.data.prepared import Prepared
-from recsys.evaluation.baselines import Neighbours, item_knn
-from recsys.evaluation.gather import known_likes, ranking_set
-from recsys.evaluation.likes import DAY_MS
-from recsys.evaluation.predict import all_vectors, concat, predict
+from recsys.config.run import EvaluateConfig, RunConfig, load_config
+from recsys.evaluation.baselines.likes import DAY_MS
+from recsys.evaluation.baselines.simple import Neighbours, item_knn
+from recsys.evaluation.from_prepared import known_likes, ranking_set
 from recsys.evaluation.ranking import evaluate_ranker
+from recsys.inference.encode import all_vectors
+from recsys.inference.predict import concat, predict
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
+from recsys.prepare.prepared import Prepared
+from recsys.prepare.stage import prepare
 from recsys.schema import TEST
 from tests.inputs import START_MS, write_input
 

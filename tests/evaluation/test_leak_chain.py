@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 import ray.train
 
-from recsys.bundle import Bundle
-from recsys.config import RunConfig, load_config
-from recsys.data.prepared import Prepared
-from recsys.evaluate import load_trained
+from recsys.bundle.contents import Bundle
+from recsys.bundle.stage import publish
+from recsys.config.run import RunConfig, load_config
+from recsys.evaluation.stage import load_trained
 from recsys.pipeline import run_stages
-from recsys.publish import publish
+from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, VALID
 from recsys.serve.recommender import ServingRecommender
 from recsys.train.checkpoint import read_trending
@@ -160,14 +160,7 @@ def served(folder: Path, rows: Rows) -> dict[str, Any]:
         train(config, patch)
     trained = load_trained(config)
     prepared = trained.prepared
-    publish(
-        config,
-        trained.model,
-        sizes=prepared.sizes,
-        vectors=trained.vectors.numpy(),
-        prepare_dir=prepared.prepare_dir,
-        bundles_dir=f"{config.run}/bundles",
-    )
+    publish(trained, f"{config.run}/bundles")
     return at_the_cut(prepared, Bundle.load(config.run))
 
 
@@ -186,7 +179,7 @@ def at_the_cut(prepared: Prepared, bundle: Bundle) -> dict[str, Any]:
         "vectors": bundle.vectors.tolist(),
         "weight of what trends": float(bundle.recommender.trending),
         "trending": trending.tolist(),
-        "counts": prepared.trends.features(videos, contexts, CUT_MS).tolist(),
+        "counts": prepared.counts.features(videos, contexts, CUT_MS).tolist(),
         "known events": prepared.catalog.known_events(with_valid=True).tolist(),
     }
 

@@ -7,19 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.config import EvaluateConfig
+from recsys.config.run import EvaluateConfig
+from recsys.data.ragged import Ragged
 from recsys.evaluation import ranking
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
-from recsys.evaluation.ranking import (
-    Ranker,
-    chunk_users,
-    dot_product,
-    evaluate_ranker,
-    measure,
-    ranked,
-    with_bias,
-)
-from recsys.evaluation.toplists import TopLists
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.toplists import TopLists
+from recsys.evaluation.ranking import chunk_users, evaluate_ranker, measure, ranked
+from recsys.inference.ranker import Ranker, dot_product, with_bias
 
 NUM_VIDEOS = 7
 COLD = [5, 6]
@@ -43,7 +37,7 @@ def ranking_set() -> RankingSet:
         age_days_N=np.array([9, 9, 9, 9, 3.0, 2.0, 4.0]),
     )
     users = [f"u{i}" for i in range(len(RELEVANT))]
-    return RankingSet(users, Csr.from_lists(RELEVANT), Csr.from_lists(KNOWN), videos)
+    return RankingSet(users, Ragged.from_lists(RELEVANT), Ragged.from_lists(KNOWN), videos)
 
 
 def config(*k: int, masked: bool = False) -> EvaluateConfig:
@@ -107,7 +101,7 @@ def test_dot_products_and_what_single_videos_gain() -> None:
     assert ranker(0, 3).tolist() == [[1, 3], [2, 4], [3, 7]]
     assert ranker(1, 2).tolist() == [[2, 4]]
     assert not ranker(0, 3).requires_grad
-    rows = Csr.from_lists([[1], [], [0, 1, 0]])
+    rows = Ragged.from_lists([[1], [], [0, 1, 0]])
     biased = with_bias(ranker, rows, np.array([10, 1, 20, 2], np.float32))
     assert biased(0, 3).tolist() == [[1, 13], [2, 4], [6, 27]]
     assert biased(1, 3).tolist() == [[2, 4], [6, 27]]

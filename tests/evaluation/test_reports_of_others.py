@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import EvaluateConfig, RerankConfig
-from recsys.evaluation.baselines import random_order
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
-from recsys.evaluation.likes import Likes
+from recsys.config.run import EvaluateConfig, RerankConfig
+from recsys.data.ragged import Ragged
+from recsys.evaluation.baselines.likes import Likes
+from recsys.evaluation.baselines.simple import random_order
+from recsys.evaluation.baselines.table import make_baselines
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker, ranked
-from recsys.evaluation.tradeoff import reranked_lists
-from recsys.evaluation.tuning import make_baselines
+from recsys.evaluation.report.tradeoff import reranked_lists
 
 
 def ranking_set(relevant: list[list[int]], known: list[list[int]], num_videos: int) -> RankingSet:
     counts = np.bincount(np.concatenate(known).astype(np.int64), minlength=num_videos)
     videos = Videos(np.arange(num_videos) % 3 == 0, counts, age_days_N=np.ones(num_videos))
     users = [str(user) for user in range(len(relevant))]
-    return RankingSet(users, Csr.from_lists(relevant), Csr.from_lists(known), videos)
+    return RankingSet(users, Ragged.from_lists(relevant), Ragged.from_lists(known), videos)
 
 
 def test_what_was_liked_before_is_in_nobodys_list() -> None:

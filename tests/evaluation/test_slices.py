@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import EvaluateConfig, RerankConfig
-from recsys.evaluation.baselines import random_order
-from recsys.evaluation.interactions import Csr, RankingSet, Videos
+from recsys.config.run import EvaluateConfig, RerankConfig
+from recsys.data.ragged import Ragged
+from recsys.evaluation.baselines.simple import random_order
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.toplists import Part, top_lists
 from recsys.evaluation.ranking import evaluate_ranker
-from recsys.evaluation.summary import summarise
-from recsys.evaluation.toplists import Part, top_lists
-from recsys.evaluation.tradeoff import reranked
+from recsys.evaluation.report.figures import summarise
+from recsys.evaluation.report.tradeoff import reranked
 
 NDCG_SECOND = 1 / math.log2(3)
 OWN = ("warm_among_warm", "cold_among_cold")
@@ -26,7 +27,7 @@ def ranking_set(
     """Seven videos."""
     videos = Videos(np.isin(np.arange(8), cold), np.zeros(8, np.int64))
     users = [str(user) for user in range(len(relevant))]
-    return RankingSet(users, Csr.from_lists(relevant), Csr.from_lists(known), videos)
+    return RankingSet(users, Ragged.from_lists(relevant), Ragged.from_lists(known), videos)
 
 
 def test_who_never_shows_cold_videos_wins_warm_by_that_alone() -> None:
@@ -134,7 +135,7 @@ def test_re_ranked_lists_are_measured_among_their_own() -> None:
     """Videos that are new come first: 4 of the warm, 7 of the cold."""
     age = np.array([0, 9, 9, 9, 0, 9, 9, 0.0])
     videos = Videos(np.isin(np.arange(8), [6, 7]), np.zeros(8, np.int64), age_days_N=age)
-    data = RankingSet(["a"], Csr.from_lists([[4, 7]]), Csr.empty(1), videos)
+    data = RankingSet(["a"], Ragged.from_lists([[4, 7]]), Ragged.empty(1), videos)
     scores = torch.tensor([[0.0, 7, 6, 5, 4, 3, 2, 1]])
     config = EvaluateConfig(k=(1,))
     result = reranked(data, lambda a, b: scores[a:b], config, RerankConfig(new_videos=2, page=1))
@@ -148,8 +149,8 @@ def test_drawn_videos_are_of_the_slice() -> None:
     videos = Videos(
         np.isin(np.arange(8), [6, 7]), np.zeros(8, np.int64), np.array([0, 1, 1, 1, 1, 1, 2, 2])
     )
-    relevant = Csr.from_lists([[1, 6]] * 20)
-    data = RankingSet([str(u) for u in range(20)], relevant, Csr.empty(20), videos)
+    relevant = Ragged.from_lists([[1, 6]] * 20)
+    data = RankingSet([str(u) for u in range(20)], relevant, Ragged.empty(20), videos)
     scores = torch.arange(8.0).flip(0).repeat(20, 1)
     config, rerank = EvaluateConfig(k=(2,)), RerankConfig(drawn_places=2, page=2)
     result = reranked(data, lambda a, b: scores[a:b].clone(), config, rerank)
@@ -173,7 +174,7 @@ def test_own_slices_are_those_of_ranx() -> None:
     scores = torch.from_numpy(rng.random((num_users, num_videos)))
     users = [f"u{number:03}" for number in range(num_users)]
     videos = Videos(cold_N, np.zeros(num_videos, np.int64))
-    data = RankingSet(users, Csr.from_lists(relevant), Csr.from_lists(known), videos)
+    data = RankingSet(users, Ragged.from_lists(relevant), Ragged.from_lists(known), videos)
     config = EvaluateConfig(k=(5, 20))
     ours = evaluate_ranker(data, lambda a, b: scores[a:b], config).slices
     for name, mask_N in zip(OWN, (~cold_N, cold_N), strict=True):

@@ -98,7 +98,7 @@ def test_the_users_own(own: None) -> None:
         ("own_encoders:none", "cannot be imported: .*no attribute 'none'"),
         ("own_encoders:number", "returns int, not a torch nn.Module"),
         ("own_encoders:broken", "cannot be made: no weights"),
-        ("own_encoders:maps", r"gives \(2, 8, 62, 62\) for 2 frames, not \(2, F\)"),
+        ("own_encoders:maps", r"gives \(2, 8, 62, 62\) for 2 frames, not \(2, features\)"),
         ("own_encoders:words", r"does not take \(N, 3, H, W\) frames"),
     ],
 )

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.config import ModelConfig
-from recsys.data.batches import event_batch
-from recsys.data.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
-from recsys.data.timelines import Timelines, watch_inputs
+from recsys.config.run import ModelConfig
+from recsys.features.batches import event_batch
+from recsys.features.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
+from recsys.features.timelines import Timelines, watch_inputs
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
@@ -17,7 +17,7 @@ from recsys.model.user import states_at
 
 NUM_VIDEOS, NUM_TASKS = 12, 2
 CLIP = ClipShape(frames=3, size=32)
-SIZES = Sizes(NUM_VIDEOS, 4, 3, context_sizes=(5,), num_tasks=NUM_TASKS, watch_dim=2)
+SIZES = Sizes(NUM_VIDEOS, 4, 3, (5,), num_tasks=NUM_TASKS, num_count_features=11, watch_dim=2)
 
 
 def model(sizes: Sizes = SIZES, **changes: Any) -> Recommender:
@@ -61,7 +61,7 @@ def timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
         watched=rng.uniform(0, 2, (length, 2)).astype(np.float32),
         context_rows=rng.integers(1, 5, (length, 1)),
         split=np.zeros(length, np.int8),
-        trends=rng.normal(size=(length, SIZES.trend_dim)).astype(np.float32),
+        count_features=rng.normal(size=(length, SIZES.num_count_features)).astype(np.float32),
         user_rows=np.array([[1, 3]]),
     )
 
@@ -84,9 +84,9 @@ def outputs(net: Recommender, found: Timelines, stop: int | None = None) -> tupl
     events = event_batch(arrays)
     vectors = net.encode_videos(videos(torch.arange(NUM_VIDEOS)))
     states = net.encode_history(vectors[torch.from_numpy(arrays.video_rows)], events)
-    at = states_at(states, events.prior)
+    at = states_at(states, events.num_prior)
     own = vectors[3].expand(*at.shape[:2], -1)
-    logits = net.task_logits(at, own, events.moment, events.trends)
+    logits = net.task_logits(at, own, events.context, events.count_features)
     return net.queries(at)[0], logits[0]
 
 
@@ -145,7 +145,7 @@ def test_a_later_events_time_is_unseen() -> None:
     assert torch.equal(other_logits[:5], logits[:5])
 
 
-def test_events_of_one_moment_do_not_see_each_other() -> None:
+def test_events_of_one_time_do_not_see_each_other() -> None:
     net, found = model(), timeline(times=[0, 10, 10, 10, 20])
     queries, logits = outputs(net, found)
     for j in (1, 2, 3):
@@ -187,7 +187,7 @@ def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
                 "watched",
                 "context_rows",
                 "split",
-                "trends",
+                "count_features",
                 "user_rows",
             )
         },
@@ -249,11 +249,13 @@ def test_losses_by_hand() -> None:
         queries, _ = outputs(net, found)
         states = states_at(
             net.encode_history(torch.tensor(vectors[found.video_rows]).float()[None], batch.events),
-            batch.events.prior,
+            batch.events.num_prior,
         )
         own = torch.tensor(vectors[found.video_rows]).float()[None]
         events = batch.events
-        probability = net.task_logits(states, own, events.moment, events.trends)[0].sigmoid()
+        probability = net.task_logits(states, own, events.context, events.count_features)[
+            0
+        ].sigmoid()
     expected = 0.0
     for i in range(6):
         if found.positive[i]:
@@ -341,15 +343,15 @@ def test_stored_features_take_the_encoders_place() -> None:
     assert not torch.allclose(first, other, atol=1e-4)
 
 
-def test_an_event_batch_keeps_no_outcome_in_its_moment() -> None:
+def test_an_event_batch_keeps_no_outcome_in_its_context() -> None:
     """What the ranking head sees of position i comes from strictly earlier events."""
     found = timeline(times=[0, 5, 5])
     events: EventBatch = event_batch(found.windows([0], [3]))
-    assert events.moment.counts.tolist() == [[0, 1, 1]]
+    assert events.context.num_prior.tolist() == [[0, 1, 1]]
     first = [int(found.positive[0]), *found.labels[0].tolist()]
-    assert events.moment.tallies[..., :3].tolist() == [[[0] * 3, first, first]]
+    assert events.context.tallies[..., :3].tolist() == [[[0] * 3, first, first]]
     watched = watch_inputs(found.watched[0]).tolist()
-    assert events.moment.tallies[0, :, 3:].tolist() == [[0, 0], watched, watched]
+    assert events.context.tallies[0, :, 3:].tolist() == [[0, 0], watched, watched]
 
 
 def frame_gradients(**content: Any) -> tuple[float, list[Tensor]]:

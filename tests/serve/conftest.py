@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys.bundle import Bundle
+from recsys.bundle.contents import Bundle
 from recsys.serve.recommender import ServingRecommender
 from tests.bundles import TinyRun, make_run
 

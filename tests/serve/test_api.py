@@ -183,7 +183,7 @@ def test_no_other_file_is_served(client: TestClient, video_id: str) -> None:
 
 
 def test_files_can_be_switched_off(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    from recsys.bundle import Bundle
+    from recsys.bundle.contents import Bundle
 
     clip = tmp_path / "one.mp4"
     clip.write_bytes(b"x")

@@ -3,14 +3,16 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
-from recsys.bundle import Bundle
-from recsys.data.batches import event_batch
-from recsys.data.timelines import Timelines
-from recsys.data.trends import HourlyCounts, Trends, trending
+from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
+from recsys.features.batches import event_batch
+from recsys.features.counts import CountLayout, EventCounts, trending
+from recsys.features.hourly import HourlyCounts
+from recsys.features.timelines import Timelines
 from recsys.model.user import states_at
 from recsys.schema import timeline_schema
 from recsys.serve.recommender import ServingRecommender
@@ -22,22 +24,26 @@ NUM_EVENTS = 27
 TABS = [None, "home", "search"]
 
 
+def made(tiny: TinyRun, table: pa.Table) -> Timelines:
+    return Timelines.from_table(table, tiny.config.data.columns, tiny.counts.features)
+
+
 @torch.no_grad()
 def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
     """User u9's timeline, and for each of its positions the scores of its own video as a training
     step computes them: retrieval score (L,) and probabilities (L, T)."""
-    timeline = Timelines.from_table(tiny.timelines.slice(9), tiny.config.data.columns)
-    timeline = replace(tiny.trends.on(timeline), user_rows=np.array([[9 % 3]]))
+    timeline = made(tiny, tiny.timelines.slice(9))
+    timeline = replace(timeline, user_rows=np.array([[9 % 3]]))
     arrays = timeline.windows(timeline.offsets[:-1], timeline.offsets[1:])
     events, model = event_batch(arrays), tiny.recommender
     vectors = torch.from_numpy(tiny.vectors)[torch.from_numpy(arrays.video_rows)]
-    states = states_at(model.encode_history(vectors, events), events.prior)
+    states = states_at(model.encode_history(vectors, events), events.num_prior)
     dots = (model.queries(states) * vectors[..., : model.dim]).sum(-1)
     dots += repeat_scores(model, arrays)
-    moments = zip(timeline.time_ms.tolist(), timeline.video_rows, strict=True)
-    now = [trending(tiny.trends.shown(time_ms))[row] for time_ms, row in moments]
+    times = zip(timeline.time_ms.tolist(), timeline.video_rows, strict=True)
+    now = [trending(tiny.counts.shown(time_ms))[row] for time_ms, row in times]
     dots += model.trending * torch.tensor(np.stack(now))
-    logits = model.task_logits(states, vectors, events.moment, events.trends)
+    logits = model.task_logits(states, vectors, events.context, events.count_features)
     return timeline, dots[0].numpy(), logits[0].sigmoid().numpy()
 
 
@@ -45,7 +51,7 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
 def test_scores_are_those_of_training(
     tiny: TinyRun, served: ServingRecommender, position: int
 ) -> None:
-    """Asked as of an event's moment, the server knows what training knew; two events a moment."""
+    """Asked as of an event's time, the server knows what training knew. Two events share a time."""
     timeline, dots, probabilities = training_outputs(tiny)
     tab = TABS[timeline.context_rows[position, 0]]
     answer = served.score(
@@ -67,10 +73,10 @@ def without_events(bundle: Bundle) -> Bundle:
         name: HourlyCounts(nothing, nothing, np.zeros((0, 4), np.int64))
         for name in ("video", "context_tab")
     }
-    trends = Trends.of(bundle.catalog, empty, num_actions=3)
     columns = bundle.config.data.columns
-    histories = Timelines.from_table(timeline_schema().empty_table(), columns)
-    return replace(bundle, histories=histories, trends=trends)
+    counts = EventCounts.of(bundle.catalog, CountLayout.of(columns), empty)
+    nobody = Timelines.from_table(timeline_schema().empty_table(), columns, counts.features)
+    return replace(bundle, histories=nobody, counts=counts)
 
 
 def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
@@ -78,7 +84,7 @@ def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
 ) -> None:
     """All users' events in the order of time, one by one, against what prepare made of them."""
     live = ServingRecommender(without_events(served.bundle))
-    found = Timelines.from_table(tiny.timelines, tiny.config.data.columns)
+    found = made(tiny, tiny.timelines)
     users = np.repeat(np.arange(len(found)), np.diff(found.offsets))
     for i in np.argsort(found.time_ms, kind="stable"):
         tab = TABS[found.context_rows[i, 0]]

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.data.timelines import Timelines
 from recsys.data.users import UserRows
+from recsys.features.timelines import Timelines
 from recsys.serve.store import Event, HistoryStore
 
 
@@ -22,7 +22,7 @@ def store() -> HistoryStore:
         watched=np.array([[1, 0], [2, 1], [3, 0], [4, 1]], np.float32),
         context_rows=np.zeros((4, 0), np.int64),
         split=np.zeros(4, np.int8),
-        trends=np.zeros((4, 22), np.float32),
+        count_features=np.arange(4 * 2, dtype=np.float32).reshape(4, 2),
         user_rows=np.zeros((2, 0), np.int64),
     )
     users = UserRows(pa.array(["b", "z"]), np.array([[1, 2], [3, 0]]))
@@ -30,7 +30,8 @@ def store() -> HistoryStore:
 
 
 def event(row: int, time_ms: int) -> Event:
-    return Event(video_row=row, time_ms=time_ms, labels=(1,), watched=(5.0, 0.5))
+    features = np.array([row, 0.5], np.float32)
+    return Event(row, time_ms, features, labels=(1,), watched=(5.0, 0.5))
 
 
 def test_keeps_the_last_events_of_the_bundle(store: HistoryStore) -> None:
@@ -61,9 +62,10 @@ def test_a_live_event_stands_where_its_time_belongs(store: HistoryStore) -> None
     assert timeline.video_rows.tolist() == [9, 4]
     assert timeline.labels.tolist() == [[1], [1]]
     assert timeline.positive.tolist() == [1, 1]
+    assert timeline.count_features.tolist() == [[9, 0.5], [6, 7]]
 
 
-def test_events_of_one_moment_keep_their_order(store: HistoryStore) -> None:
+def test_events_of_one_time_keep_their_order(store: HistoryStore) -> None:
     store.append("b", event(9, 40))
     assert store.timeline("b").video_rows.tolist() == [4, 9]
 

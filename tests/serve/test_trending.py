@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recsys.data.trends import trending
+from recsys.features.counts import trending
 from recsys.serve.trending import HELD_HOURS, Trending
 from tests.bundles import NUM_VIDEOS, START_MS, TinyRun, make_run
 
@@ -17,11 +17,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 def expected(run: TinyRun, time_ms: int) -> np.ndarray:
     weight = float(run.recommender.trending)
-    return weight * trending(run.trends.shown(time_ms))
+    return weight * trending(run.counts.shown(time_ms))
 
 
 def test_gains_of_an_hour(tiny_run: TinyRun) -> None:
-    server = Trending(tiny_run.recommender, tiny_run.trends)
+    server = Trending(tiny_run.recommender, tiny_run.counts)
     gains = server.at(NOW)
     assert gains == pytest.approx(expected(tiny_run, NOW), abs=1e-6)
     assert gains.any() and not gains[0]
@@ -31,7 +31,7 @@ def test_gains_of_an_hour(tiny_run: TinyRun) -> None:
 
 def test_a_live_event_counts_from_the_next_hour_on(tiny_run: TinyRun) -> None:
     """Also in hours that somebody has asked for already; what was given away does not change."""
-    server = Trending(tiny_run.recommender, tiny_run.trends)
+    server = Trending(tiny_run.recommender, tiny_run.counts)
     before, later = server.at(NOW), server.at(NOW + HOUR_MS)
     kept = later.copy()
     server.count(7, (0,), NOW + 5, (1, 0, 0))
@@ -45,7 +45,7 @@ def test_a_live_event_counts_from_the_next_hour_on(tiny_run: TinyRun) -> None:
 def test_an_event_of_the_day_before_yesterday_is_not_of_the_last_24_hours(
     tiny_run: TinyRun,
 ) -> None:
-    server = Trending(tiny_run.recommender, tiny_run.trends)
+    server = Trending(tiny_run.recommender, tiny_run.counts)
     server.at(NOW)
     for hours in (23, 24, 25, 48):
         server.count(7, (0,), NOW - hours * HOUR_MS, (1, 0, 0))
@@ -53,8 +53,8 @@ def test_an_event_of_the_day_before_yesterday_is_not_of_the_last_24_hours(
 
 
 def test_few_hours_are_held(tiny_run: TinyRun) -> None:
-    """Those asked for last, however many different moments requests name."""
-    server = Trending(tiny_run.recommender, tiny_run.trends)
+    """Those asked for last, however many different times requests name."""
+    server = Trending(tiny_run.recommender, tiny_run.counts)
     first = server.at(NOW)
     for hour in range(1, HELD_HOURS):
         server.at(NOW + hour * HOUR_MS)
@@ -66,6 +66,6 @@ def test_few_hours_are_held(tiny_run: TinyRun) -> None:
 
 def test_a_model_without_weights_gains_nothing(tiny_run: TinyRun) -> None:
     tiny_run.recommender.trending.zero_()
-    server = Trending(tiny_run.recommender, tiny_run.trends)
+    server = Trending(tiny_run.recommender, tiny_run.counts)
     server.count(7, (0,), NOW, (1, 0, 0))
     assert server.at(NOW + HOUR_MS).tolist() == [0] * (NUM_VIDEOS + 1)

@@ -16,12 +16,12 @@ import pytest
 import ray.train
 import torch
 
-from recsys.data.batches import VideoInputs
 from recsys.data.catalog import Catalog
-from recsys.data.inputs import Sizes
-from recsys.data.prepared import Prepared
-from recsys.data.timelines import Timelines
-from recsys.data.trends import FloatArray
+from recsys.data.ragged import FloatArray
+from recsys.features.batches import VideoInputs
+from recsys.features.inputs import Sizes
+from recsys.features.timelines import Timelines
+from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train.loop import Job, Worker
 from tests.steps import NUM_VIDEOS, SIZES, make_config, make_timelines, make_videos
@@ -89,7 +89,7 @@ def split_off(timelines: Timelines) -> Timelines:
 def joined(*parts: Timelines) -> Timelines:
     """The users of some timelines, one after the other."""
     lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    names = (*EVENT_FIELDS, "trends", "user_rows")
+    names = (*EVENT_FIELDS, "count_features", "user_rows")
     return Timelines(
         user_ids=[user for part in parts for user in part.user_ids],
         offsets=np.concatenate([[0], np.cumsum(lengths)]),

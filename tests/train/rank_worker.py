@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from recsys.data.run_folder import RunFolder
 from recsys.schema import TEST, VALID
-from recsys.train.checkpoint import START, Progress, save
+from recsys.train.checkpoint import Progress, save
 from recsys.train.loop import Job, Worker
 from tests.steps import make_config, make_timelines
 from tests.train import memory
@@ -52,7 +53,7 @@ class Process:
         """Keeps an untrained model that all trainings begin with."""
         prepared = make_prepared("idle", self.folder, alone=True, tables=self.tables)
         worker, _ = self.worker(prepared, "none")
-        save(str(self.folder / "train" / START), worker.trainable, Progress())
+        save(RunFolder(str(self.folder)).start, worker.trainable, Progress())
 
     def steps(self, case: str) -> None:
         """Takes a step an epoch, as in the refit."""

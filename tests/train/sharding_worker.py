@@ -1,7 +1,10 @@
 """One of the processes of test_sharding.py: `python sharding_worker.py TASK RANK WORLD FOLDER`."""
 
+import logging
 import os
 import sys
+import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,11 +13,12 @@ os.environ["FBGEMM_TBE_BOUNDS_CHECK_MODE"] = "0"  # fatal: a row that is not the
 import torch
 import torch.distributed as dist
 
-from recsys.data.inputs import Batch
+from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses
 from recsys.train.checkpoint import Progress, restore, save
-from recsys.train.loss import StepLoss
+from recsys.train.loss import LossWeights
 from recsys.train.sharding import PipelinedSteps, build_sharded
+from recsys.train.steps import Step
 from recsys.train.trainable import Trainable, build_plain
 from tests.steps import NUM_VIDEOS, SIZES, make_batch, make_config, make_videos
 
@@ -23,7 +27,7 @@ EMPTY = (2, 1)
 """(step, rank) that has nothing to learn from."""
 
 
-WEIGH = StepLoss.of(make_config(), torch.device("cpu"))
+LOSS_WEIGHTS = LossWeights.of(make_config(), torch.device("cpu"))
 
 
 def batch_of(step: int, rank: int) -> Batch:
@@ -37,10 +41,25 @@ def batch_of(step: int, rank: int) -> Batch:
 def step(trainable: Trainable, number: int, rank: int) -> float:
     trainable.optimizer.zero_grad()
     batch = batch_of(number, rank)
-    loss = WEIGH(trainable.module(batch), batch)
+    loss = LOSS_WEIGHTS.combine(trainable.module(batch), batch)
     loss.backward()
     trainable.optimizer.step()
     return loss.item()
+
+
+def heard() -> tuple[int, list[str], list[str]]:
+    """The root logger's level, all warnings' filters, and what comes through of some messages."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    logging.getLogger().warning("of the user's own")
+    logging.getLogger("own.module").warning("of a module of the user's")
+    for path, text in (("", "of no file"), ("/site-packages/fbgemm_gpu/a.py", "of FBGEMM")):
+        record = logging.LogRecord("root", logging.WARNING, path, 1, text, (), None)
+        logging.getLogger().handle(record)
+    logging.getLogger().removeHandler(handler)
+    return logging.getLogger().level, [str(entry) for entry in warnings.filters], lines
 
 
 def vectors(trainable: Trainable) -> torch.Tensor:
@@ -67,21 +86,28 @@ def shard_by_rows() -> None:
     )
 
 
+def all_steps(steps: PipelinedSteps, batches: list[Batch]) -> list[Step]:
+    """The steps of a round."""
+    left = iter(batches)
+    taken: Iterator[Step] = iter(lambda: steps.next_step(left), None)  # type: ignore[arg-type]
+    return list(taken)
+
+
 def overlapped(trainable: Trainable, rank: int) -> list[float]:
     """The same steps through TorchRec's pipeline, in two rounds with a validation between."""
     losses: list[float] = []
 
-    def weigh(found: Losses, batch: Batch) -> torch.Tensor:
-        loss = WEIGH(found, batch)
+    def step_loss(found: Losses, batch: Batch) -> torch.Tensor:
+        loss = LOSS_WEIGHTS.combine(found, batch)
         losses.append(loss.item())
         return loss
 
-    steps = PipelinedSteps(trainable, weigh, torch.device("cpu"), clip_norm=float("inf"))
+    steps = PipelinedSteps(trainable, step_loss, torch.device("cpu"), clip_norm=float("inf"))
     batches = [batch_of(number, rank) for number in range(STEPS)]
-    first = list(steps.take(iter(batches[:2])))
+    first = all_steps(steps, batches[:2])
     assert len(steps.pipeline._pipelined_modules) == 1, "the tables' exchange is overlapped"
     vectors(trainable)
-    second = list(steps.take(iter(batches[2:])))
+    second = all_steps(steps, batches[2:])
     assert (len(first), len(second)) == (2, 1)
     return losses
 
@@ -89,10 +115,13 @@ def overlapped(trainable: Trainable, rank: int) -> list[float]:
 def train(rank: int, folder: Path) -> None:
     """Checkpoint, three steps, checkpoint."""
     shard_by_rows()
+    before = heard()
     trainable = build_sharded(make_config(), SIZES, torch.device("cpu"))
+    after = heard()
     save(str(folder / "start"), trainable, Progress())
     losses = [step(trainable, number, rank) for number in range(STEPS)]
     found = {"losses": losses, "vectors": vectors(trainable), "plan": trainable.plan}
+    found["heard"] = [before, after]
     save(str(folder / "end"), trainable, Progress(steps=STEPS))
     restore(str(folder / "start"), trainable)
     found["overlapped"] = overlapped(trainable, rank)

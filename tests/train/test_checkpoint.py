@@ -1,3 +1,5 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -6,8 +8,8 @@ import torch.distributed.checkpoint as dcp
 
 from recsys.errors import InputError
 from recsys.train.checkpoint import Progress, load_plain, restore, save
-from recsys.train.grow import read_all
 from recsys.train.trainable import Trainable, build_plain
+from recsys.train.warm_start import read_all
 from tests.steps import SIZES, loss_of, make_batch, make_config
 
 CONFIG = make_config()
@@ -66,6 +68,18 @@ def test_resumed_training_equals_uninterrupted(saved: tuple[str, Trainable]) -> 
     restore(saved[0], resumed)
     train(resumed, 2, 3)
     assert_equal(weights(resumed), weights(uninterrupted))
+
+
+def test_an_earlier_versions_progress_is_refused_in_one_line(
+    saved: tuple[str, Trainable], tmp_path: Path
+) -> None:
+    """Its place in the data is told in other words."""
+    folder = shutil.copytree(saved[0], tmp_path / "old")
+    progress = json.loads((folder / "progress.json").read_text())
+    progress["ledger"] = progress.pop("seen_timelines")
+    (folder / "progress.json").write_text(json.dumps(progress))
+    with pytest.raises(InputError, match=r"not the checkpoint .*ledger.* train again$"):
+        restore(str(folder), build(2))
 
 
 def test_no_checkpoint_is_said(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recsys.config import RunConfig, parse_config
+from recsys.config.run import RunConfig, parse_config
 from recsys.errors import InputError
 from recsys.train.curves import curves
 

@@ -11,11 +11,12 @@ import pytest
 import ray
 from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 
-from recsys.config import load_config
-from recsys.data.prepared import Prepared
+from recsys.config.run import load_config
 from recsys.errors import InputError
+from recsys.prepare.prepared import Prepared
 from recsys.schema import VALID
-from recsys.train.trainer import make_stop_at_final, make_trainer, training_error
+from recsys.train.stage import training_error
+from recsys.train.trainer import make_stop_at_final, make_trainer
 from tests.conftest import TrainedRun
 from tests.train.test_trainer import state
 
@@ -73,7 +74,7 @@ def test_a_worker_killed_inside_an_epoch_loses_no_timeline(
     settings += ["train.checkpoint_every_partitions=1", "train.patience=9", "train.max_failures=1"]
     config = load_config(trained_run.config_path, settings)
     killer: Any = ray.remote(num_cpus=0)(Killer).remote()
-    result = make_trainer(config, name="killed", epochs=2, board=killer).fit()
+    result = make_trainer(config, name="killed", epochs=2, progress_actor=killer).fit()
     assert ray.get(killer.victims.remote()) == 1
     prepared = Prepared(config)
     expected = [
@@ -82,7 +83,7 @@ def test_a_worker_killed_inside_an_epoch_loses_no_timeline(
     ]
     assert np.min(expected) > 0
     progress = state(result)
-    assert progress["ledger"] == expected
+    assert progress["seen_timelines"] == expected
     assert [epoch["timelines"] for epoch in progress["history"]] == [sum(expected)] * 2
 
 
@@ -110,7 +111,7 @@ def test_a_loss_that_is_no_number_is_not_tried_again(
     config = load_config(trained_run.config_path, wanted)
     starts: Any = ray.remote(num_cpus=0)(Starts).remote()
     with pytest.raises(Exception) as error:  # noqa: B017, PT011 - Ray chooses the type
-        make_trainer(config, name="nan", board=starts).fit()
+        make_trainer(config, name="nan", progress_actor=starts).fit()
     assert ray.get(starts.started.remote()) == 1
     line = str(training_error(error.value))
     assert line.startswith("training stopped: the loss is nan at step ")

@@ -3,23 +3,10 @@ import torch
 
 from recsys.model.recommender import Losses
 from recsys.schema import TEST
-from recsys.train.figures import Board, StepSums
-from recsys.train.loop import FINAL_LR, WARMUP_STEPS, Job, lr_share
+from recsys.train.figures import ProgressActor, StepSums
+from recsys.train.loop import Job
 from recsys.train.validation import score
 from tests.steps import make_config
-
-
-def test_the_learning_rate_warms_up_and_falls_in_a_line() -> None:
-    assert lr_share(0, 0, 10) == pytest.approx(1 / WARMUP_STEPS)
-    assert lr_share(WARMUP_STEPS - 1, 0, 10) == 1
-    assert lr_share(10**6, 0, 10) == 1
-    assert lr_share(10**6, 5, 10) == pytest.approx((1 + FINAL_LR) / 2)
-    assert lr_share(10**6, 10, 10) == pytest.approx(FINAL_LR)
-    assert lr_share(10**6, 12, 10) == pytest.approx(FINAL_LR)
-    assert lr_share(10**6, 1, 1) == pytest.approx(FINAL_LR)
-    assert lr_share(10**6, 0, 0) == 1
-    shares = [lr_share(1000 + step, step / 100, 3) for step in range(300)]
-    assert shares == sorted(shares, reverse=True)
 
 
 def test_a_job_crosses_to_the_workers_as_plain_values() -> None:
@@ -63,13 +50,13 @@ def test_sums_of_no_steps_are_0() -> None:
     assert (figures["retrieval_loss"], figures["click_loss"]) == (0, 0)
 
 
-def test_the_board_shows_what_is_newest() -> None:
-    board = Board()
-    assert board.read() == (0.0, {}, [], "")
-    board.place("video: row_wise on 0")
-    board.step(0.5, {"retrieval_loss": 1.0})
-    board.epoch({"epoch": 1.0})
-    assert board.read() == (
+def test_the_progress_actor_shows_what_is_newest() -> None:
+    actor = ProgressActor()
+    assert actor.read() == (0.0, {}, [], "")
+    actor.place("video: row_wise on 0")
+    actor.step(0.5, {"retrieval_loss": 1.0})
+    actor.epoch({"epoch": 1.0})
+    assert actor.read() == (
         0.5,
         {"retrieval_loss": 1.0},
         [{"epoch": 1.0}],

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from recsys.data.inputs import Batch
+from recsys.data.run_folder import RunFolder
+from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses
 from recsys.schema import VALID
-from recsys.train.checkpoint import START
-from recsys.train.grow import read_all
 from recsys.train.loop import Job
-from recsys.train.loss import StepLoss
+from recsys.train.loss import LossWeights
 from recsys.train.sharding import have_torchrec
+from recsys.train.warm_start import read_all
 from tests.steps import make_batch, make_config
 from tests.train.memory import Checkpoints, make_worker
 from tests.train.processes import run_processes
@@ -39,30 +39,30 @@ def batch(num_positive: float, num_events: float) -> Batch:
 
 def test_unequal_work_by_hand() -> None:
     """300 events of slope 1 and 20 of slope -2: the mean is (300 - 40) / 320, and not -0.5."""
-    step_loss = StepLoss(1.0, torch.tensor([1.0]))
+    loss_weights = LossWeights(1.0, torch.tensor([1.0]))
     mean = batch(160, 160)
-    ranks = [step_loss(losses(slopes, [0.0]), mean) for slopes in (300.0, -40.0)]
+    ranks = [loss_weights.combine(losses(slopes, [0.0]), mean) for slopes in (300.0, -40.0)]
     assert torch.stack(ranks).mean().item() == pytest.approx(260 / 320)
-    ranks = [step_loss(losses(0.0, [slopes]), mean) for slopes in (300.0, -40.0)]
+    ranks = [loss_weights.combine(losses(0.0, [slopes]), mean) for slopes in (300.0, -40.0)]
     assert torch.stack(ranks).mean().item() == pytest.approx(260 / 320)
 
 
 def test_each_loss_has_its_own_number_and_weight() -> None:
     """0.5 · 6 / 3 + 1 · 8 / 4 + 2.5 · 2 / 4."""
     config = make_config(train={"retrieval_weight": 0.5, "task_weights": {"like": 2.5}})
-    step_loss = StepLoss.of(config, torch.device("cpu"))
-    assert step_loss(losses(6.0, [8.0, 2.0]), batch(3, 4)).item() == pytest.approx(4.25)
+    loss_weights = LossWeights.of(config, torch.device("cpu"))
+    assert loss_weights.combine(losses(6.0, [8.0, 2.0]), batch(3, 4)).item() == pytest.approx(4.25)
 
 
 def test_less_than_an_event_a_worker_is_no_whole_one() -> None:
     """One positive event of two workers: half a one each."""
-    step_loss = StepLoss(1.0, torch.ones(2))
-    assert step_loss(losses(3.0, [0.0, 0.0]), batch(0.5, 0.5)).item() == 6.0
+    loss_weights = LossWeights(1.0, torch.ones(2))
+    assert loss_weights.combine(losses(3.0, [0.0, 0.0]), batch(0.5, 0.5)).item() == 6.0
 
 
 def test_a_step_without_events_is_no_loss() -> None:
-    step_loss = StepLoss(1.0, torch.ones(2))
-    assert step_loss(losses(0.0, [0.0, 0.0]), batch(0, 0)).item() == 0.0
+    loss_weights = LossWeights(1.0, torch.ones(2))
+    assert loss_weights.combine(losses(0.0, [0.0, 0.0]), batch(0, 0)).item() == 0.0
 
 
 @pytest.fixture(scope="module", params=TABLES)
@@ -86,7 +86,7 @@ def test_two_workers_take_the_steps_of_one_that_has_all(case: str, folder: Path)
         for ours, theirs in zip(history, alone, strict=True):
             for name in ("retrieval_loss", "click_loss", "like_loss", "timelines"):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
-    start = read_all(str(folder / "train" / START))
+    start = read_all(RunFolder(str(folder)).start)
     for step in range(1, EPOCHS + 1):
         found, expected = (
             read_all(str(folder / f"{case}-{world}" / str(step))) for world in (2, 1)
@@ -146,5 +146,5 @@ def test_one_worker_goes_on_where_two_stopped(
     worker = make_worker(monkeypatch, job, prepared, Checkpoints(tmp_path), start=died)
     worker.run()
     users = [int((part.count_before(VALID) > 0).sum()) for part in prepared.parts]
-    assert worker.progress.ledger == users
+    assert worker.progress.seen_timelines == users
     assert [epoch["timelines"] for epoch in worker.progress.history] == [sum(users)] * EPOCHS

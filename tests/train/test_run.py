@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 
 from recsys.schema import TEST, VALID
 from recsys.train import loop
-from recsys.train.loop import Job, Worker, lr_share
+from recsys.train.loop import Job, Worker
+from recsys.train.schedule import lr_share
 from recsys.train.sharding import PipelinedSteps
 from recsys.train.steps import SingleSteps
 from tests.train.memory import Checkpoints, make_prepared, make_worker
@@ -33,8 +34,8 @@ class Calls:
 
 
 @dataclass
-class FakeBoard:
-    """Stands for the driver's board."""
+class FakeActor:
+    """Stands for the actor that the driver reads."""
 
     place: Calls = field(default_factory=Calls)
     step: Calls = field(default_factory=Calls)
@@ -47,9 +48,9 @@ class OneStep:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
 
-    def take(self, batches: Iterator[Any]) -> Iterator[Any]:
-        for batch in batches:
-            yield self.worker.trainable.model.eval()(batch), batch
+    def next_step(self, batches: Iterator[Any]) -> Any:
+        batch = next(batches, None)
+        return None if batch is None else (self.worker.trainable.model.eval()(batch), batch)
 
 
 def worker_of(
@@ -60,14 +61,16 @@ def worker_of(
     epochs: int = 3,
     scores: tuple[float, ...] = (),
     place: tuple[int, int] = (0, 1),
-    board: Any = None,
+    actor: Any = None,
     **train: Any,
 ) -> Worker:
     """Of three partitions, whose validation gives the scores one after the other."""
     prepared = make_prepared(train={"tables": "plain", "batch_timelines": 100, **train})
-    job = Job(prepared.config, split, epochs, board=board)
+    job = Job(prepared.config, split, epochs, progress_actor=actor)
     worker = make_worker(monkeypatch, job, prepared, kept, place=place)
     left = iter(scores)
+    monkeypatch.setattr(loop, "predict_validation", lambda *_, **__: None)
+    monkeypatch.setattr(loop, "fit_trending_weight", lambda *_: None)
     monkeypatch.setattr(loop, "validate", lambda *_, **__: {"score": next(left)})
     worker.steps = OneStep(worker)  # type: ignore[assignment]
     return worker
@@ -144,9 +147,8 @@ def test_checkpoints_fall_between_partitions(
     prepared = make_prepared(users, train=train)
     job = Job(prepared.config, TEST, epochs=1)
     worker = make_worker(monkeypatch, job, prepared, Checkpoints(tmp_path))
-    worker.workers, done = workers, []
+    worker.schedule, done = replace(worker.schedule, workers=workers), []
     monkeypatch.setattr(worker, "_run_round", lambda _: None)
-    monkeypatch.setattr(worker, "_add_up", lambda mine: mine)
     monkeypatch.setattr(
         worker, "_report", lambda figures, score: done.append((worker.progress.partitions, score))
     )
@@ -171,32 +173,32 @@ def test_the_first_worker_tells_the_driver(
     rank: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The tables' plan, each step with its place and figures, each epoch."""
-    board = FakeBoard()
+    actor = FakeActor()
     worker = worker_of(
         monkeypatch,
         Checkpoints(tmp_path),
         epochs=2,
         scores=(0.1, 0.2),
-        board=board,
+        actor=actor,
         checkpoint_every_partitions=1,
     )
-    worker.rank = rank
+    worker.collectives = replace(worker.collectives, rank=rank)
     order = [0, 1, 2] if rank == 0 else []
     if rank:
         monkeypatch.setattr(worker, "_run_round", lambda _: worker._show())
     worker.run()
     if rank:
-        assert not board.place.given and not board.step.given and not board.epoch.given
+        assert not actor.place.given and not actor.step.given and not actor.epoch.given
         return
-    assert board.place.given == [("plain torch tables, a copy on each worker",)]
-    places = [done for done, _ in board.step.given]
+    assert actor.place.given == [("plain torch tables, a copy on each worker",)]
+    places = [done for done, _ in actor.step.given]
     assert places == pytest.approx([epoch + part / 3 for epoch in (0, 1) for part in order])
-    assert all(figures["retrieval_loss"] > 0 for _, figures in board.step.given)
-    assert [epoch["score"] for (epoch,) in board.epoch.given] == [0.1, 0.2]
+    assert all(figures["retrieval_loss"] > 0 for _, figures in actor.step.given)
+    assert [epoch["score"] for (epoch,) in actor.epoch.given] == [0.1, 0.2]
 
 
 def test_an_epochs_figures_are_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is learnt, so that two epochs' are the same; a ledger counts one of them."""
+    """Nothing is learnt, so that two epochs' are the same; each counts its own timelines."""
     worker = worker_of(
         monkeypatch,
         Checkpoints(tmp_path),
@@ -207,7 +209,7 @@ def test_an_epochs_figures_are_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path
     worker.run()
     first, second = worker.progress.history
     assert first["retrieval_loss"] == pytest.approx(second["retrieval_loss"], rel=1e-6)
-    assert first["timelines"] == second["timelines"] == sum(worker.progress.ledger)
+    assert first["timelines"] == second["timelines"] == sum(worker.progress.seen_timelines)
     assert worker.progress.steps == 6
     assert (worker.progress.partitions, worker.progress.sums) == (0, {})
 

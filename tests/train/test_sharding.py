@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.data.inputs import Batch
+from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses, Recommender
 from recsys.train.checkpoint import load_plain
-from recsys.train.grow import read_all
 from recsys.train.sharding import have_torchrec
 from recsys.train.trainable import Trainable, build_plain
+from recsys.train.warm_start import read_all
 from tests.steps import SIZES, loss_of, make_batch, make_config, make_videos
 from tests.train.processes import run_processes
 
@@ -74,6 +74,13 @@ def assert_close(model: Recommender, expected: Recommender) -> None:
     for name in names:
         found, wanted = model.state_dict()[name], expected.state_dict()[name]
         assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5), name
+
+
+def test_others_are_heard_as_before_the_model_was_built(sharded: list[dict[str, Any]]) -> None:
+    (level, filters, lines), (after_level, after_filters, after_lines) = sharded[0]["heard"]
+    assert (after_level, after_filters) == (level, filters)
+    assert lines == ["of the user's own", "of a module of the user's", "of no file", "of FBGEMM"]
+    assert after_lines == lines[:-1], "FBGEMM alone is silent"
 
 
 def test_three_steps_equal_those_of_one_plain_model(

@@ -9,13 +9,14 @@ import pytest
 import ray
 
 from recsys import cluster
-from recsys.config import RunConfig, load_config
-from recsys.data.prepared import Prepared
+from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
+from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, VALID
 from recsys.train.checkpoint import read_trending
 from recsys.train.loop import Job
-from recsys.train.trainer import describe, make_trainer, root_cause, train, training_error, use_gpu
+from recsys.train.stage import describe, root_cause, train, training_error
+from recsys.train.trainer import make_trainer, use_gpu
 from tests.conftest import TrainedRun
 from tests.steps import make_config
 
@@ -82,12 +83,12 @@ def test_two_workers_fit_and_refit(trained_run: TrainedRun, tmp_path: Path) -> N
     assert (epoch["timelines"], report["epochs"], report["refit"]) == (sum(fitted), 1, True)
     assert 0 < epoch["valid_ndcg@10"] <= 1 and epoch["retrieval_loss"] > 0
     kept = json.loads((run / "train" / "model" / "progress.json").read_text())
-    assert kept["ledger"] == refitted
+    assert kept["seen_timelines"] == refitted
     assert "score" not in kept["history"][0]
     fit, refit = (
         newest_checkpoint(run / "train" / f"{name}-{FINGERPRINT}") for name in ("fit", "refit")
     )
-    assert json.loads((fit / "progress.json").read_text())["ledger"] == fitted
+    assert json.loads((fit / "progress.json").read_text())["seen_timelines"] == fitted
     weight = read_trending(str(run / "train" / "model"))
     assert weight == read_trending(str(fit)) == read_trending(str(refit)) != 0
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.evaluation.interactions import Csr
-from recsys.evaluation.ranking import Ranker
+from recsys.data.ragged import Ragged
+from recsys.inference.ranker import Ranker
 from recsys.train import trending
 from recsys.train.trending import fit_trending
 
@@ -29,13 +29,13 @@ def test_two_videos_by_hand() -> None:
     The scores say nothing, so that they stay as they are. The video that was never shown is liked
     too, and is left out.
     """
-    likes = Csr.from_lists([[1], [1, 3], [2], [1]] * 500)
+    likes = Ragged.from_lists([[1], [1, 3], [2], [1]] * 500)
     trending_N = torch.tensor([0.0, 1, -1, 0])
     found = fit_trending(ranker(torch.zeros(2000, 4)), likes, trending_N, add_up=alone)
     assert found == pytest.approx(math.log(3) / 2, abs=0.005)
 
 
-def made(num_users: int) -> tuple[Tensor, Csr, Tensor]:
+def made(num_users: int) -> tuple[Tensor, Ragged, Tensor]:
     """Users who choose by p = softmax(0.5 · score + 1.5 · trending)."""
     draw = torch.Generator().manual_seed(0)
     scores, trending_N = (torch.randn(*size, generator=draw) for size in ((num_users, 40), (40,)))
@@ -43,7 +43,7 @@ def made(num_users: int) -> tuple[Tensor, Csr, Tensor]:
     logits = 0.5 * scores + 1.5 * trending_N
     logits[:, :4] = -torch.inf
     chosen = torch.multinomial(logits.softmax(1), 1, generator=draw)
-    return scores, Csr.from_lists(chosen.tolist()), trending_N
+    return scores, Ragged.from_lists(chosen.tolist()), trending_N
 
 
 def test_finds_the_weight_that_choices_were_made_by() -> None:
@@ -88,6 +88,6 @@ def test_nothing_to_learn_from_is_no_weight() -> None:
     """Nobody liked anything; only what nobody had been shown; nothing was ever shown."""
     scores, _, trending_N = made(3)
     for likes in ([[], [], []], [[1], [2], [3]]):
-        assert fit_trending(ranker(scores), Csr.from_lists(likes), trending_N, add_up=alone) == 0
-    nothing, likes = torch.zeros(40), Csr.from_lists([[5]] * 3)
+        assert fit_trending(ranker(scores), Ragged.from_lists(likes), trending_N, add_up=alone) == 0
+    nothing, likes = torch.zeros(40), Ragged.from_lists([[5]] * 3)
     assert fit_trending(ranker(scores), likes, nothing, add_up=alone) == 0

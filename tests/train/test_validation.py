@@ -6,28 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.data.trends import FloatArray
+from recsys.data.ragged import FloatArray
 from recsys.schema import TEST, VALID
+from recsys.train.collectives import Collectives
 from recsys.train.trainable import build_plain
-from recsys.train.validation import validate
+from recsys.train.validation import fit_trending_weight, predict_validation, validate
 from tests.steps import NUM_VIDEOS, SIZES
 from tests.train.memory import MemoryPrepared, make_prepared
 
 
 def validated(prepared: MemoryPrepared) -> tuple[dict[str, float], float]:
-    """Figures of an untrained model, and the weight of what is trending that it keeps."""
+    """Figures of an untrained model, and the weight of what is trending."""
     torch.manual_seed(0)
     model = build_plain(prepared.config, SIZES, torch.device("cpu")).model
-    figures = validate(
+    answers = predict_validation(
         model,
         prepared,
         prepared.video_inputs(with_valid=False),
         torch.device("cpu"),
-        rank=0,
-        workers=1,
-        add_up=lambda sums: sums,
+        collectives=Collectives(),
     )
-    return figures, float(model.trending)
+    weight = fit_trending_weight(answers, Collectives())
+    figures = validate(answers, Collectives(), trending_weight=weight)
+    assert float(model.trending) == 0, "measuring changes no model"
+    return figures, 0 if weight is None else weight
 
 
 def likes(prepared: MemoryPrepared, split: int) -> FloatArray:
@@ -45,7 +47,7 @@ def test_validation_knows_what_trends_at_its_own_cut_and_not_at_the_tests() -> N
     assert validated(replace(prepared, trending_by_split={VALID: now})) == (figures, weight)
     others, other = validated(replace(prepared, trending_by_split={VALID: later, TEST: now}))
     without, nothing = validated(replace(prepared, trending_by_split={}))
-    assert weight > max(other, 0.5), "the model keeps what it is worth"
+    assert weight > max(other, 0.5), "what trends is worth something"
     assert figures["valid_ndcg@10"] > max(others["valid_ndcg@10"], without["valid_ndcg@10"])
     assert nothing == 0
 

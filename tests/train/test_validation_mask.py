@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import EvaluateConfig
-from recsys.evaluation.interactions import Csr
-from recsys.evaluation.predict import Predictions
+from recsys.config.run import EvaluateConfig
+from recsys.data.ragged import Ragged
+from recsys.inference.predict import Predictions
 from recsys.train.validation import _ranking_sums
 
 
@@ -18,10 +18,10 @@ def test_what_was_liked_before_is_left_out_unless_the_evaluation_keeps_it() -> N
     found = Predictions(
         user_ids=["a", "b"],
         queries=np.zeros((2, 1), np.float32),
-        relevant=Csr.from_lists([[3], [3]]),
-        known=Csr.from_lists([[1, 1], [2]]),
-        met=Csr.empty(2),
-        met_bias=np.zeros(0, np.float32),
+        relevant=Ragged.from_lists([[3], [3]]),
+        known=Ragged.from_lists([[1, 1], [2]]),
+        seen=Ragged.empty(2),
+        repeat_bias=np.zeros(0, np.float32),
         labels=np.zeros((0, 0), np.int8),
         logits=np.zeros((0, 0), np.float32),
         event_videos=nothing,

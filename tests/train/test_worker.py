@@ -11,8 +11,8 @@ import pytest
 import ray.train.torch
 import torch
 
-from recsys.data.inputs import Batch
-from recsys.data.prepared import Prepared
+from recsys.features.inputs import Batch
+from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train import loop
 from recsys.train.loop import Job, Worker, make_batcher, train_worker
@@ -69,9 +69,8 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
 
-    def take(self, batches: Iterator[Batch]) -> Iterator[Any]:
+    def next_step(self, batches: Iterator[Batch]) -> None:
         self.batches += batches
-        return iter(())
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, folder: Path, prepared: MemoryPrepared) -> Worker:
@@ -122,7 +121,7 @@ def test_an_epoch_learns_all_and_in_an_order_of_its_own(
     users = [user for batch in batches for user in batch.user_ids]
     assert worker.progress.epoch == 4
     learnt = [int((part.count_before(TEST) > 0).sum()) for part in prepared.parts]
-    assert worker.progress.ledger == learnt
+    assert worker.progress.seen_timelines == learnt
     assert len(users) == 4 * sum(learnt)
     quarter = len(batches) // 4
     epochs = [batches[i * quarter : (i + 1) * quarter] for i in range(4)]

@@ -1,0 +1,306 @@
+"""The bundle: a versioned folder that holds all that a server needs, and nothing of training.
+
+    BUNDLES/CURRENT                 names the newest whole version
+    BUNDLES/<version>/manifest.json the other files' sizes and sha256; written last
+
+A folder without a manifest is a bundle that was never finished. Everything is data: loading a
+bundle runs no code of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import safetensors.torch
+import yaml
+
+from recsys.bundle.checked import CheckedReader, CheckedWriter, sync_folders
+from recsys.bundle.versions import (
+    CURRENT,
+    FORMAT,
+    MANIFEST,
+    find_bundle,
+    new_version,
+    read_manifest,
+)
+from recsys.config.run import RunConfig, dump_config, parse_config
+from recsys.data.catalog import Catalog
+from recsys.data.ragged import FloatArray
+from recsys.data.storage import finite, join, remove, replace_file
+from recsys.data.users import UserRows
+from recsys.data.vocab import Vocab
+from recsys.errors import InputError
+from recsys.features.counts import CountLayout, EventCounts
+from recsys.features.inputs import ClipShape, Sizes
+from recsys.features.timelines import Timelines
+from recsys.inference.index import VideoIndex
+from recsys.inference.rerank import VideoTraits, is_active
+from recsys.model.embeddings import PlainTables
+from recsys.model.recommender import Recommender, table_specs
+from recsys.schema import history_schema, vocab_schema
+
+RERANK, USERS = "rerank.parquet", "users.parquet"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bundle is made of; N videos, row 0 among them."""
+
+    config: RunConfig
+    sizes: Sizes
+    recommender: Recommender
+    """With plain tables."""
+    vocabs: Mapping[str, Vocab]
+    """`video`, `creator`, `category` and `context_<column>`."""
+    catalog: pa.Table
+    """(N,) of `video_schema`."""
+    vectors: FloatArray
+    """(N, Y); the index is of the first D."""
+    users: pa.Table | None
+    """Of `user_schema` without groups; None without user features."""
+    counts: EventCounts
+    histories: Iterator[pa.Table]
+    """Parts of `history_schema`, each user in one of them, at most `max_history` events."""
+    metrics: Mapping[str, Any] | None = None
+    traits: VideoTraits | None = None
+    """What the re-ranking step looks at; None where no weight of `rerank` is set."""
+    trained: str | None = None
+    """Names the training that the model came out of."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory."""
+
+    version: str
+    manifest: Mapping[str, Any]
+    config: RunConfig
+    sizes: Sizes
+    recommender: Recommender
+    """In evaluation mode, on the CPU."""
+    vocabs: Mapping[str, Vocab]
+    catalog: Catalog
+    vectors: FloatArray
+    index: VideoIndex
+    histories: Timelines
+    users: UserRows | None
+    """What is known of users, those without events among them."""
+    counts: EventCounts
+    """The hourly counts of everything; live events are added to them."""
+    traits: VideoTraits | None
+    """What the re-ranking step looks at; None where no weight of `rerank` is set."""
+
+    @classmethod
+    def load(cls, path: str) -> Bundle:
+        """Reads a bundle and checks every file's sha256.
+
+        Args:
+            path: A run folder, its `bundles` folder or one version's; a path or URI.
+
+        Raises:
+            InputError: There is no bundle, it is not whole, or a file is not what was written.
+        """
+        folder = find_bundle(path)
+        manifest = read_manifest(folder)
+        files = CheckedReader(folder, manifest["files"])
+        config = _config(files)
+        sizes = _sizes(manifest["sizes"])
+        vectors = np.load(io.BytesIO(files.read("vectors.npy")), allow_pickle=False)
+        catalog = Catalog.from_table(files.table("videos.parquet"))
+        bundle = cls(
+            version=manifest["version"],
+            manifest=manifest,
+            config=config,
+            sizes=sizes,
+            recommender=_recommender(config, sizes, files),
+            vocabs=_vocabs(files),
+            catalog=catalog,
+            vectors=vectors,
+            index=VideoIndex.from_bytes(files.read("index.faiss")),
+            histories=Timelines.from_histories(
+                _histories(files),
+                config.data.columns,
+                num_count_features=sizes.num_count_features,
+            ),
+            users=_users(config, files),
+            counts=_counts(config, catalog, files),
+            traits=_traits(config, catalog, files),
+        )
+        files.check_rest()
+        bundle._check(folder)
+        return bundle
+
+    def _check(self, folder: str) -> None:
+        """The files are those of one model."""
+        num_videos = len(self.catalog)
+        fits = (
+            len(self.vocabs["video"]) == num_videos == len(self.vectors) == len(self.index) + 1
+            and self.index.dim == self.recommender.dim
+            and self.vectors.shape[1] == self.recommender.vector_dim
+        )
+        if not fits:
+            raise InputError(
+                f"{folder}: vocabulary, catalogue, vectors and index are not of one size "
+                f"({len(self.vocabs['video'])}, {num_videos}, {self.vectors.shape}, "
+                f"{len(self.index)} + 1); publish again"
+            )
+
+
+def write_bundle(bundles_dir: str, contents: Contents) -> str:
+    """Writes a new version and then names it in CURRENT.
+
+    Args:
+        bundles_dir: Folder of all versions; a path or URI.
+        contents: What goes in.
+
+    Returns:
+        The version's name.
+    """
+    version = new_version()
+    folder = join(bundles_dir, version)
+    try:
+        _write_files(CheckedWriter(folder), version, contents)
+    except BaseException:
+        # A folder without a manifest serves nobody and only takes up space.
+        remove(folder)
+        raise
+    sync_folders(folder)
+    with replace_file(join(bundles_dir, CURRENT)) as file:
+        file.write(f"{version}\n".encode())
+    sync_folders(bundles_dir)
+    return version
+
+
+def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> None:
+    config = contents.config
+    writer.write("config.yaml", dump_config(config).encode())
+    writer.write("model.safetensors", _weights(contents.recommender))
+    for name, vocab in contents.vocabs.items():
+        ids = pa.concat_arrays([pa.nulls(1, pa.string()), vocab.ids])
+        writer.write_table(f"vocab/{name}.parquet", pa.table([ids], schema=vocab_schema()))
+    writer.write_table("videos.parquet", contents.catalog)
+    vectors = np.ascontiguousarray(contents.vectors, dtype=np.float32)
+    writer.write("vectors.npy", _npy(vectors))
+    index = VideoIndex.build(vectors[:, : contents.recommender.dim], kind=config.publish.index)
+    writer.write("index.faiss", index.to_bytes())
+    if contents.traits is not None:
+        writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
+    if contents.users is not None:
+        writer.write_table(USERS, contents.users)
+    for name, table in contents.counts.to_tables().items():
+        writer.write_table(f"counts/{name}.parquet", table)
+    for i, part in enumerate(contents.histories):
+        writer.write_table(f"histories/part-{i:05d}.parquet", part)
+    manifest = {
+        "format": FORMAT,
+        "version": version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "index": index.kind,
+        "sizes": dataclasses.asdict(contents.sizes),
+        "trained": contents.trained,
+        "metrics": finite(contents.metrics or {}),
+        "files": dict(writer.files),
+    }
+    writer.write(MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+
+
+def read_config(folder: str) -> RunConfig:
+    """The run config of one version's folder, checked."""
+    return _config(CheckedReader(folder, read_manifest(folder)["files"]))
+
+
+def _weights(recommender: Recommender) -> bytes:
+    state = recommender.state_dict()
+    return safetensors.torch.save({key: t.detach().cpu().contiguous() for key, t in state.items()})
+
+
+def _npy(array: FloatArray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _config(files: CheckedReader) -> RunConfig:
+    return parse_config(yaml.safe_load(files.read("config.yaml")), files.path("config.yaml"))
+
+
+def _sizes(tree: Mapping[str, Any]) -> Sizes:
+    clip = tree["clip"]
+    return Sizes(
+        **{
+            **tree,
+            "context_sizes": tuple(tree["context_sizes"]),
+            "clip": ClipShape(**clip) if clip else None,
+        }
+    )
+
+
+def _vocabs(files: CheckedReader) -> dict[str, Vocab]:
+    names = [name for name in files.names if name.startswith("vocab/")]
+    return {
+        name.removeprefix("vocab/").removesuffix(".parquet"): Vocab(
+            files.table(name).column("id").combine_chunks().slice(1)
+        )
+        for name in names
+    }
+
+
+def _histories(files: CheckedReader) -> pa.Table:
+    parts = [files.table(name) for name in files.names if name.startswith("histories/")]
+    return pa.concat_tables(parts) if parts else history_schema().empty_table()
+
+
+def _counts(config: RunConfig, catalog: Catalog, files: CheckedReader) -> EventCounts:
+    layout = CountLayout.of(config.data.columns)
+    tables = {name: files.table(f"counts/{name}.parquet") for name in layout.stored}
+    return EventCounts.from_tables(catalog, layout, tables)
+
+
+def _users(config: RunConfig, files: CheckedReader) -> UserRows | None:
+    if not config.data.user_columns.features:
+        return None
+    return UserRows.from_table(files.table(USERS))
+
+
+def _traits_table(traits: VideoTraits, num_videos: int) -> pa.Table:
+    """What the catalogue does not say of the videos (N,)."""
+    price = np.zeros(num_videos) if traits.price_N is None else traits.price_N
+    is_new = np.zeros(num_videos, np.bool_) if traits.is_new_N is None else traits.is_new_N
+    return pa.table({"price": price, "is_new": is_new})
+
+
+def _traits(config: RunConfig, catalog: Catalog, files: CheckedReader) -> VideoTraits | None:
+    if not is_active(config.rerank):
+        return None
+    if RERANK not in files.names:
+        raise InputError(
+            f"{files.path(RERANK)}: missing, and the config has weights of rerank; publish again"
+        )
+    table = files.table(RERANK)
+    return VideoTraits(
+        creator_row_N=catalog.creator_rows,
+        price_N=np.asarray(table.column("price")),
+        categories=catalog.categories,
+        is_new_N=np.asarray(table.column("is_new")),
+    )
+
+
+def _recommender(config: RunConfig, sizes: Sizes, files: CheckedReader) -> Recommender:
+    tables = PlainTables(table_specs(config.model, sizes))
+    recommender = Recommender(config.model, sizes, tables=tables)
+    state = safetensors.torch.load(files.read("model.safetensors"))
+    try:
+        recommender.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        path = files.path("model.safetensors")
+        raise InputError(f"{path}: not the weights of this model: {reason}") from None
+    return recommender.eval()

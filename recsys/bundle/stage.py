@@ -1,0 +1,142 @@
+"""Makes a bundle of a trained model and what `prepare` wrote."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.bundle.contents import Contents, write_bundle
+from recsys.config.run import RunConfig
+from recsys.data.catalog import Catalog
+from recsys.data.ragged import FloatArray, IntArray, expand_ranges
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import is_uri, list_files, open_input
+from recsys.errors import InputError
+from recsys.features.counts import CountLayout, EventCounts, read_counts
+from recsys.features.timelines import Timelines
+from recsys.inference.rerank import VideoTraits
+from recsys.schema import COUNT_FEATURES, USER_ROWS, history_schema, timeline_schema
+from recsys.train.trained import Trained
+
+
+def publish(
+    trained: Trained,
+    bundles_dir: str,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    traits: VideoTraits | None = None,
+    training: str | None = None,
+) -> str:
+    """Writes a new version of the bundle.
+
+    Args:
+        trained: A trained run, with its config and what `prepare` wrote.
+        bundles_dir: Of the versions, `RUN/bundles` in a run; a path or URI.
+        metrics: What the evaluation found, for the manifest.
+        traits: What the re-ranking step looks at, where the config has a weight of `rerank`.
+        training: Names the training that the model came out of.
+
+    Returns:
+        The version's name.
+
+    Raises:
+        InputError: A file of `prepare` is missing.
+    """
+    prepared, config = trained.prepared, trained.prepared.config
+    folder = RunFolder(config.run)
+    table = _catalog(folder)
+    counts = _counts(config, folder, table)
+    contents = Contents(
+        config=config,
+        sizes=prepared.sizes,
+        recommender=trained.model,
+        vocabs={name: prepared.vocab(name) for name in vocab_names(config)},
+        catalog=table,
+        vectors=trained.vectors.numpy(),
+        users=_users(config, folder),
+        counts=counts,
+        histories=_histories(config, folder, counts),
+        metrics=metrics,
+        traits=traits,
+        trained=training,
+    )
+    return write_bundle(bundles_dir, contents)
+
+
+def vocab_names(config: RunConfig) -> list[str]:
+    """Names of the vocabularies that a run has."""
+    contexts = [f"context_{column}" for column in config.data.columns.context]
+    users = ["user"] if config.data.user_columns.features else []
+    return ["video", "creator", "category", *users, *contexts]
+
+
+def last_events(table: pa.Table, longest: int) -> pa.Table:
+    """A table of `timeline_schema` with each user's last `longest` events only."""
+    table = table.combine_chunks()
+    lengths = np.asarray(table.column("video_row").combine_chunks().value_lengths(), np.int64)
+    columns = [table.column("user_id")]
+    for name in timeline_schema().names[1:]:
+        columns.append(_last(table.column(name).combine_chunks(), lengths, longest))
+    return pa.table(columns, schema=timeline_schema())
+
+
+def _last(lists: pa.ListArray, events: IntArray, longest: int) -> pa.ListArray:
+    """The ends of lists that hold the same number of values for each event (perhaps none)."""
+    lengths = np.asarray(lists.value_lengths(), np.int64)
+    ends = np.cumsum(lengths)
+    width = int(lengths.sum() // max(events.sum(), 1))
+    kept = np.minimum(events, longest) * width
+    values = lists.flatten().take(pa.array(expand_ranges(ends - kept, kept)))
+    offsets = np.concatenate([[0], np.cumsum(kept)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
+
+
+def _catalog(folder: RunFolder) -> pa.Table:
+    """The catalogue; a relative path becomes absolute, since a server runs in another folder."""
+    with open_input(folder.videos) as file:
+        table = pq.read_table(file)
+    place = table.schema.get_field_index("uri")
+    uris = [_absolute(uri) for uri in table.column("uri").to_pylist()]
+    return table.set_column(place, table.schema.field(place), pa.array(uris, pa.string()))
+
+
+def _absolute(uri: str | None) -> str | None:
+    return uri if uri is None or is_uri(uri) else os.path.abspath(uri)
+
+
+def _counts(config: RunConfig, folder: RunFolder, catalog: pa.Table) -> EventCounts:
+    layout = CountLayout.of(config.data.columns)
+    return read_counts(folder.counts, Catalog.from_table(catalog), layout)
+
+
+def _users(config: RunConfig, folder: RunFolder) -> pa.Table | None:
+    """What is known of all users, also of those without events."""
+    if not config.data.user_columns.features:
+        return None
+    with open_input(folder.users) as file:
+        return pq.read_table(file, columns=["user_id", USER_ROWS])
+
+
+def _histories(config: RunConfig, folder: RunFolder, counts: EventCounts) -> Iterator[pa.Table]:
+    """Each user's last events, with what was known of their videos then."""
+    columns = config.data.columns
+    paths = list_files(folder.timelines, ".parquet")
+    if not paths:
+        raise InputError(f"{folder.timelines}: no timelines are there; run `recsys prepare` first")
+    for path in paths:
+        with open_input(path) as file:
+            table = last_events(pq.read_table(file), config.model.max_history)
+        known = Timelines.from_table(table, columns, counts.features)
+        features = _lists(known.offsets, known.count_features)
+        yield table.append_column(history_schema().field(COUNT_FEATURES), features)
+
+
+def _lists(offsets: IntArray, values: FloatArray) -> pa.ListArray:
+    """Lists of each user's (L, F) values, flattened."""
+    ends = pa.array(offsets * values.shape[1], pa.int32())
+    return pa.ListArray.from_arrays(ends, pa.array(values.ravel(), pa.float32()))

@@ -1,0 +1,196 @@
+"""The config's sections on the input: the user's columns, the split, and the two data stages.
+
+Imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, and refusing keys that it does not know, and empty texts."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, str_min_length=1
+    )
+
+
+class EventColumns(Section):
+    """Which of the event table's columns plays which role."""
+
+    user: str = "user_id"
+    """Who was shown the video: text or whole numbers. Floats stand for the whole numbers that they
+    are; a row without a user, a video or a time is dropped and counted. Missing, here and in every
+    column, is a null, a NaN, or text that is empty or blank; the text "nan" is text."""
+    video: str = "video_id"
+    """Which video: as `user`."""
+    time: str = "time"
+    """When: a timestamp (UTC where it has no zone), or a number in `data.time_unit`. Where the bulk
+    are dates, one before 1980 or more than a day ahead cannot be: dropped and counted."""
+    positive: str | None = None
+    """0/1 column that says whether the user liked it; without it every row is a viewing."""
+    tasks: tuple[str, ...] = ()
+    """0/1 columns that the ranking head learns, one logit each."""
+    watched: str | None = None
+    """How long the user watched, a number from 0 on in the unit of `video_columns.duration`. It is
+    known afterwards, and with the share of the video that it is, it says more of a user's history
+    than 0/1 columns alone. A missing one is taken as 0 and counted."""
+    context: tuple[str, ...] = ()
+    """Columns known when the request is made (a tab, a device), used by the ranking head: text,
+    whole numbers or true/false."""
+
+    @model_validator(mode="after")
+    def _known_before_or_after(self) -> EventColumns:
+        after = (self.positive, *self.tasks, self.watched)
+        both = [name for name in self.context if name in after]
+        if both:
+            raise ValueError(
+                f"{both[0]} is in context, which is known when the request is made, and in "
+                "positive, tasks or watched, which are what came of it; take it out of one of them"
+            )
+        return self
+
+    @property
+    def watch_dim(self) -> int:
+        """W: numbers that say how long a video was watched: the time and the share of it."""
+        return 0 if self.watched is None else 2
+
+
+class VideoColumns(Section):
+    """Which of the video table's columns plays which role."""
+
+    video: str = "video_id"
+    """Which video; the same ids as in the events."""
+    uri: str | None = None
+    """Path or URI of the file; without it categories alone describe a video."""
+    creator: str | None = None
+    """Who made the video: an embedding of its own, and whose exposure the report follows."""
+    categories: tuple[str, ...] = ()
+    """Columns of tags; a text column may hold several, separated by commas; a list column works,
+    and missing values in its lists are passed over. 1 and 1.0 are one tag."""
+    duration: str | None = None
+    """Length of the video, in any unit."""
+    vector: str | None = None
+    """Ready-made content vectors, lists of numbers of one length: they stand in for the frames,
+    and no video file is decoded."""
+
+
+class UserColumns(Section):
+    """Which of the user table's columns plays which role."""
+
+    user: str = "user_id"
+    """Which user; the same ids as in the events."""
+    groups: tuple[str, ...] = ()
+    """Columns by which the fairness report groups users; the model never sees them as such."""
+    features: tuple[str, ...] = ()
+    """Columns of what the model may know of a user (an age band, a region): text or numbers, each
+    value an embedding of its own; a new user is then no stranger."""
+
+
+class DataConfig(Section):
+    """Where the input lies and how to read it."""
+
+    root: str | None = None
+    """Folder or URI that relative paths of `events`, `videos` and `users` start from; without it
+    the folder where the command runs."""
+    events: str
+    """Path, glob, folder or URI of Parquet; one row an exposure or a viewing. A name that exists is
+    taken as it stands; of a folder come all files below it that end in .parquet or .pq, but for
+    hidden ones (`_temporary/…`, `.part-0.parquet`); links are followed. Files may differ in the
+    width of numbers, in the kind of text and in the unit of timestamps."""
+    columns: EventColumns = EventColumns()
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """Unit of a time column of numbers; `auto` tells it from the median of all files, and the
+    report says it."""
+    missing_labels: Literal["drop", "zero"] = "drop"
+    """What a missing `positive` or task label means: nothing is known, and the event is dropped and
+    counted (`drop`), or it did not happen, 0 (`zero`)."""
+    videos: str | None = None
+    """Path of Parquet; without it the catalogue is the videos that occur in the events."""
+    video_columns: VideoColumns = VideoColumns()
+    users: str | None = None
+    """Path of Parquet with one row a user: groups of the fairness report, features of the model."""
+    user_columns: UserColumns = UserColumns()
+
+    @model_validator(mode="after")
+    def _users_of_features(self) -> DataConfig:
+        if self.user_columns.features and self.users is None:
+            raise ValueError("user_columns.features needs data.users, the table that has them")
+        return self
+
+
+class SplitConfig(Section):
+    """What is learnt from, what is chosen by, and what is measured on."""
+
+    kind: Literal["time", "leave_one_out"] = "time"
+    """`time`: one cut in time for everybody. `leave_one_out`: a user's last positive event is the
+    test and the one before it the validation."""
+    valid_from: int | datetime | None = None
+    """Start of the validation events, in the events' own unit or as an ISO date (UTC)."""
+    test_from: int | datetime | None = None
+    """Start of the test events."""
+
+    @model_validator(mode="after")
+    def _cuts(self) -> SplitConfig:
+        given = (self.valid_from is not None, self.test_from is not None)
+        if self.kind == "time" and not all(given):
+            raise ValueError("kind=time needs valid_from and test_from")
+        if self.kind == "leave_one_out" and any(given):
+            raise ValueError("kind=leave_one_out takes neither valid_from nor test_from")
+        return self
+
+
+class PrepareConfig(Section):
+    """How events become timelines."""
+
+    partitions: int = Field(16, ge=1, le=65536)
+    """Number of Parquet files that users are spread over by a hash of their id; a training
+    checkpoint can fall between any two, and one must fit in a worker's memory."""
+    min_video_events: int = Field(1, ge=0)
+    """A video with fewer training events gets no ID embedding of its own: its content stands for
+    it."""
+
+
+class DecodeConfig(Section):
+    """How video files become clips of `frames` frames."""
+
+    frames: int = Field(16, ge=1, le=512)
+    """How many frames stand for a video."""
+    size: int = Field(112, ge=16, le=1024)
+    """Height and width of a stored frame, in pixels."""
+    sampling: Literal["uniform", "keyframes", "auto"] = "uniform"
+    """`uniform`: over the whole clip. `keyframes`: key frames only, much faster. `auto`: key
+    frames where there are enough of them, else uniform."""
+    fit: Literal["crop", "letterbox"] = "crop"
+    """`crop`: short side to `size`, then the centre. `letterbox`: long side to `size`, black
+    around."""
+    workers: int | None = Field(None, ge=1)
+    """Decoding processes; without it one a free CPU."""
+    max_pixels: int = Field(16384 * 16384, ge=1)
+    """Largest frame that is decoded, in pixels."""
+    max_duration_s: float = Field(4 * 3600.0, gt=0)
+    """Longest video that is decoded, in seconds."""
+    max_bytes: int = Field(8 * 2**30, ge=1)
+    """Largest file that is read, in bytes."""
+    max_decode_s: float = Field(60.0, gt=0)
+    """Longest time that one file may take, in seconds."""
+    max_memory_bytes: int = Field(1280 * 2**20, ge=256 * 2**20)
+    """Memory that the decoder may use for one file."""
+    auto_max_frames: int = Field(300, ge=1)
+    """With `sampling: auto`: frames that may be decoded to sample a video uniformly. Where it takes
+    more, the sampled frames move towards the key frames before them."""
+    still_images: bool = True
+    """Whether a picture (PNG, JPEG, a song's cover) counts as a video of one frame."""
+    reader: Literal["auto", "fastest", "decord", "pyav"] = "auto"
+    """`auto`: decord wherever it is exact, PyAV for everything else. `fastest`: the same frames and
+    times, but PyAV first where it can leave out frames that no other needs (files with B-frames,
+    key frames alone). `decord`, `pyav`: that one only."""
+    schemes: tuple[str, ...] = ("file", "http", "https", "s3", "gs")
+    """Kinds of address that are read; `file` are local paths."""
+    features: bool | None = None
+    """Store the frozen frame encoder's features instead of frames: a fifteenth of the bytes, and
+    frames never cross the object store. Without it, wherever the encoder is frozen."""

@@ -1,0 +1,327 @@
+"""The run config: one frozen, typed tree, read from YAML and `key=value` overrides.
+
+Every setting of every stage is here, with its default, its bounds and what it means. Unknown keys
+are refused. Imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from recsys.config.data import DataConfig, DecodeConfig, PrepareConfig, Section, SplitConfig
+from recsys.config.text import absolute, apply_overrides, explain, read_yaml
+from recsys.errors import InputError
+
+
+class ContentConfig(Section):
+    """How the frames of a video become its content vector."""
+
+    encoder: str = "efficientnet_lite0"
+    """`efficientnet_lite0`: pretrained on photographs. `small_cnn`: small, for training end to
+    end. `none`: no frames are used. Or `package.module:factory`, a callable that returns an
+    `nn.Module` from (N, 3, H, W) to (N, Z)."""
+    train_encoder: bool | None = None
+    """Whether training changes the frame encoder, or it is frozen; without it the pretrained one
+    is frozen and any other is trained."""
+    gradient_checkpointing: bool = False
+    """Encode frames a second time in backward instead of keeping what the first left: less memory
+    for a third more time."""
+    frame_dim: int = Field(64, ge=1)
+    """Width of a frame's features after the encoder's projection."""
+    temporal: Literal["lstm", "mean"] = "lstm"
+    """What makes one vector of the frames: an LSTM, or their mean (to compare with)."""
+    dim: int = Field(64, ge=1)
+    """Width of the content vector."""
+
+    @property
+    def trains_encoder(self) -> bool:
+        """Whether training changes the frame encoder."""
+        if self.train_encoder is None:
+            return self.encoder != "efficientnet_lite0"
+        return self.train_encoder
+
+
+class ModelConfig(Section):
+    """Sizes and habits of the model."""
+
+    content: ContentConfig = ContentConfig()
+    dim: int = Field(64, ge=4)
+    """Width of the video vector and of a user's query."""
+    id_dim: int = Field(64, ge=4)
+    """Width of the rows of the sharded tables: video, creator, category."""
+    feature_dim: int = Field(16, ge=4)
+    """Width of the small embeddings: duration, gap, hour, context, action."""
+    state_dim: int = Field(128, ge=4)
+    """Width of the history LSTM's state."""
+    use_id: bool = True
+    """False leaves the ID embedding out, so that content alone describes a video."""
+    id_dropout: float = Field(0.1, ge=0, lt=1)
+    """Chance that a video's ID embedding is replaced by the unknown one in a training batch: what
+    makes cold start work. Afterwards each is mixed with as much of the unknown one."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of the values that training sets to 0 at random: of content, user states and heads."""
+    max_history: int = Field(200, ge=1)
+    """Longest history that a user state is made of; older events are cut into windows of their
+    own in training and are forgotten in serving."""
+
+
+class TrainConfig(Section):
+    """How the model is trained."""
+
+    seed: int = 0
+    """Decides first weights, drawn negatives and the order of timelines."""
+    workers: int = Field(1, ge=1)
+    """Ray Train workers, each with one CPU or one GPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: GPUs where the cluster has one for each worker, CPUs for all of them otherwise."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: matrix products in half the bits (autocast), for GPUs; weights stay float32."""
+    tables: Literal["auto", "torchrec", "plain"] = "auto"
+    """`torchrec`: tables sharded over the workers. `plain`: a copy on each worker, for machines
+    where fbgemm cannot be installed. `auto`: torchrec where it is there."""
+    start_from: str | None = None
+    """A run folder whose trained model this one goes on from, with new users, videos and days."""
+    epochs: int = Field(10, ge=0)
+    """Most passes over the training events; `patience` may end it before."""
+    content_first: float = Field(0.0, ge=0, le=1)
+    """Share of the epochs in which a video is its content alone, without its ID: IDs are learnt
+    so much sooner than frames that the content would be left behind, and cold videos with it."""
+    batch_timelines: int = Field(128, ge=1)
+    """Timelines a worker takes a step."""
+    lr: float = Field(2e-3, gt=0)
+    """Peak learning rate of the dense part (AdamW)."""
+    table_lr: float = Field(0.05, gt=0)
+    """Learning rate of the embedding tables (row-wise Adagrad, fused into backward)."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Of the dense part (AdamW); the embedding tables have none."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest norm of the dense gradient."""
+    negatives: int = Field(8192, ge=1)
+    """Videos drawn as negatives a step; a catalogue no larger than this is ranked whole."""
+    retrieval_weight: float = Field(1.0, ge=0)
+    """Weight of the retrieval loss beside those of the ranking tasks."""
+    task_weights: dict[str, float] = {}
+    """Weight of each ranking task's loss; 1 where it is not named."""
+    patience: int = Field(3, ge=1)
+    """Epochs without a better validation figure before training stops."""
+    refit: bool = True
+    """After the number of epochs is chosen on the validation events, learn from them too."""
+    checkpoint_every_partitions: int = Field(8, ge=1)
+    """Partitions between two checkpoints."""
+    max_failures: int = Field(3, ge=0)
+    """Times that Ray starts the workers again after one died. Wrong input, and a loss that is no
+    number, end training at once."""
+    mlflow: str | None = None
+    """MLflow tracking URI (http://…) that takes the curves and the config too; TensorBoard event
+    files are always written, into RUN/train/tensorboard."""
+
+
+HEADLINE = 10
+"""Videos that a user looks at, about."""
+
+
+class EvaluateConfig(Section):
+    """What is measured."""
+
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((10, 50), min_length=1)
+    """Lengths of the lists that are measured; the verdict goes by `headline_k` of them."""
+    mask_history: bool = True
+    """Whether videos that the user has already had a positive event with are left out of every
+    ranking, as a server leaves them out: the model's, the baselines' and the validation's."""
+    bootstrap: int = Field(200, ge=0)
+    """Resamplings of users behind each confidence interval; 0 leaves the intervals out."""
+    seed: int = 0
+    """Decides the resamplings of users and the users of the trade-off curve."""
+    half_life_days: float | None = Field(None, gt=0)
+    """Of the recent-popularity baseline: the age at which an event counts half. Without it, as
+    with the next two, the value is chosen on the validation days."""
+    neighbours: int | None = Field(None, ge=1)
+    """Most similar videos that the item-kNN baseline keeps of each video."""
+    ease_penalty: float | None = Field(None, gt=0)
+    """The L2 penalty λ of the EASE baseline."""
+    ease_videos: int = Field(7000, ge=0)
+    """Most popular videos that EASE is made of; the others' scores are 0, and the report says what
+    share of the likes it covers. 7,000 take 0.8 GB while it is fitted, twice as many four times as
+    much. 0 leaves EASE out."""
+    previous: str | None = None
+    """Bundle that the model is compared with: a run folder or a bundle's own; without it the
+    newest one of this run that is of another training."""
+    tradeoff_users: int = Field(10_000, ge=0)
+    """Users on whom the re-ranking's trade-off curve is drawn; 0 leaves it out."""
+
+    @property
+    def headline_k(self) -> int:
+        """The length that the verdict goes by: the largest up to 10, or else the shortest.
+
+        >>> [EvaluateConfig(k=k).headline_k for k in ((10, 50), (1, 5), (50, 20))]
+        [10, 5, 20]
+        """
+        return max((k for k in self.k if k <= HEADLINE), default=min(self.k))
+
+
+class RerankConfig(Section):
+    """What a recommendation trades relevance for; evaluation and serving use the same step."""
+
+    creator_exposure: float = Field(0.0, ge=0)
+    """What a creator's exposure costs, in units of the relevance of a user's best video; 0.1 is a
+    place to start."""
+    diversity: float = Field(0.0, ge=0)
+    """What it costs to have the same categories as the videos above it."""
+    new_videos: float = Field(0.0, ge=0)
+    """What a new video gains."""
+    new_days: float = Field(3.0, gt=0)
+    """Age in days, at the newest event that the model knows, up to which a video is new."""
+    candidates: int = Field(100, ge=1)
+    """Retrieved videos that the step may choose from."""
+    page: int = Field(10, ge=1)
+    """Videos seen at once: exposure is a place on a page, where the most relevant come first."""
+    drawn_places: int = Field(0, ge=0)
+    """Last places of a page that go to creators drawn by lot, also to those never retrieved."""
+
+
+class PublishConfig(Section):
+    """How the bundle's index is made."""
+
+    index: Literal["auto", "flat", "hnsw"] = "auto"
+    """`flat` is exact. `hnsw` is approximate and fast. `auto`: flat up to 100,000 videos."""
+
+
+class ServeConfig(Section):
+    """The HTTP endpoint."""
+
+    host: str = "127.0.0.1"
+    """Address that it listens on; 0.0.0.0 is all of the machine's."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port that it listens on; 0 takes any free one."""
+    replicas: int = Field(1, ge=1)
+    """Processes that answer, each with one CPU and the whole bundle in memory."""
+    max_k: int = Field(200, ge=1)
+    """Most recommendations that one request may ask for."""
+    max_videos: int = Field(1000, ge=1)
+    """Most videos that one request may have scored."""
+    rank: str = "retrieval"
+    """`retrieval` keeps the order of the retrieval scores; the name of a task orders the retrieved
+    videos (`rerank.candidates` of them) by their probability of it."""
+    files: bool = True
+    """Whether the catalogue's own local video files are served, for the web page."""
+
+
+class TuneConfig(Section):
+    """The sweep."""
+
+    trials: int = Field(8, ge=1)
+    """How many configs are tried."""
+    concurrent: int = Field(1, ge=1)
+    """Trials at a time."""
+    seed: int = 0
+    """Decides which configs the search tries."""
+
+
+class RunConfig(Section):
+    """A whole run, from raw events and video files to a served bundle."""
+
+    run: str
+    """The run folder: a path or URI."""
+    data: DataConfig
+    split: SplitConfig
+    prepare: PrepareConfig = PrepareConfig()
+    decode: DecodeConfig = DecodeConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    rerank: RerankConfig = RerankConfig()
+    publish: PublishConfig = PublishConfig()
+    serve: ServeConfig = ServeConfig()
+    tune: TuneConfig = TuneConfig()
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> RunConfig:
+        tasks = self.data.columns.tasks
+        unknown = sorted(self.train.task_weights.keys() - set(tasks))
+        if unknown:
+            raise ValueError(
+                f"train.task_weights.{unknown[0]} is no ranking task; data.columns.tasks has "
+                f"{', '.join(tasks) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _features_of_a_frozen_encoder(self) -> RunConfig:
+        if self.decode.features and self.model.content.trains_encoder:
+            raise ValueError(
+                "decode.features=true keeps what a frozen encoder says of the frames, and this one "
+                "is trained; set model.content.train_encoder=false or decode.features=false"
+            )
+        return self
+
+    @property
+    def stores_features(self) -> bool:
+        """Whether decode stores the frozen encoder's features in place of frames."""
+        if self.decode.features is None:
+            return not self.model.content.trains_encoder
+        return self.decode.features
+
+    @property
+    def decodes(self) -> bool:
+        """Whether video files are decoded and used."""
+        columns = self.data.video_columns
+        no_files = columns.uri is None or columns.vector is not None
+        return not no_files and self.model.content.encoder != "none"
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether ready-made content vectors are used."""
+        return self.data.video_columns.vector is not None and self.model.content.encoder != "none"
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a run config.
+
+    Args:
+        path: A YAML file.
+        overrides: `dotted.key=value` texts. A setting whose type is text takes the value as typed
+            (`null` where it may be left out: none); any other is read as YAML, as its type asks.
+
+    Raises:
+        InputError: The file or an override is wrong; one line says which key, value and remedy.
+    """
+    tree = read_yaml(path, RunConfig)
+    apply_overrides(tree, overrides, RunConfig)
+    return with_absolute_paths(parse_config(tree, path))
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The same config for processes with another working folder; URIs stay as they are."""
+    root = absolute(config.data.root) if config.data.root else os.getcwd()
+    data: dict[str, str | None] = {
+        name: absolute(value if "://" in value else posixpath.join(root, os.path.expanduser(value)))
+        for name in ("events", "videos", "users")
+        if (value := getattr(config.data, name)) is not None
+    }
+    data["root"] = None
+    data_config = config.data.model_copy(update=data)
+    changed: dict[str, Any] = {"run": absolute(config.run), "data": data_config}
+    for name, field in (("evaluate", "previous"), ("train", "start_from")):
+        section = getattr(config, name)
+        if (path := getattr(section, field)) is not None:
+            changed[name] = section.model_copy(update={field: absolute(path)})
+    return config.model_copy(update=changed)
+
+
+def parse_config(tree: Any, source: str) -> RunConfig:
+    """Makes a config of a plain tree; `source` is named in the message of an `InputError`."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{source}: {explain(error, RunConfig)}") from None
+
+
+def dump_config(config: RunConfig) -> str:
+    """The config as YAML, complete, so that `load_config` gives the same one back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,143 @@
+"""Lists of different lengths in one array, and the array types that every room shares.
+
+Imports no other room, so that all may use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numpy.typing import NDArray
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Lists of whole numbers, one after the other: list i is `values[offsets[i]:offsets[i + 1]]`.
+
+    >>> lists = Ragged.from_lists([[3, 1], [], [2]])
+    >>> lists.lengths.tolist()
+    [2, 0, 1]
+    >>> [part.tolist() for part in lists.pairs(0, 2)]
+    [[0, 0], [3, 1]]
+    """
+
+    offsets: NDArray[np.int64]
+    """Shape (lists + 1)."""
+    values: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        ends = self.offsets[[0, -1]].tolist() if len(self.offsets) else None
+        if ends != [0, len(self.values)] or (np.diff(self.offsets) < 0).any():
+            raise ValueError("offsets must rise from 0 to the number of values")
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[Iterable[int]]) -> Ragged:
+        """Makes one of ordinary lists."""
+        arrays = [np.asarray(list(values), dtype=np.int32) for values in lists]
+        offsets = np.concatenate([[0], np.cumsum([len(array) for array in arrays])])
+        values = np.concatenate(arrays) if arrays else np.empty(0, np.int32)
+        return cls(offsets.astype(np.int64), values)
+
+    @classmethod
+    def of_singles(cls, values: NDArray[Any]) -> Ragged:
+        """Makes one of lists of one value each."""
+        return cls(np.arange(len(values) + 1), values.astype(np.int32))
+
+    @classmethod
+    def from_arrow(cls, lists: pa.ListArray) -> Ragged:
+        """Makes one of a column of lists; a null is an empty list."""
+        lengths = np.asarray(lists.value_lengths().fill_null(0), np.int64)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return cls(offsets, np.asarray(lists.flatten(), np.int32))
+
+    @classmethod
+    def empty(cls, num_lists: int) -> Ragged:
+        """`num_lists` empty lists."""
+        return cls(np.zeros(num_lists + 1, np.int64), np.empty(0, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, number: int) -> NDArray[np.int32]:
+        """The values of one list; lists are counted from 0."""
+        return self.values[self.offsets[number] : self.offsets[number + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Number of values of each list."""
+        return np.diff(self.offsets)
+
+    @property
+    def list_of_value(self) -> NDArray[np.int64]:
+        """Which list each value belongs to."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    def pairs(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(list number counted from `start`, value) of every value of lists `start` to `stop`."""
+        owners = np.repeat(np.arange(stop - start), self.lengths[start:stop])
+        return owners, self.values[self.offsets[start] : self.offsets[stop]]
+
+    def has_duplicates(self) -> bool:
+        """Whether any list holds a value twice."""
+        keys = np.sort(self.list_of_value << 32 | self.values)
+        return bool((keys[1:] == keys[:-1]).any())
+
+    def padded(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """The lists as rows of equal length and the length-1 weight of each: `padded_lists`."""
+        return padded_lists(self.offsets, self.values)
+
+    def select(self, lists: NDArray[np.int64]) -> Ragged:
+        """The lists with these numbers, in this order."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[lists])]).astype(np.int64)
+        return Ragged(offsets, self.values[self.places(lists)])
+
+    def places(self, lists: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in `values` those of these lists are, one list after the other."""
+        lengths = self.lengths[lists]
+        begins = np.cumsum(lengths) - lengths
+        return np.arange(lengths.sum()) + np.repeat(self.offsets[:-1][lists] - begins, lengths)
+
+
+def join_lists(parts: list[Ragged]) -> Ragged:
+    """The lists of several `Ragged` one after the other."""
+    lengths = [np.zeros(1, np.int64), *(part.lengths for part in parts)]
+    values = [np.zeros(0, np.int32), *(part.values for part in parts)]
+    return Ragged(np.cumsum(np.concatenate(lengths)), np.concatenate(values).astype(np.int32))
+
+
+def expand_ranges(starts: IntArray, lengths: IntArray) -> IntArray:
+    """The numbers of many ranges, one after the other.
+
+    >>> expand_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
+    """
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def padded_lists(
+    offsets: NDArray[Any], values: NDArray[Any]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Lists as rows of equal length, and 1 / √(length) of each, which makes it a unit vector.
+
+    -1 fills up, and an empty list is the list of 0 alone.
+
+    >>> rows, weights = padded_lists(np.array([0, 2, 2]), np.array([4, 5]))
+    >>> rows.tolist(), weights.round(3).tolist()
+    ([[4, 5], [0, -1]], [0.707, 1.0])
+    """
+    lengths = np.diff(offsets)
+    rows = np.full((len(lengths), max(1, lengths.max(initial=0))), -1, np.int32)
+    place = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
+    rows[np.repeat(np.arange(len(lengths)), lengths), place] = values
+    rows[lengths == 0, 0] = 0
+    return rows, 1 / np.sqrt(np.maximum(lengths, 1))

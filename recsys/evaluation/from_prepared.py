@@ -1,0 +1,110 @@
+"""What a prepared run says of its test users, of what they liked before, and of its videos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.config.run import EvaluateConfig
+from recsys.data.catalog import Catalog
+from recsys.data.ragged import Ragged, join_lists
+from recsys.data.storage import open_input
+from recsys.evaluation.baselines.likes import DAY_MS, Likes
+from recsys.evaluation.metrics.classification import TaskMeter, auc_by_user
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.ranking import Columns
+from recsys.features.timelines import Timelines
+from recsys.inference.predict import Predictions
+from recsys.prepare.prepared import Prepared
+from recsys.schema import TEST
+
+
+def ranking_set(
+    prepared: Prepared, predictions: Predictions, cold_N: NDArray[np.bool_]
+) -> RankingSet:
+    """What the rankers are measured against."""
+    catalog = prepared.catalog
+    return RankingSet(
+        user_ids=predictions.user_ids,
+        relevant=predictions.relevant,
+        known=predictions.known,
+        videos=Videos(
+            cold_N=cold_N,
+            popularity_N=catalog.known_positives(with_valid=True),
+            creator_row_N=_creators(prepared.config.data.video_columns.creator, catalog),
+            categories=catalog.categories,
+            age_days_N=_ages_days(prepared),
+        ),
+        groups=_user_groups(prepared, predictions.user_ids),
+    )
+
+
+def _creators(creator: str | None, catalog: Catalog) -> NDArray[np.int32] | None:
+    """The creators, where the data have any."""
+    return catalog.creator_rows.astype(np.int32) if creator else None
+
+
+def _ages_days(prepared: Prepared) -> NDArray[np.float64]:
+    """Days from each video's first event to the newest event before the test (N); NaN unknown."""
+    first = prepared.catalog.table.column("first_time_ms").combine_chunks()
+    known = np.asarray(first.is_valid())
+    times = np.asarray(first.fill_null(0), dtype=np.float64)
+    newest = max(
+        int(t.time_ms[t.split < TEST].max(initial=0))
+        for t in map(prepared.timelines, range(len(prepared.partitions)))
+    )
+    return np.where(known, (newest - times) / DAY_MS, np.nan)
+
+
+def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str | None]]:
+    """Group column → each user's group."""
+    with open_input(prepared.folder.users) as file:
+        table = pq.read_table(file)
+    row_of = {user: row for row, user in enumerate(table.column("user_id").to_pylist())}
+    rows = pa.array([row_of.get(user) for user in user_ids], pa.int64())
+    names = prepared.config.data.user_columns.groups
+    return {name: table.column(name).take(rows).to_pylist() for name in names}
+
+
+def known_likes(prepared: Prepared) -> Likes:
+    """All users' positives before the test."""
+    parts = [_known_part(prepared.timelines(n)) for n in range(len(prepared.partitions))]
+    return Likes(
+        join_lists([part.lists for part in parts]),
+        np.concatenate([part.time_ms for part in parts]),
+        np.concatenate([part.split for part in parts]),
+    )
+
+
+def _known_part(timelines: Timelines) -> Likes:
+    kept = (timelines.split < TEST) & (timelines.positive > 0)
+    counts = np.concatenate([[0], np.cumsum(kept)])[timelines.offsets]
+    rows = timelines.video_rows[kept].astype(np.int32)
+    lists = Ragged(counts.astype(np.int64), rows)
+    return Likes(lists, timelines.time_ms[kept], timelines.split[kept])
+
+
+def task_figures(
+    predictions: Predictions,
+    cold_N: NDArray[np.bool_],
+    tasks: tuple[str, ...],
+    config: EvaluateConfig,
+) -> tuple[dict[str, Any], Columns]:
+    """The ranking head's figures by task, and `auc: <task>` by user of `predictions.asked_ids`."""
+    figures, columns = {}, {}
+    cold_E, num_users = cold_N[predictions.event_videos], len(predictions.asked_ids)
+    for number, task in enumerate(tasks):
+        labels, logits = predictions.labels[:, number], predictions.logits[:, number]
+        if np.isnan(logits).any():  # a previous bundle need not know all tasks
+            continue
+        meter = TaskMeter()
+        meter.add(labels, logits, cold_E, predictions.event_users)
+        figures[task] = meter.result(bootstrap=config.bootstrap, seed=config.seed)
+        by_user = auc_by_user(labels, logits, predictions.event_users, num_users)
+        if by_user is not None:
+            columns[f"auc: {task}"] = by_user
+    return figures, columns

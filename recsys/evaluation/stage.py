@@ -1,0 +1,168 @@
+"""The evaluate stage: predictions by Ray Data over partitions of users, metrics by the library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys import cluster
+from recsys.bundle.contents import Bundle
+from recsys.config.run import RunConfig
+from recsys.data.clip_store import ClipRows
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import read_json
+from recsys.evaluation.baselines.table import make_baselines
+from recsys.evaluation.from_prepared import known_likes, ranking_set, task_figures
+from recsys.evaluation.previous import load_previous, previous_predictor
+from recsys.evaluation.report.assemble import assemble
+from recsys.evaluation.report.files import LISTS, TASKS, write_page, write_users
+from recsys.evaluation.report.schema import Report
+from recsys.evaluation.report.tradeoff import model_traits
+from recsys.evaluation.report.verdict import MAIN, PREVIOUS
+from recsys.inference.encode import VIDEOS_A_BATCH
+from recsys.inference.predict import Predictions, Predictor, concat
+from recsys.inference.rerank import Reranker, VideoTraits, is_active
+from recsys.prepare.prepared import Prepared
+from recsys.progress import progress
+from recsys.schema import TEST
+from recsys.train.trained import Trained, load_trained
+
+
+class PredictPartitions:
+    """Predicts one partition of users a call; a Ray Data actor holds the model."""
+
+    def __init__(self, held: Any) -> None:
+        import ray
+
+        self.prepared: Prepared
+        self.predictor: Predictor
+        self.prepared, self.predictor = ray.get(held[0])
+        torch.set_num_threads(1)
+
+    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+        """Takes partition numbers, gives one row of predictions."""
+        (number,) = batch["id"].tolist()
+        predictions = self.predictor.predict(self.prepared.timelines(number), split=TEST)
+        return {name: [value] for name, value in predictions.to_row().items()}
+
+
+def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
+    """The test predictions of all users."""
+    import ray
+
+    total = len(prepared.partitions)
+    held = ray.put((Prepared(prepared.config), predictor))
+    # No task and no actor may ask for a CPU that is not free: the rest would wait for it for ever.
+    free = ray.available_resources().get("CPU", 0.0)
+    workers = max(1, min(int(free), total))
+    numbers = [{"id": number} for number in range(total)]
+    dataset = ray.data.from_items(numbers, override_num_blocks=total).map_batches(
+        PredictPartitions,
+        fn_constructor_args=([held],),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=min(1.0, free),
+    )
+    parts = []
+    dim = predictor.model.dim
+    num_tasks = len(prepared.config.data.columns.tasks)
+    with progress("evaluate: predicting", total=total) as advance:
+        for row in dataset.iter_rows():
+            parts.append(Predictions.from_row(row, dim=dim, num_tasks=num_tasks))
+            advance(1)
+    # Tasks end in any order; the report must not depend on it.
+    parts.sort(key=lambda part: part.asked_ids[:1])
+    return concat(parts, dim, num_tasks)
+
+
+def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report:
+    """Runs the stage and returns its report; all that it writes lies in `out`.
+
+    Args:
+        config: Of the run.
+        out: Folder of report.html and of the users' metrics: RUN/evaluate in a run.
+        previous: Folder of the bundle that the model is compared with.
+
+    Raises:
+        InputError: There is no trained model.
+    """
+    cluster.connect()
+    trained = load_trained(config)
+    predictions = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, predictions, trained.cold_N)
+    likes = known_likes(trained.prepared)
+    baselines = make_baselines(likes, data, config.evaluate, content_vectors(trained))
+    rankers = {MAIN: trained.predictor.ranker(predictions), **baselines.rankers}
+    answers = {MAIN: predictions}
+    bundle = load_previous(config, previous) if previous else None
+    if bundle is not None:
+        theirs = previous_predictor(bundle, trained.prepared)
+        answers[PREVIOUS] = predict_all(trained.prepared, theirs)
+        rankers[PREVIOUS] = theirs.ranker(answers[PREVIOUS])
+    heads = {
+        name: task_figures(answer, trained.cold_N, config.data.columns.tasks, config.evaluate)
+        for name, answer in answers.items()
+    }
+    report, columns = assemble(
+        data,
+        rankers,
+        config.evaluate,
+        config.rerank,
+        heads=heads,
+        about={**protocol(config, bundle), "baselines": baselines.about},
+    )
+    write_users(out, LISTS, data.user_ids, columns[MAIN])
+    write_users(out, TASKS, predictions.asked_ids, heads[MAIN][1])
+    training = read_json(RunFolder(config.run).report_of("train")) or {}
+    report["training"] = training.get("history", [])
+    write_page(config, out, report)
+    return report
+
+
+def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:
+    """What a server's re-ranking looks at, as evaluation has it; None where no weight is set."""
+    if not is_active(config.rerank):
+        return None
+    cluster.connect()
+    predictions = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, predictions, trained.cold_N)
+    ranker = trained.predictor.ranker(predictions)
+    traits = model_traits(data, ranker, config.evaluate, config.rerank)
+    Reranker(config.rerank, traits)  # says what is missing now, and not when it is served
+    return traits
+
+
+@torch.no_grad()
+def content_vectors(trained: Trained) -> Tensor | None:
+    """The content part of each video's vector (N, content dim); None where there is none."""
+    content, videos = trained.model.video.content, trained.videos
+    if content is None or videos.clip_rows is None or videos.load_clips is None:
+        return None
+    there = np.flatnonzero(videos.clip_rows >= 0)
+    vectors = None
+    for start in range(0, len(there), VIDEOS_A_BATCH):
+        rows = there[start : start + VIDEOS_A_BATCH]
+        part = content(torch.from_numpy(videos.load_clips(ClipRows(videos.clip_rows[rows]))))
+        if vectors is None:
+            vectors = torch.zeros(len(videos.catalog), part.shape[1])
+        vectors[torch.from_numpy(rows)] = part
+    return vectors
+
+
+def protocol(config: RunConfig, bundle: Bundle | None) -> dict[str, Any]:
+    """How it was measured, and against which bundle."""
+    cut = {
+        "time": "the test is everything from one moment on, for all users",
+        "leave_one_out": "the test is the last positive event of each user",
+    }
+    about: dict[str, Any] = {"split": cut[config.split.kind]}
+    if bundle is not None:
+        about["previous"] = {
+            "version": bundle.version,
+            "created": bundle.manifest["created"],
+            "same_split": bundle.config.split == config.split,
+        }
+    return about

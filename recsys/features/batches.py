@@ -1,0 +1,225 @@
+"""From partitions of timelines to training steps.
+
+Ray Data does not remember its place in a stream, so training reads the partitions itself: an epoch
+is a seeded order of partitions, each worker takes its share of every round of them, and a
+checkpoint between two rounds carries the position. Workers that run out of timelines before others
+go on with steps that teach nothing.
+
+Shapes: N videos of the catalogue, V distinct ones of a step, M of them with a clip, S frames of a
+clip, Z features of a frame, B timelines, L positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.data.catalog import Catalog
+from recsys.data.clip_store import ClipRows
+from recsys.data.ragged import IntArray
+from recsys.features.inputs import Batch, EventBatch, RequestContext, VideoBatch
+from recsys.features.timelines import EventArrays, Timelines, cut_windows
+
+T = TypeVar("T")
+Windows = tuple[IntArray, IntArray]
+"""First events (B,) of some windows of timelines, and the events after their last ones (B,)."""
+
+LoadClips = Callable[[ClipRows], npt.NDArray[Any]]
+"""Clip rows (M,) -> frames (M, S, height, width, 3) uint8 or features (M, S, Z) float16."""
+
+
+@dataclass(frozen=True)
+class VideoInputs:
+    """Everything that turns video rows into tensors; N videos."""
+
+    catalog: Catalog
+    id_rows: IntArray
+    """(N,) row of each video in the ID table; 0 where it has none of its own."""
+    clip_rows: ClipRows | None = None
+    """(N,) row of each video's clip in the store; -1 where it has none."""
+    load_clips: LoadClips | None = None
+
+    def batch(self, rows: IntArray) -> VideoBatch:
+        """Makes the model inputs of the videos of some rows (V,)."""
+        categories = self.catalog.categories.select(rows)
+        clips = index = None
+        if self.clip_rows is not None and self.load_clips is not None:
+            clip_rows = self.clip_rows[rows]
+            there = clip_rows >= 0
+            index = torch.from_numpy(np.where(there, np.cumsum(there) - 1, -1))
+            # Without any, one is encoded that nobody looks at: data-parallel workers must all use
+            # the same parameters in every step.
+            wanted = clip_rows[there] if there.any() else np.zeros(1, dtype=np.int64)
+            clips = torch.from_numpy(self.load_clips(ClipRows(wanted)))
+        return VideoBatch(
+            id_rows=torch.from_numpy(self.id_rows[rows]),
+            creator_rows=torch.from_numpy(self.catalog.creator_rows[rows]),
+            category_rows=torch.from_numpy(categories.values.astype(np.int64)),
+            category_lengths=torch.from_numpy(categories.lengths),
+            durations=torch.from_numpy(self.catalog.duration_buckets[rows]),
+            clips=clips,
+            clip_index=index,
+        )
+
+
+def event_batch(arrays: EventArrays) -> EventBatch:
+    """Makes tensors of padded windows."""
+    num_prior = torch.from_numpy(arrays.num_prior)
+    context = RequestContext(
+        gaps=torch.from_numpy(arrays.gaps),
+        hours=torch.from_numpy(arrays.hours),
+        num_prior=num_prior,
+        tallies=torch.from_numpy(arrays.tallies),
+        context_rows=torch.from_numpy(arrays.context_rows),
+    )
+    return EventBatch(
+        actions=torch.from_numpy(arrays.actions),
+        num_prior=num_prior,
+        context=context,
+        count_features=torch.from_numpy(arrays.count_features),
+        user_rows=torch.from_numpy(arrays.user_rows),
+    )
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Which videos a step ranks its targets among, and how likely each was to be there."""
+
+    positives: IntArray
+    """(N,) positive events of each video that can be drawn as targets."""
+    negatives: int
+    """Videos drawn uniformly a step; with as many as there are, all of them are candidates."""
+    pool: IntArray | None = None
+    """(n,) sorted rows that are drawn from; without it all. A video that nobody has been shown yet
+    belongs to no pool: that it was not watched says nothing against it."""
+
+    def draw(
+        self, targets: IntArray, rng: np.random.Generator
+    ) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """Candidate rows, sorted, and the log of the chance of each to be among them.
+
+        A video is a candidate when it is drawn as a negative (n of N) or is the target of one of
+        the step's P positives: q = 1 - (1 - n / N) (1 - share of positives)^P.
+        """
+        pool = np.arange(1, len(self.positives)) if self.pool is None else self.pool
+        if self.negatives >= len(pool):
+            rows = np.union1d(pool, targets[targets > 0])
+            return rows, np.zeros(len(rows), dtype=np.float32)
+        drawn = rng.choice(pool, self.negatives, replace=False)
+        rows = np.union1d(drawn, targets[targets > 0])
+        share = self.positives[rows] / max(self.positives.sum(), 1)
+        missed = (1 - self.negatives / len(pool)) * (1 - share) ** len(targets)
+        return rows, np.log1p(-missed).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """Makes training steps of windows of timelines."""
+
+    videos: VideoInputs
+    candidates: Candidates
+    learn_from: int
+    """First split whose outcomes are learnt: TRAIN, or VALID to go on with newer days."""
+    learn_before: int
+    """First split that is out of sight: VALID in training, TEST in the refit."""
+    batch_timelines: int
+    max_history: int
+
+    def num_timelines(self, timelines: Timelines) -> int:
+        """Timelines with anything to learn from."""
+        learnt = timelines.count_before(self.learn_before) - timelines.count_before(self.learn_from)
+        return int((learnt > 0).sum())
+
+    def _windows(self, timelines: Timelines) -> Windows:
+        starts = timelines.offsets[:-1]
+        counts = timelines.count_before(self.learn_before)
+        learnt = counts - timelines.count_before(self.learn_from) > 0
+        return cut_windows(starts[learnt], (starts + counts)[learnt], self.max_history)
+
+    def plan(self, timelines: Timelines, rng: np.random.Generator) -> list[Windows]:
+        """The windows of each step, in random order; those of like length stand together."""
+        starts, stops = self._windows(timelines)
+        order = np.argsort(stops - starts + rng.random(len(starts)))
+        firsts = range(0, len(order), self.batch_timelines)
+        groups = [order[first : first + self.batch_timelines] for first in firsts]
+        shuffled = [groups[number] for number in rng.permutation(len(groups))]
+        return [(starts[group], stops[group]) for group in shuffled]
+
+    def num_learnt(self, timelines: Timelines, plan: Sequence[Windows]) -> IntArray:
+        """Of each of S steps the positive events and all events that it learns from: (S, 2)."""
+        learn = self._learns(timelines.split) & (timelines.video_rows > 0)
+        totals = np.stack([learn & (timelines.positive > 0), learn]).cumsum(1)
+        totals = np.pad(totals, ((0, 0), (1, 0)))
+        counts = [(totals[:, stops] - totals[:, starts]).sum(1) for starts, stops in plan]
+        return np.array(counts, dtype=np.int64).reshape(-1, 2)
+
+    def _learns(self, split: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+        """Whether events of a split are learnt from."""
+        learns: npt.NDArray[np.bool_] = (split >= self.learn_from) & (split < self.learn_before)
+        return learns
+
+    def make(
+        self, timelines: Timelines, starts: IntArray, stops: IntArray, rng: np.random.Generator
+    ) -> Batch:
+        """One step of the windows [start, stop); without windows, a step that teaches nothing."""
+        users = np.searchsorted(timelines.offsets, starts, side="right") - 1
+        if not len(starts):
+            starts = stops = np.zeros(1, dtype=np.int64)
+        arrays = timelines.windows(starts, stops)
+        learn = arrays.present & self._learns(_padded_split(timelines, starts, arrays))
+        positive = arrays.actions[..., 0] > 0
+        targets = arrays.video_rows[learn & positive]
+        learn &= arrays.video_rows > 0
+        num_learnt = [(learn & positive).sum(), learn.sum()]
+        candidates, log_q = self.candidates.draw(targets, rng)
+        rows = np.union1d(np.union1d(arrays.video_rows, candidates), [0])
+        log_q_V = np.full(len(rows), np.inf, dtype=np.float32)
+        log_q_V[np.searchsorted(rows, candidates)] = log_q
+        return Batch(
+            videos=self.videos.batch(rows),
+            log_q=torch.from_numpy(log_q_V),
+            events=event_batch(arrays),
+            video_index=torch.from_numpy(np.searchsorted(rows, arrays.video_rows)),
+            learn=torch.from_numpy(learn),
+            num_learnt=torch.tensor(num_learnt, dtype=torch.float32),
+            user_ids=tuple(timelines.user_ids[user] for user in users),
+        )
+
+
+def _padded_split(
+    timelines: Timelines, starts: IntArray, arrays: EventArrays
+) -> npt.NDArray[np.int8]:
+    event = np.where(arrays.present, starts[:, None] + np.arange(arrays.present.shape[1]), 0)
+    if not len(timelines.split):
+        return np.zeros(event.shape, dtype=np.int8)
+    return timelines.split[event]
+
+
+def epoch_order(num_partitions: int, *, seed: int, epoch: int) -> IntArray:
+    """The order in which an epoch takes the partitions."""
+    return np.random.default_rng([seed, epoch]).permutation(num_partitions)
+
+
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        upcoming = thread.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = thread.submit(next, items, None)
+            yield item
+
+
+def drop_ids(batch: Batch, share: float, rng: np.random.Generator) -> Batch:
+    """The same step with the ID embedding of a random share of its videos left out.
+
+    A video whose ID is dropped is known by its content alone, as one that nobody has seen yet.
+    """
+    rows = batch.videos.id_rows
+    keep = torch.from_numpy(rng.random(len(rows)) >= share)
+    return replace(batch, videos=replace(batch.videos, id_rows=rows * keep))

@@ -1,0 +1,336 @@
+"""The count features of an event: what was known of its video, and of all that the video is of.
+
+A video's ID embedding learns from the training days how a video does and is out of date the next
+day; counts carry it up to the hour. They are those of all finished hours: what happened in the hour
+of an event is not known to it, in training as in serving.
+
+`CountLayout` alone says which features there are, in which order and under which name. One more
+counted thing is an entry in `THINGS`, one more number of each is an entry in `STATISTICS`.
+
+Shapes: N videos, E events, T tasks, C context columns, F count features. Counted are the event
+itself and its 1 + T flags: the positive flag and the tasks' labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.config.data import EventColumns
+from recsys.data.catalog import Catalog
+from recsys.data.ragged import FloatArray, IntArray, Ragged
+from recsys.data.storage import join, open_input
+from recsys.features.hourly import HourlyCounts, hour_of
+from recsys.features.timelines import LOG_SCALE
+
+Floats = npt.NDArray[np.floating]
+RECENT_HOURS = 24
+SMOOTHING = 10.0
+"""Events with the usual rates that are added to those of a thing: its rates are shrunk by them."""
+EVERYTHING, VIDEO = "everything", "video"
+
+
+class Known(NamedTuple):
+    """What the statistics of one counted thing are made of, at each of E events."""
+
+    total: FloatArray
+    """(E, 2 + T) events and flags so far."""
+    recent: FloatArray
+    """(E, 2 + T) those of the last `RECENT_HOURS`."""
+    usual: Floats
+    """(E, 1 + T) the rates of everything, which the thing's rates are compared with."""
+    rate: Floats
+    """(E, 1 + T) the rates so far, shrunk towards the usual ones."""
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One kind of number that is made of the counts of a thing."""
+
+    of: Callable[[Known], Floats]
+    """Gives (E, 1 + T) where it is one number a flag, else (E, 1)."""
+    per_flag: bool = False
+
+
+STATISTICS: Mapping[str, Statistic] = {
+    "total/count": Statistic(lambda known: log_count(known.total)),
+    "total/rate": Statistic(
+        lambda known: log_odds(known.rate) - log_odds(known.usual), per_flag=True
+    ),
+    "recent/count": Statistic(lambda known: log_count(known.recent)),
+    "recent/rate": Statistic(
+        lambda known: log_odds(rates(known.recent, known.rate)) - log_odds(known.rate),
+        per_flag=True,
+    ),
+}
+"""Of each thing, in the order of the columns: the log of its events, and by how much the log-odds
+of its rates differ: those so far from the usual ones, the recent ones from those so far."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something that a video belongs to, and whose events are counted together."""
+
+    rows_of: Callable[[Catalog], Ragged]
+    """Its rows that each of the N videos belongs to; several have their mean taken."""
+    statistics: Sequence[str] = tuple(STATISTICS)
+
+
+THINGS: Mapping[str, Thing] = {
+    # Row 1 stands for everything. How much has happened at all says nothing of a video.
+    EVERYTHING: Thing(
+        lambda catalog: Ragged.of_singles(np.ones(len(catalog))), ("total/rate", "recent/rate")
+    ),
+    VIDEO: Thing(lambda catalog: Ragged.of_singles(np.arange(len(catalog)))),
+    "creator": Thing(lambda catalog: Ragged.of_singles(catalog.creator_rows)),
+    "category": Thing(lambda catalog: catalog.categories),
+}
+"""The things that follow from the video, in the order of the columns; the contexts come after them.
+Everything is the first: the rates of the others are compared with its rates."""
+
+
+@dataclass(frozen=True)
+class CountLayout:
+    """The count features of an event: which there are, in which order, and the name of each.
+
+    >>> CountLayout(tasks=("click",), contexts=("tab",)).columns[:3]
+    ('everything/total/rate', 'everything/total/rate:click', 'everything/recent/rate')
+    >>> CountLayout(tasks=("click",), contexts=("tab",)).columns[-2:]
+    ('context_tab/recent/rate', 'context_tab/recent/rate:click')
+    """
+
+    tasks: tuple[str, ...]
+    contexts: tuple[str, ...]
+
+    @classmethod
+    def of(cls, columns: EventColumns) -> CountLayout:
+        """The layout of a run with these columns."""
+        return cls(tuple(columns.tasks), tuple(columns.context))
+
+    def __len__(self) -> int:
+        """The number F of count features."""
+        return len(self.columns)
+
+    @property
+    def num_flags(self) -> int:
+        """The number 1 + T of counted flags: the positive flag and the tasks' labels."""
+        return 1 + len(self.tasks)
+
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """The names of the contexts among the counted things."""
+        return tuple(f"context_{column}" for column in self.contexts)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The things whose counts are kept; those of the others follow from the videos'."""
+        return (VIDEO, *self.context_names)
+
+    @cached_property
+    def statistics(self) -> Mapping[str, Sequence[str]]:
+        """The names of each counted thing's statistics, both in order."""
+        of_things = {name: thing.statistics for name, thing in THINGS.items()}
+        return of_things | {name: tuple(STATISTICS) for name in self.context_names}
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The name of each feature: thing, time, number, and the task where it is one's rate.
+
+        A rate without a task is that of the positive flag.
+        """
+        endings = ("", *(f":{task}" for task in self.tasks))
+        return tuple(
+            f"{thing}/{name}{ending}"
+            for thing, names in self.statistics.items()
+            for name in names
+            for ending in (endings if STATISTICS[name].per_flag else ("",))
+        )
+
+    def places_in(self, other: CountLayout) -> list[int | None]:
+        """For each of our columns its place in another layout; None where that has none.
+
+        >>> ours, other = CountLayout(("like",), ()), CountLayout(("click", "like"), ("tab",))
+        >>> ours.places_in(other)[:4]
+        [0, 2, 3, 5]
+        """
+        place = {name: number for number, name in enumerate(other.columns)}
+        return [place.get(name) for name in self.columns]
+
+
+@dataclass(frozen=True)
+class EventCounts:
+    """The hourly counts of everything that an event is about, and the count features of events."""
+
+    layout: CountLayout
+    hourly: Mapping[str, HourlyCounts]
+    """By the name of the counted thing."""
+    rows_of: Mapping[str, Ragged]
+    """Of each of `THINGS`, its rows that each of the N videos belongs to."""
+
+    @classmethod
+    def of(
+        cls, catalog: Catalog, layout: CountLayout, stored: Mapping[str, HourlyCounts]
+    ) -> EventCounts:
+        """Makes them of the counts of the videos and of each context: the others follow.
+
+        Args:
+            catalog: Says what each video belongs to.
+            layout: Which features there are.
+            stored: By the names of `layout.stored`.
+        """
+        rows_of = {name: thing.rows_of(catalog) for name, thing in THINGS.items()}
+        followed = {name: stored[VIDEO].mapped(rows) for name, rows in rows_of.items()}
+        return cls(layout, followed | {name: stored[name] for name in layout.stored}, rows_of)
+
+    def count(
+        self, video_row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
+    ) -> None:
+        """Counts a live event; one writer at a time.
+
+        Args:
+            video_row: What was shown.
+            context_rows: (C,).
+            time_ms: When.
+            flags: (1 + T,) positive and labels, 0 or 1.
+        """
+        hour, counts = int(hour_of(time_ms)), np.array([1, *flags], dtype=np.int64)
+        for name, rows in self.rows_of.items():
+            for row in rows[video_row].tolist():
+                self.hourly[name].add(row, hour, counts)
+        for name, row in zip(self.layout.context_names, context_rows, strict=True):
+            self.hourly[name].add(row, hour, counts)
+
+    def to_tables(self) -> dict[str, pa.Table]:
+        """A table of `count_schema` of each of `layout.stored`."""
+        return {name: self.hourly[name].to_table() for name in self.layout.stored}
+
+    @classmethod
+    def from_tables(
+        cls, catalog: Catalog, layout: CountLayout, tables: Mapping[str, pa.Table]
+    ) -> EventCounts:
+        """Reads what `to_tables` gave."""
+        stored = {
+            name: HourlyCounts.from_table(table, num_flags=layout.num_flags)
+            for name, table in tables.items()
+        }
+        return cls.of(catalog, layout, stored)
+
+    def features(
+        self, video_rows: IntArray, context_rows: IntArray, time_ms: npt.ArrayLike
+    ) -> FloatArray:
+        """What was known when some videos were shown.
+
+        Args:
+            video_rows: (E,).
+            context_rows: (E, C).
+            time_ms: (E,) or one time for all.
+
+        Returns:
+            (E, F), in the order of `layout.columns`. Rates are shrunk towards what they are
+            compared with by 10 events; of what has had no events, all is zero.
+        """
+        hours = np.broadcast_to(hour_of(time_ms), video_rows.shape)
+        usual: Floats = np.full((len(video_rows), self.layout.num_flags), 0.5)
+        contexts = dict(zip(self.layout.context_names, context_rows.T, strict=True))
+        parts = []
+        for thing, names in self.layout.statistics.items():
+            if thing in contexts:
+                rows = Ragged.of_singles(contexts[thing])
+            else:
+                rows = self.rows_of[thing].select(video_rows)
+            total, recent = _means(self.hourly[thing], rows, hours)
+            known = Known(total, recent, usual, rates(total, usual))
+            parts += [STATISTICS[name].of(known) for name in names]
+            if thing == EVERYTHING:
+                usual = known.rate
+        return np.concatenate(parts, -1).astype(np.float32)
+
+    def shown(self, time_ms: int) -> IntArray:
+        """How often all videos had been shown by a time, and in the 24 hours before: (N, 2)."""
+        rows, hour = np.arange(len(self.rows_of[VIDEO])), hour_of(time_ms)
+        total, old = (
+            self.hourly[VIDEO].before(rows, np.broadcast_to(hour - less, rows.shape))[:, 0]
+            for less in (0, RECENT_HOURS)
+        )
+        return np.stack([total, total - old], 1)
+
+
+def _means(counts: HourlyCounts, rows: Ragged, hours: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Events and flags so far, and in the last `RECENT_HOURS` of it: each (E, 2 + T).
+
+    Args:
+        counts: Of a counted thing.
+        rows: E lists of its rows; of several the mean is taken, and of none it is zero.
+        hours: (E,).
+    """
+    event = rows.list_of_value
+    total = counts.before(rows.values, hours[event])
+    recent = total - counts.before(rows.values, hours[event] - RECENT_HOURS)
+    parts = total.astype(np.float32), recent.astype(np.float32)
+    if (rows.lengths == 1).all():
+        return parts
+    means = []
+    for part in parts:
+        summed = np.zeros((len(rows), part.shape[1]), np.float32)
+        np.add.at(summed, event, part)
+        means.append((summed / np.maximum(rows.lengths, 1)[:, None]).astype(np.float32))
+    return means[0], means[1]
+
+
+def trending(shown_N2: IntArray) -> FloatArray:
+    """How much more than others videos are shown these days: (N,), of `EventCounts.shown`.
+
+    The log of the last 24 hours' events, less its mean over these events; shrunk towards zero by 10
+    events so far, and so zero for a video that was never shown, and for all where nothing happened.
+
+    >>> [f"{x:.2f}" for x in trending(np.array([[5, 0], [990, 0], [30, 3], [10, 1]]))]
+    ['-0.10', '-0.30', '0.03', '-0.06']
+    """
+    total, recent = shown_N2[:, 0], shown_N2[:, 1]
+    logs = np.log1p(recent) * LOG_SCALE
+    mean = (recent * logs).sum() / max(recent.sum(), 1)
+    gains: FloatArray = ((logs - mean) * total / (total + SMOOTHING)).astype(np.float32)
+    return gains
+
+
+def log_count(totals: Floats) -> Floats:
+    """The log of the events (E, 1) among events and flags (E, 2 + T), as a model input."""
+    logs: Floats = np.log1p(totals[:, :1]) * LOG_SCALE
+    return logs
+
+
+def rates(totals: Floats, usual: Floats) -> Floats:
+    """Rates (E, 1 + T) of the flags among events (E, 2 + T), shrunk towards the usual by 10 events.
+
+    >>> rates(np.array([[10.0, 10.0, 0.0]]), np.array([[0.5, 0.5]])).tolist()
+    [[0.75, 0.25]]
+    """
+    shrunk: Floats = (totals[:, 1:] + SMOOTHING * usual) / (totals[:, :1] + SMOOTHING)
+    return shrunk
+
+
+def log_odds(rate: Floats) -> Floats:
+    """log(p / (1 - p)), of rates from 0.25 % to 99.75 %.
+
+    >>> log_odds(np.array([0.5, 1.0])).round(2).tolist()
+    [0.0, 5.99]
+    """
+    p = np.clip(rate, 0.0025, 0.9975)
+    odds: Floats = np.log(p / (1 - p))
+    return odds
+
+
+def read_counts(folder: str, catalog: Catalog, layout: CountLayout) -> EventCounts:
+    """Reads RUN/prepare/counts."""
+    tables = {}
+    for name in layout.stored:
+        with open_input(join(folder, f"{name}.parquet")) as file:
+            tables[name] = pq.read_table(file)
+    return EventCounts.from_tables(catalog, layout, tables)

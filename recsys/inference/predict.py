@@ -1,0 +1,260 @@
+"""What the model says of a partition of users: their queries at the cut, and logits of every event.
+
+The state that a user is ranked from knows everything before the cut; an event of the test is scored
+with everything before it known, as when serving live.
+
+Shapes: U users, E events of all of them, T tasks, N videos, D retrieval vector, Y video vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from recsys.data.ragged import IntArray, Ragged, expand_ranges, join_lists
+from recsys.features.batches import event_batch
+from recsys.features.inputs import move
+from recsys.features.timelines import Timelines
+from recsys.inference.ranker import Ranker, dot_product, with_bias
+from recsys.inference.translation import Translation
+from recsys.model.recommender import Recommender
+from recsys.model.seen import seen_before
+from recsys.model.user import states_at
+
+USERS_A_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the metrics need of some users."""
+
+    user_ids: list[str]
+    """U users with at least one relevant video."""
+    queries: NDArray[np.float32]
+    """(U, D)."""
+    relevant: Ragged
+    known: Ragged
+    seen: Ragged
+    """Videos that each user had seen before the split, in the model's own numbers."""
+    repeat_bias: NDArray[np.float32]
+    """What each of them adds to its video's score."""
+    labels: NDArray[np.int8]
+    """(E, T) of all users' events of the split, also of users with nothing relevant."""
+    logits: NDArray[np.float32]
+    """(E, T)."""
+    event_videos: IntArray
+    """(E,) video row."""
+    asked_ids: list[str]
+    """Users with an event in the split."""
+    event_users: IntArray
+    """(E,) place of the user in `asked_ids`."""
+
+    def to_row(self) -> dict[str, Any]:
+        """Flat arrays by name, as one row of a Ray data set."""
+        return {
+            "user_ids": self.user_ids,
+            "queries": self.queries.ravel(),
+            "relevant_offsets": self.relevant.offsets,
+            "relevant_values": self.relevant.values,
+            "known_offsets": self.known.offsets,
+            "known_values": self.known.values,
+            "seen_offsets": self.seen.offsets,
+            "seen_values": self.seen.values,
+            "repeat_bias": self.repeat_bias,
+            "labels": self.labels.ravel(),
+            "logits": self.logits.ravel(),
+            "event_videos": self.event_videos,
+            "asked_ids": self.asked_ids,
+            "event_users": self.event_users,
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], *, dim: int, num_tasks: int) -> Predictions:
+        """Reads what `to_row` gave."""
+        num_events = len(row["event_videos"])
+
+        def lists(name: str) -> Ragged:
+            offsets, values = row[f"{name}_offsets"], row[f"{name}_values"]
+            return Ragged(np.asarray(offsets, np.int64), np.asarray(values, np.int32))
+
+        return cls(
+            user_ids=list(row["user_ids"]),
+            queries=np.asarray(row["queries"], np.float32).reshape(-1, dim),
+            relevant=lists("relevant"),
+            known=lists("known"),
+            seen=lists("seen"),
+            repeat_bias=np.asarray(row["repeat_bias"], np.float32),
+            labels=np.asarray(row["labels"], np.int8).reshape(num_events, num_tasks),
+            logits=np.asarray(row["logits"], np.float32).reshape(num_events, num_tasks),
+            event_videos=np.asarray(row["event_videos"], np.int64),
+            asked_ids=list(row["asked_ids"]),
+            event_users=np.asarray(row["event_users"], np.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model with what it needs to predict timelines."""
+
+    model: Recommender
+    vectors_NY: Tensor
+    """Vectors of the whole catalogue that it knows (N, Y), on its device."""
+    max_history: int
+    """Events before the split that a state is made of."""
+    translation: Translation | None = None
+    """Of a model that numbers videos, contexts and tasks in its own way."""
+    trending_N: Tensor | None = None
+    """What the counts of the last hours add to the videos' scores (N,), if anything."""
+
+    @torch.no_grad()
+    def predict(self, timelines: Timelines, *, split: int) -> Predictions:
+        """Predicts a split (VALID or TEST) of some users' timelines."""
+        self.model.eval()
+        before = timelines.count_before(split)
+        until = timelines.count_before(split + 1)
+        users = np.flatnonzero(until > before)
+        read = self.translation.timelines(timelines) if self.translation else timelines
+        parts = []
+        for start in range(0, len(users), USERS_A_BATCH):
+            group = users[start : start + USERS_A_BATCH]
+            first = timelines.offsets[group]
+            spans = Spans(first, first + before[group], first + until[group])
+            parts.append(_predictions(timelines, group, spans, self._outputs(read, spans)))
+        return concat(parts, self.model.dim, timelines.labels.shape[1])
+
+    def ranker(self, predictions: Predictions) -> Ranker:
+        """The order of our videos for the users of its predictions."""
+        queries_UD = torch.from_numpy(predictions.queries)
+        vectors_ND = self.vectors_NY[:, : self.model.dim].cpu()
+        if self.trending_N is not None:
+            queries_UD = functional.pad(queries_UD, (0, 1), value=1.0)
+            vectors_ND = torch.cat([vectors_ND, self.trending_N.cpu().unsqueeze(1)], 1)
+        ranker = dot_product(queries_UD, vectors_ND)
+        ranker = with_bias(ranker, predictions.seen, predictions.repeat_bias)
+        return ranker if self.translation is None else self.translation.ranker(ranker)
+
+    def _outputs(self, timelines: Timelines, spans: Spans) -> Outputs:
+        """What the model says of some users."""
+        first = np.maximum(spans.starts, spans.cuts - self.max_history)
+        arrays = timelines.windows(first, spans.stops)
+        device = self.vectors_NY.device
+        events = move(event_batch(arrays), device)
+        vectors_BLY = self.vectors_NY[torch.from_numpy(arrays.video_rows).to(device)]
+        states = self.model.encode_history(vectors_BLY, events)
+        logits = self.model.task_logits(
+            states_at(states, events.num_prior), vectors_BLY, events.context, events.count_features
+        )
+        length = torch.from_numpy(spans.cuts - first).to(device)
+        everyone = torch.arange(len(first), device=device)
+        queries = self.model.queries(states[everyone, length]).float().cpu().numpy()
+        position = np.arange(arrays.present.shape[1])
+        asked = arrays.present & (position >= (spans.cuts - first)[:, None])
+        logits_ET = logits.float().cpu().numpy()[asked]
+        rows = torch.from_numpy(arrays.video_rows).to(device)
+        seen = seen_before(rows, events.actions[..., 0] > 0, owner=everyone, num_prior=length)
+        return Outputs(
+            queries=queries,
+            logits=self.translation.logits(logits_ET) if self.translation else logits_ET,
+            seen=_lists(seen.query, rows[seen.query, seen.event], len(first)),
+            repeat_bias=self.model.repeat_bias(seen).cpu().numpy(),
+        )
+
+
+def predict(
+    model: Recommender, vectors_NY: Tensor, timelines: Timelines, *, split: int, max_history: int
+) -> Predictions:
+    """Predicts a split of some users' timelines; see `Predictor`."""
+    return Predictor(model, vectors_NY, max_history).predict(timelines, split=split)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where some users' events lie in their timelines (U)."""
+
+    starts: IntArray
+    cuts: IntArray
+    """Where the split begins."""
+    stops: IntArray
+
+
+class Outputs(NamedTuple):
+    """What a model says of some users."""
+
+    queries: NDArray[Any]
+    """(U, D) at the cut."""
+    logits: NDArray[Any]
+    """(E, T) of the events after it."""
+    seen: Ragged
+    repeat_bias: NDArray[np.float32]
+
+
+def _lists(owner: Tensor, values: Tensor, num_lists: int) -> Ragged:
+    """Values with the list that each belongs to, in the order of the lists, as lists."""
+    lengths = torch.bincount(owner, minlength=num_lists).cpu().numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Ragged(offsets, values.cpu().numpy().astype(np.int32))
+
+
+def _predictions(
+    timelines: Timelines, users: IntArray, spans: Spans, outputs: Outputs
+) -> Predictions:
+    known, relevant = _positives(timelines, spans)
+    kept = np.flatnonzero(relevant.lengths > 0)
+    events = expand_ranges(spans.cuts, spans.stops - spans.cuts)
+    return Predictions(
+        user_ids=[timelines.user_ids[user] for user in users[kept]],
+        queries=outputs.queries[kept],
+        relevant=relevant.select(kept),
+        known=known.select(kept),
+        seen=outputs.seen.select(kept),
+        repeat_bias=outputs.repeat_bias[outputs.seen.places(kept)],
+        labels=timelines.labels[events],
+        logits=outputs.logits,
+        event_videos=timelines.video_rows[events],
+        asked_ids=[timelines.user_ids[user] for user in users],
+        event_users=np.repeat(np.arange(len(users)), spans.stops - spans.cuts),
+    )
+
+
+def _positives(timelines: Timelines, spans: Spans) -> tuple[Ragged, Ragged]:
+    """Each user's positives before the split, and the videos that are new among those in it."""
+    known, relevant = [], []
+    liked = timelines.positive > 0
+    for start, cut, stop in zip(spans.starts, spans.cuts, spans.stops, strict=True):
+        earlier = timelines.video_rows[start:cut][liked[start:cut]]
+        later = timelines.video_rows[cut:stop][liked[cut:stop]]
+        known.append(earlier)
+        relevant.append(np.setdiff1d(later[later > 0], earlier))
+    return Ragged.from_lists(known), Ragged.from_lists(relevant)
+
+
+def concat(groups: Iterable[Predictions], dim: int, num_tasks: int) -> Predictions:
+    """The predictions of several groups of users as one."""
+    parts = list(groups)
+    nothing = np.zeros(0, np.int64)
+    bias = [np.zeros(0, np.float32), *(part.repeat_bias for part in parts)]
+    begins = np.cumsum([0, *(len(part.asked_ids) for part in parts)])[:-1]
+    empty_queries = np.zeros((0, dim), np.float32)
+    empty_labels = np.zeros((0, num_tasks), np.int8)
+    return Predictions(
+        user_ids=[user for part in parts for user in part.user_ids],
+        queries=np.concatenate([empty_queries, *(part.queries for part in parts)]),
+        relevant=join_lists([part.relevant for part in parts]),
+        known=join_lists([part.known for part in parts]),
+        seen=join_lists([part.seen for part in parts]),
+        repeat_bias=np.concatenate(bias),
+        labels=np.concatenate([empty_labels, *(part.labels for part in parts)]),
+        logits=np.concatenate([empty_labels.astype(np.float32), *(p.logits for p in parts)]),
+        event_videos=np.concatenate([nothing, *(part.event_videos for part in parts)]),
+        asked_ids=[user for part in parts for user in part.asked_ids],
+        event_users=np.concatenate(
+            [nothing, *(part.event_users + at for part, at in zip(parts, begins, strict=True))]
+        ),
+    )

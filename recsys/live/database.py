@@ -1,0 +1,348 @@
+"""The database of the event log: SQLite by default, PostgreSQL by URL.
+
+One table of events and one of facts about the log. Readers see what is committed; writers take
+turns, one transaction at a time over all threads, processes and machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Engine,
+    Executable,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    SmallInteger,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    column,
+    create_engine,
+    event,
+    func,
+    insert,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from recsys.errors import InputError
+
+VERSION = "1"
+"""Of the tables below; a database of another version is refused."""
+
+BUSY_MS = 30_000
+"""How long a writer waits for its turn before it gives up."""
+
+METADATA = MetaData()
+# Bytewise order on both, so that a page of users ends at the same user everywhere.
+TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+# SQLite numbers rows by itself only where the key is called INTEGER.
+SEQ = BigInteger().with_variant(Integer(), "sqlite")
+
+EVENTS = Table(
+    "recsys_events",
+    METADATA,
+    Column("seq", SEQ, Identity(), primary_key=True),
+    Column("event_id", TEXT, nullable=False, unique=True),
+    Column("user_id", TEXT, nullable=False),
+    Column("type", TEXT, nullable=False),
+    Column("video_id", TEXT),
+    Column("creator_id", TEXT),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("given_ms", BigInteger),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("positive", SmallInteger, nullable=False),
+    Column("watched", Double),
+    Column("labels", TEXT),
+    Column("context", TEXT),
+    Column("impression_id", TEXT),
+    Column("version", TEXT),
+    Column("place", Integer),
+    Index("recsys_events_user", "user_id", "seq"),
+    # A number is never given twice, even after the newest rows were deleted: followers rely on it.
+    sqlite_autoincrement=True,
+)
+
+FACTS = Table(
+    "recsys_log",
+    METADATA,
+    Column("name", TEXT, primary_key=True),
+    Column("value", TEXT, nullable=False),
+)
+
+PRAGMAS = (
+    f"busy_timeout={BUSY_MS}",
+    "journal_mode=WAL",
+    # In WAL mode the default leaves the newest commits to the operating system.
+    "synchronous=FULL",
+    # What is deleted is overwritten, not only unlinked.
+    "secure_delete=ON",
+    "cache_size=-16384",
+)
+
+
+def among(column: ColumnElement[str], name: str, kind: str) -> ColumnElement[bool]:
+    """Whether a column's text is in the list of a parameter, by the column's index.
+
+    PostgreSQL takes the list as one array, so that the statement's text is always the same; SQLite
+    plans well only where it knows how long the list is.
+    """
+    if kind == "postgresql":
+        return column == any_(bindparam(name, type_=ARRAY(Text)))
+    return column.in_(bindparam(name, expanding=True))
+
+
+_GIVEN = func.json_to_recordset(cast(bindparam("rows", type_=Text), JSON)).table_valued(
+    *(
+        column(c.name, Text() if isinstance(c.type, Text) else c.type)
+        for c in EVENTS.columns
+        if c.name != "seq"
+    ),
+    name="given",
+)
+INSERT_MANY = insert(EVENTS).from_select(
+    [c.name for c in _GIVEN.c], select(*_GIVEN.render_derived(with_types=True).c)
+)
+"""All rows in one statement, for PostgreSQL: five times as fast as one statement a row."""
+
+TURN = {
+    "sqlite": "BEGIN IMMEDIATE",
+    # PostgreSQL draws `seq` before the commit. Without the lock a transaction with a low number
+    # could commit after one with a high number, and a follower that has seen the high one would
+    # never see the low one. The lock is taken before the first insert and ends after the commit is
+    # visible, so that numbers become visible in their order. Its key is any fixed number.
+    "postgresql": (
+        # A writer's statements find their rows by an index. Until the first ANALYZE the planner
+        # believes that the table is small, and would read all of it.
+        "SET LOCAL enable_seqscan = off;"
+        f"SET LOCAL lock_timeout = {BUSY_MS};"
+        # What is acknowledged is on disk, also where the server would rather not wait for it.
+        "SELECT set_config('synchronous_commit', 'on', true)"
+        " WHERE current_setting('synchronous_commit') = 'off';"
+        # A writer that hangs inside its turn would stop all others.
+        f"SET LOCAL idle_in_transaction_session_timeout = {BUSY_MS};"
+        "SELECT pg_advisory_xact_lock(7235419866104)"
+    ),
+}
+"""What a transaction that writes begins with: it waits for its turn."""
+
+
+class LogError(RuntimeError):
+    """The database failed: it is gone, full or locked for too long. The same call may succeed."""
+
+
+class Database:
+    """An open database.
+
+    Args:
+        address: A local path or `sqlite:///PATH`, or `postgresql://USER@HOST/NAME`.
+        create: Make the tables where there are none; without it their absence is an error.
+
+    Raises:
+        InputError: The address is of no kind that is known, nothing answers there, or what is there
+            is no event log of this version.
+    """
+
+    def __init__(self, address: str, *, create: bool = True) -> None:
+        url = parse_address(address)
+        self.shown = shown_address(url)
+        self.kind = url.get_backend_name()
+        if self.kind == "sqlite":
+            _check_file(Path(str(url.database)), create=create)
+        # Readers run one statement at a time, without a transaction around it.
+        self._readers = _engine(url, isolation_level="AUTOCOMMIT", pool_size=8, max_overflow=56)
+        self._writers = _engine(url, pool_size=1, max_overflow=7)
+        event.listen(self._writers, "begin", self._take_turn)
+        try:
+            self._prepare(create=create)
+        except DBAPIError as error:
+            self.close()
+            raise InputError(
+                f"{self.shown}: cannot be used as an event log ({reason(error)})"
+            ) from None
+        except InputError:
+            self.close()
+            raise
+
+    def _prepare(self, *, create: bool) -> None:
+        with self._readers.connect() as connection:
+            there = inspect(connection).has_table(FACTS.name)
+            encoding = self.kind == "sqlite" or connection.scalar(text("SHOW server_encoding"))
+        if encoding not in (True, "UTF8"):
+            raise InputError(
+                f"{self.shown}: keeps its text in {encoding}; make a database with encoding UTF8"
+            )
+        if not there and not create:
+            raise InputError(f"{self.shown}: there is no event log in it")
+        if not there:
+            with self._writers.begin() as connection:  # another process may have been faster
+                METADATA.create_all(connection)
+                if connection.scalar(select(FACTS.c.value)) is None:
+                    connection.execute(insert(FACTS), {"name": "version", "value": VERSION})
+        with self._readers.connect() as connection:
+            version = connection.scalar(select(FACTS.c.value).where(FACTS.c.name == "version"))
+        if version != VERSION:
+            raise InputError(
+                f"{self.shown}: an event log of version {version}, and this program keeps version "
+                f"{VERSION}; export it with the program that made it and import it into a new one"
+            )
+
+    def _take_turn(self, connection: Connection) -> None:
+        connection.exec_driver_sql(TURN[self.kind])
+
+    def rows(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[Any]]:
+        """What a statement reads of all that is committed.
+
+        Raises:
+            LogError: The database fails.
+        """
+        with self._plain_errors("read"):
+            try:
+                return self._read(statement, parameters)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                # The server was started anew; all connections of before are dropped by now.
+                return self._read(statement, parameters)
+
+    def _read(
+        self, statement: Executable, parameters: Mapping[str, Any] | None
+    ) -> Sequence[Row[Any]]:
+        with self._readers.connect() as connection:
+            return connection.execute(statement, parameters).all()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is the only one that writes, committed at the end.
+
+        Raises:
+            LogError: The database fails, or the turn did not come in `BUSY_MS`.
+        """
+        with self._plain_errors("written"), self._writers.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _plain_errors(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (DataError, IntegrityError):  # of what was to be written, not of the database
+            raise
+        except SQLAlchemyError as error:
+            raise LogError(
+                f"{self.shown}: the event log cannot be {verb} ({reason(error)})"
+            ) from error
+
+    def wipe_traces(self) -> None:
+        """Empties SQLite's write-ahead file, which still has what was deleted, if no one reads."""
+        if self.kind == "sqlite":
+            self.rows(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._readers.dispose()
+        self._writers.dispose()
+
+
+def insert_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Adds rows to the log, which have the same columns, in a transaction of `writing`."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(insert(EVENTS), rows)
+    else:
+        connection.execute(INSERT_MANY, {"rows": json.dumps(rows)})
+
+
+def parse_address(address: str) -> URL:
+    """The database that an address means.
+
+    >>> parse_address("runs/mine/live.sqlite").database.endswith("/runs/mine/live.sqlite")
+    True
+
+    Raises:
+        InputError: It is of no kind that is known, or its driver is not installed.
+    """
+    if "://" not in address:
+        return URL.create("sqlite", database=os.path.abspath(os.path.expanduser(address)))
+    try:
+        url = make_url(address.replace("postgres://", "postgresql://", 1))
+    except (ArgumentError, ValueError):
+        raise InputError("the event log's address cannot be read; write " + ADDRESSES) from None
+    if url.drivername == "sqlite" and url.database:
+        return URL.create("sqlite", database=os.path.abspath(url.database))
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise InputError(f"{shown_address(url)}: no address of an event log; write {ADDRESSES}")
+    try:
+        import psycopg  # noqa: F401
+    except ImportError:
+        raise InputError(
+            f"{shown_address(url)}: PostgreSQL's driver is not installed; "
+            "pip install 'recsys[postgres]'"
+        ) from None
+    return url.set(drivername="postgresql+psycopg")
+
+
+ADDRESSES = "a local path, sqlite:///PATH or postgresql://USER@HOST/NAME"
+
+
+def shown_address(url: URL) -> str:
+    """An address for messages: without the password."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+
+
+def reason(error: SQLAlchemyError) -> str:
+    """The database's own words, in one line."""
+    words = str(error.orig) if isinstance(error, DBAPIError) and error.orig else str(error)
+    return " ".join(words.split())
+
+
+def _engine(url: URL, **settings: Any) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        # READ COMMITTED: what is read after the turn came is what the turn before left.
+        settings.setdefault("isolation_level", "READ COMMITTED")
+        # No prepared statements: their plans would be those of the day when the table was small,
+        # and connection poolers lose them.
+        more = {"connect_timeout": 10, "prepare_threshold": None}
+        return create_engine(url, connect_args=more, **settings)
+    engine = create_engine(url, connect_args={"check_same_thread": False}, **settings)
+    event.listen(engine, "connect", _set_up_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _: Any) -> None:
+    # Python's driver begins no transaction of its own, so that BEGIN IMMEDIATE can.
+    connection.isolation_level = None
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _check_file(path: Path, *, create: bool) -> None:
+    if not path.exists() and not create:
+        raise InputError(f"{path}: there is no event log")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: its folder cannot be made ({error.strerror})") from None

@@ -1,0 +1,137 @@
+"""The log's showings as one Parquet file, in the columns that `data.columns` names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.config.data import EventColumns
+from recsys.data.storage import replace_file
+from recsys.errors import InputError
+from recsys.live.events import EventLog
+from recsys.live.showings import Showing, showings
+
+USERS_A_PAGE = 500
+OTHERS = ("event_type", "not_interested", "creator_id", "impression_id", "version", "place")
+"""Columns beside those that a run's config names."""
+PER_MS = {"s": 1e-3, "ms": 1, "us": 1_000, "ns": 1_000_000}
+
+
+@dataclass
+class Written:
+    """What a training export holds."""
+
+    rows: int = 0
+    users: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What the columns have no place for: labels and context by name, events without a video."""
+
+
+def default_columns(tasks: Sequence[str] = (), context: Sequence[str] = ()) -> EventColumns:
+    """Columns for a log without a run's config."""
+    return EventColumns(
+        time="time_ms",
+        positive="positive",
+        watched="watched",
+        tasks=tuple(tasks),
+        context=tuple(context),
+    )
+
+
+def export_training(
+    log: EventLog, out: str, columns: EventColumns, *, time_unit: str = "auto"
+) -> Written:
+    """Writes one row a showing, exposures that came to nothing included, user by user.
+
+    The file takes its place only when it is whole. What is committed meanwhile is not in it.
+
+    Args:
+        log: Open.
+        out: The file, a path or URI.
+        columns: The names that the file's columns get; `tasks` and `context` are also the names of
+            the labels and contexts that are written.
+        time_unit: Of the time column; `auto` is milliseconds.
+
+    Raises:
+        InputError: A name stands for two columns.
+    """
+    schema = _schema(columns)
+    last, found = log.latest_seq(), Written()
+    per_ms = PER_MS["ms" if time_unit == "auto" else time_unit]
+    with (
+        replace_file(out) as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for page in _user_pages(log):
+            rows: list[dict[str, Any]] = []
+            by_user = log.of_users(page, up_to_seq=last)
+            found.users += len(by_user)
+            for user_id in sorted(by_user):
+                events = by_user[user_id]
+                for logged in events:
+                    _count_left_out(logged.event, columns, found.left_out)
+                rows += (_row(showing, columns, per_ms) for showing in showings(events))
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            found.rows += len(rows)
+    return found
+
+
+def _user_pages(log: EventLog) -> Iterator[list[str]]:
+    after = ""
+    while page := log.user_ids(after, USERS_A_PAGE):
+        yield page
+        after = page[-1]
+
+
+def _schema(columns: EventColumns) -> pa.Schema:
+    fields: list[tuple[str, pa.DataType]] = [
+        (columns.user, pa.string()),
+        (columns.video, pa.string()),
+        (columns.time, pa.int64()),
+    ]
+    if columns.positive is not None and columns.positive not in columns.tasks:
+        fields.append((columns.positive, pa.int8()))
+    fields += [(name, pa.int8()) for name in columns.tasks]
+    if columns.watched is not None:
+        fields.append((columns.watched, pa.float64()))
+    fields += [(name, pa.string()) for name in columns.context]
+    taken = {name for name, _ in fields}
+    kinds = {"not_interested": pa.int8(), "place": pa.int32()}
+    fields += [(name, kinds.get(name, pa.string())) for name in OTHERS if name not in taken]
+    if len(taken) < len([name for name, _ in fields if name in taken]):
+        raise InputError(f"{', '.join(name for name, _ in fields)}: a name stands for two columns")
+    return pa.schema(fields)
+
+
+def _row(showing: Showing, columns: EventColumns, per_ms: float) -> dict[str, Any]:
+    """A showing by the names of the columns; what the user did not do is 0."""
+    first = showing.first
+    row: dict[str, Any] = {
+        "event_type": first.type,
+        "not_interested": int(showing.not_interested),
+        "creator_id": first.creator_id,
+        "impression_id": first.impression_id,
+        "version": first.version,
+        "place": first.place,
+    }
+    row.update({name: showing.context.get(name) for name in columns.context})
+    if columns.watched is not None:
+        row[columns.watched] = showing.watched
+    if columns.positive is not None:
+        row[columns.positive] = int(showing.positive)
+    row.update({name: int(showing.labels.get(name, False)) for name in columns.tasks})
+    row[columns.user], row[columns.video] = first.user_id, first.video_id
+    row[columns.time] = int((first.time_ms or 0) * per_ms)
+    return row
+
+
+def _count_left_out(event: Any, columns: EventColumns, left_out: Counter[str]) -> None:
+    if event.video_id is None:
+        left_out[f"{event.type} without a video"] += 1
+    left_out.update(f"label {name}" for name in event.labels if name not in columns.tasks)
+    left_out.update(f"context {name}" for name in event.context if name not in columns.context)

@@ -1,0 +1,304 @@
+"""Making the catalogue and the user table out of the user's own tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.config.data import DataConfig
+from recsys.data.catalog import duration_buckets
+from recsys.data.ragged import IntArray
+from recsys.data.users import row_lists
+from recsys.data.values import as_ids, as_labels, as_numbers, as_tags, rows_of_lists
+from recsys.data.vectors import read_vectors
+from recsys.data.vocab import Vocab
+from recsys.errors import InputError
+from recsys.prepare import tables
+from recsys.prepare.partitions import NO_TIME, SplitCounts
+from recsys.schema import user_schema, video_schema
+
+FloatArray = npt.NDArray[np.float32]
+MOST_USER_VALUES = 10_000
+
+
+@dataclass
+class CatalogDraft:
+    """The catalogue before anything was counted; N videos, row 0 (unknown) among them."""
+
+    vocabs: dict[str, Vocab]
+    """video, creator, category."""
+    uris: list[str | None]
+    creator_rows: IntArray
+    category_rows: list[list[int]]
+    durations: npt.NDArray[np.float64]
+    """(N,) in the user's unit; NaN where it is unknown."""
+    vectors: FloatArray | None
+    """(N, E), NaN where a video has none."""
+    dropped: dict[str, int]
+    """Rows of the video table that were left out, by reason."""
+    only_in_events: int
+
+    def with_counts(self, counts: SplitCounts) -> pa.Table:
+        """The table of `video_schema`."""
+        first = np.where(counts.first_time_N == NO_TIME, 0, counts.first_time_N)
+        columns = [
+            pa.concat_arrays([pa.nulls(1, pa.string()), self.vocabs["video"].ids]),
+            pa.array(self.uris, pa.string()),
+            self.creator_rows,
+            pa.array(self.category_rows, pa.list_(pa.int32())),
+            pa.array(self.durations, mask=np.isnan(self.durations)),
+            duration_buckets(self.durations),
+            pa.array(first, pa.int64(), mask=counts.first_time_N == NO_TIME),
+            counts.events_SN[0],
+            counts.positives_SN[0],
+            counts.events_SN[1],
+            counts.positives_SN[1],
+        ]
+        schema = video_schema()
+        arrays = [
+            (c if isinstance(c, pa.Array) else pa.array(c)).cast(kind)
+            for c, kind in zip(columns, schema.types, strict=True)
+        ]
+        return pa.table(arrays, schema=schema)
+
+    def report(self, counts: SplitCounts) -> dict[str, Any]:
+        """What is worth knowing of it."""
+        known = counts.events_SN[:2, 1:].sum(0) > 0
+        without = {}
+        if self.vectors is not None:
+            without = {"videos_without_vector": int(np.isnan(self.vectors[1:, 0]).sum())}
+        return {
+            "videos": len(self.vocabs["video"]) - 1,
+            "videos_without_events": int((counts.events_SN[:, 1:].sum(0) == 0).sum()),
+            "videos_first_seen_in_test": int((~known & (counts.events_SN[2, 1:] > 0)).sum()),
+            "videos_without_file": sum(uri is None for uri in self.uris[1:]),
+            **without,
+            "videos_only_in_events": self.only_in_events,
+            "dropped_video_rows": self.dropped,
+            "creators": len(self.vocabs["creator"]) - 1,
+            "categories": len(self.vocabs["category"]) - 1,
+        }
+
+
+def build_catalog(data: DataConfig, seen: Collection[str]) -> CatalogDraft:
+    """The catalogue of the video table and of the videos seen in the events.
+
+    Raises:
+        InputError: The table, a column or a type is wrong.
+    """
+    table = _read_videos(data)
+    columns = data.video_columns
+    listed = table.ids if table else pa.array([], pa.string())
+    extra = sorted(set(seen) - set(listed.to_pylist()))
+    if table and seen and len(extra) == len(seen):
+        raise InputError(
+            f"data.videos={data.videos}: none of the {len(seen)} videos of the events is in it, "
+            f"e.g. {extra[0]!r} (its own are like {listed[0].as_py()!r}); check "
+            "data.columns.video and data.video_columns.video"
+        )
+    ids = pa.concat_arrays([listed, pa.array(extra, pa.string())])
+    num_extra = len(extra)
+    creators = _labels(table, columns.creator)
+    tagged, tags = _tags(table, columns.categories)
+    vocabs = {
+        "video": Vocab(ids),
+        "creator": Vocab(sorted(creators.unique().drop_null().to_pylist())),
+        "category": Vocab(sorted(tags.unique().to_pylist())),
+    }
+    padding = np.zeros(num_extra, dtype=np.int64)
+    return CatalogDraft(
+        vocabs=vocabs,
+        uris=[None, *_uris(table, columns.uri), *([None] * num_extra)],
+        creator_rows=np.concatenate([[0], vocabs["creator"].rows(creators), padding]),
+        category_rows=[
+            [],
+            *_lists_of_rows(tagged, vocabs["category"].rows(tags), len(listed)),
+            *([[]] * num_extra),
+        ],
+        durations=np.pad(_numbers(table, columns.duration), (1, num_extra), constant_values=np.nan),
+        vectors=_vectors(table, columns.vector, num_extra=num_extra),
+        dropped=table.dropped if table else {},
+        only_in_events=num_extra if data.videos else 0,
+    )
+
+
+def _read_videos(data: DataConfig) -> _Table | None:
+    if data.videos is None:
+        return None
+    columns = data.video_columns
+    wanted = [
+        ("video", columns.video, tables.ID),
+        ("uri", columns.uri, tables.TEXT),
+        ("creator", columns.creator, tables.LABEL),
+        *(("categories", name, tables.TAGS) for name in columns.categories),
+        ("duration", columns.duration, tables.NUMBER),
+        ("vector", columns.vector, tables.VECTOR),
+    ]
+    return _read(data.videos, "data.videos", wanted)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of one or several files, whose types may differ, without what repeats an id."""
+
+    files: list[tuple[str, pa.Table]]
+    """Each file's path and columns as they are in it."""
+    ids: pa.Array
+    """Of the rows that are kept."""
+    kept: pa.Array
+    """Their places among all files' rows."""
+    dropped: dict[str, int]
+    """Rows that were left out, by reason."""
+
+    def column(self, name: str, convert: Callable[[pa.ChunkedArray, str, str], pa.Array]) -> Any:
+        """A column's kept rows, by `convert(column, name, path)` of each file."""
+        return _of_files(self.files, name, convert).take(self.kept)
+
+
+def _of_files(
+    files: Iterable[tuple[str, pa.Table]],
+    name: str,
+    convert: Callable[[pa.ChunkedArray, str, str], pa.Array],
+) -> pa.Array:
+    parts = []
+    for path, table in files:
+        try:
+            parts.append(convert(table.column(name), name, path))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    return pa.concat_arrays(parts)
+
+
+def _read(spec: str, setting: str, wanted: Iterable[tuple[str, str | None, tables.Kind]]) -> _Table:
+    """The columns of a table; `wanted` are (setting, column, kind), of rows' ids the first."""
+    prefix = f"{setting.removesuffix('s')}_columns"
+    roles = [tables.Role(name, f"{prefix}.{key}", kind) for key, name, kind in wanted if name]
+    paths = tables.parquet_files(spec, setting)
+    files = []
+    for path, _ in tables.check_table(paths, setting, roles):
+        with tables.open_table(path, setting) as table:
+            files.append((path, table.read(columns=tables.column_names(roles))))
+    nobody = InputError(f"{setting}={spec}: there are no {setting.removeprefix('data.')} in it")
+    if not files:
+        raise nobody
+    ids = _of_files(files, roles[0].column, lambda column, name, _: as_ids(column, name))
+    if ids.null_count == len(ids):
+        raise nobody
+    there = np.flatnonzero(np.asarray(ids.is_valid()))
+    codes = np.asarray(ids.drop_null().dictionary_encode().indices)
+    kept = pa.array(there[np.sort(np.unique(codes, return_index=True)[1])])
+    dropped = {"missing id": len(ids) - len(there), "duplicate": len(there) - len(kept)}
+    dropped = {reason: count for reason, count in dropped.items() if count}
+    return _Table(files, ids.take(kept), kept, dropped)
+
+
+def _labels(table: _Table | None, column: str | None) -> pa.Array:
+    if table is None or column is None:
+        return pa.nulls(len(table.ids) if table else 0, pa.string())
+    return table.column(column, lambda values, name, _: as_labels(values, name))
+
+
+def _uris(table: _Table | None, column: str | None) -> list[str | None]:
+    if table is None or column is None:
+        return [None] * (len(table.ids) if table else 0)
+
+    def addresses(values: pa.ChunkedArray, name: str, path: str) -> pa.Array:
+        uris = as_labels(values, name).to_pylist()
+        return pa.array([tables.absolute_uri(uri, path) for uri in uris], pa.string())
+
+    found: list[str | None] = table.column(column, addresses).to_pylist()
+    return found
+
+
+def _tags(table: _Table | None, columns: tuple[str, ...]) -> tuple[IntArray, pa.Array]:
+    """Each tag's video and each tag, as `column=value`, so that two columns never share a row."""
+    rows, tags = [np.zeros(0, np.int64)], [pa.array([], pa.string())]
+    for column in columns:
+        assert table is not None
+        lists = table.column(column, lambda values, name, _: as_tags(values, name))
+        rows.append(rows_of_lists(lists))
+        tags.append(pc.binary_join_element_wise(column, pc.list_flatten(lists), "="))
+    return np.concatenate(rows), pa.concat_arrays(tags)
+
+
+def _lists_of_rows(rows: IntArray, values: IntArray, num_rows: int) -> list[list[int]]:
+    """Each row's values, in their order and each once."""
+    pairs = np.unique(np.stack([rows, values], 1), axis=0, return_index=True)[1]
+    first = np.sort(pairs)
+    order = first[np.argsort(rows[first], kind="stable")]
+    offsets = np.searchsorted(rows[order], np.arange(num_rows + 1))
+    lists: list[list[int]] = pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(values[order])
+    ).to_pylist()
+    return lists
+
+
+def _numbers(table: _Table | None, column: str | None) -> npt.NDArray[np.float64]:
+    if table is None or column is None:
+        return np.full(len(table.ids) if table else 0, np.nan)
+    numbers = table.column(column, lambda values, name, _: pa.array(as_numbers(values, name)))
+    return np.asarray(numbers)
+
+
+def _vectors(table: _Table | None, column: str | None, *, num_extra: int) -> FloatArray | None:
+    if table is None or column is None:
+        return None
+    kind = pa.large_list(pa.float32())
+    lists = table.column(column, lambda values, *_: values.combine_chunks().cast(kind))
+    vectors = read_vectors(lists, f"{table.files[0][0]}: column {column!r}")
+    return np.pad(vectors, ((1, num_extra), (0, 0)), constant_values=np.nan)
+
+
+class UserDraft(NamedTuple):
+    """What the user table says."""
+
+    table: pa.Table
+    """Of `user_schema`."""
+    values: Vocab
+    """The values of the feature columns, as `column=value`."""
+    dropped: dict[str, int]
+    """Rows of the user table that were left out, by reason."""
+
+
+def read_users(data: DataConfig) -> UserDraft:
+    """Group columns as text, feature columns as rows of a vocabulary.
+
+    Raises:
+        InputError: The table or a column is wrong, or a feature has too many values.
+    """
+    groups, features = data.user_columns.groups, data.user_columns.features
+    if data.users is None:
+        return UserDraft(user_schema(groups).empty_table(), Vocab([]), {})
+    user = data.user_columns.user
+    wanted = [
+        ("user", user, tables.ID),
+        *(("groups", name, tables.LABEL) for name in groups),
+        *(("features", name, tables.LABEL) for name in features),
+    ]
+    table = _read(data.users, "data.users", wanted)
+    columns = [table.ids, *(_labels(table, name) for name in groups)]
+    named = [_user_values(table, name, data.users) for name in features]
+    values = Vocab(sorted({v for column in named for v in column.unique().to_pylist() if v}))
+    if features:
+        rows = np.stack([values.rows(column) for column in named], 1)
+        columns.append(row_lists(rows))
+    schema = user_schema(groups, features=bool(features))
+    return UserDraft(pa.table(columns, schema=schema), values, table.dropped)
+
+
+def _user_values(table: _Table, column: str, path: str) -> pa.Array:
+    """A feature column as `column=value`, null where it is missing."""
+    values = _labels(table, column)
+    found = pc.count_distinct(values).as_py()
+    if found > MOST_USER_VALUES:
+        raise InputError(
+            f"{path}: column {column!r} has {found:,} different values; a user feature may have "
+            f"{MOST_USER_VALUES:,}; put them into ranges"
+        )
+    return pc.binary_join_element_wise(column, values, "=")

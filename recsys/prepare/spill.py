@@ -1,0 +1,272 @@
+"""The first pass of prepare: events are checked and spilled into partitions by a hash of the user.
+
+The files are read in tasks of about `SPILL_ROWS` rows, so that many small files make few spilled
+ones and a large file is read by many workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.config.data import DataConfig
+from recsys.config.run import RunConfig
+from recsys.data.storage import join, write_table
+from recsys.data.values import MISSING_FLAG, as_durations, as_flags, as_ids
+from recsys.errors import InputError
+from recsys.prepare.tables import TableFile, column_names, event_roles, open_table
+from recsys.prepare.times import EventTimes
+from recsys.progress import progress
+
+SPILL_ROWS = 1 << 17
+MOST_TASKS = 1000
+
+Piece = tuple[str, tuple[int, ...]]
+"""A file and some of its row groups."""
+
+
+def plan_tasks(files: Iterable[TableFile]) -> list[list[Piece]]:
+    """Cuts files at their row groups into tasks of at least `SPILL_ROWS` rows, but the last.
+
+    >>> plan_tasks([TableFile("a", (1, SPILL_ROWS)), TableFile("b", (5,)), TableFile("c", (7,))])
+    [[('a', (0, 1))], [('b', (0,)), ('c', (0,))]]
+    """
+    files = list(files)
+    enough = max(SPILL_ROWS, sum(file.num_rows for file in files) // MOST_TASKS)
+    tasks: list[dict[str, tuple[int, ...]]] = [{}]
+    rows = 0
+    for path, group_rows in files:
+        for group, more in enumerate(group_rows):
+            if rows >= enough:
+                tasks.append({})
+                rows = 0
+            tasks[-1][path] = (*tasks[-1].get(path, ()), group)
+            rows += more
+    return [list(task.items()) for task in tasks]
+
+
+@dataclass
+class Spilled:
+    """What the first pass found, in one batch of events or in all."""
+
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Rows that were left out, by reason; the first of several counts."""
+    read_otherwise: Counter[str] = field(default_factory=Counter)
+    """Values taken for something that they do not say."""
+    flags: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """How often each flag column holds 1, 0 or nothing (`MISSING_FLAG`)."""
+    videos: set[str] = field(default_factory=set)
+    contexts: dict[str, set[str]] = field(default_factory=dict)
+    """The values of each context column."""
+
+    def to_row(self) -> dict[str, list[Any]]:
+        """Makes one row of a Ray data set of it."""
+        return {"spilled": [pickle.dumps(self)], "problem": [""]}
+
+    @staticmethod
+    def problem_row(error: InputError) -> dict[str, list[Any]]:
+        """Makes a row of what is wrong with the input."""
+        return {"spilled": [b""], "problem": [str(error)]}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Spilled:
+        """Makes it again of what `to_row` gave.
+
+        Raises:
+            InputError: The row is a problem's.
+        """
+        if row["problem"]:
+            raise InputError(row["problem"])
+        spilled: Spilled = pickle.loads(row["spilled"])
+        return spilled
+
+    def add(self, other: Spilled) -> None:
+        """Adds what was found elsewhere."""
+        self.rows += other.rows
+        self.dropped += other.dropped
+        self.read_otherwise += other.read_otherwise
+        self.flags += other.flags
+        self.videos |= other.videos
+        for name, values in other.contexts.items():
+            self.contexts.setdefault(name, set()).update(values)
+
+
+@dataclass(frozen=True)
+class SpillEvents:
+    """Checks events and writes them in pieces, one a partition of users.
+
+    A piece is named by its content, so that a task that Ray runs twice writes it once.
+    """
+
+    data: DataConfig
+    times: EventTimes
+    tasks: Sequence[Sequence[Piece]]
+    num_partitions: int
+    spill: str
+
+    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+        """Takes the number of a task, gives what was found and what is wrong, if anything."""
+        (number,) = batch["id"].tolist()
+        try:
+            for found in self._spill(self.tasks[number]):
+                yield found.to_row()
+        except InputError as error:
+            yield Spilled.problem_row(error)
+
+    def _spill(self, task: Sequence[Piece]) -> Iterator[Spilled]:
+        found, waiting = Spilled(), []
+        for path, groups in task:
+            for batch in self._batches(path, groups):
+                try:
+                    waiting.append(self.normal(batch, found))
+                except InputError as error:
+                    raise InputError(f"data.events={path}: {error}") from None
+                if sum(map(len, waiting)) >= SPILL_ROWS:
+                    self._write(pa.concat_tables(waiting), found)
+                    yield found
+                    found, waiting = Spilled(), []
+        if waiting:
+            self._write(pa.concat_tables(waiting), found)
+        yield found
+
+    def _batches(self, path: str, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        names = column_names(event_roles(self.data))
+        with open_table(path, "data.events") as table:
+            yield from table.iter_batches(SPILL_ROWS, row_groups=list(groups), columns=names)
+
+    def normal(self, batch: pa.RecordBatch, found: Spilled) -> pa.Table:
+        """The events that can be used, with our column names and types; counts into `found`."""
+        columns = self.data.columns
+        ids = {
+            "user_id": as_ids(batch.column(columns.user), columns.user),
+            "video_id": as_ids(batch.column(columns.video), columns.video),
+        }
+        time_ms, no_time = self.times.read(batch.column(columns.time), columns.time)
+        flags = {name: self._flags(batch, name, found) for name in flag_columns(self.data)}
+        lacks = {
+            "missing user": np.asarray(ids["user_id"].is_null()),
+            "missing video": np.asarray(ids["video_id"].is_null()),
+            "missing time": no_time,
+            "impossible time": ~self.times.possible(time_ms),
+            **{f"missing label {name}": flag < 0 for name, flag in flags.items()},
+        }
+        reason = np.select(list(lacks.values()), range(1, len(lacks) + 1), 0)
+        counts = np.bincount(reason, minlength=len(lacks) + 1)
+        found.rows += len(batch)
+        found.dropped += Counter(dict(zip(lacks, counts[1:].tolist(), strict=True)))
+        positive = np.ones(len(batch), np.int8)
+        if columns.positive is not None:
+            positive = flags[columns.positive]
+        events: dict[str, Any] = {**ids, "time_ms": time_ms, "positive": positive}
+        events |= {f"label_{name}": flags[name] for name in columns.tasks}
+        if columns.watched is not None:
+            events["watched"] = as_durations(batch.column(columns.watched), columns.watched)
+        for name in columns.context:
+            events[f"context_{name}"] = as_ids(batch.column(name), name)
+        table = pa.table(events)
+        usable = table.filter(pa.array(reason == 0)) if reason.any() else table
+        return self._with_watched(usable, found)
+
+    def _flags(self, batch: pa.RecordBatch, name: str, found: Spilled) -> npt.NDArray[np.int8]:
+        flags = as_flags(batch.column(name), name)
+        counts = np.bincount(flags - MISSING_FLAG, minlength=3).tolist()
+        found.flags += Counter({(name, MISSING_FLAG + i): count for i, count in enumerate(counts)})
+        if self.data.missing_labels == "drop":
+            return flags
+        missing = flags == MISSING_FLAG
+        found.read_otherwise[f"missing {name} as 0"] += int(missing.sum())
+        return np.where(missing, 0, flags).astype(np.int8)
+
+    def _with_watched(self, events: pa.Table, found: Spilled) -> pa.Table:
+        """Where it is not known how long a video was watched, it counts as not at all."""
+        if "watched" not in events.column_names:
+            return events
+        place = events.column_names.index("watched")
+        watched = np.asarray(events.column(place))
+        missing = np.isnan(watched)
+        found.read_otherwise[f"missing {self.data.columns.watched} as 0"] += int(missing.sum())
+        return events.set_column(place, "watched", pa.array(np.where(missing, 0, watched)))
+
+    def _write(self, events: pa.Table, found: Spilled) -> None:
+        part = _partition_of(events.column("user_id"), self.num_partitions)
+        order = np.argsort(part, kind="stable")
+        bounds = np.searchsorted(part[order], np.arange(self.num_partitions + 1))
+        for number in np.flatnonzero(np.diff(bounds)):
+            piece = events.take(pa.array(order[bounds[number] : bounds[number + 1]]))
+            name = hashlib.sha256(
+                b"".join(bytes(b) for c in piece.columns for b in c.combine_chunks().buffers() if b)
+            ).hexdigest()[:32]
+            write_table(piece, join(self.spill, f"{number:05d}", f"{name}.parquet"))
+        found.videos.update(pc.unique(events.column("video_id")).to_pylist())
+        for name in self.data.columns.context:
+            values = pc.unique(events.column(f"context_{name}")).drop_null()
+            found.contexts[name] = set(values.to_pylist())
+
+
+def flag_columns(data: DataConfig) -> list[str]:
+    """The columns that say what came of an event: the positive one and the tasks, each once."""
+    names = (data.columns.positive, *data.columns.tasks)
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def _partition_of(user_ids: pa.ChunkedArray, num_partitions: int) -> npt.NDArray[np.int64]:
+    """Partition of each user: a hash that is the same on every machine and in every run."""
+    coded = user_ids.combine_chunks().dictionary_encode()
+    hashes = [zlib.crc32(user.encode()) % num_partitions for user in coded.dictionary.to_pylist()]
+    return np.asarray(hashes, dtype=np.int64)[np.asarray(coded.indices)]
+
+
+def spill_events(
+    config: RunConfig, files: Sequence[TableFile], times: EventTimes, spill: str
+) -> Spilled:
+    """Spills all events, as Ray tasks.
+
+    Raises:
+        InputError: A file or value is wrong, or no event can be used.
+    """
+    import ray
+
+    tasks = plan_tasks(files)
+    worker = SpillEvents(config.data, times, tasks, config.prepare.partitions, spill)
+    dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks))
+    found = Spilled(contexts={name: set() for name in config.data.columns.context})
+    total = sum(file.num_rows for file in files)
+    with progress("prepare: reading events", total=total) as advance:
+        for row in dataset.map_batches(worker, batch_size=1).iter_rows():
+            part = Spilled.from_row(row)
+            found.add(part)
+            advance(part.rows)
+    require_usable(found, config.data)
+    return found
+
+
+def require_usable(found: Spilled, data: DataConfig) -> None:
+    """Refuses events of which none can be used, and labels that are never 0.
+
+    Raises:
+        InputError: With what to change.
+    """
+    for name in flag_columns(data):
+        yes, no, missing = (found.flags[name, value] for value in (1, 0, MISSING_FLAG))
+        if data.missing_labels == "drop" and yes and missing and not no:
+            raise InputError(
+                f"data.events={data.events}: column {name!r} holds 1 in {yes} rows, nothing in "
+                f"{missing}, and never 0; if nothing means no, set data.missing_labels=zero"
+            )
+    if found.rows == found.dropped.total():
+        reasons = ", ".join(f"{reason} {count}" for reason, count in found.dropped.items())
+        raise InputError(
+            f"data.events={data.events}: none of {found.rows} rows can be used ({reasons}); check "
+            "data.columns"
+        )

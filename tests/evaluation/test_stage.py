@@ -1,0 +1,128 @@
+"""The evaluate stage: where it writes, and what is printed of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.cli import print_report
+from recsys.config.run import EvaluateConfig, RerankConfig, load_config
+from recsys.data.ragged import Ragged
+from recsys.evaluation.baselines.simple import random_order
+from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.report.assemble import assemble
+from recsys.evaluation.report.page import render
+from recsys.evaluation.stage import evaluate
+from tests.conftest import TrainedRun
+
+
+def report(k: tuple[int, ...]) -> dict[str, Any]:
+    """Of 40 users and 60 videos, ten of them cold, with a model that knows something."""
+    rng = np.random.default_rng(0)
+    relevant = [sorted(rng.choice(np.arange(1, 61), 3, replace=False)) for _ in range(40)]
+    videos = Videos(np.arange(61) > 50, rng.integers(0, 9, 61))
+    users = [str(user) for user in range(40)]
+    data = RankingSet(users, Ragged.from_lists(relevant), Ragged.empty(40), videos)
+    scores = torch.rand(40, 61, generator=torch.Generator().manual_seed(0))
+    for user, rows in enumerate(relevant):
+        scores[user, [int(row) for row in rows]] += 0.5
+    config = EvaluateConfig(k=k, bootstrap=0, tradeoff_users=0)
+    rankers = {"model": lambda a, b: scores[a:b], "random": random_order(61)}
+    about = {"baselines": {"users": 9, "half_life_days": 1.0, "neighbours": 50}}
+    return assemble(data, rankers, config, RerankConfig(), about=about)[0]
+
+
+@pytest.mark.parametrize(
+    ("k", "headline"),
+    [((10, 50), 10), ((5,), 5), ((20, 50), 20), ((50, 20), 20), ((5, 10, 50), 10), ((1, 5, 50), 5)],
+)
+def test_table_page_and_verdict_go_by_a_cutoff_that_is_there(
+    k: tuple[int, ...], headline: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = report(k)
+    assert found["setup"]["metric"] == f"ndcg@{headline}"
+    print_report("evaluate", found)
+    printed = capsys.readouterr().out
+    for ranker in ("model", "random"):
+        figures = found["evaluation"][ranker]
+        (row,) = (line.split() for line in printed.splitlines() if line.startswith(ranker))
+        names = ("ndcg", "hr", "recall", "mrr")
+        expected = [figures["all"][f"{name}@{headline}"] for name in names]
+        for part in ("warm", "cold", "warm_among_warm", "cold_among_cold"):
+            expected.append(figures[part][f"ndcg@{headline}"])
+        assert row[1:] == [f"{value:.4f}" for value in expected]
+    assert f"NDCG@{headline}" in found["verdict"]["evidence"]
+    page = render(found, title="x")
+    assert f"NDCG@{headline}, all users" in page and "Warm among warm (" in page
+    others = [f"First {other} instead" for other in k if other != headline]
+    assert all(text in page for text in others) and f"First {headline} instead" not in page
+
+
+def test_a_lost_slice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """The random order is made better on cold videos than the model, which never shows them."""
+    found = report((10,))
+    assert "better than every baseline: warm" in " ".join(
+        finding["text"] for finding in found["verdict"]["findings"]
+    )
+    rng = np.random.default_rng(0)
+    videos = Videos(np.arange(61) > 50, rng.integers(0, 9, 61))
+    relevant = Ragged.from_lists([[1 + user % 50, 51 + user % 10] for user in range(200)])
+    data = RankingSet([str(u) for u in range(200)], relevant, Ragged.empty(200), videos)
+    scores = torch.zeros(200, 61)
+    for user in range(200):
+        scores[user, 1 + user % 50], scores[user, 51:] = 1.0, -1.0
+    rankers = {"model": lambda a, b: scores[a:b], "random": random_order(61)}
+    config = EvaluateConfig(k=(10,), bootstrap=0, tradeoff_users=0)
+    verdict = assemble(data, rankers, config, RerankConfig())[0]["verdict"]
+    assert verdict["decision"] == "better"
+    texts = [finding["text"] for finding in verdict["findings"]]
+    assert any(text.startswith("Cold videos: the model is worse than random.") for text in texts)
+    assert any(
+        text.startswith("Cold among cold videos: the model is not shown to be better than random.")
+        for text in texts
+    )
+    assert any(
+        text.endswith("better than every baseline: warm, warm among warm.") for text in texts
+    )
+
+
+def test_each_slice_has_a_rival_of_its_own() -> None:
+    """One ranker knows warm videos alone, another cold ones alone, and the model half of both."""
+    videos = Videos(np.arange(61) > 50, np.ones(61, np.int64))
+    relevant = Ragged.from_lists([[1 + user % 50, 51 + user % 10] for user in range(200)])
+    data = RankingSet([str(u) for u in range(200)], relevant, Ragged.empty(200), videos)
+    warm, cold = torch.zeros(200, 61), torch.zeros(200, 61)
+    for user in range(200):
+        warm[user, 1 + user % 50], cold[user, 51 + user % 10] = 1, 1
+    half = (warm + cold) * (torch.arange(200) % 2)[:, None]
+    rankers = {
+        "model": lambda a, b: half[a:b],
+        "warm only": lambda a, b: warm[a:b],
+        "cold only": lambda a, b: cold[a:b],
+    }
+    config = EvaluateConfig(k=(10,), bootstrap=0, tradeoff_users=0)
+    verdict = assemble(data, rankers, config, RerankConfig())[0]["verdict"]
+    texts = " ".join(finding["text"] for finding in verdict["findings"])
+    for part in ("Warm", "Warm among warm"):
+        assert f"{part} videos: the model is worse than warm only." in texts
+    for part in ("Cold", "Cold among cold"):
+        assert f"{part} videos: the model is worse than cold only." in texts
+
+
+@pytest.mark.ray
+def test_all_that_it_writes_lies_in_out(trained_run: TrainedRun, tmp_path: Path) -> None:
+    def files(folder: Path) -> dict[str, int]:
+        return {str(p): p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+    before = files(trained_run.run)
+    config = load_config(trained_run.config_path, list(trained_run.settings))
+    out = tmp_path / "elsewhere"
+    found = evaluate(config, str(out))
+    assert files(trained_run.run) == before
+    names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert names == {"report.html", "users/model.parquet", "users/model-tasks.parquet"}
+    assert {"EASE", "EASE + recent popularity", "content-kNN"} <= set(found["evaluation"])
+    for figures in found["evaluation"].values():
+        assert {"warm", "cold", "warm_among_warm", "cold_among_cold"} <= set(figures)
