@@ -143,17 +143,36 @@ def test_the_layers_are_told_in_their_order() -> None:
     assert tuple(block.split()) == FLOW
 
 
+def told_of_the_run_folder() -> re.Pattern[str]:
+    """What the table names: `*` and `<version>` stand for a name, `/` at the end for a folder."""
+    rows = section("recsys/README.md", "The run folder").splitlines()
+    first = [row.split("|")[1] for row in rows if row.startswith("|")]
+    names = re.findall(r"`([^`]+)`", " ".join(first))
+    kinds = [re.sub(r"\\\*|<version>", "[^/]+", re.escape(name)) for name in names]
+    return re.compile("|".join(f"{kind}.+" if kind.endswith("/") else kind for kind in kinds))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("config.yaml", True),
+        ("prepare/timelines/part-00001.parquet", True),
+        ("bundles/20260101T000000Z-1/vocab/video.parquet", True),
+        ("decode/clips.lance/data/1.lance", True),
+        ("prepare/trends/video.parquet", False),
+        ("secret.txt", False),
+    ],
+)
+def test_what_the_run_folders_table_tells(name: str, told: bool) -> None:
+    assert bool(told_of_the_run_folder().fullmatch(name)) is told
+
+
 @pytest.mark.ray
 def test_the_run_folder_is_told_file_by_file(trained_run: TrainedRun) -> None:
-    """What a run leaves two folders deep."""
-    rows = section("recsys/README.md", "The run folder").splitlines()
-    told = [span for row in rows if row.startswith("| `") for span in row.split("|")[1].split("`")]
-    kinds = [re.sub(r"\\\*|<version>", "[^/]+", re.escape(span)) for span in told if span.strip()]
-    for path in sorted(trained_run.run.glob("*/*")):
-        name = str(path.relative_to(trained_run.run))
-        ours = re.compile(f"({'|'.join(kinds)})")
-        inner = any(kind.startswith(f"{name}/") for kind in told)
-        assert inner or ours.match(name) or name.endswith("/report.json"), name
+    told = told_of_the_run_folder()
+    for path in sorted(trained_run.run.rglob("*")):
+        name = path.relative_to(trained_run.run).as_posix()
+        assert path.is_dir() or told.fullmatch(name), f"{name}: in no row of the run folder's table"
 
 
 def section(name: str, title: str) -> str:

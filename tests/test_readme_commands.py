@@ -59,7 +59,13 @@ CLOUD = Needs("an account on AWS")
 KUAIRAND = Needs("KuaiRand-Pure, and minutes; test_cli.py and test_chain.py run the same stages")
 STAGE = By("tests/test_readme_commands.py::test_stages_one_by_one", "main([stage, ")
 CHAIN = By("tests/conftest.py::trained_run", 'main(["run", "--config"')
-WAYS = "tests/test_three_ways.py::test_job_then_endpoint_then_sweep"
+WAYS = "tests/test_three_ways.py"
+JOB = By(f"{WAYS}::report", "ray job submit --working-dir . -- ")
+RAYS_SERVE = By(
+    f"{WAYS}::test_endpoint_by_rays_command", '"serve", "run", "recsys.serve.app:build"'
+)
+OUR_SERVE = By(f"{WAYS}::test_endpoint_by_our_command", '["recsys", "serve", *config]')
+SWEEP = By(f"{WAYS}::test_sweep", "recsys tune {config} --space tuning/spaces/quick.yaml")
 LOG = By("tests/live/test_command.py::test_count_forget_and_prune", '"count", *where')
 DECODE = By("tests/test_readme_commands.py::test_clips_of_a_folder", '"--videos"')
 
@@ -71,9 +77,9 @@ TRIED: dict[str, By | Needs | Here] = {
     "make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu": NETWORK,
     "make setup EXTRAS=gpu": Needs("a CUDA machine"),
     "make demo ARGS=--once": By("tests/test_readme_commands.py::test_demo", '["demo", "--once"'),
-    "make demo ARGS='--port 0'": By(WAYS, '"recsys", "serve", "--config"'),
+    "make demo ARGS='--port 0'": OUR_SERVE,
     "recsys run --config run.yaml": CHAIN,
-    "recsys serve --config run.yaml": By(WAYS, '"recsys", "serve", "--config"'),
+    "recsys serve --config run.yaml": OUR_SERVE,
     "recsys settings": Here(),
     "recsys settings train": Here(),
     "recsys run --config run.yaml train.epochs=3 model.dim=32": CHAIN,
@@ -82,15 +88,9 @@ TRIED: dict[str, By | Needs | Here] = {
     "recsys train --config run.yaml": STAGE,
     "recsys evaluate --config run.yaml": STAGE,
     "recsys publish --config run.yaml": STAGE,
-    "ray job submit --working-dir . -- python -m recsys run --config run.yaml": By(
-        WAYS, "ray job submit --working-dir . -- "
-    ),
-    "serve run recsys.serve.app:build bundle=runs/mine": By(
-        WAYS, '"serve", "run", "recsys.serve.app:build"'
-    ),
-    "recsys tune --config run.yaml --space tuning/spaces/quick.yaml tune.trials=20": By(
-        WAYS, "recsys tune {config} --space tuning/spaces/quick.yaml"
-    ),
+    "ray job submit --working-dir . -- python -m recsys run --config run.yaml": JOB,
+    "serve run recsys.serve.app:build bundle=runs/mine": RAYS_SERVE,
+    "recsys tune --config run.yaml --space tuning/spaces/quick.yaml tune.trials=20": SWEEP,
     "recsys evaluate --config run.yaml --against runs/other": By(
         "tests/test_readme_commands.py::test_two_runs_are_compared", '"--against"'
     ),
@@ -116,11 +116,13 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=decode_pipeline": BENCH,
     "make bench NAME=evaluate": BENCH,
     # tuning/
-    "recsys run --config runs/mine/tune/best.yaml": By(WAYS, '"tune" / "best.yaml"'),
+    "recsys run --config runs/mine/tune/best.yaml": By(
+        f"{WAYS}::test_sweep", '"tune" / "best.yaml"'
+    ),
     (
         "ray job submit --working-dir . -- python -m recsys tune --config run.yaml "
         "--space tuning/spaces/quick.yaml"
-    ): By(WAYS, "recsys tune {config} --space tuning/spaces/quick.yaml"),
+    ): SWEEP,
     # examples/
     "recsys demo --once": By("tests/test_readme_commands.py::test_demo", '["demo", "--once"'),
     "pip install jupyterlab": NETWORK,
@@ -152,9 +154,7 @@ TRIED: dict[str, By | Needs | Here] = {
         "recsys run --config examples/kuairand/run.yaml run=s3://YOUR-BUCKET/runs/kuairand …"
     ): CLOUD,
     "ray down clusters/aws.yaml": CLOUD,
-    "serve run recsys.serve.app:build bundle=runs/demo": By(
-        WAYS, '"serve", "run", "recsys.serve.app:build"'
-    ),
+    "serve run recsys.serve.app:build bundle=runs/demo": RAYS_SERVE,
     "serve deploy clusters/serve.yaml": By(
         "tests/clusters/test_clusters.py::test_serve_takes_the_config_file", "serve.yaml"
     ),

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.ray
 BIN = Path(sys.executable).parent
 PROJECT = Path(__file__).parents[1]
 PATIENCE_S = 120.0
+SMALL = "train.epochs=1 train.refit=false prepare.partitions=2"
 
 
 @pytest.fixture(scope="module")
@@ -97,36 +99,53 @@ def command(line: str, env: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_job_then_endpoint_then_sweep(own_ray: dict[str, str], world: Path) -> None:
-    config = f"--config {world}/run.yaml"
-    small = "train.epochs=1 train.refit=false prepare.partitions=2"
-    job = f"ray job submit --working-dir . -- {BIN}/python -m recsys run {config} {small}"
+@pytest.fixture(scope="module")
+def report(own_ray: dict[str, str], world: Path) -> dict[str, Any]:
+    """Of a run that was submitted as a job."""
+    job = f"ray job submit --working-dir . -- {BIN}/python -m recsys run --config {world}/run.yaml"
     # A local cluster of Ray 2.60 asks for its token.
-    command(job, own_ray | {"RAY_AUTH_MODE": "token"})
-    report = json.loads((world / "run" / "report.json").read_text())
-    assert report["evaluation"]["model"]["all"]["users"] > 0
+    command(f"{job} {SMALL}", own_ray | {"RAY_AUTH_MODE": "token"})
+    found: dict[str, Any] = json.loads((world / "run" / "report.json").read_text())
+    return found
 
-    port = free_port("127.0.0.1", 0)
-    command(f"serve start --http-port={port}", own_ray)
-    address = f"http://127.0.0.1:{port}"
 
+def wait_for_version(address: str, report: dict[str, Any]) -> None:
     def healthy() -> bool:
         with urllib.request.urlopen(f"{address}/healthz", timeout=10) as answer:
             return bool(json.load(answer)["version"] == report["publish"]["version"])
 
+    wait_for(healthy)
+
+
+def test_job(report: dict[str, Any]) -> None:
+    assert report["evaluation"]["model"]["all"]["users"] > 0
+
+
+def test_endpoint_by_rays_command(
+    own_ray: dict[str, str], world: Path, report: dict[str, Any]
+) -> None:
+    port = free_port("127.0.0.1", 0)
+    command(f"serve start --http-port={port}", own_ray)
+    address = f"http://127.0.0.1:{port}"
     with background(["serve", "run", "recsys.serve.app:build", f"bundle={world}/run"], own_ray):
-        wait_for(healthy)
+        wait_for_version(address, report)
         assert len(ask_once(address, k=3)["items"]) == 3
     command("serve shutdown --yes", own_ray)
 
+
+def test_endpoint_by_our_command(
+    own_ray: dict[str, str], world: Path, report: dict[str, Any]
+) -> None:
     port = free_port("127.0.0.1", 0)
     address = f"http://127.0.0.1:{port}"
-    with background(
-        ["recsys", "serve", "--config", f"{world}/run.yaml", "--port", str(port)], own_ray
-    ):
-        wait_for(healthy)
-        assert ask_once(address, k=3)["version"] == report["publish"]["version"]
+    config = ["--config", f"{world}/run.yaml", "--port", str(port)]
+    with background(["recsys", "serve", *config], own_ray):
+        wait_for_version(address, report)
+        assert len(ask_once(address, k=3)["items"]) == 3
 
-    command(f"recsys tune {config} --space tuning/spaces/quick.yaml {small} tune.trials=2", own_ray)
+
+def test_sweep(own_ray: dict[str, str], world: Path, report: dict[str, Any]) -> None:
+    config = f"--config {world}/run.yaml"
+    command(f"recsys tune {config} --space tuning/spaces/quick.yaml {SMALL} tune.trials=2", own_ray)
     best = load_config(str(world / "run" / "tune" / "best.yaml"))
     assert best.data.events == str(world / "events.parquet")
