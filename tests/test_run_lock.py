@@ -247,7 +247,7 @@ def test_every_command_that_writes_is_refused(
     with only_writer(str(tmp_path / "run")):
         assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"recsys: {tmp_path}/run: this folder is in use by `recsys ")
+    assert error.startswith(f"recsys: {tmp_path}/run: this folder is in use by `recsys")
     assert error.count("\n") == 1
     assert not list((tmp_path / "run").iterdir()), "nothing was written"
 
