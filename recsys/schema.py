@@ -60,13 +60,18 @@ def timeline_schema() -> pa.Schema:
 
 
 def history_schema() -> pa.Schema:
-    """BUNDLE/histories/part-NNNNN.parquet: timelines with the count features of each event."""
+    """BUNDLE/histories/part-NNNNN.parquet: the last events of timelines, and what is kept of others.
+
+    The count features of each event, and what the user liked before the first of them.
+    """
     features = pa.field(COUNT_FEATURES, pa.list_(pa.float32()))
-    return timeline_schema().append(features)
+    return timeline_schema().append(features).append(pa.field(OLDER_LIKED, pa.list_(pa.int32())))
 
 
 COUNT_FEATURES = "count_features"
 """Column of a bundle's histories: L × F flattened, event by event."""
+OLDER_LIKED = "older_liked"
+"""Column of a bundle's histories: sorted rows of videos liked in events that are not kept."""
 
 
 def count_schema() -> pa.Schema:

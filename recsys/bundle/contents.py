@@ -33,7 +33,7 @@ from recsys.bundle.versions import (
 )
 from recsys.config.run import RunConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.ragged import FloatArray
+from recsys.data.ragged import FloatArray, Ragged
 from recsys.data.storage import finite, join, remove, replace_file
 from recsys.data.users import UserRows
 from recsys.data.vocab import Vocab
@@ -45,7 +45,7 @@ from recsys.inference.index import VideoIndex
 from recsys.inference.rerank import VideoTraits, is_active
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.schema import history_schema, vocab_schema
+from recsys.schema import OLDER_LIKED, history_schema, vocab_schema
 
 RERANK, USERS = "rerank.parquet", "users.parquet"
 
@@ -91,6 +91,8 @@ class Bundle:
     vectors: FloatArray
     index: VideoIndex
     histories: Timelines
+    older_liked: Ragged
+    """What each user of the histories liked before them, sorted video rows."""
     users: UserRows | None
     """What is known of users, those without events among them."""
     counts: EventCounts
@@ -115,6 +117,7 @@ class Bundle:
         sizes = _sizes(manifest["sizes"])
         vectors = np.load(io.BytesIO(files.read("vectors.npy")), allow_pickle=False)
         catalog = Catalog.from_table(files.table("videos.parquet"))
+        histories = _histories(files)
         bundle = cls(
             version=manifest["version"],
             manifest=manifest,
@@ -126,10 +129,11 @@ class Bundle:
             vectors=vectors,
             index=VideoIndex.from_bytes(files.read("index.faiss")),
             histories=Timelines.from_histories(
-                _histories(files),
+                histories,
                 config.data.columns,
                 num_count_features=sizes.num_count_features,
             ),
+            older_liked=Ragged.from_arrow(histories.column(OLDER_LIKED).combine_chunks()),
             users=_users(config, files),
             counts=_counts(config, catalog, files),
             traits=_traits(config, catalog, files),

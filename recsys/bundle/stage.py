@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.bundle.contents import Contents, write_bundle
+from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray, IntArray, expand_ranges
@@ -18,9 +19,10 @@ from recsys.data.run_folder import RunFolder
 from recsys.data.storage import is_uri, list_files, open_input
 from recsys.errors import InputError
 from recsys.features.counts import CountLayout, EventCounts, read_counts
+from recsys.features.liked import liked_in_spans
 from recsys.features.timelines import Timelines
 from recsys.inference.rerank import VideoTraits
-from recsys.schema import COUNT_FEATURES, USER_ROWS, history_schema, timeline_schema
+from recsys.schema import COUNT_FEATURES, OLDER_LIKED, USER_ROWS, history_schema, timeline_schema
 from recsys.train.trained import Trained
 
 
@@ -130,10 +132,21 @@ def _histories(config: RunConfig, folder: RunFolder, counts: EventCounts) -> Ite
         raise InputError(f"{folder.timelines}: no timelines are there; run `recsys prepare` first")
     for path in paths:
         with open_input(path) as file:
-            table = last_events(pq.read_table(file), config.model.max_history)
+            whole = pq.read_table(file)
+        table = last_events(whole, config.model.max_history)
         known = Timelines.from_table(table, columns, counts.features)
         features = _lists(known.offsets, known.count_features)
-        yield table.append_column(history_schema().field(COUNT_FEATURES), features)
+        table = table.append_column(history_schema().field(COUNT_FEATURES), features)
+        older = older_liked(whole, columns, config.model.max_history)
+        yield table.append_column(history_schema().field(OLDER_LIKED), older)
+
+
+def older_liked(table: pa.Table, columns: EventColumns, longest: int) -> pa.ListArray:
+    """What each user of a table of `timeline_schema` liked before the last `longest` events."""
+    events = Timelines.from_table(table, columns, lambda rows, *_: np.zeros((len(rows), 0)))
+    starts, stops = events.offsets[:-1], events.offsets[1:]
+    older = liked_in_spans(events, starts, np.maximum(starts, stops - longest))
+    return pa.ListArray.from_arrays(pa.array(older.offsets, pa.int32()), pa.array(older.values))
 
 
 def _lists(offsets: IntArray, values: FloatArray) -> pa.ListArray:

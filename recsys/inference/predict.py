@@ -21,6 +21,7 @@ from torch.nn import functional
 from recsys.data.ragged import IntArray, Ragged, expand_ranges, join_lists
 from recsys.features.batches import event_batch
 from recsys.features.inputs import move
+from recsys.features.liked import liked_in_spans
 from recsys.features.timelines import Timelines
 from recsys.inference.ranker import Ranker, dot_product, with_bias
 from recsys.inference.translation import Translation
@@ -225,14 +226,10 @@ def _predictions(
 
 def _positives(timelines: Timelines, spans: Spans) -> tuple[Ragged, Ragged]:
     """Each user's positives before the split, and the videos that are new among those in it."""
-    known, relevant = [], []
-    liked = timelines.positive > 0
-    for start, cut, stop in zip(spans.starts, spans.cuts, spans.stops, strict=True):
-        earlier = timelines.video_rows[start:cut][liked[start:cut]]
-        later = timelines.video_rows[cut:stop][liked[cut:stop]]
-        known.append(earlier)
-        relevant.append(np.setdiff1d(later[later > 0], earlier))
-    return Ragged.from_lists(known), Ragged.from_lists(relevant)
+    known = liked_in_spans(timelines, spans.starts, spans.cuts)
+    later = liked_in_spans(timelines, spans.cuts, spans.stops)
+    new = [np.setdiff1d(later[user], known[user]) for user in range(len(known))]
+    return known, Ragged.from_lists(new)
 
 
 def concat(groups: Iterable[Predictions], dim: int, num_tasks: int) -> Predictions:

@@ -23,6 +23,8 @@ class Showing:
 
     first: Event
     """The exposure, or what stands for it where none was logged."""
+    last_seq: int = 0
+    """Of the newest event that belongs to it."""
     positive: bool = False
     viewed: bool = False
     not_interested: bool = False
@@ -32,8 +34,10 @@ class Showing:
     """Of each task what was said of it last."""
     context: dict[str, str] = field(default_factory=dict)
 
-    def add(self, event: Event) -> None:
+    def add(self, logged: LoggedEvent) -> None:
         """Takes what an event says; events come in the order of their times."""
+        event = logged.event
+        self.last_seq = max(self.last_seq, logged.seq)
         self.viewed |= event.type == VIEW
         self.not_interested |= event.type == NOT_INTERESTED
         self.positive = (self.positive or bool(event.positive)) and not self.not_interested
@@ -53,34 +57,37 @@ def showings(events: Sequence[LoggedEvent]) -> list[Showing]:
     Args:
         events: All of one user, in the order of their times.
     """
-    of_videos = [logged.event for logged in events if logged.event.video_id is not None]
-    exposures = [Showing(event) for event in of_videos if event.type == EXPOSURE]
+    of_videos = [logged for logged in events if logged.event.video_id is not None]
+    exposures = [Showing(one.event) for one in of_videos if one.event.type == EXPOSURE]
     # An exposure may be later than the view that names it, where clocks differ.
     named = {(s.first.impression_id, s.first.video_id): s for s in reversed(exposures)}
     found: list[Showing] = []
     last: dict[str | None, Showing] = {}
     waiting = iter(exposures)
-    for event in of_videos:
+    for logged in of_videos:
+        event = logged.event
         showing: Showing | None
         if event.type == EXPOSURE:
             showing = next(waiting)
         else:
             key = (event.impression_id, event.video_id)
             showing = named.get(key) if event.impression_id is not None else None
-            showing = showing or _if_open(last.get(event.video_id), event)
+            latest = last.get(event.video_id)
+            if showing is None and latest is not None and is_open(latest, event):
+                showing = latest
         if showing is None or event.type == EXPOSURE:
             showing = showing or Showing(event)
             last[event.video_id] = showing
             found.append(showing)
-        showing.add(event)
+        showing.add(logged)
     return found
 
 
-def _if_open(showing: Showing | None, event: Event) -> Showing | None:
-    """The showing, if an event that does not name it can belong to it."""
-    if showing is None or (event.type == VIEW and showing.viewed):
-        return None
-    return showing if _time(event) - _time(showing.first) <= WITHIN_MS else None
+def is_open(showing: Showing, event: Event) -> bool:
+    """Whether an event of its video that does not name a showing can belong to this one."""
+    if event.type == VIEW and showing.viewed:
+        return False
+    return _time(event) - _time(showing.first) <= WITHIN_MS
 
 
 def _time(event: Event) -> int:

@@ -14,6 +14,7 @@ from recsys.config.data import EventColumns
 from recsys.data.storage import replace_file
 from recsys.errors import InputError
 from recsys.live.events import EventLog
+from recsys.live.outcomes import Outcome, outcome
 from recsys.live.showings import Showing, showings
 
 USERS_A_PAGE = 500
@@ -75,7 +76,12 @@ def export_training(
                 events = by_user[user_id]
                 for logged in events:
                     _count_left_out(logged.event, columns, found.left_out)
-                rows += (_row(showing, columns, per_ms) for showing in showings(events))
+                for showing in showings(events):
+                    came_of_it = outcome(showing, columns)
+                    if came_of_it is None:
+                        found.left_out[f"{showing.first.type} that came to nothing"] += 1
+                    else:
+                        rows.append(_row(showing, came_of_it, columns, per_ms))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             found.rows += len(rows)
     return found
@@ -108,7 +114,9 @@ def _schema(columns: EventColumns) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _row(showing: Showing, columns: EventColumns, per_ms: float) -> dict[str, Any]:
+def _row(
+    showing: Showing, came_of_it: Outcome, columns: EventColumns, per_ms: float
+) -> dict[str, Any]:
     """A showing by the names of the columns; what the user did not do is 0."""
     first = showing.first
     row: dict[str, Any] = {
@@ -123,8 +131,8 @@ def _row(showing: Showing, columns: EventColumns, per_ms: float) -> dict[str, An
     if columns.watched is not None:
         row[columns.watched] = showing.watched
     if columns.positive is not None:
-        row[columns.positive] = int(showing.positive)
-    row.update({name: int(showing.labels.get(name, False)) for name in columns.tasks})
+        row[columns.positive] = int(came_of_it.positive)
+    row.update(zip(columns.tasks, map(int, came_of_it.labels), strict=True))
     row[columns.user], row[columns.video] = first.user_id, first.video_id
     row[columns.time] = int((first.time_ms or 0) * per_ms)
     return row

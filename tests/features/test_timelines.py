@@ -6,7 +6,15 @@ import pytest
 
 from recsys.config.data import EventColumns
 from recsys.features.timelines import Timelines, cut_windows, gap_buckets, hours
-from recsys.schema import COUNT_FEATURES, TEST, TRAIN, VALID, history_schema, timeline_schema
+from recsys.schema import (
+    COUNT_FEATURES,
+    OLDER_LIKED,
+    TEST,
+    TRAIN,
+    VALID,
+    history_schema,
+    timeline_schema,
+)
 
 H = 3600 * 1000
 COLUMNS = EventColumns(tasks=("liked",), watched="seconds", context=("tab", "device"))
@@ -65,7 +73,8 @@ def test_timelines_without_their_counts_cannot_be_made() -> None:
 
 def test_histories_hold_the_count_features(timelines: Timelines) -> None:
     stored = pa.array([[1.0, 2, 3, 4, 5, 6, 7, 8], [], [9.0, 10, 11, 12]], pa.list_(pa.float32()))
-    histories = table().append_column(COUNT_FEATURES, stored).cast(history_schema())
+    histories = table().append_column(COUNT_FEATURES, stored)
+    histories = histories.append_column(OLDER_LIKED, pa.array([[7], [], []])).cast(history_schema())
     found = Timelines.from_histories(histories, COLUMNS, num_count_features=2)
     assert found.count_features.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12]]
     assert found.offsets.tolist() == timelines.offsets.tolist()

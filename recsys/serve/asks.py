@@ -1,0 +1,107 @@
+"""What a recommender is asked, and what it answers; the messages of HTTP are made of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["resembles", "creator", "popular", "explore", "personal"]
+"""Why a video is in a list. `resembles`: like videos that the user liked. `creator`: new, from a
+creator of videos that they liked. `popular`: popular now; without that it would not be there.
+`explore`: a new video that is tried out. `personal`: what the model makes of all they did."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list may hold; every filter that is given must hold of a video."""
+
+    categories: tuple[str, ...] = ()
+    """Any of them, as the catalogue names them (`tag=music`)."""
+    creators: tuple[str, ...] = ()
+    """Any of them."""
+    min_duration: float | None = None
+    """In the catalogue's unit; a video of unknown length passes no limit."""
+    max_duration: float | None = None
+    max_age_days: float | None = None
+    """Since the video's first event; one that was never shown is new."""
+    video_ids: tuple[str, ...] = ()
+    """Only these videos."""
+
+
+NO_FILTERS = Filters()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request for recommendations, or for the scores of given videos."""
+
+    user_id: str
+    """Known or not."""
+    k: int = 10
+    """How many recommendations; at most `serve.max_k`."""
+    video_ids: tuple[str, ...] | None = None
+    """The videos to score, at most `serve.max_videos`; None asks for recommendations."""
+    now_ms: int | None = None
+    """When the request is made (Unix, UTC); later events are not used. Without it now, and all that
+    was acknowledged is used."""
+    context: Mapping[str, str] = field(default_factory=dict)
+    """Values of the context columns; a missing one counts as unknown."""
+    user: Mapping[str, str] = field(default_factory=dict)
+    """Values of the user features, in place of those that the bundle knows."""
+    exclude_seen: bool = True
+    """Leave out videos that the user has ever had a positive event with."""
+    exclude: tuple[str, ...] = ()
+    """Videos to leave out."""
+    filters: Filters = NO_FILTERS
+    cursor: str | None = None
+    """Of the page before: its videos and those before them do not come again."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a video is in a list."""
+
+    kind: Kind
+    video_ids: tuple[str, ...] = ()
+    """The videos that it resembles, the nearest first."""
+    creator_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoredVideo:
+    """A video and what the model thinks of it for one request."""
+
+    video_id: str
+    score: float
+    """Dot product of the user's query and the video's vector, more or less if seen before, and
+    more or less by what is trending."""
+    probabilities: Mapping[str, float]
+    """Of each ranking task."""
+    reason: Reason | None = None
+    """None where the caller chose the video."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request for recommendations or scores gives."""
+
+    user_id: str
+    known_user: bool
+    """False for a user without any event here; the answer is then the one for everybody."""
+    now_ms: int
+    num_history: int
+    """Events that the answer is made from."""
+    videos: tuple[ScoredVideo, ...]
+    unknown_video_ids: tuple[str, ...] = ()
+    """Videos that were asked for and that the catalogue does not hold."""
+    cursor: str | None = None
+    """For the next page; None where there is none."""
+
+
+@dataclass(frozen=True)
+class RankedVideo:
+    """A video in a list that is the same for everybody."""
+
+    video_id: str
+    score: float
