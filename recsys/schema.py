@@ -60,9 +60,9 @@ def timeline_schema() -> pa.Schema:
 
 
 def history_schema() -> pa.Schema:
-    """BUNDLE/histories/part-NNNNN.parquet: the last events of timelines, and what is kept of others.
+    """BUNDLE/histories/part-NNNNN.parquet: the last events of each user, and what was liked before.
 
-    The count features of each event, and what the user liked before the first of them.
+    It is a timeline with the count features of each event.
     """
     features = pa.field(COUNT_FEATURES, pa.list_(pa.float32()))
     return timeline_schema().append(features).append(pa.field(OLDER_LIKED, pa.list_(pa.int32())))

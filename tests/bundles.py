@@ -29,7 +29,7 @@ NUM_USERS = 10
 DAY_MS = 24 * 3600 * 1000
 START_MS = 1_700_000_000_000
 TASKS = ("click", "like")
-COLUMNS = EventColumns(tasks=TASKS, watched="seconds", context=("tab",))
+COLUMNS = EventColumns(positive="good", tasks=TASKS, watched="seconds", context=("tab",))
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,16 @@ class Bundle:
     traits: VideoTraits | None
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
 
+    @property
+    def live_seq(self) -> int:
+        """Place in the event log up to which the histories and counts know it; 0 of none."""
+        return int(self.manifest.get("live_seq", 0))
+
+    @property
+    def created_s(self) -> float:
+        """When it was made, in Unix seconds."""
+        return datetime.fromisoformat(self.manifest["created"]).timestamp()
+
     @classmethod
     def load(cls, path: str) -> Bundle:
         """Reads a bundle and checks every file's sha256.

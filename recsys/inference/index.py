@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
@@ -25,6 +26,8 @@ FLAT_UP_TO = 100_000
 HNSW_LINKS = 32
 HNSW_BUILD_WIDTH = 100
 HNSW_SEARCH_WIDTH = 128
+ALL_COMPARED, SHARE_COMPARED = 10_000, 0.1
+"""Allowed videos, or share of all, up to which they are compared one by one."""
 
 
 class VideoIndex:
@@ -40,7 +43,8 @@ class VideoIndex:
         self._index = index
         storage: Any = faiss.downcast_index(getattr(index, "storage", index))
         values = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * index.d)
-        self._bias: FloatArray = values.reshape(index.ntotal, index.d)[:, -1]
+        self._stored: FloatArray = values.reshape(index.ntotal, index.d)
+        self._bias = self._stored[:, -1]
 
     @classmethod
     def build(cls, vectors: FloatArray, *, kind: Literal["auto", "flat", "hnsw"]) -> VideoIndex:
@@ -104,15 +108,18 @@ class VideoIndex:
         k: int,
         *,
         exclude: Sequence[IntArray | Sequence[int]] | None = None,
+        allowed: npt.NDArray[np.bool_] | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """The k videos with the largest dot product, best first.
 
-        As many more are looked for as are excluded, so that k remain.
+        As many more are looked for as are excluded, so that k remain. Where few videos are allowed
+        they are all compared: a graph whose videos are mostly forbidden loses its way.
 
         Args:
             queries: (B, D) float32.
             k: Results wanted.
             exclude: B lists of rows that must not be among the results.
+            allowed: (N,) rows that may be among the results; all without it.
 
         Returns:
             Rows (B, k) and scores (B, k). Where there are fewer than k videos, the rest is row 0
@@ -126,7 +133,7 @@ class VideoIndex:
         scores = np.full((len(queries), k), -np.inf, np.float32)
         if wanted == 0:
             return rows, scores
-        best_scores, best_rows = self._find(queries, wanted)
+        best_scores, best_rows = self._find(queries, wanted, allowed)
         for i, candidates in enumerate(best_rows):
             keep = candidates > UNKNOWN_ROW
             if excluded:
@@ -136,19 +143,34 @@ class VideoIndex:
             scores[i, : len(kept)] = best_scores[i, kept]
         return rows, scores
 
-    def _find(self, queries: FloatArray, wanted: int) -> tuple[FloatArray, IntArray]:
+    def _find(
+        self, queries: FloatArray, wanted: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> tuple[FloatArray, IntArray]:
         """Scores and rows of the best; the index counts from 0 where rows count from 1."""
         queries = np.pad(queries.astype(np.float32), ((0, 0), (0, 1)), constant_values=1.0)
+        selector, width = None, max(HNSW_SEARCH_WIDTH, 4 * wanted)
+        if allowed is not None:
+            positions = np.flatnonzero(allowed[UNKNOWN_ROW + 1 :])
+            if len(positions) <= max(ALL_COMPARED, len(self) * SHARE_COMPARED):
+                return self._compare(queries, positions, wanted)
+            selector = faiss.IDSelectorBatch(positions)
+            width = int(width * len(self) / len(positions))
         if self.kind == "flat":
-            scores, positions = self._index.search(queries, wanted)
+            parameters: Any = faiss.SearchParameters(sel=selector)  # type: ignore[attr-defined]
         else:
-            width = max(HNSW_SEARCH_WIDTH, 4 * wanted)
-            scores, positions = self._index.search(
-                queries,
-                wanted,
-                params=faiss.SearchParametersHNSW(efSearch=width),  # type: ignore[attr-defined]
+            parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
+                efSearch=width, sel=selector
             )
+        scores, positions = self._index.search(queries, wanted, params=parameters)
         return scores, positions + UNKNOWN_ROW + 1
+
+    def _compare(
+        self, queries: FloatArray, positions: IntArray, wanted: int
+    ) -> tuple[FloatArray, IntArray]:
+        """`_find` among some positions, one by one."""
+        scores = queries @ self._stored[positions].T
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
+        return np.take_along_axis(scores, best, 1), positions[best] + UNKNOWN_ROW + 1
 
 
 def _graph(dim: int) -> faiss.IndexHNSWFlat:

@@ -41,19 +41,18 @@ class GroupCommit(Generic[Call, Result]):
         self._thread = threading.Thread(target=self._run, name="event-log", daemon=True)
         self._thread.start()
 
-    def submit(self, call: Call) -> Result:
-        """Hands a call in and waits until it is committed.
+    def submit(self, call: Call) -> Future[Result]:
+        """Hands a call in; the future has its result, or what `write` raised for it alone.
 
         Raises:
             RuntimeError: The log is closed.
-            Exception: What `write` raised for this call alone.
         """
         done: Future[Result] = Future()
         with self._closing:
             if self._closed:
                 raise RuntimeError("the event log is closed")
             self._waiting.put((call, done))
-        return done.result()
+        return done
 
     def close(self) -> None:
         """Commits what waits and ends the thread."""

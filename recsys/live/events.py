@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -103,7 +104,7 @@ class EventLog:
     ) -> None:
         self.database = Database(address, create=create)
         self.clock = clock or (lambda: time.time_ns() // 1_000_000)
-        self._commits: GroupCommit[Call, list[Status]] = GroupCommit(self._write, fatal=LogError)
+        self._commits: GroupCommit[Call, Appended] = GroupCommit(self._write, fatal=LogError)
 
     def __enter__(self) -> EventLog:
         return self
@@ -131,6 +132,16 @@ class EventLog:
                 the call where there are several.
             LogError: The database fails. None or all are kept; the same call may be made again.
         """
+        return self.hand_in(events, received_ms=received_ms).result()
+
+    def hand_in(
+        self, events: Sequence[Event], *, received_ms: Sequence[int] | None = None
+    ) -> Future[Appended]:
+        """`append` for who does not wait: the future is done when they are on disk, or failed.
+
+        Raises:
+            InputError: As `append`.
+        """
         now = self.clock()
         received = [now] * len(events) if received_ms is None else received_ms
         call = Call()
@@ -143,12 +154,13 @@ class EventLog:
                 raise InputError(f"event {place + 1} of {len(events)}: {error}") from None
             call.rows.append(row)
             call.second_ids.append(second_id)
-        statuses = self._commits.submit(call) if call.rows else []
-        return Appended([row["event_id"] for row in call.rows], statuses)
+        return self._commits.submit(call)
 
-    def _write(self, calls: Sequence[Call]) -> list[list[Status]]:
+    def _write(self, calls: Sequence[Call]) -> list[Appended]:
         with self.database.writing() as connection:
-            return write(connection, calls)
+            statuses = write(connection, calls)
+        ids = [[row["event_id"] for row in call.rows] for call in calls]
+        return [Appended(*pair) for pair in zip(ids, statuses, strict=True)]
 
     def of_user(
         self, user_id: str, *, after_seq: int = 0, from_ms: int | None = None

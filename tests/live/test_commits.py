@@ -35,11 +35,11 @@ def submit_behind(store: Store, calls: list[str]) -> list[str]:
     """Hands in calls while a first one is being committed; their results or errors."""
     group: GroupCommit[str, str] = GroupCommit(store.write, fatal=Gone)
     with ThreadPoolExecutor(len(calls) + 1) as threads:
-        first = threads.submit(group.submit, "first")
+        first = threads.submit(lambda: group.submit("first").result())
         assert store.writing.wait(20)
         waiting = []
         for number, call in enumerate(calls):
-            waiting.append(threads.submit(group.submit, call))
+            waiting.append(threads.submit(lambda call=call: group.submit(call).result()))
             while group._waiting.qsize() <= number:  # in the order of the list
                 pass
         store.go_on.set()
@@ -79,7 +79,7 @@ def test_closing_commits_what_waits_and_takes_nothing_more() -> None:
     group: GroupCommit[str, str] = GroupCommit(store.write, fatal=Gone)
     store.go_on.set()
     with ThreadPoolExecutor(8) as threads:
-        waiting = [threads.submit(group.submit, f"call {n}") for n in range(8)]
+        waiting = [threads.submit(lambda n=n: group.submit(f"call {n}").result()) for n in range(8)]
         group_results = sorted(w.result(20) for w in waiting)
     group.close()
     group.close()

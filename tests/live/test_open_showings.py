@@ -23,9 +23,7 @@ def logged(seq: int, type_: str, video: str = "v1", **fields: object) -> LoggedE
     labels = fields.pop("labels", {})
     time_ms = int(fields.pop("time_ms", START_MS + seq * 60_000))  # type: ignore[call-overload]
     positive = bool(fields.pop("positive", type_ == VIEW or any(labels.values())))  # type: ignore[attr-defined]
-    event = Event(
-        "u1", type_, video, time_ms=time_ms, positive=positive, labels=labels, **fields
-    )  # type: ignore[arg-type]
+    event = Event("u1", type_, video, time_ms=time_ms, positive=positive, labels=labels, **fields)  # type: ignore[arg-type]
     return LoggedEvent(seq, event, time_ms, time_ms)
 
 

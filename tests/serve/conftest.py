@@ -1,11 +1,13 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from recsys.bundle.contents import Bundle
-from recsys.serve.recommender import ServingRecommender
+from recsys.live.events import EventLog
 from tests.bundles import TinyRun, make_run
+from tests.serve.live import Served
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +27,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 
 @pytest.fixture
-def served(tiny: TinyRun) -> ServingRecommender:
+def log(tmp_path: Path) -> Iterator[EventLog]:
+    with EventLog(str(tmp_path / "live.sqlite")) as log:
+        yield log
+
+
+@pytest.fixture
+def served(tiny: TinyRun, log: EventLog) -> Served:
     """A recommender of its own for each test, since live events change it."""
-    return ServingRecommender(Bundle.load(str(tiny.run)))
+    return Served(Bundle.load(str(tiny.run)), log)

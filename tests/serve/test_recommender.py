@@ -8,15 +8,18 @@ import pytest
 import torch
 
 from recsys.bundle.contents import Bundle
+from recsys.data.ragged import Ragged
 from recsys.errors import InputError
 from recsys.features.batches import event_batch
 from recsys.features.counts import CountLayout, EventCounts, trending
 from recsys.features.hourly import HourlyCounts
 from recsys.features.timelines import Timelines
+from recsys.live.events import EventLog
 from recsys.model.user import states_at
 from recsys.schema import timeline_schema
 from recsys.serve.recommender import ServingRecommender
 from tests.bundles import NUM_VIDEOS, START_MS, TASKS, TinyRun, make_run
+from tests.serve.live import Served
 from tests.steps import repeat_scores
 
 LATER = START_MS + 10**10
@@ -48,9 +51,7 @@ def training_outputs(tiny: TinyRun) -> tuple[Timelines, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("position", [0, 1, 2, 13, 25, 26])
-def test_scores_are_those_of_training(
-    tiny: TinyRun, served: ServingRecommender, position: int
-) -> None:
+def test_scores_are_those_of_training(tiny: TinyRun, served: Served, position: int) -> None:
     """Asked as of an event's time, the server knows what training knew. Two events share a time."""
     timeline, dots, probabilities = training_outputs(tiny)
     tab = TABS[timeline.context_rows[position, 0]]
@@ -58,7 +59,7 @@ def test_scores_are_those_of_training(
         "u9",
         [f"v{timeline.video_rows[position]}"],
         now_ms=int(timeline.time_ms[position]),
-        context={"tab": tab} if tab else None,
+        context={"tab": tab} if tab else {},
     )
     assert answer.num_history == position - position % 2
     assert answer.videos[0].score == pytest.approx(dots[position], abs=1e-5)
@@ -76,28 +77,29 @@ def without_events(bundle: Bundle) -> Bundle:
     columns = bundle.config.data.columns
     counts = EventCounts.of(bundle.catalog, CountLayout.of(columns), empty)
     nobody = Timelines.from_table(timeline_schema().empty_table(), columns, counts.features)
-    return replace(bundle, histories=nobody, counts=counts)
+    older = Ragged.empty(0)
+    return replace(bundle, histories=nobody, older_liked=older, counts=counts)
 
 
 def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
-    tiny: TinyRun, served: ServingRecommender
+    tiny: TinyRun, log: EventLog
 ) -> None:
     """All users' events in the order of time, one by one, against what prepare made of them."""
-    live = ServingRecommender(without_events(served.bundle))
+    served = ServingRecommender(Bundle.load(str(tiny.run)))
+    live = Served(without_events(served.bundle), log)
     found = made(tiny, tiny.timelines)
     users = np.repeat(np.arange(len(found)), np.diff(found.offsets))
     for i in np.argsort(found.time_ms, kind="stable"):
         tab = TABS[found.context_rows[i, 0]]
-        live.append(
+        live.tell(
             found.user_ids[users[i]],
             f"v{found.video_rows[i]}",
+            event_id=f"e{i}",
             time_ms=int(found.time_ms[i]),
-            actions={
-                "positive": bool(found.positive[i]),
-                **{task: bool(found.labels[i, j]) for j, task in enumerate(TASKS)},
-            },
+            positive=bool(found.positive[i]),
+            labels={task: bool(found.labels[i, j]) for j, task in enumerate(TASKS)},
             watched=float(found.watched[i, 0]),
-            context={"tab": tab} if tab else None,
+            context={"tab": tab} if tab else {},
         )
     for user in found.user_ids:
         ours, theirs = (server.recommend(user, 5, now_ms=LATER).videos for server in (live, served))
@@ -107,18 +109,7 @@ def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
 
 
-def test_a_model_that_was_not_told_how_long_says_so(served: ServingRecommender) -> None:
-    config, data = served.bundle.config, served.bundle.config.data
-    columns = data.columns.model_copy(update={"watched": None})
-    data = data.model_copy(update={"columns": columns})
-    bundle = replace(served.bundle, config=config.model_copy(update={"data": data}))
-    with pytest.raises(InputError, match=r"^watched: this model was trained without data.columns"):
-        ServingRecommender(bundle).append("u1", "v1", watched=1.0)
-
-
-def test_recommends_the_best_scores_without_what_was_seen(
-    tiny: TinyRun, served: ServingRecommender
-) -> None:
+def test_recommends_the_best_scores_without_what_was_seen(tiny: TinyRun, served: Served) -> None:
     every = [f"v{i}" for i in range(1, 31)]
     scores = {v.video_id: v.score for v in served.score("u9", every, now_ms=LATER).videos}
     rows = tiny.timelines.column("video_row")[9].as_py()
@@ -131,7 +122,7 @@ def test_recommends_the_best_scores_without_what_was_seen(
     assert [v.video_id for v in with_seen.videos] == sorted(scores, key=lambda v: -scores[v])[:5]
 
 
-def test_unknown_user_gets_the_empty_history(served: ServingRecommender) -> None:
+def test_unknown_user_gets_the_empty_history(served: Served) -> None:
     """User u0 is known but has no events: the same state."""
     stranger, empty = (served.recommend(user, 3, now_ms=LATER) for user in ("nobody", "u0"))
     assert (stranger.known_user, empty.known_user) == (False, True)
@@ -139,7 +130,7 @@ def test_unknown_user_gets_the_empty_history(served: ServingRecommender) -> None
     assert stranger.videos == empty.videos
 
 
-def test_a_user_without_events_is_known_by_features(served: ServingRecommender) -> None:
+def test_a_user_without_events_is_known_by_features(served: Served) -> None:
     """One of the user table, one of the same region, and a stranger."""
     newcomer = served.recommend("newcomer", 5, now_ms=LATER)
     stranger = served.recommend("who", 5, now_ms=LATER)
@@ -153,7 +144,7 @@ def test_a_user_without_events_is_known_by_features(served: ServingRecommender) 
         served.score("who", ["v1"], user={"age": "9"})
 
 
-def test_unknown_videos_are_listed_and_the_order_is_kept(served: ServingRecommender) -> None:
+def test_unknown_videos_are_listed_and_the_order_is_kept(served: Served) -> None:
     answer = served.score("u9", ["zz", "v9", "v2", "yy"], now_ms=LATER)
     assert [v.video_id for v in answer.videos] == ["v9", "v2"]
     assert answer.unknown_video_ids == ("zz", "yy")
@@ -161,12 +152,14 @@ def test_unknown_videos_are_listed_and_the_order_is_kept(served: ServingRecommen
     assert (only_unknown.videos, only_unknown.unknown_video_ids) == ((), ("zz",))
 
 
-def test_a_catalogue_can_run_out(served: ServingRecommender) -> None:
+def test_a_catalogue_can_run_out(served: Served) -> None:
+    """The model reads 27 events; the first of the 28 is not recommended again all the same."""
     for i in range(1, 29):
-        served.append("eager", f"v{i}", time_ms=START_MS)
-    # The model reads 27 events: the first of the 28 is forgotten and may come again.
+        served.tell("eager", f"v{i}", time_ms=START_MS)
     answer = served.recommend("eager", 20, now_ms=LATER)
-    assert {v.video_id for v in answer.videos} == {"v1", "v29", "v30"}
+    assert answer.num_history == 27
+    assert {v.video_id for v in answer.videos} == {"v29", "v30"}
+    assert answer.cursor is None, "there is no next page"
 
 
 @pytest.mark.parametrize(
@@ -177,11 +170,6 @@ def test_a_catalogue_can_run_out(served: ServingRecommender) -> None:
         (lambda s: s.score("u1", []), "0 video_ids: must be from 1 to 40"),
         (lambda s: s.score("u1", ["v1"] * 41), "41 video_ids: must be from 1 to 40"),
         (lambda s: s.recommend("u1", 1, context={"tub": "x"}), "context.tub: unknown; .* tab"),
-        (lambda s: s.append("u1", "zz"), "video_id=zz: not in the catalogue"),
-        (
-            lambda s: s.append("u1", "v1", actions={"share": True}),
-            "actions.share: unknown; this model knows positive, click, like",
-        ),
     ],
 )
 def test_wrong_requests_say_what_is_allowed(served, call, message) -> None:  # type: ignore[no-untyped-def]
@@ -189,10 +177,10 @@ def test_wrong_requests_say_what_is_allowed(served, call, message) -> None:  # t
         call(served)
 
 
-def test_an_unknown_value_of_a_context_counts_as_unknown(served: ServingRecommender) -> None:
+def test_an_unknown_value_of_a_context_counts_as_unknown(served: Served) -> None:
     given, missing = (
         served.score("u9", ["v1"], now_ms=LATER, context=context)
-        for context in ({"tab": "never seen"}, None)
+        for context in ({"tab": "never seen"}, {})
     )
     assert given.videos == missing.videos
 
@@ -216,7 +204,7 @@ def test_an_unknown_order_is_refused(tmp_path) -> None:  # type: ignore[no-untyp
 
 def test_needs_no_ray_and_nothing_of_training() -> None:
     code = (
-        "import sys, recsys.serve.api\n"
+        "import sys, recsys.serve.recommender\n"
         "names = {name.split('.')[0] for name in sys.modules}\n"
         "assert not names & {'ray', 'torchrec', 'fbgemm_gpu'}, names\n"
         "assert not any(name.startswith('recsys.train') for name in sys.modules)"
@@ -224,7 +212,7 @@ def test_needs_no_ray_and_nothing_of_training() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_was_met_before_is_found_by_its_whole_score(served: ServingRecommender) -> None:
+def test_what_was_met_before_is_found_by_its_whole_score(served: Served) -> None:
     """Also where repeats gain so much that the dot product alone would never find them."""
     model = served.bundle.recommender
     before = model.repeat.detach().clone()

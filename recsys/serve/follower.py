@@ -1,0 +1,142 @@
+"""Follows the event log: what happened anywhere reaches this process's counts and users' states.
+
+Before every batch of requests the follower reads what was committed since it last did, so that a
+request sees every event that was acknowledged before it, on any replica. What it keeps follows from
+the log alone: a process that starts now ends up with the same counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.bundle.contents import Bundle
+from recsys.features.hourly import hour_of
+from recsys.live.entries import Entry, Forgotten, LoggedEvent, Pruned
+from recsys.live.events import PAGE, EventLog
+from recsys.live.open_showings import Change, OpenShowings
+from recsys.schema import UNKNOWN_ROW
+from recsys.serve.conditions import Ages
+from recsys.serve.live_history import LiveReader
+from recsys.serve.pasts import Pasts
+from recsys.serve.task_scores import TaskScores
+from recsys.serve.trending import Trending
+
+
+@dataclass
+class Followed:
+    """How far a follower is, for the metrics."""
+
+    seq: int = 0
+    """Place in the log up to which all is counted."""
+    received_ms: int = 0
+    """When the server had received the newest event that was read."""
+    events: int = 0
+    unknown_videos: int = 0
+    """Events of videos that the bundle does not hold; they wait in the log for the next one."""
+
+
+class Follower:
+    """Keeps counts and states up to date; one thread at a time.
+
+    Args:
+        bundle: Whose counts the log's events after `bundle.live_seq` are added to.
+        log: What is followed.
+        reader: Knows the rows of context values.
+        trending: Counts the events.
+        pasts: Is told whose past changed.
+        tasks: Is told which hours changed.
+        ages: Is told what was shown.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        log: EventLog,
+        *,
+        reader: LiveReader,
+        trending: Trending,
+        pasts: Pasts,
+        tasks: TaskScores,
+        ages: Ages,
+    ) -> None:
+        self._bundle, self._log = bundle, log
+        self._reader, self._trending = reader, trending
+        self._pasts, self._tasks, self._ages = pasts, tasks, ages
+        self._videos = bundle.vocabs["video"]
+        self._open = OpenShowings(bundle.config.data.columns)
+        self.followed = Followed(seq=bundle.live_seq)
+
+    def catch_up(self, *, on_page: Callable[[int], None] | None = None) -> None:
+        """Reads all that was committed until now.
+
+        Args:
+            on_page: Called with the place in the log after each page.
+
+        Raises:
+            LogError: The log cannot be read; what was read before stays.
+        """
+        while True:
+            entries = self._log.follow(self.followed.seq, PAGE)
+            if entries:
+                self._take(entries)
+            if len(entries) < PAGE:
+                return
+            if on_page is not None:
+                on_page(self.followed.seq)
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        deleted = [entry for entry in entries if isinstance(entry, (Forgotten, Pruned))]
+        if deleted:
+            # What was deleted cannot be taken off one by one: it is gone. All is counted anew.
+            marks = {entry.mark: entry.time_ms for entry in deleted if isinstance(entry, Forgotten)}
+            self._pasts.forget(marks)
+            self._recount()
+            return
+        self._count([entry for entry in entries if isinstance(entry, LoggedEvent)])
+        self.followed.seq = entries[-1].seq
+
+    def _recount(self) -> None:
+        """Counts the whole log from the beginning."""
+        self._trending.forget_live()
+        self._open = OpenShowings(self._bundle.config.data.columns)
+        self.followed.seq = self._bundle.live_seq
+        last = self._log.latest_seq()
+        events: list[LoggedEvent] = []
+        for entry in self._log.entries(self._bundle.live_seq, last):
+            if isinstance(entry, LoggedEvent):
+                events.append(entry)
+            if len(events) == PAGE:
+                self._count(events)
+                events = []
+        self._count(events)
+        self.followed.seq = last
+
+    def _count(self, events: Sequence[LoggedEvent]) -> None:
+        changes, rows = [], []
+        for logged in events:
+            change = self._open.take(logged)
+            if change is not None:
+                changes.append(change)
+                rows.append(self._videos.row(str(change.showing.video_id)))
+        self._pasts.changed({logged.event.user_id for logged in events})
+        if events:
+            self.followed.events += len(events)
+            self.followed.received_ms = events[-1].received_ms
+        known = [place for place, row in enumerate(rows) if row != UNKNOWN_ROW]
+        self.followed.unknown_videos += len(rows) - len(known)
+        if known:
+            self._add(
+                np.array([rows[place] for place in known]), [changes[place] for place in known]
+            )
+
+    def _add(self, rows: np.ndarray, changes: Sequence[Change]) -> None:
+        times = np.array([change.showing.time_ms for change in changes], np.int64)
+        contexts = [self._reader.context_rows(change.showing.context) for change in changes]
+        counts = np.array([(change.events, *change.flags) for change in changes], np.int64)
+        context_rows = np.array(contexts, np.int64).reshape(len(rows), -1)
+        self._trending.count_many(rows, context_rows, times, counts)
+        self._tasks.happened(hour_of(times))
+        self._ages.happened(rows, times)

@@ -1,0 +1,146 @@
+"""The videos with the best retrieval scores for requests, under each request's own conditions.
+
+A score is the dot product of query and vector, what is trending, and more or less for a video that
+the user has seen before. A small catalogue is scored whole; in a large one the index looks for
+videos, and those that a bias of their own may lift are scored apart.
+
+Shapes: B requests, N videos, D retrieval vector, k results, S videos that a user has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.data.ragged import FloatArray, IntArray
+from recsys.inference.index import VideoIndex
+from recsys.schema import UNKNOWN_ROW
+
+SCORES_AT_A_TIME = 1 << 23
+"""Scores of requests and videos that are in memory at once: 32 MB."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one request asks of the catalogue."""
+
+    query: FloatArray
+    """(D,)."""
+    trending: FloatArray
+    """(N,) what is added to every video's score."""
+    seen: IntArray
+    """(S,) sorted rows whose scores gain or lose by having been seen."""
+    seen_bias: FloatArray
+    """(S,)."""
+    excluded: IntArray
+    """Sorted rows that must not be found."""
+    allowed: npt.NDArray[np.bool_] | None = None
+    """(N,) what may be found; all without it."""
+
+    @property
+    def forbidden(self) -> npt.NDArray[np.bool_]:
+        """(N,) what must not be found."""
+        forbidden = np.zeros(len(self.trending), np.bool_)
+        if self.allowed is not None:
+            forbidden = ~self.allowed
+        forbidden[self.excluded] = True
+        forbidden[UNKNOWN_ROW] = True
+        return forbidden
+
+
+class Retriever:
+    """Finds the best videos; one thread at a time.
+
+    Args:
+        index: Of the catalogue's vectors.
+        vectors: (N, Y) float32, of which the first D are for retrieval.
+    """
+
+    def __init__(self, index: VideoIndex, vectors: FloatArray) -> None:
+        self._index = index
+        self._vectors_ND = torch.from_numpy(vectors)[:, : index.dim].contiguous()
+        self._biased_by: FloatArray | None = None
+
+    def best(self, searches: Sequence[Search], k: int) -> tuple[IntArray, FloatArray]:
+        """Rows (B, k) and scores (B, k), the best first.
+
+        Where there are fewer videos, the rest is row 0 with score -inf.
+        """
+        k = min(k, len(self._index))
+        if self._index.kind == "flat":
+            return self._exact(searches, k)
+        found = [self._by_index(search, k) for search in searches]
+        return np.stack([rows for rows, _ in found]), np.stack([scores for _, scores in found])
+
+    def scores(self, search: Search, rows: IntArray) -> FloatArray:
+        """The retrieval scores (R,) of videos (R,), whatever the conditions."""
+        query = torch.from_numpy(search.query)
+        scores: FloatArray = (self._vectors_ND[torch.from_numpy(rows)] @ query).numpy()
+        scores += search.trending[rows]
+        if len(search.seen):
+            place = np.minimum(np.searchsorted(search.seen, rows), len(search.seen) - 1)
+            scores += np.where(search.seen[place] == rows, search.seen_bias[place], 0)
+        return scores
+
+    @torch.inference_mode()
+    def _exact(self, searches: Sequence[Search], k: int) -> tuple[IntArray, FloatArray]:
+        at_once = max(1, SCORES_AT_A_TIME // len(self._vectors_ND))
+        rows, scores = [], []
+        for start in range(0, len(searches), at_once):
+            group = searches[start : start + at_once]
+            queries = torch.from_numpy(np.stack([search.query for search in group]))
+            scores_BN = queries @ self._vectors_ND.T
+            table = scores_BN.numpy()
+            for line, search in zip(table, group, strict=True):
+                line += search.trending
+                line[search.seen] += search.seen_bias
+                line[search.excluded] = -np.inf
+                if search.allowed is not None:
+                    line[~search.allowed] = -np.inf
+            table[:, UNKNOWN_ROW] = -np.inf
+            values, places = _largest(scores_BN, k)
+            rows.append(np.where(np.isfinite(values), places, UNKNOWN_ROW))
+            scores.append(values)
+        return np.concatenate(rows), np.concatenate(scores)
+
+    def _by_index(self, search: Search, k: int) -> tuple[IntArray, FloatArray]:
+        if self._biased_by is not search.trending:
+            self._index.set_bias(search.trending)
+            self._biased_by = search.trending
+        apart = np.union1d(search.excluded, search.seen)
+        others, scores = self._index.search(
+            search.query[None], k, exclude=[apart], allowed=search.allowed
+        )
+        again = np.setdiff1d(search.seen, [UNKNOWN_ROW, *search.excluded])
+        if search.allowed is not None:
+            again = again[search.allowed[again]]
+        rows = np.concatenate([others[0], again])
+        both = np.concatenate([scores[0], self.scores(search, again)])
+        order = np.argsort(-both, kind="stable")[:k]
+        return rows[order], both[order]
+
+
+def _largest(scores_BN: torch.Tensor, k: int) -> tuple[FloatArray, IntArray]:
+    """The k largest of each row and their places: `topk`, several times as fast where k is small.
+
+    The k largest values lie in the k blocks with the largest maxima.
+    """
+    num = scores_BN.shape[1]
+    per_block = 16
+    blocks = num // per_block
+    if k * 4 > blocks:
+        best = scores_BN.topk(k, dim=1)
+        return best.values.numpy(), best.indices.numpy()
+    # Block i holds the places i, i + blocks, i + 2 · blocks, …, so that maxima are of whole rows.
+    head = scores_BN[:, : blocks * per_block].unflatten(1, (per_block, blocks))
+    chosen_Bk = head.amax(1).topk(k, dim=1, sorted=False).indices
+    starts = torch.arange(0, blocks * per_block, blocks).view(1, -1, 1)
+    places = (starts + chosen_Bk.unsqueeze(1)).flatten(1)
+    rest = torch.arange(blocks * per_block, num).expand(len(scores_BN), -1)
+    places = torch.cat([places, rest], 1)
+    best = scores_BN.gather(1, places).topk(k, dim=1)
+    return best.values.numpy(), places.gather(1, best.indices).numpy()

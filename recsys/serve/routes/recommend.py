@@ -1,0 +1,66 @@
+"""Recommendations, scores, and the lists that are the same for everybody."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic_core import to_json
+from starlette.responses import Response
+
+import recsys.serve.messages as m
+from recsys.serve.service import Service
+
+Count = Annotated[int, Query(ge=1, le=1000)]
+
+
+def routes(service: Service, router: APIRouter) -> None:
+    """Adds the routes to a router."""
+
+    @router.post("/v1/recommend", response_model=m.RecommendResponse)
+    async def recommend(request: m.RecommendRequest) -> Response:
+        """The best videos for a user, best first.
+
+        It sees every event that was acknowledged before, on any replica.
+        """
+        answer = await service.answer(request.ask())
+        version, impression = service.bundle.version, service.impression_id()
+        return _json(m.recommendation(answer, version, impression))
+
+    @router.post("/v1/recommend/batch", response_model=m.BatchResponse)
+    async def recommend_batch(request: m.BatchRequest) -> Response:
+        """The best videos for many users; nothing is answered if one request is wrong."""
+        answers = await service.answer_all([one.ask() for one in request.requests])
+        version = service.bundle.version
+        return _json(
+            {"answers": [m.recommendation(a, version, service.impression_id()) for a in answers]}
+        )
+
+    @router.post("/v1/score", response_model=m.ScoreResponse)
+    async def score(request: m.ScoreRequest) -> Response:
+        """A retrieval score and a probability of each ranking task for given videos."""
+        answer = await service.answer(request.ask())
+        return _json(m.scores(answer, service.bundle.version))
+
+    @router.get("/v1/similar")
+    async def similar(video_id: m.QueryId, k: Count = 10) -> m.ListResponse:
+        """The videos most like one, by the cosine of their vectors."""
+        videos = await service.read(lambda recommender: recommender.similar(video_id, k))
+        return m.ranked(service.bundle.version, videos)
+
+    @router.get("/v1/popular")
+    async def popular(k: Count = 10) -> m.ListResponse:
+        """What is popular now, for everybody; the score is that of its popularity."""
+        videos = await service.read(lambda recommender: recommender.popular(k))
+        return m.ranked(service.bundle.version, videos)
+
+    @router.get("/v1/latest")
+    async def latest(k: Count = 10) -> m.ListResponse:
+        """The videos first shown last; the score is that time in Unix milliseconds."""
+        videos = await service.read(lambda recommender: recommender.latest(k))
+        return m.ranked(service.bundle.version, videos)
+
+
+def _json(tree: Any) -> Response:
+    """An answer that is what its model says: it was made of typed values, not checked again."""
+    return Response(to_json(tree), media_type="application/json")
