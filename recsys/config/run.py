@@ -208,6 +208,14 @@ class ServeConfig(Section):
     rank: str = "retrieval"
     """`retrieval` keeps the order of the retrieval scores; the name of a task orders the retrieved
     videos (`rerank.candidates` of them) by their probability of it."""
+    explore: float = Field(0.0, ge=0, le=0.5)
+    """Share of a list's places that go to new videos, drawn by how well they have done so far
+    (Thompson sampling); a video is new for `rerank.new_days`."""
+    events: str | None = None
+    """The event log: a local path, sqlite:///PATH or postgresql://USER@HOST/NAME; without it
+    live.sqlite in the run folder. SQLite serves the replicas of one machine."""
+    held_users: int = Field(50_000, ge=0)
+    """Users whose state a replica keeps until they do something again; about 4 kB each."""
     files: bool = True
     """Whether the catalogue's own local video files are served, for the web page."""
 

@@ -1,0 +1,83 @@
+"""What waits is answered together, each with its own answer or error."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from recsys.serve.batches import MicroBatches
+
+
+class Model:
+    """Doubles numbers; remembers its batches; can be held up."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go_on = threading.Event()
+        self.working = threading.Event()
+
+    def answer(self, asked: Sequence[int]) -> list[int | Exception]:
+        self.working.set()
+        assert self.go_on.wait(20)
+        self.batches.append(list(asked))
+        if 13 in asked:
+            raise RuntimeError("all of them")
+        return [ValueError(str(number)) if number < 0 else 2 * number for number in asked]
+
+
+def test_what_waits_is_answered_together() -> None:
+    model = Model()
+    batches: MicroBatches[int, int] = MicroBatches(model.answer, most=4)
+
+    async def ask() -> list[object]:
+        first = asyncio.ensure_future(batches.ask(1))
+        await asyncio.to_thread(model.working.wait, 20)
+        rest = [asyncio.ensure_future(batches.ask(n)) for n in (2, -3, 4, 5, 6)]
+        await asyncio.sleep(0)
+        model.go_on.set()
+        return await asyncio.gather(first, *rest, return_exceptions=True)
+
+    found = asyncio.run(ask())
+    batches.close()
+    assert model.batches == [[1], [2, -3, 4, 5], [6]]
+    assert [repr(one) for one in found] == ["2", "4", "ValueError('-3')", "8", "10", "12"]
+
+
+def test_where_all_fails_each_is_told() -> None:
+    model = Model()
+    model.go_on.set()
+    batches: MicroBatches[int, int] = MicroBatches(model.answer)
+
+    async def ask() -> None:
+        with pytest.raises(RuntimeError, match="all of them"):
+            await batches.ask(13)
+        assert await batches.ask(4) == 8, "the thread goes on"
+        with pytest.raises(ZeroDivisionError):
+            await batches.call(lambda: 1 // 0)
+        assert await batches.call(lambda: threading.current_thread().name) == "model"
+
+    asyncio.run(ask())
+    batches.close()
+
+
+def test_who_has_gone_holds_up_nobody() -> None:
+    model = Model()
+    batches: MicroBatches[int, int] = MicroBatches(model.answer)
+
+    async def ask() -> int:
+        gone = asyncio.ensure_future(batches.ask(1))
+        await asyncio.to_thread(model.working.wait, 20)
+        gone.cancel()
+        model.go_on.set()
+        return await batches.ask(3)
+
+    assert asyncio.run(ask()) == 6
+    batches.close()
+
+
+def test_an_idle_thread_does_what_it_is_told() -> None:
+    model, idle = Model(), threading.Event()
+    batches: MicroBatches[int, int] = MicroBatches(model.answer, idle=idle.set)
+    assert idle.wait(20)
+    batches.close()

@@ -1,0 +1,253 @@
+"""What happens live changes the next answer, on whichever recommender, and only as it should."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.bundle.contents import Bundle
+from recsys.errors import InputError
+from recsys.features.hourly import HourlyCounts
+from recsys.live.event import DAY_MS, EXPOSURE, HIDE_CREATOR, NOT_INTERESTED, TASK, VIEW, Event
+from recsys.live.events import EventLog
+from recsys.serve.asks import Ask, Filters
+from recsys.serve.recommender import ServingRecommender, now
+from tests.bundles import NUM_VIDEOS, START_MS, TinyRun, make_run
+from tests.serve.live import Served
+
+EVERY = [f"v{row}" for row in range(1, NUM_VIDEOS + 1)]
+LATER = START_MS + 10**10
+
+
+def ids(served: ServingRecommender, user_id: str, k: int = 5, **asked: object) -> list[str]:
+    return [video.video_id for video in served.recommend(user_id, k, **asked).videos]
+
+
+@pytest.fixture
+def other(tiny: TinyRun, log: EventLog) -> Iterator[Served]:
+    """A second replica: its own process would have its own connection."""
+    with EventLog(log.database.shown) as own:
+        yield Served(Bundle.load(str(tiny.run)), own)
+
+
+def test_an_event_counts_in_the_next_call_on_every_replica(served: Served, other: Served) -> None:
+    before = ids(served, "someone"), ids(other, "someone")
+    assert before[0] == before[1]
+    for number, video_id in enumerate(EVERY[:20]):
+        teller, asked = (served, other) if number % 2 else (other, served)
+        teller.tell("someone", video_id)
+        answer = asked.recommend("someone", 10)
+        assert answer.num_history == number + 1
+        assert video_id not in [video.video_id for video in answer.videos]
+        assert answer == replace(teller.recommend("someone", 10), now_ms=answer.now_ms)
+
+
+def test_a_retry_changes_nothing(served: Served) -> None:
+    served.tell("someone", "v3", time_ms=now() - 1000, event_id="e1")
+    once = served.recommend("someone", 5, now_ms=now()).videos
+    for _ in range(3):
+        served.tell("someone", "v3", time_ms=now() - 1000, event_id="e1")
+    assert served.recommend("someone", 5, now_ms=now()).videos == once
+    assert len(served.history("someone").video_rows) == 1
+
+
+def test_a_clock_that_runs_ahead_is_heard_at_once(served: Served) -> None:
+    served.tell("someone", "v3", time_ms=now() + 3_600_000)
+    assert "v3" not in ids(served, "someone", 20)
+    assert served.recommend("someone").num_history == 1
+
+
+def test_a_late_event_goes_where_it_belongs(served: Served) -> None:
+    for video, days in (("v1", 3), ("v2", 1), ("v3", 2)):
+        served.tell("someone", video, time_ms=now() - days * DAY_MS)
+    rows = served.history("someone").video_rows.tolist()
+    assert rows == [1, 3, 2]
+
+
+def test_a_full_history_takes_a_late_event_too(served: Served) -> None:
+    """It is acknowledged, so it is obeyed: never recommended again."""
+    for row in range(1, 28):
+        served.tell("someone", f"v{row}", time_ms=now() - row * 1000)
+    served.tell("someone", "v29", time_ms=now() - 10 * DAY_MS)
+    assert set(ids(served, "someone", 20)) == {"v28", "v30"}
+
+
+def test_what_was_liked_before_the_bundles_history_does_not_come_again(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", model={**_model(), "max_history": 2})
+    served = ServingRecommender(Bundle.load(str(run.run)))
+    rows = np.array(run.timelines.column("video_row")[9].as_py())
+    liked = np.array(run.timelines.column("positive")[9].as_py()) > 0
+    assert len(set(rows[liked])) > 2
+    left = set(ids(served, "u9", 20, now_ms=LATER))
+    assert not left & {f"v{row}" for row in rows[liked]}
+
+
+def _model() -> dict[str, object]:
+    sizes = {"dim": 8, "id_dim": 8, "feature_dim": 4, "state_dim": 16}
+    return {"content": {"encoder": "none"}, **sizes}
+
+
+def test_not_interested_and_hidden_creators_are_obeyed_at_once(served: Served) -> None:
+    first = ids(served, "someone", 20)
+    served.tell("someone", first[0], type=NOT_INTERESTED)
+    assert first[0] not in ids(served, "someone", 20, exclude_seen=False)
+    served.tell("someone", creator_id="c1", type=HIDE_CREATOR)
+    creators = served.bundle.catalog.creator_rows
+    left = [int(video_id[1:]) for video_id in ids(served, "someone", 20)]
+    assert left and all(creators[row] != 1 for row in left)
+    assert any(creators[int(video_id[1:])] == 1 for video_id in ids(served, "other", 20))
+
+
+def test_an_exposure_its_view_and_its_like_are_one_event_of_the_history(served: Served) -> None:
+    shown = {"impression_id": "i1", "time_ms": now() - 1000}
+    served.tell("someone", "v3", type=EXPOSURE, place=0, **shown)
+    assert served.history("someone").positive.tolist() == [0]
+    served.tell("someone", "v3", type=VIEW, watched=7.0, impression_id="i1")
+    served.tell("someone", "v3", type=TASK, labels={"like": True}, impression_id="i1")
+    timeline = served.history("someone")
+    assert timeline.video_rows.tolist() == [3]
+    assert (timeline.positive.tolist(), timeline.labels.tolist()) == ([1], [[0, 1]])
+    assert timeline.watched[0, 0] == 7.0
+    counts = served.bundle.counts.hourly["video"]
+    hour = np.array([now() // 3_600_000 + 1])
+    fresh = Bundle.load(str(served.bundle.config.run)).counts.hourly["video"]
+    gained = counts.before(np.array([3]), hour) - fresh.before(np.array([3]), hour)
+    assert gained.tolist() == [[1, 1, 0, 1]]
+
+
+def counts_of(served: ServingRecommender) -> list[list[list[int]]]:
+    hours = np.full(4, now() // 3_600_000 + 1)
+    names = ("everything", "video", "creator", "category", "context_tab")
+    hourly: list[HourlyCounts] = [served.bundle.counts.hourly[name] for name in names]
+    return [one.before(np.arange(4), hours).tolist() for one in hourly]
+
+
+def test_counts_are_those_of_a_replica_that_starts_now(
+    tiny: TinyRun, served: Served, log: EventLog
+) -> None:
+    rng = np.random.default_rng(3)
+    for number in range(60):
+        video = f"v{rng.integers(1, 4)}"
+        time_ms = now() - int(rng.integers(0, 4 * DAY_MS))
+        context = {"tab": str(rng.choice(["home", "search"]))}
+        served.tell(f"n{number % 7}", video, time_ms=time_ms, context=context)
+        if number % 10 == 0:
+            served.catch_up()
+    served.catch_up()
+    anew = Served(Bundle.load(str(tiny.run)), log)
+    anew.catch_up()
+    assert counts_of(served) == counts_of(anew)
+    assert served.recommend("n1", 5, now_ms=LATER).videos == anew.recommend(
+        "n1", 5, now_ms=LATER
+    ).videos
+
+
+def test_a_user_who_is_forgotten_is_forgotten_by_every_replica(
+    tiny: TinyRun, served: Served, other: Served
+) -> None:
+    """Of the bundle's histories too; counts are those of a log that never knew them."""
+    before = counts_of(served)
+    assert served.recommend("u9").known_user and other.recommend("u9").known_user
+    for video in ("v1", "v2"):
+        served.tell("u9", video)
+        served.tell("n1", video)
+    served.catch_up()
+    other.catch_up()
+    served.log.forget("u9")
+    for replica in (served, other):
+        assert replica.recommend("u9").num_history == 0
+        assert len(replica.history("u9").video_rows) == 0
+        assert replica.recommend("n1").num_history == 2
+        gained = np.array(counts_of(replica)[1]) - np.array(before[1])
+        assert gained[:, 0].tolist() == [0, 1, 1, 0]
+    served.tell("u9", "v5")
+    assert other.history("u9").video_rows.tolist() == [5], "what they do afterwards is theirs again"
+
+
+def test_events_of_videos_that_the_bundle_does_not_know_wait_in_the_log(served: Served) -> None:
+    served.tell("someone", "not there yet")
+    served.tell("someone", "v1")
+    assert served.recommend("someone").num_history == 1
+    assert served.follower is not None and served.follower.followed.unknown_videos == 1
+
+
+def test_what_the_bundle_knows_of_the_log_is_not_counted_twice(
+    tiny: TinyRun, served: Served, log: EventLog
+) -> None:
+    served.tell("u9", "v4", time_ms=now() - 1000)
+    known = Bundle.load(str(tiny.run))
+    known = replace(known, manifest={**known.manifest, "live_seq": log.latest_seq()})
+    later = Served(known, log)
+    later.catch_up()
+    assert counts_of(later) == counts_of(ServingRecommender(Bundle.load(str(tiny.run))))
+    assert len(later.history("u9").video_rows) == 27
+    later.tell("u9", "v5", time_ms=now())
+    assert later.history("u9").video_rows.tolist()[-1] == 5
+
+
+def test_many_are_answered_as_each_alone(served: Served) -> None:
+    served.tell("new", "v7")
+    asks = [
+        Ask("u9", 5, now_ms=LATER, context={"tab": "home"}),
+        Ask("new", 7, now_ms=LATER),
+        Ask("nobody", 3, now_ms=LATER, user={"region": "north"}),
+        Ask("u3", 20, now_ms=START_MS + DAY_MS, exclude_seen=False),
+        Ask("u9", video_ids=("v1", "zz", "v3"), now_ms=LATER),
+        Ask("u5", 0),
+        Ask("u5", 4, now_ms=LATER, filters=Filters(creators=("c2",))),
+        Ask("stranger", 6, now_ms=LATER),
+    ]
+    together = served.answer(asks)
+    for ask, answer in zip(asks, together, strict=True):
+        alone = served.answer([ask])[0]
+        if isinstance(answer, InputError):
+            assert str(alone) == str(answer) == "k=0: must be from 1 to 20 (serve.max_k)"
+            continue
+        assert not isinstance(alone, InputError)
+        assert [v.video_id for v in alone.videos] == [v.video_id for v in answer.videos]
+        assert [v.reason for v in alone.videos] == [v.reason for v in answer.videos]
+        for one, two in zip(alone.videos, answer.videos, strict=True):
+            assert one.score == pytest.approx(two.score, abs=1e-5)
+            assert one.probabilities == pytest.approx(two.probabilities, abs=1e-5)
+
+
+def test_the_state_is_kept_until_something_happens(served: Served) -> None:
+    assert served.pasts.held == 0
+    served.recommend("u9")
+    assert served.pasts.held == 1
+    first = served.recommend("u9").videos
+    assert served.recommend("u9").videos == first
+    served.tell("u9", "v30")
+    assert served.recommend("u9").num_history == 27
+    assert served.recommend("u9").videos != first
+
+
+def test_the_cache_of_states_is_bounded(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", serve={"held_users": 3})
+    served = ServingRecommender(Bundle.load(str(tmp_path / "run")))
+    for number in range(10):
+        served.recommend(f"u{number}", 3)
+    assert served.pasts.held == 3
+
+
+def test_of_popular_and_latest_the_newest_come_first(served: Served) -> None:
+    assert [video.video_id for video in served.latest(3)] == ["v30", "v29", "v28"]
+    for number in range(5):
+        served.log.append([Event(f"n{number}", VIEW, "v6", time_ms=now() - 1000)])
+    served.tell("n1", "v8", time_ms=now() - 1000)
+    assert [video.video_id for video in served.popular(2)] == ["v6", "v8"]
+
+
+def test_similar_is_by_cosine_and_without_itself(served: Served) -> None:
+    vectors = served.bundle.vectors[:, : served.bundle.recommender.dim]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = unit @ unit[5]
+    expected = [f"v{row}" for row in np.argsort(-cosine) if row not in (0, 5)][:4]
+    found = served.similar("v5", 4)
+    assert [video.video_id for video in found] == expected
+    assert found[0].score == pytest.approx(cosine[int(expected[0][1:])], abs=1e-5)
+    assert len(served.similar("v5", 1000)) == NUM_VIDEOS - 1
+    with pytest.raises(InputError, match="video_id='zz': not in the catalogue of this model"):
+        served.similar("zz", 3)
