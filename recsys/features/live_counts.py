@@ -79,13 +79,13 @@ class LiveCounts:
             self._total_SW[slots] += _summed(place, counts, len(unique))
             recent = hours >= self.oldest
             ages = self._newest - hours[recent]
-            # By age, so that the sum over younger hours runs from left to right …
-            keys = place[recent] * RING_HOURS + ages
-            by_age = _summed(keys, counts[recent], len(unique) * RING_HOURS)
-            from_hour = by_age.reshape(len(unique), RING_HOURS, -1).cumsum(1)
-            # … and each age is one of the ring's columns.
-            columns = (self._newest - np.arange(RING_HOURS)) % RING_HOURS
-            self._from_hour_SHW[slots[:, None], columns] += from_hour.astype(np.int32)
+            span = int(ages.max(initial=0)) + 1
+            # By age, so that the sum over younger hours runs from left to right; older hours than
+            # all of these events have them all.
+            by_age = _summed(place[recent] * span + ages, counts[recent], len(unique) * span)
+            from_age = by_age.reshape(len(unique), span, -1).cumsum(1).astype(np.int32)
+            age_of_column = (self._newest - np.arange(RING_HOURS)) % RING_HOURS
+            self._from_hour_SHW[slots] += from_age[:, np.minimum(age_of_column, span - 1)]
 
     def before(self, rows: npt.NDArray[np.integer], hours: IntArray) -> IntArray:
         """Totals (R, W) of the hours before one (R,), for rows (R,).
