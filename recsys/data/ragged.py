@@ -96,14 +96,14 @@ class Ragged:
 
     def select(self, lists: NDArray[np.int64]) -> Ragged:
         """The lists with these numbers, in this order."""
-        offsets = np.concatenate([[0], np.cumsum(self.lengths[lists])]).astype(np.int64)
+        lengths = self.offsets[lists + 1] - self.offsets[lists]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         return Ragged(offsets, self.values[self.places(lists)])
 
     def places(self, lists: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where in `values` those of these lists are, one list after the other."""
-        lengths = self.lengths[lists]
-        begins = np.cumsum(lengths) - lengths
-        return np.arange(lengths.sum()) + np.repeat(self.offsets[:-1][lists] - begins, lengths)
+        starts = self.offsets[lists]
+        return expand_ranges(starts, self.offsets[lists + 1] - starts)
 
 
 def join_lists(parts: list[Ragged]) -> Ragged:

@@ -27,7 +27,7 @@ from recsys.config.data import EventColumns
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray, IntArray, Ragged
 from recsys.data.storage import join, open_input
-from recsys.features.hourly import HourlyCounts, hour_of
+from recsys.features.hourly import LAST_HOUR, HourlyCounts, hour_of
 from recsys.features.timelines import LOG_SCALE
 
 Floats = npt.NDArray[np.floating]
@@ -192,20 +192,33 @@ class EventCounts:
     def count(
         self, video_row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
     ) -> None:
-        """Counts a live event; one writer at a time.
+        """Counts a live event; see `count_many`."""
+        context_1C = np.array([context_rows], np.int64)
+        self.count_many(np.array([video_row]), context_1C, [time_ms], np.array([flags], np.int64))
+
+    def count_many(
+        self, video_rows: IntArray, context_rows: IntArray, time_ms: npt.ArrayLike, flags: IntArray
+    ) -> None:
+        """Counts live events; one thread may write while others read.
+
+        A reader may see an event counted for one thing and not yet for another; everything comes
+        last, so that a change of its counts tells that all others are there.
 
         Args:
-            video_row: What was shown.
-            context_rows: (C,).
-            time_ms: When.
-            flags: (1 + T,) positive and labels, 0 or 1.
+            video_rows: (n,) what was shown.
+            context_rows: (n, C).
+            time_ms: (n,) when.
+            flags: (n, 1 + T) positive and labels, 0 or 1.
         """
-        hour, counts = int(hour_of(time_ms)), np.array([1, *flags], dtype=np.int64)
-        for name, rows in self.rows_of.items():
-            for row in rows[video_row].tolist():
-                self.hourly[name].add(row, hour, counts)
-        for name, row in zip(self.layout.context_names, context_rows, strict=True):
-            self.hourly[name].add(row, hour, counts)
+        hours, contexts = hour_of(time_ms), self._by_context(context_rows)
+        counts = np.concatenate([np.ones((len(flags), 1), np.int64), flags], 1)
+        for name in (*(name for name in self.hourly if name != EVERYTHING), EVERYTHING):
+            if name in contexts:
+                self.hourly[name].add(contexts[name], hours, counts)
+            else:
+                rows = self.rows_of[name].select(video_rows)
+                event = rows.list_of_value
+                self.hourly[name].add(rows.values, hours[event], counts[event])
 
     def to_tables(self) -> dict[str, pa.Table]:
         """A table of `count_schema` of each of `layout.stored`."""
@@ -237,29 +250,73 @@ class EventCounts:
             compared with by 10 events; of what has had no events, all is zero.
         """
         hours = np.broadcast_to(hour_of(time_ms), video_rows.shape)
-        usual: Floats = np.full((len(video_rows), self.layout.num_flags), 0.5)
-        contexts = dict(zip(self.layout.context_names, context_rows.T, strict=True))
-        parts = []
-        for thing, names in self.layout.statistics.items():
-            if thing in contexts:
-                rows = Ragged.of_singles(contexts[thing])
-            else:
-                rows = self.rows_of[thing].select(video_rows)
-            total, recent = _means(self.hourly[thing], rows, hours)
-            known = Known(total, recent, usual, rates(total, usual))
-            parts += [STATISTICS[name].of(known) for name in names]
-            if thing == EVERYTHING:
-                usual = known.rate
+        parts = [self.video_features(video_rows, hours)]
+        for name, rows in self._by_context(context_rows).items():
+            parts.append(self.context_features(name, rows, hours))
+        return np.concatenate(parts, -1)
+
+    def video_features(self, video_rows: IntArray, hours: IntArray) -> FloatArray:
+        """The first columns of `features`: those that follow from the video and the hour, (E,)."""
+        parts, usual = [], self._usual_rates(hours)
+        for name, rows in self.rows_of.items():
+            compared = np.full_like(usual, 0.5) if name == EVERYTHING else usual
+            parts.append(self._of_thing(name, rows.select(video_rows), hours, compared))
+        return np.concatenate(parts, -1)
+
+    def context_features(self, name: str, rows: IntArray, hours: IntArray) -> FloatArray:
+        """The columns of one of `layout.context_names`, for its rows (E,) at hours (E,)."""
+        return self._of_thing(name, Ragged.of_singles(rows), hours, self._usual_rates(hours))
+
+    def _by_context(self, context_rows: IntArray) -> dict[str, IntArray]:
+        return dict(zip(self.layout.context_names, context_rows.T, strict=True))
+
+    def _usual_rates(self, hours: IntArray) -> Floats:
+        """The rates of everything (E, 1 + T), made once for each hour."""
+        unique, place = np.unique(hours, return_inverse=True)
+        totals = self.hourly[EVERYTHING].before(np.ones_like(unique), unique).astype(np.float32)
+        found: Floats = rates(totals, np.full((len(unique), self.layout.num_flags), 0.5))[place]
+        return found
+
+    def _of_thing(self, name: str, rows: Ragged, hours: IntArray, usual: Floats) -> FloatArray:
+        """The columns of one thing, of E lists of its rows."""
+        total, recent = _means(self.hourly[name], rows, hours)
+        known = Known(total, recent, usual, rates(total, usual))
+        parts = [STATISTICS[number].of(known) for number in self.layout.statistics[name]]
         return np.concatenate(parts, -1).astype(np.float32)
+
+    def version(self, hour: int) -> int:
+        """A number that changes whenever anything that was counted of the hours before one does.
+
+        It is that of all events of those hours, or of all at all where the hour is so long ago that
+        every event changes what is known of it.
+        """
+        everything = self.hourly[EVERYTHING]
+        up_to = hour if hour >= everything.exact_from else LAST_HOUR
+        return int(everything.before(np.ones(1, np.int64), np.array([up_to]))[0, 0])
 
     def shown(self, time_ms: int) -> IntArray:
         """How often all videos had been shown by a time, and in the 24 hours before: (N, 2)."""
-        rows, hour = np.arange(len(self.rows_of[VIDEO])), hour_of(time_ms)
-        total, old = (
-            self.hourly[VIDEO].before(rows, np.broadcast_to(hour - less, rows.shape))[:, 0]
-            for less in (0, RECENT_HOURS)
-        )
+        hour = int(hour_of(time_ms))
+        total, old = (self._of_videos(hour - less)[:, 0] for less in (0, RECENT_HOURS))
         return np.stack([total, total - old], 1)
+
+    def positives(self, time_ms: int) -> FloatArray:
+        """Positive events a day of each video (N,), the last day above all: what is popular now.
+
+        Those of the last 24 finished hours and of the hour of the time itself, and the daily mean
+        of the 7 days before them, which decides where the last day says little.
+        """
+        hour = int(hour_of(time_ms))
+        now, day_ago, week_ago = (
+            self._of_videos(hour - less)[:, 1] for less in (-1, RECENT_HOURS, 8 * RECENT_HOURS)
+        )
+        popular: FloatArray = (now - day_ago + (day_ago - week_ago) / 7).astype(np.float32)
+        return popular
+
+    def _of_videos(self, hour: int) -> IntArray:
+        """Totals (N, 2 + T) of all videos before an hour."""
+        rows = np.arange(len(self.rows_of[VIDEO]))
+        return self.hourly[VIDEO].before(rows, np.full(len(rows), hour))
 
 
 def _means(counts: HourlyCounts, rows: Ragged, hours: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -273,15 +330,17 @@ def _means(counts: HourlyCounts, rows: Ragged, hours: IntArray) -> tuple[FloatAr
     event = rows.list_of_value
     total = counts.before(rows.values, hours[event])
     recent = total - counts.before(rows.values, hours[event] - RECENT_HOURS)
-    parts = total.astype(np.float32), recent.astype(np.float32)
-    if (rows.lengths == 1).all():
-        return parts
-    means = []
-    for part in parts:
-        summed = np.zeros((len(rows), part.shape[1]), np.float32)
-        np.add.at(summed, event, part)
-        means.append((summed / np.maximum(rows.lengths, 1)[:, None]).astype(np.float32))
-    return means[0], means[1]
+    if len(event) == len(rows) and (rows.lengths == 1).all():
+        return total.astype(np.float32), recent.astype(np.float32)
+    return _mean(total, rows), _mean(recent, rows)
+
+
+def _mean(counts: IntArray, rows: Ragged) -> FloatArray:
+    """The mean (E, 2 + T) over each of E lists; of an empty list it is zero."""
+    sums = np.pad(counts.cumsum(0), ((1, 0), (0, 0)))
+    summed = sums[rows.offsets[1:]] - sums[rows.offsets[:-1]]
+    mean: FloatArray = (summed / np.maximum(rows.lengths, 1)[:, None]).astype(np.float32)
+    return mean
 
 
 def trending(shown_N2: IntArray) -> FloatArray:

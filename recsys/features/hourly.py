@@ -6,23 +6,23 @@ itself and its 1 + T flags: the positive flag and the tasks' labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.data.ragged import IntArray, Ragged
+from recsys.features.live_counts import LiveCounts
 from recsys.features.timelines import MS_PER_HOUR
 from recsys.schema import UNKNOWN_ROW, count_schema
 
 _HOURS_A_ROW = 1 << 24
+LAST_HOUR = _HOURS_A_ROW - 1
 
 
 def hour_of(time_ms: npt.ArrayLike) -> IntArray:
     """Number of the hour since 1970; times before it count as its start."""
     hour = np.asarray(time_ms, dtype=np.int64) // MS_PER_HOUR
-    return np.clip(hour, 0, _HOURS_A_ROW - 1)
+    return np.clip(hour, 0, LAST_HOUR)
 
 
 def _sort_keys(rows: npt.NDArray[np.integer], hours: npt.ArrayLike) -> IntArray:
@@ -32,6 +32,8 @@ def _sort_keys(rows: npt.NDArray[np.integer], hours: npt.ArrayLike) -> IntArray:
 
 class HourlyCounts:
     """Events and flags of each row in each hour, as running totals; none of the unknown row.
+
+    What it is made of stays as it is; live events are counted beside it.
 
     Args:
         rows: (n,) int64.
@@ -46,27 +48,45 @@ class HourlyCounts:
         self._keys, starts = np.unique(keys[order], return_index=True)
         summed = np.add.reduceat(counts[order], starts) if len(starts) else counts[:0]
         self._totals = np.pad(summed.cumsum(0), ((1, 0), (0, 0)))
-        self._live: dict[int, dict[int, IntArray]] = {}
+        # Row r has the keys of places [r] to [r + 1]; the last row stands for all that have none.
+        num_rows = int(self._keys[-1]) // _HOURS_A_ROW + 2 if len(self._keys) else 1
+        self._starts = np.searchsorted(self._keys, _sort_keys(np.arange(num_rows + 1), 0))
+        self._end = int((self._keys % _HOURS_A_ROW).max(initial=-1)) + 1
+        self._live: LiveCounts | None = None
+
+    @property
+    def exact_from(self) -> int:
+        """The hour from which on `before` is exact; see `LiveCounts.before` for those before it."""
+        return 0 if self._live is None else self._live.oldest
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes that live events take."""
+        return 0 if self._live is None else self._live.nbytes
 
     def before(self, rows: npt.NDArray[np.integer], hours: IntArray) -> IntArray:
         """Totals (R, 2 + T) of the hours before one (R,), for rows (R,)."""
-        first = np.searchsorted(self._keys, _sort_keys(rows, 0))
-        last = np.searchsorted(self._keys, _sort_keys(rows, np.maximum(hours, 0)))
-        totals: IntArray = self._totals[last] - self._totals[first]
-        touched: Sequence[int] | IntArray = range(len(rows))
-        if len(rows) > len(self._live):  # as when all videos are asked for
-            touched = np.flatnonzero(np.isin(rows, list(self._live)))
-        for place in touched:
-            for then, counts in self._live.get(int(rows[place]), {}).items():
-                if then < hours[place]:
-                    totals[place] += counts
+        place = np.minimum(rows, len(self._starts) - 2)
+        first, last = self._starts[place], self._starts[place + 1]
+        within = np.flatnonzero(hours < self._end)
+        asked = _sort_keys(place[within], np.maximum(hours[within], 0))
+        last[within] = np.searchsorted(self._keys, asked)
+        totals: IntArray = self._totals.take(last, axis=0) - self._totals.take(first, axis=0)
+        if self._live is not None:
+            totals += self._live.before(rows, hours)
         return totals
 
-    def add(self, row: int, hour: int, counts: IntArray) -> None:
-        """Counts a live event; readers may go on meanwhile, other writers may not."""
-        if row != UNKNOWN_ROW:
-            known = self._live.get(row, {})
-            self._live[row] = {**known, hour: known.get(hour, 0) + counts}
+    def add(self, rows: npt.NDArray[np.integer], hours: IntArray, counts: IntArray) -> None:
+        """Counts live events; see `LiveCounts`. Many threads may read meanwhile, one may write.
+
+        Args:
+            rows: (n,), which may repeat.
+            hours: (n,) since 1970.
+            counts: (n, 2 + T).
+        """
+        if self._live is None:
+            self._live = LiveCounts(self._totals.shape[1], self._end)
+        self._live.add(rows, hours, counts)
 
     def entries(self) -> tuple[IntArray, IntArray, IntArray]:
         """Rows (n,), hours (n,) and counts (n, 2 + T), sorted, without live events."""

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from recsys.data.ragged import FloatArray, IntArray
-from recsys.features.counts import RECENT_HOURS, EventCounts, trending
+from recsys.data.ragged import FloatArray
+from recsys.features.counts import EventCounts, trending
 from recsys.features.hourly import hour_of
 from recsys.model.recommender import Recommender
 
 HELD_HOURS = 4
-
-
-@dataclass
-class _Hour:
-    shown_N2: IntArray
-    gains_N: FloatArray | None = None
-    """None where an event has come since."""
+POPULAR_MS = 60_000
+"""How long a list of what is popular is held; events of the hour itself change it all the time."""
 
 
 class Trending:
@@ -31,28 +25,31 @@ class Trending:
     def __init__(self, model: Recommender, counts: EventCounts) -> None:
         self._weight, self._counts = float(model.trending), counts
         self._lock = threading.Lock()
-        self._held: dict[int, _Hour] = {}
+        self._held: dict[int, tuple[int, FloatArray]] = {}
+        self._popular: tuple[int, FloatArray] | None = None
 
     def at(self, time_ms: int) -> FloatArray:
         """What is added to the scores of all videos (N,) at a time."""
-        number = int(hour_of(time_ms))
+        hour = int(hour_of(time_ms))
         with self._lock:
-            hour = self._held.pop(number, None) or _Hour(self._counts.shown(time_ms))
-            self._held[number] = hour
+            version, held = self._counts.version(hour), self._held.pop(hour, None)
+            if held is None or held[0] != version:
+                held = version, self._weight * trending(self._counts.shown(time_ms))
+            self._held[hour] = held
             if len(self._held) > HELD_HOURS:
                 del self._held[next(iter(self._held))]
-            if hour.gains_N is None:
-                hour.gains_N = self._weight * trending(hour.shown_N2)
-            return hour.gains_N
+            return held[1]
+
+    def popular(self, time_ms: int) -> FloatArray:
+        """How popular all videos (N,) are: `EventCounts.positives`, at most a minute old."""
+        minute = time_ms // POPULAR_MS
+        with self._lock:
+            if self._popular is None or self._popular[0] != minute:
+                self._popular = minute, self._counts.positives(time_ms)
+            return self._popular[1]
 
     def count(
         self, row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
     ) -> None:
         """Counts a live event; see `EventCounts.count`."""
-        then = int(hour_of(time_ms))
-        with self._lock:
-            self._counts.count(row, context_rows, time_ms, flags)
-            for number, hour in self._held.items():
-                if number > then:
-                    hour.shown_N2[row] += [1, number - RECENT_HOURS <= then]
-                    hour.gains_N = None
+        self._counts.count(row, context_rows, time_ms, flags)

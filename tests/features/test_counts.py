@@ -74,6 +74,64 @@ def test_how_often_videos_had_been_shown_and_what_trends() -> None:
     assert not trending(known.shown(200 * HOUR)).any(), "nothing trends where nothing happens"
 
 
+def test_what_is_popular_now() -> None:
+    """Positives of the hour itself and of 24 finished ones, and a seventh of the week before.
+
+    At 300.5 hours: video 1 was liked 3 times in hour 300 and once in hour 276, video 2 fourteen
+    times in hour 275 and 7 in hour 108, and in hour 107, which is too long ago; video 3 was shown
+    and not liked, and liked in the hour to come.
+    """
+    rows, hours = [1, 1, 2, 2, 2, 3, 3], [300, 276, 275, 108, 107, 299, 301]
+    likes = [3, 1, 14, 7, 50, 0, 9]
+    videos = counts(rows, hours, [[60, liked] for liked in likes])
+    known = EventCounts.of(catalog(), FLAG_ALONE, {"video": videos})
+    found = known.positives(300 * HOUR + HOUR // 2)
+    assert found.dtype == np.float32 and found.shape == (NUM_VIDEOS,)
+    assert found[:5].tolist() == [0, 4, 3, 0, 0]
+    known.count(3, [], 300 * HOUR, [1])
+    assert known.positives(300 * HOUR)[3] == 1, "a live event counts at once"
+
+
+def test_many_live_events_are_counted_as_one_after_the_other() -> None:
+    rng = np.random.default_rng(0)
+    layout = CountLayout(("click",), ("tab",))
+    nothing = np.zeros(0, np.int64)
+    empty = HourlyCounts(nothing, nothing, np.zeros((0, 3), np.int64))
+    known = [
+        EventCounts.of(catalog(), layout, {"video": empty, "context_tab": empty}) for _ in range(2)
+    ]
+    rows, tabs = rng.integers(1, NUM_VIDEOS, 200), rng.integers(0, 3, (200, 1))
+    times, flags = rng.integers(0, 90 * HOUR, 200), rng.integers(0, 2, (200, 2))
+    known[0].count_many(rows, tabs, times, flags)
+    for event in rng.permutation(200).tolist():
+        known[1].count(
+            int(rows[event]), tabs[event].tolist(), int(times[event]), flags[event].tolist()
+        )
+    found = [k.features(rows, tabs, times) for k in known]
+    assert found[0].any() and np.array_equal(found[0], found[1])
+
+
+def test_everything_is_counted_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a reader that sees an event in it sees the event in all others."""
+    known = EventCounts.of(catalog(), FLAG_ALONE, {"video": counts([1], [9], [[2, 1]])})
+    counted: list[HourlyCounts] = []
+    monkeypatch.setattr(HourlyCounts, "add", lambda self, *_: counted.append(self))
+    known.count(1, [], 10 * HOUR, [1])
+    assert len(counted) == 4 and counted[-1] is known.hourly["everything"]
+
+
+def test_the_version_tells_of_what_is_finished() -> None:
+    """An event of the hour does not change it, a late one does; so does every event that of an hour
+    that is no longer known by itself."""
+    videos = counts([1], [9], [[2, 1]])
+    known = EventCounts.of(catalog(), FLAG_ALONE, {"video": videos})
+    assert [known.version(hour) for hour in (9, 10, 11)] == [0, 2, 2]
+    known.count(1, [], 10 * HOUR, [1])
+    assert [known.version(hour) for hour in (9, 10, 11)] == [0, 2, 3]
+    known.count(2, [], 100 * HOUR, [1])
+    assert [known.version(hour) for hour in (10, 52, 53, 100, 101)] == [4, 4, 3, 3, 4]
+
+
 def test_features_by_hand() -> None:
     """Video 1 was shown 10 times an hour ago, 30 times a day and more ago, and liked 10 times."""
     videos = counts([1, 1], [75, 20], [[10, 10], [30, 0]])

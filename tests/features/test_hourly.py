@@ -53,7 +53,7 @@ def test_live_events_count_once_their_hour_is_over(rows: list[int]) -> None:
     """Asked for one row and for many, of which few were touched."""
     found = counts([2, 3], [5, 5], [[1, 1], [7, 7]])
     for row, hour in ((2, 6), (2, 6), (2, 8), (1, 6), (0, 6)):
-        found.add(row, hour, np.array([1, 0]))
+        found.add(np.array([row]), np.array([hour]), np.array([[1, 0]]))
     expected = {
         6: {0: [0, 0], 1: [0, 0], 2: [1, 1], 3: [7, 7], 9: [0, 0]},
         7: {0: [0, 0], 1: [1, 0], 2: [3, 1], 3: [7, 7], 9: [0, 0]},
