@@ -119,8 +119,13 @@ def _is_deeper(value: Any, levels: int) -> bool:
     """Whether lists and objects are nested in more levels than that."""
     if not isinstance(value, dict | list):
         return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(child, levels - 1) for child in inner)
+    if levels == 0:
+        return True
+    for child in value.values() if isinstance(value, dict) else value:
+        # Asked here too, for a call for each text and number would cost twice the parsing.
+        if isinstance(child, (dict, list)) and _is_deeper(child, levels - 1):
+            return True
+    return False
 
 
 def _too_deep() -> RequestValidationError:

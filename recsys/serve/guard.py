@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -104,7 +104,7 @@ class Guard:
         started = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given if A_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        request_id = given if A_REQUEST_ID.fullmatch(given) else os.urandom(16).hex().encode()
         scope[REQUEST_ID] = request_id.decode()
         answer = _Answer(send, request_id if self._gives_id else b"")
         try:
