@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from recsys.config.access import TokenReference
 from recsys.config.data import DataConfig, DecodeConfig, PrepareConfig, Section, SplitConfig
 from recsys.config.text import absolute, apply_overrides, explain, read_yaml
 from recsys.errors import InputError
@@ -218,6 +219,21 @@ class ServeConfig(Section):
     """Users whose state a replica keeps until they do something again; about 4 kB each."""
     files: bool = True
     """Whether the catalogue's own local video files are served, for the web page."""
+    max_body_mib: int = Field(1, ge=1)
+    """Largest body of a request, in MiB; a larger one is refused before it is read."""
+    max_waiting: int = Field(256, ge=1)
+    """Most requests that one replica has taken in and not answered yet; one more is refused at
+    once with status 503."""
+    read_token: TokenReference | None = None
+    """Where the tokens that reading asks for are: `env:NAME`, a variable of the server's
+    environment, or `file:/PATH`; several stand in one place with white space between. Without it
+    everybody may read. As with the next two the token itself is never in a config."""
+    events_token: TokenReference | None = None
+    """Where the tokens are that sending events and deleting a user's data ask for. Without it both
+    are open to everybody, and the server listens on this machine's own address alone."""
+    videos_token: TokenReference | None = None
+    """Where the tokens are that changes of videos and versions ask for. Without it they are open on
+    this machine's own address, and to nobody where the server listens on others."""
 
 
 class TuneConfig(Section):

@@ -1,0 +1,107 @@
+"""Each call of a client as it goes over HTTP; nothing here sends anything."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from recsys.serve.client_types import (
+    Deleted,
+    Event,
+    EventAnswer,
+    History,
+    Id,
+    Items,
+    Options,
+    Recommendation,
+    Recommendations,
+    RecommendOptions,
+    RecommendRequest,
+    Scores,
+    Users,
+)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Call(Generic[Answer]):
+    """One request before it is sent, with the type of its answer."""
+
+    method: str
+    path: str
+    body: object = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recommend(user_id: Id, options: RecommendOptions) -> Call[Recommendation]:
+    """The best videos for a user."""
+    return Call("POST", "/v1/recommend", {"user_id": user_id, **options})
+
+
+def recommend_many(requests: Sequence[RecommendRequest]) -> Call[Recommendations]:
+    """The best videos for several users."""
+    return Call("POST", "/v1/recommend/batch", {"requests": list(requests)})
+
+
+def score(user_id: Id, video_ids: Sequence[Id], options: Options) -> Call[Scores]:
+    """What the model thinks of given videos."""
+    body = {"user_id": user_id, "video_ids": list(video_ids), **options}
+    return Call("POST", "/v1/score", body)
+
+
+def send_events(events: Event | Sequence[Event]) -> Call[EventAnswer]:
+    """Events, each with its id from here on."""
+    several = [events] if isinstance(events, Mapping) else events
+    return Call("POST", "/v1/events", {"events": with_ids(several)})
+
+
+def forget_user(user_id: Id) -> Call[Deleted]:
+    """Deletes all that is kept of a user."""
+    return Call("DELETE", "/v1/users", query={"user_id": user_id})
+
+
+def similar(video_id: Id, k: int) -> Call[Items]:
+    """Videos like one."""
+    return Call("GET", "/v1/similar", query={"video_id": video_id, "k": k})
+
+
+def popular(k: int) -> Call[Items]:
+    """What is popular now."""
+    return Call("GET", "/v1/popular", query={"k": k})
+
+
+def latest(k: int) -> Call[Items]:
+    """The newest videos."""
+    return Call("GET", "/v1/latest", query={"k": k})
+
+
+def history(user_id: Id, limit: int) -> Call[History]:
+    """What a user did last."""
+    return Call("GET", "/v1/history", query={"user_id": user_id, "limit": limit})
+
+
+def users(limit: int) -> Call[Users]:
+    """Some known users."""
+    return Call("GET", "/v1/users", query={"limit": limit})
+
+
+def model() -> Call[dict[str, Any]]:
+    """What is served, and its limits."""
+    return Call("GET", "/v1/model")
+
+
+def with_ids(events: Sequence[Event]) -> list[Event]:
+    """The events, each with an `event_id`: its own, or a new one.
+
+    For a caller that keeps events until they are acknowledged, over its own restarts too.
+    """
+    return [event if "event_id" in event else _with_id(event) for event in events]
+
+
+def _with_id(event: Event) -> Event:
+    named = event.copy()
+    named["event_id"] = uuid.uuid4().hex
+    return named

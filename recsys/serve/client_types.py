@@ -1,0 +1,166 @@
+"""What a client sends and gets, as typed dicts: plain JSON, and nothing to import or convert.
+
+The server's own messages, with their limits and meanings, are in `serve/messages.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired, TypedDict
+
+Id = str | int
+EventStatus = Literal["accepted", "duplicate", "conflict", "forgotten"]
+
+
+class Filters(TypedDict, total=False):
+    """Which videos may be recommended."""
+
+    categories: list[Id]
+    creators: list[Id]
+    min_duration: float
+    max_duration: float
+    max_age_days: float
+    video_ids: list[Id]
+
+
+class Options(TypedDict, total=False):
+    """What may be told of a request for recommendations or scores."""
+
+    now_ms: int
+    context: dict[str, Id]
+    user: dict[str, Id]
+
+
+class RecommendOptions(Options, total=False):
+    """What may be asked of recommendations besides."""
+
+    k: int
+    exclude_seen: bool
+    exclude: list[Id]
+    filters: Filters
+    cursor: str
+
+
+class RecommendRequest(RecommendOptions):
+    """One request of a batch."""
+
+    user_id: Id
+
+
+class Event(TypedDict):
+    """Something that a user did, or was shown."""
+
+    user_id: Id
+    type: NotRequired[Literal["exposure", "view", "task", "not_interested", "hide_creator"]]
+    video_id: NotRequired[Id]
+    creator_id: NotRequired[Id]
+    event_id: NotRequired[Id]
+    time_ms: NotRequired[int]
+    positive: NotRequired[bool]
+    labels: NotRequired[dict[str, bool]]
+    watched: NotRequired[float]
+    context: NotRequired[dict[str, Id]]
+    impression_id: NotRequired[str]
+    place: NotRequired[int]
+
+
+class Reason(TypedDict):
+    """Why a video is recommended."""
+
+    kind: Literal["resembles", "creator", "popular", "explore", "personal"]
+    video_ids: NotRequired[list[str]]
+    creator_id: NotRequired[str]
+
+
+class Item(TypedDict):
+    """A video of a list that is the same for everybody."""
+
+    video_id: str
+    score: float
+
+
+class ScoredItem(Item):
+    """A video and what the model thinks of it for one user."""
+
+    probabilities: dict[str, float]
+
+
+class RecommendedItem(ScoredItem):
+    """A video of a recommendation."""
+
+    reason: Reason
+
+
+class Items(TypedDict):
+    """The answer of similar, popular and latest, best first."""
+
+    version: str
+    items: list[Item]
+
+
+class _Answer(TypedDict):
+    version: str
+    user_id: str
+    known_user: bool
+    now_ms: int
+    num_history: int
+
+
+class Recommendation(_Answer):
+    """The answer of recommend, best first."""
+
+    impression_id: str
+    items: list[RecommendedItem]
+    cursor: str | None
+
+
+class Scores(_Answer):
+    """The answer of score, in the order that was asked for."""
+
+    items: list[ScoredItem]
+    unknown_video_ids: list[str]
+
+
+class Recommendations(TypedDict):
+    """The answer of a batch, in the order of its requests."""
+
+    answers: list[Recommendation]
+
+
+class EventAnswer(TypedDict):
+    """What became of each event, in the order in which they were sent."""
+
+    event_ids: list[str]
+    statuses: list[EventStatus]
+
+
+class Deleted(TypedDict):
+    """The answer of forget_user."""
+
+    user_id: str
+    deleted: int
+
+
+class History(TypedDict):
+    """What a user did last, newest first."""
+
+    user_id: str
+    known_user: bool
+    events: list[dict[str, object]]
+
+
+class Users(TypedDict):
+    """Some of the known users."""
+
+    num_users: int
+    user_ids: list[str]
+
+
+class Problem(TypedDict):
+    """A refusal, as RFC 9457 has it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    errors: NotRequired[list[dict[str, str]]]

@@ -1,0 +1,128 @@
+"""The figures of one replica."""
+
+import math
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from recsys.serve import metrics as module
+from recsys.serve import ray_metrics
+from recsys.serve.metrics import Metrics
+from recsys.serve.ray_metrics import RayMetrics
+
+
+def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """By the name and the labels' values in the order of their names, but for the replica's."""
+    found = {}
+    for family in text_string_to_metric_families(metrics.text().decode()):
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            assert labels.pop("replica") == "r1"
+            key = (sample.name, *(labels[name] for name in sorted(labels)))
+            assert key not in found
+            found[key] = sample.value
+    return found
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics("r1")
+
+
+def test_requests(metrics: Metrics) -> None:
+    metrics.request("/v1/score", 200, 0.003)
+    metrics.request("/v1/score", 200, 0.3)
+    metrics.request("/v1/score", 503, 0.0001)
+    metrics.request("none", 0, 9.0)
+    found = values(metrics)
+    name = "recsys_request_seconds"
+    assert found[f"{name}_count", "/v1/score", "200"] == 2
+    assert found[f"{name}_sum", "/v1/score", "200"] == pytest.approx(0.303)
+    # In the order of label names: le, route, status.
+    assert found[f"{name}_bucket", "0.002", "/v1/score", "200"] == 0
+    assert found[f"{name}_bucket", "0.005", "/v1/score", "200"] == 1
+    assert found[f"{name}_bucket", "0.5", "/v1/score", "200"] == 2
+    assert found[f"{name}_bucket", "0.001", "/v1/score", "503"] == 1
+    assert found[f"{name}_bucket", "5.0", "none", "499"] == 0
+    assert found[f"{name}_bucket", "+Inf", "none", "499"] == 1
+
+
+def test_what_is_counted(metrics: Metrics) -> None:
+    metrics.events({"accepted": 3, "duplicate": 1})
+    metrics.events({"accepted": 2})
+    metrics.unknown("video", 4)
+    metrics.unknown("user")
+    metrics.refused("overload")
+    metrics.degraded("ranking")
+    metrics.step("rank", 0.004)
+    metrics.batch(3)
+    found = values(metrics)
+    assert found["recsys_events_total", "accepted"] == 5
+    assert found["recsys_events_total", "duplicate"] == 1
+    assert found["recsys_unknown_ids_total", "video"] == 4
+    assert found["recsys_unknown_ids_total", "user"] == 1
+    assert found["recsys_refused_total", "overload"] == 1
+    assert found["recsys_degraded_total", "ranking"] == 1
+    assert found["recsys_step_seconds_count", "rank"] == 1
+    assert found["recsys_step_seconds_count", "read"] == 0
+    assert found["recsys_batch_size_bucket", "2.0"] == 0
+    assert found["recsys_batch_size_bucket", "4.0"] == 1
+
+
+def test_what_is_the_case_now(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "time", lambda: 1_000.0)
+    metrics.inside(7)
+    metrics.log_lag(12, 0.5)
+    metrics.known(users=24_000, videos=7_583)
+    metrics.cache("histories", 9)
+    metrics.index(7_583, 0.97)
+    metrics.model("v1", 400.0)
+    metrics.model("v2", 900.0)
+    found = values(metrics)
+    assert found["recsys_requests_inside",] == 7
+    assert (found["recsys_log_lag_events",], found["recsys_log_lag_seconds",]) == (12, 0.5)
+    assert (found["recsys_known", "user"], found["recsys_known", "video"]) == (24_000, 7_583)
+    assert found["recsys_cache_entries", "histories"] == 9
+    assert (found["recsys_index_videos",], found["recsys_index_recall",]) == (7_583, 0.97)
+    assert found["recsys_model_age_seconds",] == 100
+    assert found["recsys_model_info", "v2"] == 1
+    assert ("recsys_model_info", "v1") not in found
+    metrics.index(10, None)
+    assert math.isnan(values(metrics)["recsys_index_recall",])
+
+
+def test_two_replicas_are_told_apart() -> None:
+    one, two = Metrics("r1"), Metrics("r2")
+    one.inside(1)
+    assert 'recsys_requests_inside{replica="r1"} 1.0' in one.text().decode()
+    assert 'recsys_requests_inside{replica="r2"} 0.0' in two.text().decode()
+    assert "_created" not in one.text().decode()
+
+
+class FakeGauge:
+    """What Ray would be told."""
+
+    told: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+
+    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+        assert description
+        self._name, self._keys = name, set(tag_keys)
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        assert set(tags) == self._keys
+        self.told[self._name, tuple(sorted(tags.items()))] = value
+
+
+def test_the_same_through_ray(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_metrics, "Gauge", FakeGauge)
+    reporter = RayMetrics(metrics)
+    metrics.index(5, None)
+    metrics.events({"accepted": 3})
+    reporter.report()
+    metrics.events({"accepted": 1})
+    number = reporter.report()
+    told = FakeGauge.told
+    assert len(told) == number == len(values(metrics)) - 1  # the recall was not measured
+    labels = (("replica", "r1"), ("status", "accepted"))
+    assert told["recsys_events_total", labels] == 4
+    assert ("recsys_index_recall", (("replica", "r1"),)) not in told
