@@ -143,7 +143,9 @@ def _histories(config: RunConfig, folder: RunFolder, counts: EventCounts) -> Ite
 
 def older_liked(table: pa.Table, columns: EventColumns, longest: int) -> pa.ListArray:
     """What each user of a table of `timeline_schema` liked before the last `longest` events."""
-    events = Timelines.from_table(table, columns, lambda rows, *_: np.zeros((len(rows), 0)))
+    events = Timelines.from_table(
+        table, columns, lambda rows, *_: np.zeros((len(rows), 0), np.float32)
+    )
     starts, stops = events.offsets[:-1], events.offsets[1:]
     older = liked_in_spans(events, starts, np.maximum(starts, stops - longest))
     return pa.ListArray.from_arrays(pa.array(older.offsets, pa.int32()), pa.array(older.values))

@@ -193,11 +193,11 @@ class EventCounts:
         self, video_row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
     ) -> None:
         """Counts a live event; see `count_many`."""
-        context_1C = np.array([context_rows], np.int64)
-        self.count_many(np.array([video_row]), context_1C, [time_ms], np.array([flags], np.int64))
+        context_1C, counts = np.array([context_rows], np.int64), np.array([[1, *flags]], np.int64)
+        self.count_many(np.array([video_row]), context_1C, [time_ms], counts)
 
     def count_many(
-        self, video_rows: IntArray, context_rows: IntArray, time_ms: npt.ArrayLike, flags: IntArray
+        self, video_rows: IntArray, context_rows: IntArray, time_ms: npt.ArrayLike, counts: IntArray
     ) -> None:
         """Counts live events; one thread may write while others read.
 
@@ -208,10 +208,10 @@ class EventCounts:
             video_rows: (n,) what was shown.
             context_rows: (n, C).
             time_ms: (n,) when.
-            flags: (n, 1 + T) positive and labels, 0 or 1.
+            counts: (n, 2 + T) what is added: 1 for an event that is new, and of its positive flag
+                and labels what has changed; -1 for one that was taken back.
         """
         hours, contexts = hour_of(time_ms), self._by_context(context_rows)
-        counts = np.concatenate([np.ones((len(flags), 1), np.int64), flags], 1)
         for name in (*(name for name in self.hourly if name != EVERYTHING), EVERYTHING):
             if name in contexts:
                 self.hourly[name].add(contexts[name], hours, counts)
@@ -219,6 +219,11 @@ class EventCounts:
                 rows = self.rows_of[name].select(video_rows)
                 event = rows.list_of_value
                 self.hourly[name].add(rows.values, hours[event], counts[event])
+
+    def forget_live(self) -> None:
+        """Drops all live events; no other thread may read meanwhile."""
+        for hourly in self.hourly.values():
+            hourly.forget_live()
 
     def to_tables(self) -> dict[str, pa.Table]:
         """A table of `count_schema` of each of `layout.stored`."""

@@ -57,7 +57,7 @@ class HourlyCounts:
     @property
     def exact_from(self) -> int:
         """The hour from which on `before` is exact; see `LiveCounts.before` for those before it."""
-        return 0 if self._live is None else self._live.oldest
+        return 0 if self._live is None else self._live.exact_from
 
     @property
     def live_bytes(self) -> int:
@@ -87,6 +87,10 @@ class HourlyCounts:
         if self._live is None:
             self._live = LiveCounts(self._totals.shape[1], self._end)
         self._live.add(rows, hours, counts)
+
+    def forget_live(self) -> None:
+        """Drops all live events."""
+        self._live = None
 
     def entries(self) -> tuple[IntArray, IntArray, IntArray]:
         """Rows (n,), hours (n,) and counts (n, 2 + T), sorted, without live events."""

@@ -1,8 +1,8 @@
 """Counts of what happens while a server runs, at a cost that does not grow with its uptime.
 
 Of each row that had live events there is one running total, and for each of the last 48 hours the
-number of events in that hour and later: a total before an hour is one number less another. Since
-only differences of the last hours are held, an hour that is over is forgotten by clearing a column.
+number of events in that hour and later: a total before an hour is one number less another. An hour
+that leaves these 48 goes to `OlderHours`, which holds as many as fit.
 
 What is held follows from the events alone, neither from the clock nor from the order in which they
 come: a server that starts again and reads the log has the counts that it had before.
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data.ragged import IntArray
+from recsys.features.older_hours import CAPACITY, OlderHours
 from recsys.schema import UNKNOWN_ROW
 
 Number = TypeVar("Number", bound=np.integer)
@@ -38,10 +39,12 @@ class LiveCounts:
     Args:
         width: W, the number of what is counted.
         base_end: The hour up to which counts are known otherwise.
+        capacity: Of the `OlderHours`.
     """
 
-    def __init__(self, width: int, base_end: int) -> None:
+    def __init__(self, width: int, base_end: int, *, capacity: int = CAPACITY) -> None:
         self._base_end, self._lock = base_end, threading.Lock()
+        self._older = OlderHours(width, capacity=capacity)
         self._slot_of_row = np.zeros(1, np.int32)
         self._num_slots = 1
         self._total_SW = np.zeros((1, width), np.int64)
@@ -51,16 +54,23 @@ class LiveCounts:
 
     @property
     def oldest(self) -> int:
-        """The first hour before which the counts are exact; they are after it, too."""
+        """The first of the last 48 hours."""
         return max(0, self._newest - RING_HOURS + 1)
+
+    @property
+    def exact_from(self) -> int:
+        """The first hour before which the counts are exact; they are after it, too."""
+        with self._lock:
+            return self._older.first
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return self._slot_of_row.nbytes + self._total_SW.nbytes + self._from_hour_SHW.nbytes
+        ring = self._slot_of_row.nbytes + self._total_SW.nbytes + self._from_hour_SHW.nbytes
+        return ring + self._older.nbytes
 
     def add(self, rows: npt.NDArray[np.integer], hours: IntArray, counts: IntArray) -> None:
-        """Counts events; an hour that is no longer among the last 48 goes into the total alone.
+        """Counts events, of whatever hours.
 
         Args:
             rows: (n,), which may repeat.
@@ -78,6 +88,7 @@ class LiveCounts:
             slots = self._slots_for(unique)
             self._total_SW[slots] += _summed(place, counts, len(unique))
             recent = hours >= self.oldest
+            self._older.add(slots[place[~recent]], hours[~recent], counts[~recent])
             ages = self._newest - hours[recent]
             span = int(ages.max(initial=0)) + 1
             # By age, so that the sum over younger hours runs from left to right; older hours than
@@ -90,9 +101,9 @@ class LiveCounts:
     def before(self, rows: npt.NDArray[np.integer], hours: IntArray) -> IntArray:
         """Totals (R, W) of the hours before one (R,), for rows (R,).
 
-        They are exact from the oldest of the last 48 hours on. Before it, two points are known:
-        nothing up to the first live hour or the end of the base, whichever is later, and the total
-        at the oldest hour; in between it is taken to have grown evenly, rounded down. So totals
+        They are exact from the first hour on that `OlderHours` holds. Before it, two points are
+        known: nothing up to the first live hour or the end of the base, whichever is later, and the
+        total at that hour; in between it is taken to have grown evenly, rounded down. So totals
         never fall with the hour.
         """
         with self._lock:
@@ -104,20 +115,35 @@ class LiveCounts:
             asked = np.clip(hours, oldest, newest)
             flat = self._from_hour_SHW.reshape(-1, totals.shape[1])
             later = flat.take(slots * RING_HOURS + asked % RING_HOURS, axis=0)
-        later[hours > newest] = 0
-        totals -= later
-        old = hours < oldest
-        if old.any():
-            passed = np.clip(hours[old] - start, 0, None) if oldest > start else 0 * hours[old]
-            totals[old] = totals[old] * passed[:, None] // max(oldest - start, 1)
+            later[hours > newest] = 0
+            totals -= later
+            old = np.flatnonzero(hours < oldest)
+            first = self._older.first if len(old) else 0
+            if len(old):
+                totals[old] -= self._older.since(slots[old], np.maximum(hours[old], first))
+        lost = old[hours[old] < first]
+        if len(lost):
+            passed = np.clip(hours[lost] - start, 0, None) if first > start else 0 * hours[lost]
+            totals[lost] = totals[lost] * passed[:, None] // max(first - start, 1)
         return totals
 
     def _advance(self, hour: int) -> None:
         """Makes an hour the newest one, if it is newer; what it takes the place of is cleared."""
         if hour > self._newest:
+            self._let_go(min(self._newest, hour - RING_HOURS))
             new = np.arange(max(self._newest, hour - RING_HOURS) + 1, hour + 1)
             self._from_hour_SHW[:, new % RING_HOURS] = 0
             self._newest = hour
+
+    def _let_go(self, last: int) -> None:
+        """Hands the ring's hours up to one over to the older ones."""
+        for hour in range(self.oldest, last + 1):
+            from_hour = self._from_hour_SHW[:, hour % RING_HOURS]
+            if hour < self._newest:
+                from_hour = from_hour - self._from_hour_SHW[:, (hour + 1) % RING_HOURS]
+            slots = np.flatnonzero(from_hour.any(1))
+            counts = from_hour[slots].astype(np.int64)
+            self._older.add(slots, np.full(len(slots), hour), counts)
 
     def _slots_for(self, rows: IntArray) -> IntArray:
         """The slots of rows that differ; who has none gets one."""

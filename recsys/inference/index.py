@@ -156,7 +156,7 @@ class VideoIndex:
             selector = faiss.IDSelectorBatch(positions)
             width = int(width * len(self) / len(positions))
         if self.kind == "flat":
-            parameters: Any = faiss.SearchParameters(sel=selector)  # type: ignore[attr-defined]
+            parameters: Any = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         else:
             parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
                 efSearch=width, sel=selector

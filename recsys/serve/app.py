@@ -27,8 +27,10 @@ from recsys.bundle.versions import find_bundle
 from recsys.cluster import connect, num_cpus
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
+from recsys.live.events import EventLog
 from recsys.serve.api import make_api
-from recsys.serve.recommender import ServingRecommender
+from recsys.serve.metrics import Metrics
+from recsys.serve.service import Service, log_address
 
 logger = logging.getLogger(__name__)
 
@@ -52,14 +54,16 @@ class BuildArgs(BaseModel):
 class Endpoint:
     """One replica: a bundle in memory and the HTTP application before it."""
 
-    def __init__(self, bundle: str) -> None:
-        # One request uses one core; several run side by side.
+    def __init__(self, bundle: str, events: str) -> None:
+        # One thread runs the model; replicas run side by side.
         torch.set_num_threads(1)
-        self._recommender = ServingRecommender(Bundle.load(bundle))
+        log = EventLog(events, create=False)
+        replica = serve.get_replica_context().replica_id.unique_id
+        self._service = Service(Bundle.load(bundle), log, metrics=Metrics(replica))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the replica is made."""
-        return make_api(self._recommender)
+        return make_api(self._service, gives_id=False)
 
 
 def build(args: dict[str, Any] | BuildArgs) -> serve.Application:
@@ -84,7 +88,10 @@ def build(args: dict[str, Any] | BuildArgs) -> serve.Application:
     folder = find_bundle(wanted.bundle)
     if not is_uri(folder):
         folder = os.path.abspath(folder)
-    replicas = wanted.replicas or read_config(folder).serve.replicas
+    config = read_config(folder)
+    replicas = wanted.replicas or config.serve.replicas
+    events = log_address(folder, config.serve.events)
+    EventLog(events).close()  # made here, so that a replica elsewhere does not begin one of its own
     deployment = serve.deployment(
         serve.ingress()(Endpoint),
         name=Endpoint.__name__,
@@ -92,7 +99,7 @@ def build(args: dict[str, Any] | BuildArgs) -> serve.Application:
         max_ongoing_requests=REQUESTS_AT_A_TIME,
         logging_config=QUIET,
     )
-    return deployment.bind(folder)
+    return deployment.bind(folder, events)
 
 
 @contextlib.contextmanager

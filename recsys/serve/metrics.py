@@ -18,7 +18,7 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds of the latency buckets."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Upper bounds of the buckets of requests that the model answers together."""
-STEPS = ("read", "retrieve", "filter", "rank", "rerank")
+STEPS = ("follow", "read", "retrieve", "rank", "rerank", "answer")
 """What a recommendation goes through."""
 UNKNOWN = ("user", "video")
 LEFT = 499
@@ -84,6 +84,10 @@ class Metrics(Collector):
         """How far this replica is behind the event log: events, and age of the oldest of them."""
         self._lag_events.set(events)
         self._lag_seconds.set(seconds)
+
+    def log_failed(self) -> None:
+        """The event log could not be read."""
+        self.degraded("log")
 
     def model(self, version: str, created_s: float) -> None:
         """The bundle that is served from now on, and when it was made (Unix seconds)."""

@@ -29,7 +29,7 @@ class Newcomers:
     """
 
     def __init__(self, catalog: Catalog, popular: Callable[[int], FloatArray]) -> None:
-        config = RerankConfig(diversity=DIVERSITY, candidates=CANDIDATES)
+        config = RerankConfig(diversity=DIVERSITY, candidates=CANDIDATES, page=1)
         self._popular = popular
         self._reranker = Reranker(config, VideoTraits(categories=catalog.categories))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def merge(older: Timelines, newer: Timelines) -> Timelines:
     again = np.isin(_keys(older), _keys(newer))
     kept = np.flatnonzero(np.append(~again, np.ones(len(both["time_ms"]) - last, bool)))
     order = kept[np.argsort(both["time_ms"][kept], kind="stable")]
-    events = {name: values[order] for name, values in both.items()}
+    events: dict[str, Any] = {name: values[order] for name, values in both.items()}
     return replace(older, offsets=np.array([0, len(order)], np.int64), **events)
 
 
@@ -85,7 +86,7 @@ def with_request(timeline: Timelines) -> Timelines:
         values = getattr(timeline, name)
         return np.concatenate([values, np.zeros((1, *values.shape[1:]), values.dtype)])
 
-    events = {name: one_more(name) for name in EVENT_FIELDS}
+    events: dict[str, Any] = {name: one_more(name) for name in EVENT_FIELDS}
     events["video_rows"][-1] = UNKNOWN_ROW
     events["time_ms"][-1] = 1 + timeline.time_ms[-1:].max(initial=0)
     events["split"][-1] = TEST

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recsys.errors import InputError
+from recsys.serve.messages import ONE, SEVERAL
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "recsys.request_id"
@@ -186,7 +187,7 @@ def document_problems(document: dict[str, Any]) -> dict[str, Any]:
 
 def mistake_of(detail: Mapping[str, Any]) -> Mistake:
     """What pydantic says of a wrong value, in our words."""
-    source, *place = detail["loc"]
+    source, *place = (part for part in detail["loc"] if part not in (ONE, SEVERAL))
     text = str(detail["msg"]).removeprefix("Value error, ")
     text = text[:1].lower() + text[1:]
     if source == "body":

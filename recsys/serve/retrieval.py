@@ -136,7 +136,7 @@ def _largest(scores_BN: torch.Tensor, k: int) -> tuple[FloatArray, IntArray]:
         best = scores_BN.topk(k, dim=1)
         return best.values.numpy(), best.indices.numpy()
     # Block i holds the places i, i + blocks, i + 2 · blocks, …, so that maxima are of whole rows.
-    head = scores_BN[:, : blocks * per_block].unflatten(1, (per_block, blocks))
+    head = scores_BN[:, : blocks * per_block].view(len(scores_BN), per_block, blocks)
     chosen_Bk = head.amax(1).topk(k, dim=1, sorted=False).indices
     starts = torch.arange(0, blocks * per_block, blocks).view(1, -1, 1)
     places = (starts + chosen_Bk.unsqueeze(1)).flatten(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -95,8 +96,7 @@ class Service:
         """
         self._check(events)
         appended = await asyncio.wrap_future(self.log.hand_in(events))
-        counts = {status: appended.count(status) for status in set(appended.statuses)}
-        self.metrics.events(counts)
+        self.metrics.events(Counter(map(str, appended.statuses)))
         return appended
 
     async def forget(self, user_id: str) -> int:

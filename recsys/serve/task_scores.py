@@ -52,7 +52,7 @@ class TaskScores:
         widths = [model.history.out_dim, vectors.shape[1] - model.dim, model.context.dim]
         widths += [num_features, num_features * VALUES]
         weight, self._bias = first.weight.detach(), first.bias.detach()
-        state, profile, context, self._features, self._numbers = weight.split(widths, 1)
+        state, profile, context, self._features, self._numbers = torch.split(weight, widths, 1)
         self._user_weight = torch.cat([state, context], 1)
         self._profiles_NM = functional.linear(vectors[:, model.dim :], profile)
         self._held: OrderedDict[int, _Hour] = OrderedDict()

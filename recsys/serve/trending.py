@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 
-from recsys.data.ragged import FloatArray
+from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.counts import EventCounts, trending
 from recsys.features.hourly import hour_of
 from recsys.model.recommender import Recommender
@@ -48,8 +47,15 @@ class Trending:
                 self._popular = minute, self._counts.positives(time_ms)
             return self._popular[1]
 
-    def count(
-        self, row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
+    def count_many(
+        self, rows: IntArray, context_rows: IntArray, time_ms: IntArray, counts: IntArray
     ) -> None:
-        """Counts a live event; see `EventCounts.count`."""
-        self._counts.count(row, context_rows, time_ms, flags)
+        """Counts live events; see `EventCounts.count_many`."""
+        self._counts.count_many(rows, context_rows, time_ms, counts)
+
+    def forget_live(self) -> None:
+        """Drops all live events; no other thread may read meanwhile."""
+        self._counts.forget_live()
+        with self._lock:
+            self._held.clear()
+            self._popular = None

@@ -19,7 +19,6 @@ import pyarrow as pa
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.counts import CountLayout, EventCounts
-from recsys.features.current import CurrentFeatures
 from recsys.features.hourly import HourlyCounts
 from recsys.features.timelines import MS_PER_HOUR
 from recsys.schema import video_schema
@@ -38,9 +37,8 @@ def measure() -> dict[str, float]:
     """Simulates 90 days.
 
     Returns:
-        `fresh_s` and `after_s`: seconds (median) for the count features of 100 videos, as a server
-        takes them, without live events and after 90 days of them; `fresh_anew_s` and `after_anew_s`
-        the same where a late event has just come, so that nothing that is held can be taken;
+        `fresh_s` and `after_s`: seconds (median) for the count features of 100 videos, without live
+        events and after 90 days of them;
         `bytes_1_day`, `bytes_45_days` and `bytes_90_days` of all live counts.
     """
     fresh, rng = _counts(), np.random.default_rng(1)
@@ -53,10 +51,8 @@ def measure() -> dict[str, float]:
         sizes[hour - first + 1] = sum(hourly.live_bytes for hourly in aged.hourly.values())
     videos, tabs = rng.integers(1, NUM_VIDEOS + 1, NUM_ASKED), np.full((NUM_ASKED, 1), 3)
     makers: dict[str, Callable[..., FloatArray]] = {
-        "fresh_s": CurrentFeatures(fresh).features,
-        "after_s": CurrentFeatures(aged).features,
-        "fresh_anew_s": fresh.features,
-        "after_anew_s": aged.features,
+        "fresh_s": fresh.features,
+        "after_s": aged.features,
     }
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     for _ in range(TRIES):

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from recsys.features.live_counts import RING_HOURS, LiveCounts
+from recsys.features.older_hours import ADDED_AT_ONCE, CAPACITY
 
 BASE_END = 1000
 NOW = 1200
 """The ring's oldest hour is then 1153."""
 
 
-def live(*events: tuple[int, int, int], base_end: int = BASE_END) -> LiveCounts:
+def live(*events: tuple[int, int, int], capacity: int = CAPACITY) -> LiveCounts:
     """Of (row, hour, number of events), half of them liked."""
-    found = LiveCounts(2, base_end)
+    found = LiveCounts(2, BASE_END, capacity=capacity)
     for event in events:
         add(found, [event])
     return found
@@ -53,28 +54,42 @@ def test_a_late_event_counts_in_its_hour_and_an_older_one_in_the_total() -> None
     assert totals(found, 3, [NOW - 47, NOW - 10, NOW - 9, NOW + 1]) == [8, 8, 10, 14]
 
 
-def test_before_the_ring_totals_grow_evenly_from_the_first_event_on() -> None:
-    """100 events in hour 1053, 100 hours before the ring's oldest: one an hour; 2 in the ring."""
-    found = live((3, 1053, 100), (3, NOW, 2))
-    assert totals(found, 3, [900, 1053, 1054, 1103, 1152, 1153, NOW + 1]) == [
-        *(0, 0, 1, 50, 99, 100),
-        102,
-    ]
+def test_hours_before_the_ring_are_exact_as_long_as_they_fit() -> None:
+    found = live((3, 1053, 100), (3, 500, 6), (4, 1060, 8), (3, NOW, 2))
+    hours = [500, 501, 1053, 1054, 1152, 1153, NOW + 1]
+    assert totals(found, 3, hours) == [0, 6, 6, 106, 106, 106, 108]
+    assert totals(found, 4, hours) == [0, 0, 0, 0, 8, 8, 8]
+    assert found.exact_from == 0
 
 
-def test_nothing_live_happened_before_the_base_ends() -> None:
-    """Late events of hours that the base has: 153 hours lie between its end and the ring."""
-    found = live((3, 500, 306), (3, NOW, 2))
-    assert totals(found, 3, [600, 1000, 1001, 1010, 1152, 1153]) == [0, 0, 2, 20, 304, 306]
+def test_what_does_not_fit_grew_evenly_from_the_first_event_on() -> None:
+    """The two newest pairs are held, of hours 1103 and 1123; before 1103 there were 100 events."""
+    found = live((3, 1003, 100), (3, 1103, 4), (3, 1123, 6), (3, NOW, 2), capacity=2)
+    assert found.exact_from == 1004
+    assert totals(found, 3, [900, 1003, 1004, 1103, 1104, 1124]) == [0, 0, 100, 100, 104, 110]
+    found = live((3, 1003, 60), (3, 1053, 40), (3, 1103, 4), (3, NOW, 2), capacity=1)
+    assert found.exact_from == 1054
+    # From hour 1003 to hour 1054 are 51 hours.
+    assert totals(found, 3, [1003, 1004, 1020, 1054]) == [0, 1, 33, 100]
 
 
-def test_a_base_that_ends_in_the_ring_leaves_nothing_to_guess() -> None:
-    found = live((3, NOW - 60, 10), (3, NOW, 2), base_end=NOW - 20)
-    assert totals(found, 3, [0, NOW - 48, NOW - 47, NOW, NOW + 1]) == [0, 0, 10, 10, 12]
+def test_an_hour_is_dropped_as_a_whole() -> None:
+    """Rows 3, 4 and 5 all had events in hour 1100, and only two pairs fit."""
+    found = live((3, 1100, 2), (4, 1100, 2), (5, 1100, 2), (3, 1120, 4), (3, NOW, 2), capacity=2)
+    assert found.exact_from == 1101
+    assert totals(found, 3, [1101, 1121]) == [2, 6]
 
 
+def test_nothing_that_is_dropped_happened_before_the_base_ends() -> None:
+    """Late events of hours that the base has, which ends at 1000."""
+    found = live((3, 500, 200), (3, 1049, 106), (3, NOW, 2), capacity=0)
+    assert found.exact_from == 1050
+    assert totals(found, 3, [600, 1000, 1001, 1010, 1050]) == [0, 0, 6, 61, 306]
+
+
+@pytest.mark.parametrize("capacity", [0, 7, 60, CAPACITY])
 @pytest.mark.parametrize("seed", range(5))
-def test_the_order_and_the_grouping_of_events_do_not_matter(seed: int) -> None:
+def test_the_order_and_the_grouping_of_events_do_not_matter(seed: int, capacity: int) -> None:
     """Also where hours pass between, and late ones come: the same numbers for every row and hour,
     and those of counting by hand where they are exact."""
     rng = np.random.default_rng(seed)
@@ -82,9 +97,9 @@ def test_the_order_and_the_grouping_of_events_do_not_matter(seed: int) -> None:
     rows, hours = rng.integers(0, 30, num), NOW - rng.geometric(0.02, num)
     counts = rng.integers(0, 5, (num, 3))
     asked = np.arange(900, NOW + 5)
-    one_call = LiveCounts(3, BASE_END)
+    one_call = LiveCounts(3, BASE_END, capacity=capacity)
     one_call.add(rows, hours, counts)
-    shuffled, order = LiveCounts(3, BASE_END), rng.permutation(num)
+    shuffled, order = LiveCounts(3, BASE_END, capacity=capacity), rng.permutation(num)
     for part in np.array_split(order, 60):
         shuffled.add(rows[part], hours[part], counts[part])
     assert shuffled.oldest == one_call.oldest == hours[rows > 0].max() - 47
@@ -93,21 +108,22 @@ def test_the_order_and_the_grouping_of_events_do_not_matter(seed: int) -> None:
         assert np.array_equal(ours, theirs)
         assert (np.diff(ours, axis=0) >= 0).all(), "totals never fall"
         for hour, found in zip(asked, ours, strict=True):
-            if hour >= one_call.oldest:
+            if hour >= one_call.exact_from:
                 expected = counts[(rows == row) & (hours < hour) & (row > 0)].sum(0)
                 assert found.tolist() == expected.tolist()
 
 
 def test_memory_follows_from_the_rows_that_had_events_and_not_from_time() -> None:
-    found = LiveCounts(4, BASE_END)
+    found = LiveCounts(4, BASE_END, capacity=100)
     rows = np.array([7, 1_000_000])
     sizes = []
-    for hour in range(NOW, NOW + 500):
+    for hour in range(NOW, NOW + 20_000):
         found.add(rows, np.full(2, hour), np.ones((2, 4), np.int64))
         sizes.append(found.nbytes)
-    assert sizes[-1] == sizes[0]
     a_row = RING_HOURS * 4 * 4 + 4 * 8
-    assert sizes[0] <= 1_000_002 * 4 + 4 * a_row, "a place a row, and a ring where events were"
+    pairs = (100 + ADDED_AT_ONCE) * (8 + 4 * 8)
+    ring = 1_000_002 * 4 + 4 * a_row
+    assert max(sizes) <= ring + 1.1 * pairs, "a place a row, and a ring where events were"
 
 
 def test_totals_beyond_32_bits() -> None:

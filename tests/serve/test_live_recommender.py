@@ -139,9 +139,10 @@ def test_counts_are_those_of_a_replica_that_starts_now(
     anew = Served(Bundle.load(str(tiny.run)), log)
     anew.catch_up()
     assert counts_of(served) == counts_of(anew)
-    assert served.recommend("n1", 5, now_ms=LATER).videos == anew.recommend(
-        "n1", 5, now_ms=LATER
-    ).videos
+    assert (
+        served.recommend("n1", 5, now_ms=LATER).videos
+        == anew.recommend("n1", 5, now_ms=LATER).videos
+    )
 
 
 def test_a_user_who_is_forgotten_is_forgotten_by_every_replica(

@@ -15,6 +15,12 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return make_run(tmp_path_factory.mktemp("trending") / "run")
 
 
+def count(server: Trending, row: int, time_ms: int, flags: tuple[int, int, int]) -> None:
+    """One event of a video, in no known context."""
+    nowhere, counts = np.zeros((1, 1), np.int64), np.array([[1, *flags]])
+    server.count_many(np.array([row]), nowhere, np.array([time_ms]), counts)
+
+
 def expected(run: TinyRun, time_ms: int) -> np.ndarray:
     weight = float(run.recommender.trending)
     return weight * trending(run.counts.shown(time_ms))
@@ -34,7 +40,7 @@ def test_a_live_event_counts_from_the_next_hour_on(tiny_run: TinyRun) -> None:
     server = Trending(tiny_run.recommender, tiny_run.counts)
     before, later = server.at(NOW), server.at(NOW + HOUR_MS)
     kept = later.copy()
-    server.count(7, (0,), NOW + 5, (1, 0, 0))
+    count(server, 7, NOW + 5, (1, 0, 0))
     assert server.at(NOW) is before
     changed = server.at(NOW + HOUR_MS)
     assert changed == pytest.approx(expected(tiny_run, NOW + HOUR_MS), abs=1e-6)
@@ -48,7 +54,7 @@ def test_an_event_of_the_day_before_yesterday_is_not_of_the_last_24_hours(
     server = Trending(tiny_run.recommender, tiny_run.counts)
     server.at(NOW)
     for hours in (23, 24, 25, 48):
-        server.count(7, (0,), NOW - hours * HOUR_MS, (1, 0, 0))
+        count(server, 7, NOW - hours * HOUR_MS, (1, 0, 0))
         assert server.at(NOW) == pytest.approx(expected(tiny_run, NOW), abs=1e-6)
 
 
@@ -56,8 +62,8 @@ def test_what_is_popular_is_at_most_a_minute_old(tiny_run: TinyRun) -> None:
     server = Trending(tiny_run.recommender, tiny_run.counts)
     found = server.popular(NOW)
     assert np.array_equal(found, tiny_run.counts.positives(NOW))
-    server.count(7, (0,), NOW, (1, 0, 0))
-    server.count(7, (0,), NOW, (0, 1, 0))
+    count(server, 7, NOW, (1, 0, 0))
+    count(server, 7, NOW, (0, 1, 0))
     assert server.popular(NOW + 59_999) is found
     later = server.popular(NOW + 60_000)
     assert (later - found).tolist() == [float(row == 7) for row in range(NUM_VIDEOS + 1)]
@@ -78,5 +84,5 @@ def test_few_hours_are_held(tiny_run: TinyRun) -> None:
 def test_a_model_without_weights_gains_nothing(tiny_run: TinyRun) -> None:
     tiny_run.recommender.trending.zero_()
     server = Trending(tiny_run.recommender, tiny_run.counts)
-    server.count(7, (0,), NOW, (1, 0, 0))
+    count(server, 7, NOW, (1, 0, 0))
     assert server.at(NOW + HOUR_MS).tolist() == [0] * (NUM_VIDEOS + 1)
