@@ -11,7 +11,7 @@ async function call(path, body) {
   };
   const response = await fetch(path, options);
   const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error ?? response.statusText);
+  if (!response.ok) throw new Error(answer.detail ?? response.statusText);
   return answer;
 }
 
@@ -56,7 +56,7 @@ function card(videoId, facts) {
 }
 
 function pastCard(event) {
-  const did = Object.keys(event.actions).filter((name) => event.actions[name]);
+  const did = Object.keys(event.labels).filter((name) => event.labels[name]);
   if (!event.positive && !did.length) did.push("passed over");
   const when = new Date(event.time_ms).toISOString().slice(0, 16).replace("T", " ");
   const past = card(event.video_id, [when, ...did].join(" · "));
