@@ -20,6 +20,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Dialect,
     Double,
     Engine,
     Executable,
@@ -219,7 +220,7 @@ class Database:
         Raises:
             LogError: The database fails.
         """
-        with self._plain_errors("read"):
+        with self.plain_errors("read"):
             try:
                 return self._read(statement, parameters)
             except DBAPIError as error:
@@ -241,11 +242,25 @@ class Database:
         Raises:
             LogError: The database fails, or the turn did not come in `BUSY_MS`.
         """
-        with self._plain_errors("written"), self._writers.begin() as connection:
+        with self.plain_errors("written"), self._writers.begin() as connection:
             yield connection
 
+    @property
+    def dialect(self) -> Dialect:
+        """How statements are written for this database."""
+        return self._readers.dialect
+
+    def reader(self) -> Connection:
+        """A connection of the caller's own, to read with; the caller closes it."""
+        return self._readers.connect()
+
     @contextlib.contextmanager
-    def _plain_errors(self, verb: str) -> Iterator[None]:
+    def plain_errors(self, verb: str) -> Iterator[None]:
+        """Tells of the database's failures in one line; `verb` is what could not be done.
+
+        Raises:
+            LogError: The database fails.
+        """
         try:
             yield
         except (DataError, IntegrityError):  # of what was to be written, not of the database

@@ -36,6 +36,7 @@ from recsys.live.entries import (
     user_mark,
 )
 from recsys.live.event import Event, to_row
+from recsys.live.tail import Tail
 from recsys.live.text import check_text
 from recsys.live.writing import CHUNK, Call, Status, chunks, delete_users, write
 
@@ -221,6 +222,10 @@ class EventLog:
         """The rows of `follow` as the database has them, up to a place in the log."""
         up_to = LARGEST_SEQ if up_to_seq is None else up_to_seq
         return self.database.rows(ROWS, {"after": after_seq, "up_to": up_to, "limit": limit})
+
+    def tail(self) -> Tail:
+        """A quick reader of what was committed last, for one thread that follows the log."""
+        return Tail(self.database, ROWS)
 
     def entries(self, after_seq: int = 0, up_to_seq: int | None = None) -> Iterator[Entry]:
         """All of a range, read in pages."""

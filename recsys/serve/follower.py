@@ -14,8 +14,8 @@ import numpy as np
 
 from recsys.bundle.contents import Bundle
 from recsys.features.hourly import hour_of
-from recsys.live.entries import Entry, Forgotten, LoggedEvent, Pruned
-from recsys.live.events import PAGE, EventLog
+from recsys.live.entries import Entry, Forgotten, LoggedEvent, Pruned, to_entry
+from recsys.live.events import LARGEST_SEQ, PAGE, EventLog
 from recsys.live.open_showings import Change, OpenShowings
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.conditions import Ages
@@ -62,7 +62,7 @@ class Follower:
         tasks: TaskScores,
         ages: Ages,
     ) -> None:
-        self._bundle, self._log = bundle, log
+        self._bundle, self._log, self._tail = bundle, log, log.tail()
         self._reader, self._trending = reader, trending
         self._pasts, self._tasks, self._ages = pasts, tasks, ages
         self._videos = bundle.vocabs["video"]
@@ -79,7 +79,8 @@ class Follower:
             LogError: The log cannot be read; what was read before stays.
         """
         while True:
-            entries = self._log.follow(self.followed.seq, PAGE)
+            rows = self._tail.rows(self.followed.seq, LARGEST_SEQ, PAGE)
+            entries = [to_entry(row) for row in rows]
             if entries:
                 self._take(entries)
             if len(entries) < PAGE:

@@ -1,0 +1,61 @@
+"""The end of the log, read again and again: what a server does before every batch of requests.
+
+One connection is held and one statement prepared, since what the others cost is more than the
+reading itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select
+from sqlalchemy.exc import DBAPIError
+
+from recsys.live.database import Database
+
+
+class Tail:
+    """Reads rows after a place in the log; one thread at a time.
+
+    Args:
+        database: Of the log.
+        statement: With the parameters `after`, `up_to` and `limit`.
+    """
+
+    def __init__(self, database: Database, statement: Select[Any]) -> None:
+        self._database = database
+        compiled = statement.compile(dialect=database.dialect)
+        self._text, self._names = str(compiled), compiled.positiontup
+        self._others = dict(compiled.params)
+        self._held: Connection | None = None
+
+    def rows(self, after_seq: int, up_to_seq: int, limit: int) -> Sequence[Any]:
+        """The rows of `EventLog.rows_after`.
+
+        Raises:
+            LogError: The database fails.
+        """
+        given = {**self._others, "after": after_seq, "up_to": up_to_seq, "limit": limit}
+        parameters: Any = given
+        if self._names is not None:
+            parameters = tuple(given[name] for name in self._names)
+        with self._database.plain_errors("read"):
+            try:
+                return self._read(parameters)
+            except DBAPIError:
+                # The server was started anew, perhaps; the next connection will tell.
+                self.close()
+                return self._read(parameters)
+
+    def close(self) -> None:
+        """Gives the connection back."""
+        if self._held is not None:
+            self._held.invalidate()
+            self._held.close()
+            self._held = None
+
+    def _read(self, parameters: Any) -> Sequence[Any]:
+        if self._held is None:
+            self._held = self._database.reader()
+        return self._held.exec_driver_sql(self._text, parameters).fetchall()
