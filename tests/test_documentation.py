@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from starlette.routing import Route
 from recsys.bundle.contents import Bundle
 from recsys.cli import make_parser
 from recsys.config.settings import all_settings
+from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.app import BuildArgs
-from recsys.serve.recommender import ServingRecommender
+from recsys.serve.service import Service
 from tests.bundles import make_run
 from tests.conftest import TrainedRun
 from tests.readmes import ROOT, Page, page, pages
@@ -26,9 +28,12 @@ FASTAPIS_OWN = {"/docs/oauth2-redirect"}
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
-    run = make_run(tmp_path_factory.mktemp("documented"))
-    return make_api(ServingRecommender(Bundle.load(str(run.run))))
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+    folder = tmp_path_factory.mktemp("documented")
+    run = make_run(folder / "run")
+    service = Service(Bundle.load(str(run.run)), EventLog(str(folder / "live.sqlite")))
+    yield make_api(service)
+    service.close()
 
 
 def routes(api: FastAPI) -> set[str]:

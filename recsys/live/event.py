@@ -58,6 +58,9 @@ TYPES: Mapping[str, EventType] = {
 of the run's tasks was done or undone (`labels`). `not_interested`: no more of this video.
 `hide_creator`: no more of this creator."""
 
+STANDING = (NOT_INTERESTED, HIDE_CREATOR)
+"""Types of what holds for good."""
+
 LIMITED = ("watched", "labels", "place")
 """Fields that only some types take."""
 

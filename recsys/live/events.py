@@ -35,7 +35,7 @@ from recsys.live.entries import (
     to_logged,
     user_mark,
 )
-from recsys.live.event import Event, to_row
+from recsys.live.event import STANDING, Event, to_row
 from recsys.live.tail import Tail
 from recsys.live.text import check_text
 from recsys.live.writing import CHUNK, Call, Status, chunks, delete_users, write
@@ -263,13 +263,15 @@ class EventLog:
         return deleted
 
     def prune(self, before_ms: int, *, batch: int = 10_000) -> int:
-        """Deletes all events that happened before a time and returns how many there were.
+        """Deletes the events that happened before a time and returns how many there were.
+
+        What users refused (`STANDING`) stays, since it holds until they say otherwise.
 
         A batch of rows a transaction, so that writers wait milliseconds. Followers are told at the
         end.
         """
         c = EVENTS.c
-        old = (c.time_ms < before_ms, c.type.not_in(NOTICES))
+        old = (c.time_ms < before_ms, c.type.not_in((*NOTICES, *STANDING)))
         page = select(c.seq).where(*old).order_by(c.seq).limit(batch)
         deleted = last = 0
         while seqs := self.database.rows(page.where(c.seq > last)):

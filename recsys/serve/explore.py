@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from recsys.bundle.contents import Bundle
 from recsys.data.ragged import IntArray
-from recsys.features.counts import VIDEO, EventCounts
+from recsys.features.counts import VIDEO
 from recsys.features.hourly import hour_of
 from recsys.serve.conditions import Ages, Mask
 
@@ -22,24 +23,14 @@ class Explorer:
     """Draws new videos for a share of the places of a list; one thread at a time.
 
     Args:
-        counts: Events and positives of each video.
+        bundle: With the counts of each video, and the settings.
         ages: Of the videos.
-        share: Of the places, from 0 to 1.
-        new_days: Age up to which a video is new.
         seed: Decides the draws; None draws differently in every process.
     """
 
-    def __init__(
-        self,
-        counts: EventCounts,
-        ages: Ages,
-        *,
-        share: float,
-        new_days: float,
-        seed: int | None = None,
-    ) -> None:
-        self._counts, self._ages = counts, ages
-        self.share, self._new_days = share, new_days
+    def __init__(self, bundle: Bundle, ages: Ages, *, seed: int | None = None) -> None:
+        self._counts, self._ages = bundle.counts, ages
+        self.share, self._new_days = bundle.config.serve.explore, bundle.config.rerank.new_days
         self._rng = np.random.default_rng(seed)
 
     def draw(self, k: int, excluded: IntArray, allowed: Mask | None, now_ms: int) -> IntArray:

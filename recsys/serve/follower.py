@@ -12,17 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.bundle.contents import Bundle
 from recsys.features.hourly import hour_of
 from recsys.live.entries import Entry, Forgotten, LoggedEvent, Pruned, to_entry
 from recsys.live.events import LARGEST_SEQ, PAGE, EventLog
 from recsys.live.open_showings import Change, OpenShowings
 from recsys.schema import UNKNOWN_ROW
-from recsys.serve.conditions import Ages
-from recsys.serve.live_history import LiveReader
-from recsys.serve.pasts import Pasts
-from recsys.serve.task_scores import TaskScores
-from recsys.serve.trending import Trending
+from recsys.serve.parts import Parts
 
 
 @dataclass
@@ -42,32 +37,16 @@ class Follower:
     """Keeps counts and states up to date; one thread at a time.
 
     Args:
-        bundle: Whose counts the log's events after `bundle.live_seq` are added to.
+        parts: Of the recommender; the log's events after `bundle.live_seq` join its counts.
         log: What is followed.
-        reader: Knows the rows of context values.
-        trending: Counts the events.
-        pasts: Is told whose past changed.
-        tasks: Is told which hours changed.
-        ages: Is told what was shown.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        log: EventLog,
-        *,
-        reader: LiveReader,
-        trending: Trending,
-        pasts: Pasts,
-        tasks: TaskScores,
-        ages: Ages,
-    ) -> None:
-        self._bundle, self._log, self._tail = bundle, log, log.tail()
-        self._reader, self._trending = reader, trending
-        self._pasts, self._tasks, self._ages = pasts, tasks, ages
-        self._videos = bundle.vocabs["video"]
-        self._open = OpenShowings(bundle.config.data.columns)
-        self.followed = Followed(seq=bundle.live_seq)
+    def __init__(self, parts: Parts, log: EventLog) -> None:
+        self._parts, self._log, self._tail = parts, log, log.tail()
+        self._bundle, self._pasts = parts.bundle, parts.pasts
+        self._videos = parts.bundle.vocabs["video"]
+        self._open = OpenShowings(parts.bundle.config.data.columns)
+        self.followed = Followed(seq=parts.bundle.live_seq)
 
     def catch_up(self, *, on_page: Callable[[int], None] | None = None) -> None:
         """Reads all that was committed until now.
@@ -101,7 +80,7 @@ class Follower:
 
     def _recount(self) -> None:
         """Counts the whole log from the beginning."""
-        self._trending.forget_live()
+        self._parts.trending.forget_live()
         self._open = OpenShowings(self._bundle.config.data.columns)
         self.followed.seq = self._bundle.live_seq
         last = self._log.latest_seq()
@@ -135,9 +114,9 @@ class Follower:
 
     def _add(self, rows: np.ndarray, changes: Sequence[Change]) -> None:
         times = np.array([change.showing.time_ms for change in changes], np.int64)
-        contexts = [self._reader.context_rows(change.showing.context) for change in changes]
+        contexts = [self._parts.reader.context_rows(change.showing.context) for change in changes]
         counts = np.array([(change.events, *change.flags) for change in changes], np.int64)
         context_rows = np.array(contexts, np.int64).reshape(len(rows), -1)
-        self._trending.count_many(rows, context_rows, times, counts)
-        self._tasks.happened(hour_of(times))
-        self._ages.happened(rows, times)
+        self._parts.trending.count_many(rows, context_rows, times, counts)
+        self._parts.tasks.happened(hour_of(times))
+        self._parts.ages.happened(rows, times)

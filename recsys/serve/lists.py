@@ -16,13 +16,13 @@ from recsys.errors import InputError
 from recsys.inference.rerank import Reranker, relative_relevance
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Ask, Reason, ScoredVideo
-from recsys.serve.conditions import Ages, Mask
+from recsys.serve.conditions import Mask
 from recsys.serve.explore import Explorer
 from recsys.serve.newcomers import Newcomers
+from recsys.serve.parts import Parts
 from recsys.serve.pasts import Past
-from recsys.serve.reasons import Resemblance, kept_by_trend, reason
-from recsys.serve.retrieval import Retriever, Search
-from recsys.serve.trending import Trending
+from recsys.serve.reasons import kept_by_trend, reason
+from recsys.serve.retrieval import Search
 
 
 @dataclass(frozen=True)
@@ -65,40 +65,22 @@ class ListMaker:
     """Makes the lists; one thread at a time.
 
     Args:
-        bundle: With the settings of the order and of exploration.
-        trending: Says what is popular.
-        ages: Say what is new.
-        retriever: Gives the scores of videos that are drawn.
-        resemblance: Says what speaks for a video.
-        seed: Of what is drawn.
+        parts: Of the recommender.
+        seed: Of what is drawn; None draws differently in every process.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        trending: Trending,
-        ages: Ages,
-        retriever: Retriever,
-        resemblance: Resemblance,
-        seed: int | None,
-    ) -> None:
-        config = bundle.config
+    def __init__(self, parts: Parts, *, seed: int | None) -> None:
+        bundle, config = parts.bundle, parts.bundle.config
         self._bundle, self._config = bundle, config
         self._tasks = config.data.columns.tasks
-        self._ages, self._retriever, self._resemblance = ages, retriever, resemblance
+        self._ages, self._retriever = parts.ages, parts.retriever
+        self._resemblance = parts.resemblance
         self._rank_task = self._find_rank_task(config.serve.rank)
         self._reranker = None
         if bundle.traits is not None:
             self._reranker = Reranker(config.rerank, bundle.traits)
-        self._newcomers = Newcomers(bundle.catalog, trending.popular)
-        self._explorer = Explorer(
-            bundle.counts,
-            ages,
-            share=config.serve.explore,
-            new_days=config.rerank.new_days,
-            seed=seed,
-        )
+        self._newcomers = Newcomers(bundle.catalog, parts.trending.popular)
+        self._explorer = Explorer(bundle, parts.ages, seed=seed)
 
     def candidates(self, k: int) -> int:
         """How many candidates lists of k videos are made of."""

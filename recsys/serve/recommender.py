@@ -26,15 +26,12 @@ from recsys.features.timelines import MS_PER_HOUR, Timelines, gap_buckets, hours
 from recsys.live.events import EventLog
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Answer, Ask, RankedVideo, ScoredVideo
-from recsys.serve.conditions import Ages, Conditions
+from recsys.serve.conditions import Conditions
 from recsys.serve.follower import Follower
 from recsys.serve.lists import Candidates, Listed, ListMaker, Reading
-from recsys.serve.live_history import LiveReader
-from recsys.serve.pasts import Past, Pasts, Wanted
-from recsys.serve.reasons import Resemblance
-from recsys.serve.retrieval import Retriever, Search
-from recsys.serve.task_scores import TaskScores
-from recsys.serve.trending import Trending
+from recsys.serve.parts import Parts
+from recsys.serve.pasts import Past, Wanted
+from recsys.serve.retrieval import Search
 
 Timer = Callable[[str, float], None]
 """Takes the name of a step and the seconds that it took."""
@@ -66,34 +63,11 @@ class ServingRecommender:
         self._contexts = {
             name: bundle.vocabs[f"context_{name}"] for name in config.data.columns.context
         }
-        self._trending = Trending(bundle.recommender, bundle.counts)
-        self._retriever = Retriever(bundle.index, bundle.vectors)
-        vectors = torch.from_numpy(bundle.vectors)
-        self._task_scores = TaskScores(bundle.recommender, vectors, bundle.counts)
-        self._resemblance = Resemblance(bundle.recommender, bundle.vectors)
-        self.ages = Ages(bundle)
+        self._parts = Parts.of(bundle, log)
+        self.pasts, self.ages = self._parts.pasts, self._parts.ages
         self._conditions = Conditions(bundle, self.ages)
-        self._lists = ListMaker(
-            bundle,
-            trending=self._trending,
-            ages=self.ages,
-            retriever=self._retriever,
-            resemblance=self._resemblance,
-            seed=seed,
-        )
-        self._reader = LiveReader(bundle, log)
-        self.pasts = Pasts(bundle, self._reader, held_users=config.serve.held_users)
-        self.follower: Follower | None = None
-        if log is not None:
-            self.follower = Follower(
-                bundle,
-                log,
-                reader=self._reader,
-                trending=self._trending,
-                pasts=self.pasts,
-                tasks=self._task_scores,
-                ages=self.ages,
-            )
+        self._lists = ListMaker(self._parts, seed=seed)
+        self.follower = None if log is None else Follower(self._parts, log)
 
     def recommend(self, user_id: str, k: int = 10, **asked: Any) -> Answer:
         """The k best videos for a user; the arguments are the fields of `Ask`.
@@ -151,12 +125,12 @@ class ServingRecommender:
         row = self._videos.row(video_id)
         if row == UNKNOWN_ROW:
             raise InputError(f"video_id={video_id!a}: not in the catalogue of this model")
-        return self._listed(*self._resemblance.nearest(row, k))
+        return self._listed(*self._parts.resemblance.nearest(row, k))
 
     def popular(self, k: int, now_ms: int | None = None) -> list[RankedVideo]:
         """What is popular now."""
         self.catch_up()
-        scores = self._trending.popular(now() if now_ms is None else now_ms)
+        scores = self._parts.trending.popular(now() if now_ms is None else now_ms)
         best = np.argsort(-scores, kind="stable")[:k]
         return self._listed(best[scores[best] > 0], scores[best][scores[best] > 0])
 
@@ -223,7 +197,7 @@ class ServingRecommender:
             except InputError as error:
                 answers[place] = error
                 continue
-            rows = self._reader.context_rows(ask.context)
+            rows = self._parts.reader.context_rows(ask.context)
             read[place] = Reading(ask, past, now_ms, rows, search)
         return read
 
@@ -255,7 +229,7 @@ class ServingRecommender:
             apart.append(past.never_again)
         return Search(
             query=past.query,
-            trending=self._trending.at(now_ms),
+            trending=self._parts.trending.at(now_ms),
             seen=past.seen,
             seen_bias=past.seen_bias,
             excluded=np.unique(np.concatenate(apart)),
@@ -280,7 +254,7 @@ class ServingRecommender:
         most = max(reading.ask.k for reading in readings)
         with self._step("retrieve"):
             searches = [reading.search for reading in readings]
-            rows_BC, scores_BC = self._retriever.best(searches, self._lists.candidates(most))
+            rows_BC, scores_BC = self._parts.retriever.best(searches, self._lists.candidates(most))
         with self._step("rank"):
             found = Candidates(rows_BC, scores_BC, self._probabilities(readings, rows_BC))
         with self._step("rerank"):
@@ -301,7 +275,7 @@ class ServingRecommender:
 
     def _scored(self, reading: Reading, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Scores (R,) and probabilities (R, T) of any videos for one request."""
-        scores = self._retriever.scores(reading.search, rows)
+        scores = self._parts.retriever.scores(reading.search, rows)
         return scores, self._probabilities([reading], rows[None])[0]
 
     def _cursor(self, reading: Reading, listed: Listed) -> str | None:
@@ -314,7 +288,7 @@ class ServingRecommender:
         if not self.tasks:
             return np.zeros((*rows_BK.shape, 0), np.float32)
         states = torch.stack([reading.past.state for reading in readings])
-        chances = self._task_scores.probabilities(
+        chances = self._parts.tasks.probabilities(
             states, _contexts(readings), rows_BK, readings[0].now_ms
         )
         probabilities: FloatArray = chances.numpy()

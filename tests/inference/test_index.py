@@ -118,7 +118,7 @@ def test_a_graph_is_built_and_searched_as_wide_as_its_recall_was_measured(
     monkeypatch.setattr(faiss, "SearchParametersHNSW", parameters)
     for k in (10, 200):
         index.search(QUERY, k)
-    assert widths == [{"efSearch": 128}, {"efSearch": 800}]
+    assert [given["efSearch"] for given in widths] == [128, 800]
 
 
 def test_a_graph_that_finds_too_few_names_nobody() -> None:
@@ -133,3 +133,28 @@ def test_a_graph_that_finds_too_few_names_nobody() -> None:
 def test_lists_to_exclude_must_be_as_many_as_queries() -> None:
     with pytest.raises(ValueError, match="2 lists to exclude for 1 queries"):
         VideoIndex.build(VECTORS, kind="flat").search(QUERY, 1, exclude=[[1], [2]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.5, 0.2, 0.01])
+def test_only_allowed_videos_are_found_and_the_right_ones(
+    kind: Kind, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By comparing the allowed ones, and by a search that passes over the others; with a bias."""
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(20_001, 16)).astype(np.float32)
+    queries = rng.normal(size=(20, 16)).astype(np.float32)
+    bias = rng.normal(size=20_001).astype(np.float32)
+    allowed = rng.random(20_001) < share
+    every = queries @ vectors.T + bias
+    every[:, ~allowed] = -np.inf
+    every[:, 0] = -np.inf
+    expected = np.argsort(-every, axis=1)[:, :50]
+    index = VideoIndex.build(vectors, kind=kind)
+    index.set_bias(bias)
+    monkeypatch.setattr("recsys.inference.index.ALL_COMPARED", 3000)
+    rows, scores = index.search(queries, 50, allowed=allowed)
+    assert allowed[rows].all()
+    found = np.mean([len(np.intersect1d(*pair)) / 50 for pair in zip(rows, expected, strict=True)])
+    assert found >= (1.0 if kind == "flat" or share < 0.1 else 0.97)
+    assert scores == pytest.approx(np.take_along_axis(every, rows, 1), abs=1e-3)

@@ -262,6 +262,17 @@ def test_numbers_are_not_given_again_after_the_newest_rows_are_deleted(log: Even
     assert ids(log.follow(seen)) == ["e4"]
 
 
+def test_what_a_user_refused_is_not_pruned(log: EventLog) -> None:
+    old = NOW - 100 * DAY_MS
+    kept = [
+        Event("u1", NOT_INTERESTED, "v1", time_ms=old),
+        Event("u1", HIDE_CREATOR, creator_id="c1", time_ms=old),
+    ]
+    log.append([Event("u1", VIEW, "v2", time_ms=old), *kept])
+    assert log.prune(NOW - 30 * DAY_MS) == 1
+    assert [logged.event.type for logged in log.of_user("u1")] == [NOT_INTERESTED, HIDE_CREATOR]
+
+
 def test_old_events_are_pruned_by_their_time_and_followers_are_told(log: EventLog) -> None:
     old = [replace(view(n), time_ms=NOW - 40 * DAY_MS + n) for n in range(25)]
     log.append([view(100), *old, view(101)])

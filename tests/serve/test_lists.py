@@ -77,7 +77,7 @@ def test_new_from_a_creator_that_one_likes(served: Served) -> None:
 def test_popular_now_is_said_where_it_would_not_be_there_otherwise(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     served = ServingRecommender(Bundle.load(str(tmp_path / "run")))
-    trending = served._trending.at(LATER)
+    trending = served._parts.trending.at(LATER)
     answer = served.recommend("u9", 5, now_ms=LATER, exclude_seen=False)
     with_trend = {v.video_id: v.score for v in answer.videos}
     every = served.score("u9", [f"v{row}" for row in range(1, 31)], now_ms=LATER).videos
@@ -89,7 +89,7 @@ def test_popular_now_is_said_where_it_would_not_be_there_otherwise(tmp_path: Pat
     with torch.no_grad():
         model.trending.fill_(0.0)
     calm = ServingRecommender(Bundle.load(str(tmp_path / "run")))
-    calm._trending._weight = 0.0
+    calm._parts.trending._weight = 0.0
     assert not by_kind(calm.recommend("u9", 5, now_ms=LATER).videos, "popular")
 
 
