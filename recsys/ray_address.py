@@ -12,7 +12,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from queue import Empty, Queue
-from typing import Any
 
 from recsys.errors import InputError
 
@@ -157,7 +156,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def stop(*_: Any) -> None:
+    def stop(*_: object) -> None:
         raise TimeoutError(f"it took more than {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)

@@ -15,10 +15,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 from urllib.parse import quote
 
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from recsys.data.storage import filesystem
 from recsys.errors import InputError
@@ -83,7 +83,7 @@ def address_of(path: str) -> str:
     return path
 
 
-def _split(fs: Any, path: str) -> tuple[str, Parts | None]:
+def _split(fs: AbstractFileSystem, path: str) -> tuple[str, Parts | None]:
     """The part of a path that exists, and the pattern after it.
 
     The pattern is empty where the whole path is a name, and None where it names nothing.
@@ -150,7 +150,7 @@ def _is_like(name: str, wanted: str) -> bool:
     return name == wanted or fnmatchcase(name, wanted)
 
 
-def _walk_local(_: Any, root: str, rule: _Rule) -> Iterator[str]:
+def _walk_local(_: LocalFileSystem, root: str, rule: _Rule) -> Iterator[str]:
     """The files of a folder of this machine, each once."""
     own: list[tuple[Parts, str]] = [((), os.path.realpath(root))]
     links: list[tuple[Parts, str]] = []
@@ -178,7 +178,7 @@ def _walk_local(_: Any, root: str, rule: _Rule) -> Iterator[str]:
     return (os.path.join(root, *parts) for parts in found.values())
 
 
-def _walk_remote(fs: Any, root: str, rule: _Rule) -> Iterator[str]:
+def _walk_remote(fs: AbstractFileSystem, root: str, rule: _Rule) -> Iterator[str]:
     """The files of a folder of another filesystem."""
 
     def parts_of(path: str) -> Parts:

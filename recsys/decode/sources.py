@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Any
+from typing import IO
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import pyarrow as pa
@@ -58,7 +58,7 @@ def _from_tables(spec: str, tables: list[str], column: str) -> list[str]:
     return list(videos)
 
 
-def _addresses(spec: str, file: Any, column: str) -> list[str]:
+def _addresses(spec: str, file: IO[bytes], column: str) -> list[str]:
     try:
         table = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,7 @@ class CatalogDraft:
         ]
         return pa.table(arrays, schema=schema)
 
-    def report(self, counts: SplitCounts) -> dict[str, Any]:
+    def report(self, counts: SplitCounts) -> dict[str, object]:
         """What is worth knowing of it."""
         known = counts.events_SN[:2, 1:].sum(0) > 0
         without = {}
@@ -156,7 +156,9 @@ class _Table:
     dropped: dict[str, int]
     """Rows that were left out, by reason."""
 
-    def column(self, name: str, convert: Callable[[pa.ChunkedArray, str, str], pa.Array]) -> Any:
+    def column(
+        self, name: str, convert: Callable[[pa.ChunkedArray, str, str], pa.Array]
+    ) -> pa.Array:
         """A column's kept rows, by `convert(column, name, path)` of each file."""
         return _of_files(self.files, name, convert).take(self.kept)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from recsys.features.hourly import HourlyCounts, hour_of
 from recsys.features.timelines import share_watched
 from recsys.progress import progress
 from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
+
+if TYPE_CHECKING:
+    import ray
 
 NO_TIME = np.iinfo(np.int64).max
 COUNT_PARTS = "count-parts"
@@ -73,7 +77,7 @@ class PartitionCounts:
         single = int((lengths == 1).sum())
         return cls(number, len(lengths), single, last, videos, first, events, positives)
 
-    def to_row(self) -> dict[str, list[Any]]:
+    def to_row(self) -> dict[str, list[object]]:
         """Makes one row of a Ray data set of it."""
         flat = {name: np.ravel(value) for name, value in vars(self).items() if np.ndim(value)}
         return {name: [value] for name, value in {**vars(self), **flat}.items()}
@@ -140,14 +144,13 @@ class BuildTimelines:
     """The folder that they are written into."""
     columns: EventColumns
     cuts_ms: tuple[float, float] | None
-    vocabs: Any
-    """Object reference to the vocabularies by name."""
-    durations: Any
-    """Object reference to the videos' durations (N,), NaN where unknown."""
-    users: Any
-    """Object reference to the `UserRows`, or to None."""
+    vocabs: ray.ObjectRef[dict[str, Vocab]]
+    """By name."""
+    durations: ray.ObjectRef[npt.NDArray[np.float64]]
+    """Of the videos (N,), in the user's unit; NaN where unknown."""
+    users: ray.ObjectRef[UserRows | None]
 
-    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, list[object]]:
         """Takes the number of the partition, gives the row of its `PartitionCounts`."""
         import ray
 
@@ -204,7 +207,7 @@ class BuildTimelines:
         rows: IntArray,
         context: list[IntArray],
         time: IntArray,
-        flags: list[npt.NDArray[Any]],
+        flags: list[npt.NDArray[np.int8]],
         split: npt.NDArray[np.int8],
     ) -> None:
         """The partition's part of the hourly counts.
@@ -285,13 +288,15 @@ def split_leave_one_out(positive: npt.NDArray[np.int8], offsets: IntArray) -> np
     return split
 
 
-def _lists(offsets: IntArray, values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+def _lists(offsets: IntArray, values: npt.NDArray[np.number], kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(
         pa.array(offsets, pa.int32()), pa.array(values).cast(kind), type=pa.list_(kind)
     )
 
 
-def _wide_lists(offsets: IntArray, columns: list[npt.NDArray[Any]], kind: pa.DataType) -> pa.Array:
+def _wide_lists(
+    offsets: IntArray, columns: Sequence[npt.NDArray[np.number]], kind: pa.DataType
+) -> pa.Array:
     """Lists of len(columns) values an event, event by event."""
     values = np.stack(columns, 1).ravel() if columns else np.zeros(0, dtype=np.int64)
     return _lists(offsets * len(columns), values, kind)

@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,15 @@ def plan_tasks(files: Iterable[TableFile]) -> list[list[Piece]]:
     return [list(task.items()) for task in tasks]
 
 
+class SpilledRow(TypedDict):
+    """A row of the first pass's Ray data set."""
+
+    spilled: bytes
+    """A pickled `Spilled`; empty where there is a problem."""
+    problem: str
+    """What is wrong with the input; empty where nothing is."""
+
+
 @dataclass
 class Spilled:
     """What the first pass found, in one batch of events or in all."""
@@ -70,17 +79,17 @@ class Spilled:
     contexts: dict[str, set[str]] = field(default_factory=dict)
     """The values of each context column."""
 
-    def to_row(self) -> dict[str, list[Any]]:
+    def to_row(self) -> dict[str, list[object]]:
         """Makes one row of a Ray data set of it."""
         return {"spilled": [pickle.dumps(self)], "problem": [""]}
 
     @staticmethod
-    def problem_row(error: InputError) -> dict[str, list[Any]]:
+    def problem_row(error: InputError) -> dict[str, list[object]]:
         """Makes a row of what is wrong with the input."""
         return {"spilled": [b""], "problem": [str(error)]}
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Spilled:
+    def from_row(cls, row: SpilledRow) -> Spilled:
         """Makes it again of what `to_row` gave.
 
         Raises:
@@ -115,7 +124,9 @@ class SpillEvents:
     num_partitions: int
     spill: str
 
-    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+    def __call__(
+        self, batch: dict[str, npt.NDArray[np.int64]]
+    ) -> Iterator[dict[str, list[object]]]:
         """Takes the number of a task, gives what was found and what is wrong, if anything."""
         (number,) = batch["id"].tolist()
         try:
@@ -168,7 +179,7 @@ class SpillEvents:
         positive = np.ones(len(batch), np.int8)
         if columns.positive is not None:
             positive = flags[columns.positive]
-        events: dict[str, Any] = {**ids, "time_ms": time_ms, "positive": positive}
+        events: dict[str, object] = {**ids, "time_ms": time_ms, "positive": positive}
         events |= {f"label_{name}": flags[name] for name in columns.tasks}
         if columns.watched is not None:
             events["watched"] = as_durations(batch.column(columns.watched), columns.watched)
