@@ -246,11 +246,11 @@ def _settings(arguments: argparse.Namespace) -> None:
 
     from recsys.config.settings import describe_settings, find_settings
 
-    found = find_settings(arguments.prefix)
+    settings = find_settings(arguments.prefix)
     if arguments.json:
-        print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
+        print(json.dumps([dataclasses.asdict(setting) for setting in settings], indent=2))
     else:
-        print(describe_settings(found, width=min(console.width, 100)))
+        print(describe_settings(settings, width=min(console.width, 100)))
 
 
 def _demo(arguments: argparse.Namespace) -> None:

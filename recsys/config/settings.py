@@ -76,13 +76,13 @@ def find_settings(prefix: str) -> list[Setting]:
     """
     known = list(all_settings())
     wanted = prefix.rstrip(".")
-    found = [s for s in known if not wanted or f"{s.name}.".startswith(f"{wanted}.")]
-    if not found:
+    settings = [s for s in known if not wanted or f"{s.name}.".startswith(f"{wanted}.")]
+    if not settings:
         near = _near(wanted, [setting.name for setting in known])
         sections = ", ".join(dict.fromkeys(s.name.split(".")[0] for s in known if "." in s.name))
         hint = f"did you mean {' or '.join(near)}?" if near else f"the sections are {sections}"
         raise InputError(f"{prefix} is neither a setting nor a section of settings; {hint}")
-    return found
+    return settings
 
 
 def describe_settings(settings: Sequence[Setting], *, width: int = 100) -> str:

@@ -214,8 +214,8 @@ def _uris(table: _Table | None, column: str | None) -> list[str | None]:
         uris = as_labels(values, name).to_pylist()
         return pa.array([tables.absolute_uri(uri, path) for uri in uris], pa.string())
 
-    found: list[str | None] = table.column(column, addresses).to_pylist()
-    return found
+    uris: list[str | None] = table.column(column, addresses).to_pylist()
+    return uris
 
 
 def _tags(table: _Table | None, columns: tuple[str, ...]) -> tuple[IntArray, pa.Array]:
@@ -297,10 +297,10 @@ def read_users(data: DataConfig) -> UserDraft:
 def _user_values(table: _Table, column: str, path: str) -> pa.Array:
     """A feature column as `column=value`, null where it is missing."""
     values = _labels(table, column)
-    found = pc.count_distinct(values).as_py()
-    if found > MOST_USER_VALUES:
+    num_values = pc.count_distinct(values).as_py()
+    if num_values > MOST_USER_VALUES:
         raise InputError(
-            f"{path}: column {column!r} has {found:,} different values; a user feature may have "
-            f"{MOST_USER_VALUES:,}; put them into ranges"
+            f"{path}: column {column!r} has {num_values:,} different values; a user feature may "
+            f"have {MOST_USER_VALUES:,}; put them into ranges"
         )
     return pc.binary_join_element_wise(column, values, "=")

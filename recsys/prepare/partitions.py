@@ -220,16 +220,16 @@ class BuildTimelines:
         hours = hour_of(time)[counted]
         names = CountLayout.of(self.columns).stored
         for name, things in zip(names, (rows, *context), strict=True):
-            found = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
-            write_table(found.to_table(), join(self.spill, COUNT_PARTS, name, f"{number}.parquet"))
+            hourly = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
+            write_table(hourly.to_table(), join(self.spill, COUNT_PARTS, name, f"{number}.parquet"))
 
 
 def _read(pieces: list[str]) -> pa.Table:
-    found = []
+    tables = []
     for path in pieces:
         with open_input(path) as file:
-            found.append(pq.read_table(file))
-    return pa.concat_tables(found)
+            tables.append(pq.read_table(file))
+    return pa.concat_tables(tables)
 
 
 def sort_events(events: pa.Table) -> pa.Table:
@@ -280,11 +280,11 @@ def split_leave_one_out(positive: npt.NDArray[np.int8], offsets: IntArray) -> np
     """
     split = np.full(len(positive), TRAIN, dtype=np.int8)
     for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
-        found = start + np.flatnonzero(positive[start:stop])
-        if len(found) >= 3:
-            split[found[-2] : stop] = VALID
-        if len(found) >= 2:
-            split[found[-1] : stop] = TEST
+        positives = start + np.flatnonzero(positive[start:stop])
+        if len(positives) >= 3:
+            split[positives[-2] : stop] = VALID
+        if len(positives) >= 2:
+            split[positives[-1] : stop] = TEST
     return split
 
 
@@ -342,5 +342,5 @@ def write_counts(config: RunConfig, *, spill: str) -> None:
     layout, folder = CountLayout.of(config.data.columns), RunFolder(config.run).counts
     for name in layout.stored:
         parts = [_read([path]) for path in list_files(join(spill, COUNT_PARTS, name), ".parquet")]
-        found = HourlyCounts.from_table(pa.concat_tables(parts), num_flags=layout.num_flags)
-        write_table(found.to_table(), join(folder, f"{name}.parquet"))
+        hourly = HourlyCounts.from_table(pa.concat_tables(parts), num_flags=layout.num_flags)
+        write_table(hourly.to_table(), join(folder, f"{name}.parquet"))

@@ -47,10 +47,10 @@ class Prepared:
     @cached_property
     def partitions(self) -> list[str]:
         """The partitions of timelines, in the order of their numbers."""
-        found = list_files(self.folder.timelines, ".parquet")
-        if not found:
+        files = list_files(self.folder.timelines, ".parquet")
+        if not files:
             raise InputError(f"{self.folder.prepare}: there are no timelines; run recsys prepare")
-        return found
+        return files
 
     def timelines(self, partition: int) -> Timelines:
         """Reads one partition."""

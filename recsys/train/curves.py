@@ -97,8 +97,8 @@ def _mlflow_run(config: RunConfig, name: str) -> tuple[MlflowClient, str]:
         ) from None
     try:
         client = MlflowClient(tracking_uri=config.train.mlflow)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+        known = client.get_experiment_by_name(EXPERIMENT)
+        experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
     except MlflowException as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"train.mlflow={config.train.mlflow}: {reason}") from error

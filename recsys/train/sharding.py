@@ -106,8 +106,8 @@ class ShardedTables(nn.Module):
 
     def forward(self, inputs: TableInputs | KeyedJaggedTensor) -> dict[str, Tensor]:
         """The rows' embeddings by table name, (R, dim) each; `inputs` may be keyed already."""
-        found = self.collection(self.keyed(inputs) if isinstance(inputs, Mapping) else inputs)
-        return {name: found[name].values() for name in self.names}
+        embeddings = self.collection(self.keyed(inputs) if isinstance(inputs, Mapping) else inputs)
+        return {name: embeddings[name].values() for name in self.names}
 
 
 def build_sharded(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:

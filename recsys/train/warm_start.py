@@ -58,14 +58,14 @@ def warm_start(config: RunConfig, out: str) -> None:
 def places(prepared: Prepared, other: RunFolder) -> dict[str, IntArray]:
     """For each of our rows its row in the other run, -1 for what is new there; by vocabulary."""
     contexts = [f"context_{name}" for name in prepared.config.data.columns.context]
-    found = {}
+    rows_there = {}
     users = ("user",) if prepared.config.data.user_columns.features else ()
     for name in ("video", "creator", "category", *users, *contexts):
         ours, path = prepared.vocab(name), other.vocab(name)
         rows = Vocab.read(path).rows(ours.ids) if exists(path) else np.zeros(len(ours.ids), int)
-        found[name] = np.concatenate([[0], np.where(rows > 0, rows, -1)]).astype(np.int64)
-    numbered = {str(number): found[name] for number, name in enumerate(contexts)}
-    return {**found, **numbered}
+        rows_there[name] = np.concatenate([[0], np.where(rows > 0, rows, -1)]).astype(np.int64)
+    numbered = {str(number): rows_there[name] for number, name in enumerate(contexts)}
+    return {**rows_there, **numbered}
 
 
 def move_rows(state: Mapping[str, object], rows: Mapping[str, IntArray]) -> dict[str, object]:
