@@ -18,10 +18,10 @@ from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
 from recsys.data import storage
 from recsys.decode.clips import DecodeClips, Encoder
-from recsys.decode.progress import ProgressLine
 from recsys.decode.stamps import changed_files
 from recsys.decode.writer import LIMITED_BY, ClipCounts, ClipWriter
 from recsys.errors import InputError
+from recsys.progress import progress
 from recsys.run_lock import only_writer
 from recsys.schema import clip_schema, feature_schema
 
@@ -103,11 +103,12 @@ def _decode_into(
     if len(missing) < len(wanted):
         report(f"decode: {len(wanted) - len(missing)} of {len(wanted)} videos are already there")
     start = time.monotonic()
-    line = ProgressLine(len(missing), report=report)
-    for rows in _rows(missing, config, content):
-        writer.add(rows)
-        line.add(len(rows), len(rows) - rows.column("reason").null_count)
-    line.close()
+    num_broken = 0
+    with progress("decode", total=len(missing), unit="videos", report=report) as advance:
+        for rows in _rows(missing, config, content):
+            writer.add(rows)
+            num_broken += len(rows) - rows.column("reason").null_count
+            advance(len(rows), note=f"{num_broken} broken")
     seconds = time.monotonic() - start
     counts = writer.finish(set(wanted))
     for said in reader_lines(counts["why"]):
