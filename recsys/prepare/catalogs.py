@@ -45,7 +45,7 @@ class CatalogDraft:
     only_in_events: int
 
     def with_counts(self, counts: SplitCounts) -> pa.Table:
-        """The table of `video_schema`."""
+        """Makes videos.parquet of it: `video_schema`, N rows, row 0 for unknown videos."""
         first = np.where(counts.first_time_N == NO_TIME, 0, counts.first_time_N)
         columns = [
             pa.concat_arrays([pa.nulls(1, pa.string()), self.vocabs["video"].ids]),
@@ -68,7 +68,7 @@ class CatalogDraft:
         return pa.table(arrays, schema=schema)
 
     def report(self, counts: SplitCounts) -> dict[str, object]:
-        """What is worth knowing of it."""
+        """Its part of the stage's report: numbers of what it holds, and of what was left out."""
         known = counts.events_SN[:2, 1:].sum(0) > 0
         without = {}
         if self.vectors is not None:
@@ -159,7 +159,7 @@ class _Table:
     def column(
         self, name: str, convert: Callable[[pa.ChunkedArray, str, str], pa.Array]
     ) -> pa.Array:
-        """A column's kept rows, by `convert(column, name, path)` of each file."""
+        """Reads a column's kept rows; `convert(column, name, path)` gives those of one file."""
         return _of_files(self.files, name, convert).take(self.kept)
 
 
@@ -258,7 +258,7 @@ def _vectors(table: _Table | None, column: str | None, *, num_extra: int) -> Flo
 
 
 class UserDraft(NamedTuple):
-    """What the user table says."""
+    """The users as prepare writes them, and the vocabulary of their features."""
 
     table: pa.Table
     """Of `user_schema`."""

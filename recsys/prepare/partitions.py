@@ -51,7 +51,7 @@ class PartitionCounts:
 
     @classmethod
     def empty(cls, number: int) -> PartitionCounts:
-        """The counts of a partition without events."""
+        """Makes the counts of a partition without events: no user and no video (R = 0)."""
         nothing, by_split = np.zeros(0, dtype=np.int64), np.zeros((3, 0), dtype=np.int64)
         return cls(number, 0, 0, 0, nothing, nothing, by_split, by_split)
 
@@ -78,13 +78,13 @@ class PartitionCounts:
         return cls(number, len(lengths), single, last, videos, first, events, positives)
 
     def to_row(self) -> dict[str, list[object]]:
-        """Makes one row of a Ray data set of it."""
+        """Makes one row of a Ray dataset of it: a list of one value a column, arrays flattened."""
         flat = {name: np.ravel(value) for name, value in vars(self).items() if np.ndim(value)}
         return {name: [value] for name, value in {**vars(self), **flat}.items()}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> PartitionCounts:
-        """Makes counts of what `to_row` gave."""
+        """Makes the counts again of a row of the dataset that `to_row` began."""
         numbers: dict[str, Any] = {
             name: np.asarray(row[name], dtype=np.int64) if name.endswith("R") else row[name]
             for name in (each.name for each in fields(cls))
@@ -112,12 +112,12 @@ class SplitCounts:
 
     @classmethod
     def empty(cls, num_videos: int) -> SplitCounts:
-        """The counts of nothing yet."""
+        """Makes counts of N videos to which no partition was added yet."""
         zeros = np.zeros((3, num_videos), dtype=np.int64)
         return cls(np.full(num_videos, NO_TIME), zeros, zeros.copy())
 
     def add(self, part: PartitionCounts) -> None:
-        """Adds what a partition holds."""
+        """Adds the counts of one partition; each is added once."""
         self.users += part.users
         self.single_event_users += part.single_event_users
         videos = part.video_rows_R

@@ -56,7 +56,7 @@ def plan_tasks(files: Iterable[TableFile]) -> list[list[Piece]]:
 
 
 class SpilledRow(TypedDict):
-    """A row of the first pass's Ray data set."""
+    """A row of the Ray dataset that the first pass gives."""
 
     spilled: bytes
     """A pickled `Spilled`; empty where there is a problem."""
@@ -80,12 +80,12 @@ class Spilled:
     """The values of each context column."""
 
     def to_row(self) -> dict[str, list[object]]:
-        """Makes one row of a Ray data set of it."""
+        """Makes one row of a Ray dataset of it, a `SpilledRow` of lists of one value."""
         return {"spilled": [pickle.dumps(self)], "problem": [""]}
 
     @staticmethod
     def problem_row(error: InputError) -> dict[str, list[object]]:
-        """Makes a row of what is wrong with the input."""
+        """Makes a row that has `from_row` raise the error in the driver."""
         return {"spilled": [b""], "problem": [str(error)]}
 
     @classmethod
@@ -101,7 +101,7 @@ class Spilled:
         return spilled
 
     def add(self, other: Spilled) -> None:
-        """Adds what was found elsewhere."""
+        """Adds the counts and the ids of other events."""
         self.rows += other.rows
         self.dropped += other.dropped
         self.read_otherwise += other.read_otherwise

@@ -95,7 +95,7 @@ def _prepare(
 def _event_report(
     spilled: Spilled, counts: partitions.SplitCounts, times: EventTimes
 ) -> dict[str, object]:
-    """What became of the events."""
+    """The events' part of the stage's report: times, rows left out, sizes of the splits."""
     duplicates = spilled.rows - spilled.dropped.total() - sum(counts.splits)
     return {
         "time_unit": times.unit,

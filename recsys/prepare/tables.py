@@ -41,7 +41,7 @@ class Kind:
     """Whether files of different families can be taken together."""
 
     def takes(self, kind: pa.DataType) -> bool:
-        """Whether values of a type are allowed."""
+        """Whether a column of this Arrow type may be read as this kind."""
         in_lists = is_list(kind)
         if in_lists and self.lists == "no" or not in_lists and self.lists == "must":
             return family(kind) == "missing"

@@ -96,7 +96,7 @@ def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
 
 
 def read_trending(folder: str) -> float:
-    """The weight of what is trending that a checkpoint's model has."""
+    """Reads the weight of what is trending off a checkpoint in a local folder."""
     weight = torch.zeros(())
     dcp.load({"model": {"trending": weight}}, checkpoint_id=folder, no_dist=True)
     return float(weight)
@@ -130,5 +130,5 @@ def stored_name(name: str, stored: set[str]) -> str:
 
 
 def is_finite(value: torch.Tensor) -> bool:
-    """Whether a loss is a number."""
+    """Whether all values of a tensor are numbers, and none NaN or infinite."""
     return bool(torch.isfinite(value).all())

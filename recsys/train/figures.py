@@ -36,7 +36,7 @@ class StepSums:
         self._began = time.perf_counter() - known["seconds"]
 
     def add(self, losses: Losses) -> None:
-        """Adds one of this worker's steps."""
+        """Adds the summed losses and the counts of one of this worker's steps."""
         step = [losses.retrieval, losses.num_retrieval, losses.num_tasks]
         self._own += torch.tensor([value.item() for value in step] + losses.tasks.tolist())
 
@@ -77,15 +77,15 @@ class ProgressActor:
         self.plan = ""
 
     def place(self, plan: str) -> None:
-        """Takes how the tables are placed."""
+        """Takes the plan of the tables in one line, as `describe_plan` gives it."""
         self.plan = plan
 
     def step(self, epochs_done: float, figures: dict[str, float]) -> None:
-        """Takes the figures of a step."""
+        """Takes how many epochs are done, a fraction, and the running figures by name."""
         self.epochs_done, self.figures = epochs_done, figures
 
     def epoch(self, figures: dict[str, float]) -> None:
-        """Takes the figures of a finished epoch."""
+        """Takes the figures of a finished epoch by name, its number as `epoch` among them."""
         self.history.append(figures)
 
     def read(self) -> tuple[float, dict[str, float], list[dict[str, float]], str]:

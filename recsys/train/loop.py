@@ -65,7 +65,7 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
-        """Makes a job of what `to_dict` gave."""
+        """Makes a job of what `to_dict` gave; settings that are wrong are an `InputError`."""
         return cls(**{**values, "config": parse_config(values["config"], "training job")})
 
 

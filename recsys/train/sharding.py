@@ -95,7 +95,7 @@ class ShardedTables(nn.Module):
         )
 
     def keyed(self, inputs: TableInputs) -> KeyedJaggedTensor:
-        """What the tables are asked for, as TorchRec takes it."""
+        """Makes one KeyedJaggedTensor of the rows that each table is asked for."""
         from torchrec import KeyedJaggedTensor
 
         return KeyedJaggedTensor(
