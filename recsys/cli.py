@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os.path import expanduser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -136,7 +136,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _stage_parser(
-    commands: Any,
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
     text: str,
     command: Callable[[argparse.Namespace], None],
@@ -246,11 +246,11 @@ def _settings(arguments: argparse.Namespace) -> None:
 
     from recsys.config.settings import describe_settings, find_settings
 
-    found = find_settings(arguments.prefix)
+    settings = find_settings(arguments.prefix)
     if arguments.json:
-        print(json.dumps([dataclasses.asdict(setting) for setting in found], indent=2))
+        print(json.dumps([dataclasses.asdict(setting) for setting in settings], indent=2))
     else:
-        print(describe_settings(found, width=min(console.width, 100)))
+        print(describe_settings(settings, width=min(console.width, 100)))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -300,7 +300,7 @@ def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
     return config
 
 
-def print_report(name: str, report: dict[str, Any]) -> None:
+def print_report(name: str, report: Mapping[str, object]) -> None:
     """A stage's figures as a short table."""
     if name == "evaluate":
         _print_evaluation(cast("Report", report))
@@ -313,7 +313,7 @@ def print_report(name: str, report: dict[str, Any]) -> None:
     console.print(table)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     if isinstance(value, float):

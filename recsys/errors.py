@@ -23,9 +23,9 @@ def find_input_error(error: BaseException) -> InputError | None:
     >>> find_input_error(wrapped)
     InputError('x=1: allowed is 2')
     """
-    found = [inner for inner in unwrapped(error) if isinstance(inner, InputError)]
-    if found:
-        return found[-1]
+    errors = [inner for inner in unwrapped(error) if isinstance(inner, InputError)]
+    if errors:
+        return errors[-1]
     # Ray Data keeps the traceback's text alone of what a function raised.
     texts = re.findall(rf"{InputError.__module__}\.InputError: (.+)", str(error))
     return InputError(texts[-1]) if texts else None
@@ -43,6 +43,6 @@ def unwrapped(error: BaseException) -> list[BaseException]:
 def _inside(error: BaseException) -> list[BaseException]:
     """What an error wraps, by the names that Ray gives it."""
     names = ("cause", "_base_exc", "controller_failure", "__cause__")
-    found = [getattr(error, name, None) for name in names]
-    found += dict(getattr(error, "worker_failures", None) or {}).values()
-    return [inner for inner in found if isinstance(inner, BaseException)]
+    causes = [getattr(error, name, None) for name in names]
+    causes += dict(getattr(error, "worker_failures", None) or {}).values()
+    return [inner for inner in causes if isinstance(inner, BaseException)]

@@ -11,9 +11,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from recsys.bundle.versions import find_bundle, newest_other
 from recsys.config.run import RunConfig, dump_config
@@ -27,6 +26,9 @@ from recsys.stopping import told
 
 logger = logging.getLogger(__name__)
 
+StageReport = Mapping[str, object]
+"""What a stage writes into its report.json."""
+
 ASIDE = ("seconds", "fingerprint", "evaluation", "trained")
 """Entries of a stage's report that RUN/report.json has elsewhere, or not at all."""
 GOES_ON = "the same command goes on from here"
@@ -39,23 +41,23 @@ class Stage:
 
     name: str
     folder: str
-    settings: Callable[[RunConfig], Any]
+    settings: Callable[[RunConfig], object]
     """The settings whose change makes its output out of date."""
     after: tuple[str, ...]
     """Stages whose output it reads."""
-    run: Callable[[RunConfig, str, str], dict[str, Any]]
+    run: Callable[[RunConfig, str, str], StageReport]
     """(config, folder, fingerprint) → report."""
     goes_on: bool = False
     """Whether it goes on where it was stopped; a stage that does not starts anew."""
 
 
-def _prepare(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+def _prepare(config: RunConfig, out: str, fingerprint: str) -> StageReport:
     from recsys.prepare.stage import prepare
 
     return prepare(config, out)
 
 
-def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+def _decode(config: RunConfig, out: str, fingerprint: str) -> StageReport:
     from recsys import cluster
     from recsys.decode.stage import decode_videos
     from recsys.prepare.prepared import Prepared
@@ -66,8 +68,7 @@ def _decode(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     uris = [uri for uri in Prepared(config).catalog.uris() if uri]
     settings = config.decode.model_copy(update={"features": config.stores_features})
     report = decode_videos(uris, out, settings, content=config.model.content, report=say)
-    counts: dict[str, Any] = report["decode"]
-    return counts
+    return report["decode"]
 
 
 def _why_not_decoded(config: RunConfig) -> str:
@@ -77,27 +78,27 @@ def _why_not_decoded(config: RunConfig) -> str:
     return "data.video_columns.uri is not set" if columns.vector is None else "there are vectors"
 
 
-def _train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+def _train(config: RunConfig, out: str, fingerprint: str) -> StageReport:
     from recsys.train.stage import train
 
     return train(config, out, fingerprint[:12])
 
 
-def _evaluate(config: RunConfig, out: str, _: str) -> dict[str, Any]:
+def _evaluate(config: RunConfig, out: str, _: str) -> StageReport:
     from recsys.evaluation.stage import evaluate
 
     trained = fingerprint(config, BY_NAME["train"])
     return {**evaluate(config, out, _previous(config)), "trained": trained}
 
 
-def _figures(config: RunConfig) -> dict[str, Any] | None:
+def _figures(config: RunConfig) -> Mapping[str, object] | None:
     """What the evaluation found of this very training; None where it is another's, or not there."""
     report = read_json(RunFolder(config.run).report_of("evaluate")) or {}
     current = report.get("trained") == fingerprint(config, BY_NAME["train"])
     return report.get("evaluation") if current else None
 
 
-def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
+def _publish(config: RunConfig, out: str, _: str) -> StageReport:
     from recsys.bundle.stage import publish
     from recsys.evaluation.stage import rerank_traits
     from recsys.train.trained import load_trained
@@ -119,7 +120,7 @@ def _publish(config: RunConfig, out: str, _: str) -> dict[str, Any]:
     return {"version": version}
 
 
-def _data_settings(config: RunConfig) -> Any:
+def _data_settings(config: RunConfig) -> object:
     inputs = {name: getattr(config.data, name) for name in ("events", "videos", "users")}
     files = {
         spec: [_stamp(path) for path in parquet_files(spec, f"data.{name}")]
@@ -129,20 +130,20 @@ def _data_settings(config: RunConfig) -> Any:
     return [PREPARE_FORMAT, config.data, config.split, config.prepare.partitions, files]
 
 
-def _decode_settings(config: RunConfig) -> Any:
+def _decode_settings(config: RunConfig) -> object:
     encoder = config.model.content.encoder if config.stores_features else None
     settings = config.decode.model_dump(exclude={"workers", "features"})
     return [settings, config.decodes, encoder]
 
 
-def _train_settings(config: RunConfig) -> Any:
+def _train_settings(config: RunConfig) -> object:
     train = config.train.model_dump(exclude={"workers", "device", "max_failures", "mlflow"})
     # The epoch is chosen by validation lists with or without what users liked before.
     masked = config.evaluate.mask_history
     return [config.model, train, config.prepare.min_video_events, masked]
 
 
-def _evaluate_settings(config: RunConfig) -> Any:
+def _evaluate_settings(config: RunConfig) -> object:
     return [config.evaluate, config.rerank, _previous(config)]
 
 
@@ -153,7 +154,7 @@ def _previous(config: RunConfig) -> str | None:
     return newest_other(RunFolder(config.run).bundles, fingerprint(config, BY_NAME["train"]))
 
 
-def _publish_settings(config: RunConfig) -> Any:
+def _publish_settings(config: RunConfig) -> object:
     # A bundle without figures is out of date once there are some.
     return [config.publish, config.serve, config.rerank, _figures(config) is not None]
 
@@ -181,7 +182,7 @@ def fingerprint(config: RunConfig, stage: Stage) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
 
 
@@ -199,7 +200,7 @@ def is_current(config: RunConfig, stage: Stage) -> bool:
     return bool(report) and report.get("fingerprint") == fingerprint(config, stage)
 
 
-def run_stage(config: RunConfig, stage: Stage) -> dict[str, Any]:
+def run_stage(config: RunConfig, stage: Stage) -> StageReport:
     """Runs one stage, unless its output is current, and returns its report.
 
     Raises:
@@ -208,7 +209,7 @@ def run_stage(config: RunConfig, stage: Stage) -> dict[str, Any]:
     out = RunFolder(config.run).of_stage(stage.folder)
     if is_current(config, stage):
         say(f"{stage.name}: up to date, skipped")
-        current: dict[str, Any] = read_json(join(out, REPORT))
+        current: StageReport = read_json(join(out, REPORT))
         return current
     _require_before(config, stage)
     started = time.perf_counter()
@@ -239,8 +240,8 @@ def _require_before(config: RunConfig, stage: Stage) -> None:
 def run_stages(
     config: RunConfig,
     names: Sequence[str],
-    show: Callable[[str, dict[str, Any]], None] = lambda name, report: None,
-) -> dict[str, Any]:
+    show: Callable[[str, StageReport], None] = lambda name, report: None,
+) -> StageReport:
     """Runs some stages in order and writes RUN/report.json.
 
     Args:
@@ -261,13 +262,13 @@ def run_stages(
         return write_report(config)
 
 
-def write_report(config: RunConfig) -> dict[str, Any]:
+def write_report(config: RunConfig) -> StageReport:
     """Gathers the stages' reports into RUN/report.json."""
     reports = {
         stage.name: read_json(RunFolder(config.run).report_of(stage.folder)) or {}
         for stage in STAGES
     }
-    whole: dict[str, Any] = {
+    whole = {
         "seconds": {name: r["seconds"] for name, r in reports.items() if "seconds" in r},
         **{name: without(r, *ASIDE) for name, r in reports.items()},
         "evaluation": reports["evaluate"].get("evaluation", {}),
@@ -276,6 +277,6 @@ def write_report(config: RunConfig) -> dict[str, Any]:
     return whole
 
 
-def without(report: dict[str, Any], *names: str) -> dict[str, Any]:
+def without(report: StageReport, *names: str) -> StageReport:
     """The report without some of its entries."""
     return {name: value for name, value in report.items() if name not in names}

@@ -12,7 +12,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from queue import Empty, Queue
-from typing import Any
 
 from recsys.errors import InputError
 
@@ -60,19 +59,19 @@ def _require_found(address: str) -> str | None:
     from ray._private import services, utils
 
     try:
-        found = services.canonicalize_bootstrap_address(address or None)
+        cluster = services.canonicalize_bootstrap_address(address or None)
     except ConnectionError:
         raise InputError(
             f"{VARIABLE}={address}: no Ray runs on this machine (`ray start --head` starts one); "
             f"{REMEDY}"
         ) from None
-    if found is None:
+    if cluster is None:
         return None
-    where = f"{VARIABLE}={address}: {found}" if address else found
+    where = f"{VARIABLE}={address}: {cluster}" if address else cluster
     if services.find_bootstrap_address(None) is not None:
         file = utils.get_ray_address_file(None)
         where = f"{where}, which {file} names (`ray stop` removes that file)"
-    _require_ray(where, found)
+    _require_ray(where, cluster)
     return where
 
 
@@ -157,7 +156,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
-    def stop(*_: Any) -> None:
+    def stop(*_: object) -> None:
         raise TimeoutError(f"it took more than {seconds:.0f} s")
 
     before = signal.signal(signal.SIGALRM, stop)

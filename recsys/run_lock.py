@@ -23,7 +23,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from recsys.data.storage import exists, filesystem, join, local_path, remove
 from recsys.errors import InputError
@@ -90,13 +89,13 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
-def _owner() -> dict[str, Any]:
+def _owner() -> dict[str, object]:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     command = " ".join(["recsys", *sys.argv[1:2]])
     return {"host": socket.gethostname(), "pid": os.getpid(), "since": since, "command": command}
 
 
-def _read_owner(path: str) -> dict[str, Any]:
+def _read_owner(path: str) -> dict[str, object]:
     """Who a lock says it belongs to; nothing where it is just being written or removed."""
     fs, inner = filesystem(path)
     try:
@@ -106,7 +105,7 @@ def _read_owner(path: str) -> dict[str, Any]:
     return owner if isinstance(owner, dict) else {}
 
 
-def _in_use(folder: str, owner: dict[str, Any], remedy: str = "") -> InputError:
+def _in_use(folder: str, owner: dict[str, object], remedy: str = "") -> InputError:
     who = "by another process"
     if {"host", "pid", "since", "command"} <= owner.keys():
         who = (

@@ -8,8 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from types import FrameType
+from typing import NoReturn
 
+_Handler = Callable[[int, FrameType | None], object] | int | None
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -41,7 +43,7 @@ def stoppable() -> Iterator[None]:
     """
     received: list[int] = []
 
-    def stop(number: int, _: Any) -> None:
+    def stop(number: int, _: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         received.append(number)
@@ -78,7 +80,7 @@ def own_signals() -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def _kept(worth: Callable[[Any], bool]) -> Iterator[None]:
+def _kept(worth: Callable[[_Handler], bool]) -> Iterator[None]:
     """Gives handlers that are worth it back after the block, unless it was stopped."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
@@ -91,7 +93,7 @@ def _kept(worth: Callable[[Any], bool]) -> Iterator[None]:
     _give_back(before, worth)
 
 
-def _give_back(handlers: dict[signal.Signals, Any], worth: Callable[[Any], bool]) -> None:
+def _give_back(handlers: dict[signal.Signals, _Handler], worth: Callable[[_Handler], bool]) -> None:
     for number, handler in handlers.items():
         if worth(handler) and _may_handle_signals():
             signal.signal(number, handler)

@@ -216,17 +216,13 @@ def test_training_that_cannot_work_is_refused_at_once(
     settings: list[str],
     message: str,
     trained_run: TrainedRun,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Nothing starts, so the trained run stays as it is."""
-    report = trained_run.run / "train" / "report.json"
-    before = report.read_bytes()
-    try:
-        arguments = ["--config", trained_run.config_path, *trained_run.settings]
-        line = refused(capsys, "train", *arguments, "train.lr=0.1", *settings)
-    finally:
-        report.write_bytes(before)
-    assert message in line
+    """In a copy: the settings that are refused stand in its config.yaml afterwards."""
+    run = shutil.copytree(trained_run.run, tmp_path / "run")
+    arguments = ["--config", trained_run.config_path, *trained_run.settings, f"run={run}"]
+    assert message in refused(capsys, "train", *arguments, "train.lr=0.1", *settings)
 
 
 @pytest.mark.parametrize("command", ["run", "demo"])

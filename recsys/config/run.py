@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -330,7 +330,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     }
     data["root"] = None
     data_config = config.data.model_copy(update=data)
-    changed: dict[str, Any] = {"run": absolute(config.run), "data": data_config}
+    changed: dict[str, object] = {"run": absolute(config.run), "data": data_config}
     for name, field in (("evaluate", "previous"), ("train", "start_from")):
         section = getattr(config, name)
         if (path := getattr(section, field)) is not None:
@@ -338,7 +338,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return config.model_copy(update=changed)
 
 
-def parse_config(tree: Any, source: str) -> RunConfig:
+def parse_config(tree: object, source: str) -> RunConfig:
     """Makes a config of a plain tree; `source` is named in the message of an `InputError`."""
     try:
         return RunConfig.model_validate(tree)

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -20,7 +20,12 @@ from pydantic.fields import FieldInfo
 from recsys.config.run import RunConfig
 from recsys.errors import InputError
 
-NAMES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+NAMES: dict[object, str] = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+}
 """What the types of single values are called."""
 COMPARISONS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 LENGTHS = {"min_length": "at least", "max_length": "at most"}
@@ -34,7 +39,7 @@ class Setting:
     name: str
     """Dotted, as it is typed: `train.lr`."""
     type: str
-    default: Any
+    default: object
     """As YAML and JSON have it; None where there is none."""
     required: bool
     """Whether it must be given."""
@@ -71,13 +76,13 @@ def find_settings(prefix: str) -> list[Setting]:
     """
     known = list(all_settings())
     wanted = prefix.rstrip(".")
-    found = [s for s in known if not wanted or f"{s.name}.".startswith(f"{wanted}.")]
-    if not found:
+    settings = [s for s in known if not wanted or f"{s.name}.".startswith(f"{wanted}.")]
+    if not settings:
         near = _near(wanted, [setting.name for setting in known])
         sections = ", ".join(dict.fromkeys(s.name.split(".")[0] for s in known if "." in s.name))
         hint = f"did you mean {' or '.join(near)}?" if near else f"the sections are {sections}"
         raise InputError(f"{prefix} is neither a setting nor a section of settings; {hint}")
-    return found
+    return settings
 
 
 def describe_settings(settings: Sequence[Setting], *, width: int = 100) -> str:
@@ -101,11 +106,11 @@ def _setting(name: str, field: FieldInfo) -> Setting:
     )
 
 
-def _is_section(annotation: Any) -> typing.TypeGuard[type[BaseModel]]:
+def _is_section(annotation: object) -> typing.TypeGuard[type[BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _type_name(annotation: Any) -> str:
+def _type_name(annotation: object) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _type_name(arguments[0])
@@ -121,7 +126,7 @@ def _type_name(annotation: Any) -> str:
     return NAMES.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
-def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
+def _bounds(metadata: Sequence[object]) -> Iterator[str]:
     for constraint in metadata:
         for name, word in COMPARISONS.items():
             if (value := getattr(constraint, name, None)) is not None:
@@ -133,7 +138,7 @@ def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
             yield f"like {pattern}"
 
 
-def _bounds_of_items(annotation: Any) -> Iterator[str]:
+def _bounds_of_items(annotation: object) -> Iterator[str]:
     """What holds for each entry of a list, or for one of several types."""
     for argument in typing.get_args(annotation):
         if typing.get_origin(argument) is Annotated:
@@ -142,7 +147,7 @@ def _bounds_of_items(annotation: Any) -> Iterator[str]:
                 yield from (f"each {bound}" for bound in _bounds(inner))
 
 
-def _written(value: Any) -> str:
+def _written(value: object) -> str:
     """A value as it would be typed on the command line."""
     if value is None:
         return "null"

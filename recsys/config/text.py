@@ -23,7 +23,7 @@ Place = tuple[int | str, ...]
 """Where a setting stands in the tree, e.g. ("train", "lr")."""
 
 
-def read_yaml(path: str, kind: type[BaseModel]) -> dict[str, Any]:
+def read_yaml(path: str, kind: type[BaseModel]) -> dict[str, object]:
     """Reads a file of settings, each as its type in `kind` asks.
 
     Raises:
@@ -46,7 +46,7 @@ def read_yaml(path: str, kind: type[BaseModel]) -> dict[str, Any]:
     return {name: value for name, value in tree.items() if value is not None}
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Iterable[str], kind: Any) -> None:
+def apply_overrides(tree: dict[str, object], overrides: Iterable[str], kind: object) -> None:
     """Sets `dotted.key=value` texts in a tree, each as its type in `kind` asks.
 
     Where a setting is given twice, the last text counts, and a line says so.
@@ -69,9 +69,10 @@ def apply_overrides(tree: dict[str, Any], overrides: Iterable[str], kind: Any) -
         for name in sections:
             if section.get(name) is None:
                 section[name] = {}
-            section = section[name]
-            if not isinstance(section, dict):
+            inner = section[name]
+            if not isinstance(inner, dict):
                 raise InputError(f"{override!r}: {name} is a value, not a section")
+            section = inner
         try:
             section[last] = read_override(text, kind_at(kind, key.split(".")))
         except InputError as error:
@@ -90,13 +91,11 @@ def _say_what_is_overruled(given: dict[str, str], override: str) -> None:
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
     """The first mistake, in one line, with a likely spelling for an unknown key."""
-    details: list[dict[str, Any]] = [
-        {**detail, "loc": _written(root, detail["loc"])} for detail in error.errors()
-    ]
-    first = details[0]
-    place: Place = first["loc"]
+    details = error.errors()
+    places = [_written(root, detail["loc"]) for detail in details]
+    first, place = details[0], places[0]
     where = ".".join(str(part) for part in place)
-    here = [detail for detail in details if detail["loc"] == place]
+    here = [detail for detail, at in zip(details, places, strict=True) if at == place]
     others = len(details) - len(here)
     more = f" (and {others} more)" if others else ""
     if first["type"] == "missing":
@@ -151,7 +150,7 @@ def parse_section(kind: type[SectionT], overrides: Sequence[str], name: str) -> 
     Raises:
         InputError: An override is wrong or of another section.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, object] = {}
     apply_overrides(tree, overrides, dict[str, kind])  # type: ignore[valid-type]
     for other in tree.keys() - {name}:
         raise InputError(f"{other} is not a setting here; allowed is {name}.key=value")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import types
 import typing
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel
@@ -24,7 +24,7 @@ _STANDARD = "tag:yaml.org,2002:"
 _ENDLESS = "it holds itself, or is nested too deep"
 
 
-def read_override(text: str, kind: Any) -> Any:
+def read_override(text: str, kind: object) -> object:
     """The value of a `key=value` text.
 
     Args:
@@ -51,7 +51,7 @@ def read_override(text: str, kind: Any) -> Any:
         return text
 
 
-def read_yaml_text(text: str, kind: Any, *, whole: bool = False) -> Any:
+def read_yaml_text(text: str, kind: object, *, whole: bool = False) -> object:
     """The value of a YAML document.
 
     Args:
@@ -77,8 +77,8 @@ def read_yaml_text(text: str, kind: Any, *, whole: bool = False) -> Any:
         raise yaml.YAMLError(_ENDLESS) from None
 
 
-def kind_at(root: Any, place: typing.Iterable[str]) -> Any:
-    """The type of the setting at a place in a tree of settings; `Any` where there is none.
+def kind_at(root: object, place: typing.Iterable[str]) -> object:
+    """The type of the setting at a place in a tree of settings; `object` where there is none.
 
     >>> kind_at(dict[str, dict[str, int]], ["a", "b"])
     <class 'int'>
@@ -95,7 +95,7 @@ class _Reader:
         self._loader = loader
         self._merged: set[int] = set()
 
-    def value(self, node: yaml.Node, kind: Any) -> Any:
+    def value(self, node: yaml.Node, kind: object) -> object:
         """The value of a node, and of all that it holds."""
         if not node.tag.startswith(_STANDARD):
             raise yaml.constructor.ConstructorError(
@@ -115,7 +115,7 @@ class _Reader:
             self._loader.flatten_mapping(node)
         return [(str(key.value), value) for key, value in node.value]
 
-    def _scalar(self, node: yaml.Node, kind: Any) -> Any:
+    def _scalar(self, node: yaml.Node, kind: object) -> object:
         text, tag = node.value, node.tag.removeprefix(_STANDARD)
         if "\0" in text:  # no path and no column has one, and systems end a name there
             raise yaml.constructor.ConstructorError(None, None, "a zero byte", node.start_mark)
@@ -145,7 +145,7 @@ def _require_different_keys(node: yaml.MappingNode) -> None:
         seen.add(key.value)
 
 
-def _number(text: str) -> Any:
+def _number(text: str) -> object:
     """A number in base ten; what is none stays text (YAML 1.1 has 1:30 for 90 and 010 for 8)."""
     for make in (int, float):
         try:
@@ -155,7 +155,7 @@ def _number(text: str) -> Any:
     return text
 
 
-def _members(kind: Any) -> list[Any]:
+def _members(kind: object) -> list[object]:
     """The types that a type allows: those of a union, without the bounds around them."""
     origin = typing.get_origin(kind)
     if origin is Annotated:
@@ -165,24 +165,24 @@ def _members(kind: Any) -> list[Any]:
     return [kind]
 
 
-def _is_text(kind: Any) -> bool:
+def _is_text(kind: object) -> bool:
     return any(m is str or typing.get_origin(m) is Literal for m in _members(kind))
 
 
-def _child(kind: Any, key: str) -> Any:
+def _child(kind: object, key: str) -> object:
     """The type of an entry of a section or dict."""
     for member in _members(kind):
         if isinstance(member, type) and issubclass(member, BaseModel):
             field = member.model_fields.get(key)
-            return Any if field is None else field.annotation
+            return object if field is None else field.annotation
         if typing.get_origin(member) is dict:
             return typing.get_args(member)[1]
-    return Any
+    return object
 
 
-def _item(kind: Any) -> Any:
+def _item(kind: object) -> object:
     """The type of an entry of a list."""
     for member in _members(kind):
         if typing.get_origin(member) in (tuple, list):
             return typing.get_args(member)[0]
-    return Any
+    return object

@@ -6,7 +6,7 @@ Shapes: N videos, M of them with a clip, S frames of a clip, Z features of a fra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NewType
+from typing import TYPE_CHECKING, NewType
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +15,13 @@ from numpy.typing import NDArray
 from recsys.data.storage import as_url
 from recsys.errors import InputError
 
+if TYPE_CHECKING:
+    import lance
+
 ClipRows = NewType("ClipRows", NDArray[np.int64])
 """Rows of a clip store, which are not video rows; `NO_CLIP` for a video without a clip."""
+ClipArray = NDArray[np.number]
+"""uint8 frames, or features as float16 or float32."""
 NO_CLIP = -1
 """Row of a video that has no clip."""
 
@@ -41,6 +46,9 @@ class ClipStore:
         names = self._dataset.schema.names
         self.stores_features = "features" in names
         self._column = "features" if self.stores_features else "frames"
+        self._dtype: np.dtype[np.number] = np.dtype(
+            np.float16 if self.stores_features else np.uint8
+        )
         frames = self._dataset.schema.field("times_s").type.list_size
         width = self._dataset.schema.field(self._column).type.list_size
         if self.stores_features:
@@ -55,14 +63,14 @@ class ClipStore:
         import lance
 
         try:
-            self._dataset: Any = lance.dataset(as_url(self._path))
+            self._dataset: lance.LanceDataset = lance.dataset(as_url(self._path))
         except (OSError, ValueError):
             raise InputError(f"{self._path}: no clips there; run recsys decode first") from None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, str]:
         return {"_path": self._path}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, str]) -> None:
         self.__init__(state["_path"])  # type: ignore[misc]
 
     def __len__(self) -> int:
@@ -77,7 +85,7 @@ class ClipStore:
         rows = [self._rows.get(uri or "", NO_CLIP) for uri in uris]
         return ClipRows(np.array(rows, np.int64))
 
-    def take(self, rows: ClipRows) -> NDArray[Any]:
+    def take(self, rows: ClipRows) -> ClipArray:
         """Reads the clips of some rows.
 
         Returns:
@@ -91,8 +99,7 @@ class ClipStore:
             raise IndexError(f"rows lie in 0..{len(self) - 1}, not {wanted.min()}..{wanted.max()}")
         unique, back = np.unique(wanted, return_inverse=True)
         if not len(unique):
-            dtype = np.float16 if self.stores_features else np.uint8
-            return np.empty((0, *self.frame_shape), dtype)
+            return np.empty((0, *self.frame_shape), self._dtype)
         column = self._dataset.take(unique, columns=[self._column]).column(0)
         values = _values(column).reshape(len(unique), *self.frame_shape)
         return (
@@ -101,7 +108,7 @@ class ClipStore:
             else values[back]
         )
 
-    def take_uris(self, uris: Sequence[str | None]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def take_uris(self, uris: Sequence[str | None]) -> tuple[ClipArray, NDArray[np.bool_]]:
         """Reads videos by address.
 
         Returns:
@@ -109,18 +116,18 @@ class ClipStore:
         """
         rows = self.rows_of(uris)
         has_clip = rows != NO_CLIP
-        dtype = np.float16 if self.stores_features else np.uint8
-        out = np.zeros((len(rows), *self.frame_shape), dtype)
+        out = np.zeros((len(rows), *self.frame_shape), self._dtype)
         out[has_clip] = self.take(ClipRows(rows[has_clip]))
         return out, has_clip
 
     def times_s(self, rows: ClipRows) -> NDArray[np.float32]:
         """(M, S) times of the frames from the video's first on, in seconds."""
         column = self._dataset.take(np.asarray(rows, np.int64), columns=["times_s"]).column(0)
-        return _values(column).reshape(len(rows), self.frame_shape[0])
+        times = _values(column).astype(np.float32, copy=False)
+        return times.reshape(len(rows), self.frame_shape[0])
 
 
-def _values(column: pa.ChunkedArray) -> NDArray[Any]:
+def _values(column: pa.ChunkedArray) -> ClipArray:
     """The numbers of a fixed-size list column, without a copy where it is one piece."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)

@@ -15,10 +15,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 from urllib.parse import quote
 
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from recsys.data.storage import filesystem
 from recsys.errors import InputError
@@ -55,17 +55,17 @@ def find_files(
         if pattern is None:
             return []
         if not fs.isdir(root):
-            found = [root]
+            files = [root]
         else:
             walk = _walk_local if isinstance(fs, LocalFileSystem) else _walk_remote
-            found = sorted(walk(fs, root, _Rule(pattern, hidden, endings)))
+            files = sorted(walk(fs, root, _Rule(pattern, hidden, endings)))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or str(error)
         raise InputError(f"{named}: cannot be read ({where}{reason})") from None
     if isinstance(fs, LocalFileSystem):
-        return found
-    return [str(fs.unstrip_protocol(file)) for file in found]
+        return files
+    return [str(fs.unstrip_protocol(file)) for file in files]
 
 
 def address_of(path: str) -> str:
@@ -83,7 +83,7 @@ def address_of(path: str) -> str:
     return path
 
 
-def _split(fs: Any, path: str) -> tuple[str, Parts | None]:
+def _split(fs: AbstractFileSystem, path: str) -> tuple[str, Parts | None]:
     """The part of a path that exists, and the pattern after it.
 
     The pattern is empty where the whole path is a name, and None where it names nothing.
@@ -150,17 +150,17 @@ def _is_like(name: str, wanted: str) -> bool:
     return name == wanted or fnmatchcase(name, wanted)
 
 
-def _walk_local(_: Any, root: str, rule: _Rule) -> Iterator[str]:
+def _walk_local(_: LocalFileSystem, root: str, rule: _Rule) -> Iterator[str]:
     """The files of a folder of this machine, each once."""
     own: list[tuple[Parts, str]] = [((), os.path.realpath(root))]
     links: list[tuple[Parts, str]] = []
-    found: dict[str, Parts] = {}  # by where a file truly lies
+    taken: dict[str, Parts] = {}  # by where a file truly lies
     entered = set()
     while own or links:
         parts, real = own.pop() if own else links.pop(0)  # what is reached by its own name first
         if not os.path.isdir(real):
             if rule.takes(parts):
-                found.setdefault(real, parts)
+                taken.setdefault(real, parts)
             continue
         # By depth too: at another one, the pattern may take other files of the same folder.
         if not rule.enters(parts) or (key := (real, min(len(parts), rule.depth))) in entered:
@@ -174,11 +174,11 @@ def _walk_local(_: Any, root: str, rule: _Rule) -> Iterator[str]:
                 elif entry.is_dir():
                     own.append((below, entry.path))
                 elif rule.takes(below):
-                    found.setdefault(entry.path, below)
-    return (os.path.join(root, *parts) for parts in found.values())
+                    taken.setdefault(entry.path, below)
+    return (os.path.join(root, *parts) for parts in taken.values())
 
 
-def _walk_remote(fs: Any, root: str, rule: _Rule) -> Iterator[str]:
+def _walk_remote(fs: AbstractFileSystem, root: str, rule: _Rule) -> Iterator[str]:
     """The files of a folder of another filesystem."""
 
     def parts_of(path: str) -> Parts:

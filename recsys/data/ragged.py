@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +46,7 @@ class Ragged:
         return cls(offsets.astype(np.int64), values)
 
     @classmethod
-    def of_singles(cls, values: NDArray[Any]) -> Ragged:
+    def of_singles(cls, values: NDArray[np.number]) -> Ragged:
         """Makes one of lists of one value each."""
         return cls(np.arange(len(values) + 1), values.astype(np.int32))
 
@@ -125,7 +124,7 @@ def expand_ranges(starts: IntArray, lengths: IntArray) -> IntArray:
 
 
 def padded_lists(
-    offsets: NDArray[Any], values: NDArray[Any]
+    offsets: NDArray[np.integer], values: NDArray[np.integer]
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """Lists as rows of equal length, and 1 / √(length) of each, which makes it a unit vector.
 

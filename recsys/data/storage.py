@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Container, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 import fsspec
@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from recsys.errors import InputError
 
@@ -44,7 +45,7 @@ def is_uri(path: str) -> bool:
     return "://" in path
 
 
-def filesystem(path: str) -> tuple[Any, str]:
+def filesystem(path: str) -> tuple[AbstractFileSystem, str]:
     """The fsspec filesystem of a path or URI, and the path on it.
 
     A name is a name: `::` chains nothing here. But fsspec's put, get, rm and glob take `*`, `?` and
@@ -63,7 +64,7 @@ def filesystem(path: str) -> tuple[Any, str]:
         raise InputError(f"{path}: cannot open this kind of address ({error})") from None
 
 
-def address_options(uri: str) -> dict[str, Any]:
+def address_options(uri: str) -> dict[str, bool]:
     """What fsspec's filesystem of an address is made with.
 
     A web address is asked for byte for byte as it is given, for servers and signatures may tell
@@ -155,7 +156,7 @@ def _told_plainly(path: str, how: str, *, only: Container[int] | None = None) ->
         raise InputError(f"{path}: cannot be {how} ({reason or type(error).__name__})") from error
 
 
-def open_input(path: str) -> Any:
+def open_input(path: str) -> IO[bytes]:
     """Opens a file for reading bytes."""
     fs, inner = filesystem(path)
     with _told_plainly(path, "read"):
@@ -166,7 +167,7 @@ def open_input(path: str) -> Any:
 
 
 @contextlib.contextmanager
-def replace_file(path: str) -> Iterator[Any]:
+def replace_file(path: str) -> Iterator[IO[bytes]]:
     """Opens a file for writing bytes that takes its place only when it is whole and on disk.
 
     An object store gets it once it is whole; on a disk it is written aside, synced and renamed.
@@ -222,13 +223,13 @@ def read_json(path: str) -> Any:
             raise InputError(f"{path}: not valid JSON ({error}); delete the file") from None
 
 
-def write_json(value: Any, path: str) -> None:
+def write_json(value: object, path: str) -> None:
     """Writes a JSON file, indented for people; what is no number (NaN, infinity) becomes null."""
     with replace_file(path) as file:
         file.write(json.dumps(finite(value), indent=2, allow_nan=False).encode() + b"\n")
 
 
-def finite(tree: Any) -> Any:
+def finite(tree: object) -> Any:
     """The same tree of mappings, lists and plain values as JSON can hold it.
 
     NaN and infinity, which JSON does not have, become None, and numpy's numbers become Python's.

@@ -9,8 +9,6 @@ are the label "1", so that tables of two weeks match whose writers chose differe
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -202,7 +200,7 @@ def as_durations(column: pa.Array | pa.ChunkedArray, name: str) -> npt.NDArray[n
     return values.astype(np.float32)
 
 
-def all_missing(column: Any, name: str) -> bool:
+def all_missing(column: pa.Array | pa.ChunkedArray, name: str) -> bool:
     """Whether a column holds no value at all."""
     array = plain(column, name)
     return bool(array.null_count == len(array))

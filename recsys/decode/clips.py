@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -82,10 +81,10 @@ class DecodeClips:
         self._base = os.getcwd() if base is None else base
         self._encode: Encoder | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_encode": None}
 
-    def __call__(self, batch: pa.Table | dict[str, Any]) -> pa.Table:
+    def __call__(self, batch: pa.Table | Mapping[str, Sequence[object]]) -> pa.Table:
         """Decodes a batch.
 
         Returns:
@@ -150,12 +149,12 @@ class DecodeClips:
         clips = [row.clip for row in rows]
         values = [row.values for row in rows]
         times = [clip.times_s if clip else None for clip in clips]
-        dtype: type[Any] = np.float16 if features else np.uint8
+        dtype: np.dtype[np.number] = np.dtype(np.float16 if features else np.uint8)
         return pa.table(
             {
                 "uri": _column(rows, "uri", pa.string()),
                 "features" if features else "frames": _fixed_lists(values, width, dtype),
-                "times_s": _fixed_lists(times, self._config.frames, np.float32),
+                "times_s": _fixed_lists(times, self._config.frames, np.dtype(np.float32)),
                 "duration_s": _column(clips, "duration_s", pa.float32()),
                 "note": pa.array([clip and _note(clip) for clip in clips], pa.string()),
                 "reader": _column(clips, "reader", pa.string()),
@@ -204,7 +203,7 @@ class _Row:
 
     uri: str
     clip: Clip | None = None
-    values: NDArray[Any] | None = None
+    values: NDArray[np.number] | None = None
     reason: str | None = None
     message: str = ""
     size_bytes: int | None = None
@@ -221,7 +220,9 @@ def _column(things: Sequence[object], field: str, kind: pa.DataType) -> pa.Array
     return pa.array([None if thing is None else getattr(thing, field) for thing in things], kind)
 
 
-def _fixed_lists(rows: list[NDArray[Any] | None], width: int, dtype: type[Any]) -> pa.Array:
+def _fixed_lists(
+    rows: Sequence[NDArray[np.number] | None], width: int, dtype: np.dtype[np.number]
+) -> pa.Array:
     """Rows of `width` numbers as fixed-size lists, null where there are none."""
     values = np.zeros((len(rows), width), dtype)
     for place, row in enumerate(rows):
@@ -231,7 +232,7 @@ def _fixed_lists(rows: list[NDArray[Any] | None], width: int, dtype: type[Any]) 
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width, mask=mask)
 
 
-def _addresses(batch: pa.Table | dict[str, Any], column: str) -> list[str]:
+def _addresses(batch: pa.Table | Mapping[str, Sequence[object]], column: str) -> list[str]:
     names = batch.column_names if isinstance(batch, pa.Table) else list(batch)
     if column not in names:
         raise InputError(f"the dataset has no column {column!r}, only {', '.join(names)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Self
 
 import av
 
@@ -71,7 +71,7 @@ class Complaints:
 
 def open_video(
     file: VideoFile, spec: ClipSpec, *, name: str, complaints: Complaints
-) -> tuple[Any, Any]:
+) -> tuple[av.container.InputContainer, av.VideoStream]:
     """Opens a file at its start.
 
     Args:
@@ -100,7 +100,9 @@ def open_video(
     return container, stream
 
 
-def _open(file: VideoFile, spec: ClipSpec, name: str, complaints: Complaints) -> Any:
+def _open(
+    file: VideoFile, spec: ClipSpec, name: str, complaints: Complaints
+) -> av.container.InputContainer:
     # An ending may make it a format that is not opened; some pictures are known by nothing else.
     by_name = name.lower().endswith(NAMED_STILLS)
     other_way = (name, STILL_BY_NAME) if by_name else ("video", None)
@@ -125,14 +127,16 @@ def _open(file: VideoFile, spec: ClipSpec, name: str, complaints: Complaints) ->
     raise ReadError("unsupported_format", "FFmpeg takes it for a format that is not opened here")
 
 
-def _no_stream(container: Any) -> ReadError:
+def _no_stream(container: av.container.InputContainer) -> ReadError:
     if any(stream.type == "video" for stream in container.streams):
         return ReadError("unsupported_codec", "FFmpeg cannot tell or does not know the codec")
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     return ReadError("no_video_stream", f"the file holds no video, but {kinds}")
 
 
-def _check_head(container: Any, stream: Any, spec: ClipSpec, file_bytes: int) -> None:
+def _check_head(
+    container: av.container.InputContainer, stream: av.VideoStream, spec: ClipSpec, file_bytes: int
+) -> None:
     still = container.format.name in STILL_FORMATS
     still = still or bool(stream.disposition.value & _ATTACHED_PICTURE)
     if still and not spec.still_images:
@@ -161,7 +165,7 @@ def check_duration(duration_s: float, spec: ClipSpec) -> None:
         raise ReadError("too_long", f"{duration_s:.1f} s is over {limit}")
 
 
-def said_duration(container: Any, stream: Any) -> float | None:
+def said_duration(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
     """What the file's head says of its length in seconds; None where it is silent."""
     if stream.duration is not None and stream.time_base:
         return float(stream.duration * stream.time_base)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, Literal
+from typing import Literal
 
 import av  # noqa: F401 (before decord, or PyAV would run on decord's FFmpeg)
 import decord
@@ -78,7 +78,7 @@ def _timeline(video: Video, spec: ClipSpec) -> Timeline:
     return timeline
 
 
-def _check_times(reader: Any, timeline: Timeline) -> None:
+def _check_times(reader: decord.VideoReader, timeline: Timeline) -> None:
     """Raises NotThisReader where decord's frames are not those of the packets."""
     num = len(timeline.starts_s)
     if len(reader) != num:
@@ -89,7 +89,7 @@ def _check_times(reader: Any, timeline: Timeline) -> None:
 
 
 def _frames(
-    reader: Any, indices: NDArray[np.int64], geometry: Geometry, deadline: Deadline
+    reader: decord.VideoReader, indices: NDArray[np.int64], geometry: Geometry, deadline: Deadline
 ) -> NDArray[np.uint8]:
     """The frames at sorted indices, resized; (T, scale_height, scale_width, 3).
 

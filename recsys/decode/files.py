@@ -11,7 +11,10 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import IO, TypeVar
+
+import fsspec
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from recsys.data import storage
 from recsys.decode.contract import ReadError
@@ -87,8 +90,7 @@ class RemoteFile:
         self.stamp: str | None = None
         self._timeout_s = timeout_s
         self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        self._temporary: Any = None
-        self._file: Any = None
+        self._temporary: IO[bytes] | None = None
         try:
             self._file, details = self._ask(lambda: _open_by_ranges(uri, scheme))
             self.stamp = remote_stamp(details)
@@ -162,23 +164,21 @@ def _not_there(error: FileNotFoundError) -> ReadError:
     return ReadError("unreachable", f"{type(cause).__name__}: {cause}"[:_MAX_MESSAGE])
 
 
-def remote_filesystem(uri: str, scheme: str) -> Any:
+def remote_filesystem(uri: str, scheme: str) -> AbstractFileSystem:
     """The filesystem of an address of a kind."""
     # Not fsspec.open: that takes "a::b" for a chain of filesystems, local ones among them.
-    import fsspec
-
     name = "http" if scheme == "https" else scheme
     return fsspec.filesystem(name, **storage.address_options(uri))
 
 
-def _open_by_ranges(uri: str, scheme: str) -> tuple[Any, Mapping[str, Any]]:
+def _open_by_ranges(uri: str, scheme: str) -> tuple[AbstractBufferedFile, Mapping[str, object]]:
     """A file, and what its server says of it."""
     filesystem = remote_filesystem(uri, scheme)
     file = filesystem.open(uri, "rb", block_size=_BLOCK_BYTES)
     return file, filesystem.info(uri)
 
 
-def _has_ranges(file: Any, details: Mapping[str, Any]) -> bool:
+def _has_ranges(file: AbstractBufferedFile, details: Mapping[str, object]) -> bool:
     """Whether a file can be read from any place; of web servers only those that say so."""
     return bool(details.get("partial", True)) and file.seekable()
 
@@ -192,7 +192,7 @@ def local_stamp(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def remote_stamp(details: Mapping[str, Any]) -> str | None:
+def remote_stamp(details: Mapping[str, object]) -> str | None:
     """The stamp of a file by what its server says of it; None where that tells nothing.
 
     >>> remote_stamp({"size": 12, "ETag": '"ab"', "Last-Modified": "Sun"})

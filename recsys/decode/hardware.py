@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile
 from recsys.decode.pyav_reader import Video
 from recsys.decode.sampling import Geometry, plan_geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Decoder = Literal["decord_cuda", "torchcodec_cuda", "cpu"]
 
@@ -131,7 +134,7 @@ def read_by_torchcodec(
         from torchcodec.decoders import VideoDecoder
 
         decoder = VideoDecoder(file.path, device=device, num_ffmpeg_threads=1)
-        batch: Any = decoder.get_frames_at(indices.tolist())
+        batch = decoder.get_frames_at(indices.tolist())
     except (ImportError, RuntimeError, ValueError, IndexError) as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise NotThisReader("torchcodec failed", said[:200]) from error
@@ -146,7 +149,7 @@ def read_by_torchcodec(
     )
 
 
-def _resize(frames_NCHW: Any, geometry: Geometry) -> NDArray[np.uint8]:
+def _resize(frames_NCHW: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
     """(N, 3, H, W) uint8 on any device → (N, scale_height, scale_width, 3) uint8."""
     from torch.nn.functional import interpolate
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.decode.clock import JUMP_S, MAX_WILD, mend
 from recsys.decode.sampling import Timeline
+
+if TYPE_CHECKING:
+    import av
 
 MAX_KEPT_BYTES = 128 * 2**20
 """Packets of a larger video are not kept in memory but read from the file again."""
@@ -74,10 +77,10 @@ class PacketList:
             where the packets are too many to keep.
     """
 
-    def __init__(self, demux: Callable[[], Iterator[Any]]):
+    def __init__(self, demux: Callable[[], Iterator[av.Packet]]):
         self._demux = demux
         self._source = demux()
-        self._kept: list[Any] | None = []
+        self._kept: list[av.Packet] | None = []
         self._kept_bytes = 0
         self.entries: list[Entry] = []
         self._hidden: list[bool] = []  # packets that are decoded but not shown (edit lists)
@@ -100,7 +103,7 @@ class PacketList:
                 self._kept = None
         return True
 
-    def head(self) -> Iterator[Any]:
+    def head(self) -> Iterator[av.Packet]:
         """The packets from the first on, read as they are asked for."""
         place = 0
         while self._kept is not None and (place < len(self._kept) or self._extend()):
@@ -108,7 +111,9 @@ class PacketList:
                 yield _placed(self._kept[place], place)
             place += 1
 
-    def walk(self, ranges: Sequence[tuple[int, int]] = WHOLE) -> Iterator[tuple[int, Any]]:
+    def walk(
+        self, ranges: Sequence[tuple[int, int]] = WHOLE
+    ) -> Iterator[tuple[int, av.Packet | None]]:
         """(place, packet) of all packets in sorted ranges, and (stop, None) behind each range."""
         self.scan()
         packets = iter(self._kept) if self._kept is not None else self._demux()
@@ -151,13 +156,13 @@ class PacketList:
         return Plan(timeline, places, np.argsort(order), len(shown) - len(places))
 
 
-def _placed(packet: Any, place: int) -> Any:
+def _placed(packet: av.Packet, place: int) -> av.Packet:
     """The packet with its place for a time, which its frame will bear: times may be missing."""
     packet.pts, packet.dts = place, None
     return packet
 
 
-def steady_timeline(index: Sequence[Any], tick_s: float) -> Timeline | None:
+def steady_timeline(index: Sequence[av.index.IndexEntry], tick_s: float) -> Timeline | None:
     """A timeline from a container's index alone, without reading its packets.
 
     An index has decoding times, which are the frames' own where none is reordered, and does not say

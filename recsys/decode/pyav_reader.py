@@ -8,10 +8,11 @@ everything is decoded and the frames are sampled among those that there are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,8 +64,7 @@ class Video:
         self.deadline = deadline
         self._complaints = Complaints()
         self._notes: list[str] = []  # what we say of the file ourselves
-        self._container: Any = None
-        self._stream: Any = None
+        self._container: av.container.InputContainer | None = None
 
     def __enter__(self) -> Self:
         self._complaints.__enter__()
@@ -82,7 +82,7 @@ class Video:
         if self._container is not None:
             self._container.close()
 
-    def _first_frame(self) -> Any:
+    def _first_frame(self) -> av.VideoFrame:
         """The first frame: by the first key packet alone or, where that gives none, by all."""
         first_key = next((packet for packet in self._packets.head() if packet.is_keyframe), None)
         frame = first_key and self._alone(first_key)
@@ -91,7 +91,7 @@ class Video:
             raise self._no_frames()
         return frame
 
-    def _alone(self, packet: Any) -> Any | None:
+    def _alone(self, packet: av.Packet) -> av.VideoFrame | None:
         """The first frame that a packet gives without any other."""
         frames = [*self._decode(packet), *self._decode(None)]
         self._stream.codec_context.flush_buffers()
@@ -99,12 +99,12 @@ class Video:
 
     def _look(self) -> VideoFacts:
         return VideoFacts(
-            format_name=self._container.format.name,
+            format_name=self._stream.container.format.name,
             coded=(self._first.width, self._first.height),
             pixel_aspect=float(self._stream.sample_aspect_ratio or 1),
             orientation=orientation(self._first),
             reorders=bool(self._stream.codec_context.has_b_frames),
-            duration_s=said_duration(self._container, self._stream),
+            duration_s=said_duration(self._stream.container, self._stream),
         )
 
     def _no_frames(self) -> ReadError:
@@ -146,7 +146,7 @@ class Video:
             frame = self._alone(second)
         return "" if frame and not _is_predicted(frame) else "frames are marked as key that are not"
 
-    def _is_marked(self, frame: Any) -> bool:
+    def _is_marked(self, frame: av.VideoFrame) -> bool:
         """Whether a decoded frame's packet is marked as key."""
         entries, place = self._packets.entries, frame.pts
         return place is not None and 0 <= place < len(entries) and entries[place].is_key
@@ -158,7 +158,7 @@ class Video:
 
     @functools.cached_property
     def _clock(self) -> ClockRules:
-        jumps = bool(self._container.format.flags & _CLOCK_JUMPS)
+        jumps = bool(self._stream.container.format.flags & _CLOCK_JUMPS)
         return ClockRules(float(self._stream.time_base or 1), jumps)
 
     def read(self) -> Clip:
@@ -247,7 +247,7 @@ class Video:
         near = [min(images, key=lambda kept: abs(kept - number)) for number in numbers]
         return self._clip([images[number] for number in near], timeline, indices)
 
-    def _entry(self, frame: Any, given: list[Entry]) -> Entry:
+    def _entry(self, frame: av.VideoFrame, given: list[Entry]) -> Entry:
         """When a decoded frame is shown: as its packet says."""
         place, is_key = frame.pts, bool(frame.key_frame)
         if place is None or not 0 <= place < len(given):
@@ -274,7 +274,7 @@ class Video:
         spec = self._spec
         return timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
 
-    def _keep(self, images: dict[int, NDArray[np.uint8]], key: int, frame: Any) -> None:
+    def _keep(self, images: dict[int, NDArray[np.uint8]], key: int, frame: av.VideoFrame) -> None:
         try:
             images[key] = self._resize(frame)
         except FFMPEG_ERRORS as error:
@@ -308,30 +308,33 @@ class Video:
             return ""
         return f"colours: matrix {int(self._first.colorspace)} is taken for the usual one"
 
-    def _demux(self) -> Iterator[Any]:
+    def _demux(self) -> Iterator[av.Packet]:
         """Opens the file and gives the video's packets, behind errors as far as it goes."""
         if self._container is not None:
             self._container.close()
-        self._container, self._stream = open_video(
+        container, self._stream = open_video(
             self._file, self._spec, name=self._name, complaints=self._complaints
         )
+        self._container = container
         failures = 0
-        packets = self._container.demux(self._stream)
+        packets = container.demux(self._stream)
         while failures < _MAX_DEMUX_ERRORS:
             self.deadline.check()
             try:
                 packet = next(packets, None)
             except FFMPEG_ERRORS as error:
                 failures += 1
-                self._complaints.add(self._container.format.name, error)
-                packets = self._container.demux(self._stream)
+                self._complaints.add(container.format.name, error)
+                packets = container.demux(self._stream)
                 continue
             if packet is None:
                 return
             if packet.size:
                 yield packet
 
-    def _frames(self, ranges: Any = WHOLE, *, only: set[int] | None = None) -> Iterator[Any]:
+    def _frames(
+        self, ranges: Sequence[tuple[int, int]] = WHOLE, *, only: set[int] | None = None
+    ) -> Iterator[av.VideoFrame]:
         """All frames that decode.
 
         With `only` (places of packets) other frames that no frame needs are not decoded.
@@ -344,7 +347,7 @@ class Video:
             if packet is None:
                 context.flush_buffers()
 
-    def _decode(self, packet: Any) -> list[Any]:
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         """The frames that a packet sets free; None gives those still held back."""
         self.deadline.check()
         context = self._stream.codec_context
@@ -355,6 +358,6 @@ class Video:
             return []
 
 
-def _is_predicted(frame: Any) -> bool:
+def _is_predicted(frame: av.VideoFrame) -> bool:
     """Whether a decoder says that it made a frame from others."""
     return not frame.key_frame and int(frame.pict_type) in _PREDICTED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import av
 import numpy as np
@@ -34,7 +33,7 @@ class Resizer:
         self._turns, self._mirrored = orientation
         self._shape: tuple[object, ...] = ()
 
-    def __call__(self, frame: Any) -> NDArray[np.uint8]:
+    def __call__(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """The frame as (S, S, 3) uint8 RGB.
 
         Raises:
@@ -58,7 +57,7 @@ class Resizer:
         return self._geometry.square(np.rot90(image, self._turns))
 
 
-def _filters(frame: Any, geometry: Geometry) -> Any:
+def _filters(frame: av.VideoFrame, geometry: Geometry) -> av.filter.Graph:
     graph = av.filter.Graph()
     graph.threads = 1
     nodes = [
@@ -75,7 +74,7 @@ def _filters(frame: Any, geometry: Geometry) -> Any:
     return graph
 
 
-def _colours(frame: Any) -> str:
+def _colours(frame: av.VideoFrame) -> str:
     """What the scaler is told of a frame's colours: its matrix, where it has the formula for it.
 
     Transfer and primaries stay as they are in any case, but it refuses frames with rare ones.
@@ -84,12 +83,12 @@ def _colours(frame: Any) -> str:
     return told if knows_matrix(frame) else f"{told}:colorspace=unknown"
 
 
-def knows_matrix(frame: Any) -> bool:
+def knows_matrix(frame: av.VideoFrame) -> bool:
     """Whether the scaler has the formula of a frame's colour matrix (ITU-T H.273, table 4)."""
     return int(frame.colorspace) in _KNOWN_MATRICES
 
 
-def orientation(frame: Any) -> tuple[int, bool]:
+def orientation(frame: av.VideoFrame) -> tuple[int, bool]:
     """(quarter turns counterclockwise, mirrored before) that make a frame upright.
 
     Of its display matrix, which turns the picture clockwise by atan2(b, a) in a plane whose y axis

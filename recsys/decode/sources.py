@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Any
+from typing import IO
 from urllib.parse import unquote_to_bytes, urlsplit
 
 import pyarrow as pa
@@ -41,11 +41,11 @@ def find_videos(spec: str, *, column: str = "uri") -> list[str]:
     tables = find_files(spec, f"--videos {spec}", hidden=HIDDEN_ROWS)
     if tables and all(name.lower().endswith(PARQUET) for name in tables):
         return _from_tables(spec, tables, column)
-    found = find_files(spec, f"--videos {spec}")
-    if not found:
+    files = find_files(spec, f"--videos {spec}")
+    if not files:
         hint = "give a folder of videos, a glob or a Parquet table"
         raise InputError(f"--videos {spec}: no files there; {hint}")
-    return [address_of(name) for name in found]
+    return [address_of(name) for name in files]
 
 
 def _from_tables(spec: str, tables: list[str], column: str) -> list[str]:
@@ -58,7 +58,7 @@ def _from_tables(spec: str, tables: list[str], column: str) -> list[str]:
     return list(videos)
 
 
-def _addresses(spec: str, file: Any, column: str) -> list[str]:
+def _addresses(spec: str, file: IO[bytes], column: str) -> list[str]:
     try:
         table = pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:

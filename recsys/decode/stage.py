@@ -10,7 +10,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -19,10 +18,10 @@ from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
 from recsys.data import storage
 from recsys.decode.clips import DecodeClips, Encoder
-from recsys.decode.progress import ProgressLine
 from recsys.decode.stamps import changed_files
-from recsys.decode.writer import LIMITED_BY, ClipWriter
+from recsys.decode.writer import LIMITED_BY, ClipCounts, ClipWriter
 from recsys.errors import InputError
+from recsys.progress import progress
 from recsys.run_lock import only_writer
 from recsys.schema import clip_schema, feature_schema
 
@@ -34,6 +33,17 @@ _BLOCKS_A_WORKER = 32  # many, so that the workers end together
 _BLOCK_BYTES = 8 * 2**20  # of decoded rows; small, so that rows come out of a task early
 
 
+class DecodeReport(ClipCounts):
+    """What a run of the stage did, beside what there is after it."""
+
+    decoded: int
+    """Videos that were decoded in this run …"""
+    changed: int
+    """… and those among them whose files are not what they were in the last one."""
+    seconds: float
+    videos_per_s: float
+
+
 def decode_videos(
     uris: Sequence[str] | pa.Table,
     out: str,
@@ -41,7 +51,7 @@ def decode_videos(
     *,
     content: ContentConfig | None = None,
     report: Callable[[str], None] = logger.info,
-) -> dict[str, Any]:
+) -> dict[str, DecodeReport]:
     """Decodes videos into `out`; those that are already there are left alone.
 
     Args:
@@ -52,10 +62,7 @@ def decode_videos(
         report: Takes each line that the user should see.
 
     Returns:
-        `{"decode": …}` as in OUT/report.json: numbers of clips that are `ok` and `damaged`, of
-        `quarantined` files by reason, of clips by `readers` and for what reason (`why`), of
-        `fallbacks` to a second reader, of videos `decoded` in this run and among them those that
-        `changed` since the last, and its `seconds` and `videos_per_s`.
+        `{"decode": …}`, as OUT/report.json has it.
 
     Raises:
         InputError: No videos are given, none of them gives a clip, or `out` cannot be written.
@@ -79,7 +86,7 @@ def _decode_into(
     *,
     content: ContentConfig | None,
     report: Callable[[str], None],
-) -> dict[str, Any]:
+) -> DecodeReport:
     schema, settings = _layout(config, content)
     limits = {name: getattr(config, name) for name in LIMITED_BY.values()}
     writer = ClipWriter(out, schema=schema, settings=settings, limits=limits)
@@ -96,16 +103,17 @@ def _decode_into(
     if len(missing) < len(wanted):
         report(f"decode: {len(wanted) - len(missing)} of {len(wanted)} videos are already there")
     start = time.monotonic()
-    line = ProgressLine(len(missing), report=report)
-    for rows in _rows(missing, config, content):
-        writer.add(rows)
-        line.add(len(rows), len(rows) - rows.column("reason").null_count)
-    line.close()
+    num_broken = 0
+    with progress("decode", total=len(missing), unit="videos", report=report) as advance:
+        for rows in _rows(missing, config, content):
+            writer.add(rows)
+            num_broken += len(rows) - rows.column("reason").null_count
+            advance(len(rows), note=f"{num_broken} broken")
     seconds = time.monotonic() - start
     counts = writer.finish(set(wanted))
     for said in reader_lines(counts["why"]):
         report(said)
-    result = {
+    result: DecodeReport = {
         **counts,
         "decoded": len(missing),
         "changed": len(changed),
@@ -135,7 +143,7 @@ def _unique(uris: Sequence[str] | pa.Table) -> list[str]:
 
 def _layout(
     config: DecodeConfig, content: ContentConfig | None
-) -> tuple[pa.Schema, dict[str, Any]]:
+) -> tuple[pa.Schema, dict[str, object]]:
     """The clips' schema, and the settings that they depend on."""
     names = ["frames", "size", "sampling", "fit", "features"]
     if config.sampling == "auto":

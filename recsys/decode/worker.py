@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,7 +25,7 @@ _PR_SET_PDEATHSIG = 1
 class GivenFile:
     """A file as the parent process describes it: by a local path, or read through the parent."""
 
-    def __init__(self, request: dict[str, Any], connection: Connection):
+    def __init__(self, request: Mapping[str, Any], connection: Connection):
         self.path: str | None = request["path"]
         self.size = int(request["size"])
         self._connection = connection
@@ -89,8 +90,8 @@ def main() -> None:
 
 
 def _serve(
-    request: dict[str, Any], connection: Connection, decoder: Decoder
-) -> tuple[dict[str, Any], memoryview | None]:
+    request: Mapping[str, Any], connection: Connection, decoder: Decoder
+) -> tuple[dict[str, object], memoryview | None]:
     """The answer to one request, and the clip's pixels."""
     try:
         file = GivenFile(request, connection)
@@ -109,7 +110,7 @@ def _serve(
     return _describe(clip), clip.frames.data.cast("B")
 
 
-def _describe(clip: Clip) -> dict[str, Any]:
+def _describe(clip: Clip) -> dict[str, object]:
     return {
         "times_s": clip.times_s.tolist(),
         "duration_s": clip.duration_s,

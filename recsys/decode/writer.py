@@ -12,9 +12,9 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +24,9 @@ from recsys.data import storage
 from recsys.decode.contract import FALLBACK
 from recsys.errors import InputError
 from recsys.schema import quarantine_schema
+
+if TYPE_CHECKING:
+    import lance
 
 SETTINGS_KEY = b"recsys.decode"
 """Where both tables keep the settings that they were made with (in the schema's metadata)."""
@@ -50,6 +53,26 @@ _FLUSH_S = 15.0
 _KEEP_OLD_VERSIONS = timedelta(days=1)  # a reader may still be at an older one
 
 
+class ReaderCounts(TypedDict):
+    """Who read the clips."""
+
+    readers: dict[str, int]
+    """Clips by reader."""
+    why: dict[str, dict[str, int]]
+    """Clips by reader and by the reason why it was this one."""
+    fallbacks: int
+    """Clips for which another reader was asked before."""
+
+
+class ClipCounts(ReaderCounts):
+    """What became of the videos that were wanted."""
+
+    ok: int
+    damaged: int
+    quarantined: dict[str, int]
+    """Files without a clip, by reason."""
+
+
 class ClipWriter:
     """Takes decoded rows and puts them on disk, batch by batch.
 
@@ -66,18 +89,17 @@ class ClipWriter:
         out: str,
         *,
         schema: pa.Schema,
-        settings: dict[str, Any],
-        limits: dict[str, Any] | None = None,
+        settings: Mapping[str, object],
+        limits: Mapping[str, object] | None = None,
     ):
         os.environ.setdefault("LANCE_LOG", "error")
         self._clips_path = storage.join(out, "clips.lance")
         self._quarantine_path = storage.join(out, "quarantine.parquet")
         self._settings = json.dumps(settings, sort_keys=True).encode()
         self._schema = schema.with_metadata({SETTINGS_KEY: self._settings})
-        self._dataset = _open_clips(self._clips_path)
-        self.changed_settings = self._differing(settings)
-        if self._dataset is None or self.changed_settings:
-            self._begin()
+        there = _open_clips(self._clips_path)
+        self.changed_settings = [] if there is None else self._differing(there, settings)
+        self._dataset = self._begin() if there is None or self.changed_settings else there
         self._limits = json.loads(json.dumps(limits or {}))  # as they will be read
         self._quarantine = self._open_quarantine()
         clips = self._dataset.to_table(columns=["uri", "stamp"])
@@ -90,26 +112,25 @@ class ClipWriter:
         self._pending_bytes = 0
         self._flushed = time.monotonic()
 
-    def _differing(self, settings: dict[str, Any]) -> list[str]:
+    def _differing(self, there: lance.LanceDataset, settings: Mapping[str, object]) -> list[str]:
         """Names of the settings that differ from those of the clips that are there."""
-        if self._dataset is None:
-            return []
-        before = (self._dataset.schema.metadata or {}).get(SETTINGS_KEY)
-        if before is None or self._dataset.schema.names != self._schema.names:
+        before = (there.schema.metadata or {}).get(SETTINGS_KEY)
+        if before is None or there.schema.names != self._schema.names:
             return ["the table's format"]
         old = json.loads(before)
         return sorted(key for key in {*old, *settings} if old.get(key) != settings.get(key))
 
-    def _begin(self) -> None:
+    def _begin(self) -> lance.LanceDataset:
         """Puts an empty table in the place of whatever is there."""
         import lance
 
         with storage_folder(self._clips_path):
             empty = self._schema.empty_table()
             url = storage.as_url(self._clips_path)
-            self._dataset = lance.write_dataset(empty, url, mode="overwrite")
+            dataset = lance.write_dataset(empty, url, mode="overwrite")
         if self.changed_settings:
-            self._dataset.cleanup_old_versions(timedelta(0), delete_unverified=True)
+            dataset.cleanup_old_versions(timedelta(0), delete_unverified=True)
+        return dataset
 
     def _open_quarantine(self) -> pa.Table:
         """The broken files of earlier runs with these settings, but for those to be tried again."""
@@ -125,7 +146,7 @@ class ClipWriter:
                 return table.filter(pc.invert(pc.is_in(table.column("reason"), pa.array(retried))))
         return quarantine_schema().with_metadata(metadata).empty_table()
 
-    def _retried(self, limits_before: dict[str, Any]) -> list[str]:
+    def _retried(self, limits_before: Mapping[str, object]) -> list[str]:
         """Reasons that may have gone since."""
         gone = [
             reason
@@ -180,14 +201,8 @@ class ClipWriter:
         self._pending, self._pending_bytes = [], 0
         self._flushed = time.monotonic()
 
-    def finish(self, uris: set[str]) -> dict[str, Any]:
-        """Writes what is left and counts what became of `uris`.
-
-        Returns:
-            `ok` and `damaged` clips, `quarantined` files by reason, clips by `readers`, how many
-            of them for what reason (`why`), and how many another reader was asked for before
-            (`fallbacks`).
-        """
+    def finish(self, uris: set[str]) -> ClipCounts:
+        """Writes what is left and counts what became of `uris`."""
         self.flush()
         storage.write_table(self._quarantine, self._quarantine_path)
         self._dataset.cleanup_old_versions(_KEEP_OLD_VERSIONS)
@@ -204,7 +219,7 @@ class ClipWriter:
         }
 
 
-def _readers(readers: list[str], whys: list[str]) -> dict[str, Any]:
+def _readers(readers: list[str], whys: list[str]) -> ReaderCounts:
     """Which reader read how many clips, and why.
 
     >>> _readers(["decord", "pyav", "pyav"], ["exact", "not decord: it complained", "exact"])[
@@ -233,7 +248,7 @@ def storage_folder(path: str) -> Iterator[None]:
         raise InputError(f"{path}: cannot be written ({said}); choose another folder") from None
 
 
-def _open_clips(path: str) -> Any:
+def _open_clips(path: str) -> lance.LanceDataset | None:
     """The Lance dataset at a path, None where there is none."""
     import lance
 

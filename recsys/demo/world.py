@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -100,15 +99,15 @@ def make_world(
     return True
 
 
-def _plain_settings(world: WorldSettings) -> dict[str, Any]:
+def _plain_settings(world: WorldSettings) -> dict[str, object]:
     """The settings that change the world, as JSON gives them back."""
     settings = asdict(world)
     del settings["processes"]
-    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    plain: dict[str, object] = json.loads(json.dumps(settings))
     return plain
 
 
-def _read_marker(out: Path) -> dict[str, Any] | None:
+def _read_marker(out: Path) -> dict[str, object] | None:
     try:
         marker = json.loads((out / _MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -116,7 +115,7 @@ def _read_marker(out: Path) -> dict[str, Any] | None:
     return marker if isinstance(marker, dict) else None
 
 
-def _is_there(out: Path, marker: dict[str, Any]) -> bool:
+def _is_there(out: Path, marker: dict[str, object]) -> bool:
     return _read_marker(out) == marker and all((out / part).exists() for part in _PARTS)
 
 
@@ -133,7 +132,7 @@ def _refuse_foreign_files(out: Path) -> None:
         )
 
 
-def _swap(aside: Path, *, out: Path, marker: dict[str, Any]) -> None:
+def _swap(aside: Path, *, out: Path, marker: dict[str, object]) -> None:
     """Puts the new world in the old one's place; only the last step calls it complete."""
     _write_marker(out, {**marker, "complete": False})
     for part in _PARTS:
@@ -144,7 +143,7 @@ def _swap(aside: Path, *, out: Path, marker: dict[str, Any]) -> None:
     _write_marker(out, marker)
 
 
-def _write_marker(out: Path, marker: dict[str, Any]) -> None:
+def _write_marker(out: Path, marker: dict[str, object]) -> None:
     aside = out / f".{_MARKER}"
     with aside.open("w", encoding="utf-8") as file:
         json.dump(marker, file, indent=2)
@@ -256,7 +255,7 @@ def _user_truth(users: Users, videos: Videos, world: WorldSettings) -> pa.Table:
         watch_log_odds(user, users=users, videos=videos, days=days)[0]
         for user in range(world.num_users)
     ]
-    columns: dict[str, Any] = {"user_id": _user_ids(np.arange(world.num_users))}
+    columns: dict[str, object] = {"user_id": _user_ids(np.arange(world.num_users))}
     for order, pair in (("first", users.first), ("second", users.second)):
         columns[f"{order}_appearance"] = _names(APPEARANCES, pair // len(MOTIONS))
         columns[f"{order}_motion"] = _names(MOTIONS, pair % len(MOTIONS))

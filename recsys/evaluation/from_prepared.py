@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +12,7 @@ from recsys.data.catalog import Catalog
 from recsys.data.ragged import Ragged, join_lists
 from recsys.data.storage import open_input
 from recsys.evaluation.baselines.likes import DAY_MS, Likes
-from recsys.evaluation.metrics.classification import TaskMeter, auc_by_user
+from recsys.evaluation.metrics.classification import TaskFigures, TaskMeter, auc_by_user
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import Columns
 from recsys.features.timelines import Timelines
@@ -93,9 +91,10 @@ def task_figures(
     cold_N: NDArray[np.bool_],
     tasks: tuple[str, ...],
     config: EvaluateConfig,
-) -> tuple[dict[str, Any], Columns]:
+) -> tuple[dict[str, TaskFigures], Columns]:
     """The ranking head's figures by task, and `auc: <task>` by user of `predictions.asked_ids`."""
-    figures, columns = {}, {}
+    figures: dict[str, TaskFigures] = {}
+    columns: dict[str, NDArray[np.float64]] = {}
     cold_E, num_users = cold_N[predictions.event_videos], len(predictions.asked_ids)
     for number, task in enumerate(tasks):
         labels, logits = predictions.labels[:, number], predictions.logits[:, number]

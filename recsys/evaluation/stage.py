@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys import cluster
@@ -19,7 +20,7 @@ from recsys.evaluation.from_prepared import known_likes, ranking_set, task_figur
 from recsys.evaluation.previous import load_previous, previous_predictor
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.files import LISTS, TASKS, write_page, write_users
-from recsys.evaluation.report.schema import Report
+from recsys.evaluation.report.schema import Circumstances, Report
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
 from recsys.inference.encode import VIDEOS_A_BATCH
@@ -30,11 +31,14 @@ from recsys.progress import progress
 from recsys.schema import TEST
 from recsys.train.trained import Trained, load_trained
 
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
 
 class PredictPartitions:
     """Predicts one partition of users a call; a Ray Data actor holds the model."""
 
-    def __init__(self, held: Any) -> None:
+    def __init__(self, held: tuple[ObjectRef[tuple[Prepared, Predictor]]]) -> None:
         import ray
 
         self.prepared: Prepared
@@ -42,7 +46,7 @@ class PredictPartitions:
         self.prepared, self.predictor = ray.get(held[0])
         torch.set_num_threads(1)
 
-    def __call__(self, batch: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[object]]:
         """Takes partition numbers, gives one row of predictions."""
         (number,) = batch["id"].tolist()
         predictions = self.predictor.predict(self.prepared.timelines(number), split=TEST)
@@ -152,13 +156,13 @@ def content_vectors(trained: Trained) -> Tensor | None:
     return vectors
 
 
-def protocol(config: RunConfig, bundle: Bundle | None) -> dict[str, Any]:
+def protocol(config: RunConfig, bundle: Bundle | None) -> Circumstances:
     """How it was measured, and against which bundle."""
     cut = {
         "time": "the test is everything from one moment on, for all users",
         "leave_one_out": "the test is the last positive event of each user",
     }
-    about: dict[str, Any] = {"split": cut[config.split.kind]}
+    about: Circumstances = {"split": cut[config.split.kind]}
     if bundle is not None:
         about["previous"] = {
             "version": bundle.version,

@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from recsys.data.catalog import Catalog
-from recsys.data.clip_store import ClipRows
+from recsys.data.clip_store import ClipArray, ClipRows
 from recsys.data.ragged import IntArray
 from recsys.features.inputs import Batch, EventBatch, RequestContext, VideoBatch
 from recsys.features.timelines import EventArrays, Timelines, cut_windows
@@ -30,7 +30,7 @@ T = TypeVar("T")
 Windows = tuple[IntArray, IntArray]
 """First events (B,) of some windows of timelines, and the events after their last ones (B,)."""
 
-LoadClips = Callable[[ClipRows], npt.NDArray[Any]]
+LoadClips = Callable[[ClipRows], ClipArray]
 """Clip rows (M,) -> frames (M, S, height, width, 3) uint8 or features (M, S, Z) float16."""
 
 

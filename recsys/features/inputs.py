@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from torchrec import KeyedJaggedTensor
 
 T = TypeVar("T")
 TableInputs = Mapping[str, tuple[Tensor, Tensor]]
@@ -69,7 +72,7 @@ class VideoBatch:
     """(M, S, height, width, 3) uint8 frames or (M, S, Z) float16 features."""
     clip_index: Tensor | None = None
     """(V,) int64 position in `clips`; -1 where the video has none."""
-    keyed: Any = None
+    keyed: KeyedJaggedTensor | None = None
     """`table_inputs` as TorchRec's KeyedJaggedTensor, where it was made beforehand."""
 
     def table_inputs(self) -> TableInputs:
@@ -97,7 +100,9 @@ class RequestContext:
     context_rows: Tensor
     """(…, C) int64."""
 
-    def __getitem__(self, index: Any) -> RequestContext:
+    def __getitem__(
+        self, index: int | slice | list[int] | Tensor | tuple[int | slice | Tensor, ...]
+    ) -> RequestContext:
         """The contexts of some of the requests, by an index of the leading shape."""
         return RequestContext(**{name: value[index] for name, value in vars(self).items()})
 
@@ -153,7 +158,7 @@ class Batch:
         """The same batch in memory that a GPU copies from on the side."""
         return mapped(self, lambda value: value.pin_memory())
 
-    def record_stream(self, stream: Any) -> None:
+    def record_stream(self, stream: torch.Stream) -> None:
         """Tells the allocator that a stream uses the batch."""
         mapped(self, lambda value: value.record_stream(stream))
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,8 @@ import pyarrow as pa
 from recsys.config.data import EventColumns
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.schema import COUNT_FEATURES, USER_ROWS
+
+NumberT = TypeVar("NumberT", bound=np.number)
 
 MS_PER_S = 1000
 MS_PER_HOUR = 3600 * MS_PER_S
@@ -198,7 +200,7 @@ class Timelines:
         present = position < lengths[:, None]
         event = np.where(present, first[:, None] + position, 0)
 
-        def take(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        def take(values: npt.NDArray[NumberT]) -> npt.NDArray[NumberT]:
             if not len(values):
                 return np.zeros((len(lengths), width, *values.shape[1:]), values.dtype)
             picked = values[event]
@@ -238,7 +240,7 @@ class _Columns:
 
     table: pa.Table
 
-    def flat(self, name: str, dtype: Any) -> npt.NDArray[Any]:
+    def flat(self, name: str, dtype: type[NumberT]) -> npt.NDArray[NumberT]:
         """The values of all rows, one after the other."""
         lists = self.table.column(name).combine_chunks()
         return np.asarray(lists.flatten()).astype(dtype, copy=False)

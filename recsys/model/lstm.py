@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 _grad_sigmoid = torch.ops.aten.sigmoid_backward.grad_input
 _grad_tanh = torch.ops.aten.tanh_backward.grad_input
@@ -41,7 +41,7 @@ class _LeanLSTM(torch.autograd.Function):
     """Inputs (B, L, I), weight (4 H, I + H) and bias (4 H,) -> states (B, L, H)."""
 
     @staticmethod
-    def forward(ctx: Any, inputs_BLI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, inputs_BLI: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         states_BLH = inputs_BLI.new_empty(*inputs_BLI.shape[:2], len(weight) // 4)
         state = cell = torch.zeros_like(states_BLH[:, 0])
         kept = [cell]

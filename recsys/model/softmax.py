@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 BLOCK_SCORES = 1 << 20
 """Scores that a block holds on a CPU: 4 MB, which its cache takes."""
@@ -69,7 +69,7 @@ class _SummedSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: FunctionCtx,
         queries_PD: Tensor,
         vectors_VD: Tensor,
         amount: Tensor,

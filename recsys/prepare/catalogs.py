@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ class CatalogDraft:
     only_in_events: int
 
     def with_counts(self, counts: SplitCounts) -> pa.Table:
-        """The table of `video_schema`."""
+        """Makes videos.parquet of it: `video_schema`, N rows, row 0 for unknown videos."""
         first = np.where(counts.first_time_N == NO_TIME, 0, counts.first_time_N)
         columns = [
             pa.concat_arrays([pa.nulls(1, pa.string()), self.vocabs["video"].ids]),
@@ -67,8 +67,8 @@ class CatalogDraft:
         ]
         return pa.table(arrays, schema=schema)
 
-    def report(self, counts: SplitCounts) -> dict[str, Any]:
-        """What is worth knowing of it."""
+    def report(self, counts: SplitCounts) -> dict[str, object]:
+        """Its part of the stage's report: numbers of what it holds, and of what was left out."""
         known = counts.events_SN[:2, 1:].sum(0) > 0
         without = {}
         if self.vectors is not None:
@@ -156,8 +156,10 @@ class _Table:
     dropped: dict[str, int]
     """Rows that were left out, by reason."""
 
-    def column(self, name: str, convert: Callable[[pa.ChunkedArray, str, str], pa.Array]) -> Any:
-        """A column's kept rows, by `convert(column, name, path)` of each file."""
+    def column(
+        self, name: str, convert: Callable[[pa.ChunkedArray, str, str], pa.Array]
+    ) -> pa.Array:
+        """Reads a column's kept rows; `convert(column, name, path)` gives those of one file."""
         return _of_files(self.files, name, convert).take(self.kept)
 
 
@@ -212,8 +214,8 @@ def _uris(table: _Table | None, column: str | None) -> list[str | None]:
         uris = as_labels(values, name).to_pylist()
         return pa.array([tables.absolute_uri(uri, path) for uri in uris], pa.string())
 
-    found: list[str | None] = table.column(column, addresses).to_pylist()
-    return found
+    uris: list[str | None] = table.column(column, addresses).to_pylist()
+    return uris
 
 
 def _tags(table: _Table | None, columns: tuple[str, ...]) -> tuple[IntArray, pa.Array]:
@@ -256,7 +258,7 @@ def _vectors(table: _Table | None, column: str | None, *, num_extra: int) -> Flo
 
 
 class UserDraft(NamedTuple):
-    """What the user table says."""
+    """The users as prepare writes them, and the vocabulary of their features."""
 
     table: pa.Table
     """Of `user_schema`."""
@@ -295,10 +297,10 @@ def read_users(data: DataConfig) -> UserDraft:
 def _user_values(table: _Table, column: str, path: str) -> pa.Array:
     """A feature column as `column=value`, null where it is missing."""
     values = _labels(table, column)
-    found = pc.count_distinct(values).as_py()
-    if found > MOST_USER_VALUES:
+    num_values = pc.count_distinct(values).as_py()
+    if num_values > MOST_USER_VALUES:
         raise InputError(
-            f"{path}: column {column!r} has {found:,} different values; a user feature may have "
-            f"{MOST_USER_VALUES:,}; put them into ranges"
+            f"{path}: column {column!r} has {num_values:,} different values; a user feature may "
+            f"have {MOST_USER_VALUES:,}; put them into ranges"
         )
     return pc.binary_join_element_wise(column, values, "=")

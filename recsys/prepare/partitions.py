@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from recsys.features.hourly import HourlyCounts, hour_of
 from recsys.features.timelines import share_watched
 from recsys.progress import progress
 from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
+
+if TYPE_CHECKING:
+    import ray
 
 NO_TIME = np.iinfo(np.int64).max
 COUNT_PARTS = "count-parts"
@@ -47,7 +51,7 @@ class PartitionCounts:
 
     @classmethod
     def empty(cls, number: int) -> PartitionCounts:
-        """The counts of a partition without events."""
+        """Makes the counts of a partition without events: no user and no video (R = 0)."""
         nothing, by_split = np.zeros(0, dtype=np.int64), np.zeros((3, 0), dtype=np.int64)
         return cls(number, 0, 0, 0, nothing, nothing, by_split, by_split)
 
@@ -73,14 +77,14 @@ class PartitionCounts:
         single = int((lengths == 1).sum())
         return cls(number, len(lengths), single, last, videos, first, events, positives)
 
-    def to_row(self) -> dict[str, list[Any]]:
-        """Makes one row of a Ray data set of it."""
+    def to_row(self) -> dict[str, list[object]]:
+        """Makes one row of a Ray dataset of it: a list of one value a column, arrays flattened."""
         flat = {name: np.ravel(value) for name, value in vars(self).items() if np.ndim(value)}
         return {name: [value] for name, value in {**vars(self), **flat}.items()}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> PartitionCounts:
-        """Makes counts of what `to_row` gave."""
+        """Makes the counts again of a row of the dataset that `to_row` began."""
         numbers: dict[str, Any] = {
             name: np.asarray(row[name], dtype=np.int64) if name.endswith("R") else row[name]
             for name in (each.name for each in fields(cls))
@@ -108,12 +112,12 @@ class SplitCounts:
 
     @classmethod
     def empty(cls, num_videos: int) -> SplitCounts:
-        """The counts of nothing yet."""
+        """Makes counts of N videos to which no partition was added yet."""
         zeros = np.zeros((3, num_videos), dtype=np.int64)
         return cls(np.full(num_videos, NO_TIME), zeros, zeros.copy())
 
     def add(self, part: PartitionCounts) -> None:
-        """Adds what a partition holds."""
+        """Adds the counts of one partition; each is added once."""
         self.users += part.users
         self.single_event_users += part.single_event_users
         videos = part.video_rows_R
@@ -140,14 +144,13 @@ class BuildTimelines:
     """The folder that they are written into."""
     columns: EventColumns
     cuts_ms: tuple[float, float] | None
-    vocabs: Any
-    """Object reference to the vocabularies by name."""
-    durations: Any
-    """Object reference to the videos' durations (N,), NaN where unknown."""
-    users: Any
-    """Object reference to the `UserRows`, or to None."""
+    vocabs: ray.ObjectRef[dict[str, Vocab]]
+    """By name."""
+    durations: ray.ObjectRef[npt.NDArray[np.float64]]
+    """Of the videos (N,), in the user's unit; NaN where unknown."""
+    users: ray.ObjectRef[UserRows | None]
 
-    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, list[object]]:
         """Takes the number of the partition, gives the row of its `PartitionCounts`."""
         import ray
 
@@ -204,7 +207,7 @@ class BuildTimelines:
         rows: IntArray,
         context: list[IntArray],
         time: IntArray,
-        flags: list[npt.NDArray[Any]],
+        flags: list[npt.NDArray[np.int8]],
         split: npt.NDArray[np.int8],
     ) -> None:
         """The partition's part of the hourly counts.
@@ -217,16 +220,16 @@ class BuildTimelines:
         hours = hour_of(time)[counted]
         names = CountLayout.of(self.columns).stored
         for name, things in zip(names, (rows, *context), strict=True):
-            found = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
-            write_table(found.to_table(), join(self.spill, COUNT_PARTS, name, f"{number}.parquet"))
+            hourly = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
+            write_table(hourly.to_table(), join(self.spill, COUNT_PARTS, name, f"{number}.parquet"))
 
 
 def _read(pieces: list[str]) -> pa.Table:
-    found = []
+    tables = []
     for path in pieces:
         with open_input(path) as file:
-            found.append(pq.read_table(file))
-    return pa.concat_tables(found)
+            tables.append(pq.read_table(file))
+    return pa.concat_tables(tables)
 
 
 def sort_events(events: pa.Table) -> pa.Table:
@@ -277,21 +280,23 @@ def split_leave_one_out(positive: npt.NDArray[np.int8], offsets: IntArray) -> np
     """
     split = np.full(len(positive), TRAIN, dtype=np.int8)
     for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
-        found = start + np.flatnonzero(positive[start:stop])
-        if len(found) >= 3:
-            split[found[-2] : stop] = VALID
-        if len(found) >= 2:
-            split[found[-1] : stop] = TEST
+        positives = start + np.flatnonzero(positive[start:stop])
+        if len(positives) >= 3:
+            split[positives[-2] : stop] = VALID
+        if len(positives) >= 2:
+            split[positives[-1] : stop] = TEST
     return split
 
 
-def _lists(offsets: IntArray, values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+def _lists(offsets: IntArray, values: npt.NDArray[np.number], kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(
         pa.array(offsets, pa.int32()), pa.array(values).cast(kind), type=pa.list_(kind)
     )
 
 
-def _wide_lists(offsets: IntArray, columns: list[npt.NDArray[Any]], kind: pa.DataType) -> pa.Array:
+def _wide_lists(
+    offsets: IntArray, columns: Sequence[npt.NDArray[np.number]], kind: pa.DataType
+) -> pa.Array:
     """Lists of len(columns) values an event, event by event."""
     values = np.stack(columns, 1).ravel() if columns else np.zeros(0, dtype=np.int64)
     return _lists(offsets * len(columns), values, kind)
@@ -337,5 +342,5 @@ def write_counts(config: RunConfig, *, spill: str) -> None:
     layout, folder = CountLayout.of(config.data.columns), RunFolder(config.run).counts
     for name in layout.stored:
         parts = [_read([path]) for path in list_files(join(spill, COUNT_PARTS, name), ".parquet")]
-        found = HourlyCounts.from_table(pa.concat_tables(parts), num_flags=layout.num_flags)
-        write_table(found.to_table(), join(folder, f"{name}.parquet"))
+        hourly = HourlyCounts.from_table(pa.concat_tables(parts), num_flags=layout.num_flags)
+        write_table(hourly.to_table(), join(folder, f"{name}.parquet"))

@@ -41,19 +41,19 @@ class Prepared:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """The catalogue."""
+        """The catalogue of N videos, of which row 0 stands for unknown ones."""
         return Catalog.read(self.folder.videos)
 
     @cached_property
     def partitions(self) -> list[str]:
         """The partitions of timelines, in the order of their numbers."""
-        found = list_files(self.folder.timelines, ".parquet")
-        if not found:
+        files = list_files(self.folder.timelines, ".parquet")
+        if not files:
             raise InputError(f"{self.folder.prepare}: there are no timelines; run recsys prepare")
-        return found
+        return files
 
     def timelines(self, partition: int) -> Timelines:
-        """Reads one partition."""
+        """Reads the timelines of one partition, by its number, with their count features."""
         with open_input(self.partitions[partition]) as file:
             table = pq.read_table(file)
         return Timelines.from_table(table, self.config.data.columns, self.counts.features)
@@ -99,7 +99,7 @@ class Prepared:
 
     @cached_property
     def sizes(self) -> Sizes:
-        """What the data say of the model's size."""
+        """How large the data make the model: rows of its tables, widths of its inputs."""
         contexts = [f"context_{name}" for name in self.config.data.columns.context]
         users = self.config.data.user_columns
         return Sizes(

@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,15 @@ def plan_tasks(files: Iterable[TableFile]) -> list[list[Piece]]:
     return [list(task.items()) for task in tasks]
 
 
+class SpilledRow(TypedDict):
+    """A row of the Ray dataset that the first pass gives."""
+
+    spilled: bytes
+    """A pickled `Spilled`; empty where there is a problem."""
+    problem: str
+    """What is wrong with the input; empty where nothing is."""
+
+
 @dataclass
 class Spilled:
     """What the first pass found, in one batch of events or in all."""
@@ -70,17 +79,17 @@ class Spilled:
     contexts: dict[str, set[str]] = field(default_factory=dict)
     """The values of each context column."""
 
-    def to_row(self) -> dict[str, list[Any]]:
-        """Makes one row of a Ray data set of it."""
+    def to_row(self) -> dict[str, list[object]]:
+        """Makes one row of a Ray dataset of it, a `SpilledRow` of lists of one value."""
         return {"spilled": [pickle.dumps(self)], "problem": [""]}
 
     @staticmethod
-    def problem_row(error: InputError) -> dict[str, list[Any]]:
-        """Makes a row of what is wrong with the input."""
+    def problem_row(error: InputError) -> dict[str, list[object]]:
+        """Makes a row that has `from_row` raise the error in the driver."""
         return {"spilled": [b""], "problem": [str(error)]}
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Spilled:
+    def from_row(cls, row: SpilledRow) -> Spilled:
         """Makes it again of what `to_row` gave.
 
         Raises:
@@ -92,7 +101,7 @@ class Spilled:
         return spilled
 
     def add(self, other: Spilled) -> None:
-        """Adds what was found elsewhere."""
+        """Adds the counts and the ids of other events."""
         self.rows += other.rows
         self.dropped += other.dropped
         self.read_otherwise += other.read_otherwise
@@ -115,45 +124,47 @@ class SpillEvents:
     num_partitions: int
     spill: str
 
-    def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> Iterator[dict[str, Any]]:
+    def __call__(
+        self, batch: dict[str, npt.NDArray[np.int64]]
+    ) -> Iterator[dict[str, list[object]]]:
         """Takes the number of a task, gives what was found and what is wrong, if anything."""
         (number,) = batch["id"].tolist()
         try:
-            for found in self._spill(self.tasks[number]):
-                yield found.to_row()
+            for spilled in self._spill(self.tasks[number]):
+                yield spilled.to_row()
         except InputError as error:
             yield Spilled.problem_row(error)
 
     def _spill(self, task: Sequence[Piece]) -> Iterator[Spilled]:
-        found, waiting = Spilled(), []
+        spilled, waiting = Spilled(), []
         for path, groups in task:
             for batch in self._batches(path, groups):
                 try:
-                    waiting.append(self.normal(batch, found))
+                    waiting.append(self.normal(batch, spilled))
                 except InputError as error:
                     raise InputError(f"data.events={path}: {error}") from None
                 if sum(map(len, waiting)) >= SPILL_ROWS:
-                    self._write(pa.concat_tables(waiting), found)
-                    yield found
-                    found, waiting = Spilled(), []
+                    self._write(pa.concat_tables(waiting), spilled)
+                    yield spilled
+                    spilled, waiting = Spilled(), []
         if waiting:
-            self._write(pa.concat_tables(waiting), found)
-        yield found
+            self._write(pa.concat_tables(waiting), spilled)
+        yield spilled
 
     def _batches(self, path: str, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
         names = column_names(event_roles(self.data))
         with open_table(path, "data.events") as table:
             yield from table.iter_batches(SPILL_ROWS, row_groups=list(groups), columns=names)
 
-    def normal(self, batch: pa.RecordBatch, found: Spilled) -> pa.Table:
-        """The events that can be used, with our column names and types; counts into `found`."""
+    def normal(self, batch: pa.RecordBatch, spilled: Spilled) -> pa.Table:
+        """The events that can be used, with our column names and types; counts into `spilled`."""
         columns = self.data.columns
         ids = {
             "user_id": as_ids(batch.column(columns.user), columns.user),
             "video_id": as_ids(batch.column(columns.video), columns.video),
         }
         time_ms, no_time = self.times.read(batch.column(columns.time), columns.time)
-        flags = {name: self._flags(batch, name, found) for name in flag_columns(self.data)}
+        flags = {name: self._flags(batch, name, spilled) for name in flag_columns(self.data)}
         lacks = {
             "missing user": np.asarray(ids["user_id"].is_null()),
             "missing video": np.asarray(ids["video_id"].is_null()),
@@ -163,12 +174,12 @@ class SpillEvents:
         }
         reason = np.select(list(lacks.values()), range(1, len(lacks) + 1), 0)
         counts = np.bincount(reason, minlength=len(lacks) + 1)
-        found.rows += len(batch)
-        found.dropped += Counter(dict(zip(lacks, counts[1:].tolist(), strict=True)))
+        spilled.rows += len(batch)
+        spilled.dropped += Counter(dict(zip(lacks, counts[1:].tolist(), strict=True)))
         positive = np.ones(len(batch), np.int8)
         if columns.positive is not None:
             positive = flags[columns.positive]
-        events: dict[str, Any] = {**ids, "time_ms": time_ms, "positive": positive}
+        events: dict[str, object] = {**ids, "time_ms": time_ms, "positive": positive}
         events |= {f"label_{name}": flags[name] for name in columns.tasks}
         if columns.watched is not None:
             events["watched"] = as_durations(batch.column(columns.watched), columns.watched)
@@ -176,29 +187,31 @@ class SpillEvents:
             events[f"context_{name}"] = as_ids(batch.column(name), name)
         table = pa.table(events)
         usable = table.filter(pa.array(reason == 0)) if reason.any() else table
-        return self._with_watched(usable, found)
+        return self._with_watched(usable, spilled)
 
-    def _flags(self, batch: pa.RecordBatch, name: str, found: Spilled) -> npt.NDArray[np.int8]:
+    def _flags(self, batch: pa.RecordBatch, name: str, spilled: Spilled) -> npt.NDArray[np.int8]:
         flags = as_flags(batch.column(name), name)
         counts = np.bincount(flags - MISSING_FLAG, minlength=3).tolist()
-        found.flags += Counter({(name, MISSING_FLAG + i): count for i, count in enumerate(counts)})
+        spilled.flags += Counter(
+            {(name, MISSING_FLAG + i): count for i, count in enumerate(counts)}
+        )
         if self.data.missing_labels == "drop":
             return flags
         missing = flags == MISSING_FLAG
-        found.read_otherwise[f"missing {name} as 0"] += int(missing.sum())
+        spilled.read_otherwise[f"missing {name} as 0"] += int(missing.sum())
         return np.where(missing, 0, flags).astype(np.int8)
 
-    def _with_watched(self, events: pa.Table, found: Spilled) -> pa.Table:
+    def _with_watched(self, events: pa.Table, spilled: Spilled) -> pa.Table:
         """Where it is not known how long a video was watched, it counts as not at all."""
         if "watched" not in events.column_names:
             return events
         place = events.column_names.index("watched")
         watched = np.asarray(events.column(place))
         missing = np.isnan(watched)
-        found.read_otherwise[f"missing {self.data.columns.watched} as 0"] += int(missing.sum())
+        spilled.read_otherwise[f"missing {self.data.columns.watched} as 0"] += int(missing.sum())
         return events.set_column(place, "watched", pa.array(np.where(missing, 0, watched)))
 
-    def _write(self, events: pa.Table, found: Spilled) -> None:
+    def _write(self, events: pa.Table, spilled: Spilled) -> None:
         part = _partition_of(events.column("user_id"), self.num_partitions)
         order = np.argsort(part, kind="stable")
         bounds = np.searchsorted(part[order], np.arange(self.num_partitions + 1))
@@ -208,10 +221,10 @@ class SpillEvents:
                 b"".join(bytes(b) for c in piece.columns for b in c.combine_chunks().buffers() if b)
             ).hexdigest()[:32]
             write_table(piece, join(self.spill, f"{number:05d}", f"{name}.parquet"))
-        found.videos.update(pc.unique(events.column("video_id")).to_pylist())
+        spilled.videos.update(pc.unique(events.column("video_id")).to_pylist())
         for name in self.data.columns.context:
             values = pc.unique(events.column(f"context_{name}")).drop_null()
-            found.contexts[name] = set(values.to_pylist())
+            spilled.contexts[name] = set(values.to_pylist())
 
 
 def flag_columns(data: DataConfig) -> list[str]:
@@ -240,33 +253,33 @@ def spill_events(
     tasks = plan_tasks(files)
     worker = SpillEvents(config.data, times, tasks, config.prepare.partitions, spill)
     dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks))
-    found = Spilled(contexts={name: set() for name in config.data.columns.context})
+    spilled = Spilled(contexts={name: set() for name in config.data.columns.context})
     total = sum(file.num_rows for file in files)
     with progress("prepare: reading events", total=total) as advance:
         for row in dataset.map_batches(worker, batch_size=1).iter_rows():
             part = Spilled.from_row(row)
-            found.add(part)
+            spilled.add(part)
             advance(part.rows)
-    require_usable(found, config.data)
-    return found
+    require_usable(spilled, config.data)
+    return spilled
 
 
-def require_usable(found: Spilled, data: DataConfig) -> None:
+def require_usable(spilled: Spilled, data: DataConfig) -> None:
     """Refuses events of which none can be used, and labels that are never 0.
 
     Raises:
         InputError: With what to change.
     """
     for name in flag_columns(data):
-        yes, no, missing = (found.flags[name, value] for value in (1, 0, MISSING_FLAG))
+        yes, no, missing = (spilled.flags[name, value] for value in (1, 0, MISSING_FLAG))
         if data.missing_labels == "drop" and yes and missing and not no:
             raise InputError(
                 f"data.events={data.events}: column {name!r} holds 1 in {yes} rows, nothing in "
                 f"{missing}, and never 0; if nothing means no, set data.missing_labels=zero"
             )
-    if found.rows == found.dropped.total():
-        reasons = ", ".join(f"{reason} {count}" for reason, count in found.dropped.items())
+    if spilled.rows == spilled.dropped.total():
+        reasons = ", ".join(f"{reason} {count}" for reason, count in spilled.dropped.items())
         raise InputError(
-            f"data.events={data.events}: none of {found.rows} rows can be used ({reasons}); check "
-            "data.columns"
+            f"data.events={data.events}: none of {spilled.rows} rows can be used ({reasons}); "
+            "check data.columns"
         )

@@ -8,7 +8,6 @@ one partition at a time. The catalogue and its vocabulary are held by the driver
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from recsys import cluster
 from recsys.config.run import RunConfig
@@ -24,7 +23,7 @@ from recsys.prepare.spill import Spilled, spill_events
 from recsys.prepare.times import EventTimes, cuts_ms, date_text
 
 
-def prepare(config: RunConfig, out: str) -> dict[str, Any]:
+def prepare(config: RunConfig, out: str) -> dict[str, object]:
     """Runs the stage into the folder `out`, RUN/prepare, and returns its report.
 
     Raises:
@@ -59,7 +58,7 @@ def _prepare(
     times: EventTimes,
     cuts: tuple[float, float] | None,
     users: UserDraft,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     data, folder = config.data, RunFolder(config.run)
     spilled = spill_events(config, files, times, spill)
     catalog = build_catalog(data, spilled.videos)
@@ -95,8 +94,8 @@ def _prepare(
 
 def _event_report(
     spilled: Spilled, counts: partitions.SplitCounts, times: EventTimes
-) -> dict[str, Any]:
-    """What became of the events."""
+) -> dict[str, object]:
+    """The events' part of the stage's report: times, rows left out, sizes of the splits."""
     duplicates = spilled.rows - spilled.dropped.total() - sum(counts.splits)
     return {
         "time_unit": times.unit,

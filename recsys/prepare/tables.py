@@ -41,7 +41,7 @@ class Kind:
     """Whether files of different families can be taken together."""
 
     def takes(self, kind: pa.DataType) -> bool:
-        """Whether values of a type are allowed."""
+        """Whether a column of this Arrow type may be read as this kind."""
         in_lists = is_list(kind)
         if in_lists and self.lists == "no" or not in_lists and self.lists == "must":
             return family(kind) == "missing"
@@ -95,13 +95,13 @@ def parquet_files(spec: str, setting: str) -> list[str]:
                 f"{setting}={spec}: this is a {kind} table, and its folder holds the rows of older "
                 "versions too; write the rows that count into plain Parquet"
             )
-    found = find_files(spec, f"{setting}={spec}", hidden=HIDDEN_ROWS, endings=PARQUET)
-    if not found:
+    files = find_files(spec, f"{setting}={spec}", hidden=HIDDEN_ROWS, endings=PARQUET)
+    if not files:
         raise InputError(
             f"{setting}={spec}: no Parquet file is there; give a file, a glob, or a folder of "
             f"files that end in {' or '.join(PARQUET)}"
         )
-    return found
+    return files
 
 
 @contextlib.contextmanager
@@ -147,18 +147,18 @@ def check_table(paths: Sequence[str], setting: str, roles: Sequence[Role]) -> li
     Raises:
         InputError: A file, column or type is wrong.
     """
-    found, schemas = [], {}
+    files, schemas = [], {}
     for path in paths:
         with open_table(path, setting) as table:
             _require_columns(table.schema_arrow, roles, path)
             groups = range(table.metadata.num_row_groups)
             rows = tuple(table.metadata.row_group(group).num_rows for group in groups)
             if sum(rows):  # the types of a file without rows say nothing
-                found.append(TableFile(path, rows))
+                files.append(TableFile(path, rows))
                 schemas[path] = table.schema_arrow
     for role in roles:
         _check_types(role, {path: s.field(role.column).type for path, s in schemas.items()})
-    return found
+    return files
 
 
 def _require_columns(schema: pa.Schema, roles: Iterable[Role], path: str) -> None:

@@ -34,7 +34,7 @@ _UNITS_BELOW = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))
 
 @dataclass(frozen=True)
 class Sample:
-    """Some of a file's times."""
+    """Some of a file's times, to tell the unit of all by."""
 
     path: str
     unit: str | None
@@ -47,7 +47,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class EventTimes:
-    """How event times are read."""
+    """How event times are read: their unit, and the span that they lie in."""
 
     unit: str
     """Of a column of numbers, and of a split's cuts that are integers."""
@@ -66,7 +66,7 @@ class EventTimes:
         return to_ms(array, unit), missing
 
     def possible(self, time_ms: IntArray) -> npt.NDArray[np.bool_]:
-        """Which times can be."""
+        """Which times (E,), in milliseconds since 1970, lie in the span that times can have."""
         return (time_ms >= self.low_ms) & (time_ms < self.high_ms)
 
 

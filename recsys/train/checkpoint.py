@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -20,7 +19,8 @@ from recsys.errors import InputError
 from recsys.features.inputs import Sizes
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.train.trainable import Trainable
+from recsys.train.figures import SumsState
+from recsys.train.trainable import StateDict, Trainable
 
 PROGRESS_FILE = "progress.json"
 ANEW = "remove the folder train and run recsys train again"
@@ -36,7 +36,7 @@ class Progress:
     steps: int = 0
     seen_timelines: list[int] = field(default_factory=list)
     """Timelines of each partition that the epoch has learnt from so far."""
-    sums: dict[str, Any] = field(default_factory=dict)
+    sums: SumsState = field(default_factory=SumsState)
     """The state of the epoch's `StepSums`; empty at its beginning."""
     best_score: float = float("-inf")
     best_epoch: int = 0
@@ -86,7 +86,7 @@ def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
     model = Recommender(config, sizes, tables=PlainTables(table_specs(config, sizes)))
     wanted = model.state_dict()
     stored = _stored_names(folder)
-    state: dict[str, Any] = {
+    state: StateDict = {
         "model": {stored_name(name, stored): tensor for name, tensor in wanted.items()}
     }
     with _told_plainly(folder, ANEW):
@@ -96,7 +96,7 @@ def load_plain(folder: str, config: ModelConfig, sizes: Sizes) -> Recommender:
 
 
 def read_trending(folder: str) -> float:
-    """The weight of what is trending that a checkpoint's model has."""
+    """Reads the weight of what is trending off a checkpoint in a local folder."""
     weight = torch.zeros(())
     dcp.load({"model": {"trending": weight}}, checkpoint_id=folder, no_dist=True)
     return float(weight)
@@ -130,5 +130,5 @@ def stored_name(name: str, stored: set[str]) -> str:
 
 
 def is_finite(value: torch.Tensor) -> bool:
-    """Whether a loss is a number."""
+    """Whether all values of a tensor are numbers, and none NaN or infinite."""
     return bool(torch.isfinite(value).all())

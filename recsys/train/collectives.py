@@ -40,7 +40,7 @@ class Collectives:
         return shared.cpu()
 
     def max(self, mine: int) -> int:
-        """The largest of all workers' numbers."""
+        """The largest of all workers' numbers; every worker calls it and gets the same."""
         if self.workers == 1:
             return mine
         shared = torch.tensor(mine, device=self.device)
@@ -48,7 +48,7 @@ class Collectives:
         return int(shared)
 
     def gather(self, mine: T) -> list[T]:
-        """The objects of all workers, in the order of their ranks."""
+        """The objects of all workers in the order of their ranks; every worker calls it."""
         if self.workers == 1:
             return [mine]
         gathered: list[T] = [mine] * self.workers

@@ -5,11 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from recsys.config.run import RunConfig
 from recsys.data.storage import copy_folder, local_path
 from recsys.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 AddEpoch = Callable[[Mapping[str, float]], None]
 """Takes the figures of a finished epoch, its number as `epoch` among them."""
@@ -84,7 +87,7 @@ def _mlflow(config: RunConfig, name: str) -> Iterator[Write]:
         client.set_terminated(run_id, ended)
 
 
-def _mlflow_run(config: RunConfig, name: str) -> tuple[Any, str]:
+def _mlflow_run(config: RunConfig, name: str) -> tuple[MlflowClient, str]:
     try:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
@@ -94,8 +97,8 @@ def _mlflow_run(config: RunConfig, name: str) -> tuple[Any, str]:
         ) from None
     try:
         client = MlflowClient(tracking_uri=config.train.mlflow)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
+        known = client.get_experiment_by_name(EXPERIMENT)
+        experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
     except MlflowException as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"train.mlflow={config.train.mlflow}: {reason}") from error
@@ -112,7 +115,7 @@ def _mlflow_run(config: RunConfig, name: str) -> tuple[Any, str]:
     return client, run.info.run_id
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """The leaves of a tree by dotted name.
 
     >>> list(_flat({"a": {"b": 1}, "c": [2]}))

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from recsys.model.recommender import Losses
+
+
+class SumsState(TypedDict, total=False):
+    """The state of `StepSums` in a checkpoint; empty before the first step of an epoch."""
+
+    totals: list[float]
+    """Sums over the steps: retrieval loss, its targets, events, and the loss of each task."""
+    seconds: float
 
 
 class StepSums:
@@ -20,7 +28,7 @@ class StepSums:
         state: What `state` gave, to go on from.
     """
 
-    def __init__(self, tasks: tuple[str, ...], state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, tasks: tuple[str, ...], state: SumsState | None = None) -> None:
         self.tasks = tasks
         known = state or {"totals": [0.0] * (3 + len(tasks)), "seconds": 0.0}
         self._kept = torch.tensor(known["totals"], dtype=torch.float64)
@@ -28,7 +36,7 @@ class StepSums:
         self._began = time.perf_counter() - known["seconds"]
 
     def add(self, losses: Losses) -> None:
-        """Adds one of this worker's steps."""
+        """Adds the summed losses and the counts of one of this worker's steps."""
         step = [losses.retrieval, losses.num_retrieval, losses.num_tasks]
         self._own += torch.tensor([value.item() for value in step] + losses.tasks.tolist())
 
@@ -37,7 +45,7 @@ class StepSums:
         self._kept += add_up(self._own)
         self._own.zero_()
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> SumsState:
         """What goes into a checkpoint: all that was gathered."""
         return {"totals": self._kept.tolist(), "seconds": self._seconds()}
 
@@ -69,15 +77,15 @@ class ProgressActor:
         self.plan = ""
 
     def place(self, plan: str) -> None:
-        """Takes how the tables are placed."""
+        """Takes the plan of the tables in one line, as `describe_plan` gives it."""
         self.plan = plan
 
     def step(self, epochs_done: float, figures: dict[str, float]) -> None:
-        """Takes the figures of a step."""
+        """Takes how many epochs are done, a fraction, and the running figures by name."""
         self.epochs_done, self.figures = epochs_done, figures
 
     def epoch(self, figures: dict[str, float]) -> None:
-        """Takes the figures of a finished epoch."""
+        """Takes the figures of a finished epoch by name, its number as `epoch` among them."""
         self.history.append(figures)
 
     def read(self) -> tuple[float, dict[str, float], list[dict[str, float]], str]:

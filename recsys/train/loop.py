@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray.train
@@ -40,6 +40,9 @@ from recsys.train.steps import SingleSteps
 from recsys.train.trainable import Trainable, build_plain
 from recsys.train.validation import fit_trending_weight, predict_validation, validate
 
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,16 +56,16 @@ class Job:
     """Whether each worker is given a GPU."""
     trending: float | None = None
     """Weight of what is trending, where no validation finds it."""
-    progress_actor: Any = None
+    progress_actor: ActorHandle | None = None
     """The `ProgressActor` that the driver reads; None shows no progress."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Makes plain values of it, for `train_loop_config`."""
         return {**vars(self), "config": self.config.model_dump(mode="json")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
-        """Makes a job of what `to_dict` gave."""
+        """Makes a job of what `to_dict` gave; settings that are wrong are an `InputError`."""
         return cls(**{**values, "config": parse_config(values["config"], "training job")})
 
 
@@ -109,7 +112,7 @@ class Worker:
         return kind(self.trainable, self._loss, self.device, self.config.train.clip_norm)
 
     @property
-    def _progress_actor(self) -> Any:
+    def _progress_actor(self) -> ActorHandle | None:
         """The actor that the first worker tells, None in the others."""
         return self.job.progress_actor if self.collectives.rank == 0 else None
 

@@ -39,7 +39,7 @@ class Schedule:
     def of(
         cls, config: RunConfig, *, epochs: int, num_partitions: int, workers: int, validates: bool
     ) -> Schedule:
-        """The schedule of a run's settings."""
+        """Makes the schedule that a run's settings ask for."""
         dropout = config.model.id_dropout
         return cls(config.train, epochs, num_partitions, workers, dropout, validates)
 
@@ -68,7 +68,7 @@ class Schedule:
         return min(since, left) >= self.train.checkpoint_every_partitions
 
     def rng(self, place: Progress, rank: int) -> np.random.Generator:
-        """What a worker's round draws from."""
+        """The random numbers of one worker's round: the same again after a restart."""
         return np.random.default_rng([self.train.seed, place.epoch, place.partitions, rank])
 
     def id_dropout_at(self, place: Progress) -> float:
@@ -77,7 +77,7 @@ class Schedule:
         return 1.0 if content_alone else self.id_dropout
 
     def lr(self, place: Progress) -> float:
-        """The learning rate of the next step."""
+        """The dense learning rate of the next step, by warm-up and decay."""
         return self.train.lr * lr_share(place.steps, self.epochs_done(place), self.epochs)
 
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,10 @@ from recsys.model.embeddings import TableSpec, init_table
 from recsys.model.recommender import Losses, Recommender, table_specs
 from recsys.train.steps import Step, StepLoss, clip
 from recsys.train.trainable import Trainable, make_adamw
+
+if TYPE_CHECKING:
+    from torchrec import KeyedJaggedTensor
+    from torchrec.distributed.types import ShardingPlan
 
 FUSED_EPS = 1e-8
 QUIETED = ("torchrec", "fbgemm_gpu")
@@ -90,8 +94,8 @@ class ShardedTables(nn.Module):
             device=torch.device("meta"),
         )
 
-    def keyed(self, inputs: TableInputs) -> Any:
-        """What the tables are asked for, as TorchRec takes it."""
+    def keyed(self, inputs: TableInputs) -> KeyedJaggedTensor:
+        """Makes one KeyedJaggedTensor of the rows that each table is asked for."""
         from torchrec import KeyedJaggedTensor
 
         return KeyedJaggedTensor(
@@ -100,10 +104,10 @@ class ShardedTables(nn.Module):
             lengths=torch.cat([inputs[name][1] for name in self.names]),
         )
 
-    def forward(self, inputs: TableInputs | Any) -> dict[str, Tensor]:
+    def forward(self, inputs: TableInputs | KeyedJaggedTensor) -> dict[str, Tensor]:
         """The rows' embeddings by table name, (R, dim) each; `inputs` may be keyed already."""
-        found = self.collection(self.keyed(inputs) if isinstance(inputs, Mapping) else inputs)
-        return {name: found[name].values() for name in self.names}
+        embeddings = self.collection(self.keyed(inputs) if isinstance(inputs, Mapping) else inputs)
+        return {name: embeddings[name].values() for name in self.names}
 
 
 def build_sharded(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
@@ -137,7 +141,7 @@ def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
     apply_optimizer_in_backward(
         RowWiseAdagrad, tables.parameters(), {"lr": config.train.table_lr, "eps": FUSED_EPS}
     )
-    sharders: list[Any] = [EmbeddingCollectionSharder()]
+    sharders = [EmbeddingCollectionSharder()]
     topology = Topology(world_size=dist.get_world_size(), compute_device=device.type)
     planner = EmbeddingShardingPlanner(topology=topology)
     plan = planner.collective_plan(model, sharders, dist.GroupMember.WORLD)
@@ -157,7 +161,7 @@ def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
     )
 
 
-def describe_plan(plan: Any) -> str:
+def describe_plan(plan: ShardingPlan) -> str:
     """The planner's plan in one line: how each table is cut, and the workers that hold it."""
     parts = []
     for tables in plan.plan.values():
@@ -167,10 +171,10 @@ def describe_plan(plan: Any) -> str:
     return "; ".join(parts)
 
 
-def unwrap(module: Any) -> Recommender:
+def unwrap(module: nn.Module) -> Recommender:
     """The model inside DMP and DDP; its tables stay sharded."""
-    while hasattr(module, "module"):
-        module = module.module
+    while isinstance(inner := getattr(module, "module", None), nn.Module):
+        module = inner
     assert isinstance(module, Recommender)
     return module
 
@@ -233,6 +237,6 @@ class _Clipped:
     def zero_grad(self) -> None:
         self.trainable.optimizer.zero_grad()
 
-    def step(self) -> Any:
+    def step(self) -> object:
         clip(self.trainable, self.clip_norm)
         return self.trainable.optimizer.step()

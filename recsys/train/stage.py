@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 from recsys import cluster
 from recsys.config.run import RunConfig
@@ -24,12 +24,16 @@ from recsys.train.figures import ProgressActor
 from recsys.train.trainer import make_trainer, use_gpu
 from recsys.train.warm_start import warm_start
 
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+    from ray.train import Checkpoint, Result
+
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.5
 
 
-def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
+def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, object]:
     """Runs the stage and returns its report; the model lies in `out`/model afterwards.
 
     Args:
@@ -60,21 +64,38 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, Any]:
     chosen, best = int(fit.metrics["best_epoch"]), fit.get_best_checkpoint("score", "max")
     if best is not None and config.train.refit:
         with best.as_directory() as folder:
-            chosen_there = {"epochs": chosen, "trending": read_trending(folder)}
+            trending = read_trending(folder)
         name = f"refit-{fingerprint}"
-        best = _run(config, name, "refit", learn_before=TEST, **chosen_there).checkpoint
+        best = _run(
+            config, name, "refit", learn_before=TEST, epochs=chosen, trending=trending
+        ).checkpoint
     if best is None:
         raise RuntimeError(f"{out}: training ended without a checkpoint")
     keep(best, RunFolder(config.run).model)
     return {"epochs": chosen, "refit": config.train.refit, "history": _history(fit)}
 
 
-def _run(config: RunConfig, name: str, title: str, **settings: Any) -> Any:
+def _run(
+    config: RunConfig,
+    name: str,
+    title: str,
+    *,
+    learn_before: int,
+    epochs: int | None = None,
+    trending: float | None = None,
+) -> Result:
     import ray
 
     actor = ray.remote(num_cpus=0)(ProgressActor).remote()
-    trainer = make_trainer(config, name=name, progress_actor=actor, **settings)
-    epochs = settings.get("epochs", config.train.epochs)
+    epochs = config.train.epochs if epochs is None else epochs
+    trainer = make_trainer(
+        config,
+        name=name,
+        learn_before=learn_before,
+        epochs=epochs,
+        trending=trending,
+        progress_actor=actor,
+    )
     with curves(config, RunFolder(config.run).tensorboard(name), name) as add_epoch:
         with _shown(actor, title, epochs, add_epoch):
             try:
@@ -115,7 +136,7 @@ def root_cause(error: BaseException) -> str:
     return lines[-1] if lines else repr(cause)
 
 
-def _history(result: Any) -> list[dict[str, float]]:
+def _history(result: Result) -> list[dict[str, float]]:
     import json
 
     with result.checkpoint.as_directory() as folder, open(f"{folder}/progress.json") as file:
@@ -123,7 +144,7 @@ def _history(result: Any) -> list[dict[str, float]]:
     return history
 
 
-def keep(checkpoint: Any, target: str) -> None:
+def keep(checkpoint: Checkpoint, target: str) -> None:
     """Copies a checkpoint to where the later stages look for it."""
     remove(target)
     with checkpoint.as_directory() as folder:
@@ -131,7 +152,7 @@ def keep(checkpoint: Any, target: str) -> None:
 
 
 @contextmanager
-def _shown(actor: Any, title: str, epochs: int, add_epoch: AddEpoch) -> Iterator[None]:
+def _shown(actor: ActorHandle, title: str, epochs: int, add_epoch: AddEpoch) -> Iterator[None]:
     """A progress bar and curves that follow the actor while the block runs."""
     import ray
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,24 @@ from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
 
 TABLE_PREFIX = "tables."
+StateDict = dict[str, Any]
+"""Tensors, plain values and dicts of them, as `torch.distributed.checkpoint` takes it."""
+
+
+class JointOptimizer(Protocol):
+    """Several optimizers stepped as one: TorchRec's `CombinedOptimizer`, or plain torch ones."""
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+
+    def step(self) -> object:
+        """Updates all parameters."""
+
+    def state_dict(self) -> StateDict:
+        """Their state by parameter name."""
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Takes over what `state_dict` gave."""
 
 
 @dataclass
@@ -32,9 +50,9 @@ class Trainable:
     """Called for the losses."""
     model: Recommender
     """The model inside `module`, for encoding without gradients."""
-    dense_optimizer: Any
+    dense_optimizer: torch.optim.Optimizer
     """Whose learning rate follows the schedule."""
-    optimizer: Any
+    optimizer: JointOptimizer
     """Dense and tables together."""
     plan: str
     """How the tables are placed."""
@@ -52,11 +70,11 @@ class Trainable:
         """What AdamW learns, and gradient clipping reaches."""
         return [p for name, p in self.model.named_parameters() if not name.startswith(TABLE_PREFIX)]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Model and optimizer, by parameter name, as `torch.distributed.checkpoint` takes it."""
         return {"model": self._named.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Takes over a state that `torch.distributed.checkpoint` filled."""
         self._named.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -82,8 +100,8 @@ class RowWiseAdagrad(torch.optim.Optimizer):
                 self.state[parameter]["row_sum"] = rows
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Updates the rows that have a gradient."""
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        """Updates the rows that have a gradient; a closure is not called."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -135,11 +153,11 @@ class _Optimizers:
         for optimizer in self.optimizers:
             optimizer.step()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         options = StateDictOptions(flatten_optimizer_state_dict=True)
         return get_optimizer_state_dict(self.model, tuple(self.optimizers), options=options)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         options = StateDictOptions(flatten_optimizer_state_dict=True)
         set_optimizer_state_dict(
             self.model, tuple(self.optimizers), optim_state_dict=state, options=options

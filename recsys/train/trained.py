@@ -37,7 +37,7 @@ class Trained:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """What predicts the test users with the model."""
+        """Makes what predicts the test users with the model, on the CPU."""
         max_history = self.prepared.config.model.max_history
         trending = self.prepared.trending(TEST)
         gains = None if trending is None else self.model.trending * torch.from_numpy(trending)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from recsys import cluster
 from recsys.config.run import RunConfig, TrainConfig
@@ -12,6 +12,11 @@ from recsys.errors import InputError, unwrapped
 from recsys.schema import VALID
 from recsys.train.loop import Job, train_worker
 
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+    from ray.train import UserCallback
+    from ray.train.torch import TorchTrainer
+
 
 def make_trainer(
     config: RunConfig,
@@ -20,9 +25,9 @@ def make_trainer(
     learn_before: int = VALID,
     epochs: int | None = None,
     trending: float | None = None,
-    progress_actor: Any = None,
-    callbacks: list[Any] | None = None,
-) -> Any:
+    progress_actor: ActorHandle | None = None,
+    callbacks: list[UserCallback] | None = None,
+) -> TorchTrainer:
     """A `ray.train.torch.TorchTrainer` of a run whose data stages are done.
 
     `fit()` goes on from the last checkpoint of the same run folder and name, if there is one.
@@ -83,7 +88,7 @@ FINAL = (InputError, FloatingPointError)
 """Errors of a worker that every other try would end with too."""
 
 
-def make_stop_at_final() -> Any:
+def make_stop_at_final() -> UserCallback:
     """A Ray Train callback that ends training at an error that no further try can mend.
 
     Ray Train starts the workers again after any error, `train.max_failures` times. An error that a
@@ -92,7 +97,9 @@ def make_stop_at_final() -> Any:
     from ray.train import UserCallback
 
     class StopAtFinal(UserCallback):  # type: ignore[misc]
-        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Any]) -> None:
+        def after_exception(
+            self, run_context: object, worker_exceptions: dict[int, Exception]
+        ) -> None:
             for error in worker_exceptions.values():
                 for cause in unwrapped(error):
                     if isinstance(cause, FINAL):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.config.run import EvaluateConfig, RunConfig
@@ -117,7 +117,7 @@ def score(figures: dict[str, float]) -> float:
 
 def _ranking_sums(
     predictions: Predictions, ranker: Ranker, num_videos: int, config: EvaluateConfig
-) -> np.ndarray[Any, Any]:
+) -> NDArray[np.float64]:
     """(users, summed NDCG, summed HR); what they liked before is masked as in the evaluation."""
     if not predictions.user_ids:
         return np.zeros(3)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,17 +58,17 @@ def warm_start(config: RunConfig, out: str) -> None:
 def places(prepared: Prepared, other: RunFolder) -> dict[str, IntArray]:
     """For each of our rows its row in the other run, -1 for what is new there; by vocabulary."""
     contexts = [f"context_{name}" for name in prepared.config.data.columns.context]
-    found = {}
+    rows_there = {}
     users = ("user",) if prepared.config.data.user_columns.features else ()
     for name in ("video", "creator", "category", *users, *contexts):
         ours, path = prepared.vocab(name), other.vocab(name)
         rows = Vocab.read(path).rows(ours.ids) if exists(path) else np.zeros(len(ours.ids), int)
-        found[name] = np.concatenate([[0], np.where(rows > 0, rows, -1)]).astype(np.int64)
-    numbered = {str(number): found[name] for number, name in enumerate(contexts)}
-    return {**found, **numbered}
+        rows_there[name] = np.concatenate([[0], np.where(rows > 0, rows, -1)]).astype(np.int64)
+    numbered = {str(number): rows_there[name] for number, name in enumerate(contexts)}
+    return {**rows_there, **numbered}
 
 
-def move_rows(state: Mapping[str, Any], rows: Mapping[str, IntArray]) -> dict[str, Any]:
+def move_rows(state: Mapping[str, object], rows: Mapping[str, IntArray]) -> dict[str, object]:
     """A checkpoint's entries with their rows moved.
 
     Args:
@@ -82,7 +81,7 @@ def move_rows(state: Mapping[str, Any], rows: Mapping[str, IntArray]) -> dict[st
     return {name: _entry(name, value, rows) for name, value in state.items()}
 
 
-def _entry(name: str, value: Any, rows: Mapping[str, IntArray]) -> Any:
+def _entry(name: str, value: object, rows: Mapping[str, IntArray]) -> object:
     match = TABLE.search(name) or CONTEXT.search(name) or USER.search(name)
     if match is None or not isinstance(value, Tensor) or not value.dim():
         return value
@@ -94,17 +93,17 @@ def _entry(name: str, value: Any, rows: Mapping[str, IntArray]) -> Any:
     return new
 
 
-def _init(name: str) -> Callable[[Tensor], Any]:
+def _init(name: str) -> Callable[[Tensor], object]:
     """What fills a table's rows before training."""
     if USER.search(name):
         return init_user_values
     return init_table if TABLE.search(name) else nn.init.normal_
 
 
-def read_all(folder: str) -> dict[str, Any]:
+def read_all(folder: str) -> dict[str, object]:
     """All entries of a checkpoint, whole."""
     metadata = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         name: torch.empty(kind.size, dtype=kind.properties.dtype)
         if isinstance(kind, TensorStorageMetadata)
         else None

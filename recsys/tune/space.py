@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -11,10 +12,15 @@ from recsys.config.run import RunConfig, parse_config
 from recsys.config.values import read_yaml_text
 from recsys.errors import InputError
 
+if TYPE_CHECKING:
+    from ray.tune.search.sample import Domain
+
+Choice = Mapping[str, Sequence[Any]]
+"""One entry of a space: {kind: arguments}."""
 KINDS = ("uniform", "loguniform", "randint", "choice")
 
 
-def read_space(path: str) -> dict[str, dict[str, Any]]:
+def read_space(path: str) -> dict[str, Choice]:
     """Reads a search space: setting → {kind: arguments}.
 
     For example `train.lr: {loguniform: [1e-4, 1e-2]}` or `model.dim: {choice: [32, 64]}`.
@@ -23,7 +29,7 @@ def read_space(path: str) -> dict[str, dict[str, Any]]:
         InputError: The file or an entry is wrong.
     """
     try:
-        tree = read_yaml_text(Path(path).read_text(encoding="utf-8"), Any)
+        tree = read_yaml_text(Path(path).read_text(encoding="utf-8"), object)
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot read the space ({reason}); check --space") from None
@@ -36,7 +42,7 @@ def read_space(path: str) -> dict[str, dict[str, Any]]:
     return tree
 
 
-def _problem(choice: Any) -> str | None:
+def _problem(choice: object) -> str | None:
     """What is wrong with an entry of a space."""
     if not isinstance(choice, dict) or len(choice) != 1 or next(iter(choice)) not in KINDS:
         kinds = ", ".join(KINDS)
@@ -54,7 +60,7 @@ def _problem(choice: Any) -> str | None:
     return f"{kind} takes numbers above 0" if kind == "loguniform" and low <= 0 else None
 
 
-def to_domain(choice: dict[str, Any]) -> Any:
+def to_domain(choice: Choice) -> Domain:
     """Ray Tune's domain of one entry of a space."""
     from ray import tune
 
@@ -67,7 +73,7 @@ def to_domain(choice: dict[str, Any]) -> Any:
     return getattr(tune, kind)(low, high)
 
 
-def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
+def with_settings(config: RunConfig, settings: Mapping[str, object]) -> RunConfig:
     """The config with some dotted settings changed; wrong ones are an `InputError`."""
     tree = config.model_dump(mode="json")
     for name, value in settings.items():
@@ -81,7 +87,7 @@ def with_settings(config: RunConfig, settings: dict[str, Any]) -> RunConfig:
     return parse_config(tree, "search space")
 
 
-def any_value(choice: dict[str, Any]) -> Any:
+def any_value(choice: Choice) -> object:
     """A value that an entry of a space allows: its first one, or its lower end."""
     ((kind, arguments),) = choice.items()
     return int(arguments[0]) if kind == "randint" else arguments[0]

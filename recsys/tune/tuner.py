@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from recsys import cluster
 from recsys.config.run import RunConfig, dump_config, parse_config
@@ -12,12 +13,16 @@ from recsys.data.storage import write_text
 from recsys.errors import InputError
 from recsys.train.stage import require_inputs, training_error
 from recsys.train.trainer import make_trainer, storage_path, use_gpu
-from recsys.tune.space import any_value, read_space, to_domain, with_settings
+from recsys.tune.space import Choice, any_value, read_space, to_domain, with_settings
+
+if TYPE_CHECKING:
+    from ray.tune import Callback, Tuner
+    from ray.tune.experiment import Trial
 
 logger = logging.getLogger(__name__)
 
 
-def run_trial(settings: dict[str, Any], config_tree: dict[str, Any]) -> None:
+def run_trial(settings: Mapping[str, object], config_tree: Mapping[str, object]) -> None:
     """One trial: the trainer's reports become the trial's."""
     from ray import tune
     from ray.tune.integration.ray_train import TuneReportCallback
@@ -28,7 +33,7 @@ def run_trial(settings: dict[str, Any], config_tree: dict[str, Any]) -> None:
     make_trainer(config, name=f"tune-{trial}", callbacks=[TuneReportCallback()]).fit()
 
 
-def make_tuner(config: RunConfig, space: dict[str, dict[str, Any]]) -> Any:
+def make_tuner(config: RunConfig, space: Mapping[str, Choice]) -> Tuner:
     """A `ray.tune.Tuner` over a space, for a run whose data stages are done.
 
     Raises:
@@ -71,24 +76,28 @@ def make_tuner(config: RunConfig, space: dict[str, dict[str, Any]]) -> Any:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _teller(total: int) -> Any:
+def _teller(total: int) -> Callback:
     """Says a line when a trial ends."""
     from ray import tune
 
     class Teller(tune.Callback):  # type: ignore[misc]
         done = 0
 
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        def on_trial_complete(
+            self, iteration: int, trials: list[Trial], trial: Trial, **_: object
+        ) -> None:
             self.done += 1
             settings = ", ".join(f"{name}={_short(value)}" for name, value in trial.config.items())
             score = trial.last_result.get("score", float("nan"))
             logger.info("tune: trial %d of %d: score %.4f, %s", self.done, total, score, settings)
 
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        def on_trial_error(
+            self, iteration: int, trials: list[Trial], trial: Trial, **_: object
+        ) -> None:
             self.done += 1
             logger.warning("tune: trial %d of %d failed: %s", self.done, total, trial.error_file)
 
@@ -107,7 +116,7 @@ def _require_room(config: RunConfig) -> None:
         )
 
 
-def tune_run(config: RunConfig, space_path: str) -> dict[str, Any]:
+def tune_run(config: RunConfig, space_path: str) -> dict[str, object]:
     """Runs a sweep and writes RUN/tune/best.yaml, a config with the best settings."""
     space = read_space(space_path)
     # Where the scheduler stops a trial, Ray Train frees its workers' CPUs once it learns from the

@@ -8,10 +8,10 @@ Shapes: N video rows, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,28 @@ class Known:
         return Gram.of(self.likes.lists, self.data.num_videos, most_videos=most)
 
 
+class EaseMadeWith(TypedDict):
+    """What EASE, alone and with recent popularity, was made with."""
+
+    penalty: float
+    blend_penalty: float
+    blend_weight: float
+    videos: int
+    """The most popular ones, which it is made of."""
+    share_of_likes: float
+    """Of all likes, those of these videos."""
+
+
+class MadeWith(TypedDict):
+    """What the baselines were made with."""
+
+    users: int
+    """Validation users that the settings were chosen by; 0 where they are guesses."""
+    half_life_days: float
+    neighbours: int
+    ease: NotRequired[EaseMadeWith]
+
+
 @dataclass(frozen=True)
 class Baseline:
     """One simple ranker that stands beside the model."""
@@ -70,7 +92,7 @@ class Baseline:
     make: Callable[[Known], Ranker | None]
     """Gives scores (users, N) for a chunk of test users; None where the data or the config do not
     allow it."""
-    made_with: Callable[[Mapping[str, Any]], str | None] = lambda about: None
+    made_with: Callable[[MadeWith], str | None] = lambda about: None
     """Says what it was made with, as in "item-kNN with 50 neighbours", from `Baselines.about`; None
     where there was nothing to choose."""
 
@@ -95,12 +117,12 @@ def _ease_and_recent(known: Known) -> Ranker | None:
     return ease.ranker(known.data, bonus_N)
 
 
-def _ease_made_with(about: Mapping[str, Any]) -> str | None:
+def _ease_made_with(about: MadeWith) -> str | None:
     ease = about.get("ease")
     return f"EASE with an L2 penalty of {ease['penalty']:g}" if ease else None
 
 
-def _ease_and_recent_made_with(about: Mapping[str, Any]) -> str | None:
+def _ease_and_recent_made_with(about: MadeWith) -> str | None:
     ease = about.get("ease")
     if not ease:
         return None
@@ -162,7 +184,7 @@ class Baselines:
     """The rankers by name, and what they were made with."""
 
     rankers: dict[str, Ranker]
-    about: dict[str, Any]
+    about: MadeWith
 
 
 def make_baselines(
@@ -180,7 +202,7 @@ def make_baselines(
     known = Known(likes, data, config, settings, contents_ND)
     made = {baseline.name: baseline.make(known) for baseline in BASELINES}
     rankers = {name: ranker for name, ranker in made.items() if ranker is not None}
-    about: dict[str, Any] = {
+    about: MadeWith = {
         "users": settings.users,
         "half_life_days": settings.half_life_days,
         "neighbours": settings.neighbours,

@@ -6,7 +6,7 @@ Shapes: E events, U users, G groups of events with one and the same logit, in ri
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,41 @@ from recsys.evaluation.metrics.bootstrap import draws, interval
 CALIBRATION_BINS = 15
 
 
+_Part = tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]
+"""Labels, logits, cold videos and users of a chunk of events."""
+
+
+class Bin(TypedDict):
+    """Events of about one predicted probability."""
+
+    events: int
+    predicted: float
+    observed: float
+
+
+class EventFigures(TypedDict):
+    """Figures of a set of events; those that are not defined are None, or left out."""
+
+    events: int
+    auc: float | None
+    log_loss: float | None
+    normalised_entropy: NotRequired[float | None]
+    """The log loss over that of always saying the base rate: under 1 is better."""
+    observed_rate: NotRequired[float]
+    predicted_rate: NotRequired[float]
+    calibration_error: NotRequired[float]
+    calibration: NotRequired[list[Bin]]
+    ci: NotRequired[dict[str, list[float] | None]]
+    """95 % intervals by figure."""
+
+
+class TaskFigures(EventFigures):
+    """Figures of all events of a task, and of those of warm and of cold videos."""
+
+    warm: NotRequired[EventFigures]
+    cold: NotRequired[EventFigures]
+
+
 @dataclass
 class TaskMeter:
     """Gathers one task's labels and logits chunk by chunk.
@@ -23,7 +58,7 @@ class TaskMeter:
     All of them are kept, 14 bytes an event, since an AUC of binned scores is not exact.
     """
 
-    _parts: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
+    _parts: list[_Part] = field(default_factory=list)
 
     def add(
         self,
@@ -55,31 +90,32 @@ class TaskMeter:
         rest = np.asarray(cold, np.bool_), np.asarray(users, np.int64)
         self._parts.append((labels.astype(np.int8), logits, *rest))
 
-    def result(self, *, bootstrap: int = 0, seed: int = 0) -> dict[str, Any]:
-        """`auc`, `log_loss`, … of all events, and the same under `warm` and `cold`.
+    def result(self, *, bootstrap: int = 0, seed: int = 0) -> TaskFigures:
+        """The figures of all events that were added.
 
         Args:
             bootstrap: Resamplings of users behind the intervals under `ci`; 0 leaves them out.
             seed: Of the resamplings.
         """
         if not self._parts:
-            return task_metrics(np.empty(0), np.empty(0))
+            return {"events": 0, "auc": None, "log_loss": None}
         labels, logits, cold, users = (
             np.concatenate(part) for part in zip(*self._parts, strict=True)
         )
-        result: dict[str, Any] = {}
-        for name, at in {"": np.ones_like(cold), "warm": ~cold, "cold": cold}.items():
+
+        def of(at: NDArray[np.bool_]) -> EventFigures:
             figures = task_metrics(labels[at], logits[at])
             if bootstrap and figures["auc"] is not None:
                 samples = resampled(labels[at], logits[at], users[at], count=bootstrap, seed=seed)
                 figures["ci"] = {metric: interval(values) for metric, values in samples.items()}
-            result |= {name: figures} if name else figures
-        return result
+            return figures
+
+        return {**of(np.ones_like(cold)), "warm": of(~cold), "cold": of(cold)}
 
 
 def resampled(
-    labels_E: NDArray[Any],
-    logits_E: NDArray[Any],
+    labels_E: NDArray[np.number],
+    logits_E: NDArray[np.floating],
     users_E: NDArray[np.int64],
     *,
     count: int,
@@ -105,7 +141,7 @@ def resampled(
     return {name: np.array(values) for name, values in samples.items()}
 
 
-def task_metrics(labels_E: NDArray[Any], logits_E: NDArray[Any]) -> dict[str, Any]:
+def task_metrics(labels_E: NDArray[np.number], logits_E: NDArray[np.floating]) -> EventFigures:
     """Figures of one set of events; a figure that is not defined is None.
 
     `normalised_entropy` is the log loss over that of always saying the base rate (X. He et al.,
@@ -184,11 +220,13 @@ def auc_by_user(
     return np.asarray(whole + num_users * by_user, np.float64)
 
 
-def _group_starts(rising_E: NDArray[Any]) -> NDArray[np.int64]:
+def _group_starts(rising_E: NDArray[np.number]) -> NDArray[np.int64]:
     return np.flatnonzero(np.concatenate([[True], rising_E[1:] != rising_E[:-1]]))
 
 
-def _auc_of_groups(positives_G: NDArray[Any], negatives_G: NDArray[Any]) -> float | None:
+def _auc_of_groups(
+    positives_G: NDArray[np.number], negatives_G: NDArray[np.number]
+) -> float | None:
     pairs = positives_G.sum() * negatives_G.sum()
     if not pairs:
         return None
@@ -196,9 +234,7 @@ def _auc_of_groups(positives_G: NDArray[Any], negatives_G: NDArray[Any]) -> floa
     return float((positives_G * (below_G + negatives_G / 2)).sum() / pairs)
 
 
-def calibration(
-    labels_E: NDArray[np.float64], probabilities_E: NDArray[np.float64]
-) -> list[dict[str, float]]:
+def calibration(labels_E: NDArray[np.float64], probabilities_E: NDArray[np.float64]) -> list[Bin]:
     """Mean prediction and observed rate in bins of about equally many events.
 
     Args:

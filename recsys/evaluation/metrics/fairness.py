@@ -5,9 +5,8 @@ Shapes: U users, N video rows, R creator rows, G blocks of users.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +53,76 @@ def top_share(shares: Floats, top: float = 0.01) -> float:
     return float(np.sort(shares)[-count:].sum() / total) if total else 0.0
 
 
-def creator_exposure(data: RankingSet, exposure: Exposure) -> dict[str, Any]:
+class Band(TypedDict):
+    """Shares of a band of creators, by how much is known to be liked of them."""
+
+    band: str
+    creators: int
+    exposure: float
+    relevance: float
+    videos: float
+
+
+class CreatorExposure(TypedDict):
+    """How the places in the top k are spread over creators."""
+
+    k: int
+    creators: int
+    """Of the catalogue."""
+    shown: float
+    """Share of them that are expected in at least one list."""
+    unknown_creator: float
+    """Share of the places that go to videos without a known creator."""
+    mismatch: float
+    """Part of the places that would have to move for exposure to be proportional to relevance."""
+    gini: float
+    top_1_percent: float
+    relevance: dict[str, float]
+    """Gini coefficient and top share of what users turned out to like."""
+    bands: list[Band]
+    ci: dict[str, list[float] | None]
+    """95 % intervals of `gini` and `top_1_percent`."""
+
+
+class NewVideoExposure(TypedDict):
+    """Shares of the videos that are at most `days` old."""
+
+    days: float
+    exposure: float
+    catalogue: float
+    relevance: float
+
+
+class Lift(TypedDict):
+    """Mean popularity of what some users liked before and of their lists."""
+
+    users: int
+    history: NotRequired[float]
+    lists: NotRequired[float]
+    lift: float | None
+    """The second over the first, minus 1."""
+
+
+class PopularityBias(Lift):
+    """The lift of all users that have one, and of fifths of them by the popularity they like."""
+
+    by_taste: list[Lift]
+
+
+class QualityGap(TypedDict):
+    """The gap between the best and the worst served group."""
+
+    gap: float | None
+    """None where fewer than two groups are large enough."""
+    best: NotRequired[str]
+    worst: NotRequired[str]
+    ci: NotRequired[list[float] | None]
+    p: NotRequired[float]
+    """How often a gap as large comes up where users are dealt to the groups at random."""
+    warnings: list[str]
+
+
+def creator_exposure(data: RankingSet, exposure: Exposure) -> CreatorExposure:
     """How the places in the top k are spread over creators, beside what users turned out to like.
 
     Every creator of the catalogue counts, also one never shown. `shown` is the share of creators
@@ -67,24 +135,24 @@ def creator_exposure(data: RankingSet, exposure: Exposure) -> dict[str, Any]:
     creators = _Creators(data.videos)
     shown = creators.total(exposure.shown_N)
     liked = creators.total(np.bincount(data.relevant.values, minlength=data.num_videos))
-    figures: dict[str, Callable[[Floats], float]] = {"gini": gini, "top_1_percent": top_share}
-    blocks = exposure.shown_GN
-    left_out = [creators.total(part) for part in exposure.shown_N - blocks]
-    result: dict[str, Any] = {
+    left_out = [creators.total(part) for part in exposure.shown_N - exposure.shown_GN]
+    spread = {"gini": gini(shown), "top_1_percent": top_share(shown)}
+    samples = {
+        "gini": np.array([gini(part) for part in left_out]),
+        "top_1_percent": np.array([top_share(part) for part in left_out]),
+    }
+    return {
         "k": exposure.k,
         "creators": len(shown),
         "shown": float((shown > 0.5).mean()),
         "unknown_creator": float(1 - shown.sum() / max(1e-12, exposure.shown_N.sum())),
         "mismatch": float(np.abs(_share(shown) - _share(liked)).sum() / 2),
-        "relevance": {name: figure(liked) for name, figure in figures.items()},
+        "relevance": {"gini": gini(liked), "top_1_percent": top_share(liked)},
         "bands": creators.bands(shown, liked),
-        "ci": {},
+        "ci": {name: jackknife_interval(spread[name], samples[name]) for name in spread},
+        "gini": spread["gini"],
+        "top_1_percent": spread["top_1_percent"],
     }
-    for name, figure in figures.items():
-        result[name] = figure(shown)
-        estimates = np.array([figure(part) for part in left_out])
-        result["ci"][name] = jackknife_interval(result[name], estimates)
-    return result
 
 
 class _Creators:
@@ -97,22 +165,32 @@ class _Creators:
         self._videos = self.total(np.ones(len(videos)))
         self._positives = self.total(videos.popularity_N)
 
-    def total(self, amounts_N: NDArray[Any]) -> Floats:
+    def total(self, amounts_N: NDArray[np.number]) -> Floats:
         """Sum of each creator's videos' amounts, row 0 left out."""
         rows, size = self._row_N[1:], int(self._row_N.max()) + 1
         sums = np.bincount(rows, amounts_N[1:], size)[self._known]
         return sums.astype(np.float64)
 
-    def bands(self, shown: Floats, liked: Floats) -> list[dict[str, Any]]:
+    def bands(self, shown: Floats, liked: Floats) -> list[Band]:
         """Shares of bands of creators, the most popular first."""
         order = np.argsort(-self._positives, kind="stable")
-        rows, begin = [], 0
+        rows: list[Band] = []
+        begin = 0
         for name, upto in BANDS.items():
             end = max(begin, round(upto * len(order)))
             part, begin = order[begin:end], end
-            columns = {"exposure": shown, "relevance": liked, "videos": self._videos}
-            shares = {key: float(_share(value)[part].sum()) for key, value in columns.items()}
-            rows.append({"band": name, "creators": len(part), **shares})
+            exposure, relevance, videos = (
+                float(_share(amounts)[part].sum()) for amounts in (shown, liked, self._videos)
+            )
+            rows.append(
+                {
+                    "band": name,
+                    "creators": len(part),
+                    "exposure": exposure,
+                    "relevance": relevance,
+                    "videos": videos,
+                }
+            )
         return rows
 
 
@@ -121,7 +199,7 @@ def _share(amounts: Floats) -> Floats:
     return shares
 
 
-def new_video_exposure(data: RankingSet, new_U: Floats, new_days: float) -> dict[str, Any]:
+def new_video_exposure(data: RankingSet, new_U: Floats, new_days: float) -> NewVideoExposure:
     """Share of new videos in the lists, in the catalogue and in what users turned out to like."""
     new_N = data.videos.is_new(new_days)
     return {
@@ -132,7 +210,7 @@ def new_video_exposure(data: RankingSet, new_U: Floats, new_days: float) -> dict
     }
 
 
-def popularity_bias(data: RankingSet, popularity_U: Floats) -> dict[str, Any]:
+def popularity_bias(data: RankingSet, popularity_U: Floats) -> PopularityBias:
     """How much more popular the lists are than what their users liked before.
 
     `lift` is the mean popularity of the lists over that of the histories, minus 1, for users with
@@ -146,11 +224,8 @@ def popularity_bias(data: RankingSet, popularity_U: Floats) -> dict[str, Any]:
     order = users[np.argsort(history[users], kind="stable")]
     fifths = [part for part in np.array_split(order, 5) if len(part)]
     return {
-        "users": len(users),
         **_lift(history[users], popularity_U[users]),
-        "by_taste": [
-            {"users": len(part), **_lift(history[part], popularity_U[part])} for part in fifths
-        ],
+        "by_taste": [_lift(history[part], popularity_U[part]) for part in fifths],
     }
 
 
@@ -162,9 +237,10 @@ def history_popularity(data: RankingSet) -> Floats:
     return np.divide(sums, lengths, out=np.full(len(lengths), np.nan), where=lengths > 0)
 
 
-def _lift(history: Floats, lists: Floats) -> dict[str, float | None]:
+def _lift(history: Floats, lists: Floats) -> Lift:
     before, now = float(history.mean()), float(lists.mean())
-    return {"history": before, "lists": now, "lift": now / before - 1 if before else None}
+    lift = now / before - 1 if before else None
+    return {"users": len(history), "history": before, "lists": now, "lift": lift}
 
 
 @dataclass(frozen=True)
@@ -192,7 +268,7 @@ class Grouped:
         return cls(tuple(names[:MOST_GROUPS]), group_U, max(0, len(names) - MOST_GROUPS))
 
 
-def quality_gap(grouped: Grouped, values_U: Floats, config: EvaluateConfig) -> dict[str, Any]:
+def quality_gap(grouped: Grouped, values_U: Floats, config: EvaluateConfig) -> QualityGap:
     """The gap between the best and the worst served group of at least `SMALL_GROUP` users.
 
     The larger of several noisy means is larger by luck alone, so `p` says how often a gap as large

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class OfHits:
 class MeanOfVideos:
     """The mean over a list of a value that each video has."""
 
-    of: Callable[[Videos, float], NDArray[Any] | None]
+    of: Callable[[Videos, float], NDArray[np.number] | NDArray[np.bool_] | None]
     """Takes the catalogue and the age in days up to which a video is new; gives a value a video
     (N), or None where the catalogue does not know it."""
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.storage import finite
+from recsys.evaluation.metrics.classification import TaskFigures
 from recsys.evaluation.metrics.interactions import RankingSet
 from recsys.evaluation.ranking import Columns, evaluate_ranker
 from recsys.evaluation.report.compare import compare, main_metrics, tested
 from recsys.evaluation.report.figures import summarise
-from recsys.evaluation.report.schema import Measured, Report, Setup, Tested
+from recsys.evaluation.report.schema import Circumstances, Measured, Report, Setup, Tested
 from recsys.evaluation.report.tradeoff import reranked, tradeoff
 from recsys.evaluation.report.verdict import MAIN, RERANKED, verdict
 from recsys.inference.ranker import Ranker
 from recsys.inference.rerank import is_active
 
-Head = tuple[Mapping[str, Any], Columns]
+Head = tuple[Mapping[str, TaskFigures], Columns]
 """Of a ranking head: figures by task (`TaskMeter.result`), and `auc: <task>` → `auc_by_user`."""
 
 
@@ -28,7 +28,7 @@ def assemble(
     rerank: RerankConfig,
     *,
     heads: Mapping[str, Head] | None = None,
-    about: Mapping[str, Any] | None = None,
+    about: Circumstances | None = None,
 ) -> tuple[Report, dict[str, Columns]]:
     """Measures all rankers and compares the model with each of the others.
 
@@ -45,7 +45,7 @@ def assemble(
         `compare`, the model being `ours`), `tradeoff` (or None) and `verdict`; and the columns of
         each user, ranker by ranker.
     """
-    summaries: dict[str, Any] = {}
+    summaries: dict[str, dict[str, object]] = {}
     columns: dict[str, Columns] = {}
     for name, ranker in rankers.items():
         result = evaluate_ranker(data, ranker, config, new_days=rerank.new_days)
@@ -58,7 +58,7 @@ def assemble(
     heads = heads or {}
     for name, (figures, _) in heads.items():
         summaries[name]["tasks"] = dict(figures)
-    setup: Any = {**_setup(data, config), **(about or {})}
+    setup: Setup = {**_setup(data, config), **(about or {})}
     report: Measured = {
         "setup": setup,
         "evaluation": summaries,

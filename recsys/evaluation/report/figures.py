@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ HISTORY_LENGTHS = (0, 1, 5, 20, 100)
 
 def summarise(
     data: RankingSet, result: RankerResult, config: EvaluateConfig, *, new_days: float = 3.0
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """All figures of a ranker.
 
     Returns:
@@ -51,12 +50,13 @@ def summarise(
     count, seed = config.bootstrap, config.seed
     samples = bootstrap_means(tables, data.num_users, count=count, seed=seed) if count else {}
     nobody = {name: {"users": 0} for name in own_slices(data.videos)}
-    summary: dict[str, Any] = {"history": {}, "video_age": {}, **nobody}
+    by_kind: dict[str, dict[str, object]] = {"history": {}, "video_age": {}}
+    summary: dict[str, object] = {**by_kind, **nobody}
     for name, part in slices.items():
         figures = _figures(part, samples.get(name))
         kind, _, rest = name.partition(": ")
         if kind in ("history", "age"):
-            summary["video_age" if kind == "age" else kind][rest] = figures
+            by_kind["video_age" if kind == "age" else kind][rest] = figures
         elif kind != "group":
             summary[name] = figures
     summary["groups"] = _groups(data, slices, samples, result, config)
@@ -93,11 +93,11 @@ def _table(part: SliceMetrics) -> Table:
     return Table(part.users, np.stack(list(part.values.values()), 1))
 
 
-def _figures(part: SliceMetrics, samples_RM: Floats | None) -> dict[str, Any]:
+def _figures(part: SliceMetrics, samples_RM: Floats | None) -> dict[str, object]:
     if not len(part.users):
         return {"users": 0}
     means = {name: float(values.mean()) for name, values in part.values.items()}
-    figures: dict[str, Any] = {"users": len(part.users), **means}
+    figures: dict[str, object] = {"users": len(part.users), **means}
     if samples_RM is not None:
         columns = zip(part.values, samples_RM.T, strict=True)
         figures["ci"] = {name: interval(column) for name, column in columns}
@@ -110,9 +110,9 @@ def _groups(
     samples: Mapping[str, Floats],
     result: RankerResult,
     config: EvaluateConfig,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     metric = f"ndcg@{config.headline_k}"
-    groups: dict[str, Any] = {}
+    groups: dict[str, object] = {}
     for column in data.groups:
         begin = f"group: {column}: "
         quality = {
@@ -125,9 +125,9 @@ def _groups(
     return groups
 
 
-def _list_figures(result: RankerResult, samples: Mapping[str, Floats]) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    intervals: dict[str, Any] = {}
+def _list_figures(result: RankerResult, samples: Mapping[str, Floats]) -> dict[str, object]:
+    figures: dict[str, float | None] = {}
+    intervals: dict[str, list[float] | None] = {}
     of_exposure = {
         metric.name: metric.compute.of
         for metric in metric_table.METRICS
@@ -136,10 +136,10 @@ def _list_figures(result: RankerResult, samples: Mapping[str, Floats]) -> dict[s
     for k, exposure in result.exposure.items():
         for metric, compute in of_exposure.items():
             name = f"{metric}@{k}"
-            figures[name] = compute(exposure, None)
+            figures[name] = value = compute(exposure, None)
             blocks = range(len(exposure.shown_GN))
             left_out = np.array([compute(exposure, block) for block in blocks])
-            intervals[name] = jackknife_interval(figures[name], left_out)
+            intervals[name] = jackknife_interval(value, left_out)
     for name, values in result.lists.items():
         public = metric_table.figure_name(name)
         defined = values[~np.isnan(values)]
@@ -151,8 +151,8 @@ def _list_figures(result: RankerResult, samples: Mapping[str, Floats]) -> dict[s
 
 def _exposure_figures(
     data: RankingSet, result: RankerResult, k: int, new_days: float
-) -> dict[str, Any]:
-    figures: dict[str, Any] = {
+) -> dict[str, object]:
+    figures: dict[str, object] = {
         "popularity_bias": popularity_bias(data, result.lists[f"popularity@{k}"])
     }
     if data.videos.creator_row_N is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from recsys.evaluation.baselines import table as baseline_table
+from recsys.evaluation.baselines.table import MadeWith
 from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
 from recsys.evaluation.report.charts import (
@@ -184,7 +184,7 @@ def _rankers(report: Report) -> list[str]:
     ]
 
 
-def _baselines_note(about: Figures | None) -> list[str]:
+def _baselines_note(about: MadeWith | None) -> list[str]:
     """What the baselines were made with, and how that was chosen."""
     return [text("p", line, "soft") for line in baseline_lines(about)] if about else []
 
@@ -296,7 +296,7 @@ def _slice_kinds(rankers: Sequence[Figures]) -> dict[str, dict[str, list[Figures
     return {kind: slices for kind, slices in by_kind.items() if slices}
 
 
-def _slice_dots(rows: Mapping[str, Sequence[Any]], metric: str) -> list[Dot]:
+def _slice_dots(rows: Mapping[str, Sequence[Figures]], metric: str) -> list[Dot]:
     return [
         _dot(f"{name} ({parts[0]['users']:,})", part, metric, series=series)
         for name, parts in rows.items()

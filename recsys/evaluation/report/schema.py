@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
+from recsys.evaluation.baselines.table import MadeWith
+
 Figures = Mapping[str, Any]
 """Figures by name, with their intervals under `ci`: `report.figures.summarise` says which a ranker
 has, `TaskMeter.result` which a task, `report.tradeoff.tradeoff` which the curve."""
@@ -80,7 +82,15 @@ class Previous(TypedDict):
     same_split: bool
 
 
-class Setup(TypedDict):
+class Circumstances(TypedDict):
+    """What an evaluation of a run says of how it was measured, beside its settings."""
+
+    split: NotRequired[str]
+    previous: NotRequired[Previous]
+    baselines: NotRequired[MadeWith]
+
+
+class Setup(Circumstances):
     """How it was measured."""
 
     users: int
@@ -94,10 +104,6 @@ class Setup(TypedDict):
     mask_history: bool
     bootstrap: int
     seed: int
-    split: NotRequired[str]
-    previous: NotRequired[Previous]
-    baselines: NotRequired[Figures]
-    """What the baselines were made with."""
 
 
 class Against(TypedDict):

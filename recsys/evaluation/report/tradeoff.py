@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +33,8 @@ STEP = 256
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The best videos of some users, and how relevant each is to its user."""
+class Sample:
+    """Some users' candidates for re-ranking, and how relevant each is to its user."""
 
     data: RankingSet
     ranker: Ranker
@@ -55,15 +54,15 @@ def video_traits(videos: Videos, *, new_days: float) -> VideoTraits:
     )
 
 
-def candidates(
-    data: RankingSet, ranker: Ranker, config: EvaluateConfig, count: int, sample: int
-) -> Candidates:
-    """The best `count` videos of a fixed random `sample` of the users.
+def draw_sample(
+    data: RankingSet, ranker: Ranker, config: EvaluateConfig, count: int, num_users: int
+) -> Sample:
+    """The best `count` videos of `num_users` users, who are drawn once and for all.
 
     Equal scores stay in whatever order topk leaves them.
     """
-    if sample < data.num_users:
-        users = np.sort(np.random.default_rng(config.seed).permutation(data.num_users)[:sample])
+    if num_users < data.num_users:
+        users = np.sort(np.random.default_rng(config.seed).permutation(data.num_users)[:num_users])
         part, of_part = data.select(users), _of_users(ranker, users)
     else:
         part, of_part = data, ranker
@@ -74,7 +73,7 @@ def candidates(
         assert lists.score_BK is not None
         videos[lists.user_B.numpy()] = lists.video_BK.numpy()
         relevance[lists.user_B.numpy()] = relative_relevance(lists.score_BK.numpy())
-    return Candidates(part, of_part, videos, relevance)
+    return Sample(part, of_part, videos, relevance)
 
 
 def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
@@ -84,7 +83,7 @@ def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
     return scores
 
 
-def priced(sample: Candidates, rerank: RerankConfig) -> VideoTraits:
+def priced(sample: Sample, rerank: RerankConfig) -> VideoTraits:
     """What the step looks at, with the prices that the lists of these users lead to."""
     traits = video_traits(sample.data.videos, new_days=rerank.new_days)
     if not rerank.creator_exposure or traits.creator_row_N is None:
@@ -97,7 +96,7 @@ def model_traits(
     data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
 ) -> VideoTraits:
     """What the step looks at in a server: prices are those of a fixed sample of the users."""
-    return priced(candidates(data, ranker, config, rerank.candidates, PRICED_USERS), rerank)
+    return priced(draw_sample(data, ranker, config, rerank.candidates, PRICED_USERS), rerank)
 
 
 def reranked(
@@ -170,7 +169,7 @@ class _Step:
 
 def tradeoff(
     data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The curve of each lever that the catalogue allows, and the point of the configured weights.
 
     Returns:
@@ -183,7 +182,7 @@ def tradeoff(
         `top_1_percent`, `creators_shown` and the metrics that have `on_curve`.
     """
     k = rerank.page
-    sample = candidates(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
+    sample = draw_sample(data, ranker, config, max(rerank.candidates, k), config.tradeoff_users)
     config = config.model_copy(update={"k": (k,)})
     curve = _Curve(sample, config, rerank)
     traits = video_traits(data.videos, new_days=rerank.new_days)
@@ -204,12 +203,12 @@ def tradeoff(
 class _Curve:
     """Points, measured against the lists in plain order of relevance."""
 
-    def __init__(self, sample: Candidates, config: EvaluateConfig, rerank: RerankConfig) -> None:
+    def __init__(self, sample: Sample, config: EvaluateConfig, rerank: RerankConfig) -> None:
         self._sample, self._config, self._rerank = sample, config, rerank
         self.configured = levers.weights(rerank)
         self._plain: RankerResult | None = None
 
-    def point(self, weights: dict[str, float]) -> dict[str, Any]:
+    def point(self, weights: dict[str, float]) -> dict[str, object]:
         """One setting of the levers; the first point must be the plain one."""
         nothing = dict.fromkeys(self.configured, 0)
         rerank = self._rerank.model_copy(update={**nothing, **weights})
@@ -220,7 +219,7 @@ class _Curve:
         lists = step.lists(user_S, sample.video_SC, sample.relevance_SC, k)
         result = measure(sample.data, lists, self._config, new_days=rerank.new_days)
         self._plain = self._plain or result
-        point: dict[str, Any] = {"weights": weights, **self._quality(result, self._plain)}
+        point: dict[str, object] = {"weights": weights, **self._quality(result, self._plain)}
         point |= _metrics_of_curve(result, k)
         if self._sample.data.videos.creator_row_N is not None:
             ours, plain = (
@@ -230,11 +229,11 @@ class _Curve:
             point |= {"top_1_percent": ours["top_1_percent"], "creators_shown": ours["shown"]}
         return point
 
-    def _quality(self, result: RankerResult, plain: RankerResult) -> dict[str, Any]:
+    def _quality(self, result: RankerResult, plain: RankerResult) -> dict[str, object]:
         name = f"ndcg@{self._rerank.page}"
         ours, theirs = (of.slices["all"].values[name] for of in (result, plain))
         base = theirs.mean()
-        quality: dict[str, Any] = {"ndcg": float(ours.mean()), "ndcg_change": None, "ci": None}
+        quality: dict[str, object] = {"ndcg": float(ours.mean()), "ndcg_change": None, "ci": None}
         if not base:
             return quality
         quality["ndcg_change"] = float(ours.mean() / base - 1)
@@ -258,7 +257,7 @@ def _metrics_of_curve(result: RankerResult, k: int) -> dict[str, float]:
     return figures
 
 
-def _limits(sample: Candidates) -> dict[str, float]:
+def _limits(sample: Sample) -> dict[str, float]:
     """What creator exposure could be at best, and what it would be if relevance were all."""
     creator_N = sample.data.videos.creator_row_N
     assert creator_N is not None

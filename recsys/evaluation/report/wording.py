@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from recsys.evaluation.baselines import table as baseline_table
+from recsys.evaluation.baselines.table import MadeWith
 from recsys.evaluation.metrics.table import metric_of
 
 
@@ -107,7 +107,7 @@ def ranker_title(name: str) -> str:
     return name.replace("_knn", "-kNN").replace("_reranked", ", re-ranked").replace("_", " ")
 
 
-def baseline_lines(about: Mapping[str, Any]) -> list[str]:
+def baseline_lines(about: MadeWith) -> list[str]:
     """What the baselines were made with, how that was chosen, and what is left out.
 
     >>> lines = baseline_lines({"users": 0, "half_life_days": 1.0, "neighbours": 50})

@@ -8,7 +8,7 @@ from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import evaluate_ranker
-from recsys.evaluation.report.tradeoff import candidates, reranked, reranked_lists, tradeoff
+from recsys.evaluation.report.tradeoff import draw_sample, reranked, reranked_lists, tradeoff
 from recsys.inference.ranker import Ranker, dot_product
 from recsys.inference.rerank import LEVERS
 
@@ -82,10 +82,10 @@ def test_levers_without_metadata_are_left_out() -> None:
 
 def test_a_sample_is_of_the_right_users() -> None:
     data, ranker = world(50)
-    found = candidates(data, ranker, CONFIG, 20, 7)
-    again = candidates(data, ranker, CONFIG, 20, 7)
+    found = draw_sample(data, ranker, CONFIG, 20, 7)
+    again = draw_sample(data, ranker, CONFIG, 20, 7)
     assert found.data.user_ids == again.data.user_ids and len(found.data.user_ids) == 7
-    whole = candidates(data, ranker, CONFIG, 20, 50)
+    whole = draw_sample(data, ranker, CONFIG, 20, 50)
     users = [int(user) for user in found.data.user_ids]
     assert (found.video_SC == whole.video_SC[users]).all()
     assert found.relevance_SC[:, 0].tolist() == [1] * 7
