@@ -19,6 +19,7 @@ from recsys.config.run import RunConfig, dump_config
 from recsys.data.run_folder import REPORT, RunFolder
 from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
 from recsys.errors import InputError
+from recsys.prepare.showings import Showings
 from recsys.prepare.tables import parquet_files
 from recsys.run_lock import only_writer
 from recsys.schema import PREPARE_FORMAT
@@ -47,6 +48,8 @@ class Stage:
     """Stages whose output it reads."""
     run: Callable[[RunConfig, str, str], StageReport]
     """(config, folder, fingerprint) → report."""
+    renew: Callable[[RunConfig], None] = lambda config: None
+    """Brings up to date what it reads besides files, before it is asked whether it is current."""
     goes_on: bool = False
     """Whether it goes on where it was stopped; a stage that does not starts anew."""
 
@@ -55,6 +58,16 @@ def _prepare(config: RunConfig, out: str, fingerprint: str) -> StageReport:
     from recsys.prepare.stage import prepare
 
     return prepare(config, out)
+
+
+def _renew_showings(config: RunConfig) -> None:
+    # Its libraries are loaded by those alone who keep a log.
+    if config.data.live is None:
+        remove(RunFolder(config.run).showings)
+        return
+    from recsys.live.snapshot import renew_showings
+
+    renew_showings(config)
 
 
 def _decode(config: RunConfig, out: str, fingerprint: str) -> StageReport:
@@ -127,7 +140,10 @@ def _data_settings(config: RunConfig) -> object:
         for name, spec in inputs.items()
         if spec
     }
-    return [PREPARE_FORMAT, config.data, config.split, config.prepare.partitions, files]
+    # The copy, not the log, which grows while the later stages run.
+    copy = Showings.read(RunFolder(config.run).showings) if config.data.live is not None else None
+    live = copy and vars(copy)
+    return [PREPARE_FORMAT, config.data, config.split, config.prepare.partitions, files, live]
 
 
 def _decode_settings(config: RunConfig) -> object:
@@ -160,7 +176,7 @@ def _publish_settings(config: RunConfig) -> object:
 
 
 STAGES = (
-    Stage("prepare", "prepare", _data_settings, (), _prepare),
+    Stage("prepare", "prepare", _data_settings, (), _prepare, renew=_renew_showings),
     Stage("decode", "decode", _decode_settings, ("prepare",), _decode, goes_on=True),
     Stage("train", "train", _train_settings, ("prepare", "decode"), _train, goes_on=True),
     Stage("evaluate", "evaluate", _evaluate_settings, ("train",), _evaluate),
@@ -207,12 +223,13 @@ def run_stage(config: RunConfig, stage: Stage) -> StageReport:
         InputError: A stage before it has not run, or ran on other inputs or settings.
     """
     out = RunFolder(config.run).of_stage(stage.folder)
+    started = time.perf_counter()
+    stage.renew(config)
     if is_current(config, stage):
         say(f"{stage.name}: up to date, skipped")
         current: StageReport = read_json(join(out, REPORT))
         return current
     _require_before(config, stage)
-    started = time.perf_counter()
     wanted = fingerprint(config, stage)
     # Output that is half replaced must not look current to the settings that it was made with.
     remove(join(out, REPORT))

@@ -10,7 +10,7 @@ import yaml
 
 from recsys.config.data import DataConfig
 from recsys.prepare.spill import Spilled, SpillEvents, plan_tasks
-from recsys.prepare.tables import check_events
+from recsys.prepare.tables import check_events, check_showings
 
 DAY_MS = 24 * 3600 * 1000
 START_MS = 1_714_521_600_000  # 2024-05-01
@@ -90,9 +90,19 @@ def write_input(folder: Path, events: Rows | None = None, **sections: Any) -> Pa
     return write_config(folder, **sections)
 
 
-def first_pass(data: DataConfig, folder: Path) -> tuple[Spilled, list[Rows]]:
-    """What the first pass of prepare finds, and the events that it keeps, without Ray."""
+def first_pass(
+    data: DataConfig, folder: Path, showings: str | None = None
+) -> tuple[Spilled, list[Rows]]:
+    """What the first pass of prepare finds, and the events that it keeps, without Ray.
+
+    Args:
+        data: The config's section.
+        folder: Events are spilled into it.
+        showings: The copy of an event log.
+    """
     files, times = check_events(data)
+    if showings is not None:
+        files = [*files, *check_showings(showings, data)]
     worker = SpillEvents(data, times, plan_tasks(files), 1, str(folder / "spill"))
     found = Spilled()
     for number in range(len(worker.tasks)):

@@ -74,6 +74,8 @@ class Contents:
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
     trained: str | None = None
     """Names the training that the model came out of."""
+    live_seq: int = 0
+    """Place in the event log up to which histories and counts know it; 0 of none."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
         "index": index.kind,
         "sizes": dataclasses.asdict(contents.sizes),
         "trained": contents.trained,
+        "live_seq": contents.live_seq,
         "metrics": finite(contents.metrics or {}),
         "files": dict(writer.files),
     }

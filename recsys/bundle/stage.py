@@ -66,6 +66,7 @@ def publish(
         metrics=metrics,
         traits=traits,
         trained=training,
+        live_seq=prepared.live_seq or 0,
     )
     return write_bundle(bundles_dir, contents)
 

@@ -102,6 +102,12 @@ class DataConfig(Section):
     taken as it stands; of a folder come all files below it that end in .parquet or .pq, but for
     hidden ones (`_temporary/…`, `.part-0.parquet`); links are followed. Files may differ in the
     width of numbers, in the kind of text and in the unit of timestamps."""
+    live: str | None = None
+    """Address of an event log (a path of SQLite, or postgresql://USER@HOST/NAME, the password in
+    PGPASSWORD or ~/.pgpass) whose showings join `events`, exposures that came to nothing included.
+    Without `columns.positive` only those that the user liked. Prepare copies them into the run
+    folder, and does so again once the log has grown. What is in the log and in `events` counts
+    twice, unless user, video and time are the same: leave it out of one of them."""
     columns: EventColumns = EventColumns()
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
     """Unit of a time column of numbers; `auto` tells it from the median of all files, and the

@@ -78,6 +78,11 @@ class RunFolder:
         return join(self.prepare, "counts")
 
     @property
+    def showings(self) -> str:
+        """The copy of the event log that prepare reads beside the user's events."""
+        return join(self.prepare, "live.parquet")
+
+    @property
     def decode(self) -> str:
         """The folder of the stage `decode`."""
         return join(self.run, "decode")

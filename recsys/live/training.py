@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -16,21 +15,14 @@ from recsys.errors import InputError
 from recsys.live.events import EventLog
 from recsys.live.outcomes import Outcome, outcome
 from recsys.live.showings import Showing, showings
+from recsys.prepare.showings import Showings
 
 USERS_A_PAGE = 500
 OTHERS = ("event_type", "not_interested", "creator_id", "impression_id", "version", "place")
 """Columns beside those that a run's config names."""
-PER_MS = {"s": 1e-3, "ms": 1, "us": 1_000, "ns": 1_000_000}
-
-
-@dataclass
-class Written:
-    """What a training export holds."""
-
-    rows: int = 0
-    users: int = 0
-    left_out: Counter[str] = field(default_factory=Counter)
-    """What the columns have no place for: labels and context by name, events without a video."""
+NOT_POSITIVE = "not positive, and there is no data.columns.positive"
+PER_MS = {"s": 1e-3, "us": 1_000, "ns": 1_000_000}
+"""Of time units other than a millisecond."""
 
 
 def default_columns(tasks: Sequence[str] = (), context: Sequence[str] = ()) -> EventColumns:
@@ -46,7 +38,7 @@ def default_columns(tasks: Sequence[str] = (), context: Sequence[str] = ()) -> E
 
 def export_training(
     log: EventLog, out: str, columns: EventColumns, *, time_unit: str = "auto"
-) -> Written:
+) -> Showings:
     """Writes one row a showing, exposures that came to nothing included, user by user.
 
     The file takes its place only when it is whole. What is committed meanwhile is not in it.
@@ -56,14 +48,16 @@ def export_training(
         out: The file, a path or URI.
         columns: The names that the file's columns get; `tasks` and `context` are also the names of
             the labels and contexts that are written.
-        time_unit: Of the time column; `auto` is milliseconds.
+        time_unit: Of the time column, a number; `auto` is milliseconds. `timestamp` makes it a
+            timestamp, which says its unit itself.
 
     Raises:
         InputError: A name stands for two columns.
     """
-    schema = _schema(columns)
-    last, found = log.latest_seq(), Written()
-    per_ms = PER_MS["ms" if time_unit == "auto" else time_unit]
+    schema = _schema(columns, pa.timestamp("ms") if time_unit == "timestamp" else pa.int64())
+    last = log.latest_seq()
+    found = Showings(log.database.shown, last, columns.model_dump_json())
+    per_ms = PER_MS.get(time_unit, 1)
     with (
         replace_file(out) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
@@ -79,11 +73,12 @@ def export_training(
                 for showing in showings(events):
                     came_of_it = outcome(showing, columns)
                     if came_of_it is None:
-                        found.left_out[f"{showing.first.type} that came to nothing"] += 1
+                        found.left_out[NOT_POSITIVE] += 1
                     else:
                         rows.append(_row(showing, came_of_it, columns, per_ms))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             found.rows += len(rows)
+        writer.add_key_value_metadata(found.to_metadata())
     return found
 
 
@@ -94,11 +89,11 @@ def _user_pages(log: EventLog) -> Iterator[list[str]]:
         after = page[-1]
 
 
-def _schema(columns: EventColumns) -> pa.Schema:
+def _schema(columns: EventColumns, time: pa.DataType) -> pa.Schema:
     fields: list[tuple[str, pa.DataType]] = [
         (columns.user, pa.string()),
         (columns.video, pa.string()),
-        (columns.time, pa.int64()),
+        (columns.time, time),
     ]
     if columns.positive is not None and columns.positive not in columns.tasks:
         fields.append((columns.positive, pa.int8()))

@@ -84,6 +84,13 @@ class Prepared:
         cuts = cuts_ms(self.config.split, report["time_unit"])
         return None if cuts is None else int(cuts[split - VALID])
 
+    @property
+    def live_seq(self) -> int | None:
+        """The place in the log of `data.live` up to which events are in the run; None without."""
+        report = read_json(self.folder.report_of("prepare")) or {}
+        seq: int | None = report.get("live", {}).get("seq")
+        return seq
+
     def vocab(self, name: str) -> Vocab:
         """One vocabulary: video, creator, category or context_<column>."""
         return Vocab.read(self.folder.vocab(name))

@@ -19,6 +19,7 @@ from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.prepare import partitions, tables
 from recsys.prepare.catalogs import UserDraft, build_catalog, read_users
+from recsys.prepare.showings import Showings
 from recsys.prepare.spill import Spilled, spill_events
 from recsys.prepare.times import EventTimes, cuts_ms, date_text
 
@@ -26,17 +27,22 @@ from recsys.prepare.times import EventTimes, cuts_ms, date_text
 def prepare(config: RunConfig, out: str) -> dict[str, object]:
     """Runs the stage into the folder `out`, RUN/prepare, and returns its report.
 
+    With `data.live` it reads the copy of the log that `live.snapshot.renew_showings` made.
+
     Raises:
         InputError: A file, column, type or value is wrong, or nothing is left to learn from.
     """
     data = config.data
     files, times = tables.check_events(data)
+    folder = RunFolder(config.run)
+    if data.live is not None:
+        files = [*files, *tables.check_showings(folder.showings, data)]
     users = read_users(data)
     build_catalog(data, ())  # its mistakes show before the long part
     cuts = cuts_ms(config.split, times.unit)
     cluster.connect()
     spill = join(out, ".spill")
-    for part in (*written_parts(RunFolder(config.run)), spill):
+    for part in (*written_parts(folder), spill):
         remove(part)
     try:
         return _prepare(config, spill, files=files, times=times, cuts=cuts, users=users)
@@ -45,7 +51,7 @@ def prepare(config: RunConfig, out: str) -> dict[str, object]:
 
 
 def written_parts(folder: RunFolder) -> tuple[str, ...]:
-    """What prepare writes into its folder, and all that it ever removes from it."""
+    """What prepare makes in its folder of its inputs, and all that it ever removes from it."""
     tables = (folder.videos, folder.users, folder.vectors)
     return (folder.report_of("prepare"), folder.timelines, folder.vocabs, folder.counts, *tables)
 
@@ -84,8 +90,10 @@ def _prepare(
     if catalog.vectors is not None:
         write_vectors(catalog.vectors, folder.vectors)
     write_table(users.table, folder.users)
+    live = Showings.read(folder.showings) if data.live is not None else None
     return {
         "files": len(files),
+        **({"live": live.report()} if live else {}),
         **_event_report(spilled, counts, times),
         **catalog.report(counts),
         "dropped_user_rows": users.dropped,

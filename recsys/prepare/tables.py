@@ -239,6 +239,20 @@ def check_events(data: DataConfig) -> tuple[list[TableFile], EventTimes]:
     return files, find_times(samples, data.time_unit, setting)
 
 
+def check_showings(path: str, data: DataConfig) -> list[TableFile]:
+    """Checks the copy of the event log, whose ids and times may be of other types than the events'.
+
+    Returns:
+        The file, or nothing where it has no rows.
+
+    Raises:
+        InputError: It is not there, or not of these columns.
+    """
+    if not exists(path):
+        raise InputError(f"{path}: the copy of data.live is not there; run `recsys prepare`")
+    return check_table([path], "data.live", event_roles(data))
+
+
 def _sample_times(file: TableFile, column: str) -> Sample:
     """Times of the middle of a file: where rows are sorted by time, wild ones lie at its ends."""
     with open_table(file.path, "data.events") as table:

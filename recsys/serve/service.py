@@ -44,6 +44,12 @@ class Service:
         metrics: Metrics | None = None,
         seed: int | None = None,
     ) -> None:
+        if bundle.live_seq > (last := log.latest_seq()):
+            raise InputError(
+                f"{log.database.shown}: the event log ends at seq {last}, and bundle "
+                f"{bundle.version} was made of one up to seq {bundle.live_seq}: it is another log; "
+                "set serve.events to the one of data.live"
+            )
         self.log, self.metrics = log, metrics or Metrics("0")
         self.recommender = ServingRecommender(bundle, log, seed=seed, timer=self.metrics.step)
         self._batches = MicroBatches(self._answer, idle=self._follow)
