@@ -28,7 +28,7 @@ class Thing(Model):
 
     video_id: str = Field(min_length=1, max_length=256)
     """Of <the> `caller`."""
-    kind: Literal["new", "old"] = "new"
+    kind: Literal["new", "<old>"] = "new"
     """One of two."""
     share: float | None = Field(None, gt=0, lt=1)
     """May be nothing."""
@@ -137,7 +137,7 @@ def test_every_field_with_its_limits(client: TestClient) -> None:
             "required",
             "Of <the> caller.",
         ],
-        ["things[].kind", '"new" | "old"', 'default "new"', "One of two."],
+        ["things[].kind", '"new" | "<old>"', 'default "new"', "One of two."],
         ["things[].share", "number; above 0; below 1", "may be left out", "May be nothing."],
         ["things[].tags", "object of integer; at most 3 of them", "default {}", "By name."],
         ["limit", "integer; at least 1; at most 9", "default 3", "Most."],
@@ -179,3 +179,4 @@ def test_what_the_document_says_is_text(client: TestClient) -> None:
     assert "<title>shop &amp; co v&lt;1&gt;</title>" in page
     assert "<p>As often as <code>you</code> like.</p>" in page
     assert "&lt;the&gt;" in page and "<the>" not in page
+    assert "&lt;old&gt;" in page and "<old>" not in page

@@ -154,6 +154,25 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     assert (b"connection", b"close") in sent[0]["headers"]
 
 
+def test_after_the_body_the_application_may_wait_for_the_client_to_leave() -> None:
+    messages = [{"type": "http.request", "body": b"x"}, {"type": "http.disconnect"}]
+    got: list[Message] = []
+
+    async def receive() -> Message:
+        if got:
+            await asyncio.sleep(0)
+        return messages[len(got)]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        got.append(await receive())
+        got.append(await receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    guard = Guard(app, limits=Limits(body_s=0), tokens=Tokens(), metrics=Metrics("r1"))
+    assert asyncio.run(ask(guard, receive))[0]["status"] == 200
+    assert got == messages
+
+
 def test_a_client_that_leaves_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     async def receive() -> Message:
         return {"type": "http.disconnect"}
