@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recsys.config.data import DecodeConfig
-from recsys.config.run import ContentConfig, RunConfig, load_config
+from recsys.config.run import ContentConfig, RunConfig, ServeConfig, load_config
 from recsys.config.text import absolute, parse_section
 from recsys.errors import InputError, find_input_error
 from recsys.live.command import add_events_command
@@ -205,20 +205,24 @@ def _decode(arguments: argparse.Namespace) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from recsys.serve.app import serve_forever
+    if not arguments.config and not arguments.bundle:
+        raise InputError("serve needs --config RUN.yaml or --bundle PATH")
+    from recsys.serve.app import require_as_published, serve_forever
 
-    host, port, bundle = "127.0.0.1", 8000, arguments.bundle
     if arguments.config:
         config = load_config(arguments.config, arguments.settings)
-        host, port = config.serve.host, config.serve.port
-        bundle = bundle or config.run
-    if not bundle:
-        raise InputError("serve needs --config RUN.yaml or --bundle PATH")
+        bundle, settings = arguments.bundle or config.run, config.serve
+        names = [text.partition("=")[0] for text in arguments.settings]
+        require_as_published(bundle, config, names)
+    else:
+        bundle = arguments.bundle
+        settings = parse_section(ServeConfig, arguments.settings, "serve")
     serve_forever(
         bundle,
-        host=arguments.host or host,
-        port=port if arguments.port is None else arguments.port,
+        host=arguments.host or settings.host,
+        port=settings.port if arguments.port is None else arguments.port,
         announce=_announce,
+        **settings.model_dump(exclude_unset=True, exclude={"host", "port"}),
     )
 
 

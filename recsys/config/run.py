@@ -202,6 +202,14 @@ class ServeConfig(Section):
     """Port that it listens on; 0 takes any free one."""
     replicas: int = Field(1, ge=1)
     """Processes that answer, each with one CPU and the whole bundle in memory."""
+    max_replicas: int | None = Field(None, ge=1)
+    """With it, replicas come and go with the load: at least `replicas`, at most this many."""
+    target_ongoing_requests: float = Field(16, gt=0, allow_inf_nan=False)
+    """Requests in progress that each replica should have; where replicas come and go, more requests
+    than that call for another one."""
+    max_queued_requests: int = Field(128, ge=1)
+    """Requests that may wait for a replica beside the 64 that it works on; what comes then is
+    answered 503 at once, with a `Retry-After` of a second."""
     max_k: int = Field(200, ge=1)
     """Most recommendations that one request may ask for."""
     max_videos: int = Field(1000, ge=1)
@@ -234,6 +242,15 @@ class ServeConfig(Section):
     videos_token: TokenReference | None = None
     """Where the tokens are that changes of videos and versions ask for. Without it they are open on
     this machine's own address, and to nobody where the server listens on others."""
+
+    @model_validator(mode="after")
+    def _most_are_not_less(self) -> ServeConfig:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(
+                f"serve.max_replicas={self.max_replicas} is below serve.replicas={self.replicas}, "
+                "the fewest; raise one or lower the other"
+            )
+        return self
 
 
 class TuneConfig(Section):

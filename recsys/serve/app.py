@@ -12,23 +12,29 @@ import signal
 import socket
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 import torch
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from ray import serve
+from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
 from recsys.bundle.contents import Bundle, read_config
 from recsys.bundle.versions import find_bundle
 from recsys.cluster import connect, num_cpus
+from recsys.config.run import RunConfig, ServeConfig
+from recsys.config.text import explain
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.live.events import EventLog
 from recsys.serve.api import make_api
+from recsys.serve.ingress import prepare_ingress
 from recsys.serve.metrics import Metrics
 from recsys.serve.service import Service, log_address
 
@@ -36,37 +42,41 @@ logger = logging.getLogger(__name__)
 
 APP_NAME = "recsys"
 REQUESTS_AT_A_TIME = 64
-"""Requests that a replica takes in before others wait in the proxy."""
+"""Requests that a replica takes in before others wait."""
+RETRY_AFTER_S = 1
+"""What a refused client is told to wait."""
 QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
 
 
-class BuildArgs(BaseModel):
-    """What `serve run recsys.serve.app:build key=value …` or a Serve config file may give."""
+class BuildArgs(ServeConfig):
+    """What `serve run recsys.serve.app:build key=value …` or a Serve config file may give.
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    That is the bundle, and settings of `serve` that take the place of those of the bundle.
+    """
 
     bundle: str
     """A run folder, its `bundles` folder or one version's; a path or URI."""
-    replicas: int | None = Field(None, ge=1)
-    """Processes that answer, each with one CPU; without it the bundle's `serve.replicas`."""
 
 
 class Endpoint:
     """One replica: a bundle in memory and the HTTP application before it."""
 
-    def __init__(self, bundle: str, events: str) -> None:
+    def __init__(self, folder: str, settings: ServeConfig, events: EventsHere) -> None:
         # One thread runs the model; replicas run side by side.
         torch.set_num_threads(1)
-        log = EventLog(events, create=False)
+        log = events.open()
+        bundle = Bundle.load(folder)
+        settings = settings.model_copy(update={"host": _listening_host()})
+        config = bundle.config.model_copy(update={"serve": settings})
         replica = serve.get_replica_context().replica_id.unique_id
-        self._service = Service(Bundle.load(bundle), log, metrics=Metrics(replica))
+        self._service = Service(replace(bundle, config=config), log, metrics=Metrics(replica))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the replica is made."""
         return make_api(self._service, gives_id=False)
 
 
-def build(args: dict[str, Any] | BuildArgs) -> serve.Application:
+def build(args: Mapping[str, object]) -> serve.Application:
     """The Serve application of a bundle.
 
     The version is chosen here, so that all replicas serve the same one.
@@ -77,34 +87,141 @@ def build(args: dict[str, Any] | BuildArgs) -> serve.Application:
     Raises:
         InputError: An argument is wrong or there is no bundle.
     """
+    folder, settings = read_args(args)
+    deployment = serve.deployment(
+        serve.ingress()(Endpoint),
+        name=Endpoint.__name__,
+        max_ongoing_requests=REQUESTS_AT_A_TIME,
+        max_queued_requests=settings.max_queued_requests,
+        backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
+        logging_config=QUIET,
+        **number_of_replicas(settings),
+    )
+    return deployment.bind(folder, settings, EventsHere.make(log_address(folder, settings.events)))
+
+
+@dataclass(frozen=True)
+class EventsHere:
+    """The event log of an application, and the machine that it was made on."""
+
+    address: str
+    machine: str
+
+    @classmethod
+    def make(cls, address: str) -> EventsHere:
+        """Makes the log where there is none, before any replica could begin one of its own.
+
+        Raises:
+            InputError: It cannot be opened.
+        """
+        EventLog(address).close()
+        return cls(address, _machine())
+
+    def open(self) -> EventLog:
+        """The log for a replica.
+
+        Raises:
+            InputError: It is a file of another machine.
+        """
+        if "://" not in self.address.replace("sqlite://", "") and _machine() != self.machine:
+            raise InputError(
+                f"serve.events={self.address}: SQLite serves the replicas of one machine, and this "
+                "one runs on another; set serve.events=postgresql://USER@HOST/NAME"
+            )
+        return EventLog(self.address, create=False)
+
+
+def _machine() -> str:
+    """Names this machine as long as it runs."""
+    return f"{uuid.getnode():x} {socket.gethostname()}"
+
+
+def _listening_host() -> str:
+    """Where Serve listens, which decides whether changes need a token."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    return str(client.http_config.host or "127.0.0.1") if client is not None else "0.0.0.0"
+
+
+def read_args(args: Mapping[str, object]) -> tuple[str, ServeConfig]:
+    """The folder of the version to serve, and the settings that it is served with.
+
+    Raises:
+        InputError: An argument is wrong or there is no bundle.
+    """
     try:
         wanted = BuildArgs.model_validate(args)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        where = f"{name}: {message.lower()}" if name else message
+        raise InputError(f"{where}; give bundle=PATH and perhaps replicas=N") from None
+    given = wanted.model_dump(exclude_unset=True, exclude={"bundle"})
+    for name in given.keys() & {"host", "port"}:
         raise InputError(
-            f"{name}: {first['msg'].lower()}; give bundle=PATH and perhaps replicas=N"
-        ) from None
+            f"{name}: Ray Serve listens where its own `http_options` say; leave {name} out"
+        )
     folder = find_bundle(wanted.bundle)
     if not is_uri(folder):
         folder = os.path.abspath(folder)
-    config = read_config(folder)
-    replicas = wanted.replicas or config.serve.replicas
-    events = log_address(folder, config.serve.events)
-    EventLog(events).close()  # made here, so that a replica elsewhere does not begin one of its own
-    deployment = serve.deployment(
-        serve.ingress()(Endpoint),
-        name=Endpoint.__name__,
-        num_replicas=replicas,
-        max_ongoing_requests=REQUESTS_AT_A_TIME,
-        logging_config=QUIET,
-    )
-    return deployment.bind(folder, events)
+    published = read_config(folder).serve.model_dump()
+    try:
+        return folder, ServeConfig.model_validate({**published, **given})
+    except ValidationError as error:  # of settings that do not fit the bundle's
+        raise InputError(explain(error, ServeConfig)) from None
+
+
+def number_of_replicas(settings: ServeConfig) -> dict[str, Any]:
+    """Serve's own options for how many replicas there are: fixed, or by the load.
+
+    >>> number_of_replicas(ServeConfig(replicas=2))
+    {'num_replicas': 2}
+    """
+    if settings.max_replicas is None:
+        return {"num_replicas": settings.replicas}
+    by_load = {
+        "min_replicas": settings.replicas,
+        "max_replicas": settings.max_replicas,
+        "target_ongoing_requests": settings.target_ongoing_requests,
+    }
+    return {"autoscaling_config": by_load}
+
+
+def require_as_published(bundle: str, config: RunConfig, names: Iterable[str]) -> None:
+    """Refuses settings that a server would have to take from the bundle, where they differ.
+
+    Args:
+        bundle: As in `BuildArgs`.
+        config: What the user asks for.
+        names: Settings that the user gave, such as `rerank.page`; those of `serve` are obeyed.
+
+    Raises:
+        InputError: One differs, or there is no bundle.
+    """
+    published = read_config(find_bundle(bundle)).model_dump()
+    wanted = config.model_dump()
+    for name in names:
+        if name == "run" or name.partition(".")[0] == "serve":
+            continue
+        there, asked = _setting(published, name), _setting(wanted, name)
+        if there != asked:
+            raise InputError(
+                f"{name}={asked}: the bundle was published with {there}, and a server obeys "
+                "serve.* alone; run the stages again with it (`recsys run`), or leave it out"
+            )
+
+
+def _setting(tree: Any, name: str) -> object:
+    for key in name.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
 
 
 @contextlib.contextmanager
 def running(
-    bundle: str, *, host: str = "127.0.0.1", port: int = 8000, replicas: int | None = None
+    bundle: str, *, host: str = "127.0.0.1", port: int = 8000, **settings: object
 ) -> Iterator[str]:
     """Serves a bundle as long as the context lasts; gives the address.
 
@@ -112,17 +229,19 @@ def running(
         bundle: As in `BuildArgs`.
         host: Address to listen on; 0.0.0.0 is all of them.
         port: 0 takes any free one.
-        replicas: As in `BuildArgs`.
+        settings: Others of `serve`, in place of the bundle's, such as `replicas=2`.
 
     Raises:
         InputError: The bundle is wrong, the port is taken, the cluster is too small.
     """
-    app = build({"bundle": bundle, "replicas": replicas})
+    args = {"bundle": bundle, **settings}
+    app, replicas = build(args), read_args(args)[1].replicas
     port = free_port(host, port)
     ours = not ray.is_initialized()
+    prepare_ingress()
     connect()
     try:
-        _require_cpus(replicas or read_config(find_bundle(bundle)).serve.replicas)
+        _require_cpus(replicas)
         _require_no_serve()
         try:
             _deploy(app, host, port)
@@ -139,8 +258,8 @@ def serve_forever(
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
-    replicas: int | None = None,
     announce: Callable[[str], None],
+    **settings: object,
 ) -> None:
     """Serves a bundle until Ctrl-C or SIGTERM.
 
@@ -148,13 +267,13 @@ def serve_forever(
         bundle: As in `BuildArgs`.
         host: As in `running`.
         port: As in `running`.
-        replicas: As in `BuildArgs`.
         announce: Called with the address once requests are answered.
+        settings: As in `running`.
 
     Raises:
         InputError: As `running` does.
     """
-    with running(bundle, host=host, port=port, replicas=replicas) as address:
+    with running(bundle, host=host, port=port, **settings) as address:
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())

@@ -14,6 +14,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
 from recsys.serve import app
+from recsys.serve.ingress import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ROOT / "clusters"
@@ -64,6 +65,17 @@ def test_serve_takes_the_config_file() -> None:
     assert (module, getattr(app, name)) == (app.__name__, app.build)
     assert set(application.args) <= set(app.BuildArgs.model_fields)
     assert len(inspect.signature(app.build).parameters) == 1
+
+
+def test_every_node_has_what_serve_reads_as_it_starts() -> None:
+    """The variables that `recsys serve` sets where it starts Ray itself."""
+    told = {f"{name}={value}" for name, value in SETTINGS.items()}
+    image = (CLUSTERS / "Dockerfile").read_text()
+    assert set(re.findall(r"\bRAY_SERVE_\w+=\S+", image)) == told
+    options = read(CLUSTERS / "aws.yaml")["docker"]["run_options"]
+    assert {o.removeprefix("--env ") for o in options if o.startswith("--env ")} == told
+    page = (CLUSTERS / "README.md").read_text()
+    assert dict(re.findall(r"^\| `(RAY_SERVE_\w+)` \| (\d+) \|", page, re.M)) == SETTINGS
 
 
 def test_the_service_on_kubernetes_is_the_same() -> None:

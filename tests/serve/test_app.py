@@ -10,8 +10,17 @@ from typing import Any
 
 import pytest
 
+from recsys.config.run import ServeConfig
 from recsys.errors import InputError
-from recsys.serve.app import ask_once, build, free_port, running
+from recsys.serve.app import (
+    ask_once,
+    build,
+    free_port,
+    number_of_replicas,
+    read_args,
+    require_as_published,
+    running,
+)
 from tests.bundles import TASKS, TinyRun
 from tests.serve.test_recommender import TABS, training_outputs
 
@@ -120,6 +129,58 @@ def test_port_0_is_any_free_one() -> None:
 def test_wrong_build_arguments_are_named(args: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(args)
+
+
+def test_settings_given_take_the_place_of_the_bundles(tiny: TinyRun) -> None:
+    """The bundle says max_k=20 max_videos=40; `serve run` gives texts."""
+    folder, settings = read_args({"bundle": str(tiny.run), "max_k": "5", "replicas": "2"})
+    assert folder.endswith(tiny.version)
+    assert (settings.max_k, settings.max_videos, settings.replicas) == (5, 40, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"port": 9000}, "port: Ray Serve listens where its own `http_options` say"),
+        ({"replicas": 3, "max_replicas": 2}, "max_replicas=2 is below serve.replicas=3"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(
+    tiny: TinyRun, settings: dict[str, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        build({"bundle": str(tiny.run), **settings})
+
+
+def test_replicas_come_and_go_where_there_may_be_more() -> None:
+    assert number_of_replicas(ServeConfig(replicas=3)) == {"num_replicas": 3}
+    assert number_of_replicas(ServeConfig(replicas=2, max_replicas=8)) == {
+        "autoscaling_config": {
+            "min_replicas": 2,
+            "max_replicas": 8,
+            "target_ongoing_requests": 16,
+        }
+    }
+
+
+def test_what_waits_is_limited_and_told_to_come_again(tiny: TinyRun) -> None:
+    app = build({"bundle": str(tiny.run), "max_queued_requests": 7})
+    deployment = app._bound_deployment
+    assert deployment.max_queued_requests == 7
+    assert deployment.max_ongoing_requests == 64
+    assert deployment._deployment_config.backpressure_config.status_code == 503
+    assert deployment._deployment_config.backpressure_config.retry_after_s == 1
+
+
+def test_what_a_server_cannot_change_is_refused(tiny: TinyRun) -> None:
+    model = tiny.config.model.model_copy(update={"max_history": 5})
+    config = tiny.config.model_copy(update={"model": model})
+    same = ["run", "serve.max_k", "model.dim", "data.columns.tasks"]
+    require_as_published(str(tiny.run), config, same)
+    with pytest.raises(
+        InputError, match=r"model.max_history=5: the bundle was published with 27, .* run the"
+    ):
+        require_as_published(str(tiny.run), config, [*same, "model.max_history"])
 
 
 def test_importing_brings_in_nothing_of_training() -> None:

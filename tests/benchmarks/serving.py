@@ -1,0 +1,167 @@
+"""Serving: recommendations a second and their latency, through Ray Serve and on bare uvicorn.
+
+A bundle of KuaiRand's size with random weights (`_bundle.py`), wrk as the client on loopback. The
+same application on bare uvicorn and through Ray Serve take turns, with one client and with 32, each
+server on one core and wrk on the others; then two replicas, each on a core of its own. On a machine
+with one core, or where the process may use one alone, all share it, and the figures say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import uvicorn
+from _bundle import make_bundle
+from _load import Load, descendants, find_wrk, pin, put_load
+
+from recsys.serve.app import Endpoint, free_port, read_args, running
+
+ONE, MANY = 1, 32
+"""Clients at a time."""
+BAR_LATENCY, BAR_RATE, BAR_MANY, BAR_P99_MS, BAR_REPLICAS = 2.0, 1000.0, 2.5, 80.0, 1.6
+START_S = 120
+
+
+def speed(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """One replica beside bare uvicorn, then two replicas."""
+    with bare_server(run) as bare, running(run, port=0) as served:
+        servers = {"bare": (bare[0], [bare[1]]), "serve": (served, replicas())}
+        loads = in_turn(servers, args)
+    with running(run, port=0, replicas=2) as served:
+        loads |= in_turn({"serve, 2 replicas": (served, replicas())}, args)
+    found["loads"] = {name: [asdict(load) for load in rounds] for name, rounds in loads.items()}
+    rate = {name: median(load.per_s for load in rounds) for name, rounds in loads.items()}
+    p50 = {name: median(load.p50_ms for load in rounds) for name, rounds in loads.items()}
+    p99 = median(load.p99_ms for load in loads[f"serve, {MANY}"])
+    one, many = rate[f"serve, {ONE}"], rate[f"serve, {MANY}"]
+    over_bare = p50[f"serve, {ONE}"] / p50[f"bare, {ONE}"]
+    two = rate[f"serve, 2 replicas, {MANY}"] / many
+    bar(found, "1 client: p50 through Serve over bare", over_bare, BAR_LATENCY, least=False)
+    bar(found, "32 clients, one replica: recommend/s", many, BAR_RATE, least=True)
+    bar(found, "32 clients over 1 client", many / one, BAR_MANY, least=True)
+    bar(found, "32 clients, one replica: p99 ms", p99, BAR_P99_MS, least=False)
+    bar(found, "2 replicas over one", two, BAR_REPLICAS, least=True)
+    errors = sum(load.errors for rounds in loads.values() for load in rounds)
+    bar(found, "requests that failed", errors, 0, least=False)
+
+
+MEASUREMENTS = (speed,)
+"""What is measured, one after the other: each takes the run folder, the arguments and `found`."""
+
+
+def in_turn(
+    servers: Mapping[str, tuple[str, list[int]]], args: argparse.Namespace
+) -> dict[str, list[Load]]:
+    """Loads of each server with one client and with many, which take turns `rounds` times.
+
+    Args:
+        servers: Address and processes by name; the processes get a core each.
+        args: Of the command line.
+    """
+    cores = sorted(os.sched_getaffinity(0), reverse=True)
+    for _, pids in servers.values():
+        for place, pid in enumerate(pids):
+            pin(pid, {cores[place % len(cores)]})
+    for address, pids in servers.values():  # the first requests fill caches
+        put_load(address, clients=MANY, seconds=2, servers=pids, cores=cores)
+    loads: dict[str, list[Load]] = {}
+    for _ in range(args.rounds):
+        for clients in (ONE, MANY):
+            for name, (address, pids) in servers.items():
+                others = cores[len(pids) :] or cores
+                load = put_load(
+                    address, clients=clients, seconds=args.seconds, servers=pids, cores=others
+                )
+                loads.setdefault(f"{name}, {clients}", []).append(load)
+                show(name, load)
+    return loads
+
+
+def show(name: str, load: Load) -> None:
+    print(
+        f"{name}, {load.clients} clients: {load.per_s:,.0f}/s, p50 {load.p50_ms:.1f} ms, "
+        f"p99 {load.p99_ms:.1f} ms, {load.server_cpu_us:,.0f} µs of the server's CPU each"
+        + (f", {load.errors} FAILED" if load.errors else ""),
+        flush=True,
+    )
+
+
+def replicas() -> list[int]:
+    """The processes of the replicas that this program has started."""
+    return descendants("ray::ServeReplica")
+
+
+@contextmanager
+def bare_server(run: str) -> Iterator[tuple[str, int]]:
+    """The application without Ray, in a process of its own: its address and process."""
+    port = free_port("127.0.0.1", 0)
+    server = subprocess.Popen([sys.executable, __file__, "--bare", run, "--port", str(port)])
+    address, give_up = f"http://127.0.0.1:{port}", time.monotonic() + START_S
+    try:
+        while not answers(f"{address}/healthz"):
+            if server.poll() is not None or time.monotonic() > give_up:
+                raise SystemExit("the application on bare uvicorn did not start")
+            time.sleep(0.2)
+        yield address, server.pid
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def serve_bare(run: str, port: int) -> None:
+    """The replica's own application, by the server that Ray Serve's replicas use too."""
+    app = Endpoint(*read_args({"bundle": run})).__serve_build_asgi_app__()
+    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
+
+
+def bar(found: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
+    holds = value >= limit if least else value <= limit
+    found["bars"][name] = {"value": value, "bar": limit, "holds": holds}
+    print(f"  {'holds' if holds else 'MISSED'}: {name}: {value:,.4g} (bar {limit:g})", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3, help="turns; the median counts")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/serving.json"))
+    parser.add_argument("--bare", metavar="RUN", help="only serve this run, without Ray")
+    parser.add_argument("--port", type=int, default=8000, help="with --bare")
+    args = parser.parse_args()
+    if args.bare:
+        serve_bare(args.bare, args.port)
+        return
+    find_wrk()
+    os.environ.setdefault("RAY_ADDRESS", "local")
+    found: dict[str, Any] = {"cores": sorted(os.sched_getaffinity(0)), "bars": {}}
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        make_bundle(folder, end_ms=time.time_ns() // 1_000_000)
+        for measure in MEASUREMENTS:
+            measure(folder, args, found)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

