@@ -66,9 +66,9 @@ def test_timelines_without_their_counts_cannot_be_made() -> None:
 def test_histories_hold_the_count_features(timelines: Timelines) -> None:
     stored = pa.array([[1.0, 2, 3, 4, 5, 6, 7, 8], [], [9.0, 10, 11, 12]], pa.list_(pa.float32()))
     histories = table().append_column(COUNT_FEATURES, stored).cast(history_schema())
-    again = Timelines.from_histories(histories, COLUMNS, num_count_features=2)
-    assert again.count_features.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12]]
-    assert again.offsets.tolist() == timelines.offsets.tolist()
+    found = Timelines.from_histories(histories, COLUMNS, num_count_features=2)
+    assert found.count_features.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12]]
+    assert found.offsets.tolist() == timelines.offsets.tolist()
     empty = history_schema().empty_table()
     nothing = Timelines.from_histories(empty, COLUMNS, num_count_features=2)
     assert nothing.count_features.shape == (0, 2)
