@@ -104,10 +104,10 @@ def first_pass(
     if showings is not None:
         files = [*files, *check_showings(showings, data)]
     worker = SpillEvents(data, times, plan_tasks(files), 1, str(folder / "spill"))
-    found = Spilled()
+    spilled = Spilled()
     for number in range(len(worker.tasks)):
         for row in worker({"id": np.array([number])}):
-            found.add(Spilled.from_row({name: value for name, (value,) in row.items()}))
+            spilled.add(Spilled.from_row({name: value for name, (value,) in row.items()}))
     pieces = sorted((folder / "spill").rglob("*.parquet"))
     tables = [pq.read_table(piece).to_pylist() for piece in pieces]
-    return found, [event for table in tables for event in table]
+    return spilled, [event for table in tables for event in table]

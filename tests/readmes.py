@@ -43,9 +43,9 @@ class Page:
 
 @cache
 def pages() -> tuple[Page, ...]:
-    found = sorted(ROOT.glob("*.md"))
-    found += [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.md"))]
-    return tuple(read(path) for path in found)
+    paths = sorted(ROOT.glob("*.md"))
+    paths += [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.md"))]
+    return tuple(read(path) for path in paths)
 
 
 def page(name: str) -> Page:

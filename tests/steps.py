@@ -94,11 +94,11 @@ def make_batch(seed: int, *, empty: bool = False, num_users: int = 6) -> Batch:
         batch_timelines=6,
         max_history=20,
     )
-    found, rng = make_timelines(seed, num_users), np.random.default_rng(seed)
+    timelines, rng = make_timelines(seed, num_users), np.random.default_rng(seed)
     if empty:
         nothing = np.zeros(0, dtype=np.int64)
-        return batcher.make(found, nothing, nothing, rng)
-    return batcher.make(found, found.offsets[:-1], found.offsets[1:], rng)
+        return batcher.make(timelines, nothing, nothing, rng)
+    return batcher.make(timelines, timelines.offsets[:-1], timelines.offsets[1:], rng)
 
 
 def loss_of(losses: Losses) -> torch.Tensor:
@@ -110,9 +110,9 @@ def loss_of(losses: Losses) -> torch.Tensor:
 def repeat_scores(model: Recommender, arrays: EventArrays) -> Tensor:
     """(B, L) what each event's video gains by having been seen before it, one by one."""
     shown, liked = (10 * model.repeat.detach()).tolist()
-    found = torch.zeros(arrays.video_rows.shape)
-    for b, i in np.ndindex(*found.shape):
+    scores = torch.zeros(arrays.video_rows.shape)
+    for b, i in np.ndindex(*scores.shape):
         same = arrays.video_rows[b, : arrays.num_prior[b, i]] == arrays.video_rows[b, i]
-        found[b, i] += shown * same.any()
-        found[b, i] += liked * (same & (arrays.actions[b, : len(same), 0] > 0)).any()
-    return found
+        scores[b, i] += shown * same.any()
+        scores[b, i] += liked * (same & (arrays.actions[b, : len(same), 0] > 0)).any()
+    return scores

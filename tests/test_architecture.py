@@ -88,20 +88,20 @@ class Imports:
 
 @cache
 def modules() -> dict[str, Imports]:
-    found = {}
+    by_name = {}
     for path in sorted((ROOT / "recsys").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = imports_of(ast.parse(path.read_text()))
-    return found
+        by_name[name] = imports_of(ast.parse(path.read_text()))
+    return by_name
 
 
 def imports_of(tree: ast.Module) -> Imports:
-    found = Imports()
+    imports = Imports()
 
     def walk(node: ast.AST, in_function: bool) -> None:
         for child in ast.iter_child_nodes(node):
-            names = found.later if in_function else found.at_once
+            names = imports.later if in_function else imports.at_once
             if isinstance(child, ast.Import):
                 names.update(alias.name for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
@@ -112,7 +112,7 @@ def imports_of(tree: ast.Module) -> Imports:
                 walk(child, in_function or inside)
 
     walk(tree, False)
-    return found
+    return imports
 
 
 def _only_for_types(node: ast.AST) -> bool:
@@ -121,11 +121,11 @@ def _only_for_types(node: ast.AST) -> bool:
 
 def ours(names: set[str]) -> set[str]:
     """The modules among imported names: `recsys.data.vocab.Vocab` is of `recsys.data.vocab`."""
-    found = set()
+    names_of_modules = set()
     for name in names:
         if name.split(".")[0] == "recsys":
-            found.add(name if name in modules() else name.rpartition(".")[0])
-    return found
+            names_of_modules.add(name if name in modules() else name.rpartition(".")[0])
+    return names_of_modules
 
 
 def others(names: set[str]) -> set[str]:
@@ -134,18 +134,18 @@ def others(names: set[str]) -> set[str]:
 
 def reach(start: str, *, later: bool) -> dict[str, str]:
     """Everything that a module brings in, with how: third-party packages and our modules."""
-    found, waiting = {start: start}, [start]
+    ways, waiting = {start: start}, [start]
     while waiting:
         module = waiting.pop()
         imports = modules()[module]
         names = imports.at_once | (imports.later if later else set())
         for name in others(names):
-            found.setdefault(name, f"{found[module]} → {name}")
+            ways.setdefault(name, f"{ways[module]} → {name}")
         for name in ours(names):
-            if name not in found:
-                found[name] = f"{found[module]} → {name}"
+            if name not in ways:
+                ways[name] = f"{ways[module]} → {name}"
                 waiting.append(name)
-    return found
+    return ways
 
 
 def room(module: str) -> str:
@@ -201,30 +201,30 @@ def test_no_module_leads_back_to_itself() -> None:
 
 @pytest.mark.parametrize("module", ["recsys.config.run", "recsys.schema"])
 def test_config_and_schema_import_neither_torch_nor_ray(module: str) -> None:
-    found = reach(module, later=True)
-    assert not {"torch", "ray"} & found.keys()
+    reached = reach(module, later=True)
+    assert not {"torch", "ray"} & reached.keys()
 
 
 def test_features_know_no_ray_and_only_what_makes_tensors_knows_torch() -> None:
     for module in members("recsys.features"):
-        found = reach(module, later=True)
-        assert "ray" not in found, found["ray"]
+        reached = reach(module, later=True)
+        assert "ray" not in reached, reached["ray"]
         if module not in ("recsys.features.batches", "recsys.features.inputs"):
-            assert "torch" not in found, found["torch"]
+            assert "torch" not in reached, reached["torch"]
 
 
 def test_models_metrics_and_the_served_recommender_know_no_ray() -> None:
     for module in members(*WITHOUT_RAY):
-        found = reach(module, later=True)
-        assert "ray" not in found or module in WITH_RAY, found["ray"]
+        reached = reach(module, later=True)
+        assert "ray" not in reached or module in WITH_RAY, reached["ray"]
 
 
 def test_serving_knows_nothing_of_training() -> None:
     for module in members("recsys.serve", "recsys.live"):
-        found = reach(module, later=True)
-        for name in found:
+        reached = reach(module, later=True)
+        for name in reached:
             of_training = name == "recsys.train" or name.startswith("recsys.train.")
-            assert not of_training and name not in ("torchrec", "fbgemm_gpu"), found[name]
+            assert not of_training and name not in ("torchrec", "fbgemm_gpu"), reached[name]
 
 
 def test_only_the_sharded_model_knows_torchrec() -> None:

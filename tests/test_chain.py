@@ -231,8 +231,8 @@ def test_scores_over_http_are_the_trained_models_own(model: Trained, address: st
     assert len(asked) == 6
     for body, expected in asked:
         (item,) = post(f"{address}/v1/score", body)["items"]
-        found = [item["score"], item["probabilities"]["watched"], item["probabilities"]["liked"]]
-        assert found == pytest.approx(expected.tolist(), abs=1e-4), body
+        answered = [item["score"], item["probabilities"]["watched"], item["probabilities"]["liked"]]
+        assert answered == pytest.approx(expected.tolist(), abs=1e-4), body
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -244,16 +244,16 @@ def test_lists_at_the_cut_are_those_of_the_evaluation(
     What is trending then is in both, with the weight that the validation days gave.
     """
     assert float(model.model.trending) != 0
-    found = model.predictor.predict(model.prepared.timelines(0), split=TEST)
-    scores = model.predictor.ranker(found)(0, len(found.user_ids))
+    predictions = model.predictor.predict(model.prepared.timelines(0), split=TEST)
+    scores = model.predictor.ranker(predictions)(0, len(predictions.user_ids))
     scores[:, 0] = -torch.inf
     if masked:
-        owners, rows = found.known.pairs(0, len(found.user_ids))
+        owners, rows = predictions.known.pairs(0, len(predictions.user_ids))
         assert len(rows)
         scores[torch.from_numpy(owners), torch.from_numpy(rows).long()] = -torch.inf
     ids = model.prepared.catalog.video_ids()
-    assert found.user_ids
-    for user, best in zip(found.user_ids, scores.topk(10).indices.tolist(), strict=True):
+    assert predictions.user_ids
+    for user, best in zip(predictions.user_ids, scores.topk(10).indices.tolist(), strict=True):
         body = {"user_id": user, "k": 10, "now_ms": model.prepared.cut_ms(TEST)}
         body |= {} if masked else {"exclude_seen": False}
         answer = post(f"{address}/v1/recommend", body)
@@ -263,9 +263,9 @@ def test_lists_at_the_cut_are_those_of_the_evaluation(
 def test_cold_videos_are_recommended_from_their_content(model: Trained, address: str) -> None:
     """All of the catalogue is in the index, also what nobody has seen in training."""
     answer = post(f"{address}/v1/recommend", {"user_id": "stranger", "k": 24})
-    found = {item["video_id"] for item in answer["items"]}
+    recommended = {item["video_id"] for item in answer["items"]}
     cold = np.flatnonzero(model.cold_N)[1:]
     ids = model.prepared.catalog.video_ids()
     assert len(cold) > 0
-    assert {ids[row] for row in cold} <= found
-    assert len(found) == 24
+    assert {ids[row] for row in cold} <= recommended
+    assert len(recommended) == 24

@@ -57,9 +57,9 @@ def test_evaluation_and_server_give_the_same_lists(
     trained = load_trained(config)
     bundle = published(config, trained, tmp_path)
     assert (bundle.traits is not None) == is_active(config.rerank)
-    found = predict_all(trained.prepared, trained.predictor)
-    data = ranking_set(trained.prepared, found, trained.cold_N)
-    ranker = trained.predictor.ranker(found)
+    predictions = predict_all(trained.prepared, trained.predictor)
+    data = ranking_set(trained.prepared, predictions, trained.cold_N)
+    ranker = trained.predictor.ranker(predictions)
     client, cut_ms = TestClient(make_api(ServingRecommender(bundle))), trained.prepared.cut_ms(TEST)
     ids, differs = trained.prepared.catalog.video_ids(), False
     # Beside the lists of all videos come those of warm and of cold ones alone, which nobody serves.

@@ -105,8 +105,8 @@ def report(own_ray: dict[str, str], world: Path) -> dict[str, Any]:
     job = f"ray job submit --working-dir . -- {BIN}/python -m recsys run --config {world}/run.yaml"
     # A local cluster of Ray 2.60 asks for its token.
     command(f"{job} {SMALL}", own_ray | {"RAY_AUTH_MODE": "token"})
-    found: dict[str, Any] = json.loads((world / "run" / "report.json").read_text())
-    return found
+    whole: dict[str, Any] = json.loads((world / "run" / "report.json").read_text())
+    return whole
 
 
 def wait_for_version(address: str, report: dict[str, Any]) -> None:

@@ -99,14 +99,29 @@ def _asked_wait_s(outcome: httpx.Response | httpx.TransportError) -> float | Non
     return float(after) if after.isdecimal() else 0.0
 
 
+def answer_of(call: Call[Answer], response: httpx.Response) -> Answer:
+    """What a server answered.
+
+    Raises:
+        ApiError: It is not JSON: something else stands at the address, or between.
+    """
+    try:
+        answer: Answer = response.json()
+    except ValueError:
+        kind = response.headers.get("Content-Type", "none")
+        text = f"{call.method} {call.path}: the answer is not JSON (Content-Type: {kind})"
+        raise ApiError(text, response.status_code) from None
+    return answer
+
+
 def error_of(call: Call[Any], outcome: httpx.Response | httpx.TransportError) -> ApiError:
     """What a failed try is called."""
     what = f"{call.method} {call.path}"
     if isinstance(outcome, httpx.TransportError):
         return ApiError(f"{what}: {type(outcome).__name__}: {outcome}".rstrip(": "))
-    status, problem = outcome.status_code, None
-    if outcome.headers.get("Content-Type", "").startswith("application/problem+json"):
-        problem = outcome.json()
+    status = outcome.status_code
+    is_problem = outcome.headers.get("Content-Type", "").startswith("application/problem+json")
+    problem = answer_of(Call[Problem](call.method, call.path), outcome) if is_problem else None
     detail = problem["detail"] if problem else outcome.reason_phrase
     return ApiError(f"{what}: {status}: {detail}", status, problem)
 
@@ -207,8 +222,7 @@ class Client:
                 outcome = error
             else:
                 if outcome.is_success:
-                    answer: Answer = outcome.json()
-                    return answer
+                    return answer_of(call, outcome)
             time.sleep(tries.wait_s(outcome))
 
     def _probe(self, path: str) -> bool:
@@ -312,8 +326,7 @@ class AsyncClient:
                 outcome = error
             else:
                 if outcome.is_success:
-                    answer: Answer = outcome.json()
-                    return answer
+                    return answer_of(call, outcome)
             await asyncio.sleep(tries.wait_s(outcome))
 
     async def _probe(self, path: str) -> bool:

@@ -132,7 +132,10 @@ class _Route:
         for status, answer in self._operation["responses"].items():
             if status.startswith("2"):
                 schema = answer.get("content", {}).get(JSON_TYPE, {}).get("schema", {})
-                yield _table(f"Answer {status}", list(self._fields(schema, "")))
+                rows = [
+                    [name, kind, meaning] for name, kind, _, meaning in self._fields(schema, "")
+                ]
+                yield _table(f"Answer {status}", rows)
             else:
                 meaning = self._resolved(answer).get("description", "")
                 refusals.append([f"<code>{escape(status)}</code>", _code(meaning)])

@@ -178,6 +178,7 @@ def document_problems(document: dict[str, Any]) -> dict[str, Any]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for item in document["paths"].values():
         for operation in item.values():
+            operation["responses"].pop("422", None)  # the framework's
             refusals = OF_ALL | (OF_BODIES if "requestBody" in operation else {})
             for status, meaning in sorted(refusals.items()):
                 answer = {"description": meaning, "content": content}

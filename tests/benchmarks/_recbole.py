@@ -112,7 +112,7 @@ def met_by(dataset: Any) -> torch.Tensor:
 
 def measure(trainer: Any, data: Any, met: torch.Tensor) -> dict[str, float]:
     """RecBole's own figures, and NDCG@10 with the user's other items left out of the ranking."""
-    found = trainer.evaluate(data, load_best_model=False)
+    figures = trainer.evaluate(data, load_best_model=False)
     rows = data._dataset.inter_feat
     with torch.no_grad():
         scores = trainer.model.full_sort_predict(rows)
@@ -120,8 +120,8 @@ def measure(trainer: Any, data: Any, met: torch.Tensor) -> dict[str, float]:
     place = ((scores > wanted) & ~met[rows[data._dataset.uid_field]]).sum(dim=1)
     gains = torch.where(place < 10, 1 / torch.log2(place + 2.0), 0.0)
     return {
-        "ndcg@10": float(found["ndcg@10"]),
-        "hr@10": float(found["hit@10"]),
+        "ndcg@10": float(figures["ndcg@10"]),
+        "hr@10": float(figures["hit@10"]),
         "masked_ndcg@10": float(gains.mean()),
     }
 

@@ -222,11 +222,11 @@ def main() -> None:
             name: environment if name.startswith("torchcodec") else dict(os.environ)
             for name in (*OTHERS, "decord", *OURS)
         }
-        found = {name: value for name, value in environments.items() if value is not None}
+        used = {name: value for name, value in environments.items() if value is not None}
         for kind, options in KINDS.items():
             folder = args.work / f"{kind.replace(' ', '-')}-{args.seconds:g}s"
             clips = make_clips(folder, args.clips, seconds=args.seconds, **options)
-            rates[kind] = measure(clips, found, args.repeats)
+            rates[kind] = measure(clips, used, args.repeats)
     report(args, rates, said)
 
 
@@ -248,7 +248,7 @@ def report(args: argparse.Namespace, rates: dict[str, dict[str, Cost]], torchcod
             rate["ours-keyframes"] / rate["ours-uniform"],
             BAR_KEYFRAMES,
         )
-    found = {
+    result = {
         "sizes": {name: getattr(args, name) for name in ("clips", "seconds", "repeats")},
         "torchcodec": torchcodec,
         "videos_per_cpu_s": {k: {n: cost[0] for n, cost in r.items()} for k, r in rates.items()},
@@ -259,7 +259,7 @@ def report(args: argparse.Namespace, rates: dict[str, dict[str, Cost]], torchcod
         },
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2))
+    args.out.write_text(json.dumps(result, indent=2))
     print(f"{args.clips} clips of {args.seconds:g} s, 640x360 H.264, {FRAMES} frames")
     print("videos a second of the CPU (of the clock)")
     print(f"  {'':20}" + "".join(f"{kind:>18}" for kind in rates))
@@ -267,7 +267,7 @@ def report(args: argparse.Namespace, rates: dict[str, dict[str, Cost]], torchcod
         cells = [f"{rate[name][0]:.2f} ({rate[name][1]:.2f})" for rate in rates.values()]
         print(f"  {name:20}" + "".join(f"{cell:>18}" for cell in cells))
     print(f"  torchcodec: {torchcodec}")
-    for name, bar in found["bars"].items():
+    for name, bar in result["bars"].items():
         verdict = "holds" if bar["holds"] else "MISSED"
         print(f"  {verdict}: {name}: {bar['value']:.3g} (bar {bar['bar']:g})")
 

@@ -176,7 +176,7 @@ def report(
         f"memory at {args.many} over {args.few} clips": (growth, BAR_GROWTH, growth <= BAR_GROWTH),
         "peak memory, bytes": (peak, BAR_BYTES, peak <= BAR_BYTES),
     }
-    found = {
+    result = {
         "sizes": {name: getattr(args, name) for name in ("few", "many", "different", "seconds")},
         "runs": runs,
         "bars": {
@@ -185,7 +185,7 @@ def report(
         },
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2))
+    args.out.write_text(json.dumps(result, indent=2))
     for name, run in runs.items():
         memory = f"{run['peak_bytes'] / 1e9:8.2f} GB" if "peak_bytes" in run else ""
         print(f"  {name:36} {run['videos_per_s']:8.2f} videos/s {memory}")

@@ -139,7 +139,7 @@ def report(
         "time over the bare matrix product + topk": (ratio, BAR_TIMES),
         "peak memory, bytes": (peak, BAR_BYTES),
     }
-    found = {
+    result = {
         "sizes": {name: getattr(args, name) for name in ("users", "videos", "dim", "k")},
         "seconds": {"bare": bare_s, "ours": ours_s},
         "baselines": others,
@@ -149,7 +149,7 @@ def report(
         },
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2))
+    args.out.write_text(json.dumps(result, indent=2))
     print(f"{args.users:,} users x {args.videos:,} videos, dim {args.dim}, k {args.k}")
     print(f"  bare {median(bare_s):8.2f} s    ours {median(ours_s):8.2f} s    ratio {ratio:.2f}")
     print(f"  peak memory {peak / 1e9:.2f} GB (bar {BAR_BYTES / 1e9:g} GB)")
@@ -158,7 +158,7 @@ def report(
         end="",
     )
     print(f"{others['rank_ease']:.0f} s, peak memory {others['peak_bytes'] / 1e9:.2f} GB")
-    for name, bar in found["bars"].items():
+    for name, bar in result["bars"].items():
         print(f"  {'holds' if bar['holds'] else 'MISSED'}: {name}: {bar['value']:.3g}")
 
 

@@ -62,8 +62,8 @@ SETTINGS: dict[str, Any] = {
 def data_folder(python: Path) -> Path:
     """Where the environment's RecBole has MovieLens-100K."""
     code = "import importlib.util as u; print(u.find_spec('recbole').submodule_search_locations[0])"
-    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
-    return Path(found.strip()) / "dataset_example" / "ml-100k"
+    folder = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    return Path(folder.strip()) / "dataset_example" / "ml-100k"
 
 
 def make_environment(folder: Path) -> Path:
@@ -166,11 +166,11 @@ def run_ours(folder: Path, core: int) -> dict[str, Any]:
     config = ["--config", folder / "run.yaml", f"data.root={folder}"]
     command = [sys.executable, "-m", "recsys"]
     wall_s = run_alone([*command, "run", *config], core, capture_output=True)
-    found = json.loads((run / "report.json").read_text())
-    test = found["evaluation"]["model"]["all"]
+    whole = json.loads((run / "report.json").read_text())
+    test = whole["evaluation"]["model"]["all"]
     masked_test = masked_figures(folder)
     history, train_s, validate_s = [], 0.0, 0.0
-    for epoch in found["train"]["history"]:
+    for epoch in whole["train"]["history"]:
         train_s, validate_s = train_s + epoch["epoch_s"], validate_s + epoch["validate_s"]
         sums = {"epoch": epoch["epoch"], "train_s": train_s, "validate_s": validate_s}
         history.append({**sums, "valid_ndcg@10": epoch["valid_ndcg@10"]})
@@ -181,7 +181,7 @@ def run_ours(folder: Path, core: int) -> dict[str, Any]:
             "hr@10": test["hr@10"],
             "masked_ndcg@10": masked_test["ndcg@10"],
         },
-        "ended": f"best of {len(history)} epochs: {found['train']['epochs']}",
+        "ended": f"best of {len(history)} epochs: {whole['train']['epochs']}",
         "prepare_s": wall_s - train_s - validate_s,
     }
 
@@ -190,21 +190,21 @@ def masked_figures(folder: Path) -> dict[str, Any]:
     """The same model's with a user's other films left out; it is not trained again for them."""
     settings = [f"data.root={folder}", "evaluate.mask_history=true"]
     config = load_config(str(folder / "run.yaml"), settings)
-    found: dict[str, Any] = evaluate(config, str(folder / "masked"))["evaluation"]["model"]["all"]
+    figures: dict[str, Any] = evaluate(config, str(folder / "masked"))["evaluation"]["model"]["all"]
     ray.shutdown()  # the peers have the machine to themselves
-    return found
+    return figures
 
 
 def run_peers(python: Path, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Each as far as it gets; what it has reached lies beside the report after each epoch."""
     script = Path(__file__).with_name("_recbole.py")
-    found = {}
+    peers = {}
     for name in PEERS:
         out = args.out.resolve().with_name(f"movielens-{name}.json")
         command = [python, script, "--model", name, "--seconds", args.peer_seconds, "--out", out]
         run_alone(command, args.core, cwd=folder)  # where its logs and checkpoints go
-        found[name] = json.loads(out.read_text())
-    return found
+        peers[name] = json.loads(out.read_text())
+    return peers
 
 
 def seconds_to(history: list[dict[str, Any]], ndcg: float) -> float | None:
@@ -215,8 +215,8 @@ def seconds_to(history: list[dict[str, Any]], ndcg: float) -> float | None:
     return None
 
 
-def best_of(found: dict[str, Any]) -> float:
-    return max(float(epoch["valid_ndcg@10"]) for epoch in found["history"])
+def best_of(peer: dict[str, Any]) -> float:
+    return max(float(epoch["valid_ndcg@10"]) for epoch in peer["history"])
 
 
 def bars_of(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -238,11 +238,11 @@ def bars_of(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, dict[str, 
 
 def report(ours: dict[str, Any], peers: dict[str, Any], args: argparse.Namespace) -> None:
     bars = bars_of(ours, peers)
-    found = {"settings": SETTINGS, "ours": ours, "peers": peers, "bars": bars}
+    result = {"settings": SETTINGS, "ours": ours, "peers": peers, "bars": bars}
     if args.peers:
-        found["peers_from"] = [str(path) for path in args.peers]
+        result["peers_from"] = [str(path) for path in args.peers]
         print("the peers' figures are those of an earlier run")
-    args.out.write_text(json.dumps(found, indent=2))
+    args.out.write_text(json.dumps(result, indent=2))
     target = best_of(peers["GRU4Rec"])
     heads = ("test", "test", "test NDCG", "valid", "training +", "to NDCG", "start")
     units = ("NDCG@10", "HR@10", "masked", "NDCG@10", "validation", f"{target:.4f}", "etc.")

@@ -271,35 +271,37 @@ def main() -> None:
         join(args.rank, args.world, args.folder)
         print(json.dumps(PARTS[args.part](args)))
         return
-    found: dict[str, Any] = {"bars": {}}
+    result: dict[str, Any] = {"bars": {}}
     if "plain" in args.only:
-        report_plain(args, found)
+        report_plain(args, result)
     if "table" in args.only:
-        report_table(args, found)
+        report_table(args, result)
     if "worker" in args.only:
-        report_workers(args, found)
+        report_workers(args, result)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2))
+    args.out.write_text(json.dumps(result, indent=2))
 
 
-def bar(found: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
+def bar(result: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
     holds = value >= limit if least else value <= limit
-    found["bars"][name] = {"value": value, "bar": limit, "holds": holds}
+    result["bars"][name] = {"value": value, "bar": limit, "holds": holds}
     print(f"  {'holds' if holds else 'MISSED'}: {name}: {value:.3g} (bar {limit:g})", flush=True)
 
 
-def report_plain(args: argparse.Namespace, found: dict[str, Any]) -> None:
+def report_plain(args: argparse.Namespace, result: dict[str, Any]) -> None:
     (speed,) = run("plain", args)
-    found["events_per_s"] = speed
+    result["events_per_s"] = speed
     print(f"one process: ours {speed['ours']:,.0f} events/s, plain {speed['plain']:,.0f}")
-    bar(found, "events/s over plain PyTorch", speed["ours"] / speed["plain"], BAR_PLAIN, least=True)
+    bar(
+        result, "events/s over plain PyTorch", speed["ours"] / speed["plain"], BAR_PLAIN, least=True
+    )
 
 
-def report_table(args: argparse.Namespace, found: dict[str, Any]) -> None:
+def report_table(args: argparse.Namespace, result: dict[str, Any]) -> None:
     (small,) = run("table", args, rows=NUM_VIDEOS)
     (large,) = run("table", args, rows=args.rows)
     size = args.rows * (args.table_dim + 1) * 4
-    found["table"] = {"small": small, "large": large, "rows": args.rows, "bytes": size}
+    result["table"] = {"small": small, "large": large, "rows": args.rows, "bytes": size}
     print(
         f"table of {args.rows:,} rows: {large['step_s'] * 1000:.0f} ms a step, "
         f"{small['step_s'] * 1000:.0f} ms with {NUM_VIDEOS:,}"
@@ -309,29 +311,29 @@ def report_table(args: argparse.Namespace, found: dict[str, Any]) -> None:
         f"the process with the small table {small['peak_bytes'] / 1e9:.2f} GB"
     )
     bar(
-        found,
+        result,
         "step time over the small table's",
         large["step_s"] / small["step_s"],
         BAR_TIME,
         least=False,
     )
     bar(
-        found,
+        result,
         "peak memory over table and state",
         large["peak_bytes"] / size,
         BAR_MEMORY,
         least=False,
     )
     added = (large["peak_bytes"] - small["peak_bytes"]) / size
-    found["table"]["added_over_bytes"] = added
+    result["table"]["added_over_bytes"] = added
     print(f"  more than with the small table: {added:.3g} x table and state")
 
 
-def report_workers(args: argparse.Namespace, found: dict[str, Any]) -> None:
+def report_workers(args: argparse.Namespace, result: dict[str, Any]) -> None:
     (one,) = run("worker", args)
     two = run("worker", args, world=2)
     ratio = sum(worker["events_per_s"] for worker in two) / one["events_per_s"]
-    found["workers"] = {"one": one, "two": two, "two_over_one": ratio}
+    result["workers"] = {"one": one, "two": two, "two_over_one": ratio}
     print(f"2 workers over 1, one thread each: {ratio:.2f} x the events/s")
     for name, worker in (("one", one), ("two, first", two[0])):
         print(

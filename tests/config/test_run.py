@@ -108,10 +108,10 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named_with_what_is_allowed(
     tmp_path: Path, override: str, message: str
 ) -> None:
-    found = refused(tmp_path, override)
-    assert found.startswith(f"{tmp_path}/run.yaml: ")
+    line = refused(tmp_path, override)
+    assert line.startswith(f"{tmp_path}/run.yaml: ")
 
-    assert re.search(message if ".*" in message else re.escape(message), found), found
+    assert re.search(message if ".*" in message else re.escape(message), line), line
 
 
 @pytest.mark.parametrize(
@@ -200,8 +200,8 @@ def test_cuts_as_iso_dates(tmp_path: Path, value: object) -> None:
 
 def test_cuts_as_numbers_are_in_the_events_own_unit(tmp_path: Path) -> None:
     split = {"kind": "time", "valid_from": 1651507200000, "test_from": "1651593600000"}
-    found = load(tmp_path, tree={**TREE, "split": split}).split
-    assert (found.valid_from, found.test_from) == (1651507200000, 1651593600000)
+    cuts = load(tmp_path, tree={**TREE, "split": split}).split
+    assert (cuts.valid_from, cuts.test_from) == (1651507200000, 1651593600000)
     assert to_native_time(1651507200000, "us") == 1651507200000
     assert to_native_time(datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC), "us") == 1_500_000
 

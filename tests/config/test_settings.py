@@ -58,8 +58,8 @@ inner.rate: number; above 0, at most 1; default 0.5
 
 def sections(kind: type[BaseModel]) -> list[type[BaseModel]]:
     inner = [field.annotation for field in kind.model_fields.values()]
-    found = [i for i in inner if isinstance(i, type) and issubclass(i, BaseModel)]
-    return [kind, *(deeper for section in found for deeper in sections(section))]
+    models = [i for i in inner if isinstance(i, type) and issubclass(i, BaseModel)]
+    return [kind, *(deeper for section in models for deeper in sections(section))]
 
 
 def test_each_kind_of_setting_reads_well() -> None:

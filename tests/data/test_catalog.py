@@ -25,37 +25,37 @@ def catalog() -> Catalog:
 
 
 def test_columns_become_arrays() -> None:
-    found = catalog()
-    assert len(found) == 4
-    assert found.creator_rows.tolist() == [0, 2, 1, 0]
-    assert np.array_equal(found.durations, [np.nan, 30, np.nan, 60], equal_nan=True)
-    assert found.categories.offsets.tolist() == [0, 0, 2, 2, 3]
-    assert found.categories.values.tolist() == [3, 1, 2]
-    assert found.video_ids() == [None, "a", "b", "c"]
-    assert found.uris() == [None, "/a.mp4", None, "/c.mp4"]
+    videos = catalog()
+    assert len(videos) == 4
+    assert videos.creator_rows.tolist() == [0, 2, 1, 0]
+    assert np.array_equal(videos.durations, [np.nan, 30, np.nan, 60], equal_nan=True)
+    assert videos.categories.offsets.tolist() == [0, 0, 2, 2, 3]
+    assert videos.categories.values.tolist() == [3, 1, 2]
+    assert videos.video_ids() == [None, "a", "b", "c"]
+    assert videos.uris() == [None, "/a.mp4", None, "/c.mp4"]
 
 
 def test_known_events_and_positives() -> None:
-    found = catalog()
-    assert found.known_events(with_valid=False).tolist() == [0, 4, 0, 0]
-    assert found.known_events(with_valid=True).tolist() == [0, 5, 2, 0]
-    assert found.known_positives(with_valid=False).tolist() == [0, 3, 0, 0]
-    assert found.known_positives(with_valid=True).tolist() == [0, 3, 1, 0]
+    videos = catalog()
+    assert videos.known_events(with_valid=False).tolist() == [0, 4, 0, 0]
+    assert videos.known_events(with_valid=True).tolist() == [0, 5, 2, 0]
+    assert videos.known_positives(with_valid=False).tolist() == [0, 3, 0, 0]
+    assert videos.known_positives(with_valid=True).tolist() == [0, 3, 1, 0]
 
 
 def test_only_videos_with_enough_events_have_a_row_of_their_own() -> None:
-    found = catalog()
-    assert found.id_rows(with_valid=False, min_events=1).tolist() == [0, 1, 0, 0]
-    assert found.id_rows(with_valid=True, min_events=1).tolist() == [0, 1, 2, 0]
-    assert found.id_rows(with_valid=True, min_events=3).tolist() == [0, 1, 0, 0]
+    videos = catalog()
+    assert videos.id_rows(with_valid=False, min_events=1).tolist() == [0, 1, 0, 0]
+    assert videos.id_rows(with_valid=True, min_events=1).tolist() == [0, 1, 2, 0]
+    assert videos.id_rows(with_valid=True, min_events=3).tolist() == [0, 1, 0, 0]
     # Nothing is learnt of a video without events, whatever min_events says.
-    assert found.id_rows(with_valid=True, min_events=0).tolist() == [0, 1, 2, 0]
+    assert videos.id_rows(with_valid=True, min_events=0).tolist() == [0, 1, 2, 0]
 
 
 def test_categories_of_some_videos() -> None:
-    found = catalog().categories.select(np.array([3, 1, 0, 1]))
-    assert found.values.tolist() == [2, 3, 1, 3, 1]
-    assert found.lengths.tolist() == [1, 2, 0, 2]
+    categories = catalog().categories.select(np.array([3, 1, 0, 1]))
+    assert categories.values.tolist() == [2, 3, 1, 3, 1]
+    assert categories.lengths.tolist() == [1, 2, 0, 2]
     nothing = catalog().categories.select(np.array([], dtype=np.int64))
     assert (nothing.values.tolist(), nothing.lengths.tolist()) == ([], [])
 

@@ -24,10 +24,10 @@ def column(values: Any, kind: pa.DataType | None = None) -> pa.ChunkedArray:
 
 
 def test_vectors_get_the_length_of_their_dimension() -> None:
-    found = read_vectors(column([[2.0, 0.0, 0.0, 0.0], None, [0.0, 0.0, 0.0, 0.0]]), "v")
-    assert found[0].tolist() == [2.0, 0.0, 0.0, 0.0]
-    assert np.isnan(found[1]).all()
-    assert found[2].tolist() == [0.0] * 4
+    vectors = read_vectors(column([[2.0, 0.0, 0.0, 0.0], None, [0.0, 0.0, 0.0, 0.0]]), "v")
+    assert vectors[0].tolist() == [2.0, 0.0, 0.0, 0.0]
+    assert np.isnan(vectors[1]).all()
+    assert vectors[2].tolist() == [0.0] * 4
     whole = read_vectors(column([[3, 4]], pa.list_(pa.int64(), 2)), "v")
     np.testing.assert_allclose(whole, [[3 / 5 * 2**0.5, 4 / 5 * 2**0.5]], rtol=1e-6)
 
@@ -50,8 +50,8 @@ def test_bad_vectors_are_named(values: Any, message: str) -> None:
 def test_a_list_of_nothing_is_no_vector() -> None:
     """What pandas and polars write for a video without one: NaN, nothing, or a list of either."""
     nan = float("nan")
-    found = read_vectors(column([[], [nan, nan], [None, nan], None, [3.0, 4.0]]), "videos")
-    assert np.isnan(found).all(1).tolist() == [True] * 4 + [False]
+    vectors = read_vectors(column([[], [nan, nan], [None, nan], None, [3.0, 4.0]]), "videos")
+    assert np.isnan(vectors).all(1).tolist() == [True] * 4 + [False]
 
 
 @pytest.mark.ray

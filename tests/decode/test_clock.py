@@ -19,10 +19,10 @@ def _mended(ticks: list[int | None], jump: float = NEVER, *, pauses: bool = True
 def test_one_wild_time_is_one_bad_time(place: int, wild: int) -> None:
     ticks: list[int | None] = [tick + 1000 for tick in STEADY]
     ticks[place] = 1000 + wild
-    found = _mended(ticks)
-    assert found[:place] == STEADY[:place]
-    assert found[place + 1 :] == STEADY[place + 1 :]
-    assert STEADY[place - 1] < found[place] < STEADY[place + 1]
+    mended = _mended(ticks)
+    assert mended[:place] == STEADY[:place]
+    assert mended[place + 1 :] == STEADY[place + 1 :]
+    assert STEADY[place - 1] < mended[place] < STEADY[place + 1]
 
 
 def test_a_wild_first_frame_comes_a_step_before_the_second() -> None:

@@ -95,8 +95,8 @@ def _retires(sizes_mib: list[int], *, spares_largest: bool) -> list[bool]:
 def test_a_cuda_context_does_not_count_as_growth() -> None:
     # 450 MB come with the second file; then it grows by 1 MB a file.
     sizes = [110, 560, *range(561, 900)]
-    found = _retires(sizes, spares_largest=True)
-    assert found.index(True) == sizes.index(560 + 256 - 10 + 1)
+    retires = _retires(sizes, spares_largest=True)
+    assert retires.index(True) == sizes.index(560 + 256 - 10 + 1)
 
 
 def test_without_a_gpu_all_growth_counts() -> None:

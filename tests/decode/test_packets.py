@@ -126,11 +126,11 @@ class IndexEntry:
 
 
 def test_an_index_of_a_steady_rate_is_a_timeline() -> None:
-    found = steady_timeline([IndexEntry(10 + 5 * i, i % 2 == 0) for i in range(4)], tick_s=0.1)
-    assert found is not None
-    assert found.starts_s.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5])
-    assert found.end_s == pytest.approx(2.0)
-    assert found.key_indices.tolist() == [0, 2]
+    timeline = steady_timeline([IndexEntry(10 + 5 * i, i % 2 == 0) for i in range(4)], tick_s=0.1)
+    assert timeline is not None
+    assert timeline.starts_s.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5])
+    assert timeline.end_s == pytest.approx(2.0)
+    assert timeline.key_indices.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(

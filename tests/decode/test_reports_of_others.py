@@ -93,8 +93,8 @@ def test_torchcodec_505_frames_behind_a_hole_are_not_lost(read: Read, tmp_path: 
     data[places[9] : places[11]] = bytes(places[11] - places[9])
     (tmp_path / "b.mp4").write_bytes(data)
     clip = read(tmp_path / "b.mp4", spec())
-    found = numbers_of(clip.frames)
-    assert (found[0], found[-1], clip.damaged) == (3, 21, True)
+    numbers = numbers_of(clip.frames)
+    assert (numbers[0], numbers[-1], clip.damaged) == (3, 21, True)
 
 
 def test_decord_299_what_is_no_video_is_not_printed(read: Read, tmp_path: Path) -> None:

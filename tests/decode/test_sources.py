@@ -47,15 +47,15 @@ def test_a_folder_gives_all_its_files_but_hidden_ones(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"x")
-    found = [Path(name).relative_to(tmp_path).as_posix() for name in find_videos(str(tmp_path))]
-    assert found == ["a b.mkv", "b.mp4", "deep/c.webm"]
+    names = [Path(name).relative_to(tmp_path).as_posix() for name in find_videos(str(tmp_path))]
+    assert names == ["a b.mkv", "b.mp4", "deep/c.webm"]
 
 
 def test_a_glob_and_a_file(tmp_path: Path) -> None:
     for name in ("b.mp4", "a.mp4", "c.mkv", "[d].mp4"):
         (tmp_path / name).write_bytes(b"x")
-    found = [Path(name).name for name in find_videos(str(tmp_path / "*.mp4"))]
-    assert found == ["[d].mp4", "a.mp4", "b.mp4"]
+    names = [Path(name).name for name in find_videos(str(tmp_path / "*.mp4"))]
+    assert names == ["[d].mp4", "a.mp4", "b.mp4"]
     assert find_videos(str(tmp_path / "[d].mp4")) == [str(tmp_path / "[d].mp4")]
 
 

@@ -26,7 +26,7 @@ def page() -> str:
     """A whole report."""
     ranking_set = data()
     scores = informed(ranking_set, 1.0)
-    found, _ = assemble(
+    report, _ = assemble(
         ranking_set,
         {
             "model": lambda a, b: scores[a:b],
@@ -36,8 +36,8 @@ def page() -> str:
         EvaluateConfig(k=(5,), bootstrap=20, tradeoff_users=50),
         RerankConfig(creator_exposure=0.1),
     )
-    against = {"run": "a/very/long/path/" * 8, "rows": found["comparisons"]["random"]}
-    return render({**found, "against": against}, title="Evaluation of a run")
+    against = {"run": "a/very/long/path/" * 8, "rows": report["comparisons"]["random"]}
+    return render({**report, "against": against}, title="Evaluation of a run")
 
 
 @pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")

@@ -69,11 +69,11 @@ def answered(run: Prepared) -> float:
         predict(model, vectors, run.timelines(number), split=TEST, max_history=20)
         for number in range(len(run.partitions))
     ]
-    found = concat(parts, model.dim, run.sizes.num_tasks)
-    data = ranking_set(run, found, run.catalog.known_events(with_valid=True) == 0)
+    predictions = concat(parts, model.dim, run.sizes.num_tasks)
+    data = ranking_set(run, predictions, run.catalog.known_events(with_valid=True) == 0)
     ranker = item_knn(Neighbours.of(known_likes(run).lists, data.num_videos, most=500), data)
     hits = evaluate_ranker(data, ranker, EvaluateConfig(k=(1,))).slices["all"].values["hr@1"]
-    firsts = [user.startswith("u") for user in found.user_ids]
+    firsts = [user.startswith("u") for user in predictions.user_ids]
     assert sum(firsts) == NUM_PAIRS
     return float(hits[np.array(firsts)].mean())
 

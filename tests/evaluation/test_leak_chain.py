@@ -69,14 +69,14 @@ def scrambled(rows: Rows) -> Rows:
     """Every column of the test events in an order of its own, with other labels and times."""
     rng = np.random.default_rng(9)
     test = np.flatnonzero(rows["time"] >= CUT_MS)
-    found = {name: column.copy() for name, column in rows.items()}
-    for column in found.values():
+    columns = {name: column.copy() for name, column in rows.items()}
+    for column in columns.values():
         column[test] = column[rng.permutation(test)]
     for name in ("clicked", "liked"):
-        found[name][test] = 1 - found[name][test]
-    found["seconds"][test] = rng.uniform(0, 3000, len(test))
-    found["time"][test] = rng.integers(CUT_MS, END_MS, len(test))
-    return found
+        columns[name][test] = 1 - columns[name][test]
+    columns["seconds"][test] = rng.uniform(0, 3000, len(test))
+    columns["time"][test] = rng.integers(CUT_MS, END_MS, len(test))
+    return columns
 
 
 def deleted(rows: Rows) -> Rows:
@@ -186,10 +186,10 @@ def at_the_cut(prepared: Prepared, bundle: Bundle) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def as_it_is(ray_local: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    found = served(tmp_path_factory.mktemp("leak") / "run", events())
-    assert len({tuple(video for video, _, _ in rows) for rows in found["lists"].values()}) > 3
-    assert all(len(rows) for rows in found["lists"].values())
-    return found
+    answers = served(tmp_path_factory.mktemp("leak") / "run", events())
+    assert len({tuple(video for video, _, _ in rows) for rows in answers["lists"].values()}) > 3
+    assert all(len(rows) for rows in answers["lists"].values())
+    return answers
 
 
 @pytest.mark.parametrize("change", [scrambled, deleted])

@@ -58,7 +58,7 @@ def test_a_bundle_of_the_same_model_ranks_alike(copied: RunConfig, trained_run: 
         assert theirs["tasks"][task]["auc"] == pytest.approx(figures["auc"], abs=1e-6)
     metrics = [row["metric"] for row in report["comparisons"]["previous"]]
     assert {"ndcg@10", "auc: watched", "auc: liked"} <= set(metrics)
-    findings = " ".join(found["text"] for found in report["verdict"]["findings"])
+    findings = " ".join(finding["text"] for finding in report["verdict"]["findings"])
     assert "not shown to be better than the previous bundle" in findings
     page = Path(copied.run, "evaluate", "report.html").read_text()
     assert "previous bundle" in page

@@ -72,7 +72,7 @@ def test_users_are_taken_as_many_as_their_scores_may_be(
     lists = list(ranked(data, ranker, config(2), depth=2))
     starts = range(0, 5, chunk)
     assert asked == [(start, min(start + chunk, 5)) for start in starts]
-    assert [user for found in lists for user in found.user_B.tolist()] == [0, 1, 2, 3, 4]
+    assert [user for part in lists for user in part.user_B.tolist()] == [0, 1, 2, 3, 4]
     assert first(lists) == [[2, 3], [6, 5], [6, 1], [1, 6], [4, 5]]
 
 
@@ -111,11 +111,11 @@ def test_dot_products_and_what_single_videos_gain() -> None:
 def test_what_is_measured_by_hand() -> None:
     """Of the first one and two: video 1 of user 0 is third, 5 of user 1 second, 6 of user 3 too."""
     data = ranking_set()
-    for found in (
+    for result in (
         evaluate_ranker(data, ranker_of(), config(2, 1)),
         measure(data, ranked(data, ranker_of(), config(2, 1), depth=2), config(2, 1)),
     ):
-        values = found.per_user()
+        values = result.per_user()
         assert values["hr@1"].tolist() == [0, 0, 0, 0, 1]
         assert values["hr@2"].tolist() == [0, 1, 0, 1, 1]
         second = 1 / math.log2(3)
@@ -127,25 +127,25 @@ def test_what_is_measured_by_hand() -> None:
         warm = values["warm/hr@2"]
         assert np.isnan(warm).tolist() == [False, False, False, True, False]
         assert warm[[0, 1, 2, 4]].tolist() == [0, 0, 0, 1]
-        assert sorted(found.exposure) == [1, 2]
-        assert found.lists["popularity@1"].tolist() == [4, 0, 0, 5, 2]
-        assert found.lists["popularity@2"].tolist() == [3.5, 0, 2.5, 2.5, 1]
-        assert found.lists["new@2"].tolist() == values["new@2"].tolist() == [0, 0.5, 0, 0, 1]
+        assert sorted(result.exposure) == [1, 2]
+        assert result.lists["popularity@1"].tolist() == [4, 0, 0, 5, 2]
+        assert result.lists["popularity@2"].tolist() == [3.5, 0, 2.5, 2.5, 1]
+        assert result.lists["new@2"].tolist() == values["new@2"].tolist() == [0, 0.5, 0, 0, 1]
 
 
 def test_how_young_new_is_is_given() -> None:
     """4 days: videos 4, 5 and 6; by default 3: videos 4 and 5."""
     data = ranking_set()
     for days, expected in ((4.0, [0, 1, 0.5, 0.5, 1]), (2.5, [0, 0.5, 0, 0, 0.5])):
-        found = evaluate_ranker(data, ranker_of(), config(2), new_days=days)
-        assert found.lists["new@2"].tolist() == expected
+        result = evaluate_ranker(data, ranker_of(), config(2), new_days=days)
+        assert result.lists["new@2"].tolist() == expected
         lists = ranked(data, ranker_of(), config(2), depth=2)
         assert measure(data, lists, config(2), new_days=days).lists["new@2"].tolist() == expected
 
 
 def test_lists_are_as_deep_as_the_largest_cutoff() -> None:
-    found = evaluate_ranker(ranking_set(), ranker_of(), config(1, 3, 2))
-    assert found.slices["all"].values["hr@3"].tolist() == [1, 1, 0, 1, 1]
+    result = evaluate_ranker(ranking_set(), ranker_of(), config(1, 3, 2))
+    assert result.slices["all"].values["hr@3"].tolist() == [1, 1, 0, 1, 1]
     (lists,) = ranked(ranking_set(), ranker_of(), config(1), depth=4)
     assert lists.video_BK.shape == (5, 4)
 

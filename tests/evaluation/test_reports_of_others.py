@@ -52,13 +52,13 @@ def test_what_was_liked_before_is_in_nobodys_list() -> None:
 def test_equal_scores_favour_nobody() -> None:
     """A constant model scored NDCG 1.0 (elixir-nx/scholar #360), or what its documents' names gave
     it (trec_eval #22): here the mean over all orders, by whatever name and in whatever row."""
-    found = []
+    ndcgs = []
     for shift in range(6):
         data = ranking_set([[1 + shift, 1 + (shift + 3) % 6]], [[]], 7)
         values = evaluate_ranker(data, random_order(7), EvaluateConfig(k=(6,))).slices["all"].values
-        found.append(float(values["ndcg@6"][0]))
+        ndcgs.append(float(values["ndcg@6"][0]))
     places = sum(1 / math.log2(place + 1) for place in range(1, 7))
-    assert found == pytest.approx([2 * places / 6 / (1 + 1 / math.log2(3))] * 6)
+    assert ndcgs == pytest.approx([2 * places / 6 / (1 + 1 / math.log2(3))] * 6)
 
 
 def test_ndcg_is_neither_above_1_nor_kinder_to_short_lists() -> None:

@@ -37,19 +37,21 @@ def test_who_never_shows_cold_videos_wins_warm_by_that_alone() -> None:
         "cold first": torch.tensor([[0.0, 5, 4, 3, 2, 1, 9, 8]]),
         "cold last": torch.tensor([[0.0, 5, 4, 3, 2, 1, -2, -1]]),
     }
-    found = {
+    summaries = {
         name: summarise(
             data, evaluate_ranker(data, lambda a, b, s=s: s[a:b], EvaluateConfig(k=(2,))), CONFIG
         )
         for name, s in scores.items()
     }
-    assert found["cold first"]["warm"]["ndcg@2"] == 0  # video 2 is in the fourth place of all
-    assert found["cold last"]["warm"]["ndcg@2"] == pytest.approx(NDCG_SECOND)
-    for one in found.values():  # 1, 2 among the warm
+    assert summaries["cold first"]["warm"]["ndcg@2"] == 0  # video 2 is in the fourth place of all
+    assert summaries["cold last"]["warm"]["ndcg@2"] == pytest.approx(NDCG_SECOND)
+    for one in summaries.values():  # 1, 2 among the warm
         assert one["warm_among_warm"]["ndcg@2"] == pytest.approx(NDCG_SECOND)
-    assert found["cold first"]["cold"]["hr@2"] == 1 and found["cold last"]["cold"]["hr@2"] == 0
-    assert found["cold first"]["cold_among_cold"]["ndcg@2"] == 1
-    assert found["cold last"]["cold_among_cold"]["ndcg@2"] == pytest.approx(NDCG_SECOND)
+    assert (
+        summaries["cold first"]["cold"]["hr@2"] == 1 and summaries["cold last"]["cold"]["hr@2"] == 0
+    )
+    assert summaries["cold first"]["cold_among_cold"]["ndcg@2"] == 1
+    assert summaries["cold last"]["cold_among_cold"]["ndcg@2"] == pytest.approx(NDCG_SECOND)
 
 
 CONFIG = EvaluateConfig(k=(2,), bootstrap=0)
@@ -91,9 +93,9 @@ def test_a_tie_across_the_slices_is_none_within_them() -> None:
 def test_without_cold_videos_warm_is_all() -> None:
     data = ranking_set([[2], [5]], [[], []], cold=[])
     scores = torch.rand(2, 8, generator=torch.Generator().manual_seed(0))
-    found = summarise(data, evaluate_ranker(data, lambda a, b: scores[a:b], CONFIG), CONFIG)
-    assert found["warm_among_warm"] == found["warm"] == found["all"]
-    assert found["cold"] == found["cold_among_cold"] == {"users": 0}
+    summary = summarise(data, evaluate_ranker(data, lambda a, b: scores[a:b], CONFIG), CONFIG)
+    assert summary["warm_among_warm"] == summary["warm"] == summary["all"]
+    assert summary["cold"] == summary["cold_among_cold"] == {"users": 0}
 
 
 def test_the_lists_of_all_are_the_same_with_and_without_parts() -> None:
@@ -113,12 +115,12 @@ def test_the_lists_of_all_are_the_same_with_and_without_parts() -> None:
                 left_out = scores.masked_fill(~part.is_in_N, -torch.inf)
                 by_hand = top_lists(torch.arange(20), left_out, depth)
                 mine = [lists for lists in beside if lists.among == part.name]
-                expected, found = ({}, {})
-                for kept, every in ((expected, by_hand), (found, mine)):
+                expected, shown = ({}, {})
+                for kept, every in ((expected, by_hand), (shown, mine)):
                     for lists in every:
                         for user, row in zip(lists.user_B.tolist(), lists.score_BK, strict=True):
                             kept[user] = row[row > -torch.inf].tolist()
-                assert found == expected
+                assert shown == expected
             for one, other in zip(alone, of_all, strict=True):
                 assert one.user_B.tolist() == other.user_B.tolist()
                 assert one.score_BK is not None and other.score_BK is not None
@@ -191,5 +193,5 @@ def test_own_slices_are_those_of_ranx() -> None:
                 expected = ranx.evaluate(
                     ranx.Qrels(qrels), ranx.Run(run), f"{theirs}@{k}", return_mean=False
                 )
-                found = ours[name].values[f"{metric}@{k}"]
-                assert np.abs(found - expected).max() < 1e-9, (name, metric, k)
+                values = ours[name].values[f"{metric}@{k}"]
+                assert np.abs(values - expected).max() < 1e-9, (name, metric, k)

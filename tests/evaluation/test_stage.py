@@ -41,20 +41,20 @@ def report(k: tuple[int, ...]) -> dict[str, Any]:
 def test_table_page_and_verdict_go_by_a_cutoff_that_is_there(
     k: tuple[int, ...], headline: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = report(k)
-    assert found["setup"]["metric"] == f"ndcg@{headline}"
-    print_report("evaluate", found)
+    whole = report(k)
+    assert whole["setup"]["metric"] == f"ndcg@{headline}"
+    print_report("evaluate", whole)
     printed = capsys.readouterr().out
     for ranker in ("model", "random"):
-        figures = found["evaluation"][ranker]
+        figures = whole["evaluation"][ranker]
         (row,) = (line.split() for line in printed.splitlines() if line.startswith(ranker))
         names = ("ndcg", "hr", "recall", "mrr")
         expected = [figures["all"][f"{name}@{headline}"] for name in names]
         for part in ("warm", "cold", "warm_among_warm", "cold_among_cold"):
             expected.append(figures[part][f"ndcg@{headline}"])
         assert row[1:] == [f"{value:.4f}" for value in expected]
-    assert f"NDCG@{headline}" in found["verdict"]["evidence"]
-    page = render(found, title="x")
+    assert f"NDCG@{headline}" in whole["verdict"]["evidence"]
+    page = render(whole, title="x")
     assert f"NDCG@{headline}, all users" in page and "Warm among warm (" in page
     others = [f"First {other} instead" for other in k if other != headline]
     assert all(text in page for text in others) and f"First {headline} instead" not in page
@@ -62,9 +62,9 @@ def test_table_page_and_verdict_go_by_a_cutoff_that_is_there(
 
 def test_a_lost_slice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """The random order is made better on cold videos than the model, which never shows them."""
-    found = report((10,))
+    whole = report((10,))
     assert "better than every baseline: warm" in " ".join(
-        finding["text"] for finding in found["verdict"]["findings"]
+        finding["text"] for finding in whole["verdict"]["findings"]
     )
     rng = np.random.default_rng(0)
     videos = Videos(np.arange(61) > 50, rng.integers(0, 9, 61))
@@ -119,10 +119,10 @@ def test_all_that_it_writes_lies_in_out(trained_run: TrainedRun, tmp_path: Path)
     before = files(trained_run.run)
     config = load_config(trained_run.config_path, list(trained_run.settings))
     out = tmp_path / "elsewhere"
-    found = evaluate(config, str(out))
+    report = evaluate(config, str(out))
     assert files(trained_run.run) == before
     names = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert names == {"report.html", "users/model.parquet", "users/model-tasks.parquet"}
-    assert {"EASE", "EASE + recent popularity", "content-kNN"} <= set(found["evaluation"])
-    for figures in found["evaluation"].values():
+    assert {"EASE", "EASE + recent popularity", "content-kNN"} <= set(report["evaluation"])
+    for figures in report["evaluation"].values():
         assert {"warm", "cold", "warm_among_warm", "cold_among_cold"} <= set(figures)

@@ -33,7 +33,7 @@ def catalog(num_videos: int = NUM_VIDEOS) -> Catalog:
     return Catalog.from_table(pa.table(columns, schema=video_schema()))
 
 
-def timelines(lengths: list[int], splits: list[list[int]] | None = None) -> Timelines:
+def make_timelines(lengths: list[int], splits: list[list[int]] | None = None) -> Timelines:
     """Every event is of a video of its own; odd ones are positive; one task, the opposite."""
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     number = np.arange(1, offsets[-1] + 1)
@@ -69,11 +69,11 @@ def batcher(**changes: object) -> Batcher:
     return Batcher(**settings)  # type: ignore[arg-type]
 
 
-def steps(batcher: Batcher, found: Timelines, rng: np.random.Generator) -> list[Batch]:
+def steps(batcher: Batcher, timelines: Timelines, rng: np.random.Generator) -> list[Batch]:
     """As training takes them; what they learn from was known before they were made."""
-    plan = batcher.plan(found, rng)
-    made = [batcher.make(found, *windows, rng) for windows in plan]
-    assert batcher.num_learnt(found, plan).tolist() == [b.num_learnt.tolist() for b in made]
+    plan = batcher.plan(timelines, rng)
+    made = [batcher.make(timelines, *windows, rng) for windows in plan]
+    assert batcher.num_learnt(timelines, plan).tolist() == [b.num_learnt.tolist() for b in made]
     for batch in made:
         positive = batch.events.actions[..., 0] > 0
         expected = [(batch.learn & positive).sum().item(), batch.learn.sum().item()]
@@ -94,16 +94,16 @@ def test_log_q_is_the_chance_to_be_a_candidate() -> None:
     positives = np.array([0, 8, 4, 2, 1, 1, 0, 0])  # row 0, then 7 videos
     candidates = Candidates(positives, negatives=2)
     generator = rng()
-    steps, found, log_q = 4000, np.zeros(8), np.full(8, np.nan)
+    steps, times_drawn, log_q = 4000, np.zeros(8), np.full(8, np.nan)
     for _ in range(steps):
         targets = generator.choice(8, 3, p=positives / positives.sum())
         rows, values = candidates.draw(targets, generator)
         assert (np.diff(rows) > 0).all()
-        found[rows] += 1
+        times_drawn[rows] += 1
         log_q[rows] = values
     assert np.isnan(log_q[0])
     # The standard error of a share of 4,000 is at most 0.008.
-    assert np.exp(log_q[1:]) == pytest.approx(found[1:] / steps, abs=0.03)
+    assert np.exp(log_q[1:]) == pytest.approx(times_drawn[1:] / steps, abs=0.03)
     # By hand for video 1: 1 - (1 - 2/7) (1 - 8/16)³; for one without positives: 2/7.
     assert np.exp(log_q[1]) == pytest.approx(1 - 5 / 7 / 8)
     assert np.exp(log_q[7]) == pytest.approx(2 / 7)
@@ -133,8 +133,8 @@ def test_targets_are_always_candidates_and_the_unknown_video_never(negatives: in
 
 
 def test_a_step_ranks_its_targets_among_candidates_and_nobody_else() -> None:
-    found = timelines([4, 2])
-    batch = batcher().make(found, found.offsets[:-1], found.offsets[1:], rng())
+    timelines = make_timelines([4, 2])
+    batch = batcher().make(timelines, timelines.offsets[:-1], timelines.offsets[1:], rng())
     rows = batch.videos.id_rows.tolist()
     assert rows == sorted(set(rows))
     assert rows[0] == 0
@@ -164,8 +164,8 @@ def test_what_is_learnt_follows_from_the_split(
     learn_from: int, learn_before: int, learnt: list[int]
 ) -> None:
     splits = [[TRAIN, TRAIN, VALID, TEST], [TRAIN], [TEST, TEST]]
-    found = timelines([4, 1, 2], splits)
-    made = steps(batcher(learn_from=learn_from, learn_before=learn_before), found, rng())
+    timelines = make_timelines([4, 1, 2], splits)
+    made = steps(batcher(learn_from=learn_from, learn_before=learn_before), timelines, rng())
     assert sorted(v for batch in made for v in learnt_videos(batch)) == learnt
     seen = {v for batch in made for v in batch.videos.id_rows[batch.video_index].ravel().tolist()}
     later = {TRAIN: set(), VALID: {3, 4, 6, 7}, TEST: {4, 6, 7}}[learn_before]
@@ -173,9 +173,9 @@ def test_what_is_learnt_follows_from_the_split(
 
 
 def test_events_of_unknown_videos_are_history_but_not_learnt() -> None:
-    found = timelines([3])
-    found.video_rows[1] = 0
-    (batch,) = steps(batcher(), found, rng())
+    timelines = make_timelines([3])
+    timelines.video_rows[1] = 0
+    (batch,) = steps(batcher(), timelines, rng())
     assert learnt_videos(batch) == [1, 3]
     assert batch.num_learnt.tolist() == [2, 2]
     assert batch.events.num_prior.tolist() == [[0, 1, 2]]
@@ -183,18 +183,18 @@ def test_events_of_unknown_videos_are_history_but_not_learnt() -> None:
 
 def test_an_epoch_learns_every_event_once() -> None:
     """Timelines longer than `max_history` are cut into windows; one is empty."""
-    found = timelines([12, 0, 5, 1, 6, 7])
-    made = steps(batcher(), found, rng())
+    timelines = make_timelines([12, 0, 5, 1, 6, 7])
+    made = steps(batcher(), timelines, rng())
     assert sorted(v for batch in made for v in learnt_videos(batch)) == list(range(1, 32))
     assert len(made) == 3  # 9 windows (3 + 1 + 1 + 2 + 2) by 3
     assert max(batch.learn.shape[1] for batch in made) == 5
 
 
 def test_the_order_of_steps_follows_from_the_generator() -> None:
-    found = timelines([3, 1, 4, 1, 5, 2, 6])
+    timelines = make_timelines([3, 1, 4, 1, 5, 2, 6])
 
     def orders(seed: int) -> list[list[int]]:
-        return [learnt_videos(b) for b in steps(batcher(), found, np.random.default_rng(seed))]
+        return [learnt_videos(b) for b in steps(batcher(), timelines, np.random.default_rng(seed))]
 
     assert orders(1) == orders(1)
     assert any(orders(1) != orders(seed) for seed in range(2, 6))
@@ -202,8 +202,8 @@ def test_the_order_of_steps_follows_from_the_generator() -> None:
 
 def test_windows_of_like_length_stand_together() -> None:
     """Whatever the order of users; who stands with whom among equals is drawn anew."""
-    found = timelines([5, 1, 4, 1, 5, 1, 4, 1, 5, 4, 1, 1])
-    made = steps(batcher(), found, rng())
+    timelines = make_timelines([5, 1, 4, 1, 5, 1, 4, 1, 5, 4, 1, 1])
+    made = steps(batcher(), timelines, rng())
     assert sorted(batch.learn.sum(1).tolist() for batch in made) == [
         [1, 1, 1],
         [1, 1, 1],
@@ -212,7 +212,7 @@ def test_windows_of_like_length_stand_together() -> None:
     ]
 
     def companies(seed: int) -> set[tuple[str, ...]]:
-        plan = steps(batcher(), found, np.random.default_rng(seed))
+        plan = steps(batcher(), timelines, np.random.default_rng(seed))
         return {tuple(sorted(batch.user_ids)) for batch in plan}
 
     assert len({str(sorted(companies(seed))) for seed in range(5)}) > 1
@@ -220,8 +220,8 @@ def test_windows_of_like_length_stand_together() -> None:
 
 def test_a_step_says_whose_timelines_it_has() -> None:
     """Users without events, and users of several windows, among them."""
-    found = timelines([2, 0, 12, 0, 0, 1])
-    made = steps(batcher(), found, rng())
+    timelines = make_timelines([2, 0, 12, 0, 0, 1])
+    made = steps(batcher(), timelines, rng())
     assert sorted(user for batch in made for user in batch.user_ids) == [
         "u0",
         "u2",
@@ -233,32 +233,32 @@ def test_a_step_says_whose_timelines_it_has() -> None:
         for user, rows, learn in zip(
             batch.user_ids, batch.videos.id_rows[batch.video_index], batch.learn, strict=True
         ):
-            first, last = found.offsets[int(user[1:])], found.offsets[int(user[1:]) + 1]
-            assert set(rows[learn].tolist()) <= set(found.video_rows[first:last].tolist())
+            first, last = timelines.offsets[int(user[1:])], timelines.offsets[int(user[1:]) + 1]
+            assert set(rows[learn].tolist()) <= set(timelines.video_rows[first:last].tolist())
 
 
 def test_timelines_with_anything_to_learn_are_counted() -> None:
     splits = [[TRAIN, TRAIN, VALID, TEST], [TRAIN], [TEST, TEST], [VALID, TEST], []]
-    found = timelines([4, 1, 2, 2, 0], splits)
-    assert batcher().num_timelines(found) == 2
-    assert batcher(learn_before=TEST).num_timelines(found) == 3
-    assert batcher(learn_from=VALID, learn_before=TEST).num_timelines(found) == 2
-    assert batcher().num_timelines(timelines([])) == 0
+    timelines = make_timelines([4, 1, 2, 2, 0], splits)
+    assert batcher().num_timelines(timelines) == 2
+    assert batcher(learn_before=TEST).num_timelines(timelines) == 3
+    assert batcher(learn_from=VALID, learn_before=TEST).num_timelines(timelines) == 2
+    assert batcher().num_timelines(make_timelines([])) == 0
 
 
 def test_a_step_without_windows_teaches_nothing() -> None:
     nothing = np.zeros(0, dtype=np.int64)
-    for found in (timelines([2]), timelines([]), timelines([0])):
-        batch = batcher().make(found, nothing, nothing, rng())
+    for timelines in (make_timelines([2]), make_timelines([]), make_timelines([0])):
+        batch = batcher().make(timelines, nothing, nothing, rng())
         assert batch.learn.tolist() == [[False]]
         assert torch.isfinite(batch.log_q).sum() == 4
         assert batch.videos.id_rows[0] == 0
 
 
 def test_partitions_without_learnable_events_have_no_steps() -> None:
-    for found in (timelines([]), timelines([2], [[TEST, TEST]])):
-        assert steps(batcher(), found, rng()) == []
-        assert batcher().num_learnt(found, []).shape == (0, 2)
+    for timelines in (make_timelines([]), make_timelines([2], [[TEST, TEST]])):
+        assert steps(batcher(), timelines, rng()) == []
+        assert batcher().num_learnt(timelines, []).shape == (0, 2)
 
 
 def test_clips_are_read_once_a_batch() -> None:
@@ -303,8 +303,8 @@ def test_prefetch_keeps_items_and_raises_what_making_one_raised() -> None:
 
 
 def test_move_takes_nested_tensors_along_and_leaves_the_rest() -> None:
-    found = timelines([2])
-    batch = batcher().make(found, found.offsets[:-1], found.offsets[1:], rng())
+    timelines = make_timelines([2])
+    batch = batcher().make(timelines, timelines.offsets[:-1], timelines.offsets[1:], rng())
     there = batch.to(torch.device("meta"))
     assert there.videos.id_rows.is_meta and there.events.context.gaps.is_meta
     assert there.videos.clips is None
@@ -312,7 +312,7 @@ def test_move_takes_nested_tensors_along_and_leaves_the_rest() -> None:
 
 
 def test_event_batch_has_the_windows_values() -> None:
-    arrays = timelines([2, 1]).windows([0, 2], [2, 3])
+    arrays = make_timelines([2, 1]).windows([0, 2], [2, 3])
     events = event_batch(arrays)
     assert events.num_prior.tolist() == arrays.num_prior.tolist()
     assert events.actions.tolist() == arrays.actions.tolist()
@@ -333,14 +333,14 @@ def test_a_target_outside_the_pool_is_a_candidate_too() -> None:
 
 
 def test_users_with_nothing_to_learn_take_no_place_in_a_step() -> None:
-    found = timelines([3, 2, 1], [[TRAIN] * 3, [TRAIN, VALID], [TEST]])
-    ((starts, stops),) = batcher(learn_from=VALID, learn_before=TEST).plan(found, rng())
+    timelines = make_timelines([3, 2, 1], [[TRAIN] * 3, [TRAIN, VALID], [TEST]])
+    ((starts, stops),) = batcher(learn_from=VALID, learn_before=TEST).plan(timelines, rng())
     assert (starts.tolist(), stops.tolist()) == ([3], [5])
 
 
 def test_ids_are_dropped_at_random_and_the_batch_stays_as_it_was() -> None:
-    found = timelines([2])
-    batch = batcher().make(found, found.offsets[:-1], found.offsets[1:], rng())
+    timelines = make_timelines([2])
+    batch = batcher().make(timelines, timelines.offsets[:-1], timelines.offsets[1:], rng())
     batch.videos.id_rows = torch.arange(1, 4001)
     kept = drop_ids(batch, 0.25, rng()).videos.id_rows
     assert set((kept[kept != batch.videos.id_rows]).tolist()) == {0}

@@ -33,11 +33,13 @@ def test_tables_give_their_rows_by_name(sparse: bool) -> None:
     specs = {"video": TableSpec(5, 2), "creator": TableSpec(3, 4)}
     tables = PlainTables(specs, sparse=sparse)
     one = torch.ones(2, dtype=torch.int64)
-    found = tables({"video": (torch.tensor([4, 0]), one), "creator": (torch.tensor([1, 1]), one)})
+    embeddings = tables(
+        {"video": (torch.tensor([4, 0]), one), "creator": (torch.tensor([1, 1]), one)}
+    )
     weights = {name: table.weight for name, table in tables.embeddings.items()}
-    assert torch.equal(found["video"], weights["video"][[4, 0]])
-    assert torch.equal(found["creator"], weights["creator"][[1, 1]])
-    found["video"].sum().backward()
+    assert torch.equal(embeddings["video"], weights["video"][[4, 0]])
+    assert torch.equal(embeddings["creator"], weights["creator"][[1, 1]])
+    embeddings["video"].sum().backward()
     assert weights["video"].grad.is_sparse == sparse
 
 

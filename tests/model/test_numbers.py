@@ -18,11 +18,11 @@ def test_values_by_hand() -> None:
         net.frequency[1, 0] = 0.5
         net.weight[1, 0, 0], net.bias[1, 0] = 1, 0
         net.weight[1, NUM_WAVES, 1], net.bias[1, 1] = 1, 0.25
-    found = net(torch.tensor([[[9.0, 0.25], [9.0, 1.0]]]))
+    outputs = net(torch.tensor([[[9.0, 0.25], [9.0, 1.0]]]))
     sine = math.sin(math.pi / 4)
-    assert found.shape == (1, 2, 2 * VALUES)
+    assert outputs.shape == (1, 2, 2 * VALUES)
     nothing = [0.0] * VALUES
-    first, second = found[0].tolist()
+    first, second = outputs[0].tolist()
     assert first == pytest.approx([*nothing, sine, sine + 0.25, 0, 0], abs=1e-6)
     assert second == pytest.approx([*nothing, 0, 0.25, 0, 0], abs=1e-6)
 
@@ -31,8 +31,8 @@ def test_making_the_waves_again_changes_no_gradient() -> None:
     torch.manual_seed(0)
     net, numbers = NumberEmbedding(3), torch.randn(4, 5, 3, requires_grad=True)
 
-    def gradients(found: Tensor) -> list[Tensor]:
-        weighed = (found * torch.arange(found.numel()).view_as(found)).sum()
+    def gradients(embedded: Tensor) -> list[Tensor]:
+        weighed = (embedded * torch.arange(embedded.numel()).view_as(embedded)).sum()
         return list(torch.autograd.grad(weighed, [numbers, *net.parameters()]))
 
     for ours, plain in zip(gradients(net(numbers)), gradients(net._embed(numbers)), strict=True):

@@ -25,13 +25,13 @@ def model(sizes: Sizes = SIZES, **changes: Any) -> Recommender:
     tree.setdefault("content", {"frame_dim": 6, "dim": 6})
     config = ModelConfig.model_validate(tree)
     torch.manual_seed(0)
-    found = Recommender(config, sizes, tables=PlainTables(table_specs(config, sizes)))
+    net = Recommender(config, sizes, tables=PlainTables(table_specs(config, sizes)))
     with torch.no_grad():
-        for parameter in found.parameters():
+        for parameter in net.parameters():
             if parameter.dim() > 1:  # larger than at the start of training, so that all matters
                 parameter.mul_(2)
-        found.history.start.normal_()
-    return found.eval()
+        net.history.start.normal_()
+    return net.eval()
 
 
 def videos(rows: Tensor, clips: Tensor | None = None, index: Tensor | None = None) -> VideoBatch:
@@ -46,7 +46,7 @@ def videos(rows: Tensor, clips: Tensor | None = None, index: Tensor | None = Non
     )
 
 
-def timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
+def make_timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
     """One user; by default every event has a time of its own."""
     rng = np.random.default_rng(seed)
     times = times or [3600 * 1000 * i * (i + seed) for i in range(8)]
@@ -66,9 +66,9 @@ def timeline(seed: int = 0, times: list[int] | None = None) -> Timelines:
     )
 
 
-def changed(found: Timelines, position: int) -> Timelines:
+def changed(timeline: Timelines, position: int) -> Timelines:
     """The timeline with another video, outcome and context at a position."""
-    again = replace(found, **{k: v.copy() for k, v in vars(found).items() if k != "user_ids"})
+    again = replace(timeline, **{k: v.copy() for k, v in vars(timeline).items() if k != "user_ids"})
     again.video_rows[position] = again.video_rows[position] % (NUM_VIDEOS - 1) + 1
     again.positive[position] ^= 1
     again.labels[position] ^= 1
@@ -78,9 +78,11 @@ def changed(found: Timelines, position: int) -> Timelines:
 
 
 @torch.no_grad()
-def outputs(net: Recommender, found: Timelines, stop: int | None = None) -> tuple[Tensor, Tensor]:
+def outputs(
+    net: Recommender, timeline: Timelines, stop: int | None = None
+) -> tuple[Tensor, Tensor]:
     """For each position: the query (L, D), and the logits of one fixed video (L, T)."""
-    arrays = found.windows([0], [found.offsets[1] if stop is None else stop])
+    arrays = timeline.windows([0], [timeline.offsets[1] if stop is None else stop])
     events = event_batch(arrays)
     vectors = net.encode_videos(videos(torch.arange(NUM_VIDEOS)))
     states = net.encode_history(vectors[torch.from_numpy(arrays.video_rows)], events)
@@ -92,10 +94,10 @@ def outputs(net: Recommender, found: Timelines, stop: int | None = None) -> tupl
 
 def test_a_position_is_predicted_from_what_lies_before_it() -> None:
     """Changing event j changes every position after it and none up to it."""
-    net, found = model(), timeline()
-    queries, logits = outputs(net, found)
+    net, timeline = model(), make_timeline()
+    queries, logits = outputs(net, timeline)
     for j in range(8):
-        other_queries, other_logits = outputs(net, changed(found, j))
+        other_queries, other_logits = outputs(net, changed(timeline, j))
         assert torch.equal(other_queries[: j + 1], queries[: j + 1])
         assert torch.equal(other_logits[:j], logits[:j])
         for i in range(j + 1, 8):
@@ -104,12 +106,12 @@ def test_a_position_is_predicted_from_what_lies_before_it() -> None:
 
 
 def test_a_positions_own_outcome_is_unseen_and_its_context_is_seen() -> None:
-    net, found = model(), timeline()
-    _, logits = outputs(net, found)
-    outcome = changed(found, 5)
-    _, same = outputs(net, replace(outcome, context_rows=found.context_rows))
+    net, timeline = model(), make_timeline()
+    _, logits = outputs(net, timeline)
+    outcome = changed(timeline, 5)
+    _, same = outputs(net, replace(outcome, context_rows=timeline.context_rows))
     assert torch.equal(same[5], logits[5])
-    _, other = outputs(net, replace(found, context_rows=outcome.context_rows))
+    _, other = outputs(net, replace(timeline, context_rows=outcome.context_rows))
     assert not torch.allclose(other[5], logits[5], atol=1e-6)
 
 
@@ -117,40 +119,40 @@ def test_an_ids_share_is_what_training_had_on_average() -> None:
     """A quarter of the IDs dropped: three quarters of each and a quarter of the unknown one."""
     net, rows = model(id_dropout=0.25), torch.tensor([0, 3, 7])
     with torch.no_grad():
-        found = net.eval().encode_videos(videos(rows))
+        vectors = net.eval().encode_videos(videos(rows))
         whole = net.train().encode_videos(videos(rows))
         without = net.encode_videos(replace(videos(rows), id_rows=torch.zeros_like(rows)))
-    assert torch.allclose(found, 0.75 * whole + 0.25 * without, atol=1e-6)
-    assert not torch.allclose(found[1:], whole[1:], atol=1e-4)
+    assert torch.allclose(vectors, 0.75 * whole + 0.25 * without, atol=1e-6)
+    assert not torch.allclose(vectors[1:], whole[1:], atol=1e-4)
 
 
 def test_what_is_known_of_a_user_is_seen_everywhere() -> None:
     """A missing value adds nothing, and which column a value stands in makes no difference."""
-    net, found = model(replace(SIZES, num_user_values=4)), timeline()
-    queries, logits = outputs(net, found)
-    other_queries, other_logits = outputs(net, replace(found, user_rows=np.array([[2, 3]])))
+    net, timeline = model(replace(SIZES, num_user_values=4)), make_timeline()
+    queries, logits = outputs(net, timeline)
+    other_queries, other_logits = outputs(net, replace(timeline, user_rows=np.array([[2, 3]])))
     for i in range(8):
         assert not torch.allclose(other_queries[i], queries[i], atol=1e-6)
         assert not torch.allclose(other_logits[i], logits[i], atol=1e-6)
-    same_queries, _ = outputs(net, replace(found, user_rows=np.array([[3, 0, 1]])))
+    same_queries, _ = outputs(net, replace(timeline, user_rows=np.array([[3, 0, 1]])))
     assert torch.allclose(same_queries, queries, atol=1e-6)
 
 
 def test_a_later_events_time_is_unseen() -> None:
-    net, found = model(), timeline()
-    queries, logits = outputs(net, found)
-    later = replace(found, time_ms=found.time_ms + (np.arange(8) >= 5) * 7_200_000)
+    net, timeline = model(), make_timeline()
+    queries, logits = outputs(net, timeline)
+    later = replace(timeline, time_ms=timeline.time_ms + (np.arange(8) >= 5) * 7_200_000)
     other_queries, other_logits = outputs(net, later)
     assert torch.equal(other_queries[:6], queries[:6])
     assert torch.equal(other_logits[:5], logits[:5])
 
 
 def test_events_of_one_time_do_not_see_each_other() -> None:
-    net, found = model(), timeline(times=[0, 10, 10, 10, 20])
-    queries, logits = outputs(net, found)
+    net, timeline = model(), make_timeline(times=[0, 10, 10, 10, 20])
+    queries, logits = outputs(net, timeline)
     for j in (1, 2, 3):
         others = [i for i in (1, 2, 3) if i != j]
-        other_queries, other_logits = outputs(net, changed(found, j))
+        other_queries, other_logits = outputs(net, changed(timeline, j))
         assert torch.equal(other_queries[1:4], queries[1:4])
         assert torch.equal(other_logits[others], logits[others])
         assert not torch.allclose(other_queries[4], queries[4], atol=1e-6)
@@ -158,16 +160,16 @@ def test_events_of_one_time_do_not_see_each_other() -> None:
 
 def test_the_first_position_knows_nobody() -> None:
     net = model()
-    (first, *_), _ = outputs(net, timeline(0))
-    (other, *_), _ = outputs(net, timeline(1))
+    (first, *_), _ = outputs(net, make_timeline(0))
+    (other, *_), _ = outputs(net, make_timeline(1))
     assert torch.equal(first, other)
 
 
 def test_cutting_off_the_future_changes_nothing() -> None:
-    net, found = model(), timeline()
-    queries, logits = outputs(net, found)
+    net, timeline = model(), make_timeline()
+    queries, logits = outputs(net, timeline)
     for stop in (1, 4, 7):
-        short_queries, short_logits = outputs(net, found, stop)
+        short_queries, short_logits = outputs(net, timeline, stop)
         assert torch.allclose(short_queries, queries[:stop], atol=1e-6)
         assert torch.allclose(short_logits, logits[:stop], atol=1e-6)
 
@@ -212,7 +214,7 @@ def total(losses: list[Losses]) -> list[list[float]]:
 
 def test_padding_and_company_change_no_loss() -> None:
     net = model()
-    parts = [timeline(0), timeline(1, [0]), timeline(2, [0, 0, 5])]
+    parts = [make_timeline(0), make_timeline(1, [0]), make_timeline(2, [0, 0, 5])]
     together = [value.tolist() for value in net(batch_of(*parts))]
     alone = total([net(batch_of(part)) for part in parts])
     assert np.concatenate([np.ravel(v) for v in together]) == pytest.approx(
@@ -221,7 +223,10 @@ def test_padding_and_company_change_no_loss() -> None:
 
 
 def test_pieces_of_the_ranking_change_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    net, batch = model(), batch_of(timeline(0), timeline(1, [0]), timeline(2, [0, 0, 5]))
+    net, batch = (
+        model(),
+        batch_of(make_timeline(0), make_timeline(1, [0]), make_timeline(2, [0, 0, 5])),
+    )
     whole = net(batch)
     monkeypatch.setattr("recsys.model.recommender.RANKED_TIMELINES", 2)
     torch.testing.assert_close(net(batch), whole)
@@ -231,50 +236,52 @@ def test_dropout_is_torchs() -> None:
     values, ours, theirs = torch.ones(50, 40), Dropout(0.3), torch.nn.Dropout(0.3)
     assert ours.eval()(values) is values
     torch.manual_seed(0)
-    found = ours.train()(values)
+    dropped = ours.train()(values)
     torch.manual_seed(0)
-    assert torch.equal(found, theirs(values))
+    assert torch.equal(dropped, theirs(values))
 
 
 def test_losses_by_hand() -> None:
     """From the model's parts: cross-entropy at positives, binary cross-entropies everywhere."""
-    net, found = model(), timeline()
-    found.video_rows[5] = found.video_rows[0]
-    batch = batch_of(found)
+    net, timeline = model(), make_timeline()
+    timeline.video_rows[5] = timeline.video_rows[0]
+    batch = batch_of(timeline)
     batch.learn[0, 6:] = False
     with torch.no_grad():
         net.repeat[:] = torch.tensor([-0.2, 0.1])
         losses = net(batch)
         vectors = net.encode_videos(batch.videos).numpy().astype(np.float64)
-        queries, _ = outputs(net, found)
+        queries, _ = outputs(net, timeline)
         states = states_at(
-            net.encode_history(torch.tensor(vectors[found.video_rows]).float()[None], batch.events),
+            net.encode_history(
+                torch.tensor(vectors[timeline.video_rows]).float()[None], batch.events
+            ),
             batch.events.num_prior,
         )
-        own = torch.tensor(vectors[found.video_rows]).float()[None]
+        own = torch.tensor(vectors[timeline.video_rows]).float()[None]
         events = batch.events
         probability = net.task_logits(states, own, events.context, events.count_features)[
             0
         ].sigmoid()
     expected = 0.0
     for i in range(6):
-        if found.positive[i]:
+        if timeline.positive[i]:
             scores = vectors[1:, : net.dim] @ queries[i].numpy() - batch.log_q[1:].numpy()
-            prior = found.time_ms < found.time_ms[i]
-            scores[np.unique(found.video_rows[prior]) - 1] += -2
-            scores[np.unique(found.video_rows[prior & (found.positive > 0)]) - 1] += 1
-            chosen = scores[found.video_rows[i] - 1]
+            prior = timeline.time_ms < timeline.time_ms[i]
+            scores[np.unique(timeline.video_rows[prior]) - 1] += -2
+            scores[np.unique(timeline.video_rows[prior & (timeline.positive > 0)]) - 1] += 1
+            chosen = scores[timeline.video_rows[i] - 1]
             expected += np.log(np.exp(scores - chosen).sum())
     assert losses.retrieval.item() == pytest.approx(expected, rel=1e-4)
-    assert losses.num_retrieval.item() == found.positive[:6].sum()
-    right = np.where(found.labels[:6] == 1, probability[:6], 1 - probability[:6])
+    assert losses.num_retrieval.item() == timeline.positive[:6].sum()
+    right = np.where(timeline.labels[:6] == 1, probability[:6], 1 - probability[:6])
     assert losses.tasks.tolist() == pytest.approx((-np.log(right)).sum(0).tolist(), rel=1e-4)
     assert losses.num_tasks.item() == 6
 
 
 def test_a_batch_that_teaches_nothing_gives_zero_gradients() -> None:
     net = model().train()
-    batch = batch_of(timeline())
+    batch = batch_of(make_timeline())
     batch.learn[:] = False
     losses = net(batch)
     assert [value.sum().item() for value in losses] == [0, 0, 0, 0]
@@ -322,7 +329,7 @@ def test_only_the_lstm_sees_the_order_of_frames() -> None:
 @pytest.mark.parametrize("train_encoder", [True, False])
 def test_the_loss_reaches_the_frame_encoder_unless_it_is_frozen(train_encoder: bool) -> None:
     net = with_clips(train_encoder=train_encoder).train()
-    losses = net(batch_of(timeline(), clips=clips(NUM_VIDEOS - 1)))
+    losses = net(batch_of(make_timeline(), clips=clips(NUM_VIDEOS - 1)))
     (losses.retrieval + losses.tasks.sum()).backward()
     content = net.video.content
     assert content is not None and content.lstm is not None
@@ -345,19 +352,19 @@ def test_stored_features_take_the_encoders_place() -> None:
 
 def test_an_event_batch_keeps_no_outcome_in_its_context() -> None:
     """What the ranking head sees of position i comes from strictly earlier events."""
-    found = timeline(times=[0, 5, 5])
-    events: EventBatch = event_batch(found.windows([0], [3]))
+    timeline = make_timeline(times=[0, 5, 5])
+    events: EventBatch = event_batch(timeline.windows([0], [3]))
     assert events.context.num_prior.tolist() == [[0, 1, 1]]
-    first = [int(found.positive[0]), *found.labels[0].tolist()]
+    first = [int(timeline.positive[0]), *timeline.labels[0].tolist()]
     assert events.context.tallies[..., :3].tolist() == [[[0] * 3, first, first]]
-    watched = watch_inputs(found.watched[0]).tolist()
+    watched = watch_inputs(timeline.watched[0]).tolist()
     assert events.context.tallies[0, :, 3:].tolist() == [[0, 0], watched, watched]
 
 
 def frame_gradients(**content: Any) -> tuple[float, list[Tensor]]:
     """The step's loss, and the gradients of the frame encoder."""
     net = with_clips(**content).train()
-    losses = net(batch_of(timeline(), clips=clips(NUM_VIDEOS - 1)))
+    losses = net(batch_of(make_timeline(), clips=clips(NUM_VIDEOS - 1)))
     loss = losses.retrieval + losses.tasks.sum()
     loss.backward()
     assert net.video.content is not None and net.video.content.frames.encoder is not None
@@ -376,7 +383,7 @@ def test_encoding_frames_again_in_backward_gives_the_same_gradients() -> None:
 
 
 def test_half_precision_changes_the_losses_little_and_no_weights_type() -> None:
-    net, batch = model(), batch_of(timeline())
+    net, batch = model(), batch_of(make_timeline())
     full = [value.sum().item() for value in net(batch)]
     with torch.autocast("cpu", torch.bfloat16):
         half = net(batch)

@@ -77,14 +77,14 @@ def test_blocks_give_the_loss_and_the_gradients_of_all_at_once(
     queries, vectors, amount, log_q = draw(7, 3), draw(5, 3), draw(6), draw(5)
     query, candidate = torch.tensor([0, 0, 2, 2, 2, 6]), torch.tensor([1, 1, 4, 0, 2, 3])
     target = torch.tensor([0, 1, 2, 3, 4, 0, 1])
-    found = []
+    results = []
     for loss_of in (sampled_softmax, reference):
         leaves = [x.clone().requires_grad_() for x in (queries, vectors, amount)]
         extra = Extra(query, candidate, leaves[2])
         loss = loss_of(leaves[0], leaves[1], target=target, log_q=log_q, extra=extra)
         (loss * 0.25).backward()  # type: ignore[no-untyped-call]
-        found.append([loss.detach(), *(leaf.grad for leaf in leaves)])
-    for ours, theirs in zip(*found, strict=True):
+        results.append([loss.detach(), *(leaf.grad for leaf in leaves)])
+    for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 

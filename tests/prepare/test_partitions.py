@@ -102,10 +102,10 @@ def test_leave_one_out_never_steps_back_in_time() -> None:
 
 
 def counts(events_SN: list[list[int]], positives_SN: list[list[int]]) -> SplitCounts:
-    found = SplitCounts.empty(len(events_SN[0]))
-    found.events_SN[:], found.positives_SN[:] = events_SN, positives_SN
-    found.first_time_ms, found.last_time_ms = 5, 99
-    return found
+    split_counts = SplitCounts.empty(len(events_SN[0]))
+    split_counts.events_SN[:], split_counts.positives_SN[:] = events_SN, positives_SN
+    split_counts.first_time_ms, split_counts.last_time_ms = 5, 99
+    return split_counts
 
 
 BY_TIME = {"kind": "time", "valid_from": 10, "test_from": "2024-05-01"}

@@ -34,8 +34,8 @@ def write(path: Path, table: pa.Table, **options: Any) -> str:
 def kept(spec: str, folder: Path, **settings: Any) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """What is dropped of events, and the users and videos of the others."""
     data = DataConfig.model_validate({"events": spec, **settings})
-    found, rows = first_pass(data, folder)
-    return dict(found.dropped), sorted((row["user_id"], row["video_id"]) for row in rows)
+    spilled, rows = first_pass(data, folder)
+    return dict(spilled.dropped), sorted((row["user_id"], row["video_id"]) for row in rows)
 
 
 ALL = [("a", "1"), ("b", "2"), ("c", "3")]
@@ -161,7 +161,7 @@ def test_pandas_8596_ids_that_become_floats_match_those_that_do_not(tmp_path: Pa
     videos = pa.table({"video_id": [1.0, 2.0, 3.0, NAN]})
     settings = {"videos": write(tmp_path / "videos.parquet", videos)}
     data = DataConfig.model_validate({"events": str(tmp_path / "e"), **settings})
-    found, _ = first_pass(data, tmp_path)
-    draft = build_catalog(data, found.videos)
+    spilled, _ = first_pass(data, tmp_path)
+    draft = build_catalog(data, spilled.videos)
     assert (draft.only_in_events, draft.dropped) == (0, {"missing id": 1})
     assert draft.vocabs["video"].ids.to_pylist() == ["1", "2", "3"]

@@ -56,19 +56,19 @@ def test_what_is_dropped_is_counted_once_by_its_first_reason(tmp_path: Path) -> 
         at=[MAY_2022, None, 0, None],
         liked=[0.0, NAN, NAN, 1.0],
     )
-    found, events = first_pass(config(write(tmp_path / "e.parquet", table)), tmp_path)
-    assert found.rows == 4
-    assert found.dropped == {"missing user": 2, "impossible time": 1}
+    spilled, events = first_pass(config(write(tmp_path / "e.parquet", table)), tmp_path)
+    assert spilled.rows == 4
+    assert spilled.dropped == {"missing user": 2, "impossible time": 1}
     assert [(event["user_id"], event["video_id"]) for event in events] == [("u0", "0")]
-    assert found.videos == {"0"} and found.contexts == {"tab": {"home"}}
+    assert spilled.videos == {"0"} and spilled.contexts == {"tab": {"home"}}
 
 
 def test_what_is_read_otherwise_is_counted(tmp_path: Path) -> None:
     table = rows(s=[NAN, None, 2.0], tab=["", None, "home"], liked=[None, 1, 0])
     data = config(write(tmp_path / "e.parquet", table), missing_labels="zero")
-    found, events = first_pass(data, tmp_path)
-    assert found.read_otherwise == {"missing s as 0": 2, "missing liked as 0": 1}
-    assert found.dropped == {}
+    spilled, events = first_pass(data, tmp_path)
+    assert spilled.read_otherwise == {"missing s as 0": 2, "missing liked as 0": 1}
+    assert spilled.dropped == {}
     kept = {event["user_id"]: event for event in events}
     assert [kept[f"u{i}"]["watched"] for i in range(3)] == [0, 0, 2]
     assert [kept[f"u{i}"]["label_liked"] for i in range(3)] == [0, 1, 0]
@@ -77,21 +77,21 @@ def test_what_is_read_otherwise_is_counted(tmp_path: Path) -> None:
 
 def test_a_label_that_is_missing_is_not_learnt_as_no(tmp_path: Path) -> None:
     table = rows(liked=[None, 1, 0], clicked=pa.array([1.0, NAN, 0.0]))
-    found, events = first_pass(config(write(tmp_path / "e.parquet", table)), tmp_path)
-    assert found.dropped == {"missing label liked": 1, "missing label clicked": 1}
+    spilled, events = first_pass(config(write(tmp_path / "e.parquet", table)), tmp_path)
+    assert spilled.dropped == {"missing label liked": 1, "missing label clicked": 1}
     assert [event["user_id"] for event in events] == ["u2"]
 
 
 def test_labels_that_are_never_0_are_asked_about() -> None:
     data = config(Path("x"))
-    found = Spilled(rows=5)
-    found.flags.update({("liked", 1): 2, ("liked", -1): 3, ("clicked", 1): 3, ("clicked", 0): 2})
+    spilled = Spilled(rows=5)
+    spilled.flags.update({("liked", 1): 2, ("liked", -1): 3, ("clicked", 1): 3, ("clicked", 0): 2})
     message = "'liked' holds 1 in 2 rows, nothing in 3, and never 0; if nothing means no, set data"
     with pytest.raises(InputError, match=message):
-        require_usable(found, data)
-    require_usable(found, config(Path("x"), missing_labels="zero"))
-    found.flags["liked", 0] = 1
-    require_usable(found, data)
+        require_usable(spilled, data)
+    require_usable(spilled, config(Path("x"), missing_labels="zero"))
+    spilled.flags["liked", 0] = 1
+    require_usable(spilled, data)
 
 
 def test_a_wrong_value_names_its_file(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_small_files_are_spilled_together_and_large_ones_in_parts(
         users = [f"u{number} {i}" for i in range(4)]
         write(tmp_path / "e" / f"{number}.parquet", rows(4, user_id=users))
     write(tmp_path / "e" / "large.parquet", rows(30), row_group_size=15)
-    found, events = first_pass(config(tmp_path / "e"), tmp_path)
-    assert found.rows == len(events) == 62
+    spilled, events = first_pass(config(tmp_path / "e"), tmp_path)
+    assert spilled.rows == len(events) == 62
     # Twice three files of 4 rows; the last two and half of the large one, in batches of at most
     # 10; the other half in two.
     assert len(list((tmp_path / "spill").rglob("*.parquet"))) == 6
@@ -135,8 +135,8 @@ def test_tasks_of_nothing_and_of_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_was_found_crosses_to_the_driver_and_so_does_what_is_wrong() -> None:
-    found = Spilled(rows=3, videos={"a"}, contexts={"tab": {"home"}})
-    assert Spilled.from_row({name: value for name, (value,) in found.to_row().items()}) == found
+    spilled = Spilled(rows=3, videos={"a"}, contexts={"tab": {"home"}})
+    assert Spilled.from_row({name: value for name, (value,) in spilled.to_row().items()}) == spilled
     row = Spilled.problem_row(InputError("column 'at' is text"))
     with pytest.raises(InputError, match="column 'at' is text"):
         Spilled.from_row({name: value for name, (value,) in row.items()})

@@ -41,11 +41,11 @@ def by_user(config: RunConfig) -> dict[str, list[tuple[Any, ...]]]:
     """Each user's (video id, day, positive, labels, (time, share), context id, split), in order."""
     prepared = Prepared(config)
     videos, tabs = prepared.vocab("video"), prepared.vocab("context_tab")
-    found = {}
+    events = {}
     for number in range(len(prepared.partitions)):
         timelines: Timelines = prepared.timelines(number)
         for i, user in enumerate(timelines.user_ids):
-            found[user] = [
+            events[user] = [
                 (
                     videos.id(int(timelines.video_rows[j])),
                     (int(timelines.time_ms[j]) - START_MS) // DAY_MS,
@@ -57,7 +57,7 @@ def by_user(config: RunConfig) -> dict[str, list[tuple[Any, ...]]]:
                 )
                 for j in range(timelines.offsets[i], timelines.offsets[i + 1])
             ]
-    return found
+    return events
 
 
 def expected(user: int) -> list[tuple[Any, ...]]:
@@ -93,15 +93,15 @@ def test_events_become_timelines(tmp_path: Path) -> None:
         {**first, "user_id": "never", "time": -(2**63)},
     )
     config, report = run(write_input(tmp_path, rows))
-    found = by_user(config)
+    events = by_user(config)
     assert Prepared(config).timelines(0).user_rows.shape[1] == 0
     without = load_config(str(tmp_path / "run.yaml"), ["model.use_id=false"])
     assert Prepared(config).video_inputs(with_valid=False).id_rows.any()
     assert not Prepared(without).video_inputs(with_valid=False).id_rows.any()
-    assert found["u0"][0] == ("v0", 0, 1, [1, 0], [0.0, 0.0], "search", TRAIN)
-    assert found["u0"][1:] == expected(0)[1:]
-    assert all(found[f"u{user}"] == expected(user) for user in range(1, NUM_USERS))
-    assert found["once"] == [("v0", 0, 0, [0, 1], [0.0, 0.0], None, TRAIN)]
+    assert events["u0"][0] == ("v0", 0, 1, [1, 0], [0.0, 0.0], "search", TRAIN)
+    assert events["u0"][1:] == expected(0)[1:]
+    assert all(events[f"u{user}"] == expected(user) for user in range(1, NUM_USERS))
+    assert events["once"] == [("v0", 0, 0, [0, 1], [0.0, 0.0], None, TRAIN)]
     assert report["rows"] == NUM_USERS * NUM_DAYS + 8
     assert report["dropped"] == {
         "missing user": 1,
@@ -147,9 +147,9 @@ def test_integers_timestamps_booleans_and_several_files(tmp_path: Path) -> None:
         pq.write_table(part, tmp_path / "events" / f"{name}.parquet")
     path = write_config(tmp_path, data={"events": str(tmp_path / "events" / "*.parquet")})
     config, report = run(path)
-    found = by_user(config)
+    events = by_user(config)
     for user in range(NUM_USERS):
-        assert [(f"v{row[0]}", *row[1:]) for row in found[str(user)]] == expected(user)
+        assert [(f"v{row[0]}", *row[1:]) for row in events[str(user)]] == expected(user)
     assert report["time_unit"] == "us"
     assert report["dropped"] == {"duplicate": 3}
     assert report["files"] == 3
@@ -220,12 +220,12 @@ def test_files_of_other_writers_go_together(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"no table")
     config, report = run(write_config(tmp_path, data={"events": str(folder)}))
-    found = by_user(config)
+    events = by_user(config)
     for user in range(NUM_USERS):
         told = [list(row) for row in expected(user)]
         told[6][5] = None  # the day without tabs
         told = [[f"v {row[0][1:]}*?", *row[1:]] for row in told]
-        assert [list(row) for row in found[str(user + 10**10)]] == told
+        assert [list(row) for row in events[str(user + 10**10)]] == told
     assert report["files"] == 8 and report["dropped"] == {}
 
 
@@ -280,9 +280,9 @@ def test_the_same_events_give_the_same_bytes_and_foreign_files_stay(tmp_path: Pa
 def test_leave_one_out_splits_each_user_by_itself(tmp_path: Path) -> None:
     """User 0 clicks on days 1, 3, 5, 7; user 1 on 0, 2, 4, 6."""
     config, report = run(write_input(tmp_path, split={"kind": "leave_one_out"}))
-    found = by_user(config)
-    assert [row[-1] for row in found["u0"]] == [TRAIN] * 5 + [VALID, VALID, TEST]
-    assert [row[-1] for row in found["u1"]] == [TRAIN] * 4 + [VALID, VALID, TEST, TEST]
+    events = by_user(config)
+    assert [row[-1] for row in events["u0"]] == [TRAIN] * 5 + [VALID, VALID, TEST]
+    assert [row[-1] for row in events["u1"]] == [TRAIN] * 4 + [VALID, VALID, TEST, TEST]
     assert report["events"] == {"train": 27, "valid": 12, "test": 9}
 
 
@@ -329,9 +329,9 @@ def test_what_is_known_of_users_lies_beside_their_events(tmp_path: Path) -> None
     prepared = Prepared(config)
     values = prepared.vocab("user")
     assert prepared.sizes.num_user_values == len(values) == 1 + NUM_USERS
-    found = {}
+    user_rows = {}
     for number in range(len(prepared.partitions)):
         timelines = prepared.timelines(number)
-        found |= dict(zip(timelines.user_ids, timelines.user_rows.tolist(), strict=True))
+        user_rows |= dict(zip(timelines.user_ids, timelines.user_rows.tolist(), strict=True))
     expected = {f"u{i}": [values.row(f"age={10 * i}")] for i in range(1, NUM_USERS)}
-    assert found == {**expected, "u0": [0]}
+    assert user_rows == {**expected, "u0": [0]}

@@ -60,8 +60,8 @@ def test_missing_and_wild_times_do_not_wrap_around() -> None:
 def test_the_unit_is_that_of_the_bulk() -> None:
     wild = [-(2.0**63), 0, -1, 253_402_300_799, 2.0**62]
     for scale, unit in ((1, "s"), (1e3, "ms"), (1e6, "us"), (1e9, "ns")):
-        found = times_of([*wild, *[MAY_2022 * scale] * 6], wild)
-        assert (found.unit, found.told_by) == (unit, "the size of the times")
+        times = times_of([*wild, *[MAY_2022 * scale] * 6], wild)
+        assert (times.unit, times.told_by) == (unit, "the size of the times")
 
 
 def test_a_file_weighs_as_many_rows_as_it_has() -> None:
@@ -71,41 +71,41 @@ def test_a_file_weighs_as_many_rows_as_it_has() -> None:
 
 
 def test_which_dates_can_be() -> None:
-    found = times_of([MAY_2022] * 3)
+    times = times_of([MAY_2022] * 3)
     column = pa.array(
         [None, -(2**63), -1, 0, 1, 315_532_800, MAY_2022, 253_402_300_799], pa.int64()
     )
-    time_ms, missing = found.read(column, "time")
+    time_ms, missing = times.read(column, "time")
     assert missing.tolist() == [True] + [False] * 7
-    assert found.possible(time_ms)[1:].tolist() == [False] * 4 + [True, True, False]
+    assert times.possible(time_ms)[1:].tolist() == [False] * 4 + [True, True, False]
     now = pa.array([datetime.now().timestamp() + hours * 3600 for hours in (1, 30)])
-    assert found.possible(found.read(now, "time")[0]).tolist() == [True, False]
+    assert times.possible(times.read(now, "time")[0]).tolist() == [True, False]
     for nothing in (pa.array([NAN]), pa.nulls(1)):
-        assert found.read(nothing, "time")[1].tolist() == [True]
+        assert times.read(nothing, "time")[1].tolist() == [True]
 
 
 def test_stamps_of_each_file_have_their_own_unit() -> None:
-    found = times_of([MAY_2022 * 1e3], unit="ms")
-    assert (found.unit, found.told_by) == ("ms", "the column's type")
+    times = times_of([MAY_2022 * 1e3], unit="ms")
+    assert (times.unit, times.told_by) == ("ms", "the column's type")
     for unit, scale in (("ms", 10**3), ("us", 10**6), ("ns", 10**9)):
         for zone in (None, "Asia/Shanghai"):
             stamps = pa.array([MAY_2022 * scale], pa.timestamp(unit, tz=zone))
-            assert found.read(stamps, "time")[0].tolist() == [MAY_2022 * 1000]
+            assert times.read(stamps, "time")[0].tolist() == [MAY_2022 * 1000]
 
 
 def test_times_from_a_start_of_their_own_begin_at_0() -> None:
     """Steps, or seconds since the first event, as some public data sets have them."""
-    found = times_of([0, 1, 2, 3, 50_000])
-    time_ms, _ = found.read(pa.array([-1, 0, 3, 253_402_300_799]), "time")
-    assert found.possible(time_ms).tolist() == [False, True, True, False]
+    times = times_of([0, 1, 2, 3, 50_000])
+    time_ms, _ = times.read(pa.array([-1, 0, 3, 253_402_300_799]), "time")
+    assert times.possible(time_ms).tolist() == [False, True, True, False]
     assert times_of([0, 0]).unit == times_of([]).unit == "s"
 
 
 def test_a_bulk_in_the_future_is_taken_up_to_2100() -> None:
-    found = times_of([2_500_000_000] * 3)  # the year 2049
-    time_ms, _ = found.read(pa.array([0, 2_600_000_000, 4_200_000_000]), "time")
-    assert found.possible(time_ms).tolist() == [False, True, False]
-    assert found.low_ms > 0 and found.high_ms > 70 * 365 * DAY_MS
+    times = times_of([2_500_000_000] * 3)  # the year 2049
+    time_ms, _ = times.read(pa.array([0, 2_600_000_000, 4_200_000_000]), "time")
+    assert times.possible(time_ms).tolist() == [False, True, False]
+    assert times.low_ms > 0 and times.high_ms > 70 * 365 * DAY_MS
 
 
 def test_a_unit_that_puts_the_bulk_where_it_cannot_be_is_refused() -> None:

@@ -157,6 +157,16 @@ def test_a_refusal_is_not_tried_again(waits: list[float], status: int) -> None:
     assert not waits
 
 
+@pytest.mark.parametrize("status", [200, 422])
+def test_an_answer_of_something_else(waits: list[float], status: int) -> None:
+    headers = {"Content-Type": "text/html" if status == 200 else "application/problem+json"}
+    page = httpx.Response(status, headers=headers, text="<p>Please log in</p>")
+    with pytest.raises(ApiError, match="GET /v1/model: the answer is not JSON") as error:
+        client(Server(page)).model()
+    assert error.value.status == status
+    assert not waits
+
+
 def test_an_address_that_is_none_is_not_tried_again(waits: list[float]) -> None:
     with pytest.raises(ApiError, match="UnsupportedProtocol"):
         Client("server:8000").model()

@@ -143,6 +143,7 @@ def test_every_field_with_its_limits(client: TestClient) -> None:
         ["limit", "integer; at least 1; at most 9", "default 3", "Most."],
         ["video_id", "string", "required", ""],
         ["413", "The body is too large."],
+        ["kind", '"new" | "<old>"', "One of two."],
     ]:
         assert row in told, row
 

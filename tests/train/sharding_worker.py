@@ -32,10 +32,10 @@ LOSS_WEIGHTS = LossWeights.of(make_config(), torch.device("cpu"))
 
 def batch_of(step: int, rank: int) -> Batch:
     """The workers' batches are of 4 and 8 users, and what their losses are divided by is shared."""
-    found = make_batch(10 * step + rank, empty=(step, rank) == EMPTY, num_users=4 * (1 + rank))
-    dist.all_reduce(found.num_learnt)
-    found.num_learnt /= dist.get_world_size()
-    return found
+    batch = make_batch(10 * step + rank, empty=(step, rank) == EMPTY, num_users=4 * (1 + rank))
+    dist.all_reduce(batch.num_learnt)
+    batch.num_learnt /= dist.get_world_size()
+    return batch
 
 
 def step(trainable: Trainable, number: int, rank: int) -> float:
@@ -66,9 +66,9 @@ def vectors(trainable: Trainable) -> torch.Tensor:
     """The whole catalogue's, through the sharded tables."""
     trainable.module.eval()
     with torch.no_grad():
-        found = trainable.model.encode_videos(make_videos().batch(torch.arange(51).numpy()))
+        encoded = trainable.model.encode_videos(make_videos().batch(torch.arange(51).numpy()))
     trainable.module.train()
-    return found
+    return encoded
 
 
 def shard_by_rows() -> None:
@@ -97,8 +97,8 @@ def overlapped(trainable: Trainable, rank: int) -> list[float]:
     """The same steps through TorchRec's pipeline, in two rounds with a validation between."""
     losses: list[float] = []
 
-    def step_loss(found: Losses, batch: Batch) -> torch.Tensor:
-        loss = LOSS_WEIGHTS.combine(found, batch)
+    def step_loss(parts: Losses, batch: Batch) -> torch.Tensor:
+        loss = LOSS_WEIGHTS.combine(parts, batch)
         losses.append(loss.item())
         return loss
 
@@ -120,29 +120,29 @@ def train(rank: int, folder: Path) -> None:
     after = heard()
     save(str(folder / "start"), trainable, Progress())
     losses = [step(trainable, number, rank) for number in range(STEPS)]
-    found = {"losses": losses, "vectors": vectors(trainable), "plan": trainable.plan}
-    found["heard"] = [before, after]
+    results = {"losses": losses, "vectors": vectors(trainable), "plan": trainable.plan}
+    results["heard"] = [before, after]
     save(str(folder / "end"), trainable, Progress(steps=STEPS))
     restore(str(folder / "start"), trainable)
-    found["overlapped"] = overlapped(trainable, rank)
-    found["overlapped_vectors"] = vectors(trainable)
-    torch.save(found, folder / f"train-{rank}.pt")
+    results["overlapped"] = overlapped(trainable, rank)
+    results["overlapped_vectors"] = vectors(trainable)
+    torch.save(results, folder / f"train-{rank}.pt")
 
 
 def resume(rank: int, folder: Path) -> None:
     """In another number of workers: one more step, and a row that is not there."""
     trainable = build_sharded(make_config(), SIZES, torch.device("cpu"))
     progress = restore(str(folder / "end"), trainable)
-    found = {"steps": progress.steps, "vectors": vectors(trainable)}
-    found["loss"] = step(trainable, STEPS, rank)
+    results = {"steps": progress.steps, "vectors": vectors(trainable)}
+    results["loss"] = step(trainable, STEPS, rank)
     save(str(folder / "resumed"), trainable, progress)
     batch = make_batch(0)
     batch.videos.id_rows[0] = NUM_VIDEOS + 1
     try:
         trainable.module(batch)
     except RuntimeError as error:
-        found["out_of_bounds"] = str(error)
-    torch.save(found, folder / f"resume-{rank}.pt")
+        results["out_of_bounds"] = str(error)
+    torch.save(results, folder / f"resume-{rank}.pt")
 
 
 def spread(rank: int, folder: Path) -> None:

@@ -31,10 +31,10 @@ def weights(trainable: Trainable) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in trainable.model.state_dict().items()}
 
 
-def assert_equal(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def assert_equal(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+        assert torch.equal(actual[name], value), name
 
 
 @pytest.fixture(scope="module")

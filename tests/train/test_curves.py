@@ -34,9 +34,9 @@ def config(run: Path, mlflow: Path | None = None) -> RunConfig:
 
 
 def written(folder: Path, name: str) -> list[tuple[int, float]]:
-    found = EventAccumulator(str(folder))
-    found.Reload()
-    return [(event.step, event.value) for event in found.Scalars(name)]
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
 
 
 def test_a_training_that_goes_on_adds_to_its_curves(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ def losses(retrieval: float, tasks: list[float]) -> Losses:
 
 
 def batch(num_positive: float, num_events: float) -> Batch:
-    found = make_batch(0, empty=True)
-    found.num_learnt = torch.tensor([num_positive, num_events])
-    return found
+    nothing = make_batch(0, empty=True)
+    nothing.num_learnt = torch.tensor([num_positive, num_events])
+    return nothing
 
 
 def test_unequal_work_by_hand() -> None:
@@ -68,11 +68,11 @@ def test_a_step_without_events_is_no_loss() -> None:
 @pytest.fixture(scope="module", params=TABLES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where one worker and then two have trained, through the loop itself."""
-    found = tmp_path_factory.mktemp(request.param)
+    place = tmp_path_factory.mktemp(request.param)
     script = Path(__file__).with_name("rank_worker.py")
     for world in (1, 2):
-        run_processes(script, [request.param], world, found)
-    return found
+        run_processes(script, [request.param], world, place)
+    return place
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -88,13 +88,11 @@ def test_two_workers_take_the_steps_of_one_that_has_all(case: str, folder: Path)
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
     start = read_all(RunFolder(str(folder)).start)
     for step in range(1, EPOCHS + 1):
-        found, expected = (
-            read_all(str(folder / f"{case}-{world}" / str(step))) for world in (2, 1)
-        )
-        assert found.keys() == expected.keys()
+        two, expected = (read_all(str(folder / f"{case}-{world}" / str(step))) for world in (2, 1))
+        assert two.keys() == expected.keys()
         for name, value in expected.items():
             if isinstance(value, torch.Tensor):
-                assert torch.allclose(found[name], value, rtol=1e-3, atol=1e-6), name
+                assert torch.allclose(two[name], value, rtol=1e-3, atol=1e-6), name
                 learns = name.startswith("model.") and not name.endswith("trending")
                 assert not (learns and torch.equal(value, start[name])), f"{name} has not learnt"
 
@@ -117,11 +115,11 @@ def test_two_workers_that_stopped_go_on_to_the_last_bit(folder: Path) -> None:
     whole, resumed = ([untimed(epoch) for epoch in history] for history in histories)
     assert resumed == whole
     assert len(resumed) == EPOCHS
-    found, expected = (newest(folder / name) for name in ("resumed", "whole"))
-    assert found.keys() == expected.keys()
+    states, expected = (newest(folder / name) for name in ("resumed", "whole"))
+    assert states.keys() == expected.keys()
     for name, value in expected.items():
         if isinstance(value, torch.Tensor):
-            assert torch.equal(found[name], value), name
+            assert torch.equal(states[name], value), name
 
 
 def untimed(figures: dict[str, float]) -> dict[str, float]:

@@ -268,8 +268,8 @@ def test_steps_are_overlapped_where_that_helps(
         )
     worker.device, worker.trainable.sharded = torch.device(device), sharded
     worker._make_steps()
-    ((found, given),) = made
-    assert found is kind
+    ((used, given),) = made
+    assert used is kind
     assert given == (worker.trainable, worker._loss, torch.device(device), 3.0)
 
 

@@ -72,8 +72,8 @@ def assert_close(model: Recommender, expected: Recommender) -> None:
     names = model.state_dict().keys()
     assert names == expected.state_dict().keys()
     for name in names:
-        found, wanted = model.state_dict()[name], expected.state_dict()[name]
-        assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5), name
+        ours, wanted = model.state_dict()[name], expected.state_dict()[name]
+        assert torch.allclose(ours, wanted, rtol=1e-4, atol=1e-5), name
 
 
 def test_others_are_heard_as_before_the_model_was_built(sharded: list[dict[str, Any]]) -> None:
@@ -153,7 +153,7 @@ def test_and_from_one_it_goes_on_in_three(folder: Path, sharded: list[dict[str, 
 
 
 def test_plain_tables_on_two_workers_train_the_same_way(folder: Path) -> None:
-    found = run("plain", 2, folder)
+    plain = run("plain", 2, folder)
     trainable, losses = reference(str(folder / "plain-start"))
-    assert mean_losses(found) == pytest.approx(losses, rel=1e-4)
+    assert mean_losses(plain) == pytest.approx(losses, rel=1e-4)
     assert_close(load_plain(str(folder / "plain-end"), CONFIG.model, SIZES), trainable.model)

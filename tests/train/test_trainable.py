@@ -9,10 +9,10 @@ from tests.steps import SIZES, loss_of, make_batch, make_config
 
 
 def table(*, sparse: bool = False) -> nn.Embedding:
-    found = nn.Embedding(3, 2, sparse=sparse)
+    embedding = nn.Embedding(3, 2, sparse=sparse)
     with torch.no_grad():
-        found.weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.0, 0.0]]))
-    return found
+        embedding.weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 2.0], [0.0, 0.0]]))
+    return embedding
 
 
 def step(embedding: nn.Embedding, optimizer: torch.optim.Optimizer, rows: list[int]) -> None:

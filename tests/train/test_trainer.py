@@ -164,14 +164,14 @@ def worker_error(error: Exception) -> Exception:
 
 
 def test_a_workers_wrong_input_stays_wrong_input() -> None:
-    found = training_error(worker_error(InputError("clips.lance: no clips there")))
-    assert (type(found), str(found)) == (InputError, "clips.lance: no clips there")
+    error = training_error(worker_error(InputError("clips.lance: no clips there")))
+    assert (type(error), str(error)) == (InputError, "clips.lance: no clips there")
 
 
 def test_another_error_of_a_worker_is_its_last_line() -> None:
-    found = training_error(worker_error(FloatingPointError("the loss is nan at step 3")))
-    assert type(found) is RuntimeError
-    assert str(found) == "training stopped: FloatingPointError: the loss is nan at step 3"
+    error = training_error(worker_error(FloatingPointError("the loss is nan at step 3")))
+    assert type(error) is RuntimeError
+    assert str(error) == "training stopped: FloatingPointError: the loss is nan at step 3"
     assert root_cause(ValueError("")) == "ValueError('')"
 
 

@@ -31,8 +31,8 @@ def test_two_videos_by_hand() -> None:
     """
     likes = Ragged.from_lists([[1], [1, 3], [2], [1]] * 500)
     trending_N = torch.tensor([0.0, 1, -1, 0])
-    found = fit_trending(ranker(torch.zeros(2000, 4)), likes, trending_N, add_up=alone)
-    assert found == pytest.approx(math.log(3) / 2, abs=0.005)
+    weight = fit_trending(ranker(torch.zeros(2000, 4)), likes, trending_N, add_up=alone)
+    assert weight == pytest.approx(math.log(3) / 2, abs=0.005)
 
 
 def made(num_users: int) -> tuple[Tensor, Ragged, Tensor]:
@@ -49,8 +49,8 @@ def made(num_users: int) -> tuple[Tensor, Ragged, Tensor]:
 def test_finds_the_weight_that_choices_were_made_by() -> None:
     """In units of the scores: 1.5 / 0.5."""
     scores, likes, trending_N = made(trending.MOST_USERS)
-    found = fit_trending(ranker(scores), likes, trending_N, add_up=alone)
-    assert found == pytest.approx(3, abs=0.25)
+    weight = fit_trending(ranker(scores), likes, trending_N, add_up=alone)
+    assert weight == pytest.approx(3, abs=0.25)
 
 
 def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,10 +34,10 @@ def validated(prepared: MemoryPrepared) -> tuple[dict[str, float], float]:
 
 def likes(prepared: MemoryPrepared, split: int) -> FloatArray:
     """What trends at a cut is what is liked after it."""
-    found = np.full(NUM_VIDEOS + 1, 0.1, np.float32)
+    scores = np.full(NUM_VIDEOS + 1, 0.1, np.float32)
     for part in prepared.parts:
-        found[part.video_rows[(part.split == split) & (part.positive > 0)]] += 1
-    return found
+        scores[part.video_rows[(part.split == split) & (part.positive > 0)]] += 1
+    return scores
 
 
 def test_validation_knows_what_trends_at_its_own_cut_and_not_at_the_tests() -> None:

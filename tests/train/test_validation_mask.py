@@ -15,7 +15,7 @@ from recsys.train.validation import _ranking_sums
 def test_what_was_liked_before_is_left_out_unless_the_evaluation_keeps_it() -> None:
     """Both users like video 3 in the validation; it stands second, behind what one liked before."""
     nothing = np.zeros(0, np.int64)
-    found = Predictions(
+    predictions = Predictions(
         user_ids=["a", "b"],
         queries=np.zeros((2, 1), np.float32),
         relevant=Ragged.from_lists([[3], [3]]),
@@ -31,7 +31,7 @@ def test_what_was_liked_before_is_left_out_unless_the_evaluation_keeps_it() -> N
     scores = torch.tensor([0.0, 9, 1, 5]).repeat(2, 1)
 
     def sums(config: EvaluateConfig) -> list[float]:
-        return _ranking_sums(found, lambda a, b: scores[a:b], 4, config).tolist()
+        return _ranking_sums(predictions, lambda a, b: scores[a:b], 4, config).tolist()
 
     second = 1 / math.log2(3)
     assert sums(EvaluateConfig()) == pytest.approx([2, 1 + second, 2])

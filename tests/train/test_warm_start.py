@@ -85,10 +85,10 @@ def test_rows_are_found_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Prepared, "vocab", lambda _, name: ours.get(name, Vocab(["x"])))
     other = RunFolder(str(tmp_path))
     Vocab(["a", "b", "gone"]).write(other.vocab("video"))
-    found = places(prepared, other)
-    assert found["video"].tolist() == [0, 2, -1, 1]
-    assert found["creator"].tolist() == [0, -1, -1, -1]  # it had none
-    assert found["0"].tolist() == [0, -1]
+    rows = places(prepared, other)
+    assert rows["video"].tolist() == [0, 2, -1, 1]
+    assert rows["creator"].tolist() == [0, -1, -1, -1]  # it had none
+    assert rows["0"].tolist() == [0, -1]
 
 
 def test_a_run_without_a_model_is_said(tmp_path: Path) -> None:

@@ -102,13 +102,13 @@ def test_content_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """In half of four epochs no video has an ID, then all have."""
     train = {"tables": "plain", "batch_timelines": 4, "content_first": 0.5}
     worker = recorded(monkeypatch, tmp_path, make_prepared(train=train))
-    found = []
+    shares = []
     for epoch in range(4):
         worker.steps = Recorder()  # type: ignore[assignment]
         worker.progress.epoch, worker.progress.partitions = epoch, 0
         worker._run_epoch()
-        found.append(share_dropped(worker.steps.batches))
-    assert found == [1, 1, 0, 0]
+        shares.append(share_dropped(worker.steps.batches))
+    assert shares == [1, 1, 0, 0]
 
 
 def test_an_epoch_learns_all_and_in_an_order_of_its_own(

@@ -52,8 +52,10 @@ def test_it_is_the_ridge_regression_of_each_video_on_the_others() -> None:
         others = [i for i in range(1, 8) if i != j]
         a = np.vstack([x[:, others], np.sqrt(l2) * np.eye(len(others))])
         b = np.linalg.lstsq(a, np.append(x[:, j], np.zeros(len(others))), rcond=None)[0]
-        found = ease.weight_MM[:, j - 1].numpy()
-        assert found[[i - 1 for i in others]] == pytest.approx(b, abs=1e-5) and found[j - 1] == 0
+        weights = ease.weight_MM[:, j - 1].numpy()
+        assert (
+            weights[[i - 1 for i in others]] == pytest.approx(b, abs=1e-5) and weights[j - 1] == 0
+        )
 
 
 def test_only_the_most_popular_videos_are_in_it_and_the_share_is_said() -> None:

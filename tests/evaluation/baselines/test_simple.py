@@ -111,12 +111,14 @@ def test_reference_figures_on_kuairand(shared_dir: Path) -> None:
     data, positives = kuairand(shared_dir)
     assert data.num_users == 8797
     config = EvaluateConfig(k=(10,))
-    found = evaluate_ranker(data, popularity(data.videos.popularity_N), config).slices["all"].values
-    assert found["hr@10"].mean() == pytest.approx(0.0774, abs=5e-5)
-    assert found["recall@10"].mean() == pytest.approx(0.0494, abs=5e-5)
-    assert found["ndcg@10"].mean() == pytest.approx(0.0264, abs=5e-5)
+    values = (
+        evaluate_ranker(data, popularity(data.videos.popularity_N), config).slices["all"].values
+    )
+    assert values["hr@10"].mean() == pytest.approx(0.0774, abs=5e-5)
+    assert values["recall@10"].mean() == pytest.approx(0.0494, abs=5e-5)
+    assert values["ndcg@10"].mean() == pytest.approx(0.0264, abs=5e-5)
     ranker = item_knn(Neighbours.of(positives, data.num_videos, most=7583), data)
-    found = evaluate_ranker(data, ranker, config).slices["all"].values
-    assert found["hr@10"].mean() == pytest.approx(0.0385, abs=1.5e-4)
-    assert found["recall@10"].mean() == pytest.approx(0.0241, abs=1.5e-4)
-    assert found["ndcg@10"].mean() == pytest.approx(0.0120, abs=1.5e-4)
+    values = evaluate_ranker(data, ranker, config).slices["all"].values
+    assert values["hr@10"].mean() == pytest.approx(0.0385, abs=1.5e-4)
+    assert values["recall@10"].mean() == pytest.approx(0.0241, abs=1.5e-4)
+    assert values["ndcg@10"].mean() == pytest.approx(0.0120, abs=1.5e-4)

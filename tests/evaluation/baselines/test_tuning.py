@@ -57,25 +57,25 @@ def users_of(known: Likes) -> RankingSet:
 def test_likes_before_a_split_and_those_of_validation() -> None:
     lists = Ragged.from_lists([[1, 2, 2, 3, 1], [4], [0, 5]])
     split = np.array([0, 0, 1, 1, 1, 0, 0, 1], np.int8)
-    found = Likes(lists, np.arange(8), split)
-    before = found.before(VALID)
+    likes = Likes(lists, np.arange(8), split)
+    before = likes.before(VALID)
     assert [part.tolist() for part in before.lists.pairs(0, 3)] == [[0, 0, 1, 2], [1, 2, 4, 0]]
     assert before.time_ms.tolist() == [0, 1, 5, 6]
-    data = found.validation(Videos(np.zeros(6, np.bool_), np.zeros(6, np.int64)), seed=0)
+    data = likes.validation(Videos(np.zeros(6, np.bool_), np.zeros(6, np.int64)), seed=0)
     assert data is not None
     assert data.user_ids == ["0", "2"]  # of the first only 3 is new, the second has nothing
     assert [part.tolist() for part in data.relevant.pairs(0, 2)] == [[0, 1], [3, 5]]
     assert data.videos.popularity_N.tolist() == [1, 1, 1, 0, 1, 0]
-    train = dataclasses.replace(found, split=np.zeros(8, np.int8))
+    train = dataclasses.replace(likes, split=np.zeros(8, np.int8))
     assert train.validation(data.videos, seed=0) is None
 
 
 def test_settings_are_of_the_lists_and_follow_the_data() -> None:
     lasting, passing = (likes(trend_lasts=lasts) for lasts in (True, False))
-    found = [choose(known, users_of(known).videos, CONFIG) for known in (lasting, passing)]
-    assert found[0].half_life_days < found[1].half_life_days
-    assert found[0].blend_weight > min(RECENT_WEIGHTS)  # EASE knows no days
-    for settings in found:
+    chosen = [choose(known, users_of(known).videos, CONFIG) for known in (lasting, passing)]
+    assert chosen[0].half_life_days < chosen[1].half_life_days
+    assert chosen[0].blend_weight > min(RECENT_WEIGHTS)  # EASE knows no days
+    for settings in chosen:
         assert settings.half_life_days in HALF_LIVES and settings.neighbours in NEIGHBOURS
         assert {settings.penalty, settings.blend_penalty} <= set(PENALTIES)
         assert settings.blend_weight in RECENT_WEIGHTS
@@ -85,8 +85,8 @@ def test_settings_are_of_the_lists_and_follow_the_data() -> None:
 def test_what_the_config_fixes_is_taken() -> None:
     known = likes()
     fixed = CONFIG.model_copy(update={"half_life_days": 3.0, "neighbours": 7, "ease_penalty": 11.0})
-    found = choose(known, users_of(known).videos, fixed)
-    assert (found.half_life_days, found.neighbours, found.penalty) == (3.0, 7, 11.0)
+    settings = choose(known, users_of(known).videos, fixed)
+    assert (settings.half_life_days, settings.neighbours, settings.penalty) == (3.0, 7, 11.0)
     assert make_baselines(known, users_of(known), fixed).about["neighbours"] == 7
 
 
@@ -106,14 +106,14 @@ def test_the_test_is_not_looked_at() -> None:
 def test_recent_popularity_is_added_to_ease_for_everybody() -> None:
     known = likes()
     data = users_of(known)
-    found = make_baselines(known, data, CONFIG)
-    both = found.rankers["EASE + recent popularity"](0, 9)
+    baselines = make_baselines(known, data, CONFIG)
+    both = baselines.rankers["EASE + recent popularity"](0, 9)
     beside = Gram.of(known.lists, NUM_VIDEOS, most_videos=100).fit(
-        found.about["ease"]["blend_penalty"]
+        baselines.about["ease"]["blend_penalty"]
     )
     ease = beside.ranker(data, torch.zeros(NUM_VIDEOS))(0, 9)
-    recent_N = found.rankers["recent popularity"](0, 1)[0]
-    added_N = found.about["ease"]["blend_weight"] * beside.scale * recent_N / recent_N.max()
+    recent_N = baselines.rankers["recent popularity"](0, 1)[0]
+    added_N = baselines.about["ease"]["blend_weight"] * beside.scale * recent_N / recent_N.max()
     assert added_N.max() > 0
     assert (both - ease).numpy() == pytest.approx(added_N.expand(9, -1).numpy(), abs=1e-5)
 
@@ -121,9 +121,9 @@ def test_recent_popularity_is_added_to_ease_for_everybody() -> None:
 def test_without_validation_users_they_are_guesses_and_it_is_said() -> None:
     known = likes()
     known = dataclasses.replace(known, split=np.zeros(len(known.split), np.int8))
-    found = make_baselines(known, users_of(known), CONFIG)
-    assert found.about["users"] == 0 and found.about["neighbours"] == Settings().neighbours
-    assert "is a guess" in " ".join(baseline_lines(found.about))
+    baselines = make_baselines(known, users_of(known), CONFIG)
+    assert baselines.about["users"] == 0 and baselines.about["neighbours"] == Settings().neighbours
+    assert "is a guess" in " ".join(baseline_lines(baselines.about))
 
 
 def test_what_ease_leaves_out_is_said() -> None:

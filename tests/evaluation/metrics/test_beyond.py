@@ -38,17 +38,17 @@ def test_self_information() -> None:
 
 
 def test_lists_by_hand() -> None:
-    found = evaluate([[5, 4, 3, 2, 1]], 1, 2, 3, 5).lists
-    assert found["novelty@1"][0] == 1 and found["novelty@3"][0] == 2
-    assert found["popularity@2"][0] == 5 and found["popularity@5"][0] == 11 / 5
+    lists = evaluate([[5, 4, 3, 2, 1]], 1, 2, 3, 5).lists
+    assert lists["novelty@1"][0] == 1 and lists["novelty@3"][0] == 2
+    assert lists["popularity@2"][0] == 5 and lists["popularity@5"][0] == 11 / 5
     # Videos 3 (2.5 days), 4 (unknown) and 5 (after the cut) are new, and 2 (3 days) just about.
-    assert found["new@1"][0] == 0 and found["new@5"][0] == 4 / 5
-    assert math.isnan(found["diversity@1"][0])
+    assert lists["new@1"][0] == 0 and lists["new@5"][0] == 4 / 5
+    assert math.isnan(lists["diversity@1"][0])
     # [1] and [1, 2]: cosine 1/√2. [1, 2] and [2]: as much. [1] and [2]: 0.
-    assert found["diversity@2"][0] == pytest.approx(1 - 1 / math.sqrt(2))
-    assert found["diversity@3"][0] == pytest.approx(1 - (2 / math.sqrt(2)) / 3)
+    assert lists["diversity@2"][0] == pytest.approx(1 - 1 / math.sqrt(2))
+    assert lists["diversity@3"][0] == pytest.approx(1 - (2 / math.sqrt(2)) / 3)
     # Videos 4 and 5 have no category and count as alike: 3 alike pairs of 10.
-    assert found["diversity@5"][0] == pytest.approx(1 - (2 / math.sqrt(2) + 1) / 10)
+    assert lists["diversity@5"][0] == pytest.approx(1 - (2 / math.sqrt(2) + 1) / 10)
 
 
 def test_coverage_and_exposure_by_hand() -> None:

@@ -92,9 +92,9 @@ def test_compare() -> None:
 
 def test_only_what_was_fixed_beforehand_is_tested() -> None:
     rows = [{"metric": name, "p": p} for name, p in (("a", 0.02), ("b", 0.001), ("c", 0.03))]
-    found = corrected(rows, {"a", "c"})
-    assert [row["p_holm"] for row in found] == [0.04, None, 0.04]
-    assert [row["p"] for row in found] == [0.02, None, 0.03]
+    tested = corrected(rows, {"a", "c"})
+    assert [row["p_holm"] for row in tested] == [0.04, None, 0.04]
+    assert [row["p"] for row in tested] == [0.02, None, 0.03]
     assert main_metrics(EvaluateConfig(k=(50, 5))) == [
         "ndcg@5",
         "hr@5",

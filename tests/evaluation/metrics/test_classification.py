@@ -34,30 +34,30 @@ def test_auc_by_user_is_what_leaving_users_out_says() -> None:
     users = rng.integers(0, 300, 3000)
     labels = rng.integers(0, 2, 3000)
     scores = labels + rng.normal(size=3000) + rng.normal(size=300)[users]
-    found = auc_by_user(labels, scores, users, 300)
+    by_user = auc_by_user(labels, scores, users, 300)
     whole = auc(labels, scores)
-    assert found is not None and whole is not None
-    assert found.mean() == pytest.approx(whole, abs=1e-12)
+    assert by_user is not None and whole is not None
+    assert by_user.mean() == pytest.approx(whole, abs=1e-12)
     # The jackknife's pseudo-values, of which these are the first order.
     left_out = [auc(labels[users != user], scores[users != user]) for user in range(300)]
     pseudo = 300 * whole - 299 * np.array(left_out)
-    assert np.corrcoef(found, pseudo)[0, 1] > 0.999
-    assert found.std() == pytest.approx(pseudo.std(), rel=0.02)
+    assert np.corrcoef(by_user, pseudo)[0, 1] > 0.999
+    assert by_user.std() == pytest.approx(pseudo.std(), rel=0.02)
     assert auc_by_user([1, 1], [0, 1], np.zeros(2, int), 1) is None
 
 
 def test_log_loss_by_hand() -> None:
     # Logit 0 is probability 1/2, logit log 3 is 3/4.
-    found = task_metrics(np.array([1, 0]), np.array([0.0, np.log(3)]))
-    assert found["log_loss"] == pytest.approx((np.log(2) + np.log(4)) / 2)
-    assert found["normalised_entropy"] == pytest.approx(found["log_loss"] / np.log(2))
-    assert found["predicted_rate"] == pytest.approx((1 / 2 + 3 / 4) / 2)
-    assert found["observed_rate"] == 0.5
+    figures = task_metrics(np.array([1, 0]), np.array([0.0, np.log(3)]))
+    assert figures["log_loss"] == pytest.approx((np.log(2) + np.log(4)) / 2)
+    assert figures["normalised_entropy"] == pytest.approx(figures["log_loss"] / np.log(2))
+    assert figures["predicted_rate"] == pytest.approx((1 / 2 + 3 / 4) / 2)
+    assert figures["observed_rate"] == 0.5
 
 
 def test_huge_logits_stay_finite() -> None:
-    found = task_metrics(np.array([1, 0]), np.array([-1000.0, -1000.0]))
-    assert found["log_loss"] == pytest.approx(500)
+    figures = task_metrics(np.array([1, 0]), np.array([-1000.0, -1000.0]))
+    assert figures["log_loss"] == pytest.approx(500)
 
 
 def test_equal_probabilities_share_a_bin() -> None:
@@ -72,11 +72,11 @@ def test_meter_gathers_chunks_and_slices() -> None:
     meter = TaskMeter()
     meter.add([1, 0], [2.0, 1.0], cold=[False, False], users=[0, 1])
     meter.add([1, 0, 1], [0.0, 1.0, 3.0], cold=[True, True, False], users=[1, 1, 2])
-    found = meter.result()
-    assert found["events"] == 5 and found["warm"]["events"] == 3
-    assert found["warm"]["auc"] == 1 and found["cold"]["auc"] == 0
-    assert found["auc"] == pytest.approx(auc([1, 0, 1, 0, 1], [2, 1, 0, 1, 3]))
-    assert "ci" not in found
+    figures = meter.result()
+    assert figures["events"] == 5 and figures["warm"]["events"] == 3
+    assert figures["warm"]["auc"] == 1 and figures["cold"]["auc"] == 0
+    assert figures["auc"] == pytest.approx(auc([1, 0, 1, 0, 1], [2, 1, 0, 1, 3]))
+    assert "ci" not in figures
 
 
 def test_intervals_draw_users_not_events() -> None:
@@ -87,20 +87,20 @@ def test_intervals_draw_users_not_events() -> None:
     meter.add(labels, logits, cold=np.zeros(300), users=np.arange(300))
     for _ in range(4):  # the same events four times say nothing new
         repeated.add(labels, logits, cold=np.zeros(300), users=np.arange(300))
-    found = meter.result(bootstrap=100)
-    low, high = found["ci"]["auc"]
-    assert low < found["auc"] < high and 0.03 < high - low < 0.2
+    figures = meter.result(bootstrap=100)
+    low, high = figures["ci"]["auc"]
+    assert low < figures["auc"] < high and 0.03 < high - low < 0.2
     assert repeated.result(bootstrap=100)["ci"]["auc"] == pytest.approx([low, high])
-    low, high = found["ci"]["log_loss"]
-    assert low < found["log_loss"] < high
-    low, high = found["ci"]["calibration_error"]
+    low, high = figures["ci"]["log_loss"]
+    assert low < figures["log_loss"] < high
+    low, high = figures["ci"]["calibration_error"]
     assert 0 < low < high
 
 
 def test_calibration_error_by_hand() -> None:
     # Probability 1/2 for all, of which a quarter is positive.
-    found = task_metrics(np.array([1, 0, 0, 0]), np.zeros(4))
-    assert found["calibration_error"] == pytest.approx(1 / 4)
+    figures = task_metrics(np.array([1, 0, 0, 0]), np.zeros(4))
+    assert figures["calibration_error"] == pytest.approx(1 / 4)
     samples = resampled(np.array([1, 0, 0, 0]), np.zeros(4), np.zeros(4, int), count=3, seed=0)
     assert samples["calibration_error"] == pytest.approx(np.full(3, 1 / 4))
 

@@ -23,9 +23,9 @@ def test_metrics_by_hand() -> None:
     assert values["precision@2"] == 1 / 2 and values["precision@4"] == 1 / 2
     assert values["mrr@1"] == 0 and values["mrr@4"] == 1 / 2
     assert values["map@4"] == pytest.approx((1 / 2 + 2 / 4) / 3)
-    found = 1 / math.log2(3) + 1 / math.log2(5)
+    gain = 1 / math.log2(3) + 1 / math.log2(5)
     ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
-    assert values["ndcg@4"] == pytest.approx(found / ideal)
+    assert values["ndcg@4"] == pytest.approx(gain / ideal)
     # With two places the ideal list holds two of the three.
     assert values["ndcg@2"] == pytest.approx((1 / math.log2(3)) / (1 + 1 / math.log2(3)))
 
@@ -51,7 +51,7 @@ def test_ties_give_the_mean_over_all_orders(
 ) -> None:
     data = ranking_set([relevant], num_videos=7)
     tied = torch.tensor([[9.0, *scores]])
-    found = evaluate_ranker(data, lambda start, stop: tied, EvaluateConfig(k=(k, 4)))
+    result = evaluate_ranker(data, lambda start, stop: tied, EvaluateConfig(k=(k, 4)))
 
     # What a stable sort of every order of the videos would give.
     ranked = [sorted(order, key=lambda row: -scores[row - 1]) for order in ORDERS]
@@ -59,7 +59,7 @@ def test_ties_give_the_mean_over_all_orders(
     num_relevant = torch.full((len(hit),), len(relevant))
     every = metrics_at(hits_without_ties(torch.tensor(hit)), num_relevant, [k])
     expected = {name: value.mean().item() for name, value in every.items()}
-    values = found.slices["all"].values
+    values = result.slices["all"].values
     assert {name: values[name][0] for name in expected} == pytest.approx(expected, abs=1e-12)
 
 

@@ -48,34 +48,34 @@ def test_creator_exposure_by_hand() -> None:
     # Lists 1, 2 and 1, 5: places of creators 1, 2, 3: 3, 0, 0, and one of an unknown creator.
     scores = torch.tensor([[0.0, 5, 4, 3, 2, 1], [0.0, 5, 3, 2, 1, 4]])
     result = evaluate_ranker(data(), lambda a, b: scores[a:b], CONFIG)
-    found = creator_exposure(data(), result.exposure[2])
-    assert found["creators"] == 3 and found["shown"] == pytest.approx(1 / 3)
-    assert found["unknown_creator"] == pytest.approx(1 / 4)
-    assert found["gini"] == pytest.approx(2 / 3) and found["top_1_percent"] == 1
+    exposure = creator_exposure(data(), result.exposure[2])
+    assert exposure["creators"] == 3 and exposure["shown"] == pytest.approx(1 / 3)
+    assert exposure["unknown_creator"] == pytest.approx(1 / 4)
+    assert exposure["gini"] == pytest.approx(2 / 3) and exposure["top_1_percent"] == 1
     # What users liked: creators 1 and 3 half each.
-    assert found["mismatch"] == pytest.approx(1 / 2)
-    assert found["relevance"]["gini"] == pytest.approx(1 / 3)
+    assert exposure["mismatch"] == pytest.approx(1 / 2)
+    assert exposure["relevance"]["gini"] == pytest.approx(1 / 3)
     # By known positives: creator 1, then 2 and 3; the bands have 0, 0, 2 and 1 of three.
-    bands = {band["band"]: band for band in found["bands"]}
-    assert [band["creators"] for band in found["bands"]] == [0, 0, 2, 1]
+    bands = {band["band"]: band for band in exposure["bands"]}
+    assert [band["creators"] for band in exposure["bands"]] == [0, 0, 2, 1]
     assert bands["next 40 %"]["exposure"] == 1 and bands["next 40 %"]["videos"] == 3 / 4
     assert bands["last 50 %"]["relevance"] == pytest.approx(1 / 2)
-    low, high = found["ci"]["gini"]
-    assert low <= found["gini"] <= high
+    low, high = exposure["ci"]["gini"]
+    assert low <= exposure["gini"] <= high
 
 
 def test_new_videos() -> None:
     # Videos 4 and 5 are new. One of two relevant ones is.
-    found = new_video_exposure(data(), np.array([0.5, 0.0]), 3)
-    assert found == {"days": 3, "exposure": 0.25, "catalogue": 2 / 5, "relevance": 1 / 2}
+    exposure = new_video_exposure(data(), np.array([0.5, 0.0]), 3)
+    assert exposure == {"days": 3, "exposure": 0.25, "catalogue": 2 / 5, "relevance": 1 / 2}
 
 
 def test_popularity_bias() -> None:
     # The first user's history is 4, 4, 2 and the second has none.
-    found = popularity_bias(data(), np.array([5.0, 100.0]))
-    assert found["users"] == 1 and found["history"] == pytest.approx(10 / 3)
-    assert found["lift"] == pytest.approx(0.5)
-    assert len(found["by_taste"]) == 1
+    bias = popularity_bias(data(), np.array([5.0, 100.0]))
+    assert bias["users"] == 1 and bias["history"] == pytest.approx(10 / 3)
+    assert bias["lift"] == pytest.approx(0.5)
+    assert len(bias["by_taste"]) == 1
     without = popularity_bias(data().select(np.array([1])), np.array([1.0]))
     assert without["lift"] is None
 
@@ -90,8 +90,8 @@ def grouped(*names: str | None) -> Grouped:
 
 
 def test_groups_are_in_order_of_size() -> None:
-    found = grouped("a", None, "b", "b")
-    assert found.names == ("b", "a") and found.group_U.tolist() == [1, -1, 0, 0]
+    groups = grouped("a", None, "b", "b")
+    assert groups.names == ("b", "a") and groups.group_U.tolist() == [1, -1, 0, 0]
     many = grouped(*(str(number % 25) for number in range(51)))
     assert len(many.names) == 20 and many.left_out == 5
 
@@ -101,20 +101,20 @@ def test_gap_between_groups() -> None:
     rng = np.random.default_rng(0)
     values = rng.random(310)
     values[groups.group_U == groups.names.index("b")] += 0.3
-    found = quality_gap(groups, values, CONFIG)
-    assert (found["best"], found["worst"]) == ("b", "a")
-    assert found["gap"] == pytest.approx(0.3, abs=0.1)
-    low, high = found["ci"]
-    assert low < found["gap"] < high and found["p"] == pytest.approx(1 / 1000)
-    assert found["warnings"] == ["c has too few users to say (10)"]
+    gap = quality_gap(groups, values, CONFIG)
+    assert (gap["best"], gap["worst"]) == ("b", "a")
+    assert gap["gap"] == pytest.approx(0.3, abs=0.1)
+    low, high = gap["ci"]
+    assert low < gap["gap"] < high and gap["p"] == pytest.approx(1 / 1000)
+    assert gap["warnings"] == ["c has too few users to say (10)"]
 
 
 def test_a_gap_by_luck_is_called_one() -> None:
     groups = grouped(*["a"] * 150, *["b"] * 150)
-    found = quality_gap(groups, np.random.default_rng(0).random(300), CONFIG)
-    assert found["gap"] > 0 and found["p"] > 0.05
+    gap = quality_gap(groups, np.random.default_rng(0).random(300), CONFIG)
+    assert gap["gap"] > 0 and gap["p"] > 0.05
 
 
 def test_one_large_group_has_no_gap() -> None:
-    found = quality_gap(grouped(*["a"] * 150, *["b"] * 10), np.ones(160), CONFIG)
-    assert found["gap"] is None and len(found["warnings"]) == 2
+    gap = quality_gap(grouped(*["a"] * 150, *["b"] * 10), np.ones(160), CONFIG)
+    assert gap["gap"] is None and len(gap["warnings"]) == 2

@@ -59,7 +59,7 @@ def report() -> dict[str, Any]:
     meter = TaskMeter()
     labels = np.arange(400) % 2
     meter.add(labels, labels - 0.5, np.arange(400) % 7 == 0, np.arange(400) // 4)
-    found, columns = assemble(
+    whole, columns = assemble(
         ranking_set,
         {
             "model": lambda a, b: scores[a:b],
@@ -71,7 +71,7 @@ def report() -> dict[str, Any]:
         heads={"model": ({"click<&>": meter.result(bootstrap=20)}, {})},
     )
     assert set(columns) == {"model", "popularity", "random", "model_reranked"}
-    return found
+    return whole
 
 
 def test_report_is_plain_json(report: dict[str, Any]) -> None:
@@ -86,9 +86,9 @@ def test_report_is_plain_json(report: dict[str, Any]) -> None:
 
 
 def test_a_good_model_is_called_better(report: dict[str, Any]) -> None:
-    found = report["verdict"]
-    assert found["decision"] == "better" and "better than every baseline" in found["headline"]
-    levels = {item["text"].partition(":")[0]: item["level"] for item in found["findings"]}
+    decision = report["verdict"]
+    assert decision["decision"] == "better" and "better than every baseline" in decision["headline"]
+    levels = {item["text"].partition(":")[0]: item["level"] for item in decision["findings"]}
     assert levels["Videos without training events are found better than by chance"] == "good"
     assert levels["click<&>"] == "warn"  # logits of ±1/2 for labels that are certain
 
@@ -99,13 +99,13 @@ def test_other_models_are_not(strength: float, decision: str) -> None:
     scores = informed(ranking_set, strength)
     rankers = {"model": lambda a, b: scores[a:b], "random": random_order(61)}
     config = CONFIG.model_copy(update={"tradeoff_users": 0})
-    found, _ = assemble(ranking_set, rankers, config, RerankConfig())
-    assert found["verdict"]["decision"] == decision
-    assert "random" in found["verdict"]["headline"] and found["tradeoff"] is None
+    whole, _ = assemble(ranking_set, rankers, config, RerankConfig())
+    assert whole["verdict"]["decision"] == decision
+    assert "random" in whole["verdict"]["headline"] and whole["tradeoff"] is None
 
 
 def findings_of(report: dict[str, Any]) -> str:
-    return " ".join(found["text"] for found in verdict(report)["findings"]).replace("\xa0", " ")
+    return " ".join(finding["text"] for finding in verdict(report)["findings"]).replace("\xa0", " ")
 
 
 def test_what_the_lever_cannot_do_is_said_with_the_reason(report: dict[str, Any]) -> None:
@@ -132,12 +132,12 @@ def test_the_verdict_speaks_of_the_previous_bundle(
     row = {"metric": "ndcg@5", "ours": 0.1, "theirs": 0.1, "difference": difference, "p": p}
     row |= {"low": None, "high": None, "users": 9}
     about = {"version": "v1", "created": "2024-05-01T00:00:00", "same_split": difference > 0}
-    found = {
+    whole = {
         **report,
         "setup": {**report["setup"], "previous": about},
         "comparisons": {**report["comparisons"], "previous": [row]},
     }
-    text = findings_of(found)
+    text = findings_of(whole)
     assert f"The model {said}" in text and "the previous bundle (v1, of 2024-05-01)" in text
     assert ("made with another split" in text) == (difference < 0)
 
@@ -152,9 +152,9 @@ def test_best_baseline_is_neither_the_model_nor_its_reranking() -> None:
 def test_a_model_alone_gets_no_decision() -> None:
     ranking_set = data()
     config = CONFIG.model_copy(update={"tradeoff_users": 0})
-    found, _ = assemble(ranking_set, {"model": random_order(61)}, config, RerankConfig())
-    assert verdict(found)["decision"] == "unclear"
-    assert "nothing to compare" in render(found, title="x")
+    whole, _ = assemble(ranking_set, {"model": random_order(61)}, config, RerankConfig())
+    assert verdict(whole)["decision"] == "unclear"
+    assert "nothing to compare" in render(whole, title="x")
 
 
 class Reader(HTMLParser):
@@ -213,6 +213,6 @@ def test_page_without_anything_optional() -> None:
     plain = dataclasses.replace(ranking_set, videos=bare, groups={})
     rankers = {"model": random_order(61), "random": random_order(61)}
     config = EvaluateConfig(k=(5,), bootstrap=0)
-    found, _ = assemble(plain, rankers, config, RerankConfig())
-    reader = read(render(found, title="x"))
+    whole, _ = assemble(plain, rankers, config, RerankConfig())
+    reader = read(render(whole, title="x"))
     assert "No group columns are set" in " ".join(reader.texts)

@@ -33,30 +33,34 @@ def test_summary_has_every_slice_and_is_json() -> None:
     ranking_set = data()
     scores = torch.rand(240, 30, generator=torch.Generator().manual_seed(0))
     result = evaluate_ranker(ranking_set, lambda a, b: scores[a:b], config)
-    found = summarise(ranking_set, result, config)
-    json.dumps(finite(found), allow_nan=False)
+    summary = summarise(ranking_set, result, config)
+    json.dumps(finite(summary), allow_nan=False)
 
     values = result.slices["all"].values["ndcg@5"]
-    assert found["all"]["users"] == 240
-    assert found["all"]["ndcg@5"] == pytest.approx(values.mean())
-    low, high = found["all"]["ci"]["ndcg@5"]
+    assert summary["all"]["users"] == 240
+    assert summary["all"]["ndcg@5"] == pytest.approx(values.mean())
+    low, high = summary["all"]["ci"]["ndcg@5"]
     assert low < values.mean() < high
     cold = np.array([1 + user % 29 >= 25 for user in range(240)])
-    assert found["cold"]["users"] == cold.sum()
-    assert found["cold"]["hr@5"] == pytest.approx(result.slices["all"].values["hr@5"][cold].mean())
+    assert summary["cold"]["users"] == cold.sum()
+    assert summary["cold"]["hr@5"] == pytest.approx(
+        result.slices["all"].values["hr@5"][cold].mean()
+    )
     none = np.arange(240) % 7 == 0
-    assert found["no_history"]["users"] == none.sum() == found["history"]["0"]["users"]
-    assert found["no_history"]["mrr@3"] == pytest.approx(
+    assert summary["no_history"]["users"] == none.sum() == summary["history"]["0"]["users"]
+    assert summary["no_history"]["mrr@3"] == pytest.approx(
         result.slices["all"].values["mrr@3"][none].mean()
     )
-    assert list(found["history"]) == ["0", "1 to 4", "5 to 19", "20 to 99", "100 or more"]
-    assert found["history"]["100 or more"] == {"users": 0}
-    assert sum(part["users"] for part in found["video_age"].values()) == 240
-    region = found["groups"]["region"]
+    assert list(summary["history"]) == ["0", "1 to 4", "5 to 19", "20 to 99", "100 or more"]
+    assert summary["history"]["100 or more"] == {"users": 0}
+    assert sum(part["users"] for part in summary["video_age"].values()) == 240
+    region = summary["groups"]["region"]
     assert region["quality"]["north"]["users"] == 120 and region["metric"] == "ndcg@5"
-    assert {"coverage@3", "novelty@5", "diversity@3", "average_popularity@5", "new@3"} <= set(found)
-    assert set(found["ci"]) >= {"coverage@3", "average_popularity@5"}
-    assert found["creators"]["k"] == 5 and found["new_videos"]["days"] == 3
+    assert {"coverage@3", "novelty@5", "diversity@3", "average_popularity@5", "new@3"} <= set(
+        summary
+    )
+    assert set(summary["ci"]) >= {"coverage@3", "average_popularity@5"}
+    assert summary["creators"]["k"] == 5 and summary["new_videos"]["days"] == 3
 
 
 def test_without_bootstrap_and_metadata() -> None:
@@ -64,9 +68,9 @@ def test_without_bootstrap_and_metadata() -> None:
     bare = Videos(whole.videos.cold_N, whole.videos.popularity_N)
     plain = RankingSet(whole.user_ids, whole.relevant, whole.known, bare)
     config = EvaluateConfig(k=(3,), bootstrap=0)
-    found = summarise(plain, evaluate_ranker(plain, random_order(30), config), config)
-    assert "ci" not in found["all"] and "creators" not in found and "new_videos" not in found
-    assert found["groups"] == {} and found["ci"]["novelty@3"] is None
+    summary = summarise(plain, evaluate_ranker(plain, random_order(30), config), config)
+    assert "ci" not in summary["all"] and "creators" not in summary and "new_videos" not in summary
+    assert summary["groups"] == {} and summary["ci"]["novelty@3"] is None
 
 
 def test_per_user_columns() -> None:

@@ -49,60 +49,60 @@ def test_without_weights_the_lists_are_those_of_the_ranker() -> None:
 
 def test_each_lever_moves_what_it_is_for() -> None:
     data, ranker = world()
-    found = tradeoff(data, ranker, CONFIG, RerankConfig())
-    assert found["users"] == 400 and found["plain"]["ndcg_change"] == 0
-    assert {lever: len(points) for lever, points in found["levers"].items()} == {
+    curve = tradeoff(data, ranker, CONFIG, RerankConfig())
+    assert curve["users"] == 400 and curve["plain"]["ndcg_change"] == 0
+    assert {lever: len(points) for lever, points in curve["levers"].items()} == {
         lever.setting: len(lever.grid) for lever in LEVERS
     }
-    levers, plain = found["levers"], found["plain"]
+    levers, plain = curve["levers"], curve["plain"]
     assert levers["diversity"][-1]["diversity"] > plain["diversity"] + 0.05
     assert levers["new_videos"][-1]["new"] > 1.5 * plain["new"]
     # Creator exposure becomes much more even at little loss where many videos are nearly as good.
     cheap = [point for point in levers["creator_exposure"] if point["ndcg_change"] > -0.02]
     assert min(point["gini_change"] for point in cheap) < -0.2
-    assert found["limits"]["lowest_gini"] == 0
-    assert found["configured"] is None
+    assert curve["limits"]["lowest_gini"] == 0
+    assert curve["configured"] is None
 
 
 def test_the_configured_point_is_on_its_lever() -> None:
     data, ranker = world(100)
-    found = tradeoff(data, ranker, CONFIG, RerankConfig(diversity=0.2))
-    same = next(p for p in found["levers"]["diversity"] if p["weights"] == {"diversity": 0.2})
-    assert found["configured"]["ndcg"] == same["ndcg"]
-    assert found["configured"]["diversity"] == same["diversity"]
+    curve = tradeoff(data, ranker, CONFIG, RerankConfig(diversity=0.2))
+    same = next(p for p in curve["levers"]["diversity"] if p["weights"] == {"diversity": 0.2})
+    assert curve["configured"]["ndcg"] == same["ndcg"]
+    assert curve["configured"]["diversity"] == same["diversity"]
 
 
 def test_levers_without_metadata_are_left_out() -> None:
     data, ranker = world(60)
     bare = Videos(data.videos.cold_N, data.videos.popularity_N)
-    found = tradeoff(dataclasses.replace(data, videos=bare), ranker, CONFIG, RerankConfig())
-    assert found["levers"] == {} and found["limits"] is None
-    assert "gini" not in found["plain"]
+    curve = tradeoff(dataclasses.replace(data, videos=bare), ranker, CONFIG, RerankConfig())
+    assert curve["levers"] == {} and curve["limits"] is None
+    assert "gini" not in curve["plain"]
 
 
 def test_a_sample_is_of_the_right_users() -> None:
     data, ranker = world(50)
-    found = draw_sample(data, ranker, CONFIG, 20, 7)
+    sample = draw_sample(data, ranker, CONFIG, 20, 7)
     again = draw_sample(data, ranker, CONFIG, 20, 7)
-    assert found.data.user_ids == again.data.user_ids and len(found.data.user_ids) == 7
+    assert sample.data.user_ids == again.data.user_ids and len(sample.data.user_ids) == 7
     whole = draw_sample(data, ranker, CONFIG, 20, 50)
-    users = [int(user) for user in found.data.user_ids]
-    assert (found.video_SC == whole.video_SC[users]).all()
-    assert found.relevance_SC[:, 0].tolist() == [1] * 7
+    users = [int(user) for user in sample.data.user_ids]
+    assert (sample.video_SC == whole.video_SC[users]).all()
+    assert sample.relevance_SC[:, 0].tolist() == [1] * 7
     for row, user in enumerate(users):
         relevant = data.relevant.pairs(user, user + 1)[1]
-        assert found.data.relevant.pairs(row, row + 1)[1].tolist() == relevant.tolist()
+        assert sample.data.relevant.pairs(row, row + 1)[1].tolist() == relevant.tolist()
 
 
 def test_drawn_creators_even_out_exposure_beyond_the_candidates() -> None:
     data, ranker = world(400)
     rerank = RerankConfig(candidates=10)
-    found = tradeoff(data, ranker, CONFIG, rerank)["levers"]["drawn_places"]
-    assert [point["weights"]["drawn_places"] for point in found] == [1, 2, 3, 4]
-    losses = [point["ndcg_change"] for point in found]
+    points = tradeoff(data, ranker, CONFIG, rerank)["levers"]["drawn_places"]
+    assert [point["weights"]["drawn_places"] for point in points] == [1, 2, 3, 4]
+    losses = [point["ndcg_change"] for point in points]
     assert losses == sorted(losses, reverse=True) and losses[0] < 0
     # Each place in ten takes about a tenth from the others.
-    assert found[1]["gini_change"] == pytest.approx(-0.2, abs=0.05)
+    assert points[1]["gini_change"] == pytest.approx(-0.2, abs=0.05)
 
 
 def test_drawn_videos_are_not_what_the_user_already_likes() -> None:
