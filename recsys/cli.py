@@ -261,8 +261,10 @@ def _demo(arguments: argparse.Namespace) -> None:
     from recsys.pipeline import STAGES
     from recsys.ray_address import require_answer
     from recsys.serve.app import ask_once, running, serve_forever
+    from recsys.serve.ingress import prepare_ingress
 
     require_answer()  # before the minutes that the world takes
+    prepare_ingress()  # before the first stage starts Ray
     config = _demo_world(Path(arguments.out), arguments.settings)
     run_all(config, [stage.name for stage in STAGES])
     if not arguments.once:
