@@ -16,11 +16,12 @@ ROUTES = (recommend, events, facts, page)
 """The modules of the routes; a new one is one more."""
 
 
-def make_api(service: Service, *, gives_id: bool = True) -> FastAPI:
+def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool = True) -> FastAPI:
     """The application that answers from a service.
 
     Args:
         service: Of one replica.
+        tokens: Who may do what; without them as the bundle's settings say.
         gives_id: Whether answers carry the id of their request; Ray Serve adds its own.
     """
     serve = service.bundle.config.serve
@@ -33,7 +34,7 @@ def make_api(service: Service, *, gives_id: bool = True) -> FastAPI:
     api.add_middleware(
         Guard,
         limits=Limits.of(serve),
-        tokens=Tokens.of(serve),
+        tokens=Tokens.of(serve) if tokens is None else tokens,
         metrics=service.metrics,
         gives_id=gives_id,
     )

@@ -12,37 +12,33 @@ import signal
 import socket
 import threading
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-import torch
-from fastapi import FastAPI
 from pydantic import ValidationError
 from ray import serve
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
-from recsys.bundle.contents import Bundle, read_config
+from recsys.bundle.contents import read_config
 from recsys.bundle.versions import find_bundle
 from recsys.cluster import connect, num_cpus
 from recsys.config.run import RunConfig, ServeConfig
 from recsys.config.text import explain
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
-from recsys.live.events import EventLog
-from recsys.serve.api import make_api
+from recsys.serve.endpoint import Endpoint, EventsHere
 from recsys.serve.ingress import prepare_ingress
-from recsys.serve.metrics import Metrics
-from recsys.serve.service import Service, log_address
+from recsys.serve.service import log_address
+from recsys.serve.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
 APP_NAME = "recsys"
-REQUESTS_AT_A_TIME = 64
-"""Requests that a replica takes in before others wait."""
+BESIDE_WAITING = 64
+"""Requests that a replica takes in beside `serve.max_waiting`, so that it can refuse them at once,
+and answer probes."""
 RETRY_AFTER_S = 1
 """What a refused client is told to wait."""
 QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
@@ -56,24 +52,6 @@ class BuildArgs(ServeConfig):
 
     bundle: str
     """A run folder, its `bundles` folder or one version's; a path or URI."""
-
-
-class Endpoint:
-    """One replica: a bundle in memory and the HTTP application before it."""
-
-    def __init__(self, folder: str, settings: ServeConfig, events: EventsHere) -> None:
-        # One thread runs the model; replicas run side by side.
-        torch.set_num_threads(1)
-        log = events.open()
-        bundle = Bundle.load(folder)
-        settings = settings.model_copy(update={"host": _listening_host()})
-        config = bundle.config.model_copy(update={"serve": settings})
-        replica = serve.get_replica_context().replica_id.unique_id
-        self._service = Service(replace(bundle, config=config), log, metrics=Metrics(replica))
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        """Called by Serve once the replica is made."""
-        return make_api(self._service, gives_id=False)
 
 
 def build(args: Mapping[str, object]) -> serve.Application:
@@ -91,57 +69,16 @@ def build(args: Mapping[str, object]) -> serve.Application:
     deployment = serve.deployment(
         serve.ingress()(Endpoint),
         name=Endpoint.__name__,
-        max_ongoing_requests=REQUESTS_AT_A_TIME,
+        max_ongoing_requests=settings.max_waiting + BESIDE_WAITING,
         max_queued_requests=settings.max_queued_requests,
         backpressure_config=BackpressureConfig(retry_after_s=RETRY_AFTER_S),
         logging_config=QUIET,
         **number_of_replicas(settings),
     )
-    return deployment.bind(folder, settings, EventsHere.make(log_address(folder, settings.events)))
-
-
-@dataclass(frozen=True)
-class EventsHere:
-    """The event log of an application, and the machine that it was made on."""
-
-    address: str
-    machine: str
-
-    @classmethod
-    def make(cls, address: str) -> EventsHere:
-        """Makes the log where there is none, before any replica could begin one of its own.
-
-        Raises:
-            InputError: It cannot be opened.
-        """
-        EventLog(address).close()
-        return cls(address, _machine())
-
-    def open(self) -> EventLog:
-        """The log for a replica.
-
-        Raises:
-            InputError: It is a file of another machine.
-        """
-        if "://" not in self.address.replace("sqlite://", "") and _machine() != self.machine:
-            raise InputError(
-                f"serve.events={self.address}: SQLite serves the replicas of one machine, and this "
-                "one runs on another; set serve.events=postgresql://USER@HOST/NAME"
-            )
-        return EventLog(self.address, create=False)
-
-
-def _machine() -> str:
-    """Names this machine as long as it runs."""
-    return f"{uuid.getnode():x} {socket.gethostname()}"
-
-
-def _listening_host() -> str:
-    """Where Serve listens, which decides whether changes need a token."""
-    from ray.serve.context import _get_global_client
-
-    client = _get_global_client()
-    return str(client.http_config.host or "127.0.0.1") if client is not None else "0.0.0.0"
+    # Tokens are read where the application is built; each replica sees where Serve listens.
+    tokens = Tokens.of(settings.model_copy(update={"host": "127.0.0.1"}))
+    events = EventsHere.make(log_address(folder, settings.events))
+    return deployment.bind(folder, settings, events, tokens)
 
 
 def read_args(args: Mapping[str, object]) -> tuple[str, ServeConfig]:
@@ -235,7 +172,9 @@ def running(
         InputError: The bundle is wrong, the port is taken, the cluster is too small.
     """
     args = {"bundle": bundle, **settings}
-    app, replicas = build(args), read_args(args)[1].replicas
+    wanted = read_args(args)[1]
+    Tokens.of(wanted.model_copy(update={"host": host}))  # refuses what is open to the world
+    app, replicas = build(args), wanted.replicas
     port = free_port(host, port)
     ours = not ray.is_initialized()
     prepare_ingress()

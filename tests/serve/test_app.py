@@ -167,7 +167,7 @@ def test_what_waits_is_limited_and_told_to_come_again(tiny: TinyRun) -> None:
     app = build({"bundle": str(tiny.run), "max_queued_requests": 7})
     deployment = app._bound_deployment
     assert deployment.max_queued_requests == 7
-    assert deployment.max_ongoing_requests == 64
+    assert deployment.max_ongoing_requests == 256 + 64  # so that the replica itself refuses
     assert deployment._deployment_config.backpressure_config.status_code == 503
     assert deployment._deployment_config.backpressure_config.retry_after_s == 1
 
