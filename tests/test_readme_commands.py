@@ -145,6 +145,8 @@ TRIED: dict[str, By | Needs | Here] = {
     "recsys events forget --config run.yaml u1": LOG,
     "recsys events prune --config run.yaml --days 365": LOG,
     "make bench NAME=live": BENCH,
+    "make bench NAME=serving": BENCH,
+    "make bench NAME=serving ARGS='--seconds 3 --rounds 1'": BENCH,
     # clusters/
     "pip install boto3": NETWORK,
     "ray up clusters/aws.yaml": CLOUD,

@@ -65,7 +65,11 @@ def build(args: Mapping[str, object]) -> serve.Application:
     Raises:
         InputError: An argument is wrong or there is no bundle.
     """
-    folder, settings = read_args(args)
+    return application(*read_args(args))
+
+
+def application(folder: str, settings: ServeConfig) -> serve.Application:
+    """The Serve application of one version's folder; see `read_args`."""
     deployment = serve.deployment(
         serve.ingress()(Endpoint),
         name=Endpoint.__name__,
@@ -171,16 +175,15 @@ def running(
     Raises:
         InputError: The bundle is wrong, the port is taken, the cluster is too small.
     """
-    args = {"bundle": bundle, **settings}
-    wanted = read_args(args)[1]
+    folder, wanted = read_args({"bundle": bundle, **settings})
     Tokens.of(wanted.model_copy(update={"host": host}))  # refuses what is open to the world
-    app, replicas = build(args), wanted.replicas
+    app = application(folder, wanted)
     port = free_port(host, port)
     ours = not ray.is_initialized()
     prepare_ingress()
     connect()
     try:
-        _require_cpus(replicas)
+        _require_cpus(wanted.replicas)
         _require_no_serve()
         try:
             _deploy(app, host, port)

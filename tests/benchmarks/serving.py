@@ -23,11 +23,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 import uvicorn
 from _bundle import make_bundle
 from _load import Load, descendants, find_wrk, pin, put_load
 
-from recsys.serve.app import Endpoint, free_port, read_args, running
+from recsys.bundle.contents import Bundle
+from recsys.bundle.versions import find_bundle
+from recsys.live.events import EventLog
+from recsys.serve.api import make_api
+from recsys.serve.app import free_port, running
+from recsys.serve.service import Service, log_address
 
 ONE, MANY = 1, 32
 """Clients at a time."""
@@ -75,9 +81,15 @@ def in_turn(
     for _, pids in servers.values():
         for place, pid in enumerate(pids):
             pin(pid, {cores[place % len(cores)]})
-    for address, pids in servers.values():  # the first requests fill caches
-        put_load(address, clients=MANY, seconds=2, servers=pids, cores=cores)
     loads: dict[str, list[Load]] = {}
+    for name, (address, pids) in servers.items():
+        # Every user's first request, whose past is made then; afterwards it is at hand.
+        others = cores[len(pids) :] or cores
+        load = put_load(
+            address, clients=MANY, seconds=args.first_seconds, servers=pids, cores=others
+        )
+        loads[f"{name}, first requests"] = [load]
+        show(f"{name}, first requests", load)
     for _ in range(args.rounds):
         for clients in (ONE, MANY):
             for name, (address, pids) in servers.items():
@@ -131,8 +143,11 @@ def answers(url: str) -> bool:
 
 def serve_bare(run: str, port: int) -> None:
     """The replica's own application, by the server that Ray Serve's replicas use too."""
-    app = Endpoint(*read_args({"bundle": run})).__serve_build_asgi_app__()
-    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
+    torch.set_num_threads(1)
+    service = Service(Bundle.load(run), EventLog(log_address(find_bundle(run), None)))
+    uvicorn.run(
+        make_api(service), host="127.0.0.1", port=port, access_log=False, log_level="warning"
+    )
 
 
 def bar(found: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
@@ -144,6 +159,7 @@ def bar(found: dict[str, Any], name: str, value: float, limit: float, *, least: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
+    parser.add_argument("--first-seconds", type=float, default=40.0, help="of first requests")
     parser.add_argument("--rounds", type=int, default=3, help="turns; the median counts")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/serving.json"))
     parser.add_argument("--bare", metavar="RUN", help="only serve this run, without Ray")

@@ -4,6 +4,7 @@ import logging
 import os
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,13 @@ def test_a_new_ray_gets_haproxy_with_files_and_ports_of_its_own() -> None:
         assert folder in (Path(os.environ[name]), Path(os.environ[name]).parent), name
 
 
-def test_paths_leave_room_for_what_ray_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_leave_room_for_what_ray_adds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A socket's path has 107 characters at most; Ray puts a folder of a node's 56 between."""
-    monkeypatch.setenv("TMPDIR", "/a/long/folder" * 9)
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
     prepare_ingress()
     for name in FILES:
         assert len(os.environ[name]) + 57 <= 107, name
