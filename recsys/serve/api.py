@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.serve.body import StrictRoute
 from recsys.serve.docs import add_docs
 from recsys.serve.guard import Guard, Limits
 from recsys.serve.problems import add_problems
+from recsys.serve.quick import Quick
 from recsys.serve.routes import events, facts, page, recommend
 from recsys.serve.service import Service
 from recsys.serve.tokens import Tokens
 
 ROUTES = (recommend, events, facts, page)
 """The modules of the routes; a new one is one more."""
+
+
+class Api(FastAPI):
+    """FastAPI with layers before everything that it does itself."""
+
+    front: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        if self.front is None:
+            await super().__call__(scope, receive, send)
+        else:
+            await self.front(scope, receive, send)
 
 
 def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool = True) -> FastAPI:
@@ -25,14 +42,14 @@ def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool =
         gives_id: Whether answers carry the id of their request; Ray Serve adds its own.
     """
     serve = service.bundle.config.serve
-    api = FastAPI(title="recsys", version=service.bundle.version, redoc_url=None, docs_url=None)
+    api = Api(title="recsys", version=service.bundle.version, redoc_url=None, docs_url=None)
     api.router.route_class = StrictRoute
     for module in ROUTES:
         module.routes(service, api.router)
     add_problems(api)
     add_docs(api, f"http://{serve.host}:{serve.port}")
-    api.add_middleware(
-        Guard,
+    api.front = Guard(
+        Quick(super(Api, api).__call__, partial(recommend.respond, service)),
         limits=Limits.of(serve),
         tokens=Tokens.of(serve) if tokens is None else tokens,
         metrics=service.metrics,

@@ -67,6 +67,11 @@ class Reason:
     """The videos that it resembles, the nearest first."""
     creator_id: str | None = None
 
+    @property
+    def tree(self) -> dict[str, object]:
+        """The reason as a message has it."""
+        return {"kind": self.kind, "video_ids": self.video_ids, "creator_id": self.creator_id}
+
 
 @dataclass(frozen=True)
 class ScoredVideo:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import re
 import time
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ FIXED_HEADERS = (
 """Of every answer that does not say otherwise itself."""
 CLOSE = {"Connection": "close"}
 """With a body that was not read to its end the connection is of no more use."""
+IDS = random.Random(os.urandom(16))
+"""Of requests: they must differ, not be secret."""
 A_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -104,7 +107,7 @@ class Guard:
         started = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
-        request_id = given if A_REQUEST_ID.fullmatch(given) else os.urandom(16).hex().encode()
+        request_id = given if A_REQUEST_ID.fullmatch(given) else b"%032x" % IDS.getrandbits(128)
         scope[REQUEST_ID] = request_id.decode()
         answer = _Answer(send, request_id if self._gives_id else b"")
         try:

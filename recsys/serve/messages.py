@@ -394,7 +394,7 @@ def recommendation(answer: Answer, version: str, impression_id: str) -> dict[str
                 "video_id": video.video_id,
                 "score": video.score,
                 "probabilities": video.probabilities,
-                "reason": video.reason,
+                "reason": None if video.reason is None else video.reason.tree,
             }
             for video in answer.videos
         ],

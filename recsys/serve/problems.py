@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recsys.errors import InputError
+from recsys.live.database import LogError
 from recsys.serve.messages import ONE, SEVERAL
 
 MEDIA_TYPE = "application/problem+json"
@@ -27,6 +28,7 @@ REQUEST_ID = "recsys.request_id"
 """Where the guard leaves a request's id in the ASGI scope."""
 MOST_ERRORS = 20
 """Most mistakes that one document lists."""
+RETRY_AFTER_S = 1
 LONGEST_DETAIL = 1000
 """Most characters of a line: what it quotes may be as long as the request."""
 
@@ -154,19 +156,30 @@ def add_problems(api: FastAPI) -> None:
 
     api.openapi = openapi  # type: ignore[method-assign]  # as FastAPI has it done
 
-    @api.exception_handler(InputError)
-    async def wrong_input(request: Request, error: InputError) -> Response:
-        return problem(422, str(error), _id_of(request))
+    for kind in (InputError, RequestValidationError, HTTPException, LogError):
 
-    @api.exception_handler(RequestValidationError)
-    async def wrong_message(request: Request, error: RequestValidationError) -> Response:
+        @api.exception_handler(kind)
+        async def refused(request: Request, error: Exception) -> Response:
+            response = refusal(request, error)
+            assert response is not None
+            return response
+
+
+def refusal(request: Request, error: Exception) -> Response | None:
+    """The problem document of an error that a caller is told of; None of one that is ours."""
+    request_id = str(request.scope.get(REQUEST_ID, ""))
+    if isinstance(error, RequestValidationError):
         mistakes = [mistake_of(detail) for detail in error.errors()]
-        return problem(422, summary(mistakes), _id_of(request), mistakes=mistakes)
-
-    @api.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
+        return problem(422, summary(mistakes), request_id, mistakes=mistakes)
+    if isinstance(error, InputError):
+        return problem(422, str(error), request_id)
+    if isinstance(error, HTTPException):
         detail = _detail_of(request, error)
-        return problem(error.status_code, detail, _id_of(request), headers=error.headers)
+        return problem(error.status_code, detail, request_id, headers=error.headers)
+    if isinstance(error, LogError):
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        return problem(503, "the event log does not answer; try again", request_id, headers=headers)
+    return None
 
 
 def document_problems(document: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +241,3 @@ def _detail_of(request: Request, error: HTTPException) -> str:
         allowed = (error.headers or {}).get("Allow", "another")
         return f"{request.method} {request.url.path}: this method is not allowed; use {allowed}"
     return f"{request.method} {request.url.path}: {str(error.detail).lower()}"
-
-
-def _id_of(request: Request) -> str:
-    return str(request.scope.get(REQUEST_ID, ""))

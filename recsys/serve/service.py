@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
+import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -54,6 +54,7 @@ class Service:
         self.recommender = ServingRecommender(bundle, log, seed=seed, timer=self.metrics.step)
         self._batches = MicroBatches(self._answer, idle=self._follow)
         self._caught_up = False
+        self._ids = random.Random(os.urandom(16))
         self._show_model()
 
     @property
@@ -110,8 +111,8 @@ class Service:
         return await asyncio.to_thread(self.log.forget, user_id)
 
     def impression_id(self) -> str:
-        """Names one list that is shown: the bundle's version and a number that nobody guesses."""
-        return f"{self.bundle.version}.{secrets.token_hex(8)}"
+        """Names one list that is shown: the bundle's version and a number of its own."""
+        return f"{self.bundle.version}.{self._ids.getrandbits(64):016x}"
 
     def close(self) -> None:
         """Answers what waits, commits what was handed in and closes the log."""

@@ -122,7 +122,8 @@ class _Events:
         user_ids = pa.array([f"u{i}" for i in range(NUM_USERS)])
         schema = history_schema()
         lists = [_lists(offsets, column) for column in columns]
-        yield pa.table([user_ids, *lists], names=schema.names).cast(schema)
+        nothing = pa.array([[]] * NUM_USERS, pa.list_(pa.int32()))
+        yield pa.table([user_ids, *lists, nothing], names=schema.names).cast(schema)
 
 
 def _lists(offsets: IntArray, values: FloatArray | IntArray) -> pa.ListArray:

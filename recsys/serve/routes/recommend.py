@@ -5,27 +5,30 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
+from starlette.requests import Request
 from starlette.responses import Response
 
 import recsys.serve.messages as m
+from recsys.serve.body import read_json, require_json
 from recsys.serve.service import Service
 
+PATH = "/v1/recommend"
 Count = Annotated[int, Query(ge=1, le=1000)]
 
 
 def routes(service: Service, router: APIRouter) -> None:
     """Adds the routes to a router."""
 
-    @router.post("/v1/recommend", response_model=m.RecommendResponse)
+    @router.post(PATH, response_model=m.RecommendResponse)
     async def recommend(request: m.RecommendRequest) -> Response:
         """The best videos for a user, best first.
 
         It sees every event that was acknowledged before, on any replica.
         """
-        answer = await service.answer(request.ask())
-        version, impression = service.bundle.version, service.impression_id()
-        return _json(m.recommendation(answer, version, impression))
+        return await _recommend(service, request)
 
     @router.post("/v1/recommend/batch", response_model=m.BatchResponse)
     async def recommend_batch(request: m.BatchRequest) -> Response:
@@ -59,6 +62,29 @@ def routes(service: Service, router: APIRouter) -> None:
         """The videos first shown last; the score is that time in Unix milliseconds."""
         videos = await service.read(lambda recommender: recommender.latest(k))
         return m.ranked(service.bundle.version, videos)
+
+
+async def respond(service: Service, request: Request) -> Response:
+    """The answer to a request for recommendations, read without the framework.
+
+    Raises:
+        RequestValidationError: The body is wrong.
+        HTTPException: It is not said to be JSON.
+        InputError: As `Service.answer`.
+    """
+    require_json(request)
+    tree = read_json(await request.body())
+    try:
+        wanted = m.RecommendRequest.model_validate(tree)
+    except ValidationError as error:
+        mistakes = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(mistakes) from None
+    return await _recommend(service, wanted)
+
+
+async def _recommend(service: Service, wanted: m.RecommendRequest) -> Response:
+    answer = await service.answer(wanted.ask())
+    return _json(m.recommendation(answer, service.bundle.version, service.impression_id()))
 
 
 def _json(tree: Any) -> Response:
