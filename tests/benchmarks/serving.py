@@ -23,10 +23,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import _uptime
 import torch
 import uvicorn
 from _bundle import make_bundle
 from _load import Load, descendants, find_wrk, pin, put_load
+from _soak import soak
 
 from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import find_bundle
@@ -64,7 +66,39 @@ def speed(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
     bar(found, "requests that failed", errors, 0, least=False)
 
 
-MEASUREMENTS = (speed,)
+def uptime(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """What 90 days of events do to a request and to memory."""
+    seen = found["uptime"] = _uptime.measure()
+    print(", ".join(f"{name} {value:,.6g}" for name, value in seen.items()), flush=True)
+    after = seen["after_s"] / seen["fresh_s"]
+    bar(found, "count features of 100 videos after 90 days over fresh", after, 1.2, least=False)
+    grown = seen["bytes_90_days"] / seen["bytes_45_days"]
+    bar(found, "memory of live counts after 90 days over 45", grown, 1.05, least=False)
+
+
+def half_load(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """A soak of one replica, with events."""
+    if not args.soak_minutes:
+        return
+    cores = sorted(os.sched_getaffinity(0), reverse=True)
+    with running(run, port=0) as served:
+        (pid,) = replicas()
+        pin(pid, {cores[0]})
+        others = cores[1:] or cores
+        seen = soak(served, pid, minutes=args.soak_minutes, per_s=args.soak_rate, cores=others)
+    found["soak"] = seen
+    print({name: value for name, value in seen.items() if name != "memory_mib"}, flush=True)
+    bar(
+        found,
+        "private memory after the first 5 minutes: growth",
+        float(str(seen["growth"])),
+        1.05,
+        least=False,
+    )
+    bar(found, "soak: requests that failed", float(str(seen["errors"])), 0, least=False)
+
+
+MEASUREMENTS = (speed, uptime, half_load)
 """What is measured, one after the other: each takes the run folder, the arguments and `found`."""
 
 
@@ -160,6 +194,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
     parser.add_argument("--first-seconds", type=float, default=40.0, help="of first requests")
+    parser.add_argument("--soak-minutes", type=float, default=30.0, help="0 leaves the soak out")
+    parser.add_argument("--soak-rate", type=float, default=600.0, help="requests a second")
+    parser.add_argument("--only", choices=[m.__name__ for m in MEASUREMENTS], nargs="*")
     parser.add_argument("--rounds", type=int, default=3, help="turns; the median counts")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/serving.json"))
     parser.add_argument("--bare", metavar="RUN", help="only serve this run, without Ray")
@@ -174,7 +211,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         make_bundle(folder, end_ms=time.time_ns() // 1_000_000)
         for measure in MEASUREMENTS:
-            measure(folder, args, found)
+            if args.only is None or measure.__name__ in args.only:
+                measure(folder, args, found)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2))
 
