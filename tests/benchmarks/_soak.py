@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from _load import find_wrk
@@ -18,6 +19,18 @@ SETTLED_MIN = 5.0
 """After so many minutes memory must not grow any more."""
 
 
+@dataclass(frozen=True)
+class Soaked:
+    """What was seen of a soak."""
+
+    memory_mib: list[tuple[float, float]]
+    """(minute, private memory of the replica)."""
+    growth: float
+    """The most after the first minutes over what it was then."""
+    load: dict[str, float]
+    """Requests, seconds, p50 and p99 in ms, errors."""
+
+
 def private_mib(pid: int) -> float:
     """Memory that a process shares with no other."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -25,9 +38,7 @@ def private_mib(pid: int) -> float:
     return sum(kib) / 1024
 
 
-def soak(
-    address: str, pid: int, *, minutes: float, per_s: float, cores: Iterable[int]
-) -> dict[str, object]:
+def soak(address: str, pid: int, *, minutes: float, per_s: float, cores: Iterable[int]) -> Soaked:
     """Asks at a steady rate and looks at the memory meanwhile.
 
     Args:
@@ -55,8 +66,4 @@ def soak(
     assert load.stdout is not None
     (line,) = (line for line in load.stdout if line.startswith("JSON "))
     settled = [mib for minute, mib in series if minute >= min(SETTLED_MIN, minutes / 2)]
-    return {
-        "memory_mib": series,
-        "growth": max(settled) / settled[0],
-        **json.loads(line.removeprefix("JSON ")),
-    }
+    return Soaked(series, max(settled) / settled[0], json.loads(line.removeprefix("JSON ")))

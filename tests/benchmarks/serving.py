@@ -86,16 +86,10 @@ def half_load(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None
         pin(pid, {cores[0]})
         others = cores[1:] or cores
         seen = soak(served, pid, minutes=args.soak_minutes, per_s=args.soak_rate, cores=others)
-    found["soak"] = seen
-    print({name: value for name, value in seen.items() if name != "memory_mib"}, flush=True)
-    bar(
-        found,
-        "private memory after the first 5 minutes: growth",
-        float(str(seen["growth"])),
-        1.05,
-        least=False,
-    )
-    bar(found, "soak: requests that failed", float(str(seen["errors"])), 0, least=False)
+    found["soak"] = asdict(seen)
+    print(f"soak: {seen.load}, memory {seen.growth:.3f} x", flush=True)
+    bar(found, "private memory's growth after 5 minutes", seen.growth, 1.05, least=False)
+    bar(found, "soak: requests that failed", seen.load["errors"], 0, least=False)
 
 
 MEASUREMENTS = (speed, uptime, half_load)
