@@ -36,6 +36,7 @@ from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.ingress import prepare_ingress
 from recsys.serve.metrics import Metrics
+from recsys.serve.problems import RETRY_AFTER_S
 from recsys.serve.service import Service, log_address
 
 logger = logging.getLogger(__name__)
@@ -43,8 +44,6 @@ logger = logging.getLogger(__name__)
 APP_NAME = "recsys"
 REQUESTS_AT_A_TIME = 64
 """Requests that a replica takes in before others wait."""
-RETRY_AFTER_S = 1
-"""What a refused client is told to wait."""
 QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
 
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -20,11 +21,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from recsys.errors import InputError
+from recsys.live.database import LogError
 from recsys.serve.messages import ONE, SEVERAL
+
+logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "recsys.request_id"
 """Where the guard leaves a request's id in the ASGI scope."""
+RETRY_AFTER_S = 1
+"""When a request that could not be answered for now may be sent again."""
 MOST_ERRORS = 20
 """Most mistakes that one document lists."""
 LONGEST_DETAIL = 1000
@@ -132,7 +138,8 @@ OF_ALL = {
     403: "The token is for something else, or the server takes no such change.",
     422: "A value is wrong; `errors` say which.",
     500: "The server failed; its log has the reason under the request's id.",
-    503: "Too many requests are waiting; try again after `Retry-After` seconds.",
+    503: "Too many requests are waiting, or the event log cannot be reached; try again after "
+    "`Retry-After` seconds.",
 }
 """What any request may be refused for, by status."""
 OF_BODIES = {
@@ -157,6 +164,14 @@ def add_problems(api: FastAPI) -> None:
     @api.exception_handler(InputError)
     async def wrong_input(request: Request, error: InputError) -> Response:
         return problem(422, str(error), _id_of(request))
+
+    @api.exception_handler(LogError)
+    async def no_log(request: Request, error: LogError) -> Response:
+        # The database's own words name its address, which is nothing for a caller.
+        logger.warning("request %s: %s", _id_of(request), error)
+        text = "the event log cannot be reached now; send the same request again"
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        return problem(503, text, _id_of(request), headers=headers)
 
     @api.exception_handler(RequestValidationError)
     async def wrong_message(request: Request, error: RequestValidationError) -> Response:
