@@ -44,7 +44,7 @@ class PostgresServer:
         self._user = _unprivileged() if os.getuid() == 0 else None
         if self._user is not None:
             shutil.chown(folder, self._user)
-        port = _free_port()
+        port = free_port()
         self.address = f"postgresql://{SUPERUSER}@127.0.0.1:{port}"
         """Without a database: `postgresql://USER@HOST:PORT`."""
         self._settings = {
@@ -64,7 +64,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """Returns when it answers; after `kill` it has repaired its data by then."""
-        flags = [text for name, value in self._settings.items() for text in ("-c", f"{name}={value}")]
+        flags = [
+            text for name, value in self._settings.items() for text in ("-c", f"{name}={value}")
+        ]
         with open(self._folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", "-D", self._folder / "data", *flags],
@@ -118,15 +120,16 @@ def make_database(address: str, name: str) -> str:
     return f"{address}/{name}"
 
 
-def _unprivileged() -> str:
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    return "postgres" if "postgres" in names else "nobody"
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _unprivileged() -> str:
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
 
 
 def _runs(pid: str) -> bool:
