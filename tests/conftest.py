@@ -1,4 +1,4 @@
-"""Shared fixtures: one local Ray, one trained run, databases, and the real data where it is there."""
+"""Shared fixtures: a local Ray, a trained run, databases, and the real data where it is there."""
 
 import itertools
 import os

@@ -2,8 +2,8 @@
 
 Clients send calls of 1 to 40 events to two servers in turn, by the project's own client: it gives
 the events their ids and sends a call again until it is answered. All servers are killed at once
-without warning (SIGKILL), and so is PostgreSQL with all its processes; all are started again on what
-is on the disk, while the clients go on.
+without warning (SIGKILL), and so is PostgreSQL with all its processes; all are started again on
+what is on the disk, while the clients go on.
 """
 
 from __future__ import annotations

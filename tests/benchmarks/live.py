@@ -46,6 +46,7 @@ from tests.benchmarks._servers import Servers
 from tests.benchmarks._storm import Storm, storm
 from tests.bundles import make_run
 
+DATABASES = ("sqlite", "postgresql")
 CALLS = (("calls of 100", 8, 100, 5000.0), ("single calls, 32 clients", 32, 1, 800.0))
 """Name, clients, events a call and least events a second."""
 NUM_USERS, NUM_VIDEOS = 24_000, 7_583
@@ -199,12 +200,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of speed")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--tries", type=int, default=1000, help="of a like and the next call")
+    parser.add_argument("--only", nargs="+", choices=DATABASES, default=DATABASES)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/live.json"))
     args = parser.parse_args()
     found: dict[str, Any] = {"bars": {}}
     with tempfile.TemporaryDirectory(dir=".") as run:
         make_run(Path(run))
-        for kind in ("sqlite", "postgresql"):
+        for kind in args.only:
             measure(kind, run, args, found)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2))

@@ -1,4 +1,4 @@
-"""Events that mean harm: kept as they came or refused in one line, and nobody else's are touched."""
+"""Events that mean harm: kept as they came or refused in one line; nobody else's are touched."""
 
 from collections.abc import Iterator
 from urllib.parse import quote
