@@ -42,7 +42,7 @@ lint: setup
 bench: setup
 	@for file in tests/benchmarks/$(NAME).py; do \
 	  case $$file in */__init__.py|*/_*.py) continue;; esac; \
-	  echo "$$file"; $(BIN)/python $$file $(ARGS) || exit 1; done
+	  echo "$$file"; PYTHONPATH=. $(BIN)/python $$file $(ARGS) || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

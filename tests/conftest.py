@@ -1,5 +1,6 @@
-"""Shared fixtures: one local Ray, one trained run, and the real data where it is there."""
+"""Shared fixtures: a local Ray, a trained run, databases, and the real data where it is there."""
 
+import itertools
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 # Before anything of Ray or FBGEMM is loaded; worker processes inherit it.
 from recsys.cluster import RAY_QUIET
+from tests.benchmarks._postgres import find_binaries, make_database, postgres_server
 
 for _name, _value in RAY_QUIET.items():
     os.environ.setdefault(_name, _value)
@@ -59,6 +61,34 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real data is not at {SHARED}; set RECSYS_SHARED to test on it")
     return SHARED
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres_binaries() -> Path:
+    """The folder of PostgreSQL's programs."""
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL's server is not installed; apt-get install postgresql")
+    return binaries
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[str]:
+    """A server for all tests; without fsync, since it is never killed."""
+    with postgres_server(postgres_binaries, fsync=False) as server:
+        yield server.address
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty log, on each database in turn."""
+    if request.param == "sqlite":
+        return str(tmp_path / "log" / "live.sqlite")
+    return make_database(request.getfixturevalue("postgres"), f"test_{next(_numbers)}")
 
 
 @pytest.fixture(scope="session")

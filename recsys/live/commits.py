@@ -44,6 +44,8 @@ class GroupCommit(Generic[Call, Result]):
     def submit(self, call: Call) -> Future[Result]:
         """Hands a call in; the future has its result, or what `write` raised for it alone.
 
+        A call that is cancelled before its commit began is not written.
+
         Raises:
             RuntimeError: The log is closed.
         """
@@ -67,8 +69,10 @@ class GroupCommit(Generic[Call, Result]):
         while running:
             entry, group, rows = self._waiting.get(), [], 0
             while entry is not None:
-                group.append(entry)
-                rows += len(entry[0])
+                call, done = entry
+                if done.set_running_or_notify_cancel():  # its caller still waits
+                    group.append(entry)
+                    rows += len(call)
                 if rows >= MOST_ROWS or self._waiting.empty():
                     break
                 entry = self._waiting.get()

@@ -30,6 +30,7 @@ from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.serve.endpoint import Endpoint, EventsHere
 from recsys.serve.ingress import prepare_ingress
+from recsys.serve.problems import RETRY_AFTER_S
 from recsys.serve.service import log_address
 from recsys.serve.tokens import Tokens
 
@@ -39,8 +40,6 @@ APP_NAME = "recsys"
 BESIDE_WAITING = 64
 """Requests that a replica takes in beside `serve.max_waiting`, so that it can refuse them at once,
 and answer probes."""
-RETRY_AFTER_S = 1
-"""What a refused client is told to wait."""
 QUIET = LoggingConfig(log_level="ERROR", enable_access_log=False)
 
 

@@ -68,30 +68,31 @@ class Follower:
                 on_page(self.followed.seq)
 
     def _take(self, entries: Sequence[Entry]) -> None:
-        deleted = [entry for entry in entries if isinstance(entry, (Forgotten, Pruned))]
-        if deleted:
+        if any(isinstance(entry, (Forgotten, Pruned)) for entry in entries):
             # What was deleted cannot be taken off one by one: it is gone. All is counted anew.
-            marks = {entry.mark: entry.time_ms for entry in deleted if isinstance(entry, Forgotten)}
-            self._pasts.forget(marks)
             self._recount()
             return
         self._count([entry for entry in entries if isinstance(entry, LoggedEvent)])
         self.followed.seq = entries[-1].seq
 
     def _recount(self) -> None:
-        """Counts the whole log from the beginning."""
+        """Counts the whole log from the beginning, with all deletions up to its end."""
         self._parts.trending.forget_live()
         self._open = OpenShowings(self._bundle.config.data.columns)
         self.followed.seq = self._bundle.live_seq
         last = self._log.latest_seq()
         events: list[LoggedEvent] = []
+        marks: dict[str, int] = {}
         for entry in self._log.entries(self._bundle.live_seq, last):
             if isinstance(entry, LoggedEvent):
                 events.append(entry)
+            elif isinstance(entry, Forgotten):
+                marks[entry.mark] = entry.time_ms
             if len(events) == PAGE:
                 self._count(events)
                 events = []
         self._count(events)
+        self._pasts.forget(marks)
         self.followed.seq = last
 
     def _count(self, events: Sequence[LoggedEvent]) -> None:

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys.config.run import ServeConfig
 from recsys.serve.metrics import Metrics
-from recsys.serve.problems import REQUEST_ID, problem
+from recsys.serve.problems import REQUEST_ID, RETRY_AFTER_S, problem
 from recsys.serve.tokens import Tokens, needed_scope
 
 logger = logging.getLogger(__name__)
@@ -54,8 +54,6 @@ class Limits:
     """Longest that each part of a body may be waited for, in seconds."""
     waiting: int = 256
     """Most requests that are inside at a time."""
-    retry_after_s: int = 1
-    """When those that were refused may try again."""
 
     @classmethod
     def of(cls, config: ServeConfig, body_bytes_under: Mapping[str, int] | None = None) -> Limits:
@@ -170,7 +168,7 @@ class Guard:
             raise HTTPException(
                 503,
                 f"{most} requests are waiting here already (serve.max_waiting); try again later",
-                {"Retry-After": str(self._limits.retry_after_s)},
+                {"Retry-After": str(RETRY_AFTER_S)},
             )
 
 

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -23,12 +24,15 @@ from recsys.errors import InputError
 from recsys.live.database import LogError
 from recsys.serve.messages import ONE, SEVERAL
 
+logger = logging.getLogger(__name__)
+
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "recsys.request_id"
 """Where the guard leaves a request's id in the ASGI scope."""
+RETRY_AFTER_S = 1
+"""When a request that could not be answered for now may be sent again."""
 MOST_ERRORS = 20
 """Most mistakes that one document lists."""
-RETRY_AFTER_S = 1
 LONGEST_DETAIL = 1000
 """Most characters of a line: what it quotes may be as long as the request."""
 
@@ -134,7 +138,8 @@ OF_ALL = {
     403: "The token is for something else, or the server takes no such change.",
     422: "A value is wrong; `errors` say which.",
     500: "The server failed; its log has the reason under the request's id.",
-    503: "Too many requests are waiting; try again after `Retry-After` seconds.",
+    503: "Too many requests are waiting, or the event log cannot be reached; try again after "
+    "`Retry-After` seconds.",
 }
 """What any request may be refused for, by status."""
 OF_BODIES = {
@@ -177,8 +182,11 @@ def refusal(request: Request, error: Exception) -> Response | None:
         detail = _detail_of(request, error)
         return problem(error.status_code, detail, request_id, headers=error.headers)
     if isinstance(error, LogError):
+        # The database's own words name its address, which is nothing for a caller.
+        logger.warning("request %s: %s", request_id, error)
+        text = "the event log cannot be reached now; send the same request again"
         headers = {"Retry-After": str(RETRY_AFTER_S)}
-        return problem(503, "the event log does not answer; try again", request_id, headers=headers)
+        return problem(503, text, request_id, headers=headers)
     return None
 
 

@@ -152,12 +152,13 @@ class Service:
         try:
             self.recommender.catch_up()
             self._caught_up = True
+            latest = self.log.latest_seq()
         except Exception:
             self.metrics.log_failed()
             return
         followed = self.recommender.follower
         if followed is not None:
-            lag = self.log.latest_seq() - followed.followed.seq
+            lag = latest - followed.followed.seq
             age = max(0, now() - followed.followed.received_ms) / 1000 if lag else 0.0
             self.metrics.log_lag(lag, age)
         self.metrics.cache("users", self.recommender.pasts.held)

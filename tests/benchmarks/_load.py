@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-SCRIPT = Path(__file__).with_name("_recommend.lua")
+RECOMMEND, EVENTS = (Path(__file__).with_name(f"_{name}.lua") for name in ("recommend", "events"))
+"""What wrk sends: recommendations of one user after another; new events, in calls of a size."""
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -45,9 +46,16 @@ def find_wrk() -> str:
 
 
 def put_load(
-    address: str, *, clients: int, seconds: float, servers: Iterable[int], cores: Iterable[int]
+    address: str,
+    *,
+    clients: int,
+    seconds: float,
+    servers: Iterable[int],
+    cores: Iterable[int],
+    script: Path = RECOMMEND,
+    arguments: Iterable[str] = (),
 ) -> Load:
-    """Asks for recommendations, one user after another.
+    """Sends requests, each client its next one when the last is answered.
 
     Args:
         address: Of the server, such as http://127.0.0.1:8000.
@@ -55,12 +63,14 @@ def put_load(
         seconds: How long, 1 at least.
         servers: Processes whose CPU time is that of the server.
         cores: That wrk runs on.
+        script: What is sent.
+        arguments: Of the script.
     """
     servers, cores = list(servers), set(cores)
     command = [find_wrk(), "-t1", f"-c{clients}", f"-d{round(seconds)}s", "--timeout", "30s"]
     before = sum(cpu_s(pid) for pid in servers)
     done = subprocess.run(
-        [*command, "-s", str(SCRIPT), address],
+        [*command, "-s", str(script), address, "--", *arguments],
         capture_output=True,
         text=True,
         check=True,

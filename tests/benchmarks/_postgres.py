@@ -28,44 +28,86 @@ def find_binaries() -> Path | None:
     return Path(initdb).parent if initdb else None
 
 
-@contextlib.contextmanager
-def postgres_server(binaries: Path, *, fsync: bool) -> Iterator[str]:
-    """Runs a server and gives the address of it, without a database: `postgresql://USER@HOST:PORT`.
+class PostgresServer:
+    """A server on a free loopback port; its data folder outlives its processes.
 
     PostgreSQL refuses to run as root, so root hands it to an unprivileged user.
+
+    Args:
+        binaries: The folder of `find_binaries`.
+        folder: An empty one, for the data and the server's log.
+        fsync: Whether commits wait for the disk.
     """
-    user = _unprivileged() if os.getuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="recsys-postgres-"))
-    data = folder / "data"
-    if user is not None:
-        shutil.chown(folder, user)
-    auth = ["-U", SUPERUSER, "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-    subprocess.run(
-        [binaries / "initdb", "-D", data, *auth],
-        check=True,
-        user=user,
-        cwd="/",
-        stdout=subprocess.DEVNULL,
-    )
-    port = _free_port()
-    settings = {
-        "listen_addresses": "127.0.0.1",
-        "port": port,
-        "unix_socket_directories": "",
-        "fsync": "on" if fsync else "off",
-    }
-    flags = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-    with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(
-            [binaries / "postgres", "-D", data, *flags], user=user, cwd="/", stdout=log, stderr=log
+
+    def __init__(self, binaries: Path, folder: Path, *, fsync: bool) -> None:
+        self._binaries, self._folder = binaries, folder
+        self._user = _unprivileged() if os.getuid() == 0 else None
+        if self._user is not None:
+            shutil.chown(folder, self._user)
+        port = free_port()
+        self.address = f"postgresql://{SUPERUSER}@127.0.0.1:{port}"
+        """Without a database: `postgresql://USER@HOST:PORT`."""
+        self._settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": "",
+            "fsync": "on" if fsync else "off",
+        }
+        auth = ["-U", SUPERUSER, "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(
+            [binaries / "initdb", "-D", folder / "data", *auth],
+            check=True,
+            user=self._user,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
         )
+
+    def start(self) -> None:
+        """Returns when it answers; after `kill` it has repaired its data by then."""
+        flags = [
+            text for name, value in self._settings.items() for text in ("-c", f"{name}={value}")
+        ]
+        with open(self._folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", self._folder / "data", *flags],
+                user=self._user,
+                cwd="/",
+                stdout=log,
+                stderr=log,
+            )
+        _wait_for(self.address, self._process, self._folder / "log")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Ends it in order: it drops its connections and writes what it has."""
+        self._process.send_signal(number)
+        self._process.wait(30)
+
+    def kill(self) -> None:
+        """Kills all its processes with SIGKILL, as the kernel would for want of memory."""
+        main = self._process.pid
+        helpers = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        self._process.kill()
+        self._process.wait(30)
+        for pid in helpers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        # It refuses to start while one of them still has its memory.
+        while any(_runs(pid) for pid in helpers):
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def postgres_server(binaries: Path, *, fsync: bool) -> Iterator[PostgresServer]:
+    """Runs a server in a folder that is removed again."""
+    folder = Path(tempfile.mkdtemp(prefix="recsys-postgres-"))
     try:
-        address = f"postgresql://{SUPERUSER}@127.0.0.1:{port}"
-        _wait_for(address, server, folder / "log")
-        yield address
+        server = PostgresServer(binaries, folder, fsync=fsync)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGQUIT)  # at once; nothing of it is kept
     finally:
-        server.send_signal(signal.SIGQUIT)  # at once; nothing of it is kept
-        server.wait(30)
         shutil.rmtree(folder)
 
 
@@ -78,15 +120,23 @@ def make_database(address: str, name: str) -> str:
     return f"{address}/{name}"
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _unprivileged() -> str:
     names = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in names else "nobody"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Storm:
-    """What was seen of a storm."""
+    """What was seen of a storm, whoever was killed in it."""
 
     kills: int = 0
     acknowledged: int = 0
@@ -41,6 +41,12 @@ class Storm:
     """Calls of which a part is in the log."""
     retried: int = 0
     """Calls that had been committed when the process died before it could answer."""
+
+
+@dataclass
+class LogStorm(Storm):
+    """What was seen of a storm of appends."""
+
     missed: int = 0
     """Events in the log that a follower did not see."""
 
@@ -51,11 +57,12 @@ def size_of(thread: int, call: int) -> int:
 
 
 def events_of(thread: int, call: int) -> Iterator[Event]:
+    """The events of a call; their impressions name them, whatever ids they get."""
     for place in range(size_of(thread, call)):
         user, kind = f"u{(thread + place) % 50}", TASK if place % 3 == 0 else VIEW
         labels = {"like": True} if kind == TASK else {}
-        event_id = f"{thread}-{call}-{place}"
-        yield Event(user, kind, f"v{call % 100}", labels=labels, event_id=event_id)
+        name = f"{thread}-{call}-{place}"
+        yield Event(user, kind, f"v{call % 40}", labels=labels, event_id=name, impression_id=name)
 
 
 def blow(address: str, starts: list[int]) -> None:
@@ -76,9 +83,9 @@ def blow(address: str, starts: list[int]) -> None:
         threading.Thread(target=run, args=(thread,)).start()
 
 
-def storm(address: str, kills: int, *, seed: int = 0) -> Storm:
+def storm(address: str, kills: int, *, seed: int = 0) -> LogStorm:
     """Kills a storming process `kills` times and looks at what is in the log."""
-    found, rng = Storm(), random.Random(seed)
+    found, rng = LogStorm(), random.Random(seed)
     followed: Counter[str] = Counter()
     acknowledged: set[tuple[int, int]] = set()
     next_calls = [0] * THREADS
@@ -95,7 +102,8 @@ def storm(address: str, kills: int, *, seed: int = 0) -> Storm:
             found.kills += 1
         stop.set()
         follower.join()
-        check(log, acknowledged, followed, found)
+        names = check(log, acknowledged, found)
+        found.missed = sum(followed[name] != number for name, number in names.items())
     return found
 
 
@@ -123,25 +131,34 @@ def follow(log: EventLog, followed: Counter[str], stop: threading.Event) -> None
             after = entries[-1].seq
             for entry in entries:
                 assert isinstance(entry, LoggedEvent)
-                followed[str(entry.event.event_id)] += 1
+                followed[str(entry.event.impression_id)] += 1
         stop.wait(0.01)
 
 
-def check(
-    log: EventLog, acknowledged: set[tuple[int, int]], followed: Counter[str], found: Storm
-) -> None:
-    ids = Counter(
-        str(entry.event.event_id) for entry in log.entries() if isinstance(entry, LoggedEvent)
-    )
-    calls = Counter(tuple(map(int, event_id.split("-")[:2])) for event_id in ids)
-    found.acknowledged = sum(size_of(thread, call) for thread, call in acknowledged)
-    found.in_log = sum(ids.values())
-    found.twice = sum(number > 1 for number in ids.values())
+def check(log: EventLog, acknowledged: Collection[tuple[int, int]], found: Storm) -> Counter[str]:
+    """Compares the log with the calls (thread, call) that were answered; gives what it holds."""
+    names = names_in(log)
+    found.acknowledged = sum(size_of(*call) for call in acknowledged)
+    found.in_log = sum(names.values())
+    found.twice = sum(number > 1 for number in names.values())
     found.lost = sum(
-        event.event_id not in ids for call in acknowledged for event in events_of(*call)
+        event.impression_id not in names for call in acknowledged for event in events_of(*call)
     )
-    found.torn = sum(number != size_of(*call) for call, number in calls.items())
-    found.missed = sum(followed[event_id] != number for event_id, number in ids.items())
+    found.torn += torn_in(names)
+    return names
+
+
+def names_in(log: EventLog) -> Counter[str]:
+    """How often each event is in the log."""
+    return Counter(
+        str(entry.event.impression_id) for entry in log.entries() if isinstance(entry, LoggedEvent)
+    )
+
+
+def torn_in(names: Collection[str]) -> int:
+    """Calls of which a part is there."""
+    calls = Counter(tuple(map(int, name.split("-")[:2])) for name in names)
+    return sum(number != size_of(*call) for call, number in calls.items())
 
 
 if __name__ == "__main__":

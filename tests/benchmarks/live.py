@@ -1,39 +1,56 @@
-"""The event log: acknowledged events a second, and what outlives kill -9.
+"""The event log and the servers on it: acknowledged events a second, and what outlives kill -9.
 
-On SQLite and on PostgreSQL (a server of its own on loopback, with fsync), through `EventLog` and
-without HTTP:
+On SQLite and on PostgreSQL (a server of its own on loopback, with fsync):
 
-- events a second in calls of 100 by 8 clients, and in single calls by 32 clients, each client a
-  thread that sends its next call when the last was acknowledged;
-- a process with 8 such clients that is killed 20 times in the middle of it (`_storm.py`): events
-  that were acknowledged and are lost, that are there twice, calls of which a part is there, events
-  that a follower missed. All must be none.
+- events a second in calls of 100 by 8 clients, and in single calls by 32 clients, each of which
+  sends its next call when the last was acknowledged: threads through `EventLog`, and wrk through
+  HTTP to one server without Ray;
+- a like at one of two servers, then a recommendation of one: how many of 1,000 do not know it;
+- a process with 8 clients of `EventLog` that is killed 20 times in the middle of it (`_storm.py`):
+  events that were acknowledged and are lost, that are there twice, calls of which a part is there,
+  events that a follower missed;
+- 8 clients over HTTP while both servers, and PostgreSQL, are killed 20 times (`_server_storm.py`):
+  the same, and servers whose counts are not those made anew from the log.
 
-Both on an otherwise idle machine; the clients share its cores with the log and the database.
+All on an otherwise idle machine; the clients share its cores with the servers and the database.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _postgres import find_binaries, make_database, postgres_server
-from _storm import storm
 
 from recsys.live.event import VIEW, Event
 from recsys.live.events import EventLog
+from tests.benchmarks._load import EVENTS, put_load
+from tests.benchmarks._next_call import unseen_tries
+from tests.benchmarks._postgres import (
+    PostgresServer,
+    find_binaries,
+    make_database,
+    postgres_server,
+)
+from tests.benchmarks._server_storm import server_storm
+from tests.benchmarks._servers import Servers
+from tests.benchmarks._storm import Storm, storm
+from tests.bundles import make_run
 
-BAR_HUNDREDS, BAR_SINGLES = 5000.0, 800.0
+DATABASES = ("sqlite", "postgresql")
+CALLS = (("calls of 100", 8, 100, 5000.0), ("single calls, 32 clients", 32, 1, 800.0))
+"""Name, clients, events a call and least events a second."""
 NUM_USERS, NUM_VIDEOS = 24_000, 7_583
+Figures = dict[str, float]
 
 
 def events_of(rng: np.random.Generator, count: int, now_ms: int) -> list[Event]:
@@ -53,7 +70,7 @@ def events_of(rng: np.random.Generator, count: int, now_ms: int) -> list[Event]:
     ]
 
 
-def speed(log: EventLog, *, clients: int, size: int, seconds: float) -> dict[str, float]:
+def speed(log: EventLog, *, clients: int, size: int, seconds: float) -> Figures:
     """Events a second of `clients` that send calls of `size`, and how long a call takes."""
     calls = [
         events_of(np.random.default_rng([clients, client]), 40_000 // clients, log.clock())
@@ -87,7 +104,7 @@ def speed(log: EventLog, *, clients: int, size: int, seconds: float) -> dict[str
     return {"events_per_s": sum(accepted) / taken, "call_p50_ms": p50, "call_p99_ms": p99}
 
 
-def reads(log: EventLog) -> dict[str, float]:
+def reads(log: EventLog) -> Figures:
     """What a request and a follower pay."""
     begin = time.perf_counter()
     for user in range(1000):
@@ -98,39 +115,78 @@ def reads(log: EventLog) -> dict[str, float]:
     return {"of_user_ms": of_user, "followed_per_s": count / (time.perf_counter() - begin)}
 
 
+def http_speed(run: str, address: str, *, clients: int, size: int, seconds: float) -> Figures:
+    """`speed` through HTTP to one server, with the server's CPU time for an event."""
+    with Servers(run, address, number=1) as server:
+        load = put_load(
+            server.addresses[0],
+            clients=clients,
+            seconds=seconds,
+            servers=server.pids,
+            cores=os.sched_getaffinity(0),
+            script=EVENTS,
+            arguments=(str(size), "wrk"),
+        )
+    with EventLog(address) as log:
+        kept = log.counts().events
+    if load.errors or kept < size * load.per_s * (seconds - 1):
+        raise SystemExit(f"{load.errors} calls failed; {kept} events were kept: {load}")
+    return {
+        "events_per_s": size * load.per_s,
+        "call_p50_ms": load.p50_ms,
+        "call_p99_ms": load.p99_ms,
+        "server_cpu_us_an_event": load.server_cpu_us / size,
+    }
+
+
 @contextmanager
-def databases(kind: str) -> Iterator[Iterator[str]]:
-    """Addresses of as many empty logs as are asked for."""
+def databases(kind: str) -> Iterator[tuple[Iterator[str], PostgresServer | None]]:
+    """Addresses of as many empty logs as are asked for, and the server that holds them."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
         if kind == "sqlite":
-            yield (f"{folder}/{number}/live.sqlite" for number in range(9))
+            yield (f"{folder}/{number}/live.sqlite" for number in range(99)), None
             return
         binaries = find_binaries()
         if binaries is None:
             raise SystemExit("PostgreSQL's server is not installed; apt-get install postgresql")
         with postgres_server(binaries, fsync=True) as server:
-            yield (make_database(server, f"bench_{number}") for number in range(9))
+            yield (make_database(server.address, f"bench_{n}") for n in range(99)), server
 
 
-def measure(kind: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
-    result: dict[str, Any] = {}
-    with databases(kind) as addresses:
-        for name, clients, size, limit in (
-            ("calls of 100", 8, 100, BAR_HUNDREDS),
-            ("single calls, 32 clients", 32, 1, BAR_SINGLES),
-        ):
-            with EventLog(next(addresses)) as log:
-                result[name] = speed(log, clients=clients, size=size, seconds=args.seconds)
-                result[name].update(reads(log))
-            print(f"{kind}, {name}: " + ", ".join(f"{k} {v:,.4g}" for k, v in result[name].items()))
-            value = result[name]["events_per_s"]
-            bar(found, f"{kind}: events/s in {name}", value, limit, least=True)
-        seen = storm(next(addresses), args.kills)
-    result["kills"] = asdict(seen)
-    print(f"{kind}, {seen.kills} x kill -9: {asdict(seen)}")
-    for what in ("lost", "twice", "torn", "missed"):
-        bar(found, f"{kind}: {what} after {seen.kills} kills", asdict(seen)[what], 0, least=False)
-    found[kind] = result
+def measure(kind: str, run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """All figures and bars of one database."""
+    result = found[kind] = {}
+    with databases(kind) as (addresses, database):
+        measure_speed(kind, run, addresses, args.seconds, found)
+        with Servers(run, next(addresses)) as servers:
+            unseen = result["unseen"] = unseen_tries(servers.addresses, args.tries)
+        bar(found, f"{kind}: next calls of {args.tries} that do not know", unseen, 0, least=False)
+        storms: dict[str, Callable[[str], Storm]] = {
+            "log": lambda address: storm(address, args.kills),
+            "servers": lambda address: server_storm(run, address, args.kills, database=database),
+        }
+        for name, blow in storms.items():
+            seen = result[f"kills of {name}"] = asdict(blow(next(addresses)))
+            print(f"{kind}, {name}, {args.kills} x kill -9: {seen}")
+            for what in ("lost", "twice", "torn", "missed", "counts"):
+                if what in seen:
+                    title = f"{kind}, {name}: {what} after {args.kills} kills"
+                    bar(found, title, seen[what], 0, least=False)
+
+
+def measure_speed(
+    kind: str, run: str, addresses: Iterator[str], seconds: float, found: dict[str, Any]
+) -> None:
+    """Events a second of the log alone, and through HTTP."""
+    for name, clients, size, least in CALLS:
+        with EventLog(next(addresses)) as log:
+            alone = speed(log, clients=clients, size=size, seconds=seconds) | reads(log)
+        http = http_speed(run, next(addresses), clients=clients, size=size, seconds=seconds)
+        for way, figures in (("", alone), (" over HTTP", http)):
+            title = f"{kind}{way}: events/s in {name}"
+            found[kind][f"{name}{way}"] = figures
+            print(f"{title}: " + ", ".join(f"{key} {value:,.4g}" for key, value in figures.items()))
+            bar(found, title, figures["events_per_s"], least, least=True)
 
 
 def bar(found: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
@@ -143,11 +199,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of speed")
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--tries", type=int, default=1000, help="of a like and the next call")
+    parser.add_argument("--only", nargs="+", choices=DATABASES, default=DATABASES)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/live.json"))
     args = parser.parse_args()
     found: dict[str, Any] = {"bars": {}}
-    for kind in ("sqlite", "postgresql"):
-        measure(kind, args, found)
+    with tempfile.TemporaryDirectory(dir=".") as run:
+        make_run(Path(run))
+        for kind in args.only:
+            measure(kind, run, args, found)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(found, indent=2))
 

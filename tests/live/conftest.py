@@ -1,19 +1,14 @@
-"""An empty log's address on each database, and a clock that tests set."""
+"""An open log on each database, with a clock that tests set."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from recsys.live.events import EventLog
-from tests.benchmarks._postgres import find_binaries, make_database, postgres_server
 
 NOW = 1_764_143_103_000
 """2025-11-26 07:45:03 (UTC)."""
-
-_numbers = itertools.count()
 
 
 @dataclass
@@ -29,25 +24,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """A server for all tests; without fsync, since it is never killed here."""
-    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed")
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL's server is not installed; apt-get install postgresql")
-    with postgres_server(binaries, fsync=False) as address:
-        yield address
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty log, on each database in turn."""
-    if request.param == "sqlite":
-        return str(tmp_path / "log" / "live.sqlite")
-    return make_database(request.getfixturevalue("postgres"), f"test_{next(_numbers)}")
 
 
 @pytest.fixture

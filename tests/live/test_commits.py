@@ -86,3 +86,16 @@ def test_closing_commits_what_waits_and_takes_nothing_more() -> None:
     assert group_results == [f"CALL {n}" for n in range(8)]
     with pytest.raises(RuntimeError, match="closed"):
         group.submit("late")
+
+
+def test_a_caller_who_leaves_takes_only_what_was_not_begun() -> None:
+    store = Store()
+    group: GroupCommit[str, str] = GroupCommit(store.write, fatal=Gone)
+    first = group.submit("first")
+    assert store.writing.wait(20)
+    leaves, stays = group.submit("leaves"), group.submit("stays")
+    assert leaves.cancel() and not first.cancel()
+    store.go_on.set()
+    assert (first.result(20), stays.result(20)) == ("FIRST", "STAYS")
+    group.close()
+    assert store.commits == [["first"], ["stays"]]

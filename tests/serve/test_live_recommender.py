@@ -167,6 +167,22 @@ def test_a_user_who_is_forgotten_is_forgotten_by_every_replica(
     assert other.history("u9").video_rows.tolist() == [5], "what they do afterwards is theirs again"
 
 
+def test_a_deletion_while_another_is_counted_is_not_missed(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes when the page with the first was read, and before all is counted anew."""
+    latest_seq = served.log.latest_seq
+
+    def another() -> int:
+        monkeypatch.setattr(served.log, "latest_seq", latest_seq)
+        served.log.forget("u8")
+        return latest_seq()
+
+    monkeypatch.setattr(served.log, "latest_seq", another)
+    served.log.forget("u9")
+    assert [len(served.history(user).video_rows) for user in ("u9", "u8", "u7")] == [0, 0, 21]
+
+
 def test_events_of_videos_that_the_bundle_does_not_know_wait_in_the_log(served: Served) -> None:
     served.tell("someone", "not there yet")
     served.tell("someone", "v1")

@@ -1,0 +1,107 @@
+"""A log that goes away while the server runs: refusals that tell so, and nothing lost."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.bundle.contents import Bundle
+from recsys.live.database import LogError
+from recsys.live.events import EventLog
+from recsys.serve.api import make_api
+from recsys.serve.service import Service
+from tests.benchmarks._postgres import make_database, postgres_server
+from tests.bundles import TinyRun
+
+
+@dataclass
+class Outage:
+    """A log's address, and what takes it away and brings it back."""
+
+    address: str
+    begin: Callable[[], None]
+    end: Callable[[], None]
+
+
+def of_sqlite(path: Path) -> Outage:
+    def rename(name: str, other: str) -> None:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"ALTER TABLE {name} RENAME TO {other}")
+
+    return Outage(
+        str(path), lambda: rename("recsys_events", "away"), lambda: rename("away", "recsys_events")
+    )
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def outage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outage]:
+    if request.param == "sqlite":
+        yield of_sqlite(tmp_path / "live.sqlite")
+        return
+    with postgres_server(request.getfixturevalue("postgres_binaries"), fsync=False) as server:
+        yield Outage(make_database(server.address, "live"), server.stop, server.start)
+
+
+@pytest.fixture
+def service(tiny: TinyRun, outage: Outage) -> Iterator[Service]:
+    service = Service(Bundle.load(str(tiny.run)), EventLog(outage.address))
+    yield service
+    service.close()
+
+
+def liked(row: int) -> dict[str, str]:
+    return {"user_id": "someone", "video_id": f"v{row}", "event_id": f"e{row}"}
+
+
+def test_nothing_acknowledged_is_lost_and_the_server_comes_back_by_itself(
+    service: Service, outage: Outage
+) -> None:
+    client = TestClient(make_api(service))
+    assert client.post("/v1/events", json=liked(1)).json()["statuses"] == ["accepted"]
+    assert client.post("/v1/recommend", json={"user_id": "someone"}).json()["num_history"] == 1
+    outage.begin()
+    refused = [
+        client.post("/v1/recommend", json={"user_id": "someone"}),
+        client.post("/v1/score", json={"user_id": "u9", "video_ids": ["v1"]}),
+        client.post("/v1/recommend/batch", json={"requests": [{"user_id": "u9"}]}),
+        client.post("/v1/events", json=liked(2)),
+        client.get("/v1/history?user_id=someone"),
+        client.get("/v1/popular"),
+        client.delete("/v1/users?user_id=someone"),
+    ]
+    for answer in refused:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.headers["content-type"] == "application/problem+json"
+        said = "the event log cannot be reached now; send the same request again"
+        assert answer.json()["detail"] == said  # and nothing of where it is
+    for path in ("/healthz", "/metrics", "/v1/model", "/v1/similar?video_id=v1"):
+        assert client.get(path).status_code == 200, path
+    outage.end()
+    assert client.post("/v1/events", json=liked(2)).json()["statuses"] == ["accepted"]
+    assert client.post("/v1/events", json=liked(1)).json()["statuses"] == ["duplicate"]
+    answer = client.post("/v1/recommend", json={"user_id": "someone", "k": 20}).json()
+    assert answer["num_history"] == 2
+    assert not {"v1", "v2"} & {item["video_id"] for item in answer["items"]}
+    logged = service.log.of_user("someone")
+    assert [one.event.event_id for one in logged] == ["e1", "e2"]
+
+
+def test_a_log_that_goes_away_while_the_server_is_idle_does_not_end_its_thread(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = threading.Semaphore(0)
+
+    def gone() -> int:
+        looks.release()
+        raise LogError("gone")
+
+    with EventLog(str(tmp_path / "live.sqlite")) as log:
+        service = Service(Bundle.load(str(tiny.run)), log)
+        monkeypatch.setattr(log, "latest_seq", gone)
+        assert looks.acquire(timeout=20) and looks.acquire(timeout=20), "it looked once and no more"
+        service.close()
