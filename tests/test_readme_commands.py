@@ -106,7 +106,7 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench": BENCH,
     "make bench NAME=decode": BENCH,
     "python tests/benchmarks/training.py --help": Here(),
-    "make bench NAME=demo ARGS='--seeds 4'": BENCH,
+    "make bench NAME=demo": BENCH,
     (
         'make bench NAME=demo ARGS=\'--worlds 0 1 2 3 4 5 6 7 --only "as it is" "no video ID"\''
     ): BENCH,
@@ -115,6 +115,7 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=training ARGS='--only plain'": BENCH,
     "make bench NAME=decode_pipeline": BENCH,
     "make bench NAME=evaluate": BENCH,
+    "make bench NAME=live ARGS='--only sqlite --kills 2'": BENCH,
     # tuning/
     "recsys run --config runs/mine/tune/best.yaml": By(
         f"{WAYS}::test_sweep", '"tune" / "best.yaml"'
