@@ -2,8 +2,9 @@
 
 A bundle of KuaiRand's size with random weights (`_bundle.py`), wrk as the client on loopback. The
 same application on bare uvicorn and through Ray Serve take turns, with one client and with 32, each
-server on one core and wrk on the others; then two replicas, each on a core of its own. On a machine
-with one core, or where the process may use one alone, all share it, and the figures say so.
+server on one core and wrk on the others. Then two replicas beside one, each with the same share of a
+core. On a machine with one core, or where the process may use one alone, all share it, and the
+figures say so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -28,6 +29,7 @@ import torch
 import uvicorn
 from _bundle import make_bundle
 from _load import Load, descendants, find_wrk, pin, put_load
+from _quota import cpu_quota
 from _soak import soak
 
 from recsys.bundle.contents import Bundle
@@ -40,30 +42,46 @@ from recsys.serve.service import Service, log_address
 ONE, MANY = 1, 32
 """Clients at a time."""
 BAR_LATENCY, BAR_RATE, BAR_MANY, BAR_P99_MS, BAR_REPLICAS = 2.0, 1000.0, 2.5, 80.0, 1.6
+SHARE = 0.4
+"""Of a core that each of two replicas gets, and the one that they are compared with."""
 START_S = 120
 
 
 def speed(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
-    """One replica beside bare uvicorn, then two replicas."""
+    """One replica beside bare uvicorn."""
     with bare_server(run) as bare, running(run, port=0) as served:
         servers = {"bare": (bare[0], [bare[1]]), "serve": (served, replicas())}
         loads = in_turn(servers, args)
-    with running(run, port=0, replicas=2) as served:
-        loads |= in_turn({"serve, 2 replicas": (served, replicas())}, args)
     found["loads"] = {name: [asdict(load) for load in rounds] for name, rounds in loads.items()}
     rate = {name: median(load.per_s for load in rounds) for name, rounds in loads.items()}
     p50 = {name: median(load.p50_ms for load in rounds) for name, rounds in loads.items()}
     p99 = median(load.p99_ms for load in loads[f"serve, {MANY}"])
     one, many = rate[f"serve, {ONE}"], rate[f"serve, {MANY}"]
     over_bare = p50[f"serve, {ONE}"] / p50[f"bare, {ONE}"]
-    two = rate[f"serve, 2 replicas, {MANY}"] / many
     bar(found, "1 client: p50 through Serve over bare", over_bare, BAR_LATENCY, least=False)
     bar(found, "32 clients, one replica: recommend/s", many, BAR_RATE, least=True)
     bar(found, "32 clients over 1 client", many / one, BAR_MANY, least=True)
     bar(found, "32 clients, one replica: p99 ms", p99, BAR_P99_MS, least=False)
-    bar(found, "2 replicas over one", two, BAR_REPLICAS, least=True)
     errors = sum(load.errors for rounds in loads.values() for load in rounds)
     bar(found, "requests that failed", errors, 0, least=False)
+
+
+def two_replicas(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Two replicas over one, each with the same share of a core.
+
+    Two whole cores for them would leave none for the load and for HAProxy on a machine of two.
+    """
+    rates = {}
+    for number in (1, 2):
+        with running(run, port=0, replicas=number) as served, ExitStack() as stack:
+            stack.enter_context(cpu_quota(replicas(), SHARE))
+            first = {"clients": MANY, "servers": replicas(), "cores": os.sched_getaffinity(0)}
+            put_load(served, seconds=2 * args.first_seconds, **first)
+            load = put_load(served, seconds=args.seconds, **first)
+        show(f"{number} replicas of {SHARE} of a core", load)
+        rates[number] = load.per_s
+    found["replicas"] = rates
+    bar(found, "2 replicas over one", rates[2] / rates[1], BAR_REPLICAS, least=True)
 
 
 def uptime(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
@@ -92,7 +110,7 @@ def half_load(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None
     bar(found, "soak: requests that failed", seen.load["errors"], 0, least=False)
 
 
-MEASUREMENTS = (speed, uptime, half_load)
+MEASUREMENTS = (speed, two_replicas, uptime, half_load)
 """What is measured, one after the other: each takes the run folder, the arguments and `found`."""
 
 
