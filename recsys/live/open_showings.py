@@ -10,6 +10,7 @@ who reads the same log from the same place.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import NamedTuple
 
 from recsys.config.data import EventColumns
@@ -18,8 +19,8 @@ from recsys.live.event import EXPOSURE, Event
 from recsys.live.outcomes import Outcome, outcome
 from recsys.live.showings import Showing, is_open
 
-CAPACITY = 100_000
-"""Users and videos whose showings are remembered; about 1 kB each."""
+CAPACITY = 50_000
+"""Users and videos whose showings are remembered; about 600 bytes each."""
 AT_ONCE = 8
 """Showings of one user and video that are remembered."""
 
@@ -55,7 +56,8 @@ class OpenShowings:
         known = self._open.pop(key, [])
         showing, before = self._of(event, known), None
         if showing is None:
-            showing = Showing(event)
+            # Without what nobody asks for later: there are many of them.
+            showing = Showing(replace(event, event_id=None, version=None, place=None))
             known.append(showing)
         else:
             before = outcome(showing, self._columns)

@@ -17,7 +17,7 @@ WITHIN_MS = DAY_MS
 """How long after a showing an event that does not name its impression still counts as its."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Showing:
     """A video shown to a user once, and what came of it."""
 

@@ -1,4 +1,4 @@
-"""Less than a core for a process: so that replicas, load and proxy do not take it from each other."""
+"""Less than a core for a process: replicas, load and proxy then take none from each other."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 A bundle of KuaiRand's size with random weights (`_bundle.py`), wrk as the client on loopback. The
 same application on bare uvicorn and through Ray Serve take turns, with one client and with 32, each
-server on one core and wrk on the others. Then two replicas beside one, each with the same share of a
-core. On a machine with one core, or where the process may use one alone, all share it, and the
+server on one core and wrk on the others. Then two replicas beside one, each with the same share of
+a core. On a machine with one core, or where the process may use one alone, all share it, and the
 figures say so.
 """
 
