@@ -17,9 +17,10 @@ from recsys.evaluation.metrics.toplists import ALL
 from recsys.evaluation.report.tradeoff import reranked_lists
 from recsys.evaluation.stage import predict_all, rerank_traits
 from recsys.inference.rerank import is_active
+from recsys.live.events import EventLog
 from recsys.schema import TEST
 from recsys.serve.api import make_api
-from recsys.serve.recommender import ServingRecommender
+from recsys.serve.service import Service
 from recsys.train.trained import Trained, load_trained
 from tests.conftest import TrainedRun
 
@@ -60,7 +61,8 @@ def test_evaluation_and_server_give_the_same_lists(
     predictions = predict_all(trained.prepared, trained.predictor)
     data = ranking_set(trained.prepared, predictions, trained.cold_N)
     ranker = trained.predictor.ranker(predictions)
-    client, cut_ms = TestClient(make_api(ServingRecommender(bundle))), trained.prepared.cut_ms(TEST)
+    service = Service(bundle, EventLog(str(tmp_path / "live.sqlite")))
+    client, cut_ms = TestClient(make_api(service)), trained.prepared.cut_ms(TEST)
     ids, differs = trained.prepared.catalog.video_ids(), False
     # Beside the lists of all videos come those of warm and of cold ones alone, which nobody serves.
     everything = [
