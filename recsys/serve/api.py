@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from recsys.serve.body import StrictRoute
 from recsys.serve.docs import add_docs
+from recsys.serve.document import add_limits
 from recsys.serve.guard import Guard, Limits
 from recsys.serve.problems import add_problems
 from recsys.serve.routes import events, facts, page, recommend
@@ -24,11 +25,18 @@ def make_api(service: Service, *, gives_id: bool = True) -> FastAPI:
         gives_id: Whether answers carry the id of their request; Ray Serve adds its own.
     """
     serve = service.bundle.config.serve
-    api = FastAPI(title="recsys", version=service.bundle.version, redoc_url=None, docs_url=None)
+    api = FastAPI(
+        title="recsys",
+        version=service.bundle.version,
+        redoc_url=None,
+        docs_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
     api.router.route_class = StrictRoute
     for module in ROUTES:
         module.routes(service, api.router)
     add_problems(api)
+    add_limits(api, serve)
     add_docs(api, f"http://{serve.host}:{serve.port}")
     api.add_middleware(
         Guard,
