@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recsys.serve.body import StrictRoute
 from recsys.serve.docs import add_docs
+from recsys.serve.document import add_limits
 from recsys.serve.guard import Guard, Limits
 from recsys.serve.problems import add_problems
 from recsys.serve.quick import Quick
@@ -42,11 +43,18 @@ def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool =
         gives_id: Whether answers carry the id of their request; Ray Serve adds its own.
     """
     serve = service.bundle.config.serve
-    api = Api(title="recsys", version=service.bundle.version, redoc_url=None, docs_url=None)
+    api = Api(
+        title="recsys",
+        version=service.bundle.version,
+        redoc_url=None,
+        docs_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
     api.router.route_class = StrictRoute
     for module in ROUTES:
         module.routes(service, api.router)
     add_problems(api)
+    add_limits(api, serve)
     add_docs(api, f"http://{serve.host}:{serve.port}")
     api.front = Guard(
         Quick(super(Api, api).__call__, partial(recommend.respond, service)),

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from recsys.bundle.contents import Bundle
 from recsys.data.ragged import IntArray
 from recsys.errors import InputError
+from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import NO_FILTERS, Filters
 
@@ -138,7 +139,7 @@ class Conditions:
                 field = {"category": "categories", "creator": "creators"}[kind]
                 known = ", ".join(vocab.ids[:3].to_pylist()) or "none"
                 raise InputError(
-                    f"filters.{field}: {name!a} is no {kind} of this catalogue; it has {known}"
+                    f"filters.{field}: {shown(name)} is no {kind} of this catalogue; it has {known}"
                     f"{', …' if len(vocab) > 4 else ''}"
                 )
         return rows

@@ -38,7 +38,6 @@ LIMITS = {
     "minItems": "at least {} of them",
     "maxItems": "at most {} of them",
     "maxProperties": "at most {} of them",
-    "pattern": "like {}",
 }
 EXAMPLES = {"user_id": "u1", "video_id": "v1", "creator_id": "c1", "k": 10, "limit": 10}
 """What stands in a call to copy for fields of these names."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Query
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -19,7 +18,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
-from recsys.live.event import LARGEST_PLACE, LONGEST_WATCH, TYPES, Event
+from recsys.live.event import FIRST_MS, LARGEST_PLACE, LONGEST_WATCH, TYPES, Event
 from recsys.live.text import LONGEST, MOST_ENTRIES, check_id
 from recsys.serve.asks import Answer, Ask, Filters, Kind, RankedVideo
 
@@ -39,15 +38,18 @@ def id_text(value: Any) -> str:
         raise ValueError(str(error).partition(": ")[2]) from None
 
 
-ID_SCHEMA = {
-    "anyOf": [
-        {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": r"^[^\x00]*$"},
-        {"type": "integer"},
-    ]
+TEXT_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LONGEST,
+    "pattern": r"^[^\x00]*$",
 }
+ID_SCHEMA = {"anyOf": [TEXT_SCHEMA, {"type": "integer"}]}
 Id = Annotated[str, BeforeValidator(id_text), WithJsonSchema(ID_SCHEMA)]
-QueryId = Annotated[str, Query(min_length=1, max_length=LONGEST)]
-Entries = Annotated[dict[Id, Id], Field(max_length=MOST_ENTRIES)]
+AddressId = Annotated[str, BeforeValidator(id_text), WithJsonSchema(TEXT_SCHEMA)]
+"""An id in a path or a query, where everything is text."""
+NAMES = {"propertyNames": TEXT_SCHEMA}
+Entries = Annotated[dict[Id, Id], Field(max_length=MOST_ENTRIES, json_schema_extra=NAMES)]
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS)]
 Time = Annotated[StrictInt, Field(ge=0, le=LAST_MS)]
 Number = Annotated[float, Field(strict=True, ge=0, le=LONGEST_WATCH)]
@@ -164,15 +166,15 @@ class EventMessage(Message):
     """Needed but for `hide_creator`."""
     creator_id: Id | None = None
     """Needed for `hide_creator`."""
-    time_ms: StrictInt | None = None
+    time_ms: Annotated[StrictInt, Field(json_schema_extra={"minimum": FIRST_MS})] | None = None
     """When it happened by the sender's clock, in Unix milliseconds (UTC); now without it."""
     positive: StrictBool | None = None
     """Whether the user liked the video; without it a view says yes, a task whether it was done."""
     watched: Annotated[float, Field(ge=0, le=LONGEST_WATCH, strict=True)] | None = None
     """Of a view: how long, in the unit of the model's training data."""
-    labels: Annotated[dict[Id, StrictBool], Field(max_length=MOST_ENTRIES)] = Field(
-        default_factory=dict
-    )
+    labels: Annotated[
+        dict[Id, StrictBool], Field(max_length=MOST_ENTRIES, json_schema_extra=NAMES)
+    ] = Field(default_factory=dict)
     """Of a view or a task: ranking tasks that were done (true) or undone (false)."""
     context: Entries = Field(default_factory=dict)
     """What was known when the video was asked for."""

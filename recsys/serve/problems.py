@@ -19,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from recsys.errors import InputError
 from recsys.live.database import LogError
@@ -179,6 +180,8 @@ def refusal(request: Request, error: Exception) -> Response | None:
     if isinstance(error, InputError):
         return problem(422, str(error), request_id)
     if isinstance(error, HTTPException):
+        if error.status_code == 405:
+            error.headers = {"Allow": _allowed(request)}
         detail = _detail_of(request, error)
         return problem(error.status_code, detail, request_id, headers=error.headers)
     if isinstance(error, LogError):
@@ -201,15 +204,19 @@ def document_problems(document: dict[str, Any]) -> dict[str, Any]:
         for operation in item.values():
             operation["responses"].pop("422", None)  # the framework's
             refusals = OF_ALL | (OF_BODIES if "requestBody" in operation else {})
-            for status, meaning in sorted(refusals.items()):
-                answer = {"description": meaning, "content": content}
-                operation["responses"][str(status)] = answer
+            for status, meaning in refusals.items():
+                operation["responses"].setdefault(str(status), {"description": meaning})
+            for status, answer in operation["responses"].items():
+                if status >= "400":  # a route may have an answer of its own beside the problem
+                    answer["content"] = answer.get("content", {}) | content
+            operation["responses"] = dict(sorted(operation["responses"].items()))
     return document
 
 
 def mistake_of(detail: Mapping[str, Any]) -> Mistake:
     """What pydantic says of a wrong value, in our words."""
-    source, *place = (part for part in detail["loc"] if part not in (ONE, SEVERAL))
+    # "[key]" is pydantic's mark of a wrong name in a mapping, whose place is the name before it.
+    source, *place = (part for part in detail["loc"] if part not in (ONE, SEVERAL, "[key]"))
     text = str(detail["msg"]).removeprefix("Value error, ")
     text = text[:1].lower() + text[1:]
     if source == "body":
@@ -249,3 +256,9 @@ def _detail_of(request: Request, error: HTTPException) -> str:
         allowed = (error.headers or {}).get("Allow", "another")
         return f"{request.method} {request.url.path}: this method is not allowed; use {allowed}"
     return f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes at an address; the framework names those of the first alone."""
+    here = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+    return ", ".join(sorted({method for route in here for method in route.methods or ()}))

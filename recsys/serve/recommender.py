@@ -24,6 +24,7 @@ from recsys.errors import InputError
 from recsys.features.inputs import RequestContext
 from recsys.features.timelines import MS_PER_HOUR, Timelines, gap_buckets, hours
 from recsys.live.events import EventLog
+from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Answer, Ask, RankedVideo, ScoredVideo
 from recsys.serve.conditions import Conditions
@@ -124,7 +125,7 @@ class ServingRecommender:
         """
         row = self._videos.row(video_id)
         if row == UNKNOWN_ROW:
-            raise InputError(f"video_id={video_id!a}: not in the catalogue of this model")
+            raise InputError(f"video_id={shown(video_id)}: not in the catalogue of this model")
         return self._listed(*self._parts.resemblance.nearest(row, k))
 
     def popular(self, k: int, now_ms: int | None = None) -> list[RankedVideo]:

@@ -237,6 +237,11 @@ def test_openapi_names_every_route(client: TestClient) -> None:
         ),
         ("score", {"user_id": "u", "video_ids": [[]]}, "video_ids.0: must be text or an integer"),
         (
+            "score",
+            {"user_id": "u", "video_ids": ["v1"], "user": {"": 1}},
+            "user.: has 0 characters",
+        ),
+        (
             "events",
             {"user_id": "u", "video_id": "v1", "watched": -1},
             "watched: input should be greater than or equal to 0",
@@ -317,6 +322,9 @@ def test_a_large_body_is_refused(client: TestClient) -> None:
 def test_unknown_paths_and_methods(client: TestClient) -> None:
     assert client.get("/nothing").json()["detail"] == "GET /nothing: not found"
     assert client.get("/v1/recommend").status_code == 405
+    neither = client.put("/v1/users?user_id=u1")
+    assert (neither.status_code, neither.headers["allow"]) == (405, "DELETE, GET")
+    assert neither.json()["detail"].endswith("this method is not allowed; use DELETE, GET")
     assert client.get("/v1/users?limit=0").status_code == 422
 
 
@@ -343,7 +351,20 @@ def test_a_video_file_whole_and_in_part(client: TestClient) -> None:
     part = client.get(url, headers={"Range": "bytes=10-19"})
     assert part.status_code == 206 and part.content == bytes(range(10, 20))
     assert part.headers["content-range"] == "bytes 10-19/200"
-    assert client.get(url, headers={"Range": "bytes=900-"}).status_code == 416
+    parts = client.get(url, headers={"Range": "bytes=0-1,10-19"})
+    assert parts.headers["content-type"].startswith("multipart/byteranges")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "size"), [("bytes=900-", 416, "bytes */200"), ("bytes=x", 400, None)]
+)
+def test_a_range_that_is_none_is_a_problem(
+    client: TestClient, asked: str, status: int, size: str | None
+) -> None:
+    refused = client.get("/v1/videos/v1/file", headers={"Range": asked})
+    assert (refused.status_code, refused.headers.get("content-range")) == (status, size)
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["detail"].startswith("Range: no part of this file")
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Query
 import recsys.serve.messages as m
 from recsys.features.timelines import Timelines
 from recsys.serve.recommender import ServingRecommender
+from recsys.serve.routes import links
 from recsys.serve.service import Service
 
 
 def routes(service: Service, router: APIRouter) -> None:
     """Adds the routes to a router."""
 
-    @router.post("/v1/events")
+    @router.post("/v1/events", responses=links.AFTER_EVENT)
     async def events(request: m.EventsBody) -> m.EventsResponse:
         """Keeps one event or several for good; the next request sees them, on any replica.
 
@@ -25,20 +26,20 @@ def routes(service: Service, router: APIRouter) -> None:
         appended = await service.append([message.event() for message in messages])
         return m.EventsResponse(appended.event_ids, list(appended.statuses))
 
-    @router.delete("/v1/users")
-    async def forget(user_id: m.QueryId) -> m.ForgetResponse:
+    @router.delete("/v1/users", responses=links.AFTER_FORGET)
+    async def forget(user_id: m.AddressId) -> m.ForgetResponse:
         """Deletes all events of a user; what the bundle knows of them is not used any more."""
         return m.ForgetResponse(user_id, await service.forget(user_id))
 
-    @router.get("/v1/users")
+    @router.get("/v1/users", responses=links.AFTER_USERS)
     async def users(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> m.UsersResponse:
         """Some known users, to try the endpoint with."""
         pasts = service.recommender.pasts
         return m.UsersResponse(len(pasts), pasts.user_ids(limit))
 
-    @router.get("/v1/history")
+    @router.get("/v1/history", responses=links.AFTER_HISTORY)
     async def history(
-        user_id: m.QueryId, limit: Annotated[int, Query(ge=1, le=1000)] = 20
+        user_id: m.AddressId, limit: Annotated[int, Query(ge=1, le=1000)] = 20
     ) -> m.HistoryResponse:
         """What a user was shown last and what came of it, newest first."""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException
+from starlette.datastructures import Headers
 from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
+import recsys.serve.messages as m
 from recsys.serve.files import local_video
 from recsys.serve.service import Service
 
@@ -23,6 +26,23 @@ PAGE_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The page loads nothing from elsewhere, runs no inline script and is not framed."""
+RANGE_REFUSED = "Range: no part of this file; send bytes=FIRST-LAST, counted from 0, or no Range"
+
+
+class VideoFile(FileResponse):
+    """A file whose refusals of a `Range` are problem documents, as all others are."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file, or the range of it that is asked for."""
+
+        async def checked(message: Message) -> None:
+            if message.get("status") in (400, 416):  # its own are plain text
+                headers = Headers(raw=message["headers"])
+                size = {name: headers[name] for name in ("Content-Range",) if name in headers}
+                raise HTTPException(message["status"], RANGE_REFUSED, size)
+            await send(message)
+
+        await super().__call__(scope, receive, checked)
 
 
 def routes(service: Service, router: APIRouter) -> None:
@@ -50,13 +70,19 @@ def routes(service: Service, router: APIRouter) -> None:
 def _add_files(service: Service, router: APIRouter) -> None:
     @router.get(
         "/v1/videos/{video_id:path}/file",
-        response_class=FileResponse,
+        response_class=VideoFile,
         responses={
             200: {"content": {"video/*": {}}},
-            206: {"content": {"video/*": {}}, "description": "A range of it."},
+            206: {
+                "content": {"video/*": {}, "multipart/byteranges": {}},
+                "description": "A range of it, or several.",
+            },
+            400: {"description": "`Range` cannot be read."},
+            404: {"description": "No file of this video is served here."},
+            416: {"description": "`Range` asks for what lies beyond its end."},
         },
     )
-    def video_file(video_id: str) -> FileResponse:
+    def video_file(video_id: m.AddressId) -> VideoFile:
         """A video's own file, whole or a range of it, where it is a local one."""
         bundle = service.bundle
         uri = bundle.catalog.table.column("uri")[bundle.vocabs["video"].row(video_id)].as_py()
@@ -64,4 +90,4 @@ def _add_files(service: Service, router: APIRouter) -> None:
         if file is None:
             raise HTTPException(404, "no file of this video is served here")
         path, media_type = file
-        return FileResponse(path, media_type=media_type)
+        return VideoFile(path, media_type=media_type)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 import recsys.serve.messages as m
 from recsys.serve.body import read_json, require_json
+from recsys.serve.routes import links
 from recsys.serve.service import Service
 
 PATH = "/v1/recommend"
@@ -22,7 +23,7 @@ Count = Annotated[int, Query(ge=1, le=1000)]
 def routes(service: Service, router: APIRouter) -> None:
     """Adds the routes to a router."""
 
-    @router.post(PATH, response_model=m.RecommendResponse)
+    @router.post(PATH, response_model=m.RecommendResponse, responses=links.AFTER_RECOMMEND)
     async def recommend(request: m.RecommendRequest) -> Response:
         """The best videos for a user, best first.
 
@@ -45,19 +46,19 @@ def routes(service: Service, router: APIRouter) -> None:
         answer = await service.answer(request.ask())
         return _json(m.scores(answer, service.bundle.version))
 
-    @router.get("/v1/similar")
-    async def similar(video_id: m.QueryId, k: Count = 10) -> m.ListResponse:
+    @router.get("/v1/similar", responses=links.AFTER_LIST)
+    async def similar(video_id: m.AddressId, k: Count = 10) -> m.ListResponse:
         """The videos most like one, by the cosine of their vectors."""
         videos = await service.read(lambda recommender: recommender.similar(video_id, k))
         return m.ranked(service.bundle.version, videos)
 
-    @router.get("/v1/popular")
+    @router.get("/v1/popular", responses=links.AFTER_LIST)
     async def popular(k: Count = 10) -> m.ListResponse:
         """What is popular now, for everybody; the score is that of its popularity."""
         videos = await service.read(lambda recommender: recommender.popular(k))
         return m.ranked(service.bundle.version, videos)
 
-    @router.get("/v1/latest")
+    @router.get("/v1/latest", responses=links.AFTER_LIST)
     async def latest(k: Count = 10) -> m.ListResponse:
         """The videos first shown last; the score is that time in Unix milliseconds."""
         videos = await service.read(lambda recommender: recommender.latest(k))

@@ -84,7 +84,7 @@ function say(text, wrong = false) {
 }
 
 async function recommend() {
-  const userId = element("user").value.trim();
+  const userId = element("user").value; // as it is: spaces may be part of an id
   if (!userId) return;
   try {
     const past = await call(`v1/history?user_id=${encodeURIComponent(userId)}&limit=12`);
@@ -96,7 +96,7 @@ async function recommend() {
     show(element("recommended"), next.items.map(nextCard), "nothing is left to recommend");
     say(
       next.known_user
-        ? `User ${userId}: from ${next.num_history} events`
+        ? `User ${userId}: from ${next.num_history} ${next.num_history === 1 ? "event" : "events"}`
         : `User ${userId} is not known: this is what everybody new gets`,
     );
   } catch (error) {
