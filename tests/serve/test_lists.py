@@ -151,6 +151,10 @@ def test_what_turned_out_badly_is_tried_less(tmp_path: Path) -> None:
         drawn = served._lists._explorer.draw(10, np.zeros(0, np.int64), None, LATER)
         tried.update(f"v{r}" for r in drawn)
     assert tried["v5"] > 10 * max(1, tried["v3"])
+    for _ in range(300):
+        drawn = served._lists._explorer.draw(10, np.array([5]), None, LATER)
+        tried.update(f"v{r}" for r in drawn)
+    assert tried["v3"] < 10, "videos that nobody knows are tried before one that nobody likes"
 
 
 def test_explored_videos_obey_filters_and_exclusions(tmp_path: Path) -> None:

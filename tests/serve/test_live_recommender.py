@@ -268,3 +268,50 @@ def test_similar_is_by_cosine_and_without_itself(served: Served) -> None:
     assert len(served.similar("v5", 1000)) == NUM_VIDEOS - 1
     with pytest.raises(InputError, match="video_id='zz': not in the catalogue of this model"):
         served.similar("zz", 3)
+
+
+def test_a_late_event_changes_what_later_hours_know(tiny: TinyRun, served: Served) -> None:
+    """Also where the hour's probabilities were asked for before; as of a server that starts now."""
+    hour = LATER + 3_600_000
+    served.tell("someone", "v3", time_ms=LATER)
+    before = served.score("u9", ["v3", "v4"], now_ms=hour).videos
+    for number in range(30):
+        served.tell(f"n{number}", "v3", time_ms=LATER + number, labels={"click": True})
+    after = served.score("u9", ["v3", "v4"], now_ms=hour).videos
+    anew = Served(Bundle.load(str(tiny.run)), served.log).score("u9", ["v3", "v4"], now_ms=hour)
+    for one, other, earlier in zip(after, anew.videos, before, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+        assert one.probabilities != pytest.approx(earlier.probabilities, abs=1e-4)
+
+
+def test_what_came_of_a_showing_that_the_bundle_knows_takes_its_place(
+    tiny: TinyRun, log: EventLog
+) -> None:
+    """It was shown before the bundle was made, and liked after: one event, not two."""
+    timeline = ServingRecommender(Bundle.load(str(tiny.run))).history("u9")
+    row, time_ms = int(timeline.video_rows[-1]), int(timeline.time_ms[-1])
+    shown = Event("u9", EXPOSURE, f"v{row}", time_ms=time_ms, impression_id="i")
+    log.append([shown])
+    known = Bundle.load(str(tiny.run))
+    known = replace(known, manifest={**known.manifest, "live_seq": log.latest_seq()})
+    served = Served(known, log)
+    liked = {"impression_id": "i", "time_ms": time_ms + 1000, "labels": {"like": True}}
+    served.tell("u9", f"v{row}", type=TASK, **liked)
+    now_known = served.history("u9")
+    assert len(now_known.video_rows) == len(timeline.video_rows)
+    assert now_known.labels[-1].tolist() == [0, 1] and now_known.positive[-1] == 1
+
+
+def test_a_request_comes_after_what_a_faster_clock_acknowledged(
+    tiny: TinyRun, tmp_path: Path
+) -> None:
+    """The machine that took the event is ten seconds ahead of the one that is asked."""
+    with EventLog(str(tmp_path / "ahead.sqlite"), clock=lambda: now() + 10_000) as ahead:
+        served = Served(Bundle.load(str(tiny.run)), ahead)
+        served.tell("someone", "v3")
+        served.recommend("someone")
+        served.tell("someone", "v4")
+        answer = served.recommend("someone", 20)
+    assert answer.num_history == 2
+    assert answer.now_ms > served.pasts.events("someone").time_ms.max()
+    assert not {"v3", "v4"} & {video.video_id for video in answer.videos}
