@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,7 @@ def stopped_in(stage: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> lis
     monkeypatch.setattr(pipeline, "is_current", lambda *_: False)
     real = BY_NAME[stage]
     stop: Callable[..., Any] = lambda *_: send(signal.SIGTERM)  # noqa: E731
-    monkeypatch.setitem(BY_NAME, stage, Stage(stage, stage, real.settings, real.after, stop,
-                                              real.goes_on))  # fmt: skip
+    monkeypatch.setitem(BY_NAME, stage, replace(real, run=stop))
     return [stage, "--config", str(write_input(folder))]
 
 
