@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ray
 
 BIN = Path(sys.executable).parent
 PROJECT = Path(__file__).parents[1]
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 SMALL = "train.epochs=1 train.refit=false prepare.partitions=2"
 
 
