@@ -44,6 +44,7 @@ ONE, MANY = 1, 32
 BAR_LATENCY, BAR_RATE, BAR_MANY, BAR_P99_MS, BAR_REPLICAS = 2.0, 1000.0, 2.5, 80.0, 1.6
 SHARE = 0.4
 """Of a core that each of two replicas gets, and the one that they are compared with."""
+WARM_UPS = 6
 START_S = 120
 
 
@@ -76,7 +77,9 @@ def two_replicas(run: str, args: argparse.Namespace, found: dict[str, Any]) -> N
         with running(run, port=0, replicas=number) as served, ExitStack() as stack:
             stack.enter_context(cpu_quota(replicas(), SHARE))
             first = {"clients": MANY, "servers": replicas(), "cores": os.sched_getaffinity(0)}
-            put_load(served, seconds=2 * args.first_seconds, **first)
+            # The same users again and again, until each replica has met nearly all of them.
+            for _ in range(WARM_UPS):
+                put_load(served, seconds=args.seconds, **first)
             load = put_load(served, seconds=args.seconds, **first)
         show(f"{number} replicas of {SHARE} of a core", load)
         rates[number] = load.per_s
