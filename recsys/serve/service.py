@@ -6,6 +6,7 @@ Routes never keep a recommender: they ask the service, which may be given anothe
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 from collections import Counter
@@ -15,12 +16,15 @@ from typing import TypeVar
 from recsys.bundle.contents import Bundle
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
+from recsys.live.database import LogError
 from recsys.live.event import Event
 from recsys.live.events import Appended, EventLog
 from recsys.serve.asks import Answer, Ask
 from recsys.serve.batches import MicroBatches
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender, now
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 LOG_FILE = "live.sqlite"
@@ -153,7 +157,12 @@ class Service:
             self.recommender.catch_up()
             self._caught_up = True
             latest = self.log.latest_seq()
+        except LogError:  # each request that needs the log tells its caller and the server's log
+            self.metrics.log_failed()
+            return
         except Exception:
+            # A fault of ours must not end the thread, and must not go unseen.
+            logger.exception("the event log could not be followed")
             self.metrics.log_failed()
             return
         followed = self.recommender.follower

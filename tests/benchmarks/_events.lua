@@ -1,7 +1,6 @@
 -- Sends new events, in calls of the size of the first argument; prints one line of JSON at the end.
 -- The second argument begins their ids.
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
+dofile((debug.getinfo(1, "S").source:match("^@(.*/)") or "") .. "_post.lua")
 
 local size, name, sent = 1, "e", 0
 local user_count, video_count = 24000, 40
@@ -26,12 +25,4 @@ request = function()
     events[place] = event()
   end
   return wrk.format(nil, "/v1/events", nil, '{"events":[' .. table.concat(events, ",") .. "]}")
-end
-
-done = function(summary, latency, requests)
-  local errors = summary.errors
-  io.write(string.format(
-    'JSON {"requests": %d, "seconds": %.6f, "p50_ms": %.3f, "p99_ms": %.3f, "errors": %d}\n',
-    summary.requests, summary.duration / 1e6, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
-    errors.status + errors.connect + errors.read + errors.write + errors.timeout))
 end

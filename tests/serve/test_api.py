@@ -146,6 +146,23 @@ def test_ready_when_the_log_is_read(client: TestClient, service: Service) -> Non
     assert (waiting.status_code, waiting.json()["status"]) == (503, "starting")
 
 
+def test_a_fault_while_following_is_told_and_ends_nothing(
+    client: TestClient,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fault() -> None:
+        raise ZeroDivisionError("ours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.recommender, "catch_up", fault)
+        service._follow()
+    assert "the event log could not be followed" in caplog.text and "ours" in caplog.text
+    assert 'reason="log"' in client.get("/metrics").text
+    assert client.post("/v1/recommend", json={"user_id": "u9"}).status_code == 200
+
+
 def test_figures_for_prometheus(client: TestClient, tiny: TinyRun) -> None:
     client.post("/v1/recommend", json={"user_id": "nobody"})
     client.post("/v1/score", json={"user_id": "u9", "video_ids": ["zz", "yy", "v1"]})
