@@ -164,6 +164,7 @@ def told_of_the_run_folder() -> re.Pattern[str]:
         ("prepare/timelines/part-00001.parquet", True),
         ("bundles/20260101T000000Z-1/vocab/video.parquet", True),
         ("decode/clips.lance/data/1.lance", True),
+        ("live.sqlite-shm", True),
         ("prepare/trends/video.parquet", False),
         ("secret.txt", False),
     ],
