@@ -35,6 +35,7 @@ from recsys.train.collectives import Collectives
 from recsys.train.figures import StepSums
 from recsys.train.loss import LossWeights
 from recsys.train.schedule import Schedule
+from recsys.train.session import RayTrainSession, Session
 from recsys.train.sharding import PipelinedSteps, build_sharded, have_torchrec
 from recsys.train.steps import SingleSteps
 from recsys.train.trainable import Trainable, build_plain
@@ -79,28 +80,34 @@ def train_worker(settings: dict[str, Any]) -> None:
     # A GPU of the node that was given to another job is none of this worker's.
     device = ray.train.torch.get_device() if job.gpu else torch.device("cpu")
     rank, workers = context.get_world_rank(), context.get_world_size()
-    Worker(job, Prepared(job.config), rank=rank, workers=workers, device=device).run()
+    Worker(job, Prepared(job.config), collectives=Collectives(rank, workers, device)).run()
 
 
 class Worker:
     """One of the W workers: takes its steps, keeps the checkpoints, asks for the figures."""
 
     def __init__(
-        self, job: Job, prepared: Prepared, *, rank: int, workers: int, device: torch.device
+        self,
+        job: Job,
+        prepared: Prepared,
+        *,
+        collectives: Collectives,
+        session: Session | None = None,
     ) -> None:
         self.job, self.config, self.prepared = job, job.config, prepared
-        self.device, self.collectives = device, Collectives(rank, workers, device)
+        self.device, self.collectives = collectives.device, collectives
+        self.session = session or RayTrainSession()
         self.schedule = Schedule.of(
             self.config,
             epochs=job.epochs,
             num_partitions=len(prepared.partitions),
-            workers=workers,
+            workers=collectives.workers,
             validates=job.learn_before == VALID,
         )
         torch.manual_seed(self.config.train.seed)
         self.batcher = make_batcher(job, prepared)
-        self.trainable = make_trainable(self.config, prepared, device)
-        self.loss_weights = LossWeights.of(self.config, device)
+        self.trainable = make_trainable(self.config, prepared, self.device)
+        self.loss_weights = LossWeights.of(self.config, self.device)
         self.steps = self._make_steps()
         self.progress = Progress()
         self.seen = torch.zeros(len(self.prepared.partitions), dtype=torch.int64)
@@ -146,13 +153,12 @@ class Worker:
         return {**figures, "validate_s": time.perf_counter() - started}
 
     def _restore(self) -> None:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint:
-            with checkpoint.as_directory() as folder:
+        with self.session.newest() as folder:
+            if folder is not None:
                 self.progress = restore(folder, self.trainable)
-        elif self.config.train.start_from is not None:
-            with local_folder(RunFolder(self.config.run).start) as folder:
-                load(folder, self.trainable)
+        if folder is None and self.config.train.start_from is not None:
+            with local_folder(RunFolder(self.config.run).start) as start:
+                load(start, self.trainable)
         if self.job.trending is not None:
             self.trainable.model.trending.fill_(self.job.trending)
 
@@ -256,7 +262,7 @@ class Worker:
         metrics["best_epoch"] = self.progress.best_epoch
         with tempfile.TemporaryDirectory() as folder:
             save(folder, self.trainable, self.progress)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            self.session.report(metrics, folder)
         if self._progress_actor is not None and "retrieval_loss" in figures:
             self._progress_actor.epoch.remote(self.progress.history[-1])
 

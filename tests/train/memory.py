@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray.train
-import torch
 
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray
@@ -23,6 +22,7 @@ from recsys.features.inputs import Sizes
 from recsys.features.timelines import Timelines
 from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
+from recsys.train.collectives import Collectives
 from recsys.train.loop import Job, Worker
 from tests.steps import NUM_VIDEOS, SIZES, make_config, make_timelines, make_videos
 
@@ -153,4 +153,4 @@ def make_worker(
     rank, workers = place
     patch.setattr(ray.train, "report", kept.report)
     patch.setattr(ray.train, "get_checkpoint", lambda: start)
-    return Worker(job, prepared, rank=rank, workers=workers, device=torch.device("cpu"))
+    return Worker(job, prepared, collectives=Collectives(rank, workers))

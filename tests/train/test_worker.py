@@ -15,6 +15,7 @@ from recsys.features.inputs import Batch
 from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train import loop
+from recsys.train.collectives import Collectives
 from recsys.train.loop import Job, Worker, make_batcher, train_worker
 from tests.steps import make_config
 from tests.train.memory import Checkpoints, MemoryPrepared, make_prepared, make_worker
@@ -166,4 +167,4 @@ def test_a_worker_takes_the_device_that_it_was_given(
     monkeypatch.setattr(loop, "Worker", Made)
     train_worker(Job(make_config(), VALID, epochs=1, gpu=gpu).to_dict())
     device = torch.device("cuda", 3) if gpu else torch.device("cpu")
-    assert made == {"rank": 1, "workers": 2, "device": device, "ran": True}
+    assert made == {"collectives": Collectives(1, 2, device), "ran": True}
