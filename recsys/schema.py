@@ -9,7 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 UNKNOWN_ROW = 0
-PREPARE_FORMAT = 2
+PREPARE_FORMAT = 3
 """Raised when the files of RUN/prepare change, so that those of an older recsys are made again."""
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -75,7 +75,7 @@ OLDER_LIKED = "older_liked"
 
 
 def count_schema() -> pa.Schema:
-    """RUN/prepare/counts/<name>.parquet: what happened to a row in an hour, video or context_*.
+    """BUNDLE/counts/<name>.parquet: what happened to a row in an hour, video or context_*.
 
     `counts` holds the events and how many of them were positive and had each label.
     """

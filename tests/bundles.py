@@ -82,8 +82,7 @@ def make_run(
     write_table(_users(), str(prepare / "users.parquet"))
     catalog = Catalog.read(str(prepare / "videos.parquet"))
     counts = _counts(timelines, catalog)
-    for name, table in counts.to_tables().items():
-        write_table(table, str(prepare / "counts" / f"{name}.parquet"))
+    counts.write(str(prepare / "counts"))
     recommender, sizes, vectors = _model(config, catalog, clip)
     version = publish(
         trained_of(config, recommender, sizes, vectors),

@@ -153,9 +153,10 @@ class SplitConfig(Section):
 class PrepareConfig(Section):
     """How events become timelines."""
 
-    partitions: int = Field(16, ge=1, le=65536)
+    partitions: int | None = Field(None, ge=1, le=65536)
     """Number of Parquet files that users are spread over by a hash of their id; a training
-    checkpoint can fall between any two, and one must fit in a worker's memory."""
+    checkpoint can fall between any two, and one must fit in a worker's memory. Without it 16, and
+    from 16 million events on one for each million."""
     min_video_events: int = Field(1, ge=0)
     """A video with fewer training events gets no ID embedding of its own: its content stands for
     it."""

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys.data.arrays import open_array, write_array
 from recsys.data.clip_store import ClipRows
-from recsys.data.storage import open_input, replace_file
 from recsys.data.values import rows_of_lists
 from recsys.errors import InputError
 
@@ -58,8 +58,7 @@ def read_vectors(column: pa.Array | pa.ChunkedArray, source: str) -> npt.NDArray
 
 def write_vectors(vectors: npt.NDArray[np.float32], path: str) -> None:
     """Writes RUN/prepare/vectors.npy."""
-    with replace_file(path) as file:
-        np.save(file, vectors, allow_pickle=False)
+    write_array([vectors], path, shape=vectors.shape)
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,8 @@ class Vectors:
 
     @classmethod
     def read(cls, path: str) -> Vectors:
-        """Reads all vectors into memory."""
-        with open_input(path) as file:
-            return cls(np.load(file, allow_pickle=False))
+        """Maps the vectors of a file on this machine, and reads those of another."""
+        return cls(open_array(path, np.float32))
 
     @property
     def dim(self) -> int:

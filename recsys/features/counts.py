@@ -21,12 +21,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys.config.data import EventColumns
 from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray, IntArray, Ragged
-from recsys.data.storage import join, open_input
+from recsys.data.storage import join
 from recsys.features.hourly import LAST_HOUR, HourlyCounts, hour_of
 from recsys.features.timelines import LOG_SCALE
 
@@ -185,7 +184,7 @@ class EventCounts:
             layout: Which features there are.
             stored: By the names of `layout.stored`.
         """
-        rows_of = {name: thing.rows_of(catalog) for name, thing in THINGS.items()}
+        rows_of = rows_of_things(catalog)
         followed = {name: stored[VIDEO].mapped(rows) for name, rows in rows_of.items()}
         return cls(layout, followed | {name: stored[name] for name in layout.stored}, rows_of)
 
@@ -224,6 +223,11 @@ class EventCounts:
         """Drops all live events; no other thread may read meanwhile."""
         for hourly in self.hourly.values():
             hourly.forget_live()
+
+    def write(self, folder: str) -> None:
+        """Writes a folder that `read_counts` maps, without live events."""
+        for name, hourly in self.hourly.items():
+            hourly.write(join(folder, name))
 
     def to_tables(self) -> dict[str, pa.Table]:
         """A table of `count_schema` of each of `layout.stored`."""
@@ -392,9 +396,12 @@ def log_odds(rate: Floats) -> Floats:
 
 
 def read_counts(folder: str, catalog: Catalog, layout: CountLayout) -> EventCounts:
-    """Reads RUN/prepare/counts."""
-    tables = {}
-    for name in layout.stored:
-        with open_input(join(folder, f"{name}.parquet")) as file:
-            tables[name] = pq.read_table(file)
-    return EventCounts.from_tables(catalog, layout, tables)
+    """Maps RUN/prepare/counts, which the processes of a node share."""
+    names = layout.statistics
+    hourly = {name: HourlyCounts.open(join(folder, name)) for name in names}
+    return EventCounts(layout, hourly, rows_of_things(catalog))
+
+
+def rows_of_things(catalog: Catalog) -> dict[str, Ragged]:
+    """Of each of `THINGS`, its rows that each of the N videos belongs to."""
+    return {name: thing.rows_of(catalog) for name, thing in THINGS.items()}

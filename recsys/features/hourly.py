@@ -1,22 +1,31 @@
 """Events and flags of many rows, counted by the hour.
 
+The counts of all events are mapped files that the processes of a node share.
+
 Shapes: R rows of a counted thing, T tasks, n pairs of a row and an hour. Counted are the event
 itself and its 1 + T flags: the positive flag and the tasks' labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recsys.data.arrays import open_array, write_array
 from recsys.data.ragged import IntArray, Ragged
+from recsys.data.storage import join
 from recsys.features.live_counts import LiveCounts
 from recsys.features.timelines import MS_PER_HOUR
 from recsys.schema import UNKNOWN_ROW, count_schema
 
 _HOURS_A_ROW = 1 << 24
 LAST_HOUR = _HOURS_A_ROW - 1
+_FILES = _KEYS, _TOTALS, _STARTS = ("keys.npy", "totals.npy", "starts.npy")
+_AT_ONCE = 1 << 20
+"""Keys that are looked at together."""
 
 
 def hour_of(time_ms: npt.ArrayLike) -> IntArray:
@@ -45,13 +54,17 @@ class HourlyCounts:
         known = rows != UNKNOWN_ROW
         counts, keys = counts[known], _sort_keys(rows, hours)[known]
         order = np.argsort(keys, kind="stable")
-        self._keys, starts = np.unique(keys[order], return_index=True)
+        keys, starts = np.unique(keys[order], return_index=True)
         summed = np.add.reduceat(counts[order], starts) if len(starts) else counts[:0]
-        self._totals = np.pad(summed.cumsum(0), ((1, 0), (0, 0)))
-        # Row r has the keys of places [r] to [r + 1]; the last row stands for all that have none.
-        num_rows = int(self._keys[-1]) // _HOURS_A_ROW + 2 if len(self._keys) else 1
-        self._starts = np.searchsorted(self._keys, _sort_keys(np.arange(num_rows + 1), 0))
-        self._end = int((self._keys % _HOURS_A_ROW).max(initial=-1)) + 1
+        totals = np.pad(summed.cumsum(0), ((1, 0), (0, 0)))
+        num_rows = int(keys[-1]) // _HOURS_A_ROW + 2 if len(keys) else 1
+        self._hold(keys, totals, np.searchsorted(keys, _sort_keys(np.arange(num_rows + 1), 0)))
+
+    def _hold(self, keys: IntArray, totals: IntArray, starts: IntArray) -> None:
+        """Row r has the keys of places [r] to [r + 1]; the last row stands for all without any."""
+        self._keys, self._totals, self._starts = keys, totals, starts
+        parts = (keys[at : at + _AT_ONCE] for at in range(0, len(keys), _AT_ONCE))
+        self._end = 1 + max((int((part % _HOURS_A_ROW).max()) for part in parts), default=-1)
         self._live: LiveCounts | None = None
 
     @property
@@ -104,6 +117,19 @@ class HourlyCounts:
         entry = targets.list_of_value
         return HourlyCounts(targets.values, hours[entry], counts[entry])
 
+    def write(self, folder: str) -> None:
+        """Writes a folder that `open` maps, without live events."""
+        for name, array in zip(_FILES, (self._keys, self._totals, self._starts), strict=True):
+            write_array([array], join(folder, name), shape=array.shape)
+
+    @classmethod
+    def open(cls, folder: str) -> HourlyCounts:
+        """Maps what `write` or `join_sorted` wrote: nothing of it is read before it is asked."""
+        nothing = np.zeros(0, np.int64)
+        found = cls(nothing, nothing, np.zeros((0, 1), np.int64))
+        found._hold(*(open_array(join(folder, name), np.int64) for name in _FILES))
+        return found
+
     def to_table(self) -> pa.Table:
         """Writes the counts as a table of `count_schema`, without live events."""
         rows, hours, counts = self.entries()
@@ -119,3 +145,36 @@ class HourlyCounts:
             np.asarray(table.column("hour"), np.int64),
             counts.reshape(-1, 1 + num_flags),
         )
+
+
+def join_sorted(parts: Sequence[str], folder: str) -> None:
+    """Joins folders that `HourlyCounts.write` wrote into one, never holding more than one of them.
+
+    Args:
+        parts: At least one; the rows of each come after those of the one before it.
+        folder: What `HourlyCounts.open` then maps.
+    """
+
+    def arrays(name: str) -> Iterator[IntArray]:
+        return (open_array(join(part, name), np.int64) for part in parts)
+
+    num_keys = sum(len(keys) for keys in arrays(_KEYS))
+    width = next(arrays(_TOTALS)).shape[1]
+    write_array(arrays(_KEYS), join(folder, _KEYS), shape=(num_keys,))
+    totals = _running(arrays(_TOTALS), width)
+    write_array(totals, join(folder, _TOTALS), shape=(num_keys + 1, width))
+    lengths = np.zeros(0, np.int64)
+    for starts in arrays(_STARTS):
+        lengths = np.pad(lengths, (0, max(0, len(starts) - 1 - len(lengths))))
+        lengths[: len(starts) - 1] += np.diff(starts)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    write_array([starts], join(folder, _STARTS), shape=starts.shape)
+
+
+def _running(parts: Iterable[IntArray], width: int) -> Iterator[IntArray]:
+    """Running totals that each begin at 0, as those of all, one part after the other."""
+    so_far = np.zeros((1, width), np.int64)
+    yield so_far
+    for totals in parts:
+        yield totals[1:] + so_far
+        so_far = so_far + totals[-1:]

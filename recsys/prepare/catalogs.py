@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.config.data import DataConfig
-from recsys.data.catalog import duration_buckets
-from recsys.data.ragged import IntArray
+from recsys.data.catalog import Catalog, duration_buckets
+from recsys.data.ragged import IntArray, Ragged
 from recsys.data.users import row_lists
 from recsys.data.values import as_ids, as_labels, as_numbers, as_tags, rows_of_lists
 from recsys.data.vectors import read_vectors
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
+from recsys.features.counts import rows_of_things
 from recsys.prepare import tables
 from recsys.prepare.partitions import NO_TIME, SplitCounts
 from recsys.schema import user_schema, video_schema
@@ -43,6 +44,11 @@ class CatalogDraft:
     dropped: dict[str, int]
     """Rows of the video table that were left out, by reason."""
     only_in_events: int
+
+    def things(self) -> dict[str, Ragged]:
+        """The rows of each counted thing that each of the N videos belongs to."""
+        table = self.with_counts(SplitCounts.empty(len(self.vocabs["video"])))
+        return rows_of_things(Catalog.from_table(table))
 
     def with_counts(self, counts: SplitCounts) -> pa.Table:
         """Makes videos.parquet of it: `video_schema`, N rows, row 0 for unknown videos."""

@@ -13,14 +13,13 @@ import pyarrow.parquet as pq
 
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
-from recsys.data.ragged import IntArray
+from recsys.data.ragged import IntArray, Ragged
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import join, list_files, open_input, write_table
 from recsys.data.users import UserRows, row_lists
 from recsys.data.vocab import Vocab
-from recsys.features.counts import CountLayout
-from recsys.features.hourly import HourlyCounts, hour_of
 from recsys.features.timelines import share_watched
+from recsys.prepare.hourly_parts import CountedEvents, write_part
 from recsys.progress import progress
 from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     import ray
 
 NO_TIME = np.iinfo(np.int64).max
-COUNT_PARTS = "count-parts"
 
 
 @dataclass(frozen=True)
@@ -149,6 +147,8 @@ class BuildTimelines:
     durations: ray.ObjectRef[npt.NDArray[np.float64]]
     """Of the videos (N,), in the user's unit; NaN where unknown."""
     users: ray.ObjectRef[UserRows | None]
+    things: ray.ObjectRef[dict[str, Ragged]]
+    """The rows of each counted thing that each video belongs to."""
 
     def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, list[object]]:
         """Takes the number of the partition, gives the row of its `PartitionCounts`."""
@@ -198,30 +198,22 @@ class BuildTimelines:
         if known is not None:
             table = table.append_column(USER_ROWS, row_lists(known.of(users)))
         write_table(table, path)
-        self._write_counts(number, rows, context, time, [positive, *labels], split)
+        self._write_counts(number, CountedEvents(rows, context, time, [positive, *labels]), split)
         return PartitionCounts.of(number, offsets, rows, time, split, positive).to_row()
 
     def _write_counts(
-        self,
-        number: int,
-        rows: IntArray,
-        context: list[IntArray],
-        time: IntArray,
-        flags: list[npt.NDArray[np.int8]],
-        split: npt.NDArray[np.int8],
+        self, number: int, events: CountedEvents, split: npt.NDArray[np.int8]
     ) -> None:
         """The partition's part of the hourly counts.
 
         Without one cut for everybody, what is tested of one user may lie before what another one
         learns from: only training events are counted then.
         """
-        counted = np.flatnonzero(split == TRAIN) if self.cuts_ms is None else slice(None)
-        counts = np.stack([np.ones_like(time), *flags], 1).astype(np.int64)[counted]
-        hours = hour_of(time)[counted]
-        names = CountLayout.of(self.columns).stored
-        for name, things in zip(names, (rows, *context), strict=True):
-            hourly = HourlyCounts(things.astype(np.int64)[counted], hours, counts)
-            write_table(hourly.to_table(), join(self.spill, COUNT_PARTS, name, f"{number}.parquet"))
+        import ray
+
+        if self.cuts_ms is None:
+            events = events.take(np.flatnonzero(split == TRAIN))
+        write_part(events, self.columns, ray.get(self.things), self.spill, number)
 
 
 def _read(pieces: list[str]) -> pa.Table:
@@ -306,12 +298,14 @@ def write_timelines(
     config: RunConfig,
     *,
     spill: str,
+    total: int,
     vocabs: dict[str, Vocab],
     durations: npt.NDArray[np.float64],
+    things: dict[str, Ragged],
     cuts_ms: tuple[float, float] | None,
     users: UserRows | None = None,
 ) -> SplitCounts:
-    """Writes every partition's timelines, as Ray tasks, and sums up what they hold."""
+    """Writes the timelines of all `total` partitions, as Ray tasks, and sums up what they hold."""
     import ray
 
     build = BuildTimelines(
@@ -322,8 +316,8 @@ def write_timelines(
         vocabs=ray.put(vocabs),
         durations=ray.put(durations),
         users=ray.put(users),
+        things=ray.put(things),
     )
-    total = config.prepare.partitions
     dataset = ray.data.range(total, override_num_blocks=total).map_batches(build, batch_size=1)
     counts = SplitCounts.empty(len(vocabs["video"]))
     sizes = [0] * total
@@ -335,12 +329,3 @@ def write_timelines(
             advance(1)
     counts.timelines = sizes
     return counts
-
-
-def write_counts(config: RunConfig, *, spill: str) -> None:
-    """Joins the partitions' hourly counts into one table of the videos and of each context."""
-    layout, folder = CountLayout.of(config.data.columns), RunFolder(config.run).counts
-    for name in layout.stored:
-        parts = [_read([path]) for path in list_files(join(spill, COUNT_PARTS, name), ".parquet")]
-        hourly = HourlyCounts.from_table(pa.concat_tables(parts), num_flags=layout.num_flags)
-        write_table(hourly.to_table(), join(folder, f"{name}.parquet"))

@@ -30,6 +30,13 @@ from recsys.progress import progress
 
 SPILL_ROWS = 1 << 17
 MOST_TASKS = 1000
+FEWEST_PARTITIONS = 16
+PARTITION_ROWS = 1 << 20
+"""Events of a partition that is chosen by size: about 0.3 GB while it is trained on."""
+MOST_PARTITION_ROWS = 1 << 24
+PIECES_AT_ONCE = 64
+"""Partitions that `SPILL_ROWS` rows are spread over; more take more rows, for files of a few rows
+would cost more than what they hold."""
 
 Piece = tuple[str, tuple[int, ...]]
 """A file and some of its row groups."""
@@ -137,13 +144,14 @@ class SpillEvents:
 
     def _spill(self, task: Sequence[Piece]) -> Iterator[Spilled]:
         spilled, waiting = Spilled(), []
+        enough = SPILL_ROWS * -(-self.num_partitions // PIECES_AT_ONCE)
         for path, groups in task:
             for batch in self._batches(path, groups):
                 try:
                     waiting.append(self.normal(batch, spilled))
                 except InputError as error:
                     raise InputError(f"data.events={path}: {error}") from None
-                if sum(map(len, waiting)) >= SPILL_ROWS:
+                if sum(map(len, waiting)) >= enough:
                     self._write(pa.concat_tables(waiting), spilled)
                     yield spilled
                     spilled, waiting = Spilled(), []
@@ -240,10 +248,33 @@ def _partition_of(user_ids: pa.ChunkedArray, num_partitions: int) -> npt.NDArray
     return np.asarray(hashes, dtype=np.int64)[np.asarray(coded.indices)]
 
 
+def num_partitions(wanted: int | None, num_rows: int) -> int:
+    """How many partitions events of so many rows are spread over, where none are wanted.
+
+    >>> num_partitions(None, 1000), num_partitions(None, 40 * PARTITION_ROWS + 1)
+    (16, 41)
+
+    Raises:
+        InputError: With so few a partition would not fit into a worker's memory.
+    """
+    fewest = -(-num_rows // MOST_PARTITION_ROWS)
+    if wanted is not None and wanted < fewest:
+        raise InputError(
+            f"prepare.partitions={wanted}: {num_rows:,} events need at least {fewest} partitions "
+            f"of {MOST_PARTITION_ROWS:,}; leave the setting out or raise it"
+        )
+    return wanted or max(FEWEST_PARTITIONS, -(-num_rows // PARTITION_ROWS))
+
+
 def spill_events(
-    config: RunConfig, files: Sequence[TableFile], times: EventTimes, spill: str
+    config: RunConfig,
+    files: Sequence[TableFile],
+    times: EventTimes,
+    spill: str,
+    *,
+    num_partitions: int,
 ) -> Spilled:
-    """Spills all events, as Ray tasks.
+    """Spills all events into so many partitions, as Ray tasks.
 
     Raises:
         InputError: A file or value is wrong, or no event can be used.
@@ -251,7 +282,7 @@ def spill_events(
     import ray
 
     tasks = plan_tasks(files)
-    worker = SpillEvents(config.data, times, tasks, config.prepare.partitions, spill)
+    worker = SpillEvents(config.data, times, tasks, num_partitions, spill)
     dataset = ray.data.range(len(tasks), override_num_blocks=len(tasks))
     spilled = Spilled(contexts={name: set() for name in config.data.columns.context})
     total = sum(file.num_rows for file in files)

@@ -19,8 +19,9 @@ from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.prepare import partitions, tables
 from recsys.prepare.catalogs import UserDraft, build_catalog, read_users
+from recsys.prepare.hourly_parts import write_counts
 from recsys.prepare.showings import Showings
-from recsys.prepare.spill import Spilled, spill_events
+from recsys.prepare.spill import Spilled, num_partitions, spill_events
 from recsys.prepare.times import EventTimes, cuts_ms, date_text
 
 
@@ -66,7 +67,8 @@ def _prepare(
     users: UserDraft,
 ) -> dict[str, object]:
     data, folder = config.data, RunFolder(config.run)
-    spilled = spill_events(config, files, times, spill)
+    total = num_partitions(config.prepare.partitions, sum(file.num_rows for file in files))
+    spilled = spill_events(config, files, times, spill, num_partitions=total)
     catalog = build_catalog(data, spilled.videos)
     catalog.vocabs.update(
         {f"context_{name}": Vocab(sorted(spilled.contexts[name])) for name in data.columns.context}
@@ -75,13 +77,15 @@ def _prepare(
     counts = partitions.write_timelines(
         config,
         spill=spill,
+        total=total,
         vocabs=catalog.vocabs,
         durations=catalog.durations,
+        things=catalog.things(),
         cuts_ms=cuts,
         users=known,
     )
     require_events(counts, config, cuts)
-    partitions.write_counts(config, spill=spill)
+    write_counts(config, spill=spill)
     if known is not None:
         catalog.vocabs["user"] = users.values
     for name, vocab in catalog.vocabs.items():

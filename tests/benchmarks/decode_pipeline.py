@@ -10,18 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from _clips import make_clips, spread
+from _memory import Watched
 
 BAR_SPEED, BAR_GROWTH, BAR_BYTES = 0.85, 1.05, 3e9
 STORE_BYTES = 10**9
-SAMPLE_S = 0.25
 
 
 def run_loop(videos: list[str], sampling: str) -> None:
@@ -56,53 +54,14 @@ def run_stage(videos: list[str], sampling: str, out: Path) -> None:
     print(json.dumps(result["decode"]))
 
 
-class Job:
-    """A process of this file's, and the peak memory of it and all below it."""
-
-    def __init__(self, what: str, listing: Path, *more: str):
-        self.peak_bytes = 0
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--run", what, "--listing", str(listing), *more],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
-
-    def result(self) -> dict[str, Any]:
-        output, _ = self._process.communicate()
-        self._watcher.join()
-        return dict(json.loads(output.strip().splitlines()[-1]))
-
-    def _watch(self) -> None:
-        while self._process.poll() is None:
-            total = sum(_pss_bytes(pid) for pid in _family(self._process.pid))
-            self.peak_bytes = max(self.peak_bytes, total)
-            time.sleep(SAMPLE_S)
+def start(what: str, listing: Path, *more: str) -> Watched:
+    """Runs a part of this file in a process of its own."""
+    return Watched([sys.executable, __file__, "--run", what, "--listing", str(listing), *more])
 
 
-def _family(root: int) -> set[int]:
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = (entry / "stat").read_text()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
-    family = {root}
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family
-
-
-def _pss_bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+def result_of(job: Watched) -> dict[str, Any]:
+    """What the part printed last."""
+    return dict(json.loads(job.output().strip().splitlines()[-1]))
 
 
 def loop_rate(videos: list[str], args: argparse.Namespace) -> float:
@@ -111,8 +70,8 @@ def loop_rate(videos: list[str], args: argparse.Namespace) -> float:
     for part in (0, 1):
         listing = args.work / f"loop{part}.json"
         listing.write_text(json.dumps(videos[part::2]))
-        jobs.append(Job("loop", listing, "--sampling", args.sampling))
-    return len(videos) / max(job.result()["seconds"] for job in jobs)
+        jobs.append(start("loop", listing, "--sampling", args.sampling))
+    return len(videos) / max(result_of(job)["seconds"] for job in jobs)
 
 
 def stage(videos: list[str], sampling: str, args: argparse.Namespace) -> tuple[float, int]:
@@ -120,8 +79,8 @@ def stage(videos: list[str], sampling: str, args: argparse.Namespace) -> tuple[f
     out, listing = args.work / "out", args.work / "stage.json"
     shutil.rmtree(out, ignore_errors=True)
     listing.write_text(json.dumps(videos))
-    job = Job("stage", listing, "--sampling", sampling, "--clips-out", str(out))
-    result = job.result()
+    job = start("stage", listing, "--sampling", sampling, "--clips-out", str(out))
+    result = result_of(job)
     assert result["ok"] == len(videos), result
     shutil.rmtree(out, ignore_errors=True)
     return len(videos) / result["seconds"], job.peak_bytes

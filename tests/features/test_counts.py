@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.catalog import Catalog
@@ -236,17 +235,15 @@ def test_each_thing_has_its_own_features() -> None:
 
 
 def test_the_catalogue_of_counts_is_read_as_it_was_written(tmp_path: Path) -> None:
-    """Of the videos and of each context; creators and categories follow."""
+    """Of the videos, of all that they belong to, and of each context."""
     things = {
         "video": counts([1, 2], [9, 9], [[10, 10, 1], [20, 5, 2]]),
         "context_tab": counts([2, 1], [9, 9], [[10, 10, 0], [20, 5, 4]]),
     }
     layout = CountLayout(("click",), ("tab",))
     known = EventCounts.of(catalog(), layout, things)
-    tables = known.to_tables()
-    assert tuple(tables) == layout.stored == ("video", "context_tab")
-    for name, table in tables.items():
-        pq.write_table(table, tmp_path / f"{name}.parquet")
+    assert tuple(known.to_tables()) == layout.stored == ("video", "context_tab")
+    known.write(str(tmp_path))
     again = read_counts(str(tmp_path), catalog(), layout)
     assert again.layout == layout
     assert list(again.hourly) == ["everything", "video", "creator", "category", "context_tab"]

@@ -10,7 +10,7 @@ import pytest
 from recsys.config.data import DataConfig
 from recsys.errors import InputError
 from recsys.prepare import spill
-from recsys.prepare.spill import Spilled, plan_tasks, require_usable
+from recsys.prepare.spill import Spilled, num_partitions, plan_tasks, require_usable
 from recsys.prepare.tables import TableFile
 from tests.inputs import first_pass
 
@@ -140,3 +140,12 @@ def test_what_was_found_crosses_to_the_driver_and_so_does_what_is_wrong() -> Non
     row = Spilled.problem_row(InputError("column 'at' is text"))
     with pytest.raises(InputError, match="column 'at' is text"):
         Spilled.from_row({name: value for name, (value,) in row.items()})
+
+
+def test_partitions_by_size() -> None:
+    """One for each 2^20 events from 16 on; so few that one would not fit are refused."""
+    assert num_partitions(None, 0) == num_partitions(None, 16 << 20) == 16
+    assert num_partitions(None, (16 << 20) + 1) == 17
+    assert num_partitions(2, 2 << 24) == 2
+    with pytest.raises(InputError, match="prepare.partitions=2: 33,554,433 events need at least 3"):
+        num_partitions(2, (2 << 24) + 1)
