@@ -229,6 +229,10 @@ class ServeConfig(Section):
     """Whether the catalogue's own local video files are served, for the web page."""
     max_body_mib: int = Field(1, ge=1)
     """Largest body of a request, in MiB; a larger one is refused before it is read."""
+    budget_ms: int = Field(1000, ge=1)
+    """Longest that a request waits for the model, in milliseconds; then it is answered at once with
+    a list for everybody that says so, or, where nothing can stand in for the answer, with status
+    503."""
     max_waiting: int = Field(256, ge=1)
     """Most requests that one replica has taken in and not answered yet; one more is refused at
     once with status 503."""

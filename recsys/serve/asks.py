@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["resembles", "creator", "popular", "explore", "personal"]
+Kind = Literal["resembles", "creator", "popular", "explore", "personal", "latest"]
 """Why a video is in a list. `resembles`: like videos that the user liked. `creator`: new, from a
 creator of videos that they liked. `popular`: popular now; without that it would not be there.
-`explore`: a new video that is tried out. `personal`: what the model makes of all they did."""
+`explore`: a new video that is tried out. `personal`: what the model makes of all they did.
+`latest`: in place of all that, one that was first shown lately."""
+
+DegradedKind = Literal["stale", "popular", "latest"]
+"""What an answer is where it is not all it might be. `stale`: made without the newest events.
+`popular`, `latest`: the list for everybody in place of the user's own."""
+Cause = Literal["log", "late", "failed"]
+"""Why. `log`: the event log cannot be read. `late`: the model did not answer in `serve.budget_ms`.
+`failed`: the model failed at it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,29 @@ class Ask:
     """Of the page before: its videos and those before them do not come again."""
 
 
+class NoAnswer(RuntimeError):
+    """A request that is right cannot be answered now; the message is for its caller."""
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """That an answer is not all it might be, and why."""
+
+    kind: DegradedKind
+    cause: Cause
+    detail: str
+    """In words, with what the answer may not obey."""
+
+    @property
+    def tree(self) -> dict[str, object]:
+        """What a message says of it."""
+        return {"kind": self.kind, "cause": self.cause, "detail": self.detail}
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why a video is in a list."""
@@ -102,6 +133,8 @@ class Answer:
     """Videos that were asked for and that the catalogue does not hold."""
     cursor: str | None = None
     """For the next page; None where there is none."""
+    degraded: Degraded | None = None
+    """None for an answer that is whole."""
 
 
 @dataclass(frozen=True)
@@ -110,3 +143,11 @@ class RankedVideo:
 
     video_id: str
     score: float
+
+
+@dataclass(frozen=True)
+class RankedVideos:
+    """A list that is the same for everybody."""
+
+    videos: tuple[RankedVideo, ...]
+    degraded: Degraded | None = None

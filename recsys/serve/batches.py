@@ -88,6 +88,8 @@ class MicroBatches(Generic[Asked, Answered]):
                     break
                 entry = self._waiting.get()
             running = entry is not None
+            # Whoever has gone, or was answered otherwise since, holds up nobody.
+            batch = [one for one in batch if not one.future.cancelled()]
             calls = [one for one in batch if isinstance(one.asked, _Call)]
             asks = [one for one in batch if not isinstance(one.asked, _Call)]
             for one in calls:

@@ -66,9 +66,17 @@ class Event(TypedDict):
 class Reason(TypedDict):
     """Why a video is recommended."""
 
-    kind: Literal["resembles", "creator", "popular", "explore", "personal"]
+    kind: Literal["resembles", "creator", "popular", "explore", "personal", "latest"]
     video_ids: NotRequired[list[str]]
     creator_id: NotRequired[str]
+
+
+class Degraded(TypedDict):
+    """That an answer is not all it might be, and why."""
+
+    kind: Literal["stale", "popular", "latest"]
+    cause: Literal["log", "late", "failed"]
+    detail: str
 
 
 class Item(TypedDict):
@@ -95,6 +103,7 @@ class Items(TypedDict):
 
     version: str
     items: list[Item]
+    degraded: Degraded | None
 
 
 class _Answer(TypedDict):
@@ -103,6 +112,7 @@ class _Answer(TypedDict):
     known_user: bool
     now_ms: int
     num_history: int
+    degraded: Degraded | None
 
 
 class Recommendation(_Answer):

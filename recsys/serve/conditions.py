@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -57,10 +58,11 @@ class Ages:
 
 
 class Conditions:
-    """Turns what a request says into rows of the catalogue; one thread at a time."""
+    """Turns what a request says into rows of the catalogue; any thread may ask."""
 
     def __init__(self, bundle: Bundle, ages: Ages) -> None:
         self._bundle, self._ages = bundle, ages
+        self._lock = threading.Lock()
         self._masks: OrderedDict[Filters, Mask] = OrderedDict()
         codes = [zlib.crc32(str(video_id).encode()) for video_id in bundle.catalog.video_ids()]
         self._codes_N = np.array(codes, np.uint32)
@@ -75,12 +77,15 @@ class Conditions:
             return None
         if filters.max_age_days is not None:  # changes with the time
             return self._make(filters) & self._ages.younger_than(filters.max_age_days, now_ms)
-        if filters not in self._masks:
-            self._masks[filters] = self._make(filters)
-        self._masks.move_to_end(filters)
-        if len(self._masks) > HELD_FILTERS:
-            self._masks.popitem(last=False)
-        return self._masks[filters]
+        with self._lock:
+            mask = self._masks.pop(filters, None)
+        if mask is None:
+            mask = self._make(filters)
+        with self._lock:
+            self._masks[filters] = mask
+            if len(self._masks) > HELD_FILTERS:
+                self._masks.popitem(last=False)
+        return mask
 
     def rows(self, video_ids: Iterable[str]) -> IntArray:
         """The rows of videos that the catalogue holds."""

@@ -15,7 +15,7 @@ from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
 from recsys.inference.rerank import Reranker, relative_relevance
 from recsys.schema import UNKNOWN_ROW
-from recsys.serve.asks import Ask, Reason, ScoredVideo
+from recsys.serve.asks import Ask, Degraded, Reason, ScoredVideo
 from recsys.serve.conditions import Mask
 from recsys.serve.explore import Explorer
 from recsys.serve.newcomers import Newcomers
@@ -34,6 +34,8 @@ class Reading:
     now_ms: int
     context_rows: tuple[int, ...]
     search: Search
+    degraded: Degraded | None = None
+    """What the past lacks, if anything."""
 
     @property
     def is_newcomer(self) -> bool:

@@ -53,14 +53,27 @@ class LiveReader:
         self._of_creator = videos_by_creator(bundle.catalog.creator_rows)
         self._forgotten = {} if log is None else log.forgotten_marks()
 
+    def forgotten_ms(self, user_id: str) -> int:
+        """Up to when a user's data were deleted; -1 if never."""
+        return self._forgotten.get(user_mark(user_id), -1) if self._forgotten else -1
+
     def forget(self, marks: Mapping[str, int]) -> None:
         """These users had all their data deleted, up to a time each."""
         for mark, time_ms in marks.items():
             self._forgotten[mark] = max(time_ms, self._forgotten.get(mark, -1))
 
-    def read(self, user_ids: Sequence[str]) -> list[LiveHistory]:
-        """What the log says of users: one query, and one look at the counts, for all of them."""
-        events = {} if self._log is None else self._log.of_users(set(user_ids))
+    def read(self, user_ids: Sequence[str], *, ask_log: bool = True) -> list[LiveHistory]:
+        """What the log says of users: one query, and one look at the counts, for all of them.
+
+        Args:
+            user_ids: Known or not.
+            ask_log: Without it the log has said nothing but whose data were deleted.
+
+        Raises:
+            LogError: The log cannot be read.
+        """
+        asked = self._log if ask_log else None
+        events = {} if asked is None else asked.of_users(set(user_ids))
         kept = [self._rows(events.get(user_id, ())) for user_id in user_ids]
         timelines = self._timelines(user_ids, kept)
         return [
@@ -68,7 +81,7 @@ class LiveReader:
                 timeline=timeline,
                 refused=self._refused(events.get(user_id, ())),
                 has_events=user_id in events,
-                forgotten_ms=self._forgotten.get(user_mark(user_id), -1) if self._forgotten else -1,
+                forgotten_ms=self.forgotten_ms(user_id),
             )
             for user_id, timeline in zip(user_ids, timelines, strict=True)
         ]

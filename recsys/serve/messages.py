@@ -20,7 +20,16 @@ from pydantic.dataclasses import dataclass
 from recsys.errors import InputError
 from recsys.live.event import FIRST_MS, LARGEST_PLACE, LONGEST_WATCH, TYPES, Event
 from recsys.live.text import LONGEST, MOST_ENTRIES, check_id
-from recsys.serve.asks import Answer, Ask, Filters, Kind, RankedVideo
+from recsys.serve.asks import (
+    Answer,
+    Ask,
+    Cause,
+    Degraded,
+    DegradedKind,
+    Filters,
+    Kind,
+    RankedVideos,
+)
 
 LAST_MS = 253_402_300_799_999
 """The end of the year 9999."""
@@ -222,11 +231,26 @@ class ReasonMessage:
 
     kind: Kind
     """`resembles` videos that the user liked; new from a `creator` that they like; `popular` now,
-    and otherwise not in the list; tried out to `explore` it; `personal`: from all they did."""
+    and otherwise not in the list; tried out to `explore` it; `personal`: from all they did. In a
+    list for everybody: `popular`, or one of the `latest`."""
     video_ids: tuple[str, ...]
     """The liked videos that it resembles, of `resembles`."""
     creator_id: str | None
     """Of `creator`."""
+
+
+@dataclass(config=Described)
+class DegradedMessage:
+    """That an answer is not all it might be."""
+
+    kind: DegradedKind
+    """`stale`: made without the newest events. `popular`, `latest`: a list for everybody, of what
+    is popular now, else of what was first shown last, in place of the user's own."""
+    cause: Cause
+    """`log`: the event log cannot be read. `late`: the model did not answer within
+    `serve.budget_ms`. `failed`: it failed at this request."""
+    detail: str
+    """In words, with what the answer may not obey."""
 
 
 @dataclass(config=Described)
@@ -236,9 +260,10 @@ class ScoredItem:
     video_id: str
     score: float
     """Dot product of what the user looks for and the video's vector, more or less if they saw it
-    before, and by how much it is trending."""
+    before, and by how much it is trending. In a list for everybody: the popularity, or when it was
+    first shown (Unix milliseconds; -1: never)."""
     probabilities: dict[str, float]
-    """Of each ranking task."""
+    """Of each ranking task; of none in a list for everybody."""
 
 
 @dataclass(config=Described)
@@ -264,6 +289,8 @@ class RecommendResponse:
     items: list[Item]
     cursor: str | None
     """Asks for the next page; null where there is none."""
+    degraded: DegradedMessage | None
+    """Null for an answer that is whole."""
 
 
 @dataclass(config=Described)
@@ -285,6 +312,8 @@ class ScoreResponse:
     items: list[ScoredItem]
     unknown_video_ids: list[str]
     """Videos that were asked for and are not in the catalogue."""
+    degraded: DegradedMessage | None
+    """Null for an answer that is whole."""
 
 
 @dataclass(config=Described)
@@ -301,6 +330,8 @@ class ListResponse:
 
     version: str
     items: list[RankedItem]
+    degraded: DegradedMessage | None
+    """Null for an answer that is whole."""
 
 
 @dataclass(config=Described)
@@ -401,6 +432,7 @@ def recommendation(answer: Answer, version: str, impression_id: str) -> dict[str
             for video in answer.videos
         ],
         "cursor": answer.cursor,
+        "degraded": _degraded(answer.degraded),
     }
 
 
@@ -417,9 +449,19 @@ def scores(answer: Answer, version: str) -> dict[str, Any]:
             for v in answer.videos
         ],
         "unknown_video_ids": answer.unknown_video_ids,
+        "degraded": _degraded(answer.degraded),
     }
 
 
-def ranked(version: str, videos: list[RankedVideo]) -> ListResponse:
+def ranked(version: str, found: RankedVideos) -> ListResponse:
     """The message of a list that is the same for everybody."""
-    return ListResponse(version, [RankedItem(v.video_id, v.score) for v in videos])
+    said = found.degraded
+    return ListResponse(
+        version,
+        [RankedItem(video.video_id, video.score) for video in found.videos],
+        None if said is None else DegradedMessage(said.kind, said.cause, said.detail),
+    )
+
+
+def _degraded(said: Degraded | None) -> dict[str, object] | None:
+    return None if said is None else said.tree

@@ -59,9 +59,9 @@ class Metrics(Collector):
         """A request was refused for want of room; `reason` is one of a few words of the code's."""
         self._refused.labels(reason).inc()
 
-    def degraded(self, reason: str) -> None:
-        """An answer was given without a part of it, such as ranking; `reason` as in `refused`."""
-        self._degraded.labels(reason).inc()
+    def degraded(self, kind: str, cause: str) -> None:
+        """An answer was not all it might be; see `asks.Degraded`."""
+        self._degraded.labels(kind, cause).inc()
 
     def step(self, name: str, seconds: float) -> None:
         """One of `STEPS` took so long, for one micro-batch."""
@@ -86,8 +86,8 @@ class Metrics(Collector):
         self._lag_seconds.set(seconds)
 
     def log_failed(self) -> None:
-        """The event log could not be read."""
-        self.degraded("log")
+        """The event log was looked at and could not be read."""
+        self._log_failures.inc()
 
     def model(self, version: str, created_s: float) -> None:
         """The bundle that is served from now on, and when it was made (Unix seconds)."""
@@ -137,7 +137,10 @@ class Metrics(Collector):
             "recsys_refused", "Requests refused for want of room.", ("reason",), registry=here
         )
         self._degraded = Counter(
-            "recsys_degraded", "Answers given without a part.", ("reason",), registry=here
+            "recsys_degraded",
+            "Answers that were not all they might be.",
+            ("kind", "cause"),
+            registry=here,
         )
 
     def _of_answers(self) -> None:
@@ -159,6 +162,9 @@ class Metrics(Collector):
         unknown = Counter("recsys_unknown_ids", "Ids that are not known.", ("kind",), registry=here)
         self._unknown = {kind: unknown.labels(kind) for kind in UNKNOWN}
         self._events = Counter("recsys_events", "Events sent.", ("status",), registry=here)
+        self._log_failures = Counter(
+            "recsys_log_failures", "Looks at the event log that failed.", registry=here
+        )
 
     def _of_state(self) -> None:
         def gauge(name: str, text: str, *labels: str) -> Gauge:

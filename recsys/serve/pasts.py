@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from recsys.bundle.contents import Bundle
@@ -75,6 +76,17 @@ class Wanted:
     """(column of user features, row) in place of what the bundle knows."""
 
 
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """What is known of a user at once: by the state that is kept, else by the bundle."""
+
+    known_user: bool
+    refused: IntArray
+    """Rows; none where no state is kept."""
+    never_again: IntArray
+    """Rows that are not recommended any more because they were liked."""
+
+
 class Pasts:
     """The pasts of users; one thread at a time."""
 
@@ -122,15 +134,24 @@ class Pasts:
         """All states are made anew."""
         self._held.clear()
 
-    def of(self, wanted: Sequence[Wanted]) -> list[Past]:
-        """The past of each request's user; all that must be made is made together."""
+    def of(self, wanted: Sequence[Wanted], *, ask_log: bool = True) -> list[Past]:
+        """The past of each request's user; all that must be made is made together.
+
+        Args:
+            wanted: Whose.
+            ask_log: Without it a user whose state is not kept is known by the bundle alone.
+
+        Raises:
+            LogError: The log cannot be read.
+        """
         pasts: list[Past | None] = [self._kept(one) for one in wanted]
         missing = [place for place, past in enumerate(pasts) if past is None]
-        made = self._make([wanted[place] for place in missing]) if missing else []
+        made = self._make([wanted[place] for place in missing], ask_log) if missing else []
         for place, past in zip(missing, made, strict=True):
             pasts[place] = past
             one = wanted[place]
-            if not one.features and past.last_ms == past.newest_ms:
+            # What was made without the log would still be there when the log is back.
+            if ask_log and not one.features and past.last_ms == past.newest_ms:
                 self._held[one.user_id] = past
         while len(self._held) > self._most:
             self._held.popitem(last=False)
@@ -143,16 +164,24 @@ class Pasts:
         self._held.move_to_end(one.user_id)
         return past
 
+    def at_hand(self, user_id: str) -> AtHand:
+        """What can be said of a user without the model and the log; any thread may ask."""
+        past = self._held.get(user_id)
+        if past is not None:
+            return AtHand(past.known_user, past.refused, past.never_again)
+        forgotten_ms = self._live.forgotten_ms(user_id)
+        known = self._of_bundle(user_id, forgotten_ms)
+        liked = self._ever_liked(user_id, forgotten_ms, known.video_rows, known.positive)
+        return AtHand(user_id in self._place, np.zeros(0, np.int64), liked)
+
     def events(self, user_id: str) -> Timelines:
         """All that is known of what a user did, in the order of time."""
         return self.timelines([user_id])[0]
 
     def timelines(self, user_ids: Sequence[str]) -> list[Timelines]:
         """`events` of many users."""
-        return [self._merged(user_id, live) for user_id, live in self._histories(user_ids)]
-
-    def _histories(self, user_ids: Sequence[str]) -> list[tuple[str, LiveHistory]]:
-        return list(zip(user_ids, self._live.read(user_ids), strict=True))
+        histories = zip(user_ids, self._live.read(user_ids), strict=True)
+        return [self._merged(user_id, live) for user_id, live in histories]
 
     def _merged(self, user_id: str, live: LiveHistory) -> Timelines:
         return live.merged_into(self._of_bundle(user_id, live.forgotten_ms))
@@ -173,9 +202,10 @@ class Pasts:
         return cut(histories, start, stop, user_id=user_id, user_rows=rows)
 
     @torch.inference_mode()
-    def _make(self, wanted: Sequence[Wanted]) -> list[Past]:
-        histories = self._histories([one.user_id for one in wanted])
-        whole = [self._merged(user_id, live) for user_id, live in histories]
+    def _make(self, wanted: Sequence[Wanted], ask_log: bool) -> list[Past]:
+        user_ids = [one.user_id for one in wanted]
+        histories = self._live.read(user_ids, ask_log=ask_log)
+        whole = list(map(self._merged, user_ids, histories))
         used = [self._as_asked(*pair) for pair in zip(whole, wanted, strict=True)]
         lengths = np.array([len(one.video_rows) for one in used])
         pasts: list[Past | None] = [None] * len(wanted)
@@ -184,7 +214,7 @@ class Pasts:
             queries = self._model.queries(states).numpy()
             for i, place in enumerate(group):
                 pasts[place] = self._past(
-                    whole[place], used[place], histories[place][1], parts[i], states[i], queries[i]
+                    whole[place], used[place], histories[place], parts[i], states[i], queries[i]
                 )
         return [past for past in pasts if past is not None]
 
@@ -235,10 +265,9 @@ class Pasts:
         user_id, newest = used.user_ids[0], used.time_ms[-1:].max(initial=-1)
         liked = used.video_rows[used.positive > 0][::-1]
         until = int(np.searchsorted(whole.time_ms, newest, side="right"))
-        older = np.zeros(0, np.int32)
-        if (place := self._place.get(user_id)) is not None and live.forgotten_ms < 0:
-            older = self._bundle.older_liked[place]
-        ever = liked_rows(whole.video_rows[:until], whole.positive[:until])
+        never_again = self._ever_liked(
+            user_id, live.forgotten_ms, whole.video_rows[:until], whole.positive[:until]
+        )
         tallies, seen, bias = parts
         return Past(
             known_user=user_id in self._place or live.has_events,
@@ -253,9 +282,22 @@ class Pasts:
             seen_bias=bias,
             liked=liked,
             liked_creators=frozenset(self._bundle.catalog.creator_rows[liked].tolist()) - {0},
-            never_again=np.union1d(ever, older).astype(np.int64),
+            never_again=never_again,
             refused=live.refused,
         )
+
+    def _ever_liked(
+        self,
+        user_id: str,
+        forgotten_ms: int,
+        video_rows: IntArray,
+        positive: npt.NDArray[np.integer],
+    ) -> IntArray:
+        """Rows that a user liked in these events, or before those that the bundle holds."""
+        older = np.zeros(0, np.int32)
+        if (place := self._place.get(user_id)) is not None and forgotten_ms < 0:
+            older = self._bundle.older_liked[place]
+        return np.union1d(liked_rows(video_rows, positive), older).astype(np.int64)
 
 
 def _buckets(lengths: IntArray) -> list[list[int]]:

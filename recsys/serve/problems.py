@@ -23,6 +23,7 @@ from starlette.routing import Match
 
 from recsys.errors import InputError
 from recsys.live.database import LogError
+from recsys.serve.asks import NoAnswer
 from recsys.serve.messages import ONE, SEVERAL
 
 logger = logging.getLogger(__name__)
@@ -139,8 +140,8 @@ OF_ALL = {
     403: "The token is for something else, or the server takes no such change.",
     422: "A value is wrong; `errors` say which.",
     500: "The server failed; its log has the reason under the request's id.",
-    503: "Too many requests are waiting, or the event log cannot be reached; try again after "
-    "`Retry-After` seconds.",
+    503: "Too many requests are waiting, the event log cannot be reached, or what was asked for "
+    "was not ready in time and nothing can stand in for it; try again after `Retry-After` seconds.",
 }
 """What any request may be refused for, by status."""
 OF_BODIES = {
@@ -162,7 +163,7 @@ def add_problems(api: FastAPI) -> None:
 
     api.openapi = openapi  # type: ignore[method-assign]  # as FastAPI has it done
 
-    for kind in (InputError, RequestValidationError, HTTPException, LogError):
+    for kind in (InputError, RequestValidationError, HTTPException, LogError, NoAnswer):
 
         @api.exception_handler(kind)
         async def refused(request: Request, error: Exception) -> Response:
@@ -184,12 +185,13 @@ def refusal(request: Request, error: Exception) -> Response | None:
             error.headers = {"Allow": _allowed(request)}
         detail = _detail_of(request, error)
         return problem(error.status_code, detail, request_id, headers=error.headers)
-    if isinstance(error, LogError):
-        # The database's own words name its address, which is nothing for a caller.
-        logger.warning("request %s: %s", request_id, error)
-        text = "the event log cannot be reached now; send the same request again"
-        headers = {"Retry-After": str(RETRY_AFTER_S)}
-        return problem(503, text, request_id, headers=headers)
+    if isinstance(error, (LogError, NoAnswer)):
+        text = str(error)
+        if isinstance(error, LogError):
+            # The database's own words name its address, which is nothing for a caller.
+            logger.warning("request %s: %s", request_id, error)
+            text = "the event log cannot be reached now; send the same request again"
+        return problem(503, text, request_id, headers={"Retry-After": str(RETRY_AFTER_S)})
     return None
 
 

@@ -23,13 +23,16 @@ from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
 from recsys.features.inputs import RequestContext
 from recsys.features.timelines import MS_PER_HOUR, Timelines, gap_buckets, hours
+from recsys.live.database import LogError
 from recsys.live.events import EventLog
 from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
-from recsys.serve.asks import Answer, Ask, RankedVideo, ScoredVideo
+from recsys.serve.asks import Answer, Ask, Degraded, RankedVideo, RankedVideos, ScoredVideo
 from recsys.serve.conditions import Conditions
+from recsys.serve.fallback import STALE, Fallback
 from recsys.serve.follower import Follower
 from recsys.serve.lists import Candidates, Listed, ListMaker, Reading
+from recsys.serve.log_gate import LogGate
 from recsys.serve.parts import Parts
 from recsys.serve.pasts import Past, Wanted
 from recsys.serve.retrieval import Search
@@ -69,6 +72,8 @@ class ServingRecommender:
         self._conditions = Conditions(bundle, self.ages)
         self._lists = ListMaker(self._parts, seed=seed)
         self.follower = None if log is None else Follower(self._parts, log)
+        self._gate = LogGate()
+        self.fallback = Fallback(self._parts, self._conditions, check=self.check, clock=now)
 
     def recommend(self, user_id: str, k: int = 10, **asked: Any) -> Answer:
         """The k best videos for a user; the arguments are the fields of `Ask`.
@@ -95,14 +100,13 @@ class ServingRecommender:
     def answer(self, asks: Sequence[Ask]) -> list[Answer | InputError]:
         """The answers to requests, each its own or what is wrong with it.
 
-        Raises:
-            LogError: The event log cannot be read.
+        Where the event log cannot be read they are made of what is known, and say so.
         """
         answers: dict[int, Answer | InputError] = {}
         with self._step("follow"):
-            self.catch_up()
+            degraded = self._follow()
         with self._step("read"):
-            read = self._read(asks, answers)
+            read = self._read(asks, answers, degraded)
         groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
         for place, reading in read.items():
             groups[reading.ask.video_ids is None, reading.now_ms // MS_PER_HOUR].append(place)
@@ -113,11 +117,28 @@ class ServingRecommender:
         return [answers[place] for place in range(len(asks))]
 
     def catch_up(self) -> None:
-        """Reads what the log has committed until now; see `Follower.catch_up`."""
-        if self.follower is not None:
-            self.follower.catch_up()
+        """Reads what the log has committed until now; see `Follower.catch_up`.
 
-    def similar(self, video_id: str, k: int) -> list[RankedVideo]:
+        Raises:
+            LogError: The log cannot be read, or is left alone for a while since it could not.
+        """
+        if self.follower is not None:
+            self._gate.ask(self.follower.catch_up)
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the log could be read when it was last looked at."""
+        return self._gate.is_open
+
+    def _follow(self) -> Degraded | None:
+        """Catches up; gives what is to be said where the log is away."""
+        try:
+            self.catch_up()
+        except LogError:
+            return STALE
+        return None
+
+    def similar(self, video_id: str, k: int) -> RankedVideos:
         """The videos most like one, by the cosine of their retrieval vectors.
 
         Raises:
@@ -126,22 +147,23 @@ class ServingRecommender:
         row = self._videos.row(video_id)
         if row == UNKNOWN_ROW:
             raise InputError(f"video_id={shown(video_id)}: not in the catalogue of this model")
-        return self._listed(*self._parts.resemblance.nearest(row, k))
+        return RankedVideos(self._listed(*self._parts.resemblance.nearest(row, k)))
 
-    def popular(self, k: int, now_ms: int | None = None) -> list[RankedVideo]:
+    def popular(self, k: int, now_ms: int | None = None) -> RankedVideos:
         """What is popular now."""
-        self.catch_up()
+        degraded = self._follow()
         scores = self._parts.trending.popular(now() if now_ms is None else now_ms)
         best = np.argsort(-scores, kind="stable")[:k]
-        return self._listed(best[scores[best] > 0], scores[best][scores[best] > 0])
+        best = best[scores[best] > 0]
+        return RankedVideos(self._listed(best, scores[best]), degraded)
 
-    def latest(self, k: int) -> list[RankedVideo]:
+    def latest(self, k: int) -> RankedVideos:
         """The videos that were first shown last; the score is that time in Unix milliseconds."""
-        self.catch_up()
+        degraded = self._follow()
         times = self.ages.first_ms_N
         best = np.argsort(-times, kind="stable")[:k]
         best = best[times[best] >= 0]
-        return self._listed(best, times[best].astype(np.float64))
+        return RankedVideos(self._listed(best, times[best].astype(np.float64)), degraded)
 
     def history(self, user_id: str) -> Timelines:
         """All that is known of what a user did, in the order of time."""
@@ -178,16 +200,19 @@ class ServingRecommender:
         self._timer(name, time.perf_counter() - begun)
 
     def _read(
-        self, asks: Sequence[Ask], answers: dict[int, Answer | InputError]
+        self,
+        asks: Sequence[Ask],
+        answers: dict[int, Answer | InputError],
+        degraded: Degraded | None,
     ) -> dict[int, Reading]:
         """What each request is answered from; those that are wrong are answered at once."""
         wanted: dict[int, Wanted] = {}
         for place, ask in enumerate(asks):
             try:
-                wanted[place] = self._checked(ask)
+                wanted[place] = self.check(ask)
             except InputError as error:
                 answers[place] = error
-        pasts = self.pasts.of(list(wanted.values()))
+        pasts, degraded = self._pasts_of(list(wanted.values()), degraded)
         clock, read = now(), {}
         for place, past in zip(wanted, pasts, strict=True):
             ask = asks[place]
@@ -199,10 +224,26 @@ class ServingRecommender:
                 answers[place] = error
                 continue
             rows = self._parts.reader.context_rows(ask.context)
-            read[place] = Reading(ask, past, now_ms, rows, search)
+            read[place] = Reading(ask, past, now_ms, rows, search, degraded)
         return read
 
-    def _checked(self, ask: Ask) -> Wanted:
+    def _pasts_of(
+        self, wanted: list[Wanted], degraded: Degraded | None
+    ) -> tuple[list[Past], Degraded | None]:
+        """The pasts of users; where the log is away, of what is known without it."""
+        if degraded is None:
+            try:
+                return self._gate.ask(lambda: self.pasts.of(wanted)), None
+            except LogError:
+                degraded = STALE
+        return self.pasts.of(wanted, ask_log=False), degraded
+
+    def check(self, ask: Ask) -> Wanted:
+        """Whose past a request is answered from; any thread may ask.
+
+        Raises:
+            InputError: A limit, a context column or a user feature is wrong.
+        """
         serve = self.bundle.config.serve
         if ask.video_ids is None and not 1 <= ask.k <= serve.max_k:
             raise InputError(f"k={ask.k}: must be from 1 to {serve.max_k} (serve.max_k)")
@@ -311,13 +352,14 @@ class ServingRecommender:
             videos=videos,
             unknown_video_ids=unknown,
             cursor=cursor,
+            degraded=reading.degraded,
         )
 
-    def _listed(self, rows: IntArray, scores: np.ndarray) -> list[RankedVideo]:
-        return [
+    def _listed(self, rows: IntArray, scores: np.ndarray) -> tuple[RankedVideo, ...]:
+        return tuple(
             RankedVideo(self._videos.id(int(row)), float(score))
             for row, score in zip(rows, scores, strict=True)
-        ]
+        )
 
 
 def _contexts(readings: Sequence[Reading]) -> RequestContext:

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from recsys.bundle.contents import Bundle
@@ -19,8 +19,9 @@ from recsys.errors import InputError
 from recsys.live.database import LogError
 from recsys.live.event import Event
 from recsys.live.events import Appended, EventLog
-from recsys.serve.asks import Answer, Ask
+from recsys.serve.asks import Answer, Ask, Cause, Degraded, NoAnswer, RankedVideos
 from recsys.serve.batches import MicroBatches
+from recsys.serve.fallback import Fallback
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender, now
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 LOG_FILE = "live.sqlite"
+EVENTS_WAIT_S = 10.0
+"""How long a caller waits for its events to be on disk."""
 
 
 class Service:
@@ -56,7 +59,10 @@ class Service:
             )
         self.log, self.metrics = log, metrics or Metrics("0")
         self.recommender = ServingRecommender(bundle, log, seed=seed, timer=self.metrics.step)
+        self._budget_s = bundle.config.serve.budget_ms / 1000
         self._batches = MicroBatches(self._answer, idle=self._follow)
+        # Callers that wait for a log that hangs must not take all places of those who read.
+        self._appending, self._most_appending = 0, max(1, bundle.config.serve.max_waiting // 2)
         self._caught_up = False
         self._ids = random.Random(os.urandom(16))
         self._show_model()
@@ -74,11 +80,21 @@ class Service:
     async def answer(self, ask: Ask) -> Answer:
         """The answer to one request, in one batch with those that wait beside it.
 
+        Where the model fails, or takes longer than `serve.budget_ms`, it is a list for everybody
+        and says so.
+
         Raises:
             InputError: The request is wrong.
-            LogError: The event log cannot be read.
+            NoAnswer: Scores were asked for, and nothing can stand in for them.
         """
-        return await self._batches.ask(ask)
+        try:
+            answer = await self._in_time(self._batches.ask(ask))
+        except NoAnswer as error:
+            if ask.video_ids is not None:
+                raise
+            answer = self.recommender.fallback.answer(ask, error.cause)
+        self._count_degraded(answer.degraded)
+        return answer
 
     async def answer_all(self, asks: Sequence[Ask]) -> list[Answer]:
         """The answers to several requests.
@@ -94,9 +110,27 @@ class Service:
                 raise answer
         return [answer for answer in found if isinstance(answer, Answer)]
 
+    async def popular(self, k: int) -> RankedVideos:
+        """What is popular now; in time, as `answer`."""
+        return await self._for_everybody(
+            lambda recommender: recommender.popular(k),
+            lambda fallback, cause: fallback.popular(k, cause),
+        )
+
+    async def latest(self, k: int) -> RankedVideos:
+        """The videos that were first shown last; in time, as `answer`."""
+        return await self._for_everybody(
+            lambda recommender: recommender.latest(k),
+            lambda fallback, cause: fallback.latest(k, cause),
+        )
+
     async def read(self, look: Callable[[ServingRecommender], Result]) -> Result:
-        """What the recommender says, looked up in its own thread."""
-        return await self._batches.call(lambda: look(self.recommender))
+        """What the recommender says, looked up in its own thread.
+
+        Raises:
+            NoAnswer: It did not come in time.
+        """
+        return await self._in_time(self._batches.call(lambda: look(self.recommender)))
 
     async def append(self, events: Sequence[Event]) -> Appended:
         """Adds events to the log; they are on disk when this returns.
@@ -106,7 +140,17 @@ class Service:
             LogError: The database fails; the same call may be made again.
         """
         self._check(events)
-        appended = await asyncio.wrap_future(self.log.hand_in(events))
+        if self._appending >= self._most_appending:
+            self.metrics.refused("events")
+            raise LogError(f"{self._appending} calls with events wait for it already")
+        self._appending += 1
+        try:
+            async with asyncio.timeout(EVENTS_WAIT_S):
+                appended = await asyncio.wrap_future(self.log.hand_in(events))
+        except TimeoutError:
+            raise LogError(f"events were not on disk after {EVENTS_WAIT_S:g} s") from None
+        finally:
+            self._appending -= 1
         self.metrics.events(Counter(map(str, appended.statuses)))
         return appended
 
@@ -139,20 +183,79 @@ class Service:
             if event.video_id is not None and not self.recommender.holds(event.video_id):
                 self.metrics.unknown("video")
 
+    async def _in_time(self, waiting: Awaitable[Result]) -> Result:
+        """What comes of waiting, within the budget.
+
+        Raises:
+            NoAnswer: Nothing came in time.
+        """
+        try:
+            async with asyncio.timeout(self._budget_s):
+                return await waiting
+        except TimeoutError:
+            limit = f"serve.budget_ms={self.bundle.config.serve.budget_ms}"
+            text = f"the answer was not ready in time ({limit}); send the same request again"
+            raise NoAnswer("late", text) from None
+
+    async def _for_everybody(
+        self,
+        look: Callable[[ServingRecommender], RankedVideos],
+        instead: Callable[[Fallback, Cause], RankedVideos],
+    ) -> RankedVideos:
+        try:
+            found = await self.read(look)
+        except NoAnswer as error:
+            found = instead(self.recommender.fallback, error.cause)
+        except Exception:
+            logger.exception("a list for everybody could not be made")
+            found = instead(self.recommender.fallback, "failed")
+        self._count_degraded(found.degraded)
+        return found
+
+    def _count_degraded(self, degraded: Degraded | None) -> None:
+        if degraded is not None:
+            self.metrics.degraded(degraded.kind, degraded.cause)
+
     def _answer(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
         self.metrics.batch(len(asks))
-        answers: list[Answer | Exception] = list(self.recommender.answer(asks))
-        self._caught_up = True
+        answers = self._all_or_each(asks)
+        self._caught_up |= self.recommender.up_to_date
         for answer in answers:
             if isinstance(answer, Answer):
                 if not answer.known_user:
                     self.metrics.unknown("user")
                 if answer.unknown_video_ids:
                     self.metrics.unknown("video", len(answer.unknown_video_ids))
+        self._keep_ready()
+        return answers
+
+    def _keep_ready(self) -> None:
+        """Keeps the lists ready that stand in for others; those of before do where it fails."""
+        try:
+            self.recommender.fallback.refresh()
+        except Exception:
+            logger.exception("the lists for everybody could not be made anew")
+
+    def _all_or_each(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
+        """The answers to requests; where one makes all fail, the others are answered alone."""
+        try:
+            return list(self.recommender.answer(asks))
+        except Exception as error:
+            fault = error
+        answers: list[Answer | Exception] = []
+        for ask in asks:
+            try:
+                answers += self.recommender.answer([ask])
+            except Exception as error:
+                fault = error
+                text = "the model failed at this request; the server's log has the reason"
+                answers.append(NoAnswer("failed", text))
+        logger.error("the model failed at requests", exc_info=fault)
         return answers
 
     def _follow(self) -> None:
         """Between requests: what has happened, and how far behind this replica was."""
+        self._keep_ready()
         try:
             self.recommender.catch_up()
             self._caught_up = True

@@ -250,11 +250,11 @@ def test_the_cache_of_states_is_bounded(tmp_path: Path) -> None:
 
 
 def test_of_popular_and_latest_the_newest_come_first(served: Served) -> None:
-    assert [video.video_id for video in served.latest(3)] == ["v30", "v29", "v28"]
+    assert [video.video_id for video in served.latest(3).videos] == ["v30", "v29", "v28"]
     for number in range(5):
         served.log.append([Event(f"n{number}", VIEW, "v6", time_ms=now() - 1000)])
     served.tell("n1", "v8", time_ms=now() - 1000)
-    assert [video.video_id for video in served.popular(2)] == ["v6", "v8"]
+    assert [video.video_id for video in served.popular(2).videos] == ["v6", "v8"]
 
 
 def test_similar_is_by_cosine_and_without_itself(served: Served) -> None:
@@ -262,10 +262,10 @@ def test_similar_is_by_cosine_and_without_itself(served: Served) -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = unit @ unit[5]
     expected = [f"v{row}" for row in np.argsort(-cosine) if row not in (0, 5)][:4]
-    found = served.similar("v5", 4)
+    found = served.similar("v5", 4).videos
     assert [video.video_id for video in found] == expected
     assert found[0].score == pytest.approx(cosine[int(expected[0][1:])], abs=1e-5)
-    assert len(served.similar("v5", 1000)) == NUM_VIDEOS - 1
+    assert len(served.similar("v5", 1000).videos) == NUM_VIDEOS - 1
     with pytest.raises(InputError, match="video_id='zz': not in the catalogue of this model"):
         served.similar("zz", 3)
 

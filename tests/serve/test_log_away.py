@@ -1,4 +1,4 @@
-"""A log that goes away while the server runs: refusals that tell so, and nothing lost."""
+"""A log that goes away while the server runs: answers that say so, refusals, and nothing lost."""
 
 import sqlite3
 import threading
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,6 +15,7 @@ from recsys.bundle.contents import Bundle
 from recsys.live.database import LogError
 from recsys.live.events import EventLog
 from recsys.serve.api import make_api
+from recsys.serve.follower import Follower
 from recsys.serve.service import Service
 from tests.benchmarks._postgres import make_database, postgres_server
 from tests.bundles import TinyRun
@@ -64,14 +66,14 @@ def test_nothing_acknowledged_is_lost_and_the_server_comes_back_by_itself(
     client = TestClient(make_api(service))
     assert client.post("/v1/events", json=liked(1)).json()["statuses"] == ["accepted"]
     assert client.post("/v1/recommend", json={"user_id": "someone"}).json()["num_history"] == 1
+    whole = client.post("/v1/recommend", json={"user_id": "u9"}).json()
+    service.recommender.pasts.clear()
+    client.post("/v1/recommend", json={"user_id": "someone"})
     outage.begin()
+    check_stale(client, whole)
     refused = [
-        client.post("/v1/recommend", json={"user_id": "someone"}),
-        client.post("/v1/score", json={"user_id": "u9", "video_ids": ["v1"]}),
-        client.post("/v1/recommend/batch", json={"requests": [{"user_id": "u9"}]}),
         client.post("/v1/events", json=liked(2)),
         client.get("/v1/history?user_id=someone"),
-        client.get("/v1/popular"),
         client.delete("/v1/users?user_id=someone"),
     ]
     for answer in refused:
@@ -85,10 +87,61 @@ def test_nothing_acknowledged_is_lost_and_the_server_comes_back_by_itself(
     assert client.post("/v1/events", json=liked(2)).json()["statuses"] == ["accepted"]
     assert client.post("/v1/events", json=liked(1)).json()["statuses"] == ["duplicate"]
     answer = client.post("/v1/recommend", json={"user_id": "someone", "k": 20}).json()
-    assert answer["num_history"] == 2
+    assert (answer["num_history"], answer["degraded"]) == (2, None)
     assert not {"v1", "v2"} & {item["video_id"] for item in answer["items"]}
     logged = service.log.of_user("someone")
     assert [one.event.event_id for one in logged] == ["e1", "e2"]
+
+
+def check_stale(client: TestClient, whole: dict[str, Any]) -> None:
+    """Answers are made of the bundle and of what this replica has counted, and say so."""
+    stale = {
+        "kind": "stale",
+        "cause": "log",
+        "detail": "the event log cannot be read: what happened lately may be missing",
+    }
+    # Of u9 the log says nothing, so nothing is missing; of someone the state is still there.
+    known = client.post("/v1/recommend", json={"user_id": "u9"}).json()
+    assert [item["video_id"] for item in known["items"]] == [
+        item["video_id"] for item in whole["items"]
+    ]
+    kept = client.post("/v1/recommend", json={"user_id": "someone", "k": 20}).json()
+    assert kept["num_history"] == 1
+    assert "v1" not in {item["video_id"] for item in kept["items"]}
+    scored = client.post("/v1/score", json={"user_id": "u9", "video_ids": ["v1"]}).json()
+    batch = client.post("/v1/recommend/batch", json={"requests": [{"user_id": "u9"}]}).json()
+    popular = client.get("/v1/popular").json()
+    assert [item["video_id"] for item in popular["items"]] == ["v1"]
+    answers = [known, kept, scored, *batch["answers"], popular, client.get("/v1/latest").json()]
+    assert [answer["degraded"] for answer in answers] == [stale] * 6
+    figures = client.get("/metrics").text
+    assert 'recsys_degraded_total{cause="log",kind="stale",replica="0"} 6.0' in figures
+
+
+def test_what_is_answered_without_the_log_is_not_kept(service: Service, outage: Outage) -> None:
+    """A user of whom this replica knows nothing is known again as soon as the log is back."""
+    client = TestClient(make_api(service))
+    client.post("/v1/events", json=liked(1))
+    outage.begin()
+    away = client.post("/v1/recommend", json={"user_id": "someone"}).json()
+    assert (away["num_history"], away["degraded"]["kind"]) == (0, "stale")
+    outage.end()
+    back = client.post("/v1/recommend", json={"user_id": "someone"}).json()
+    assert (back["num_history"], back["degraded"]) == (1, None)
+
+
+def test_a_server_that_has_never_read_the_log_is_not_ready(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> None:
+        raise LogError("gone")
+
+    monkeypatch.setattr(Follower, "catch_up", lambda _: gone())
+    service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")))
+    client = TestClient(make_api(service))
+    assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["degraded"] is not None
+    assert client.get("/readyz").status_code == 503
+    service.close()
 
 
 def test_a_log_that_goes_away_while_the_server_is_idle_does_not_end_its_thread(

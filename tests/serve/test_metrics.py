@@ -53,7 +53,8 @@ def test_what_is_counted(metrics: Metrics) -> None:
     metrics.unknown("video", 4)
     metrics.unknown("user")
     metrics.refused("overload")
-    metrics.degraded("ranking")
+    metrics.degraded("popular", "late")
+    metrics.log_failed()
     metrics.step("rank", 0.004)
     metrics.batch(3)
     found = values(metrics)
@@ -62,7 +63,8 @@ def test_what_is_counted(metrics: Metrics) -> None:
     assert found["recsys_unknown_ids_total", "video"] == 4
     assert found["recsys_unknown_ids_total", "user"] == 1
     assert found["recsys_refused_total", "overload"] == 1
-    assert found["recsys_degraded_total", "ranking"] == 1
+    assert found["recsys_degraded_total", "late", "popular"] == 1
+    assert found["recsys_log_failures_total",] == 1
     assert found["recsys_step_seconds_count", "rank"] == 1
     assert found["recsys_step_seconds_count", "read"] == 0
     assert found["recsys_batch_size_bucket", "2.0"] == 0

@@ -55,14 +55,12 @@ def routes(service: Service, router: APIRouter) -> None:
     @router.get("/v1/popular", responses=links.AFTER_LIST)
     async def popular(k: Count = 10) -> m.ListResponse:
         """What is popular now, for everybody; the score is that of its popularity."""
-        videos = await service.read(lambda recommender: recommender.popular(k))
-        return m.ranked(service.bundle.version, videos)
+        return m.ranked(service.bundle.version, await service.popular(k))
 
     @router.get("/v1/latest", responses=links.AFTER_LIST)
     async def latest(k: Count = 10) -> m.ListResponse:
         """The videos first shown last; the score is that time in Unix milliseconds."""
-        videos = await service.read(lambda recommender: recommender.latest(k))
-        return m.ranked(service.bundle.version, videos)
+        return m.ranked(service.bundle.version, await service.latest(k))
 
 
 async def respond(service: Service, request: Request) -> Response:
