@@ -29,7 +29,7 @@ from recsys.schema import VALID
 
 HALF_LIVES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 NEIGHBOURS = (10, 20, 50, 100, 200, 500)
-PENALTIES = (50.0, 200.0, 1000.0, 5000.0)
+PENALTIES = (50.0, 200.0, 1000.0, 5000.0, 20_000.0)
 RECENT_WEIGHTS = (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
 TUNED_VIDEOS = 4096
 """Most videos of the model by which EASE's settings are chosen: the work grows with the cube."""
