@@ -127,6 +127,9 @@ def make_parser() -> argparse.ArgumentParser:
     sweep.add_argument(
         "--space", type=expanduser, required=True, help="e.g. tuning/spaces/quick.yaml"
     )
+    how = sweep.add_mutually_exclusive_group()
+    how.add_argument("--resume", action="store_true", help="refuse to begin: go on with a sweep")
+    how.add_argument("--anew", action="store_true", help="remove the run folder's earlier sweep")
     listed = commands.add_parser("settings", help="every setting: type, default, bounds, meaning")
     listed.add_argument("prefix", nargs="?", default="", help="e.g. train, or train.lr")
     listed.add_argument("--json", action="store_true", help="for programs")
@@ -231,16 +234,16 @@ def _announce(address: str) -> None:
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    from recsys.pipeline import BY_NAME, run_stage
+    from recsys.pipeline import BY_NAME, GOES_ON, run_stage
     from recsys.run_lock import only_writer
-    from recsys.tune.tuner import tune_run
+    from recsys.tune.stage import tune_run
 
     config = load_config(arguments.config, arguments.settings)
     with only_writer(config.run):
         for name in ("prepare", "decode"):
             run_stage(config, BY_NAME[name])
-        with told("in the sweep; the same command starts the sweep anew"):
-            report = tune_run(config, arguments.space)
+        with told(f"in the sweep; {GOES_ON}"):
+            report = tune_run(config, arguments.space, resume=arguments.resume, anew=arguments.anew)
     print_report("tune", report)
 
 

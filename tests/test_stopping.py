@@ -98,18 +98,18 @@ def test_stages_that_start_anew_say_that(
     )
 
 
-def test_a_sweep_starts_anew_and_says_so(
+def test_a_sweep_goes_on_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import recsys.tune.tuner
+    import recsys.tune.stage
 
     monkeypatch.setattr(pipeline, "run_stage", lambda *_: {})
-    monkeypatch.setattr(recsys.tune.tuner, "tune_run", lambda *_: send(signal.SIGINT))
+    monkeypatch.setattr(recsys.tune.stage, "tune_run", lambda *_, **__: send(signal.SIGINT))
     arguments = ["tune", "--config", str(write_input(tmp_path)), "--space", "any"]
     assert main(arguments) == 130
     error = capsys.readouterr().err
     assert error == (
-        "recsys: stopped by SIGINT in the sweep; the same command starts the sweep anew\n"
+        "recsys: stopped by SIGINT in the sweep; the same command goes on from here\n"
     )  # fmt: skip
 
 

@@ -261,11 +261,24 @@ class TuneConfig(Section):
     """The sweep."""
 
     trials: int = Field(8, ge=1)
-    """How many configs are tried."""
-    concurrent: int = Field(1, ge=1)
-    """Trials at a time."""
+    """How many configs are tried; the first is the config as it is."""
+    concurrent: int | None = Field(None, ge=1)
+    """Trials at a time; without it as many as the cluster has room for. With 1 the same sweep tries
+    the same configs again, to the last one."""
     seed: int = 0
     """Decides which configs the search tries."""
+    search: Literal["tpe", "random", "grid"] = "tpe"
+    """How configs are chosen. `tpe`: where earlier trials did well (Optuna). `random`: anywhere.
+    `grid`: every combination of the space's values, and as many trials as there are."""
+    scheduler: Literal["asha", "hyperband", "none"] = "asha"
+    """What ends weak trials early. `asha`: after 1, 4, 16 … epochs all but the best quarter.
+    `hyperband`: the same, and some trials are left alone for longer. `none`: nothing does."""
+    objective: dict[str, float] = Field({"score": 1.0}, min_length=1)
+    """Validation figures and their weights; the sweep makes the weighted sum as large as it can. A
+    weight below 0 asks for a small figure."""
+    pareto: bool = False
+    """Whether the search looks for the best trades between the objective's figures and not for the
+    largest sum, which then only names the winner among them."""
 
 
 class RunConfig(Section):
@@ -293,6 +306,20 @@ class RunConfig(Section):
             raise ValueError(
                 f"train.task_weights.{unknown[0]} is no ranking task; data.columns.tasks has "
                 f"{', '.join(tasks) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trades_need_whole_trials(self) -> RunConfig:
+        if self.tune.pareto and len(self.tune.objective) < 2:
+            raise ValueError(
+                "tune.pareto=true: a trade is between two figures or more, and tune.objective has "
+                "one; name another, or set tune.pareto=false"
+            )
+        if self.tune.pareto and self.tune.scheduler != "none":
+            raise ValueError(
+                f"tune.scheduler={self.tune.scheduler}: it ends trials by one number, and "
+                "tune.pareto=true has several; set tune.scheduler=none"
             )
         return self
 

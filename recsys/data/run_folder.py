@@ -130,3 +130,31 @@ class RunFolder:
     def best_config(self) -> str:
         """The best config of the last sweep."""
         return join(self.tune, "best.yaml")
+
+    @property
+    def trials_table(self) -> str:
+        """All trials of the sweep, a row each."""
+        return join(self.tune, "trials.parquet")
+
+    @property
+    def sweep_page(self) -> str:
+        """The sweep, for people."""
+        return join(self.tune, "sweep.html")
+
+    @property
+    def sweep(self) -> str:
+        """What all trials of the sweep have in common."""
+        return join(self.tune, "sweep.json")
+
+    @property
+    def trials(self) -> str:
+        """The folder of the sweep's trials."""
+        return join(self.tune, "trials")
+
+    def trial(self, number: int) -> str:
+        """One trial's settings and figures."""
+        return join(self.trials, f"{number:04d}.json")
+
+    def trained_trial(self, number: int) -> str:
+        """The folder of one trial's checkpoints."""
+        return join(self.trials, f"{number:04d}")

@@ -76,12 +76,20 @@ def evaluate_ranker(
     return measure(data, lists, config, new_days=new_days)
 
 
-def list_metrics(data: RankingSet, ranker: Ranker, config: EvaluateConfig, k: int) -> SliceMetrics:
-    """The accuracy of the first k of every user, and nothing else."""
+def list_metrics(
+    data: RankingSet,
+    ranker: Ranker,
+    config: EvaluateConfig,
+    k: int,
+    exposure: ExposureMeter | None = None,
+) -> SliceMetrics:
+    """The accuracy of the first k of every user, and nothing else but what `exposure` gathers."""
     every = {ALL: np.ones(data.num_videos, np.bool_)}
     meter = AccuracyMeter(data, (k,), every, chunk_users=chunk_users(data))
     for lists in ranked(data, ranker, config, depth=k):
         meter.add(lists)
+        if exposure is not None:
+            exposure.add(lists.user_B, lists.inclusion(k))
     return meter.result()[ALL]
 
 

@@ -44,19 +44,25 @@ class Trained:
         return Predictor(self.model, self.vectors, max_history, trending_N=gains)
 
 
-def load_trained(config: RunConfig) -> Trained:
+def load_trained(config: RunConfig, path: str | None = None) -> Trained:
     """Reads the model that `train` left, in plain torch, and encodes the catalogue.
+
+    Args:
+        config: The run.
+        path: Folder of another checkpoint, of a training that did not learn from the validation
+            events.
 
     Raises:
         InputError: There is none.
     """
-    path = RunFolder(config.run).model
+    with_valid = path is None and config.train.refit
+    path = path or RunFolder(config.run).model
     if not exists(path):
         raise InputError(f"{path}: there is no trained model; run recsys train")
     prepared = Prepared(config)
     with local_folder(path) as folder:
         model = load_plain(folder, config.model, prepared.sizes)
-    videos = prepared.video_inputs(with_valid=config.train.refit)
+    videos = prepared.video_inputs(with_valid=with_valid)
     vectors = all_vectors(model, videos, torch.device("cpu"))
-    known = prepared.catalog.known_events(with_valid=config.train.refit)
+    known = prepared.catalog.known_events(with_valid=with_valid)
     return Trained(prepared, model, videos, vectors, known == 0)

@@ -22,6 +22,7 @@ def make_trainer(
     config: RunConfig,
     *,
     name: str = "fit",
+    out: str | None = None,
     learn_before: int = VALID,
     epochs: int | None = None,
     trending: float | None = None,
@@ -34,7 +35,8 @@ def make_trainer(
 
     Args:
         config: The run.
-        name: Folder of the checkpoints inside RUN/train.
+        name: Folder of the checkpoints inside `out`.
+        out: A path or URI; RUN/train without it.
         learn_before: VALID, or TEST to learn from the validation events too.
         epochs: Instead of `train.epochs`.
         trending: Weight of what is trending, which a refit has no days to find by.
@@ -44,8 +46,7 @@ def make_trainer(
     Raises:
         InputError: The cluster has too few CPUs or GPUs for `train.workers`.
     """
-    from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
-    from ray.train import RunConfig as RayRunConfig
+    from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     gpu = use_gpu(config)
@@ -56,12 +57,12 @@ def make_trainer(
         train_worker,
         train_loop_config=job.to_dict(),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=config.train.workers, use_gpu=gpu),
-        run_config=RayRunConfig(
+        scaling_config=train.ScalingConfig(num_workers=config.train.workers, use_gpu=gpu),
+        run_config=train.RunConfig(
             name=name,
-            storage_path=storage_path(RunFolder(config.run).train),
-            failure_config=FailureConfig(max_failures=config.train.max_failures),
-            checkpoint_config=CheckpointConfig(
+            storage_path=storage_path(out or RunFolder(config.run).train),
+            failure_config=train.FailureConfig(max_failures=config.train.max_failures),
+            checkpoint_config=train.CheckpointConfig(
                 num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
             ),
             callbacks=[*(callbacks or []), make_stop_at_final()],

@@ -1,4 +1,7 @@
-"""The validation figures of an epoch, by the very metrics of the evaluation."""
+"""The validation figures of an epoch, by the very metrics of the evaluation.
+
+Shapes: N videos, Y video vector, R creators.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.config.run import EvaluateConfig, RunConfig
+from recsys.config.run import RunConfig
+from recsys.data.ragged import IntArray
+from recsys.evaluation.metrics.beyond import ExposureMeter
 from recsys.evaluation.metrics.classification import auc
+from recsys.evaluation.metrics.fairness import gini
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import list_metrics
 from recsys.features.batches import VideoInputs
@@ -23,6 +29,7 @@ from recsys.schema import VALID
 from recsys.train.collectives import Collectives
 from recsys.train.trending import fit_trending
 
+Floats = NDArray[np.float64]
 K = 10
 
 
@@ -36,6 +43,8 @@ class ValidationAnswers:
     trending_N: Tensor | None
     """How much videos trend when the validation begins (N,); None where it begins for every user at
     a time of their own, so that there is no such moment."""
+    creators_N: IntArray | None = None
+    """Row of each video's creator, 0 for an unknown one; None where the data name no creators."""
 
 
 def predict_validation(
@@ -45,21 +54,24 @@ def predict_validation(
     device: torch.device,
     *,
     collectives: Collectives,
+    split: int = VALID,
 ) -> ValidationAnswers:
-    """Predicts the validation events of this worker's share of the partitions.
+    """Predicts the validation events, or another split, of this worker's share of the partitions.
 
     The vectors of the catalogue come through the sharded tables, so that all workers must call it.
     """
     vectors = all_vectors(model, videos, device)
     predictor = Predictor(model, vectors.to(device), prepared.config.model.max_history)
     parts = [
-        predictor.predict(prepared.timelines(number), split=VALID)
+        predictor.predict(prepared.timelines(number), split=split)
         for number in range(collectives.rank, len(prepared.partitions), collectives.workers)
     ]
     predictions = concat(parts, model.dim, len(prepared.config.data.columns.tasks))
-    trending = prepared.trending(VALID)
+    trending = prepared.trending(split)
     now = None if trending is None else torch.from_numpy(trending)
-    return ValidationAnswers(prepared.config, predictor, predictions, now)
+    named = prepared.config.data.video_columns.creator is not None
+    creators_N = prepared.catalog.creator_rows if named else None
+    return ValidationAnswers(prepared.config, predictor, predictions, now, creators_N)
 
 
 def fit_trending_weight(answers: ValidationAnswers, collectives: Collectives) -> float | None:
@@ -76,30 +88,39 @@ def fit_trending_weight(answers: ValidationAnswers, collectives: Collectives) ->
 
 
 def validate(
-    answers: ValidationAnswers, collectives: Collectives, *, trending_weight: float | None
+    answers: ValidationAnswers,
+    collectives: Collectives,
+    *,
+    trending_weight: float | None,
+    prefix: str = "valid",
 ) -> dict[str, float]:
     """NDCG@10 and HR@10 of the validation users, AUC of each task, and the score to choose by.
 
+    Where creators are known there is the Gini coefficient of their exposure in the first 10 too.
     Every worker calls it with its own answers, and all get the same figures.
 
     Args:
         answers: Of `predict_validation`.
         collectives: Of this worker.
         trending_weight: Of `fit_trending_weight`; what trends then adds to the videos' scores.
+        prefix: Of the figures' names: the split that the answers are of.
     """
     predictor, predictions = answers.predictor, answers.predictions
     if trending_weight is not None and answers.trending_N is not None:
         predictor = replace(predictor, trending_N=trending_weight * answers.trending_N)
     ranker, num_videos = predictor.ranker(predictions), len(predictor.vectors_NY)
-    sums = _ranking_sums(predictions, ranker, num_videos, answers.config.evaluate)
-    parts = collectives.gather((sums, predictions.labels, predictions.logits))
+    sums, shown_R = _measured(answers, ranker, num_videos)
+    parts = collectives.gather((sums, shown_R, predictions.labels, predictions.logits))
     users, ndcg, hr = np.sum([part[0] for part in parts], axis=0)
-    labels = np.concatenate([part[1] for part in parts])
-    logits = np.concatenate([part[2] for part in parts])
-    figures = {f"valid_ndcg@{K}": ndcg / max(users, 1), f"valid_hr@{K}": hr / max(users, 1)}
+    labels, logits = (np.concatenate([part[at] for part in parts]) for at in (2, 3))
+    figures = {f"{prefix}_ndcg@{K}": ndcg / max(users, 1), f"{prefix}_hr@{K}": hr / max(users, 1)}
+    if answers.creators_N is not None:
+        known = np.unique(answers.creators_N[answers.creators_N > 0])
+        shown = np.sum([part[1] for part in parts], axis=0)[known]
+        figures[f"{prefix}_creator_gini@{K}"] = gini(shown)
     for number, task in enumerate(answers.config.data.columns.tasks):
         value = auc(labels[:, number], logits[:, number])
-        figures[f"valid_{task}_auc"] = 0.5 if value is None else value
+        figures[f"{prefix}_{task}_auc"] = 0.5 if value is None else value
     return {**figures, "score": score(figures)}
 
 
@@ -108,19 +129,24 @@ def score(figures: dict[str, float]) -> float:
 
     log NDCG@10 + mean over tasks of log (AUC - 1/2).
     """
-    value = float(np.log(max(figures[f"valid_ndcg@{K}"], 1e-9)))
+    (ndcg,) = (value for name, value in figures.items() if name.endswith(f"_ndcg@{K}"))
+    value = float(np.log(max(ndcg, 1e-9)))
     gains = [v - 0.5 for name, v in figures.items() if name.endswith("_auc")]
     if gains:
         value += float(np.mean(np.log(np.maximum(gains, 1e-9))))
     return value
 
 
-def _ranking_sums(
-    predictions: Predictions, ranker: Ranker, num_videos: int, config: EvaluateConfig
-) -> NDArray[np.float64]:
-    """(users, summed NDCG, summed HR); what they liked before is masked as in the evaluation."""
+def _measured(answers: ValidationAnswers, ranker: Ranker, num_videos: int) -> tuple[Floats, Floats]:
+    """(users, summed NDCG, summed HR), and the places that each creator's videos have (R).
+
+    What the users liked before is masked as in the evaluation.
+    """
+    predictions, creators_N = answers.predictions, answers.creators_N
+    if creators_N is None:
+        creators_N = np.zeros(num_videos, np.int64)
     if not predictions.user_ids:
-        return np.zeros(3)
+        return np.zeros(3), np.zeros(int(creators_N.max()) + 1)
     zeros = np.zeros(num_videos, dtype=np.int64)
     data = RankingSet(
         user_ids=predictions.user_ids,
@@ -128,5 +154,8 @@ def _ranking_sums(
         known=predictions.known,
         videos=Videos(cold_N=zeros.astype(bool), popularity_N=zeros),
     )
-    values = list_metrics(data, ranker, config, K).values
-    return np.array([len(predictions.user_ids), values[f"ndcg@{K}"].sum(), values[f"hr@{K}"].sum()])
+    exposure = ExposureMeter(data, K)
+    values = list_metrics(data, ranker, answers.config.evaluate, K, exposure).values
+    sums = [len(predictions.user_ids), values[f"ndcg@{K}"].sum(), values[f"hr@{K}"].sum()]
+    shown_R = np.bincount(creators_N, weights=exposure.result().shown_N)
+    return np.array(sums), shown_R.astype(np.float64)

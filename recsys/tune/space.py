@@ -1,10 +1,10 @@
-"""The search space of a sweep: which settings it may change, and to what."""
+"""The search space of a sweep: which settings it may change, to what, and when."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -12,18 +12,60 @@ from recsys.config.run import RunConfig, parse_config
 from recsys.config.values import read_yaml_text
 from recsys.errors import InputError
 
-if TYPE_CHECKING:
-    from ray.tune.search.sample import Domain
-
-Choice = Mapping[str, Sequence[Any]]
-"""One entry of a space: {kind: arguments}."""
 KINDS = ("uniform", "loguniform", "randint", "choice")
+WHEN = "when"
+Settings = Mapping[str, object]
+"""Dotted settings → their values."""
 
 
-def read_space(path: str) -> dict[str, Choice]:
-    """Reads a search space: setting → {kind: arguments}.
+@dataclass(frozen=True)
+class Entry:
+    """What one setting may be."""
 
-    For example `train.lr: {loguniform: [1e-4, 1e-2]}` or `model.dim: {choice: [32, 64]}`.
+    setting: str
+    kind: str
+    """One of `KINDS`."""
+    arguments: Sequence[object]
+    """The values of a choice; the bounds of any other kind, of which randint leaves the upper one
+    out."""
+    when: Mapping[str, Sequence[object]]
+    """Setting → values; the entry counts where every one of these settings has one of them."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The lower and the upper bound, both among the values, of what is no choice."""
+        low, high = (float(value) for value in self.arguments)  # type: ignore[arg-type]
+        return (low, high - 1) if self.kind == "randint" else (low, high)
+
+    @property
+    def values(self) -> Sequence[object] | None:
+        """All values of a choice or of whole numbers; None where there are too many to list."""
+        if self.kind == "choice":
+            return self.arguments
+        low, high = self.bounds
+        return range(int(low), int(high) + 1) if self.kind == "randint" else None
+
+    @property
+    def ends(self) -> Sequence[object]:
+        """The smallest and the largest value of what is no choice."""
+        low, high = self.bounds
+        return (int(low), int(high)) if self.kind == "randint" else (low, high)
+
+    @property
+    def any_value(self) -> object:
+        """A value that is allowed: the first one, or the lower bound."""
+        return self.values[0] if self.values else self.bounds[0]
+
+
+Space = Mapping[str, Entry]
+"""Setting → entry; whatever an entry's `when` asks for stands before it."""
+
+
+def read_space(path: str) -> Space:
+    """Reads a search space: setting → {kind: arguments}, and `when` it counts, if not always.
+
+    For example `train.lr: {loguniform: [1e-4, 1e-2]}` or
+    `model.content.frame_dim: {choice: [32, 64], when: {model.content.temporal: lstm}}`.
 
     Raises:
         InputError: The file or an entry is wrong.
@@ -33,26 +75,53 @@ def read_space(path: str) -> dict[str, Choice]:
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: cannot read the space ({reason}); check --space") from None
+    try:
+        return make_space(tree)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def make_space(tree: object) -> Space:
+    """Makes a space of a plain tree as a file holds it.
+
+    Raises:
+        InputError: An entry is wrong.
+    """
     if not isinstance(tree, dict) or not tree:
-        raise InputError(f"{path}: a space maps settings to {{kind: arguments}}")
+        raise InputError("a space maps settings to {kind: arguments}")
+    entries = {}
     for setting, choice in tree.items():
         problem = _problem(choice)
         if problem:
-            raise InputError(f"{path}: {setting}={choice!r}: {problem}")
-    return tree
+            raise InputError(f"{setting}={choice!r}: {problem}")
+        ((kind, arguments),) = ((k, v) for k, v in choice.items() if k != WHEN)
+        when = {name: _listed(values) for name, values in choice.get(WHEN, {}).items()}
+        entries[str(setting)] = Entry(str(setting), kind, arguments, when)
+    return {entry.setting: entry for entry in _in_order(entries)}
+
+
+def _listed(values: object) -> Sequence[object]:
+    return values if isinstance(values, list) else [values]
 
 
 def _problem(choice: object) -> str | None:
     """What is wrong with an entry of a space."""
-    if not isinstance(choice, dict) or len(choice) != 1 or next(iter(choice)) not in KINDS:
-        kinds = ", ".join(KINDS)
-        return f"allowed is one of {kinds} with its arguments, e.g. {{uniform: [0, 0.5]}}"
-    ((kind, arguments),) = choice.items()
+    kinds = [key for key in choice if key != WHEN] if isinstance(choice, dict) else []
+    if not isinstance(choice, dict) or len(kinds) != 1 or kinds[0] not in KINDS:
+        known = ", ".join(KINDS)
+        return f"allowed is one of {known} with its arguments, e.g. {{uniform: [0, 0.5]}}"
+    if WHEN in choice and (not isinstance(choice[WHEN], dict) or not choice[WHEN]):
+        return "when takes settings and their values, e.g. {when: {model.content.temporal: lstm}}"
+    (kind,) = kinds
+    return _problem_of(kind, choice[kind])
+
+
+def _problem_of(kind: str, arguments: object) -> str | None:
     if kind == "choice":
         good = isinstance(arguments, list) and len(arguments) > 0
         return None if good else "choice takes a list of values, e.g. {choice: [32, 64]}"
     try:
-        low, high = (float(value) for value in arguments)
+        low, high = (float(value) for value in arguments)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         return f"{kind} takes two numbers, e.g. {{{kind}: [1, 10]}}"
     if not low < high:
@@ -60,20 +129,80 @@ def _problem(choice: object) -> str | None:
     return f"{kind} takes numbers above 0" if kind == "loguniform" and low <= 0 else None
 
 
-def to_domain(choice: Choice) -> Domain:
-    """Ray Tune's domain of one entry of a space."""
-    from ray import tune
-
-    ((kind, arguments),) = choice.items()
-    if kind == "choice":
-        return tune.choice(arguments)
-    low, high = (float(value) for value in arguments)
-    if kind == "randint":
-        return tune.randint(int(low), int(high))
-    return getattr(tune, kind)(low, high)
+def _in_order(entries: Mapping[str, Entry]) -> Iterator[Entry]:
+    """The entries, each after those that its condition asks for."""
+    waiting = dict(entries)
+    while waiting:
+        ready = [e for e in waiting.values() if not (e.when.keys() & waiting.keys())]
+        if not ready:
+            raise InputError(f"{', '.join(waiting)}: their conditions (when) go in a circle")
+        for entry in ready:
+            yield waiting.pop(entry.setting)
 
 
-def with_settings(config: RunConfig, settings: Mapping[str, object]) -> RunConfig:
+def choose(space: Space, config: RunConfig, pick: Callable[[Entry], object]) -> dict[str, object]:
+    """Settings out of a space: a value for every entry whose condition holds.
+
+    Args:
+        space: The space.
+        config: What settings are that the space leaves alone.
+        pick: Gives an entry's value.
+    """
+    chosen: dict[str, object] = {}
+    for entry in space.values():
+        if counts(entry, config, chosen):
+            chosen[entry.setting] = pick(entry)
+    return chosen
+
+
+def counts(entry: Entry, config: RunConfig, chosen: Settings) -> bool:
+    """Whether an entry's condition holds among the settings that are chosen already."""
+    return all(
+        (chosen[name] if name in chosen else value_at(config, name)) in allowed
+        for name, allowed in entry.when.items()
+    )
+
+
+def grid(space: Space, config: RunConfig) -> list[dict[str, object]]:
+    """Every combination of the values of a space, the last entry changing fastest.
+
+    Raises:
+        InputError: An entry has no list of values.
+    """
+    points: list[dict[str, object]] = [{}]
+    for entry in space.values():
+        if entry.values is None:
+            raise InputError(
+                f"tune.search=grid: {entry.setting} is {entry.kind}, and a grid takes choice and "
+                "randint alone; list its values or set tune.search to tpe or random"
+            )
+        points = [
+            {**point, **new}
+            for point in points
+            for new in (
+                [{entry.setting: value} for value in entry.values]
+                if counts(entry, config, point)
+                else [{}]
+            )
+        ]
+    return points
+
+
+def value_at(config: RunConfig, name: str) -> object:
+    """What a dotted setting is in a config.
+
+    Raises:
+        InputError: There is no such setting.
+    """
+    value: object = config.model_dump(mode="json")
+    for key in name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise InputError(f"{name}: {key} is no setting; check --space")
+        value = value[key]
+    return value
+
+
+def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
     """The config with some dotted settings changed; wrong ones are an `InputError`."""
     tree = config.model_dump(mode="json")
     for name, value in settings.items():
@@ -87,7 +216,65 @@ def with_settings(config: RunConfig, settings: Mapping[str, object]) -> RunConfi
     return parse_config(tree, "search space")
 
 
-def any_value(choice: Choice) -> object:
-    """A value that an entry of a space allows: its first one, or its lower end."""
-    ((kind, arguments),) = choice.items()
-    return int(arguments[0]) if kind == "randint" else arguments[0]
+RERANK = "rerank."
+SWEPT = ("model.", "train.", "prepare.min_video_events", RERANK)
+"""What a space may name: the rest changes what trials share, or nothing that is measured."""
+SHARED = ("train.workers", "train.device", "train.start_from", "train.mlflow", "train.max_failures")
+
+
+def is_reranking(space: Space) -> bool:
+    """Whether the space is of re-ranking weights, for which nothing is trained."""
+    return all(name.startswith(RERANK) for name in space)
+
+
+def fit_space(space: Space, config: RunConfig) -> Space:
+    """The space with its values as the config's settings hold them.
+
+    What would end every trial, or be without effect, is found here and not in the trials.
+
+    Raises:
+        InputError: A setting is wrong, or is none that a sweep may change.
+    """
+    for name, entry in space.items():
+        with_settings(config, {name: entry.any_value})  # says what a wrong name is near to
+        if not name.startswith(SWEPT) or name in SHARED:
+            raise InputError(
+                f"{name}: a sweep cannot change it, since it changes no validation figure or what "
+                f"all trials share; allowed are {', '.join(f'{s}*' for s in SWEPT)}"
+            )
+    if not is_reranking(space) and any(name.startswith(RERANK) for name in space):
+        raise InputError(
+            "rerank.*: re-ranking changes nothing in training; give its settings a space of their "
+            "own, such as tuning/spaces/rerank.yaml, and sweep it on the trained model"
+        )
+    return {name: _fitted(entry, config) for name, entry in space.items()}
+
+
+def _fitted(entry: Entry, config: RunConfig) -> Entry:
+    def typed(name: str, value: object) -> object:
+        return value_at(with_settings(config, {name: value}), name)
+
+    tried = entry.arguments if entry.kind == "choice" else entry.ends
+    for value in tried:
+        require_same_data(config, with_settings(config, {entry.setting: value}), entry.setting)
+    when = {name: [typed(name, value) for value in values] for name, values in entry.when.items()}
+    if entry.kind == "choice":
+        return replace(entry, arguments=[typed(entry.setting, v) for v in tried], when=when)
+    return replace(entry, when=when)
+
+
+def require_same_data(config: RunConfig, changed: RunConfig, name: str) -> None:
+    """Refuses settings with which `decode` would have to write something else.
+
+    Raises:
+        InputError: Such a setting.
+    """
+
+    def decoded(of: RunConfig) -> object:
+        return of.decodes, of.decodes and of.stores_features and of.model.content.encoder
+
+    if decoded(config) != decoded(changed):
+        raise InputError(
+            f"{name}: all trials share what `recsys decode` wrote, and this changes it; leave it "
+            "out, or set decode.features=false where frames are to be kept for every encoder"
+        )

@@ -1,139 +1,257 @@
-"""A sweep: Ray Tune with Optuna and ASHA around the very trainer that `recsys train` runs."""
+"""A sweep: Ray Tune around the very training that `recsys train` does."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from recsys import cluster
-from recsys.config.run import RunConfig, dump_config, parse_config
+from recsys.config.run import RunConfig
 from recsys.data.run_folder import RunFolder
-from recsys.data.storage import write_text
+from recsys.data.storage import join, remove
 from recsys.errors import InputError
-from recsys.train.stage import require_inputs, training_error
-from recsys.train.trainer import make_trainer, storage_path, use_gpu
-from recsys.tune.space import Choice, any_value, read_space, to_domain, with_settings
+from recsys.train.trainer import storage_path, use_gpu
+from recsys.tune.search import num_trials, suggest
+from recsys.tune.space import Space, fit_space, is_reranking, with_settings
+from recsys.tune.trial import NUMBER, SETTINGS, run_trial
+from recsys.tune.trials import (
+    EPOCH,
+    ERROR,
+    FIGURES,
+    OBJECTIVE,
+    State,
+    Trial,
+    TrialTable,
+    best_epoch,
+    objective,
+    open_table,
+    title,
+    value_of,
+    winner,
+)
 
 if TYPE_CHECKING:
     from ray.tune import Callback, Tuner
-    from ray.tune.experiment import Trial
+    from ray.tune.experiment import Trial as RayTrial
+    from ray.tune.schedulers import TrialScheduler
+    from ray.tune.search import Searcher
 
 logger = logging.getLogger(__name__)
 
-
-def run_trial(settings: Mapping[str, object], config_tree: Mapping[str, object]) -> None:
-    """One trial: the trainer's reports become the trial's."""
-    from ray import tune
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    cluster.connect()
-    config = with_settings(parse_config(config_tree, "sweep"), settings)
-    trial = tune.get_context().get_trial_name()
-    make_trainer(config, name=f"tune-{trial}", callbacks=[TuneReportCallback()]).fit()
+RAY_FOLDER = "ray"
+"""Where Ray Tune keeps its own state inside RUN/tune; ours is the table of trials."""
 
 
-def make_tuner(config: RunConfig, space: Mapping[str, Choice]) -> Tuner:
+def make_tuner(config: RunConfig, space: Space, table: TrialTable | None = None) -> Tuner:
     """A `ray.tune.Tuner` over a space, for a run whose data stages are done.
 
-    Raises:
-        InputError: The space names no setting, or the cluster is too small.
-    """
-    import optuna
-    from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search import ConcurrencyLimiter
-    from ray.tune.search.optuna import OptunaSearch
+    Args:
+        config: The run.
+        space: What is searched.
+        table: The trials so far; those that are done are not run again.
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    first = {name: any_value(choice) for name, choice in space.items()}
-    with_settings(config, first)  # a wrong name shows here, not in every trial
-    search = OptunaSearch(metric="score", mode="max", seed=config.tune.seed)
+    Raises:
+        InputError: The space names no setting that a sweep may change, or the cluster is too small.
+    """
+    from ray import tune
+
+    space = fit_space(space, config)
+    table = table or open_table(config, space)
+    room = require_room(config, space)
+    left = num_trials(space, config) - len(table.done)
+    remove(join(RunFolder(config.run).tune, RAY_FOLDER))
     return tune.Tuner(
-        # The trial itself only waits for its workers: a CPU of its own would be missing there.
-        tune.with_resources(
-            tune.with_parameters(run_trial, config_tree=config.model_dump(mode="json")),
-            {"cpu": 0, "memory": 2**20},  # something, as Ray wants
-        ),
-        param_space={name: to_domain(choice) for name, choice in space.items()},
+        tune.with_resources(_trainable(config, room), _resources(config)),
         tune_config=tune.TuneConfig(
-            num_samples=config.tune.trials,
-            search_alg=ConcurrencyLimiter(search, max_concurrent=config.tune.concurrent),
-            scheduler=ASHAScheduler(
-                time_attr="epoch",
-                metric="score",
-                mode="max",
-                max_t=config.train.epochs + 1,  # so that a trial ends by itself after the last one
-                grace_period=1,
-            ),
+            num_samples=max(left, 1),
+            max_concurrent_trials=room,
+            search_alg=make_search(config, space, table),
+            scheduler=make_scheduler(config, space, table.trials),
+            reuse_actors=config.train.workers == 1,
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=RAY_FOLDER,
             storage_path=storage_path(RunFolder(config.run).tune),
+            failure_config=tune.FailureConfig(max_failures=config.train.max_failures),
             verbose=0,
-            callbacks=[_teller(config.tune.trials)],
+            callbacks=[make_keeper(config, table, num_trials(space, config))],
         ),
     )
 
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _teller(total: int) -> Callback:
-    """Says a line when a trial ends."""
+def _trainable(config: RunConfig, room: int) -> object:
     from ray import tune
 
-    class Teller(tune.Callback):  # type: ignore[misc]
-        done = 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return tune.with_parameters(
+        run_trial,
+        config_tree=config.model_dump(mode="json"),
+        gpu=use_gpu(config),
+        threads=max(1, (cores or 1) // room),
+    )
+
+
+def _resources(config: RunConfig) -> dict[str, float]:
+    """What a trial's own process takes; where it has workers, they take theirs themselves."""
+    if config.train.workers > 1:
+        return {"cpu": 0, "memory": 2**20}  # something, as Ray wants
+    return {"gpu": 1} if use_gpu(config) else {"cpu": 1}
+
+
+def require_room(config: RunConfig, space: Space) -> int:
+    """How many trials run at a time.
+
+    Raises:
+        InputError: The cluster can never run so many, or not even one.
+    """
+    gpu = use_gpu(config) and not is_reranking(space)
+    kind, there = ("GPU", cluster.num_gpus()) if gpu else ("CPU", cluster.num_cpus())
+    each = 1 if is_reranking(space) else config.train.workers
+    cluster.require(each, gpu=gpu)
+    fits, wanted = there // each, config.tune.concurrent
+    if wanted is not None and wanted > fits:
+        raise InputError(
+            f"tune.concurrent={wanted}: a trial takes {each} {kind}s and the cluster has {there}; "
+            f"set tune.concurrent to at most {fits}, leave it out, or add nodes"
+        )
+    return min(wanted or fits, num_trials(space, config))
+
+
+def make_search(config: RunConfig, space: Space, table: TrialTable) -> Searcher:
+    """Ray Tune's searcher: first the trials that were cut off, then new ones."""
+    from ray.tune.search import Searcher
+
+    waiting = [trial.number for trial in table.trials if not trial.is_done]
+
+    class Search(Searcher):  # type: ignore[misc]
+        def suggest(self, trial_id: str) -> dict[str, object] | str:
+            number = waiting.pop(0) if waiting else len(table.trials)
+            if number == len(table.trials):
+                if number >= num_trials(space, config):
+                    return str(Searcher.FINISHED)
+                settings = suggest(space, config, table.trials, number)
+                table.put(Trial(number, settings))
+            return {NUMBER: number, SETTINGS: table[number].settings}
+
+        def on_trial_complete(self, trial_id: str, *_: object, **__: object) -> None:
+            """The table knows it already."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """Nothing: the table is on disk."""
+            Path(checkpoint_path).touch()
+
+    return Search(metric=OBJECTIVE, mode="max")
+
+
+def make_scheduler(config: RunConfig, space: Space, trials: Sequence[Trial]) -> TrialScheduler:
+    """Ray Tune's scheduler, which has seen the trials that are done."""
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    if config.tune.scheduler == "none" or is_reranking(space):
+        return FIFOScheduler()
+    np.random.seed(config.tune.seed)  # which trials Ray leaves alone for longer
+    scheduler = ASHAScheduler(
+        time_attr=EPOCH,
+        metric=OBJECTIVE,
+        mode="max",
+        max_t=most_epochs(config, space) + 1,  # so that a trial ends by itself after the last one
+        grace_period=1,
+        brackets=3 if config.tune.scheduler == "hyperband" else 1,
+    )
+    for trial in trials:
+        if trial.is_done:
+            _replay(scheduler, trial, config)
+    return scheduler
+
+
+def _replay(scheduler: TrialScheduler, trial: Trial, config: RunConfig) -> None:
+    """Tells a scheduler of a trial of before, as Ray Tune would have."""
+    past = SimpleNamespace(trial_id=f"past-{trial.number}")
+    scheduler.on_trial_add(None, past)
+    for at, figures in enumerate(trial.epochs):
+        best = best_epoch(trial.epochs[: at + 1])
+        assert best is not None
+        value = objective(best, config.tune)
+        scheduler.on_trial_result(None, past, {EPOCH: figures[EPOCH], OBJECTIVE: value})
+
+
+def most_epochs(config: RunConfig, space: Space) -> int:
+    """Epochs of the longest trial."""
+    entry = space.get("train.epochs")
+    if entry is None or entry.values is None:
+        return config.train.epochs
+    return max(int(str(value)) for value in entry.values)
+
+
+def make_keeper(config: RunConfig, table: TrialTable, total: int) -> Callback:
+    """A Ray Tune callback that keeps the table, and says a line when a trial ends."""
+    from ray import tune
+
+    class Keeper(tune.Callback):  # type: ignore[misc]
+        def on_trial_result(
+            self, iteration: int, trials: list[RayTrial], trial: RayTrial, result: dict[str, Any]
+        ) -> None:
+            row = table[trial.config[NUMBER]]
+            if result.get(ERROR) is not None:
+                table.put(replace(row, error=str(result[ERROR])))
+            else:
+                table.put(row.with_epoch(result[FIGURES]))
 
         def on_trial_complete(
-            self, iteration: int, trials: list[Trial], trial: Trial, **_: object
+            self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object
         ) -> None:
-            self.done += 1
-            settings = ", ".join(f"{name}={_short(value)}" for name, value in trial.config.items())
-            score = trial.last_result.get("score", float("nan"))
-            logger.info("tune: trial %d of %d: score %.4f, %s", self.done, total, score, settings)
+            _end(config, table, table[trial.config[NUMBER]], total)
 
         def on_trial_error(
-            self, iteration: int, trials: list[Trial], trial: Trial, **_: object
+            self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object
         ) -> None:
-            self.done += 1
-            logger.warning("tune: trial %d of %d failed: %s", self.done, total, trial.error_file)
+            row = table[trial.config[NUMBER]]
+            line = f"its process died {config.train.max_failures + 1} times"
+            _end(config, table, replace(row, error=line), total)
 
-    return Teller()
-
-
-def _require_room(config: RunConfig) -> None:
-    gpu = use_gpu(config)
-    kind, there = ("GPU", cluster.num_gpus()) if gpu else ("CPU", cluster.num_cpus())
-    cluster.require(config.train.workers, gpu=gpu)
-    if config.train.workers * config.tune.concurrent > there:
-        raise InputError(
-            f"tune.concurrent={config.tune.concurrent}: a trial takes {config.train.workers} "
-            f"{kind}s and the cluster has {there}; set tune.concurrent to at most "
-            f"{there // config.train.workers} or add nodes"
-        )
+    return Keeper()
 
 
-def tune_run(config: RunConfig, space_path: str) -> dict[str, object]:
-    """Runs a sweep and writes RUN/tune/best.yaml, a config with the best settings."""
-    space = read_space(space_path)
-    # Where the scheduler stops a trial, Ray Train frees its workers' CPUs once it learns from the
-    # dashboard's service that the trial is dead; without it the next trials would wait for ever.
-    cluster.connect(dashboard=True)
-    _require_room(config)
-    require_inputs(config)
-    results = make_tuner(config, space).fit()
-    if results.num_errors == len(results):
-        raise training_error(results.errors[0]) from results.errors[0]
-    best = results.get_best_result("score", "max", scope="all")
-    path = RunFolder(config.run).best_config
-    write_text(dump_config(with_settings(config, best.config)), path)
-    return {
-        "trials": len(results),
-        "failed": results.num_errors,
-        "best": dict(best.config),
-        "score": best.metrics["score"],
-        "best.yaml": path,
-    }
+def _end(config: RunConfig, table: TrialTable, trial: Trial, total: int) -> None:
+    """Keeps what became of a trial, and the checkpoints of the best one alone."""
+    best_before = winner(table.done, config.tune)
+    trial = replace(trial, state=state_of(config, trial))
+    table.put(trial)
+    best = winner(table.done, config.tune)
+    for loser in {trial.number, best_before.number if best_before else trial.number}:
+        if best is None or best.number != loser:
+            remove(table.folder.trained_trial(loser))
+    settings = ", ".join(f"{name}={short(value)}" for name, value in trial.settings.items())
+    done = len(table.done)
+    if trial.error is not None:
+        logger.warning("tune: trial %d of %d failed: %s; %s", done, total, trial.error, settings)
+    else:
+        how = f"stopped after epoch {len(trial.epochs)}, " if trial.state == "stopped" else ""
+        name, value = title(config.tune), value_of(trial, config.tune)
+        logger.info("tune: trial %d of %d: %s%s %.4f, %s", done, total, how, name, value, settings)
+
+
+def state_of(config: RunConfig, trial: Trial) -> State:
+    """What became of a trial that has ended."""
+    if trial.error is not None:
+        return "failed"
+    train, best = with_settings(config, trial.settings).train, trial.best
+    waited = len(trial.epochs) - best[EPOCH] if best else 0
+    over = len(trial.epochs) >= train.epochs or waited >= train.patience
+    return "finished" if over else "stopped"
+
+
+def short(value: object) -> str:
+    """A value for people to read.
+
+    >>> short(0.00123456), short("lstm")
+    ('0.001235', 'lstm')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

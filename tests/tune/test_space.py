@@ -2,11 +2,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray import tune
 
 from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
-from recsys.tune.space import read_space, to_domain, with_settings
+from recsys.tune.space import (
+    choose,
+    fit_space,
+    grid,
+    make_space,
+    read_space,
+    value_at,
+    with_settings,
+)
 from tests.inputs import write_input
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +28,8 @@ def config(tmp_path: Path) -> RunConfig:
 def test_the_spaces_that_come_with_the_project_fit_the_config(
     path: Path, config: RunConfig
 ) -> None:
-    space = read_space(str(path))
-    assert space
-    for name, choice in space.items():
-        ((kind, arguments),) = choice.items()
-        with_settings(config, {name: int(arguments[0]) if kind == "randint" else arguments[0]})
-        assert to_domain(choice).sample() is not None
+    space = fit_space(read_space(str(path)), config)
+    assert choose(space, config, lambda entry: entry.any_value)
 
 
 @pytest.mark.parametrize(
@@ -68,20 +71,125 @@ def test_choices_are_read_as_their_settings_types(tmp_path: Path, config: RunCon
         "data.columns.user: {choice: [no]}\nmodel.use_id: {choice: [no]}\n"
         "split.valid_from: {choice: [2024-05-02]}\ndecode.size: {choice: [032]}"
     )
-    changed = with_settings(config, {k: v["choice"][0] for k, v in read_space(str(path)).items()})
+    values = {name: entry.any_value for name, entry in read_space(str(path)).items()}
+    changed = with_settings(config, values)
     assert (changed.data.columns.user, changed.model.use_id) == ("no", False)
     assert (str(changed.split.valid_from)[:10], changed.decode.size) == ("2024-05-02", 32)
 
 
-def test_domains() -> None:
-    uniform = to_domain({"uniform": ["1e-1", 0.5]})
-    assert (uniform.lower, uniform.upper) == (0.1, 0.5)
-    assert isinstance(uniform.get_sampler(), tune.search.sample.Uniform)
-    log = to_domain({"loguniform": [0.001, 0.1]})
-    assert isinstance(log.get_sampler(), tune.search.sample.LogUniform)
-    whole = to_domain({"randint": [1, 4]})
-    assert {whole.sample() for _ in range(100)} == {1, 2, 3}
-    assert to_domain({"choice": [32, "x"]}).categories == [32, "x"]
+TREE = {
+    "model.content.frame_dim": {"choice": ["32", 64], "when": {"model.content.temporal": "lstm"}},
+    "model.content.temporal": {"choice": ["lstm", "mean"]},
+    "train.seed": {"randint": [3, 5]},
+}
+
+
+def test_values_are_those_that_the_config_would_hold(config: RunConfig) -> None:
+    space = fit_space(make_space({**TREE, "model.use_id": {"choice": ["no"]}}), config)
+    assert space["model.content.frame_dim"].arguments == [32, 64]
+    assert space["model.use_id"].arguments == [False]
+
+
+def test_bounds() -> None:
+    space = make_space(
+        {"a": {"uniform": ["1e-1", 0.5]}, "b": {"randint": [1, 4]}, "c": {"choice": [32, "x"]}}
+    )
+    assert (space["a"].bounds, space["a"].values) == ((0.1, 0.5), None)
+    assert (space["b"].bounds, list(space["b"].values or ())) == ((1, 3), [1, 2, 3])
+    assert (space["c"].values, space["c"].any_value) == ([32, "x"], 32)
+
+
+def test_a_conditional_setting_comes_after_its_condition_and_only_where_it_holds(
+    config: RunConfig,
+) -> None:
+    space = fit_space(make_space(TREE), config)
+    assert list(space)[-1] == "model.content.frame_dim"
+    last = choose(space, config, lambda entry: list(entry.values or ())[-1])
+    assert last == {"model.content.temporal": "mean", "train.seed": 4}
+    first = choose(space, config, lambda entry: entry.any_value)
+    assert first["model.content.frame_dim"] == 32
+
+
+def test_a_condition_may_be_of_a_setting_that_the_space_leaves_alone(config: RunConfig) -> None:
+    space = fit_space(
+        make_space({"model.content.frame_dim": TREE["model.content.frame_dim"]}), config
+    )
+    assert choose(space, config, lambda entry: entry.any_value) == {"model.content.frame_dim": 32}
+    mean = with_settings(config, {"model.content.temporal": "mean"})
+    assert choose(space, mean, lambda entry: entry.any_value) == {}
+
+
+def test_a_grid_holds_each_combination_once(config: RunConfig) -> None:
+    """Two LSTM widths and no width of the mean, each with two seeds."""
+    points = grid(fit_space(make_space(TREE), config), config)
+    shown = [tuple(point.values()) for point in points]
+    assert shown == [
+        ("lstm", 3, 32),
+        ("lstm", 3, 64),
+        ("lstm", 4, 32),
+        ("lstm", 4, 64),
+        ("mean", 3),
+        ("mean", 4),
+    ]
+
+
+def test_a_grid_of_what_cannot_be_listed_is_refused(config: RunConfig) -> None:
+    space = make_space({"train.lr": {"uniform": [0.1, 0.2]}})
+    with pytest.raises(InputError, match="tune.search=grid: train.lr is uniform, and a grid takes"):
+        grid(space, config)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"train.lrr": {"uniform": [0, 1]}}, "train.lrr is not a setting; did you mean lr"),
+        (
+            {"trian.lr": {"uniform": [0, 1]}},
+            "trian.lr: trian is no section of the config; check --space",
+        ),
+        ({"train.lr": {"choice": [0.1, -1]}}, "train.lr=-1: input should be greater than 0"),
+        (
+            {"train.lr": {"uniform": [0.5, 1], "when": {"x.y": 1}}},
+            "x.y: x is no section of the config",
+        ),
+        ({"model.dropout": {"uniform": [0, 2]}}, "model.dropout=2.0: input should be less than 1"),
+        ({"decode.size": {"choice": [64]}}, "decode.size: a sweep cannot change it"),
+        ({"train.workers": {"choice": [2]}}, "train.workers: a sweep cannot change it"),
+        (
+            {"train.lr": {"uniform": [0.1, 1]}, "rerank.diversity": {"uniform": [0, 1]}},
+            "rerank.*: re-ranking changes nothing in training",
+        ),
+    ],
+)
+def test_what_no_sweep_may_change_is_refused(
+    config: RunConfig, tree: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        fit_space(make_space(tree), config)
+
+
+def test_an_encoder_that_decode_did_not_write_for_is_refused(tmp_path: Path) -> None:
+    """With a frozen encoder decode keeps its features; one that is trained needs frames."""
+    columns = {"video": "video_id", "uri": "path"}
+    data = {"videos": "videos.parquet", "video_columns": columns}
+    model = {"content": {"encoder": "efficientnet_lite0"}}
+    config = load_config(str(write_input(tmp_path, data=data, model=model)))
+    space = make_space({"model.content.encoder": {"choice": ["efficientnet_lite0", "small_cnn"]}})
+    with pytest.raises(InputError, match="model.content.encoder: all trials share what"):
+        fit_space(space, config)
+
+
+def test_conditions_in_a_circle_are_refused() -> None:
+    circle = {
+        "a": {"choice": [1], "when": {"b": 1}},
+        "b": {"choice": [1], "when": {"a": 1}},
+    }
+    with pytest.raises(InputError, match=r"a, b: their conditions \(when\) go in a circle"):
+        make_space(circle)
+
+
+def test_the_value_of_a_setting(config: RunConfig) -> None:
+    assert value_at(config, "train.batch_timelines") == 4
 
 
 def test_settings_are_laid_over_the_config(config: RunConfig) -> None:

@@ -1,0 +1,173 @@
+"""What one trial does: it trains one config, in a process that the sweep keeps for the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+
+from recsys import cluster
+from recsys.config.run import RunConfig, parse_config
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import copy_folder, join, local_folder, read_json, remove, write_json
+from recsys.errors import find_input_error
+from recsys.prepare.prepared import Prepared
+from recsys.schema import VALID
+from recsys.train.checkpoint import PROGRESS_FILE
+from recsys.train.collectives import Collectives
+from recsys.train.loop import Job, Worker
+from recsys.train.stage import root_cause
+from recsys.train.trainer import make_trainer, storage_path
+from recsys.tune.space import with_settings
+from recsys.tune.trials import EPOCH, ERROR, FIGURES, OBJECTIVE, Figures, Trial, objective
+
+if TYPE_CHECKING:
+    from ray.train import Checkpoint
+    from ray.train.v2._internal.execution.context import TrainRunContext
+
+NUMBER, SETTINGS = "number", "settings"
+"""What Ray Tune hands a trial as its config."""
+FIT = "fit"
+"""Folder of the checkpoints of a trial with several workers."""
+KEPT = "kept.json"
+"""Names a trial's newest and best checkpoint; written when both are whole."""
+
+
+def run_trial(
+    asked: Mapping[str, object], *, config_tree: Mapping[str, object], gpu: bool, threads: int
+) -> None:
+    """One trial, as Ray Tune calls it; it reports the figures of each epoch.
+
+    An error of its own ends the trial and not the sweep. A process that dies is another matter: Ray
+    Tune then tries the trial again, and it goes on from its newest checkpoint.
+
+    Args:
+        asked: The trial's number and settings.
+        config_tree: The run's config.
+        gpu: Whether it trains on GPUs.
+        threads: Of PyTorch, for its share of the node's cores.
+    """
+    from ray import tune
+
+    base = parse_config(config_tree, "sweep")
+    reports = Reports(base, int(str(asked[NUMBER])))
+    try:
+        settings = asked[SETTINGS]
+        assert isinstance(settings, Mapping)
+        config = with_settings(base, settings)
+        if config.train.workers > 1:
+            _train_apart(config, reports)
+        else:
+            torch.set_num_threads(threads)
+            _train_here(config, reports, gpu=gpu)
+    except Exception as error:
+        line = str(find_input_error(error) or root_cause(error))
+        tune.report({EPOCH: 0, OBJECTIVE: float("-inf"), ERROR: line})
+
+
+def _train_here(config: RunConfig, session: Reports, *, gpu: bool) -> None:
+    """Trains as the one worker of `recsys train` would, in this very process."""
+    _join_alone("nccl" if gpu else "gloo")
+    device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
+    job = Job(config, VALID, config.train.epochs, gpu)
+    Worker(job, Prepared(config), collectives=Collectives(device=device), session=session).run()
+
+
+@cache
+def _join_alone(backend: str) -> None:
+    """Makes a process group of this process, as TorchRec wants one; it lasts for all trials."""
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+
+
+def _train_apart(config: RunConfig, reports: Reports) -> None:
+    """Trains with several workers, which Ray Train starts."""
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    class Passed(TuneReportCallback):  # type: ignore[misc]
+        def after_report(
+            self,
+            run_context: TrainRunContext,
+            metrics: list[dict[str, float]],
+            checkpoint: Checkpoint | None,
+        ) -> None:
+            if is_epoch(metrics[0]):
+                super().after_report(run_context, [reports.result(metrics[0])], checkpoint)
+
+    cluster.connect()
+    make_trainer(config, name=FIT, callbacks=[Passed()], out=reports.out).fit()
+
+
+def is_epoch(figures: Figures) -> bool:
+    """Whether a report of the training loop is of a whole epoch, and not of a place inside one."""
+    return "retrieval_loss" in figures
+
+
+def best_checkpoint(config: RunConfig, number: int) -> str:
+    """The folder of the checkpoint that a trial's training would keep."""
+    out = RunFolder(config.run).trained_trial(number)
+    if config.train.workers == 1:
+        return join(out, str(read_json(join(out, KEPT))["best"]))
+    from ray.train import Result
+
+    best = Result.from_path(storage_path(join(out, FIT))).get_best_checkpoint("score", "max")
+    return best.path
+
+
+class Reports:
+    """The session of a trial's training: keeps its newest and best checkpoint, tells Ray Tune."""
+
+    def __init__(self, config: RunConfig, number: int) -> None:
+        self.config, self.trial = config, Trial(number, {})
+        self.out = RunFolder(config.run).trained_trial(number)
+
+    def result(self, figures: Figures) -> dict[str, object]:
+        """What Ray Tune is told of an epoch: its figures, and what the trial is worth by now."""
+        self.trial = self.trial.with_epoch(figures)
+        best = self.trial.best
+        assert best is not None
+        value = objective(best, self.config.tune)
+        return {EPOCH: figures[EPOCH], OBJECTIVE: value, FIGURES: dict(figures)}
+
+    @contextmanager
+    def newest(self) -> Iterator[str | None]:
+        """The checkpoint that an earlier try left, whose epochs are told first."""
+        from ray import tune
+
+        kept = read_json(join(self.out, KEPT))
+        if kept is None:
+            yield None
+            return
+        with local_folder(join(self.out, kept["newest"])) as folder:
+            for epoch in json.loads(Path(folder, PROGRESS_FILE).read_text())["history"]:
+                tune.report(self.result(epoch))
+            yield folder
+
+    def report(self, figures: dict[str, float], folder: str) -> None:
+        """Keeps the checkpoint, and tells Ray Tune of a whole epoch."""
+        from ray import tune
+
+        best_before = self.trial.best
+        result = self.result(figures) if is_epoch(figures) else None
+        self._keep(folder, is_best=self.trial.best is not best_before)
+        if result is not None:
+            tune.report(result)
+
+    def _keep(self, folder: str, *, is_best: bool) -> None:
+        kept = read_json(join(self.out, KEPT)) or {"count": 0, "best": None, "newest": None}
+        name = f"checkpoint-{kept['count']:04d}"
+        remove(join(self.out, name))  # half of it, of a try that died here
+        copy_folder(folder, join(self.out, name))
+        now = {
+            "count": kept["count"] + 1,
+            "newest": name,
+            "best": name if is_best else kept["best"],
+        }
+        write_json(now, join(self.out, KEPT))
+        for old in {kept["newest"], kept["best"]} - {now["newest"], now["best"], None}:
+            remove(join(self.out, old))
