@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     ARRAY,
@@ -48,12 +49,23 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from recsys.errors import InputError
+from recsys.live.time_limit import TimeLimits
 
+Result = TypeVar("Result")
 VERSION = "1"
 """Of the tables below; a database of another version is refused."""
 
 BUSY_MS = 30_000
 """How long a writer waits for its turn before it gives up."""
+READ_BUSY_MS = 1_000
+"""How long a reader of SQLite waits for a file that is locked as a whole, which is seldom."""
+READ_LIMIT_S = 2.0
+"""How long a server's reads may take: what it asks for, an index finds in milliseconds."""
+WRITE_LIMIT_S = 60.0
+"""How long a transaction that writes may take, with waiting for its turn."""
+CONNECT_S = 3
+"""How long a reader waits for a connection; a writer waits `WRITE_CONNECT_S`."""
+WRITE_CONNECT_S = 10
 
 METADATA = MetaData()
 # Bytewise order on both, so that a page of users ends at the same user everywhere.
@@ -93,7 +105,6 @@ FACTS = Table(
 )
 
 PRAGMAS = (
-    f"busy_timeout={BUSY_MS}",
     "journal_mode=WAL",
     # In WAL mode the default leaves the newest commits to the operating system.
     "synchronous=FULL",
@@ -172,8 +183,19 @@ class Database:
         if self.kind == "sqlite":
             _check_file(Path(str(url.database)), create=create)
         # Readers run one statement at a time, without a transaction around it.
-        self._readers = _engine(url, isolation_level="AUTOCOMMIT", pool_size=8, max_overflow=56)
-        self._writers = _engine(url, pool_size=1, max_overflow=7)
+        self._readers = _engine(
+            url,
+            busy_ms=READ_BUSY_MS,
+            connect_s=CONNECT_S,
+            isolation_level="AUTOCOMMIT",
+            pool_size=8,
+            max_overflow=56,
+            pool_timeout=CONNECT_S,
+        )
+        self._writers = _engine(
+            url, busy_ms=BUSY_MS, connect_s=WRITE_CONNECT_S, pool_size=1, max_overflow=7
+        )
+        self._limits = TimeLimits()
         event.listen(self._writers, "begin", self._take_turn)
         try:
             self._prepare(create=create)
@@ -213,36 +235,80 @@ class Database:
         connection.exec_driver_sql(TURN[self.kind])
 
     def rows(
-        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        limit_s: float | None = None,
     ) -> Sequence[Row[Any]]:
         """What a statement reads of all that is committed.
 
-        Raises:
-            LogError: The database fails.
-        """
-        with self.plain_errors("read"):
-            try:
-                return self._read(statement, parameters)
-            except DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-                # The server was started anew; all connections of before are dropped by now.
-                return self._read(statement, parameters)
+        Args:
+            statement: That reads.
+            parameters: Of it.
+            limit_s: Seconds after which the database counts as failed.
 
-    def _read(
-        self, statement: Executable, parameters: Mapping[str, Any] | None
-    ) -> Sequence[Row[Any]]:
-        with self._readers.connect() as connection:
-            return connection.execute(statement, parameters).all()
+        Raises:
+            LogError: The database fails, or does not answer in time.
+        """
+
+        def read() -> Sequence[Row[Any]]:
+            with self._readers.connect() as connection, self.limited(connection, limit_s):
+                return connection.execute(statement, parameters).all()
+
+        with self.plain_errors("read"):
+            # Once the server was started anew, all connections of before are dropped.
+            return self.twice(read, again=lambda error: error.connection_invalidated)
+
+    @contextlib.contextmanager
+    def limited(self, connection: Connection, limit_s: float | None) -> Iterator[None]:
+        """Limits how long the database may take for what is asked meanwhile.
+
+        Raises:
+            LogError: It took longer.
+        """
+        if limit_s is None:
+            yield
+            return
+        with self._limits.within(connection, limit_s) as running:
+            try:
+                yield
+            except DBAPIError:
+                if not running.is_late:
+                    raise
+                raise LogError(
+                    f"{self.shown}: the event log did not answer in {limit_s:g} s"
+                ) from None
+
+    def twice(self, read: Callable[[], Result], *, again: Callable[[DBAPIError], bool]) -> Result:
+        """What is read, at the second try if the first one failed quickly.
+
+        Args:
+            read: Reads.
+            again: Whether what it failed at may be better at the next try.
+        """
+        begun = time.monotonic()
+        try:
+            return read()
+        except DBAPIError as error:
+            if not again(error) or time.monotonic() - begun >= READ_LIMIT_S:
+                raise
+            return read()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that is the only one that writes, committed at the end.
 
         Raises:
-            LogError: The database fails, or the turn did not come in `BUSY_MS`.
+            LogError: The database fails, the turn did not come in `BUSY_MS`, or all of it took
+                longer than `WRITE_LIMIT_S`.
         """
-        with self.plain_errors("written"), self._writers.begin() as connection:
+        with (
+            self.plain_errors("written"),
+            self._writers.connect() as connection,
+            self.limited(connection, WRITE_LIMIT_S),
+            connection.begin(),
+        ):
             yield connection
 
     @property
@@ -277,6 +343,7 @@ class Database:
 
     def close(self) -> None:
         """Closes every connection."""
+        self._limits.close()
         self._readers.dispose()
         self._writers.dispose()
 
@@ -334,24 +401,24 @@ def reason(error: SQLAlchemyError) -> str:
     return " ".join(words.split())
 
 
-def _engine(url: URL, **settings: Any) -> Engine:
+def _engine(url: URL, *, busy_ms: int, connect_s: int, **settings: Any) -> Engine:
     if url.get_backend_name() != "sqlite":
         # READ COMMITTED: what is read after the turn came is what the turn before left.
         settings.setdefault("isolation_level", "READ COMMITTED")
         # No prepared statements: their plans would be those of the day when the table was small,
         # and connection poolers lose them.
-        more = {"connect_timeout": 10, "prepare_threshold": None}
+        more = {"connect_timeout": connect_s, "prepare_threshold": None}
         return create_engine(url, connect_args=more, **settings)
     engine = create_engine(url, connect_args={"check_same_thread": False}, **settings)
-    event.listen(engine, "connect", _set_up_sqlite)
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _: Any) -> None:
+        # Python's driver begins no transaction of its own, so that BEGIN IMMEDIATE can.
+        connection.isolation_level = None
+        for pragma in (f"busy_timeout={busy_ms}", *PRAGMAS):
+            connection.execute(f"PRAGMA {pragma}")
+
     return engine
-
-
-def _set_up_sqlite(connection: Any, _: Any) -> None:
-    # Python's driver begins no transaction of its own, so that BEGIN IMMEDIATE can.
-    connection.isolation_level = None
-    for pragma in PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
 
 
 def _check_file(path: Path, *, create: bool) -> None:

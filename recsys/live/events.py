@@ -23,7 +23,7 @@ from sqlalchemy import Select, bindparam, delete, distinct, func, select
 
 from recsys.errors import InputError
 from recsys.live.commits import GroupCommit
-from recsys.live.database import EVENTS, Database, LogError, among, insert_rows
+from recsys.live.database import EVENTS, READ_LIMIT_S, Database, LogError, among, insert_rows
 from recsys.live.entries import (
     FORGET,
     NOTICES,
@@ -183,11 +183,20 @@ class EventLog:
         after_seq: int = 0,
         from_ms: int | None = None,
         up_to_seq: int | None = None,
+        limit_s: float | None = None,
     ) -> dict[str, list[LoggedEvent]]:
         """`of_user` of many users: one indexed query a thousand; who has none is left out.
 
+        Args:
+            user_ids: Known or not.
+            after_seq: As in `of_user`.
+            from_ms: As in `of_user`.
+            up_to_seq: Only what was committed up to there.
+            limit_s: Seconds that a query may take.
+
         Raises:
             InputError: An id is no text that a log can hold.
+            LogError: The database fails, or does not answer in time.
         """
         for user_id in user_ids:
             check_text(user_id, "user_id")
@@ -202,7 +211,8 @@ class EventLog:
                 parameters[name] = value
         found: dict[str, list[LoggedEvent]] = {}
         for chunk in chunks(user_ids):
-            for row in self.database.rows(statement, {**parameters, "user_ids": chunk}):
+            asked = {**parameters, "user_ids": chunk}
+            for row in self.database.rows(statement, asked, limit_s=limit_s):
                 found.setdefault(row.user_id, []).append(to_logged(row))
         for events in found.values():
             events.sort(key=lambda logged: (logged.event.time_ms, logged.seq))
@@ -217,26 +227,38 @@ class EventLog:
         return [to_entry(row) for row in self.rows_after(after_seq, limit)]
 
     def rows_after(
-        self, after_seq: int, limit: int, *, up_to_seq: int | None = None
+        self,
+        after_seq: int,
+        limit: int,
+        *,
+        up_to_seq: int | None = None,
+        limit_s: float | None = None,
     ) -> Sequence[Any]:
-        """The rows of `follow` as the database has them, up to a place in the log."""
+        """The rows of `follow` as the database has them, up to a place in the log.
+
+        Raises:
+            LogError: The database fails, or does not answer in `limit_s` seconds.
+        """
         up_to = LARGEST_SEQ if up_to_seq is None else up_to_seq
-        return self.database.rows(ROWS, {"after": after_seq, "up_to": up_to, "limit": limit})
+        asked = {"after": after_seq, "up_to": up_to, "limit": limit}
+        return self.database.rows(ROWS, asked, limit_s=limit_s)
 
     def tail(self) -> Tail:
         """A quick reader of what was committed last, for one thread that follows the log."""
         return Tail(self.database, ROWS)
 
-    def entries(self, after_seq: int = 0, up_to_seq: int | None = None) -> Iterator[Entry]:
-        """All of a range, read in pages."""
+    def entries(
+        self, after_seq: int = 0, up_to_seq: int | None = None, *, limit_s: float | None = None
+    ) -> Iterator[Entry]:
+        """All of a range, read in pages, each of which may take `limit_s` seconds."""
         last = self.latest_seq() if up_to_seq is None else up_to_seq
-        while page := self.rows_after(after_seq, PAGE, up_to_seq=last):
+        while page := self.rows_after(after_seq, PAGE, up_to_seq=last, limit_s=limit_s):
             yield from map(to_entry, page)
             after_seq = page[-1].seq
 
     def latest_seq(self) -> int:
         """The `seq` of the newest row; 0 for an empty log."""
-        return int(self.database.rows(LATEST)[0][0])
+        return int(self.database.rows(LATEST, limit_s=READ_LIMIT_S)[0][0])
 
     def forget(self, user_id: str) -> int:
         """Deletes all events of a user, tells followers of it, and returns how many there were.

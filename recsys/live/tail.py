@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select
 from sqlalchemy.exc import DBAPIError
 
-from recsys.live.database import Database
+from recsys.live.database import READ_LIMIT_S, Database, LogError
 
 
 class Tail:
@@ -34,7 +34,7 @@ class Tail:
         """The rows of `EventLog.rows_after`.
 
         Raises:
-            LogError: The database fails.
+            LogError: The database fails, or does not answer in `READ_LIMIT_S`.
         """
         given = {**self._others, "after": after_seq, "up_to": up_to_seq, "limit": limit}
         parameters: Any = given
@@ -42,11 +42,15 @@ class Tail:
             parameters = tuple(given[name] for name in self._names)
         with self._database.plain_errors("read"):
             try:
-                return self._read(parameters)
-            except DBAPIError:
                 # The server was started anew, perhaps; the next connection will tell.
+                return self._database.twice(lambda: self._read(parameters), again=self._close_for)
+            except LogError:
                 self.close()
-                return self._read(parameters)
+                raise
+
+    def _close_for(self, _: DBAPIError) -> bool:
+        self.close()
+        return True
 
     def close(self) -> None:
         """Gives the connection back."""
@@ -58,4 +62,5 @@ class Tail:
     def _read(self, parameters: Any) -> Sequence[Any]:
         if self._held is None:
             self._held = self._database.reader()
-        return self._held.exec_driver_sql(self._text, parameters).fetchall()
+        with self._database.limited(self._held, READ_LIMIT_S):
+            return self._held.exec_driver_sql(self._text, parameters).fetchall()

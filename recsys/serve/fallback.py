@@ -98,12 +98,13 @@ class Fallback:
     ) -> None:
         self._parts, self._conditions = parts, conditions
         self._check, self._clock = check, clock
-        self._ready = self._make()
+        self._ready = self._make(made_ms=0)  # again as soon as the log was read
 
     def refresh(self) -> None:
         """Makes the lists anew where they are a minute old; of the thread that runs the model."""
-        if self._clock() - self._ready.made_ms >= REFRESH_MS:
-            self._ready = self._make()
+        now_ms = self._clock()
+        if now_ms - self._ready.made_ms >= REFRESH_MS:
+            self._ready = self._make(now_ms)
 
     def answer(self, ask: Ask, cause: Cause) -> Answer:
         """A list for a request: of the popular videos, then of the latest, then of any others.
@@ -149,11 +150,10 @@ class Fallback:
         """What was first shown last when it was looked at last."""
         return self._ranked(self._ready.latest, k, cause)
 
-    def _make(self) -> Everybody:
-        now_ms = self._clock()
+    def _make(self, made_ms: int) -> Everybody:
         first_ms = self._parts.ages.first_ms_N.astype(np.float64)
-        popular = Ready.of(self._parts.bundle.counts.positives(now_ms), least=0)
-        return Everybody(now_ms, popular, Ready.of(first_ms, least=-1))
+        popular = Ready.of(self._parts.bundle.counts.positives(self._clock()), least=0)
+        return Everybody(made_ms, popular, Ready.of(first_ms, least=-1))
 
     def _apart(self, ask: Ask, user: AtHand) -> IntArray:
         """Rows that must not be in a request's list."""

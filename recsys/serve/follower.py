@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.features.hourly import hour_of
+from recsys.live.database import READ_LIMIT_S
 from recsys.live.entries import Entry, Forgotten, LoggedEvent, Pruned, to_entry
 from recsys.live.events import LARGEST_SEQ, PAGE, EventLog
 from recsys.live.open_showings import Change, OpenShowings
@@ -83,7 +84,7 @@ class Follower:
         last = self._log.latest_seq()
         events: list[LoggedEvent] = []
         marks: dict[str, int] = {}
-        for entry in self._log.entries(self._bundle.live_seq, last):
+        for entry in self._log.entries(self._bundle.live_seq, last, limit_s=READ_LIMIT_S):
             if isinstance(entry, LoggedEvent):
                 events.append(entry)
             elif isinstance(entry, Forgotten):

@@ -13,6 +13,7 @@ import numpy as np
 from recsys.bundle.contents import Bundle
 from recsys.data.ragged import IntArray, Ragged
 from recsys.features.timelines import Timelines, share_watched
+from recsys.live.database import READ_LIMIT_S
 from recsys.live.entries import LoggedEvent, user_mark
 from recsys.live.event import HIDE_CREATOR, NOT_INTERESTED
 from recsys.live.events import EventLog
@@ -73,7 +74,7 @@ class LiveReader:
             LogError: The log cannot be read.
         """
         asked = self._log if ask_log else None
-        events = {} if asked is None else asked.of_users(set(user_ids))
+        events = {} if asked is None else asked.of_users(set(user_ids), limit_s=READ_LIMIT_S)
         kept = [self._rows(events.get(user_id, ())) for user_id in user_ids]
         timelines = self._timelines(user_ids, kept)
         return [

@@ -60,7 +60,7 @@ class Service:
         self.log, self.metrics = log, metrics or Metrics("0")
         self.recommender = ServingRecommender(bundle, log, seed=seed, timer=self.metrics.step)
         self._budget_s = bundle.config.serve.budget_ms / 1000
-        self._batches = MicroBatches(self._answer, idle=self._follow)
+        self._batches = MicroBatches(self._answer, idle=self._idle)
         # Callers that wait for a log that hangs must not take all places of those who read.
         self._appending, self._most_appending = 0, max(1, bundle.config.serve.max_waiting // 2)
         self._caught_up = False
@@ -253,9 +253,12 @@ class Service:
         logger.error("the model failed at requests", exc_info=fault)
         return answers
 
+    def _idle(self) -> None:
+        self._follow()
+        self._keep_ready()
+
     def _follow(self) -> None:
         """Between requests: what has happened, and how far behind this replica was."""
-        self._keep_ready()
         try:
             self.recommender.catch_up()
             self._caught_up = True

@@ -345,8 +345,7 @@ def test_a_database_that_fails_is_said_in_one_line_and_the_call_may_be_made_agai
 def test_a_writer_whose_turn_does_not_come_says_so(
     log: EventLog, open_log: Callable[[], EventLog], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = tuple(pragma.replace("30000", "50") for pragma in database.PRAGMAS)
-    monkeypatch.setattr(database, "PRAGMAS", short)
+    monkeypatch.setattr(database, "BUSY_MS", 50)
     turn = database.TURN["postgresql"].replace("lock_timeout = 30000", "lock_timeout = 50")
     monkeypatch.setitem(database.TURN, "postgresql", turn)
     other = open_log()

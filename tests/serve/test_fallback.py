@@ -138,6 +138,7 @@ def test_what_is_wrong_is_refused(served: Served, wrong: Ask, message: str) -> N
 def test_the_lists_are_made_anew_once_a_minute(served: Served) -> None:
     time_ms = [now()]
     instead = fallback_of(served, lambda: time_ms[0])
+    instead.refresh()
     served.tell("n1", "v6", time_ms=time_ms[0] - 1000)
     served.catch_up()
 

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
+from recsys.live import tail
 from recsys.live.database import LogError
-from recsys.live.events import EventLog
+from recsys.live.events import Appended, EventLog
+from recsys.serve import live_history
+from recsys.serve import service as service_module
 from recsys.serve.api import make_api
 from recsys.serve.follower import Follower
 from recsys.serve.service import Service
@@ -141,6 +145,54 @@ def test_a_server_that_has_never_read_the_log_is_not_ready(
     client = TestClient(make_api(service))
     assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["degraded"] is not None
     assert client.get("/readyz").status_code == 503
+    service.close()
+
+
+def test_a_log_that_hangs_holds_up_nobody(
+    tiny: TinyRun, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody holds the table: who waits is given a list for everybody, others a stale one."""
+    import psycopg
+
+    for module in (tail, live_history):
+        monkeypatch.setattr(module, "READ_LIMIT_S", 0.5)
+    address = make_database(postgres, "hanging")
+    service = Service(Bundle.load(str(tiny.run)), EventLog(address))
+    client = TestClient(make_api(service))
+    client.post("/v1/events", json={**liked(30), "event_id": "e1"})
+    monkeypatch.setattr(service, "_budget_s", 20)
+    assert client.post("/v1/recommend", json={"user_id": "someone"}).json()["degraded"] is None
+    with psycopg.connect(address) as other:
+        other.execute("LOCK TABLE recsys_events IN ACCESS EXCLUSIVE MODE")
+        monkeypatch.setattr(service, "_budget_s", 0.05)
+        late = client.post("/v1/recommend", json={"user_id": "someone", "k": 20}).json()
+        assert (late["degraded"]["kind"], late["degraded"]["cause"]) == ("latest", "late")
+        assert late["items"][0]["video_id"] == "v29"  # the user's state is kept: they liked v30
+        monkeypatch.setattr(service, "_budget_s", 20)
+        stale = client.post("/v1/recommend", json={"user_id": "someone"}).json()
+        assert (stale["degraded"]["kind"], stale["num_history"]) == ("stale", 1)
+    service.recommender._gate._rest_until = 0.0
+    assert client.post("/v1/recommend", json={"user_id": "someone"}).json()["degraded"] is None
+    service.close()
+
+
+def test_events_that_wait_for_a_log_leave_room_for_others(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")))
+    client = TestClient(make_api(service))
+    monkeypatch.setattr(service, "_most_appending", 0)
+    refused = client.post("/v1/events", json=liked(1))
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert 'recsys_refused_total{reason="events",replica="0"} 1.0' in client.get("/metrics").text
+    monkeypatch.undo()
+    waiting: Future[Appended] = Future()
+    with monkeypatch.context() as patched:
+        patched.setattr(service_module, "EVENTS_WAIT_S", 0.01)
+        patched.setattr(service.log, "hand_in", lambda _: waiting)
+        assert client.post("/v1/events", json=liked(1)).status_code == 503
+    assert waiting.cancelled(), "it is not written after its caller was told to send it again"
+    assert client.post("/v1/events", json=liked(1)).json()["statuses"] == ["accepted"]
     service.close()
 
 
