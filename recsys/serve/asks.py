@@ -122,6 +122,8 @@ class ScoredVideo:
 class Answer:
     """What a request for recommendations or scores gives."""
 
+    version: str
+    """Of the bundle that it was made from, all of it."""
     user_id: str
     known_user: bool
     """False for a user without any event here; the answer is then the one for everybody."""
@@ -149,5 +151,7 @@ class RankedVideo:
 class RankedVideos:
     """A list that is the same for everybody."""
 
+    version: str
+    """Of the bundle that it was made from."""
     videos: tuple[RankedVideo, ...]
     degraded: Degraded | None = None

@@ -133,6 +133,7 @@ class Fallback:
         kind: DegradedKind = "popular" if len(popular) else "latest"
         rows = np.concatenate([popular, others])
         return Answer(
+            version=self._parts.bundle.version,
             user_id=ask.user_id,
             known_user=user.known_user,
             now_ms=now_ms,
@@ -180,4 +181,5 @@ class Fallback:
         names = Names(self._parts.bundle, [rows]).of(rows)
         scores = ready.scores_N[rows].tolist()
         said = Degraded("stale", cause, f"{WHY[cause]}: this is the list as it was looked at last")
-        return RankedVideos(tuple(map(RankedVideo, names, scores)), said)
+        videos = tuple(map(RankedVideo, names, scores))
+        return RankedVideos(self._parts.bundle.version, videos, said)

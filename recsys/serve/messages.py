@@ -413,10 +413,10 @@ class ModelResponse:
     metrics: dict[str, Any]
 
 
-def recommendation(answer: Answer, version: str, impression_id: str) -> dict[str, Any]:
+def recommendation(answer: Answer, impression_id: str) -> dict[str, Any]:
     """A `RecommendResponse` as a plain tree: quick to make, and what is sent."""
     return {
-        "version": version,
+        "version": answer.version,
         "impression_id": impression_id,
         "user_id": answer.user_id,
         "known_user": answer.known_user,
@@ -436,10 +436,10 @@ def recommendation(answer: Answer, version: str, impression_id: str) -> dict[str
     }
 
 
-def scores(answer: Answer, version: str) -> dict[str, Any]:
+def scores(answer: Answer) -> dict[str, Any]:
     """A `ScoreResponse` as a plain tree."""
     return {
-        "version": version,
+        "version": answer.version,
         "user_id": answer.user_id,
         "known_user": answer.known_user,
         "now_ms": answer.now_ms,
@@ -453,11 +453,11 @@ def scores(answer: Answer, version: str) -> dict[str, Any]:
     }
 
 
-def ranked(version: str, found: RankedVideos) -> ListResponse:
+def ranked(found: RankedVideos) -> ListResponse:
     """The message of a list that is the same for everybody."""
     said = found.degraded
     return ListResponse(
-        version,
+        found.version,
         [RankedItem(video.video_id, video.score) for video in found.videos],
         None if said is None else DegradedMessage(said.kind, said.cause, said.detail),
     )

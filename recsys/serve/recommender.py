@@ -147,7 +147,7 @@ class ServingRecommender:
         row = self._videos.row(video_id)
         if row == UNKNOWN_ROW:
             raise InputError(f"video_id={shown(video_id)}: not in the catalogue of this model")
-        return RankedVideos(self._listed(*self._parts.resemblance.nearest(row, k)))
+        return self._ranked(*self._parts.resemblance.nearest(row, k))
 
     def popular(self, k: int, now_ms: int | None = None) -> RankedVideos:
         """What is popular now."""
@@ -155,7 +155,7 @@ class ServingRecommender:
         scores = self._parts.trending.popular(now() if now_ms is None else now_ms)
         best = np.argsort(-scores, kind="stable")[:k]
         best = best[scores[best] > 0]
-        return RankedVideos(self._listed(best, scores[best]), degraded)
+        return self._ranked(best, scores[best], degraded)
 
     def latest(self, k: int) -> RankedVideos:
         """The videos that were first shown last; the score is that time in Unix milliseconds."""
@@ -163,7 +163,7 @@ class ServingRecommender:
         times = self.ages.first_ms_N
         best = np.argsort(-times, kind="stable")[:k]
         best = best[times[best] >= 0]
-        return RankedVideos(self._listed(best, times[best].astype(np.float64)), degraded)
+        return self._ranked(best, times[best].astype(np.float64), degraded)
 
     def history(self, user_id: str) -> Timelines:
         """All that is known of what a user did, in the order of time."""
@@ -345,6 +345,7 @@ class ServingRecommender:
         cursor: str | None = None,
     ) -> Answer:
         return Answer(
+            version=self.bundle.version,
             user_id=reading.ask.user_id,
             known_user=reading.past.known_user,
             now_ms=reading.now_ms,
@@ -355,11 +356,14 @@ class ServingRecommender:
             degraded=reading.degraded,
         )
 
-    def _listed(self, rows: IntArray, scores: np.ndarray) -> tuple[RankedVideo, ...]:
-        return tuple(
+    def _ranked(
+        self, rows: IntArray, scores: np.ndarray, degraded: Degraded | None = None
+    ) -> RankedVideos:
+        videos = tuple(
             RankedVideo(self._videos.id(int(row)), float(score))
             for row, score in zip(rows, scores, strict=True)
         )
+        return RankedVideos(self.bundle.version, videos, degraded)
 
 
 def _contexts(readings: Sequence[Reading]) -> RequestContext:

@@ -158,9 +158,9 @@ class Service:
         """Deletes all of a user's events and gives their number."""
         return await asyncio.to_thread(self.log.forget, user_id)
 
-    def impression_id(self) -> str:
-        """Names one list that is shown: the bundle's version and a number of its own."""
-        return f"{self.bundle.version}.{self._ids.getrandbits(64):016x}"
+    def impression_id(self, version: str) -> str:
+        """Names one list that is shown: its bundle's version and a number of its own."""
+        return f"{version}.{self._ids.getrandbits(64):016x}"
 
     def close(self) -> None:
         """Answers what waits, commits what was handed in and closes the log."""

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import recsys.serve.messages as m
+from recsys.serve.asks import Answer
 from recsys.serve.body import read_json, require_json
 from recsys.serve.routes import links
 from recsys.serve.service import Service
@@ -35,32 +36,28 @@ def routes(service: Service, router: APIRouter) -> None:
     async def recommend_batch(request: m.BatchRequest) -> Response:
         """The best videos for many users; nothing is answered if one request is wrong."""
         answers = await service.answer_all([one.ask() for one in request.requests])
-        version = service.bundle.version
-        return _json(
-            {"answers": [m.recommendation(a, version, service.impression_id()) for a in answers]}
-        )
+        return _json({"answers": [_recommendation(service, answer) for answer in answers]})
 
     @router.post("/v1/score", response_model=m.ScoreResponse)
     async def score(request: m.ScoreRequest) -> Response:
         """A retrieval score and a probability of each ranking task for given videos."""
         answer = await service.answer(request.ask())
-        return _json(m.scores(answer, service.bundle.version))
+        return _json(m.scores(answer))
 
     @router.get("/v1/similar", responses=links.AFTER_LIST)
     async def similar(video_id: m.AddressId, k: Count = 10) -> m.ListResponse:
         """The videos most like one, by the cosine of their vectors."""
-        videos = await service.read(lambda recommender: recommender.similar(video_id, k))
-        return m.ranked(service.bundle.version, videos)
+        return m.ranked(await service.read(lambda recommender: recommender.similar(video_id, k)))
 
     @router.get("/v1/popular", responses=links.AFTER_LIST)
     async def popular(k: Count = 10) -> m.ListResponse:
         """What is popular now, for everybody; the score is that of its popularity."""
-        return m.ranked(service.bundle.version, await service.popular(k))
+        return m.ranked(await service.popular(k))
 
     @router.get("/v1/latest", responses=links.AFTER_LIST)
     async def latest(k: Count = 10) -> m.ListResponse:
         """The videos first shown last; the score is that time in Unix milliseconds."""
-        return m.ranked(service.bundle.version, await service.latest(k))
+        return m.ranked(await service.latest(k))
 
 
 async def respond(service: Service, request: Request) -> Response:
@@ -82,8 +79,11 @@ async def respond(service: Service, request: Request) -> Response:
 
 
 async def _recommend(service: Service, wanted: m.RecommendRequest) -> Response:
-    answer = await service.answer(wanted.ask())
-    return _json(m.recommendation(answer, service.bundle.version, service.impression_id()))
+    return _json(_recommendation(service, await service.answer(wanted.ask())))
+
+
+def _recommendation(service: Service, answer: Answer) -> dict[str, Any]:
+    return m.recommendation(answer, service.impression_id(answer.version))
 
 
 def _json(tree: Any) -> Response:
