@@ -43,6 +43,22 @@ def video_schema() -> pa.Schema:
     )
 
 
+def details_schema() -> pa.Schema:
+    """RUN/prepare/details.parquet: what people are shown of each video, and no model sees.
+
+    Row i is video_row i; `poster` is the path or URI of a picture that the user gave.
+    """
+    return pa.schema([("title", pa.string()), ("poster", pa.string())])
+
+
+def files_schema() -> pa.Schema:
+    """BUNDLE/files.arrow: what decode saw of each video's file; row i is video_row i.
+
+    `poster` is a WebP picture. Null where there is none, or no file.
+    """
+    return pa.schema([("duration_s", pa.float32()), ("poster", pa.large_binary())])
+
+
 def timeline_schema() -> pa.Schema:
     """RUN/prepare/timelines/part-NNNNN.parquet: one row a user, its events in time order."""
     return pa.schema(
@@ -97,8 +113,9 @@ def clip_schema(frames: int, size: int) -> pa.Schema:
 
     `frames` holds T × H × W × 3 bytes (uint8, RGB); `times_s` the T frame times from the first
     frame on; `note` is "damaged" where the file is only partly readable, else empty; `reader` is
-    what read it, `why` for what reason that one, and `message` what it complained of. `stamp`
-    tells whether the file has changed since: its size, and its time or ETag.
+    what read it, `why` for what reason that one, and `message` what it complained of. `poster`
+    is a WebP picture of it, null where none was wanted or could be made. `stamp` tells whether the
+    file has changed since: its size, and its time or ETag.
     """
     return _clips(pa.field("frames", pa.list_(pa.uint8(), frames * size * size * 3)), frames)
 
@@ -116,6 +133,7 @@ def _clips(content: pa.Field, frames: int) -> pa.Schema:
             content,
             pa.field("times_s", pa.list_(pa.float32(), frames)),
             pa.field("duration_s", pa.float32()),
+            pa.field("poster", pa.binary()),
             *texts,
         ]
     )

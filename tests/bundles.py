@@ -21,7 +21,15 @@ from recsys.features.timelines import Timelines, share_watched
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.prepare.prepared import Prepared
-from recsys.schema import TEST, TRAIN, USER_ROWS, timeline_schema, user_schema, video_schema
+from recsys.schema import (
+    TEST,
+    TRAIN,
+    USER_ROWS,
+    details_schema,
+    timeline_schema,
+    user_schema,
+    video_schema,
+)
 from recsys.train.trained import Trained
 
 NUM_VIDEOS = 30
@@ -66,6 +74,7 @@ def make_run(
     uris = (uris or [])[:NUM_VIDEOS]
     uris += [None] * (NUM_VIDEOS - len(uris))
     write_table(_videos(uris), str(prepare / "videos.parquet"))
+    write_table(_details(), str(prepare / "details.parquet"))
     vocabs = {
         "video": [f"v{i}" for i in range(1, NUM_VIDEOS + 1)],
         "creator": ["c1", "c2", "c3"],
@@ -141,6 +150,12 @@ def _videos(uris: list[str | None]) -> pa.Table:
     for name in video_schema().names[len(columns) :]:
         columns[name] = [0, *([3] * NUM_VIDEOS)]
     return pa.table(columns, schema=video_schema())
+
+
+def _details() -> pa.Table:
+    """Every second video has a title; none has a poster of its own."""
+    titles = [None, *(f"Title {i}" if i % 2 else None for i in range(1, NUM_VIDEOS + 1))]
+    return pa.table([titles, [None] * len(titles)], schema=details_schema())
 
 
 def _durations() -> np.ndarray:

@@ -33,6 +33,7 @@ from recsys.bundle.versions import (
 )
 from recsys.config.run import RunConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
+from recsys.data.details import Details, arrow_file, open_arrow_file
 from recsys.data.ragged import FloatArray, Ragged
 from recsys.data.storage import finite, join, remove, replace_file
 from recsys.data.users import UserRows
@@ -48,6 +49,7 @@ from recsys.model.recommender import Recommender, table_specs
 from recsys.schema import OLDER_LIKED, history_schema, vocab_schema
 
 RERANK, USERS = "rerank.parquet", "users.parquet"
+DETAILS, FILES = "details.parquet", "files.arrow"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Contents:
     """`video`, `creator`, `category` and `context_<column>`."""
     catalog: pa.Table
     """(N,) of `video_schema`."""
+    details: Details
     vectors: FloatArray
     """(N, Y); the index is of the first D."""
     users: pa.Table | None
@@ -90,6 +93,8 @@ class Bundle:
     """In evaluation mode, on the CPU."""
     vocabs: Mapping[str, Vocab]
     catalog: Catalog
+    details: Details
+    """What people are shown of the videos."""
     vectors: FloatArray
     index: VideoIndex
     histories: Timelines
@@ -138,6 +143,7 @@ class Bundle:
             recommender=_recommender(config, sizes, files),
             vocabs=_vocabs(files),
             catalog=catalog,
+            details=_details(files),
             vectors=vectors,
             index=VideoIndex.from_bytes(files.read("index.faiss")),
             histories=Timelines.from_histories(
@@ -159,6 +165,7 @@ class Bundle:
         num_videos = len(self.catalog)
         fits = (
             len(self.vocabs["video"]) == num_videos == len(self.vectors) == len(self.index) + 1
+            and self.details.table.num_rows == num_videos
             and self.index.dim == self.recommender.dim
             and self.vectors.shape[1] == self.recommender.vector_dim
         )
@@ -203,6 +210,8 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
         ids = pa.concat_arrays([pa.nulls(1, pa.string()), vocab.ids])
         writer.write_table(f"vocab/{name}.parquet", pa.table([ids], schema=vocab_schema()))
     writer.write_table("videos.parquet", contents.catalog)
+    writer.write_table(DETAILS, contents.details.table)
+    writer.write(FILES, arrow_file(contents.details.files))
     vectors = np.ascontiguousarray(contents.vectors, dtype=np.float32)
     writer.write("vectors.npy", _npy(vectors))
     index = VideoIndex.build(vectors[:, : contents.recommender.dim], kind=config.publish.index)
@@ -279,6 +288,12 @@ def _counts(config: RunConfig, catalog: Catalog, files: CheckedReader) -> EventC
     layout = CountLayout.of(config.data.columns)
     tables = {name: files.table(f"counts/{name}.parquet") for name in layout.stored}
     return EventCounts.from_tables(catalog, layout, tables)
+
+
+def _details(files: CheckedReader) -> Details:
+    """The titles in memory; the pictures stay on the disk where the bundle is on one."""
+    seen = open_arrow_file(files.path(FILES), files.read(FILES))
+    return Details(files.table(DETAILS), seen)
 
 
 def _users(config: RunConfig, files: CheckedReader) -> UserRows | None:

@@ -14,6 +14,8 @@ from recsys.bundle.contents import Contents, write_bundle
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
+from recsys.data.clip_store import NO_CLIP, ClipRows, ClipStore
+from recsys.data.details import Details
 from recsys.data.ragged import FloatArray, IntArray, expand_ranges
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import is_uri, list_files, open_input
@@ -22,7 +24,14 @@ from recsys.features.counts import CountLayout, EventCounts, read_counts
 from recsys.features.liked import liked_in_spans
 from recsys.features.timelines import Timelines
 from recsys.inference.rerank import VideoTraits
-from recsys.schema import COUNT_FEATURES, OLDER_LIKED, USER_ROWS, history_schema, timeline_schema
+from recsys.schema import (
+    COUNT_FEATURES,
+    OLDER_LIKED,
+    USER_ROWS,
+    details_schema,
+    history_schema,
+    timeline_schema,
+)
 from recsys.train.trained import Trained
 
 
@@ -59,6 +68,7 @@ def publish(
         recommender=trained.model,
         vocabs={name: prepared.vocab(name) for name in vocab_names(config)},
         catalog=table,
+        details=_details(config, folder),
         vectors=trained.vectors.numpy(),
         users=_users(config, folder),
         counts=counts,
@@ -106,6 +116,24 @@ def _catalog(folder: RunFolder) -> pa.Table:
     place = table.schema.get_field_index("uri")
     uris = [_absolute(uri) for uri in table.column("uri").to_pylist()]
     return table.set_column(place, table.schema.field(place), pa.array(uris, pa.string()))
+
+
+def _details(config: RunConfig, folder: RunFolder) -> Details:
+    """What the user's table says, and what decode saw of the files."""
+    with open_input(folder.details) as file:
+        table = pq.read_table(file)
+    posters = pa.array([_absolute(uri) for uri in table.column("poster").to_pylist()], pa.string())
+    table = table.set_column(1, details_schema().field("poster"), posters)
+    if not config.decodes:
+        return Details.of(table)
+    with open_input(folder.videos) as file:  # clips are known by the addresses as prepare left them
+        uris = pq.read_table(file, columns=["uri"]).column("uri").to_pylist()
+    store = ClipStore(folder.clips)
+    rows = store.rows_of(uris)
+    there = rows != NO_CLIP
+    files = store.files(ClipRows(rows[there]))
+    places = pa.array(np.cumsum(there) - 1, mask=~there)  # null gives null
+    return Details(table, files.take(places))
 
 
 def _absolute(uri: str | None) -> str | None:

@@ -67,6 +67,11 @@ class VideoColumns(Section):
     """Which video; the same ids as in the events."""
     uri: str | None = None
     """Path or URI of the file; without it categories alone describe a video."""
+    title: str | None = None
+    """What people call it: shown on the page, never seen by the model."""
+    poster: str | None = None
+    """Path or URI of a picture of it (JPEG, PNG, WebP) for the page; where there is none, decode
+    makes one of the file."""
     creator: str | None = None
     """Who made the video: an embedding of its own, and whose exposure the report follows."""
     categories: tuple[str, ...] = ()
@@ -201,3 +206,6 @@ class DecodeConfig(Section):
     features: bool | None = None
     """Store the frozen frame encoder's features instead of frames: a fifteenth of the bytes, and
     frames never cross the object store. Without it, wherever the encoder is frozen."""
+    poster_size: int = Field(224, ge=0, le=1024)
+    """Height and width of the picture (WebP) that stands for a video on the page, in pixels; 0
+    makes none."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recsys.data.storage import as_url
 from recsys.errors import InputError
+from recsys.schema import files_schema
 
 if TYPE_CHECKING:
     import lance
@@ -119,6 +120,11 @@ class ClipStore:
         out = np.zeros((len(rows), *self.frame_shape), self._dtype)
         out[has_clip] = self.take(ClipRows(rows[has_clip]))
         return out, has_clip
+
+    def files(self, rows: ClipRows) -> pa.Table:
+        """What is known of M videos' files: the table of `files_schema`."""
+        table = self._dataset.take(np.asarray(rows, np.int64), columns=files_schema().names)
+        return table.cast(files_schema())
 
     def times_s(self, rows: ClipRows) -> NDArray[np.float32]:
         """(M, S) times of the frames from the video's first on, in seconds."""

@@ -49,6 +49,11 @@ class RunFolder:
         return join(self.prepare, "videos.parquet")
 
     @property
+    def details(self) -> str:
+        """What people are shown of the videos."""
+        return join(self.prepare, "details.parquet")
+
+    @property
     def users(self) -> str:
         """What is known of users."""
         return join(self.prepare, "users.parquet")

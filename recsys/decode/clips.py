@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
-from recsys.decode.contract import Clip, ClipSpec, ReadError
+from recsys.decode.contract import Clip, ClipSpec, ReadError, VideoFile
+from recsys.decode.poster import make_poster, poster_spec
 from recsys.decode.sandbox import Sandbox
 from recsys.decode.sources import check_size, open_source, sha256_of
 from recsys.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _sandboxes: dict[tuple[int, bool], Sandbox] = {}
 """This process's sandboxes by their bounds; Ray tasks of one worker process share them."""
@@ -119,6 +123,7 @@ class DecodeClips:
             name = os.path.basename(uri)
             row.clip = self._sandbox().read(file, clip_spec(config), name=name)
             row.message = row.clip.message
+            row.poster = self._poster(file, name)
         except ReadError as error:
             row.reason, row.message = error.reason, error.message
             if file is not None:
@@ -127,6 +132,18 @@ class DecodeClips:
             if file is not None:
                 file.close()
         return row
+
+    def _poster(self, file: VideoFile, name: str) -> bytes | None:
+        """A picture of a video that has a clip; None where none is wanted or can be made."""
+        size = self._config.poster_size
+        if not size:
+            return None
+        try:
+            clip = self._sandbox().read(file, poster_spec(clip_spec(self._config), size), name=name)
+        except ReadError as error:  # a video without a picture is still one: it is counted
+            logger.info("%s: no poster: %s", name, error.message)
+            return None
+        return make_poster(clip.frames)
 
     def _sandbox(self) -> Sandbox:
         key = (self._config.max_memory_bytes, _has_gpu())
@@ -156,6 +173,7 @@ class DecodeClips:
                 "features" if features else "frames": _fixed_lists(values, width, dtype),
                 "times_s": _fixed_lists(times, self._config.frames, np.dtype(np.float32)),
                 "duration_s": _column(clips, "duration_s", pa.float32()),
+                "poster": _column(rows, "poster", pa.binary()),
                 "note": pa.array([clip and _note(clip) for clip in clips], pa.string()),
                 "reader": _column(clips, "reader", pa.string()),
                 "why": _column(clips, "why", pa.string()),
@@ -204,6 +222,7 @@ class _Row:
     uri: str
     clip: Clip | None = None
     values: NDArray[np.number] | None = None
+    poster: bytes | None = None
     reason: str | None = None
     message: str = ""
     size_bytes: int | None = None

@@ -145,7 +145,7 @@ def _layout(
     config: DecodeConfig, content: ContentConfig | None
 ) -> tuple[pa.Schema, dict[str, object]]:
     """The clips' schema, and the settings that they depend on."""
-    names = ["frames", "size", "sampling", "fit", "features"]
+    names = ["frames", "size", "sampling", "fit", "features", "poster_size"]
     if config.sampling == "auto":
         names.append("auto_max_frames")
     settings = {name: getattr(config, name) for name in names}

@@ -69,6 +69,8 @@ class ClipCounts(ReaderCounts):
 
     ok: int
     damaged: int
+    posters: int
+    """Clips with a picture that stands for them."""
     quarantined: dict[str, int]
     """Files without a clip, by reason."""
 
@@ -155,6 +157,10 @@ class ClipWriter:
         ]
         return [*RETRIED_REASONS, *gone]
 
+    def _num_posters(self, uris: set[str]) -> int:
+        there = self._dataset.to_table(columns=["uri"], filter="poster IS NOT NULL")
+        return len(uris.intersection(there.column("uri").to_pylist()))
+
     def done(self) -> dict[str, str | None]:
         """Addresses of the videos that need not be decoded, and their files' stamps."""
         return dict(self._done)
@@ -214,6 +220,7 @@ class ClipWriter:
         return {
             "ok": notes[""],
             "damaged": notes["damaged"],
+            "posters": self._num_posters(uris),
             "quarantined": dict(sorted(reasons.items())),
             **_readers(clips.column("reader").to_pylist(), clips.column("why").to_pylist()),
         }

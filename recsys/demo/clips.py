@@ -47,7 +47,7 @@ class ClipFormat:
         fps: Frames a second; a key frame comes every half second.
     """
 
-    size: int = 96
+    size: int = 160
     fps: int = 12
 
 
@@ -94,10 +94,12 @@ def render_frames(clip: Clip, *, size: int) -> NDArray[np.uint8]:
     inside_THW = _outline(clip.appearance, x_THW, y_THW, radius)
     # One pixel of soft edge: without it a moving outline jumps.
     cover_THW = np.clip(0.5 - inside_THW * size, 0, 1)[..., None]
-    surface_THW = _surface(clip.appearance, x_THW / radius, y_THW / radius)[..., None]
-    frames_THWC = _background(generator, size)[None] * (1 - cover_THW)
-    frames_THWC = frames_THWC + cover_THW * surface_THW * _colour(clip.appearance, generator)
-    frames_THWC = frames_THWC + generator.normal(0, 0.015, frames_THWC.shape).astype(np.float32)
+    surface_THW = _surface(clip.appearance, x_THW / radius, y_THW / radius)
+    light_THW = 1 - 0.14 * (x_THW + y_THW) / radius  # it falls in from above, on the left
+    background_HWC = _background(generator, size)
+    shape_THWC = (surface_THW * light_THW)[..., None] * _colour(clip.appearance, generator)
+    grain_HWC = generator.normal(0, 0.01, background_HWC.shape).astype(np.float32)
+    frames_THWC = background_HWC + cover_THW * (shape_THWC - background_HWC) + grain_HWC
     painted = (np.clip(frames_THWC, 0, 1) * 255).round().astype(np.uint8)
     return painted[::-1] if backward else painted
 
@@ -202,9 +204,9 @@ def _colour(appearance: int, generator: np.random.Generator) -> Floats:
 
 
 def _background(generator: np.random.Generator, size: int) -> Floats:
-    """A dim, nearly grey slope from one corner to another, (H, W, 3)."""
+    """A dim, pale slope from one corner to another, (H, W, 3)."""
     ends = [
-        colorsys.hsv_to_rgb(generator.random(), generator.uniform(0, 0.3), value)
+        colorsys.hsv_to_rgb(generator.random(), generator.uniform(0.1, 0.5), value)
         for value in generator.uniform(0.08, 0.42, 2)
     ]
     angle = generator.uniform(0, 2 * np.pi)

@@ -72,7 +72,7 @@ class WorldSettings:
     test_days: int = 3
     cold_share: float = 0.15
     events_per_user: tuple[int, int] = (18, 34)
-    size: int = 96
+    size: int = 160
     fps: int = 12
     clip_s: float = 2.0
     processes: int = 2

@@ -1,7 +1,8 @@
 """The demo world on disk: real mp4 files, viewing events, and a `run.yaml` that learns from them.
 
 events.parquet   user_id, video_id, time, watched, liked, tab
-videos.parquet   video_id, path (from its folder), creator_id, topic, duration_s, uploaded
+videos.parquet   video_id, title, path (from its folder), creator_id (a name), topic, duration_s,
+                 uploaded
 users.parquet    user_id, age_group, region
 videos/          the clips
 run.yaml         a config for `recsys run`
@@ -26,6 +27,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from recsys.demo.clips import APPEARANCES, MOTIONS, Clip, ClipFormat, write_clips
+from recsys.demo.names import creator_name, video_titles
 from recsys.demo.viewers import (
     AGE_GROUPS,
     REGIONS,
@@ -49,7 +51,7 @@ __all__ = ["START", "WorldSettings", "make_world"]
 START = datetime(2024, 3, 1, tzinfo=UTC)
 """Midnight before the first event."""
 
-_VERSION = 2  # of the world's rules: a world made by others is made anew
+_VERSION = 3  # of the world's rules: a world made by others is made anew
 _MARKER = "world.json"
 _PARTS = (
     "videos",
@@ -206,8 +208,9 @@ def _video_table(videos: Videos, world: WorldSettings) -> pa.Table:
     return pa.table(
         {
             "video_id": ids,
+            "title": video_titles(videos.appearance.tolist(), videos.motion.tolist()),
             "path": [f"videos/{name}.mp4" for name in ids],
-            "creator_id": [f"c{creator:02d}" for creator in videos.creator],
+            "creator_id": [creator_name(creator) for creator in videos.creator.tolist()],
             "topic": _names(TOPICS, videos.topic),
             "duration_s": (videos.frames / world.fps).astype(np.float32),
             "uploaded": _times(videos.uploaded_day),
@@ -261,7 +264,9 @@ def _user_truth(users: Users, videos: Videos, world: WorldSettings) -> pa.Table:
         columns[f"{order}_motion"] = _names(MOTIONS, pair % len(MOTIONS))
     drift = [None if np.isnan(moment) else float(moment) for moment in users.drift_day]
     columns["drift_day"] = pa.array(drift, pa.float64())
-    columns["creator_ids"] = [[f"c{c:02d}" for c in pair] for pair in users.creators]
+    columns["creator_ids"] = [
+        [creator_name(creator) for creator in pair] for pair in users.creators.tolist()
+    ]
     columns["watch_probability"] = pa.array(
         [(1 / (1 + np.exp(-row))).astype(np.float32) for row in odds], pa.list_(pa.float32())
     )
@@ -289,6 +294,7 @@ def _run_yaml(out: Path, world: WorldSettings) -> str:
             "video_columns": {
                 "video": "video_id",
                 "uri": "path",
+                "title": "title",
                 "creator": "creator_id",
                 "categories": ["topic"],
             },

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.config.data import DataConfig
+from recsys.config.data import DataConfig, VideoColumns
 from recsys.data.catalog import Catalog, duration_buckets
 from recsys.data.ragged import IntArray, Ragged
 from recsys.data.users import row_lists
@@ -22,7 +22,7 @@ from recsys.errors import InputError
 from recsys.features.counts import rows_of_things
 from recsys.prepare import tables
 from recsys.prepare.partitions import NO_TIME, SplitCounts
-from recsys.schema import user_schema, video_schema
+from recsys.schema import details_schema, user_schema, video_schema
 
 FloatArray = npt.NDArray[np.float32]
 MOST_USER_VALUES = 10_000
@@ -35,6 +35,8 @@ class CatalogDraft:
     vocabs: dict[str, Vocab]
     """video, creator, category."""
     uris: list[str | None]
+    details: pa.Table
+    """(N,) of `details_schema`."""
     creator_rows: IntArray
     category_rows: list[list[int]]
     durations: npt.NDArray[np.float64]
@@ -121,6 +123,7 @@ def build_catalog(data: DataConfig, seen: Collection[str]) -> CatalogDraft:
     return CatalogDraft(
         vocabs=vocabs,
         uris=[None, *_uris(table, columns.uri), *([None] * num_extra)],
+        details=_details(table, columns, num_extra=num_extra),
         creator_rows=np.concatenate([[0], vocabs["creator"].rows(creators), padding]),
         category_rows=[
             [],
@@ -141,6 +144,8 @@ def _read_videos(data: DataConfig) -> _Table | None:
     wanted = [
         ("video", columns.video, tables.ID),
         ("uri", columns.uri, tables.TEXT),
+        ("title", columns.title, tables.LABEL),
+        ("poster", columns.poster, tables.TEXT),
         ("creator", columns.creator, tables.LABEL),
         *(("categories", name, tables.TAGS) for name in columns.categories),
         ("duration", columns.duration, tables.NUMBER),
@@ -222,6 +227,15 @@ def _uris(table: _Table | None, column: str | None) -> list[str | None]:
 
     uris: list[str | None] = table.column(column, addresses).to_pylist()
     return uris
+
+
+def _details(table: _Table | None, columns: VideoColumns, *, num_extra: int) -> pa.Table:
+    """What people are shown: `details_schema`, with the row 0 and those without a row of theirs."""
+    titles = _labels(table, columns.title).to_pylist()
+    posters = _uris(table, columns.poster)
+    rows = {"title": titles, "poster": posters}
+    padded = [[None, *values, *([None] * num_extra)] for values in rows.values()]
+    return pa.table(padded, schema=details_schema())
 
 
 def _tags(table: _Table | None, columns: tuple[str, ...]) -> tuple[IntArray, pa.Array]:

@@ -91,6 +91,7 @@ def _prepare(
     for name, vocab in catalog.vocabs.items():
         vocab.write(folder.vocab(name))
     write_table(catalog.with_counts(counts), folder.videos)
+    write_table(catalog.details, folder.details)
     if catalog.vectors is not None:
         write_vectors(catalog.vectors, folder.vectors)
     write_table(users.table, folder.users)

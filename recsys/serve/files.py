@@ -1,8 +1,9 @@
-"""Which of the catalogue's files the server may hand out: local video files, nothing else."""
+"""Which of the catalogue's files the server may hand out: local videos and pictures alone."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from recsys.data.storage import is_uri
 from recsys.decode.contract import ReadError
@@ -22,6 +23,14 @@ MEDIA_TYPES = {
     ".webm": "video/webm",
 }
 
+PICTURE_TYPES = {
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
+"""An SVG is no picture here: it may hold scripts."""
+
 
 def local_video(uri: str | None) -> tuple[str, str] | None:
     """Path and media type of a catalogue entry's file; None where it must not be handed out.
@@ -32,13 +41,26 @@ def local_video(uri: str | None) -> tuple[str, str] | None:
     >>> local_video("s3://bucket/a.mp4") is None, local_video("/etc/passwd") is None
     (True, True)
     """
+    return _local_file(uri, MEDIA_TYPES)
+
+
+def local_picture(uri: str | None) -> tuple[str, str] | None:
+    """Path and media type of a catalogue entry's poster; None where it must not be handed out.
+
+    >>> local_picture("/etc/passwd") is None, local_picture(None) is None
+    (True, True)
+    """
+    return _local_file(uri, PICTURE_TYPES)
+
+
+def _local_file(uri: str | None, types: Mapping[str, str]) -> tuple[str, str] | None:
     if uri is None or (is_uri(uri) and not uri.startswith("file://")):
         return None
     try:
         path = os.path.realpath(local_path(uri, ""))
     except (ReadError, ValueError):  # of another machine, or with a zero byte in it
         return None
-    media_type = MEDIA_TYPES.get(os.path.splitext(path)[1].lower())
+    media_type = types.get(os.path.splitext(path)[1].lower())
     if media_type is None or not os.path.isfile(path):
         return None
     return path, media_type

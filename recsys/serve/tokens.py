@@ -20,7 +20,7 @@ SCOPES = (READ, EVENTS, VIDEOS)
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
 """What anybody may read: the page's own files, the documentation, and what probes ask."""
 OPEN_FOLDER = "/web/"
-READING_POSTS = frozenset({"/v1/recommend", "/v1/recommend/batch", "/v1/score"})
+READING_POSTS = frozenset({"/v1/recommend", "/v1/recommend/batch", "/v1/score", "/v1/details"})
 """Reads whose question does not fit into an address."""
 OF_EVENTS = frozenset({"/v1/events", "/v1/users"})
 

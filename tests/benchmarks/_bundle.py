@@ -18,6 +18,7 @@ import torch
 from recsys.bundle.contents import Contents, write_bundle
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
+from recsys.data.details import Details
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.data.vocab import Vocab
 from recsys.features.batches import VideoInputs
@@ -26,7 +27,14 @@ from recsys.features.hourly import HourlyCounts, hour_of
 from recsys.features.inputs import Sizes
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.schema import TRAIN, USER_ROWS, history_schema, user_schema, video_schema
+from recsys.schema import (
+    TRAIN,
+    USER_ROWS,
+    details_schema,
+    history_schema,
+    user_schema,
+    video_schema,
+)
 
 NUM_USERS, NUM_VIDEOS, NUM_CREATORS, NUM_CATEGORIES, NUM_EVENTS = 24_000, 7_583, 5_000, 60, 167_000
 TASKS, TABS, DAYS = ("click", "long_view"), 10, 10
@@ -66,6 +74,7 @@ def make_bundle(run: str, *, end_ms: int, seed: int = 0) -> str:
         recommender=recommender,
         vocabs=_vocabs(),
         catalog=catalog_table,
+        details=_details(),
         vectors=vectors,
         users=_users(rng),
         counts=counts,
@@ -141,6 +150,12 @@ def _vocabs() -> dict[str, Vocab]:
         "user": Vocab(user_values),
         "context_tab": Vocab([str(i) for i in range(1, TABS + 1)]),
     }
+
+
+def _details() -> Details:
+    titles = [None, *(f"Video {i}" for i in range(1, NUM_VIDEOS + 1))]
+    table = pa.table([titles, [None] * len(titles)], schema=details_schema())
+    return Details.of(table)
 
 
 def _catalog(rng: np.random.Generator) -> pa.Table:

@@ -27,6 +27,7 @@ def _rows(**levels: int | str) -> pa.Table:
     reasons = [level if isinstance(level, str) else None for level in levels.values()]
     frames = [None if clip is None else np.full(WIDTH, clip, np.uint8) for clip in clips]
     times = [None if clip is None else np.array([0, 1], np.float32) for clip in clips]
+    posters = [None if clip is None else b"poster" for clip in clips]
     ok = [None if clip is None else "" for clip in clips]
     return pa.table(
         {
@@ -34,6 +35,7 @@ def _rows(**levels: int | str) -> pa.Table:
             "frames": _fixed_lists(frames, WIDTH, np.uint8),
             "times_s": _fixed_lists(times, FRAMES, np.float32),
             "duration_s": pa.array([None if clip is None else 1.0 for clip in clips], pa.float32()),
+            "poster": pa.array(posters, pa.binary()),
             "note": pa.array(ok, pa.string()),
             "reader": pa.array(ok, pa.string()),
             "why": pa.array(ok, pa.string()),

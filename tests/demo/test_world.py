@@ -96,7 +96,10 @@ def test_tables_have_the_columns_and_values_that_they_promise(tiny: Path) -> Non
     events, videos, users = (read(tiny, name) for name in TABLES[:3])
     assert list(events) == ["user_id", "video_id", "time", "watched", "liked", "tab"]
     assert list(users) == ["user_id", "age_group", "region"]
-    assert {"video_id", "path", "creator_id", "topic", "duration_s", "uploaded"} == set(videos)
+    assert {*("video_id", "title", "path", "creator_id", "topic", "duration_s", "uploaded")} == set(
+        videos
+    )
+    assert len(set(videos["title"])) == 24
     assert videos["video_id"] == [f"v{i:04d}" for i in range(24)]
     assert users["user_id"] == [f"u{i:04d}" for i in range(40)]
     assert set(events["user_id"]) == set(users["user_id"])

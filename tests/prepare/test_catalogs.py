@@ -45,6 +45,17 @@ def test_columns_become_rows(tmp_path: Path) -> None:
     assert 0 < draft.durations[1] < draft.durations[3]
 
 
+def test_titles_and_posters_are_kept_apart_from_what_the_model_sees(tmp_path: Path) -> None:
+    rows = {"name": ["Two", None, "<b>"], "still": ["p/two.png", "", "s3://bucket/three.webp"]}
+    draft = build_catalog(data(tmp_path, rows, title="name", poster="still"), ["v1", "v9"])
+    assert draft.details.to_pydict() == {
+        "title": [None, "Two", None, "<b>", None],
+        "poster": [None, f"{tmp_path}/p/two.png", None, "s3://bucket/three.webp", None],
+    }
+    nothing = build_catalog(data(tmp_path), []).details
+    assert nothing.to_pydict() == {"title": [None] * 4, "poster": [None] * 4}
+
+
 def test_relative_addresses_are_meant_from_the_tables_folder(tmp_path: Path) -> None:
     rows = {"path": ["clips/two.mp4", "/abs/one.mp4", "s3://bucket/three.mp4"]}
     assert build_catalog(data(tmp_path, rows), []).uris == [

@@ -218,6 +218,8 @@ def test_openapi_names_every_route(client: TestClient) -> None:
         "/v1/similar",
         "/v1/users",
         "/v1/videos/{video_id}/file",
+        "/v1/videos/{video_id}/poster",
+        "/v1/details",
     }
 
 

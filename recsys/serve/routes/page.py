@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 import recsys.serve.messages as m
-from recsys.serve.files import local_video
+from recsys.serve.files import local_picture, local_video
 from recsys.serve.service import Service
 
 WEB = Path(__file__).parents[1] / "web"
@@ -26,6 +26,11 @@ PAGE_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The page loads nothing from elsewhere, runs no inline script and is not framed."""
+POSTER_HEADERS = {
+    "Cache-Control": "private, max-age=3600",
+    "Content-Security-Policy": "default-src 'none'",
+}
+"""A feed shows the same posters again and again; a new version may bring others."""
 RANGE_REFUSED = "Range: no part of this file; send bytes=FIRST-LAST, counted from 0, or no Range"
 
 
@@ -68,6 +73,26 @@ def routes(service: Service, router: APIRouter) -> None:
 
 
 def _add_files(service: Service, router: APIRouter) -> None:
+    @router.get(
+        "/v1/videos/{video_id:path}/poster",
+        response_class=Response,
+        responses={
+            200: {"content": {"image/*": {}}},
+            404: {"description": "No picture of this video is served here."},
+        },
+    )
+    def video_poster(video_id: m.AddressId) -> Response:
+        """A picture of a video: the catalogue's own, where it is a local one, or decode's."""
+        bundle = service.bundle
+        row = bundle.vocabs["video"].row(video_id)
+        file = local_picture(bundle.details.poster(row))
+        if file is not None:
+            return FileResponse(file[0], media_type=file[1], headers=POSTER_HEADERS)
+        picture = bundle.details.picture(row)
+        if picture is None:
+            raise HTTPException(404, "no picture of this video is served here")
+        return Response(picture, media_type="image/webp", headers=POSTER_HEADERS)
+
     @router.get(
         "/v1/videos/{video_id:path}/file",
         response_class=VideoFile,

@@ -1,0 +1,86 @@
+"""What people are shown of videos: titles, creators, lengths, posters and files."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.bundle.contents import Bundle
+from recsys.data.details import Details, arrow_file, open_arrow_file
+from recsys.live.events import EventLog
+from recsys.schema import details_schema, files_schema
+from recsys.serve.api import make_api
+from recsys.serve.service import Service
+from tests.bundles import NUM_VIDEOS, TinyRun
+
+WEBP = b"RIFF....WEBP"
+
+
+@pytest.fixture
+def client(tiny: TinyRun, log: EventLog, tmp_path: Path) -> Iterator[TestClient]:
+    """v1 has a picture of decode's, v2 a poster of its own, v3 one that is no picture."""
+    poster, script = tmp_path / "two.png", tmp_path / "three.svg"
+    poster.write_bytes(b"a png")
+    script.write_text("<svg/>")
+    rest = [None] * (NUM_VIDEOS - 3)
+    texts = pa.table(
+        [[None, "<b>One</b>", None, "Three", *rest], [None, None, str(poster), str(script), *rest]],
+        schema=details_schema(),
+    )
+    files = pa.table(
+        [[None, 62.5, float("nan"), None, *rest], [None, WEBP, None, None, *rest]],
+        schema=files_schema(),
+    )
+    bundle = replace(Bundle.load(str(tiny.run)), details=Details(texts, files))
+    service = Service(bundle, log)
+    yield TestClient(make_api(service))
+    service.close()
+
+
+def test_details_of_videos_in_the_order_asked_for(client: TestClient) -> None:
+    answer = client.post("/v1/details", json={"video_ids": ["v3", "v1", "gone", "v3", "v2"]}).json()
+    assert answer["unknown_video_ids"] == ["gone"]
+    assert [item["video_id"] for item in answer["items"]] == ["v3", "v1", "v2"]
+    # Creator and category of row r are 1 + r % 3 and 1 + r % 2, as tests/bundles.py makes them.
+    assert answer["items"][1] == {
+        "video_id": "v1",
+        "title": "<b>One</b>",
+        "creator_id": "c2",
+        "categories": ["wild"],
+        "duration_s": 62.5,
+        "poster": "v1/videos/v1/poster",
+        "file": "v1/videos/v1/file",
+    }
+    three, two = answer["items"][0], answer["items"][2]
+    assert (three["title"], three["poster"], three["file"]) == ("Three", None, None)
+    assert (two["title"], two["duration_s"], two["poster"]) == (None, None, "v1/videos/v2/poster")
+
+
+@pytest.mark.parametrize("asked", [[], ["v1"] * 1001, [None], "v1"])
+def test_wrong_questions_are_refused(client: TestClient, asked: object) -> None:
+    answer = client.post("/v1/details", json={"video_ids": asked})
+    assert answer.status_code == 422 and "video_ids" in answer.json()["detail"]
+
+
+def test_posters_are_pictures_and_nothing_else(client: TestClient) -> None:
+    made, own = client.get("/v1/videos/v1/poster"), client.get("/v1/videos/v2/poster")
+    assert (made.content, made.headers["content-type"]) == (WEBP, "image/webp")
+    assert (own.content, own.headers["content-type"]) == (b"a png", "image/png")
+    for answer in (made, own):
+        assert answer.headers["cache-control"] == "private, max-age=3600"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-security-policy"] == "default-src 'none'"
+    for video_id in ("v3", "v4", "gone"):
+        assert client.get(f"/v1/videos/{video_id}/poster").status_code == 404
+
+
+def test_what_decode_saw_of_files_is_read_from_the_disk_or_from_memory(tmp_path: Path) -> None:
+    table = pa.table([[None, 2.0], [None, WEBP]], schema=files_schema())
+    data = arrow_file(table)
+    path = tmp_path / "files.arrow"
+    path.write_bytes(data)
+    assert open_arrow_file(str(path), b"").equals(table)
+    assert open_arrow_file("memory://bucket/files.arrow", data).equals(table)
