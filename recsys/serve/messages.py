@@ -35,7 +35,6 @@ LAST_MS = 253_402_300_799_999
 """The end of the year 9999."""
 MOST_EVENTS = 1000
 MOST_REQUESTS = 100
-MOST_DETAILS = 1000
 MOST_IDS = 5000
 """Ids that a filter or an exclusion may list."""
 
@@ -163,12 +162,6 @@ class ScoreRequest(Request):
             context=self.context,
             user=self.user,
         )
-
-
-class DetailsRequest(Message):
-    """Asks what people are shown of videos."""
-
-    video_ids: list[Id] = Field(min_length=1, max_length=MOST_DETAILS)
 
 
 class EventMessage(Message):
@@ -339,33 +332,6 @@ class ListResponse:
     items: list[RankedItem]
     degraded: DegradedMessage | None
     """Null for an answer that is whole."""
-
-
-@dataclass(config=Described)
-class VideoDetails:
-    """What people are shown of a video."""
-
-    video_id: str
-    title: str | None
-    creator_id: str | None
-    categories: list[str]
-    """As `column=value`."""
-    duration_s: float | None
-    """Length of its file, in seconds."""
-    poster: str | None
-    """Address of a picture of it, from this server's root on; null where none is served."""
-    file: str | None
-    """Address of its file, likewise."""
-
-
-@dataclass(config=Described)
-class DetailsResponse:
-    """The answer of /v1/details, in the order asked for, each video once."""
-
-    version: str
-    items: list[VideoDetails]
-    unknown_video_ids: list[str]
-    """Videos that were asked for and are not in the catalogue."""
 
 
 @dataclass(config=Described)

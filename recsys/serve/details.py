@@ -1,0 +1,84 @@
+"""What people are shown of videos: titles, creators, lengths, and where poster and file are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from recsys.bundle.contents import Bundle
+from recsys.schema import UNKNOWN_ROW
+from recsys.serve.files import local_picture, local_video
+from recsys.serve.messages import Described, Id, Message
+
+MOST_DETAILS = 1000
+"""Videos that one request may ask about."""
+
+
+class DetailsRequest(Message):
+    """Asks what people are shown of videos."""
+
+    video_ids: list[Id] = Field(min_length=1, max_length=MOST_DETAILS)
+
+
+@dataclass(config=Described)
+class VideoDetails:
+    """What people are shown of a video."""
+
+    video_id: str
+    title: str | None
+    creator_id: str | None
+    categories: list[str]
+    """As `column=value`."""
+    duration_s: float | None
+    """Length of its file, in seconds."""
+    poster: str | None
+    """Address of a picture of it, from this server's root on; null where none is served."""
+    file: str | None
+    """Address of its file, likewise."""
+
+
+@dataclass(config=Described)
+class DetailsResponse:
+    """The answer of /v1/details, in the order asked for, each video once."""
+
+    version: str
+    items: list[VideoDetails]
+    unknown_video_ids: list[str]
+    """Videos that were asked for and are not in the catalogue."""
+
+
+def details_of(bundle: Bundle, video_ids: Sequence[str]) -> DetailsResponse:
+    """What is shown of videos, in the order asked for, each once.
+
+    Args:
+        bundle: Whose catalogue is looked at.
+        video_ids: Of any videos, also unknown ones.
+    """
+    rows = {video_id: bundle.vocabs["video"].row(video_id) for video_id in video_ids}
+    return DetailsResponse(
+        version=bundle.version,
+        items=[_of_video(bundle, name, row) for name, row in rows.items() if row != UNKNOWN_ROW],
+        unknown_video_ids=[name for name, row in rows.items() if row == UNKNOWN_ROW],
+    )
+
+
+def _of_video(bundle: Bundle, video_id: str, row: int) -> VideoDetails:
+    catalog, details = bundle.catalog, bundle.details
+    creator_row = int(catalog.creator_rows[row])
+    categories = bundle.vocabs["category"]
+    served = bundle.config.serve.files
+    uri = catalog.table.column("uri")[row].as_py()
+    there = details.has_picture(row) or local_picture(details.poster(row)) is not None
+    address = f"v1/videos/{quote(video_id, safe='')}"
+    return VideoDetails(
+        video_id=video_id,
+        title=details.title(row),
+        creator_id=None if creator_row == UNKNOWN_ROW else bundle.vocabs["creator"].id(creator_row),
+        categories=[categories.id(int(category)) for category in catalog.categories[row]],
+        duration_s=details.duration_s(row),
+        poster=f"{address}/poster" if served and there else None,
+        file=f"{address}/file" if served and local_video(uri) is not None else None,
+    )
