@@ -74,7 +74,7 @@ def make_run(
     uris = (uris or [])[:NUM_VIDEOS]
     uris += [None] * (NUM_VIDEOS - len(uris))
     write_table(_videos(uris), str(prepare / "videos.parquet"))
-    write_table(_details(), str(prepare / "details.parquet"))
+    write_table(_details(run), str(prepare / "details.parquet"))
     vocabs = {
         "video": [f"v{i}" for i in range(1, NUM_VIDEOS + 1)],
         "creator": ["c1", "c2", "c3"],
@@ -152,10 +152,15 @@ def _videos(uris: list[str | None]) -> pa.Table:
     return pa.table(columns, schema=video_schema())
 
 
-def _details() -> pa.Table:
-    """Every second video has a title; none has a poster of its own."""
-    titles = [None, *(f"Title {i}" if i % 2 else None for i in range(1, NUM_VIDEOS + 1))]
-    return pa.table([titles, [None] * len(titles)], schema=details_schema())
+def _details(run: Path) -> pa.Table:
+    """Every second video has a title, and a poster of its own."""
+    poster = run / "poster.png"
+    poster.write_bytes(b"a picture")
+    odd = [i % 2 == 1 for i in range(NUM_VIDEOS + 1)]
+    titles = [f"Title {i}" if has else None for i, has in enumerate(odd)]
+    return pa.table(
+        [titles, [str(poster) if has else None for has in odd]], schema=details_schema()
+    )
 
 
 def _durations() -> np.ndarray:
