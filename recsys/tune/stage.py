@@ -16,8 +16,9 @@ from recsys.train.stage import require_inputs
 from recsys.train.trained import load_trained
 from recsys.train.validation import predict_validation, validate
 from recsys.train.warm_start import warm_start
+from recsys.tune.page import sweep_page
 from recsys.tune.search import num_trials
-from recsys.tune.space import fit_space, read_space, with_settings
+from recsys.tune.space import Space, fit_space, read_space, with_settings
 from recsys.tune.trial import best_checkpoint
 from recsys.tune.trials import Trial, TrialTable, open_table, title, value_of, winner
 from recsys.tune.tuner import make_tuner, require_room
@@ -52,24 +53,27 @@ def tune_run(
         warm_start(config, RunFolder(config.run).start)
     if len(table.done) < num_trials(space, config):
         make_tuner(config, space, table).fit()
-    return _report(config, table)
+    return _report(config, space, table)
 
 
-def _report(config: RunConfig, table: TrialTable) -> dict[str, object]:
+def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, object]:
     best, folder = winner(table.trials, config.tune), RunFolder(config.run)
     if best is None:
         error = table.trials[0].error
         raise InputError(f"all {len(table.trials)} trials failed: {error}")
     write_text(dump_config(with_settings(config, best.settings)), folder.best_config)
     write_table(as_table(table.trials, config), folder.trials_table)
+    test = _read_test(config, table, best)
+    write_text(sweep_page(space, config, table.trials, test), folder.sweep_page)
     report = {
         "trials": len(table.trials),
         **{state: _count(table.trials, state) for state in ("finished", "stopped", "failed")},
         "winner": best.number,
         "best": best.settings,
         title(config.tune): value_of(best, config.tune),
-        "test": _read_test(config, table, best),
+        "test": test,
         "best.yaml": folder.best_config,
+        "page": folder.sweep_page,
     }
     write_json(report, folder.report_of("tune"))
     return report

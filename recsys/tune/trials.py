@@ -111,6 +111,15 @@ def front(trials: Sequence[Trial], config: TuneConfig) -> list[Trial]:
     return [t for t in trials if t.number in points and not beaten(points[t.number])]
 
 
+def short(value: object) -> str:
+    """A value for people to read.
+
+    >>> short(0.00123456), short("lstm")
+    ('0.001235', 'lstm')
+    """
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 class TrialTable:
     """The trials of the sweep in a run folder."""
 

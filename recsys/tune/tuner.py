@@ -32,6 +32,7 @@ from recsys.tune.trials import (
     best_epoch,
     objective,
     open_table,
+    short,
     title,
     value_of,
     winner,
@@ -246,12 +247,3 @@ def state_of(config: RunConfig, trial: Trial) -> State:
     waited = len(trial.epochs) - best[EPOCH] if best else 0
     over = len(trial.epochs) >= train.epochs or waited >= train.patience
     return "finished" if over else "stopped"
-
-
-def short(value: object) -> str:
-    """A value for people to read.
-
-    >>> short(0.00123456), short("lstm")
-    ('0.001235', 'lstm')
-    """
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -41,6 +41,31 @@ class Line:
     labels: Sequence[str] = ()
     """A text at each point."""
     series: int = 0
+    joined: bool = True
+    """False leaves the line out: the points alone."""
+    pale: bool = False
+    """Drawn weakly, behind what matters more."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One axis of parallel coordinates."""
+
+    title: str
+    low: str
+    """What stands at its lower end."""
+    high: str
+
+
+@dataclass(frozen=True)
+class Path:
+    """One thing across parallel coordinates."""
+
+    name: str
+    places: Sequence[float | None]
+    """From 0 to 1 on each axis; None where it has no place there."""
+    series: int = 0
+    pale: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,6 +197,28 @@ def bar_groups(
     return _svg(height, label, parts)
 
 
+def parallel_plot(scales: Sequence[Scale], paths: Sequence[Path], *, label: str) -> str:
+    """Parallel coordinates: an axis a row, and a path down them for each thing."""
+    row, left, right = 60, 24, WIDTH - 24
+    parts = []
+    for path in paths:
+        kind = f"s{path.series} pale" if path.pale else f"s{path.series}"
+        places = [
+            (left + place * (right - left), row * at + 28.0)
+            for at, place in enumerate(path.places)
+            if place is not None
+        ]
+        parts.append(_polyline(places, kind))
+        parts += [_circle(x, y, kind, path.name) for x, y in places]
+    for at, scale in enumerate(scales):
+        y = row * at + 28
+        parts.append(_line(left, y, right, y, "grid"))
+        parts.append(_text(WIDTH / 2, y - 7, scale.title, anchor="middle", strong=True))
+        parts.append(_text(left, y + 15, scale.low, longest=24))
+        parts.append(_text(right, y + 15, scale.high, anchor="end", longest=24))
+    return _svg(row * len(scales) - 8, label, parts)
+
+
 class _Frame:
     """The drawing area of a line plot."""
 
@@ -210,8 +257,8 @@ class _Frame:
 
 def _drawn(line: Line, frame: _Frame, axes: Axes) -> list[str]:
     places = [frame.at(*point) for point in line.points]
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts = [f'<polyline class="s{line.series}" points="{path}"/>']
+    kind = f"s{line.series} pale" if line.pale else f"s{line.series}"
+    parts = [_polyline(places, kind)] if line.joined else []
     for at, (x, y) in enumerate(places):
         horizontal, vertical = line.points[at]
         interval = line.intervals[at] if line.intervals else None
@@ -220,7 +267,7 @@ def _drawn(line: Line, frame: _Frame, axes: Axes) -> list[str]:
             parts.append(_line(x, low, x, high, f"s{line.series} thin"))
         hint = f"{line.name}: {axes.x.form(horizontal)}, {axes.y.form(vertical)}"
         hint += _between(interval, axes.y.form)
-        parts.append(_circle(x, y, f"s{line.series}", hint))
+        parts.append(_circle(x, y, kind, hint))
     return parts + _labels(line.labels, places)
 
 
@@ -259,6 +306,11 @@ def _svg(height: float, label: str, parts: Sequence[str]) -> str:
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
     return f'<line class="{kind}" {ends}/>'
+
+
+def _polyline(places: Sequence[tuple[float, float]], kind: str) -> str:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    return f'<polyline class="{kind}" points="{path}"/>'
 
 
 def _circle(x: float, y: float, kind: str, hint: str) -> str:
