@@ -45,6 +45,16 @@ taken as typed (quote it for the shell alone); lists are [a, b], no value is nul
 Afterwards: RUN/report.json holds every figure, `recsys serve --config …` answers over HTTP.
 """
 
+REFRESH_HELP = """\
+Prepares the events of now, the live log's among them, trains from the model that serves on, and
+compares the two on the same test users. The new model is published if it is not worse than
+refresh.allowed_loss says, and servers change to it by themselves; otherwise the old one stays. Both
+end with status 0, and RUN/refresh/report.json says which it was. Stopped and started again, the
+same refresh goes on. So that the test moves with the days, give the split in days:
+
+  split: {kind: time, valid_days: 1, test_days: 1}
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
@@ -123,6 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     served.add_argument("--host")
     served.add_argument("--port", type=int)
+    _stage_parser(commands, "refresh", "a new model, if it is not worse", _refresh, REFRESH_HELP)
     sweep = _stage_parser(commands, "tune", "search hyperparameters, on Ray Tune", _tune)
     sweep.add_argument(
         "--space", type=expanduser, required=True, help="e.g. tuning/spaces/quick.yaml"
@@ -173,6 +184,13 @@ def run_all(config: RunConfig, names: Sequence[str]) -> None:
 
     run_stages(config, names, show=print_report)
     console.print(f"report: {RunFolder(config.run).report}")
+
+
+def _refresh(arguments: argparse.Namespace) -> None:
+    from recsys.refresh import refresh
+
+    with told("in the refresh; the same command goes on with it"):
+        refresh(load_config(arguments.config, arguments.settings), show=print_report)
 
 
 def _one_stage(arguments: argparse.Namespace) -> None:
@@ -309,6 +327,10 @@ def _demo_world(out: Path, settings: Sequence[str]) -> RunConfig:
     return config
 
 
+UNTOLD = ("fingerprint", "history", "partitions", "last_event_ms", "prepared")
+"""Entries of reports that say nothing to people."""
+
+
 def print_report(name: str, report: Mapping[str, object]) -> None:
     """A stage's figures as a short table."""
     if name == "evaluate":
@@ -316,7 +338,7 @@ def print_report(name: str, report: Mapping[str, object]) -> None:
         return
     table = Table(title=name, title_justify="left", show_header=False, box=None)
     for key, value in report.items():
-        if key in ("fingerprint", "history", "partitions") or value in ({}, [], None):
+        if key in UNTOLD or value in ({}, [], None):
             continue
         table.add_row(key, _plain(value))
     console.print(table)

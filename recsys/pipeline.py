@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 StageReport = Mapping[str, object]
 """What a stage writes into its report.json."""
 
-ASIDE = ("seconds", "fingerprint", "evaluation", "trained")
+ASIDE = ("seconds", "fingerprint", "evaluation", "trained", "prepared")
 """Entries of a stage's report that RUN/report.json has elsewhere, or not at all."""
 GOES_ON = "the same command goes on from here"
 STARTS_ANEW = "the same command starts this stage anew and skips those that are done"
@@ -91,10 +91,11 @@ def _why_not_decoded(config: RunConfig) -> str:
     return "data.video_columns.uri is not set" if columns.vector is None else "there are vectors"
 
 
-def _train(config: RunConfig, out: str, fingerprint: str) -> StageReport:
+def _train(config: RunConfig, out: str, wanted: str) -> StageReport:
     from recsys.train.stage import train
 
-    return train(config, out, fingerprint[:12])
+    prepared = fingerprint(config, BY_NAME["prepare"])
+    return {**train(config, out, wanted[:12]), "prepared": prepared}
 
 
 def _evaluate(config: RunConfig, out: str, _: str) -> StageReport:
@@ -273,10 +274,17 @@ def run_stages(
         InputError: Another command writes into the run folder.
     """
     with only_writer(config.run):
-        write_text(dump_config(config), RunFolder(config.run).config)
-        for name in names:
-            show(name, run_stage(config, BY_NAME[name]))
-        return write_report(config)
+        return run_in_order(config, [BY_NAME[name] for name in names], show)
+
+
+def run_in_order(
+    config: RunConfig, stages: Sequence[Stage], show: Callable[[str, StageReport], None]
+) -> StageReport:
+    """As `run_stages`, for one who holds the run folder already."""
+    write_text(dump_config(config), RunFolder(config.run).config)
+    for stage in stages:
+        show(stage.name, run_stage(config, stage))
+    return write_report(config)
 
 
 def write_report(config: RunConfig) -> StageReport:

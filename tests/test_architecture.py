@@ -40,6 +40,7 @@ FLOW = (
     "serve",
     "demo",
     "pipeline",
+    "refresh",
     "cli",
     "__main__",
 )

@@ -94,6 +94,10 @@ TRIED: dict[str, By | Needs | Here] = {
     "recsys evaluate --config run.yaml --against runs/other": By(
         "tests/test_readme_commands.py::test_two_runs_are_compared", '"--against"'
     ),
+    "recsys refresh --config run.yaml": By(
+        "tests/test_refresh.py::test_the_command_ends_with_0_whatever_it_decides",
+        '["refresh", "--config"',
+    ),
     # CONTRIBUTING.md, tests/
     "make lint": CI,
     "make test ARGS='tests/features -x'": CI,

@@ -144,14 +144,27 @@ class SplitConfig(Section):
     """Start of the validation events, in the events' own unit or as an ISO date (UTC)."""
     test_from: int | datetime | None = None
     """Start of the test events."""
+    valid_days: float | None = Field(None, gt=0)
+    """In place of `valid_from`: days of validation before the test."""
+    test_days: float | None = Field(None, gt=0)
+    """In place of `test_from`: days of test before the newest event, so that the cuts move with the
+    data, as `recsys refresh` wants them."""
 
     @model_validator(mode="after")
     def _cuts(self) -> SplitConfig:
-        given = (self.valid_from is not None, self.test_from is not None)
-        if self.kind == "time" and not all(given):
-            raise ValueError("kind=time needs valid_from and test_from")
-        if self.kind == "leave_one_out" and any(given):
-            raise ValueError("kind=leave_one_out takes neither valid_from nor test_from")
+        moments = [self.valid_from is not None, self.test_from is not None]
+        days = [self.valid_days is not None, self.test_days is not None]
+        if self.kind == "leave_one_out" and any(moments + days):
+            raise ValueError(
+                "kind=leave_one_out takes neither valid_from nor test_from, and no days"
+            )
+        if self.kind == "time" and (all(moments), any(moments), all(days), any(days)) not in (
+            (True, True, False, False),
+            (False, False, True, True),
+        ):
+            raise ValueError(
+                "kind=time needs valid_from and test_from, or valid_days and test_days"
+            )
         return self
 
 

@@ -257,6 +257,20 @@ class ServeConfig(Section):
         return self
 
 
+class RefreshConfig(Section):
+    """When `recsys refresh` publishes a new model."""
+
+    metric: str | None = None
+    """Metric of users that decides, such as `ndcg@10`, or `cold/ndcg@10` of a slice; without it
+    NDCG at the headline cutoff."""
+    allowed_loss: float = Field(0.05, ge=0, lt=1)
+    """Share of the served model's figure that a new one may lose for being newer; with 0 only a
+    proven gain is published."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """How sure it must be that no more than that is lost, by a paired test over users. Few users
+    can show little: then the old model stays."""
+
+
 class TuneConfig(Section):
     """The sweep."""
 
@@ -296,6 +310,7 @@ class RunConfig(Section):
     rerank: RerankConfig = RerankConfig()
     publish: PublishConfig = PublishConfig()
     serve: ServeConfig = ServeConfig()
+    refresh: RefreshConfig = RefreshConfig()
     tune: TuneConfig = TuneConfig()
 
     @model_validator(mode="after")

@@ -127,6 +127,21 @@ class RunFolder:
         return join(self.run, "bundles")
 
     @property
+    def refresh_report(self) -> str:
+        """What the last refresh decided."""
+        return join(self.run, "refresh", REPORT)
+
+    @property
+    def refresh_underway(self) -> str:
+        """What is pinned while a refresh runs."""
+        return join(self.run, "refresh", "underway.json")
+
+    @property
+    def refresh_start(self) -> str:
+        """The model that the next refresh starts from, laid out as a run folder."""
+        return join(self.run, "refresh", "start")
+
+    @property
     def tune(self) -> str:
         """The folder of the sweeps."""
         return join(self.run, "tune")

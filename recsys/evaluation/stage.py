@@ -119,6 +119,8 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report
         about={**protocol(config, bundle), "baselines": baselines.about},
     )
     write_users(out, LISTS, data.user_ids, columns[MAIN])
+    if PREVIOUS in columns:
+        write_users(out, PREVIOUS, data.user_ids, columns[PREVIOUS])
     write_users(out, TASKS, predictions.asked_ids, heads[MAIN][1])
     training = read_json(RunFolder(config.run).report_of("train")) or {}
     report["training"] = training.get("history", [])

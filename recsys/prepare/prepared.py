@@ -81,7 +81,7 @@ class Prepared:
         report = read_json(self.folder.report_of("prepare"))
         if not report:
             raise InputError(f"{self.folder.prepare}: report.json is missing; run recsys prepare")
-        cuts = cuts_ms(self.config.split, report["time_unit"])
+        cuts = cuts_ms(self.config.split, report["time_unit"], report["last_event_ms"])
         return None if cuts is None else int(cuts[split - VALID])
 
     @property

@@ -82,6 +82,8 @@ class Spilled:
     """Values taken for something that they do not say."""
     flags: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How often each flag column holds 1, 0 or nothing (`MISSING_FLAG`)."""
+    newest_ms: int = 0
+    """Time of the newest event that can be used, in milliseconds since 1970."""
     videos: set[str] = field(default_factory=set)
     contexts: dict[str, set[str]] = field(default_factory=dict)
     """The values of each context column."""
@@ -113,6 +115,7 @@ class Spilled:
         self.dropped += other.dropped
         self.read_otherwise += other.read_otherwise
         self.flags += other.flags
+        self.newest_ms = max(self.newest_ms, other.newest_ms)
         self.videos |= other.videos
         for name, values in other.contexts.items():
             self.contexts.setdefault(name, set()).update(values)
@@ -195,6 +198,8 @@ class SpillEvents:
             events[f"context_{name}"] = as_ids(batch.column(name), name)
         table = pa.table(events)
         usable = table.filter(pa.array(reason == 0)) if reason.any() else table
+        newest = pc.max(usable["time_ms"]).as_py() or 0
+        spilled.newest_ms = max(spilled.newest_ms, newest)
         return self._with_watched(usable, spilled)
 
     def _flags(self, batch: pa.RecordBatch, name: str, spilled: Spilled) -> npt.NDArray[np.int8]:

@@ -39,14 +39,15 @@ def prepare(config: RunConfig, out: str) -> dict[str, object]:
     if data.live is not None:
         files = [*files, *tables.check_showings(folder.showings, data)]
     users = read_users(data)
-    build_catalog(data, ())  # its mistakes show before the long part
-    cuts = cuts_ms(config.split, times.unit)
+    # Mistakes of these show before the long part.
+    build_catalog(data, ())
+    cuts_ms(config.split, times.unit, newest_ms=0)
     cluster.connect()
     spill = join(out, ".spill")
     for part in (*written_parts(folder), spill):
         remove(part)
     try:
-        return _prepare(config, spill, files=files, times=times, cuts=cuts, users=users)
+        return _prepare(config, spill, files=files, times=times, users=users)
     finally:
         remove(spill)
 
@@ -63,12 +64,12 @@ def _prepare(
     *,
     files: list[tables.TableFile],
     times: EventTimes,
-    cuts: tuple[float, float] | None,
     users: UserDraft,
 ) -> dict[str, object]:
     data, folder = config.data, RunFolder(config.run)
     total = num_partitions(config.prepare.partitions, sum(file.num_rows for file in files))
     spilled = spill_events(config, files, times, spill, num_partitions=total)
+    cuts = cuts_ms(config.split, times.unit, spilled.newest_ms)
     catalog = build_catalog(data, spilled.videos)
     catalog.vocabs.update(
         {f"context_{name}": Vocab(sorted(spilled.contexts[name])) for name in data.columns.context}
@@ -115,6 +116,7 @@ def _event_report(
         "time_unit_told_by": times.told_by,
         "first_event": date_text(counts.first_time_ms),
         "last_event": date_text(counts.last_time_ms),
+        "last_event_ms": counts.last_time_ms,
         "rows": spilled.rows,
         "dropped": dict(spilled.dropped + Counter({"duplicate": duplicates})),
         "read_otherwise": dict(spilled.read_otherwise),
@@ -159,11 +161,14 @@ def _remedy(
             "check data.columns.positive or take split.kind=time"
         )
     first, last = counts.first_time_ms, counts.last_time_ms
+    names = ("valid_from", "test_from")
+    if config.split.valid_days is not None:
+        names = ("valid_days", "test_days")
     told = [
         f"split.{name}={getattr(config.split, name)}"
         + (" lies before all events" if cut <= first else "")
         + (" lies after all events" if cut > last else "")
-        for name, cut in zip(("valid_from", "test_from"), cuts, strict=True)
+        for name, cut in zip(names, cuts, strict=True)
     ]
     return (
         f"{' and '.join(told)}; they lie from {date_text(first)} to {date_text(last)} UTC, in ms "

@@ -190,12 +190,24 @@ def to_native_time(value: int | datetime, unit: str) -> int:
     return round(moment.timestamp() * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit])
 
 
-def cuts_ms(split: SplitConfig, unit: str) -> tuple[float, float] | None:
+def cuts_ms(split: SplitConfig, unit: str, newest_ms: float) -> tuple[float, float] | None:
     """When validation and test begin, in milliseconds; None for leave-one-out.
+
+    >>> days = SplitConfig(valid_days=2, test_days=1)
+    >>> [cut / DAY_MS for cut in cuts_ms(days, "ms", 10 * DAY_MS)]
+    [7.0, 9.0]
+
+    Args:
+        split: With moments, or with days before the newest event.
+        unit: Of moments that are integers.
+        newest_ms: Time of the newest event.
 
     Raises:
         InputError: The test begins first.
     """
+    if split.valid_days is not None and split.test_days is not None:
+        test = newest_ms - split.test_days * DAY_MS
+        return test - split.valid_days * DAY_MS, test
     if split.valid_from is None or split.test_from is None:
         return None
     valid, test = (

@@ -98,7 +98,13 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
             "data.columns: seen is in context, which is known when the request is made, and in",
         ),
         ("split.valid_from=3", "split: kind=leave_one_out takes neither valid_from nor test_from"),
-        ("split={kind: time, test_from: 3}", "split: kind=time needs valid_from and test_from"),
+        ("split.test_days=3", "split: kind=leave_one_out takes neither .* and no days"),
+        ("split={kind: time, test_from: 3}", "split: kind=time needs valid_from and test_from, or"),
+        ("split={kind: time, test_days: 3}", "split: kind=time needs valid_from and test_from, or"),
+        (
+            "split={kind: time, valid_from: 1, test_from: 3, test_days: 1}",
+            "split: kind=time needs valid_from and test_from, or valid_days and test_days",
+        ),
         (
             "split={kind: time, valid_from: soon, test_from: 3}",
             "split.valid_from='soon': input should be a valid integer.* or .* a valid datetime",

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.run import RunConfig, load_config
+from recsys.data.storage import write_json
 from recsys.errors import InputError
 from recsys.features.timelines import Timelines
 from recsys.prepare.prepared import Prepared
@@ -311,6 +312,22 @@ def test_what_only_the_values_show_is_refused(tmp_path: Path, rows: Rows, messag
         run(write_input(tmp_path, rows))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run" / "prepare" / ".spill").exists()
+
+
+def test_a_split_by_days_moves_with_the_newest_event(tmp_path: Path) -> None:
+    """The newest is user 5's of day 7: from half a day before it on all is test."""
+    by_days = {"kind": "time", "valid_days": 1, "test_days": 0.5}
+    path = write_input(tmp_path, split=by_days)
+    config, report = run(path)
+    write_json(report, f"{config.run}/prepare/report.json")
+    assert report["last_event_ms"] == START_MS + 7 * DAY_MS + 5
+    assert by_user(config) == {f"u{user}": expected(user) for user in range(NUM_USERS)}
+    assert Prepared(config).cut_ms(TEST) == START_MS + 6.5 * DAY_MS + 5
+    day_8 = {name: values[0] for name, values in event_rows().items()}
+    day_8 |= {"time": START_MS + 8 * DAY_MS, "clicked": 1}
+    write_rows(plus(event_rows(), day_8), tmp_path / "events.parquet")
+    _, report = run(path)
+    assert report["events"] == {"train": 6 * 7, "valid": 6, "test": 1}
 
 
 def test_cuts_in_the_wrong_order_are_refused_before_anything_runs(tmp_path: Path) -> None:

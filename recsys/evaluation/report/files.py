@@ -67,8 +67,8 @@ def compare_runs(config: RunConfig, against: str) -> list[Tested | Shown]:
 
 
 def _compare(config: RunConfig, against: str, name: str) -> list[Difference]:
-    our_users, ours = _read_users(config.run, name)
-    their_users, theirs = _read_users(against, name)
+    our_users, ours = read_users(config.run, name)
+    their_users, theirs = read_users(against, name)
     mine, other = align(our_users, their_users)
     return compare(
         {metric: values[mine] for metric, values in ours.items()},
@@ -77,7 +77,12 @@ def _compare(config: RunConfig, against: str, name: str) -> list[Difference]:
     )
 
 
-def _read_users(run: str, name: str) -> tuple[list[str], Columns]:
+def read_users(run: str, name: str) -> tuple[list[str], Columns]:
+    """Users of an evaluated run, and their metrics by name, NaN where one is not defined.
+
+    Raises:
+        InputError: The run was not evaluated.
+    """
     path = _users_path(join(run, "evaluate"), name)
     if not exists(path):
         raise InputError(f"{path}: this run was not evaluated; run recsys evaluate on it first")

@@ -1,0 +1,273 @@
+"""`recsys refresh`: what is compared, what is published, and what a killed one goes on with."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from recsys import cli
+from recsys.bundle.contents import Bundle
+from recsys.bundle.versions import CURRENT, FORMAT, MANIFEST, new_version
+from recsys.cli import main
+from recsys.config.run import RunConfig, load_config
+from recsys.data.run_folder import RunFolder
+from recsys.data.vocab import Vocab
+from recsys.errors import InputError
+from recsys.evaluation.report.files import LISTS, write_users
+from recsys.evaluation.report.verdict import PREVIOUS
+from recsys.live.event import Event
+from recsys.live.events import EventLog
+from recsys.pipeline import BY_NAME, fingerprint
+from recsys.prepare.showings import Showings
+from recsys.refresh import refresh
+from tests.conftest import TrainedRun
+from tests.inputs import event_rows, plus, write_input, write_rows
+
+USERS = 40
+
+
+class Stages:
+    """Stages that take no time: what ran, and how good the next model is.
+
+    A "model" is the text in its folder; the vocabulary holds the number of the events' file.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[str] = []
+        self.better = 0.0
+        self.killed_in = ""
+        self.started_from: list[str | None] = []
+        for name in BY_NAME:
+            stage = replace(BY_NAME[name], run=self._runs(name, getattr(self, f"_{name}")))
+            monkeypatch.setitem(BY_NAME, name, stage)
+
+    def _runs(self, name: str, work: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
+        def run(config: RunConfig, out: str, wanted: str) -> dict[str, Any]:
+            if self.killed_in == name:
+                raise KeyboardInterrupt
+            self.ran.append(name)
+            return work(config, RunFolder(config.run))
+
+        return run
+
+    def _prepare(self, config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+        size = str(Path(config.data.events).stat().st_size)
+        Vocab([size]).write(folder.vocab("video"))
+        return {}
+
+    def _decode(self, config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+        return {}
+
+    def _train(self, config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+        start = config.train.start_from
+        self.started_from.append(start and Path(RunFolder(start).model, "model").read_text())
+        Path(folder.model).mkdir(parents=True, exist_ok=True)
+        Path(folder.model, "model").write_text(f"model {len(self.started_from)}")
+        return {"prepared": fingerprint(config, BY_NAME["prepare"])}
+
+    def _evaluate(self, config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+        users = [f"u{i}" for i in range(USERS)]
+        figures = {LISTS: 0.5 + self.better, PREVIOUS: 0.5}
+        for name, value in figures.items():
+            write_users(folder.evaluate, name, users, {"ndcg@10": np.full(USERS, value)})
+        return {"trained": fingerprint(config, BY_NAME["train"]), "evaluation": {}}
+
+    def _publish(self, config: RunConfig, folder: RunFolder) -> dict[str, Any]:
+        version = new_version()
+        bundle = Path(folder.bundles, version)
+        bundle.mkdir(parents=True)
+        manifest = {
+            "format": FORMAT,
+            "version": version,
+            "created": "",
+            "sizes": {},
+            "metrics": {},
+            "files": {},
+            "trained": fingerprint(config, BY_NAME["train"]),
+        }
+        (bundle / MANIFEST).write_text(json.dumps(manifest))
+        Path(folder.bundles, CURRENT).write_text(version)
+        return {"version": version}
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    return Stages(monkeypatch)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return load_config(str(write_input(tmp_path)))
+
+
+def new_day(config: RunConfig, number: int = 1) -> None:
+    """More events than there were."""
+    more = {name: values[0] for name, values in event_rows().items()}
+    rows = plus(event_rows(), *[more | {"user_id": f"new{i}"} for i in range(number)])
+    write_rows(rows, Path(config.data.events))
+
+
+def serving(config: RunConfig) -> str:
+    return Path(RunFolder(config.run).bundles, CURRENT).read_text()
+
+
+def test_without_a_bundle_the_first_model_is_published(stages: Stages, config: RunConfig) -> None:
+    decision = refresh(config)
+    assert stages.ran == ["prepare", "decode", "train", "evaluate", "publish"]
+    assert stages.started_from == [None]
+    assert decision["decision"] == "published" and decision["version"] == serving(config)
+    assert (decision["previous"], decision["gate"]) == (None, None)
+    assert json.loads(Path(config.run, "refresh", "report.json").read_text()) == decision
+
+
+def test_nothing_new_is_nothing_to_do(stages: Stages, config: RunConfig) -> None:
+    first = refresh(config)["version"]
+    stages.ran.clear()
+    decision = refresh(config)
+    assert stages.ran == []
+    assert (decision["decision"], decision["version"]) == ("kept", first)
+    assert decision["reason"] == "nothing has happened since it was trained"
+
+
+def test_each_model_starts_from_the_one_that_serves(stages: Stages, config: RunConfig) -> None:
+    first = refresh(config)["version"]
+    new_day(config)
+    second = refresh(config)
+    assert (second["decision"], second["previous"]) == ("published", first)
+    assert second["version"] == serving(config) != first
+    new_day(config, 2)
+    stages.better = -0.3  # of 0.5, where 5 % may be lost
+    refused = refresh(config)
+    assert (refused["decision"], refused["version"]) == ("kept", second["version"])
+    assert serving(config) == second["version"]
+    assert refused["gate"] is not None and refused["gate"]["passed"] is False
+    assert "not shown to be as good: ndcg@10 0.2000 against 0.5000 of 40 users" in refused["reason"]
+    new_day(config, 3)
+    stages.better = 0.0
+    assert refresh(config)["decision"] == "published"
+    # Never from the refused one, which was the third.
+    assert stages.started_from == [None, "model 1", "model 2", "model 2"]
+
+
+def test_the_start_has_the_vocabulary_of_its_model(stages: Stages, config: RunConfig) -> None:
+    refresh(config)
+    before = Vocab.read(RunFolder(config.run).vocab("video")).ids.to_pylist()
+    new_day(config)
+    refresh(config)
+    start = RunFolder(RunFolder(config.run).refresh_start)
+    assert Vocab.read(start.vocab("video")).ids.to_pylist() == before
+    assert Vocab.read(RunFolder(config.run).vocab("video")).ids.to_pylist() != before
+
+
+def test_a_model_of_other_tables_is_no_start(
+    stages: Stages, config: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prepared anew by hand: the vocabulary beside the model is not its own any more."""
+    from recsys.pipeline import run_stages
+
+    refresh(config)
+    new_day(config)
+    run_stages(config, ["prepare"])
+    caplog.set_level("INFO", "recsys")
+    refresh(config)
+    assert "is not in the run folder; training starts anew" in caplog.text
+    assert stages.started_from == [None, None]
+
+
+@pytest.mark.parametrize("stage", ["decode", "train", "evaluate", "publish"])
+def test_a_killed_refresh_goes_on_as_the_same(
+    stages: Stages, config: RunConfig, stage: str
+) -> None:
+    first = refresh(config)["version"]
+    new_day(config)
+    stages.ran.clear()
+    stages.killed_in = stage
+    with pytest.raises(KeyboardInterrupt):
+        refresh(config)
+    assert serving(config) == first
+    stages.killed_in = ""
+    decision = refresh(config)
+    assert stages.ran == list(BY_NAME), "each once"
+    assert (decision["decision"], decision["previous"]) == ("published", first)
+    assert stages.started_from == [None, "model 1"]
+    assert not Path(RunFolder(config.run).refresh_underway).exists()
+
+
+def test_a_killed_refresh_keeps_its_copy_of_the_log(stages: Stages, config: RunConfig) -> None:
+    """The server's log grows all the time; a refresh that began anew each time would never end."""
+    folder = RunFolder(config.run)
+    with EventLog(str(Path(config.run, "live.sqlite"))) as log:
+        log.append([Event(user_id="u0", video_id="v1")])
+        stages.killed_in = "train"
+        with pytest.raises(KeyboardInterrupt):
+            refresh(config)
+        log.append([Event(user_id="u0", video_id="v2")])
+        stages.killed_in = ""
+        stages.ran.clear()
+        refresh(config)
+        assert stages.ran == ["train", "evaluate", "publish"]
+        copied = Showings.read(folder.showings)
+        assert copied is not None and copied.latest_seq == 1
+        assert refresh(config)["decision"] == "published", "of what came since"
+        copied = Showings.read(folder.showings)
+        assert copied is not None and copied.latest_seq == 2
+
+
+def test_a_version_that_was_taken_back_stays_so(stages: Stages, config: RunConfig) -> None:
+    first = refresh(config)["version"]
+    new_day(config)
+    second = refresh(config)["version"]
+    Path(RunFolder(config.run).bundles, CURRENT).write_text(first)
+    decision = refresh(config)
+    assert decision["decision"] == "kept" and serving(config) == first
+    assert decision["reason"] == f"this model was published as {second} and taken back"
+
+
+def test_a_wrong_metric_is_found_before_anything_runs(stages: Stages, config: RunConfig) -> None:
+    wrong = config.model_copy(
+        update={"refresh": config.refresh.model_copy(update={"metric": "ndcg@11"})}
+    )
+    with pytest.raises(InputError, match="refresh.metric=ndcg@11: not a metric of lists; take one"):
+        refresh(wrong)
+    assert stages.ran == []
+
+
+def test_the_command_ends_with_0_whatever_it_decides(
+    stages: Stages,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "print_report", lambda *_: None)
+    arguments = ["refresh", "--config", str(write_input(tmp_path))]
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    assert main([*arguments, "refresh.confidence=2"]) == 2
+    assert "refresh.confidence=2: input should be less than 1" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_from_live_events_to_a_published_model(trained_run: TrainedRun, tmp_path: Path) -> None:
+    """Real stages: the log's events are in the new bundle, whose model went on from the old one."""
+    run = tmp_path / "run"
+    shutil.copytree(trained_run.run, run)
+    config = load_config(
+        trained_run.config_path, [*trained_run.settings, f"run={run}", "refresh.allowed_loss=0.99"]
+    )
+    before = Bundle.load(str(run))
+    seen = pq.read_table(trained_run.world / "events.parquet").slice(0, 1).to_pylist()[0]
+    with EventLog(str(run / "live.sqlite")) as log:
+        log.append([Event(user_id=seen["user_id"], video_id=seen["video_id"], watched=3.0)])
+    assert refresh(config)["decision"] == "published"
+    after = Bundle.load(str(run))
+    assert (before.live_seq, after.live_seq) == (0, 1)
+    report = json.loads((run / "report.json").read_text())
+    assert report["prepare"]["live"]["showings"] == 1
+    assert (run / "train" / "start").is_dir(), "a warm start"
+    assert report["evaluate"]["setup"]["previous"]["version"] == before.version
