@@ -112,6 +112,7 @@ class Worker:
         self.progress = Progress()
         self.seen = torch.zeros(len(self.prepared.partitions), dtype=torch.int64)
         self.sums = StepSums(self.config.data.columns.tasks)
+        self.leaving: set[str] = set()
 
     def _make_steps(self) -> SingleSteps | PipelinedSteps:
         overlapped = self.device.type == "cuda" and self.trainable.sharded
@@ -172,10 +173,23 @@ class Worker:
             workers = self.schedule.workers
             self.progress.partitions = min(self.progress.partitions + workers, total)
             since += workers
-            if self.schedule.checkpoint_is_due(self.progress, since):
+            leaving = self._is_told_of_an_end() and self.progress.partitions < total
+            if leaving or self.schedule.checkpoint_is_due(self.progress, since):
                 since = 0
                 self._gather()
                 self._report({"epoch": self.progress.epoch}, score=None)
+
+    def _is_told_of_an_end(self) -> bool:
+        """Whether another node has announced its end: what is learnt is kept before it goes.
+
+        All workers ask equally often and get one answer; Ray Train brings the run back without
+        counting it among `train.max_failures`.
+        """
+        info = ray.train.get_preemption_info()
+        leaving = set() if info is None else set(info.preempted_node_ids)
+        others = leaving - self.leaving
+        self.leaving |= leaving
+        return bool(others)
 
     def _run_round(self, partitions: IntArray) -> None:
         """Every worker takes one partition and as many steps as the one with the most."""

@@ -153,4 +153,5 @@ def make_worker(
     rank, workers = place
     patch.setattr(ray.train, "report", kept.report)
     patch.setattr(ray.train, "get_checkpoint", lambda: start)
+    patch.setattr(ray.train, "get_preemption_info", lambda: None)
     return Worker(job, prepared, collectives=Collectives(rank, workers))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pytest
 import ray.train
 import torch
+from ray.train import PreemptionInfo
 
 from recsys.schema import VALID
 from recsys.train.loop import Job, Worker
@@ -97,3 +98,28 @@ def curve(worker: Worker) -> list[dict[str, float]]:
         {name: value for name, value in epoch.items() if name not in TIMINGS}
         for epoch in worker.progress.history
     ]
+
+
+def test_a_node_that_announces_its_end_is_used_for_one_more_checkpoint(
+    worker_of: MakeWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told after the first of three partitions and ever after: one checkpoint inside the epoch.
+
+    Another node of the second epoch is worth another one.
+    """
+    monkeypatch.setitem(TRAIN, "checkpoint_every_partitions", 9)
+    kept = Checkpoints(tmp_path / "kept")
+    worker = worker_of(kept)
+    node, other = PreemptionInfo(None, {"a": [0]}), PreemptionInfo(None, {"a": [0], "b": [0]})
+    told = iter([node, node, node, node, other, None, None, None, None])
+    monkeypatch.setattr(ray.train, "get_preemption_info", lambda: next(told))
+    places = []
+    report = kept.report
+
+    def noted(metrics: dict[str, Any], checkpoint: Any) -> None:
+        places.append((worker.progress.epoch, worker.progress.partitions))
+        report(metrics, checkpoint)
+
+    monkeypatch.setattr(ray.train, "report", noted)
+    worker.run()
+    assert places == [(0, 1), (1, 0), (1, 2), (2, 0), (3, 0)]
