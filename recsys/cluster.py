@@ -88,17 +88,23 @@ def _quiet() -> None:
 
 
 def num_cpus() -> int:
-    """CPUs of the cluster."""
-    import ray
-
-    return int(ray.cluster_resources().get("CPU", 0))
+    """CPUs that the cluster has, or may come to have."""
+    return _most("CPU")
 
 
 def num_gpus() -> int:
-    """GPUs of the cluster."""
-    import ray
+    """GPUs that the cluster has, or may come to have."""
+    return _most("GPU")
 
-    return int(ray.cluster_resources().get("GPU", 0))
+
+def _most(resource: str) -> int:
+    """What there is of a resource; where nodes come with the work, what there can be at most."""
+    import ray
+    from ray._private.state import state
+
+    with_all_nodes = state.get_max_resources_from_cluster_config() or {}
+    there = ray.cluster_resources().get(resource, 0)
+    return int(max(there, with_all_nodes.get(resource, 0)))
 
 
 def require(workers: int, *, gpu: bool) -> None:

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -177,6 +178,27 @@ def plan_pool(
     return size, min(1.0, free_cpus), int(1e4 * min(1.0, free_gpus / size)) / 1e4
 
 
+def shared_gpus(nodes: list[dict[str, Any]], free_gpus: float) -> float:
+    """GPUs that decoding may share out: none unless each node that has CPUs has GPUs too.
+
+    An actor takes CPU and GPU of one node; one that found no node with both would wait for ever.
+
+    >>> cpu_node, gpu_node = {"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}
+    >>> [
+    ...     shared_gpus([{"Alive": True, "Resources": node} for node in nodes], 1.0)
+    ...     for nodes in ([gpu_node, gpu_node], [cpu_node, gpu_node], [cpu_node, {"GPU": 1.0}])
+    ... ]
+    [1.0, 0.0, 0.0]
+    """
+    with_cpus = [
+        node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU")
+    ]
+    both = all(resources.get("GPU") for resources in with_cpus)
+    if free_gpus and not both:
+        logger.info("decode: on CPUs, for not every node that has CPUs has a GPU")
+    return free_gpus if both else 0.0
+
+
 def _rows(
     uris: list[str], config: DecodeConfig, content: ContentConfig | None
 ) -> Iterator[pa.Table]:
@@ -191,7 +213,7 @@ def _rows(
         config.workers,
         num_videos=len(uris),
         free_cpus=free.get("CPU", 0.0),
-        free_gpus=free.get("GPU", 0.0) if config.features else 0.0,
+        free_gpus=shared_gpus(ray.nodes(), free.get("GPU", 0.0)) if config.features else 0.0,
     )
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = _BLOCK_BYTES

@@ -4,12 +4,13 @@ import copy
 import inspect
 import re
 import tomllib
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
@@ -18,7 +19,6 @@ from recsys.serve.ingress import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ROOT / "clusters"
-KUBERAY = sorted((CLUSTERS / "kuberay").glob("*.yaml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RAY_VERSION = next(
     need.split("==")[1] for need in PROJECT["dependencies"] if need.startswith("ray[")
@@ -29,33 +29,36 @@ def read(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 
 
-def ray_cluster_spec(manifest: dict[str, Any]) -> dict[str, Any]:
-    spec = manifest["spec"]
-    return spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+LAUNCHERS = ["aws", "gcp", "on-premises"]
 
 
-def containers(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
-        yield from group["template"]["spec"]["containers"]
+def as_ray_sees(name: str) -> Any:
+    """`ray up` fills in its defaults first and then checks the whole."""
+    filled = prepare_config(copy.deepcopy(read(CLUSTERS / f"{name}.yaml")))
+    filled.setdefault("cluster_synced_files", [])
+    return filled
 
 
-def test_ray_takes_the_aws_file() -> None:
-    config = read(CLUSTERS / "aws.yaml")
-    # `ray up` fills in its defaults first and then checks the whole.
-    filled = prepare_config(copy.deepcopy(config))
-    filled["cluster_synced_files"] = []
-    validate_config(filled)
-    types = filled["available_node_types"]
-    assert types["cpu_worker"]["max_workers"] + types["gpu_worker"]["max_workers"] <= 12
-    assert types["gpu_worker"]["resources"]["GPU"] == 1
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_ray_up_takes_the_file(name: str) -> None:
+    validate_config(as_ray_sees(name))
 
 
-def test_aws_validation_would_notice_a_mistake() -> None:
-    config = prepare_config(read(CLUSTERS / "aws.yaml"))
-    config["cluster_synced_files"] = []
-    config["head_node_type"] = "nobody"
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_mistake_would_be_noticed(name: str) -> None:
+    filled = as_ray_sees(name)
+    filled["head_node_type"] = "nobody"
     with pytest.raises(ValueError, match="head_node_type"):
-        validate_config(config)
+        validate_config(filled)
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_only_gpu_nodes_come_and_go_for_training(name: str) -> None:
+    types = as_ray_sees(name)["available_node_types"]
+    assert types["cpu_worker"]["max_workers"] + types["gpu_worker"]["max_workers"] <= 12
+    assert types["gpu_worker"]["resources"] == {"CPU": 0, "GPU": 1}
+    assert types["gpu_worker"]["min_workers"] == 0
+    assert types["head"]["resources"]["CPU"] == 0
 
 
 def test_serve_takes_the_config_file() -> None:
@@ -72,40 +75,14 @@ def test_every_node_has_what_serve_reads_as_it_starts() -> None:
     told = {f"{name}={value}" for name, value in SETTINGS.items()}
     image = (CLUSTERS / "Dockerfile").read_text()
     assert set(re.findall(r"\bRAY_SERVE_\w+=\S+", image)) == told
-    options = read(CLUSTERS / "aws.yaml")["docker"]["run_options"]
-    assert {o.removeprefix("--env ") for o in options if o.startswith("--env ")} == told
+    for name in LAUNCHERS:
+        options = read(CLUSTERS / f"{name}.yaml")["docker"]["run_options"]
+        assert {o.removeprefix("--env ") for o in options if o.startswith("--env ")} == told, name
     page = (CLUSTERS / "README.md").read_text()
     assert dict(re.findall(r"^\| `(RAY_SERVE_\w+)` \| (\d+) \|", page, re.M)) == SETTINGS
 
 
-def test_the_service_on_kubernetes_is_the_same() -> None:
-    manifest = read(CLUSTERS / "kuberay" / "rayservice.yaml")
-    assert yaml.safe_load(manifest["spec"]["serveConfigV2"]) == read(CLUSTERS / "serve.yaml")
-
-
-@pytest.mark.parametrize("path", KUBERAY, ids=lambda path: path.stem)
-def test_kuberay_manifests_are_well_formed(path: Path) -> None:
-    manifest = read(path)
-    assert manifest["apiVersion"] == "ray.io/v1"
-    assert manifest["kind"].lower() == path.stem
-    spec = ray_cluster_spec(manifest)
-    assert spec["rayVersion"] == RAY_VERSION
-    assert spec["authOptions"] == {"mode": "token"}
-    for group in spec["workerGroupSpecs"]:
-        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-    for container in containers(spec):
-        # KubeRay tells Ray of the limits; requests that differ would promise more than there is.
-        assert container["resources"]["requests"] == container["resources"]["limits"]
-        gpu = "nvidia.com/gpu" in container["resources"]["limits"]
-        kind = "gpu" if gpu else "cpu"
-        assert container["image"] == f"YOUR-REGISTRY/recsys:{PROJECT['version']}-{kind}"
-
-
-def test_every_kind_is_there() -> None:
-    assert [path.stem for path in KUBERAY] == ["raycluster", "rayjob", "rayservice"]
-
-
-@pytest.mark.parametrize("name", ["Dockerfile", "aws.yaml"])
+@pytest.mark.parametrize("name", ["Dockerfile", "aws.yaml", "gcp.yaml", "on-premises.yaml"])
 def test_images_have_the_pinned_ray_and_a_supported_python(name: str) -> None:
     images = re.findall(r"rayproject/ray:(\S+?)-py(\d)(\d+)-", (CLUSTERS / name).read_text())
     assert images
@@ -128,3 +105,37 @@ def test_readme_names_every_file() -> None:
     for path in CLUSTERS.rglob("*"):
         if path.is_file() and path.name != "README.md":
             assert f"`{path.relative_to(CLUSTERS)}`" in text, path
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", *(f"{name}.yaml" for name in LAUNCHERS)])
+def test_what_is_installed_are_extras_of_the_project(name: str) -> None:
+    text = (CLUSTERS / name).read_text()
+    named = re.findall(r'"\.\[([^]]+)\]"', text)
+    assert named
+    for extras in named:
+        for extra in extras.replace("$EXTRAS", re.findall(r"EXTRAS=(\S+)|$", text)[0]).split(","):
+            assert extra in PROJECT["optional-dependencies"], extra
+
+
+def test_a_jobs_working_folder_is_code_alone(tmp_path: Path) -> None:
+    """By Ray's own packing, of a checkout that has run folders, videos and events in it."""
+    here, package = tmp_path / "here", tmp_path / "package.zip"
+    for name in (".rayignore", ".gitignore", "recsys/cli.py", "examples/kuairand/run.yaml"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_bytes((ROOT / name).read_bytes())
+    for name in (
+        "runs/mine/decode/clips.lance/data/1.lance",
+        "data/events.csv",
+        "events/day=1/part-0.parquet",
+        "videos/a.mp4",
+        "live.sqlite-wal",
+        "tests/test_cli.py",
+        ".venv/bin/python",
+        ".git/objects/pack",
+    ):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("large")
+    create_package(str(here), package, include_gitignore=True)
+    with zipfile.ZipFile(package) as packed:
+        files = {name for name in packed.namelist() if not name.endswith("/")}
+    assert files == {".rayignore", ".gitignore", "recsys/cli.py", "examples/kuairand/run.yaml"}
