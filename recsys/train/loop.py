@@ -185,8 +185,7 @@ class Worker:
         All workers ask equally often and get one answer; Ray Train brings the run back without
         counting it among `train.max_failures`.
         """
-        info = ray.train.get_preemption_info()
-        leaving = set() if info is None else set(info.preempted_node_ids)
+        leaving = self.session.leaving_nodes()
         others = leaving - self.leaving
         self.leaving |= leaving
         return bool(others)

@@ -18,6 +18,9 @@ class Session(Protocol):
     def report(self, figures: dict[str, float], folder: str) -> None:
         """Takes a checkpoint out of a local folder, with the figures that it has."""
 
+    def leaving_nodes(self) -> set[str]:
+        """The nodes that have announced their end; every worker asks equally often."""
+
 
 class RayTrainSession:
     """Ray Train's own, for workers of a `TorchTrainer`."""
@@ -35,3 +38,8 @@ class RayTrainSession:
     def report(self, figures: dict[str, float], folder: str) -> None:
         """Hands both to Ray Train, which copies the folder before this returns."""
         ray.train.report(figures, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def leaving_nodes(self) -> set[str]:
+        """Those of spot machines, mostly; all workers get the same answer."""
+        info = ray.train.get_preemption_info()
+        return set() if info is None else set(info.preempted_node_ids)

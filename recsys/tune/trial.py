@@ -158,6 +158,10 @@ class Reports:
         if result is not None:
             tune.report(result)
 
+    def leaving_nodes(self) -> set[str]:
+        """None is known of: a trial that goes on loses what it has learnt since its checkpoint."""
+        return set()
+
     def _keep(self, folder: str, *, is_best: bool) -> None:
         kept = read_json(join(self.out, KEPT)) or {"count": 0, "best": None, "newest": None}
         name = f"checkpoint-{kept['count']:04d}"

@@ -143,6 +143,7 @@ def train(config: RunConfig, patch: pytest.MonkeyPatch) -> None:
         ),
     )
     patch.setattr(ray.train, "get_checkpoint", lambda: None)
+    patch.setattr(ray.train, "get_preemption_info", lambda: None)
     fit, refit = (Kept(Path(config.run, "train", name)) for name in ("fit", "model"))
     patch.setattr(ray.train, "report", fit.report)
     train_worker(Job(config, VALID, config.train.epochs).to_dict())
