@@ -56,6 +56,7 @@ CI = Needs("a fresh environment: `.ci/run` does it before every merge")
 BENCH = Needs("minutes to hours, and a machine that does nothing else")
 NETWORK = Needs("a package index")
 CLOUD = Needs("an account on AWS")
+KUBERNETES = Needs("a Kubernetes cluster")
 KUAIRAND = Needs("KuaiRand-Pure, and minutes; test_cli.py and test_chain.py run the same stages")
 STAGE = By("tests/test_readme_commands.py::test_stages_one_by_one", "main([stage, ")
 CHAIN = By("tests/conftest.py::trained_run", 'main(["run", "--config"')
@@ -155,6 +156,15 @@ TRIED: dict[str, By | Needs | Here] = {
     # clusters/
     "pip install boto3": NETWORK,
     "ray up clusters/aws.yaml": CLOUD,
+    (
+        "kubectl create secret generic recsys-secrets --from-literal=PGPASSWORD=… "
+        "--from-literal=REDIS_PASSWORD=… --from-literal=RECSYS_READ_TOKEN=… "
+        "--from-literal=RECSYS_EVENTS_TOKEN=… --from-literal=RECSYS_VIDEOS_TOKEN=…"
+    ): KUBERNETES,
+    (
+        "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(kubectl get secret recsys "
+        "--template={{.data.auth_token}} | base64 -d)"
+    ): KUBERNETES,
     "ray dashboard clusters/aws.yaml": CLOUD,
     (
         "RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265 ray job submit --working-dir . -- python -m "

@@ -124,7 +124,7 @@ def test_pods_are_locked_down(path: Path) -> None:
         assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"])
         assert {volume["name"] for volume in pod["volumes"]} == set(mounted)
         secrets = [source["secretRef"]["name"] for source in container["envFrom"]]
-        assert secrets == ["recsys"] and "env" not in container
+        assert secrets == ["recsys-secrets"] and "env" not in container
 
 
 @pytest.mark.parametrize("path", RAYS, ids=name_of)
