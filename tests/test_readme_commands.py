@@ -260,7 +260,7 @@ def check(words: list[str], line: str) -> None:
     elif program == "serve" and rest[:1] == ["run"]:
         check_serve(rest[1:], line)
     else:
-        known = ("python", "ray", "serve", "pip", "ruff", "mypy", "jupyter")
+        known = ("python", "ray", "serve", "pip", "ruff", "mypy", "jupyter", "kubectl", "export")
         assert program in known, f"{line}: say in `check` how {program} is well formed"
 
 
