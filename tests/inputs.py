@@ -108,6 +108,6 @@ def first_pass(
     for number in range(len(worker.tasks)):
         for row in worker({"id": np.array([number])}):
             spilled.add(Spilled.from_row({name: value for name, (value,) in row.items()}))
-    pieces = sorted((folder / "spill").rglob("*.parquet"))
-    tables = [pq.read_table(piece).to_pylist() for piece in pieces]
+    pieces = sorted((folder / "spill").rglob("*.arrow"))
+    tables = [pa.ipc.open_file(piece).read_all().to_pylist() for piece in pieces]
     return spilled, [event for table in tables for event in table]

@@ -167,10 +167,15 @@ def open_input(path: str) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def replace_file(path: str) -> Iterator[IO[bytes]]:
+def replace_file(path: str, *, sync: bool = True) -> Iterator[IO[bytes]]:
     """Opens a file for writing bytes that takes its place only when it is whole and on disk.
 
     An object store gets it once it is whole; on a disk it is written aside, synced and renamed.
+
+    Args:
+        path: Path or URI of the file.
+        sync: Whether it must outlive a crash of the machine. What a stage removes at its end, and
+            makes again where it did not come to that, need not.
 
     Raises:
         InputError: It cannot be written: the disk is full, the folder read-only.
@@ -194,7 +199,8 @@ def replace_file(path: str) -> Iterator[IO[bytes]]:
                 yield target
             with _told_plainly(path, "written"):
                 target.flush()
-                os.fsync(target.fileno())
+                if sync:
+                    os.fsync(target.fileno())
         with _told_plainly(path, "written"):
             os.replace(aside, local)
     finally:

@@ -24,6 +24,7 @@ from recsys.schema import UNKNOWN_ROW, count_schema
 _HOURS_A_ROW = 1 << 24
 LAST_HOUR = _HOURS_A_ROW - 1
 _FILES = _KEYS, _TOTALS, _STARTS = ("keys.npy", "totals.npy", "starts.npy")
+_FIRST_KNOWN = np.array([UNKNOWN_ROW + 1])
 _AT_ONCE = 1 << 20
 """Keys that are looked at together."""
 
@@ -51,12 +52,15 @@ class HourlyCounts:
     """
 
     def __init__(self, rows: npt.NDArray[np.integer], hours: IntArray, counts: IntArray) -> None:
-        known = rows != UNKNOWN_ROW
-        counts, keys = counts[known], _sort_keys(rows, hours)[known]
-        order = np.argsort(keys, kind="stable")
-        keys, starts = np.unique(keys[order], return_index=True)
-        summed = np.add.reduceat(counts[order], starts) if len(starts) else counts[:0]
-        totals = np.pad(summed.cumsum(0), ((1, 0), (0, 0)))
+        keys = _sort_keys(rows, hours)
+        order = np.argsort(keys)
+        keys = keys.take(order)
+        order = order[np.searchsorted(keys, _sort_keys(_FIRST_KNOWN, 0)[0]) :]
+        keys = keys[len(keys) - len(order) :]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        counts = counts.take(order, axis=0)
+        summed = np.add.reduceat(counts, starts) if len(starts) else counts
+        keys, totals = keys[starts], np.pad(summed.cumsum(0), ((1, 0), (0, 0)))
         num_rows = int(keys[-1]) // _HOURS_A_ROW + 2 if len(keys) else 1
         self._hold(keys, totals, np.searchsorted(keys, _sort_keys(np.arange(num_rows + 1), 0)))
 

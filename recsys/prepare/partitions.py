@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
@@ -20,6 +20,7 @@ from recsys.data.users import UserRows, row_lists
 from recsys.data.vocab import Vocab
 from recsys.features.timelines import share_watched
 from recsys.prepare.hourly_parts import CountedEvents, write_part
+from recsys.prepare.spill import PIECE
 from recsys.progress import progress
 from recsys.schema import TEST, TRAIN, USER_ROWS, VALID, timeline_schema
 
@@ -155,7 +156,7 @@ class BuildTimelines:
         import ray
 
         (number,) = batch["id"].tolist()
-        pieces = list_files(join(self.spill, f"{number:05d}"), ".parquet")
+        pieces = list_files(join(self.spill, f"{number:05d}"), PIECE)
         vocabs: dict[str, Vocab] = ray.get(self.vocabs)
         events = sort_events(_read(pieces)) if pieces else None
         path = join(self.timelines, f"part-{number:05d}.parquet")
@@ -220,7 +221,7 @@ def _read(pieces: list[str]) -> pa.Table:
     tables = []
     for path in pieces:
         with open_input(path) as file:
-            tables.append(pq.read_table(file))
+            tables.append(pa.ipc.open_file(file).read_all())
     return pa.concat_tables(tables)
 
 
@@ -228,25 +229,42 @@ def sort_events(events: pa.Table) -> pa.Table:
     """By user, time and video; of events that are told apart by nothing else, positives first."""
     keys = [("user_id", "ascending"), ("time_ms", "ascending"), ("video_id", "ascending")]
     rest = [name for name in events.column_names if name not in dict(keys)]
-    return events.sort_by([*keys, *((name, "descending") for name in rest)]).combine_chunks()
+    ranked = events
+    for name in ("user_id", "video_id"):
+        ranks = pa.array(_ranks(events.column(name)))
+        ranked = ranked.set_column(events.column_names.index(name), name, ranks)
+    order = pc.sort_indices(ranked, [*keys, *((name, "descending") for name in rest)])
+    return events.take(order).combine_chunks()
+
+
+def _ranks(ids: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """The place of each id among all different ones in order: numbers are sorted faster."""
+    coded = ids.combine_chunks().dictionary_encode()
+    order = np.asarray(pc.sort_indices(coded.dictionary))
+    ranks = np.empty(len(order), np.int32)
+    ranks[order] = np.arange(len(order))
+    return ranks[np.asarray(coded.indices)]
 
 
 def first_of_each(events: pa.Table) -> npt.NDArray[np.bool_]:
     """True for the first of the sorted events with the same user, time and video."""
     new = np.zeros(len(events), dtype=bool)
-    new[:1] = True
     for name in ("user_id", "time_ms", "video_id"):
-        codes = events.column(name).combine_chunks().dictionary_encode().indices
-        values = np.asarray(codes)
-        new[1:] |= values[1:] != values[:-1]
+        new |= _differs(events.column(name).combine_chunks())
     return new
 
 
 def users_of(user_ids: pa.Array) -> tuple[pa.Array, IntArray]:
     """The users of sorted events, and where each one's events start (U + 1,)."""
-    codes = np.asarray(user_ids.dictionary_encode().indices)
-    starts = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
-    return user_ids.take(pa.array(starts)), np.append(starts, len(codes)).astype(np.int64)
+    starts = np.flatnonzero(_differs(user_ids))
+    return user_ids.take(pa.array(starts)), np.append(starts, len(user_ids)).astype(np.int64)
+
+
+def _differs(values: pa.Array) -> npt.NDArray[np.bool_]:
+    """True where a value is not that before it; the first has none before it."""
+    new = np.ones(len(values), dtype=bool)
+    new[1:] = pc.not_equal(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
+    return new
 
 
 def split_by_time(

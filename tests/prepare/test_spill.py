@@ -1,5 +1,6 @@
 """The first pass of prepare: what is kept, what is counted, and how files are shared out."""
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from recsys.config.data import DataConfig
 from recsys.errors import InputError
 from recsys.prepare import spill
-from recsys.prepare.spill import Spilled, num_partitions, plan_tasks, require_usable
+from recsys.prepare.spill import Spilled, crc32s, num_partitions, plan_tasks, require_usable
 from recsys.prepare.tables import TableFile
 from tests.inputs import first_pass
 
@@ -123,7 +124,7 @@ def test_small_files_are_spilled_together_and_large_ones_in_parts(
     assert spilled.rows == len(events) == 62
     # Twice three files of 4 rows; the last two and half of the large one, in batches of at most
     # 10; the other half in two.
-    assert len(list((tmp_path / "spill").rglob("*.parquet"))) == 6
+    assert len(list((tmp_path / "spill").rglob("*.arrow"))) == 6
 
 
 def test_tasks_of_nothing_and_of_much(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,3 +150,11 @@ def test_partitions_by_size() -> None:
     assert num_partitions(2, 2 << 24) == 2
     with pytest.raises(InputError, match="prepare.partitions=2: 33,554,433 events need at least 3"):
         num_partitions(2, (2 << 24) + 1)
+
+
+def test_the_hash_of_a_user_is_that_of_zlib() -> None:
+    """Partitions of earlier runs hold the same users; also of long, empty and sliced texts."""
+    users = ["", "u1", "ü", "x" * 300, "user-00000000001", "u2"]
+    assert crc32s(pa.array(users)).tolist() == [zlib.crc32(user.encode()) for user in users]
+    assert crc32s(pa.array(users)[2:5]).tolist() == [zlib.crc32(u.encode()) for u in users[2:5]]
+    assert crc32s(pa.array([], pa.string())).tolist() == []
