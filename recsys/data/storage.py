@@ -208,10 +208,10 @@ def replace_file(path: str, *, sync: bool = True) -> Iterator[IO[bytes]]:
             os.unlink(aside)
 
 
-def write_table(table: pa.Table, path: str, *, row_group_size: int | None = None) -> None:
-    """Writes a Parquet file; who reads a part of it reads whole row groups."""
+def write_table(table: pa.Table, path: str) -> None:
+    """Writes a Parquet file."""
     with replace_file(path) as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=row_group_size)
+        pq.write_table(table, file, compression="zstd")
 
 
 def read_json(path: str) -> Any:

@@ -24,6 +24,7 @@ from recsys.schema import UNKNOWN_ROW, count_schema
 _HOURS_A_ROW = 1 << 24
 LAST_HOUR = _HOURS_A_ROW - 1
 _FILES = _KEYS, _TOTALS, _STARTS = ("keys.npy", "totals.npy", "starts.npy")
+_MOST_ROWS = 1 << 38
 _FIRST_KNOWN = np.array([UNKNOWN_ROW + 1])
 _AT_ONCE = 1 << 20
 """Keys that are looked at together."""
@@ -123,8 +124,13 @@ class HourlyCounts:
 
     def write(self, folder: str) -> None:
         """Writes a folder that `open` maps, without live events."""
-        for name, array in zip(_FILES, (self._keys, self._totals, self._starts), strict=True):
-            write_array([array], join(folder, name), shape=array.shape)
+        self.write_part(folder)
+        write_array([self._starts], join(folder, _STARTS), shape=self._starts.shape)
+
+    def write_part(self, folder: str) -> None:
+        """Writes a folder that `sum_rows` and `join_sorted` read, without live events."""
+        write_array([self._keys], join(folder, _KEYS), shape=self._keys.shape)
+        write_array([self._totals], join(folder, _TOTALS), shape=self._totals.shape)
 
     @classmethod
     def open(cls, folder: str) -> HourlyCounts:
@@ -151,8 +157,29 @@ class HourlyCounts:
         )
 
 
+def sampled_rows(part: str, step: int) -> list[tuple[int, int]]:
+    """Of every `step` entries of a part the last row and their number, fewer at its end."""
+    keys = open_array(join(part, _KEYS), np.int64)
+    ends = [min(start + step, len(keys)) for start in range(0, len(keys), step)]
+    last = keys[np.array(ends, np.int64) - 1] // _HOURS_A_ROW
+    return list(zip(last.tolist(), np.diff([0, *ends]).tolist(), strict=True))
+
+
+def sum_rows(parts: Sequence[str], first: int, end: int) -> HourlyCounts:
+    """The sum of the counts of the rows [first, end) of several parts; no more of them is read."""
+    bounds = _sort_keys(np.array([first, min(end, _MOST_ROWS)]), 0)
+    keys, counts = [], []
+    for part in parts:
+        mine, totals = (open_array(join(part, name), np.int64) for name in (_KEYS, _TOTALS))
+        start, stop = np.searchsorted(mine, bounds).tolist()
+        keys.append(mine[start:stop])
+        counts.append(np.diff(totals[start : stop + 1], axis=0))
+    joined = np.concatenate(keys)
+    return HourlyCounts(joined // _HOURS_A_ROW, joined % _HOURS_A_ROW, np.concatenate(counts))
+
+
 def join_sorted(parts: Sequence[str], folder: str) -> None:
-    """Joins folders that `HourlyCounts.write` wrote into one, never holding more than one of them.
+    """Joins parts into one folder, never holding more than one of them.
 
     Args:
         parts: At least one; the rows of each come after those of the one before it.
@@ -167,10 +194,11 @@ def join_sorted(parts: Sequence[str], folder: str) -> None:
     write_array(arrays(_KEYS), join(folder, _KEYS), shape=(num_keys,))
     totals = _running(arrays(_TOTALS), width)
     write_array(totals, join(folder, _TOTALS), shape=(num_keys + 1, width))
-    lengths = np.zeros(0, np.int64)
-    for starts in arrays(_STARTS):
-        lengths = np.pad(lengths, (0, max(0, len(starts) - 1 - len(lengths))))
-        lengths[: len(starts) - 1] += np.diff(starts)
+    lengths = np.zeros(1, np.int64)
+    for keys in arrays(_KEYS):
+        rows = keys // _HOURS_A_ROW
+        lengths = np.pad(lengths, (0, max(0, int(rows.max(initial=-1)) + 2 - len(lengths))))
+        lengths += np.bincount(rows, minlength=len(lengths))
     starts = np.concatenate([[0], np.cumsum(lengths)])
     write_array([starts], join(folder, _STARTS), shape=starts.shape)
 

@@ -12,21 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
 from recsys.data.ragged import IntArray, Ragged
 from recsys.data.run_folder import RunFolder
-from recsys.data.storage import join, list_files, open_input, write_table
+from recsys.data.storage import join, list_files
 from recsys.features.counts import CountLayout
-from recsys.features.hourly import HourlyCounts, hour_of, join_sorted
+from recsys.features.hourly import HourlyCounts, hour_of, join_sorted, sampled_rows, sum_rows
 
 BLOCK_ENTRIES = 1 << 21
 """Entries (a row in an hour of a partition) that are added up together."""
 GROUP_ENTRIES = 1 << 14
-"""Entries of a row group of a partition's file: the least that is read of it."""
+"""Entries of a partition of which only the last row is looked at, to cut the blocks."""
 PARTS, BLOCKS = "count-parts", "count-blocks"
 
 
@@ -75,15 +73,14 @@ def write_part(
     for name, context in zip(names, events.context_rows, strict=True):
         found[name] = HourlyCounts(context, hours, counts)
     for name, hourly in found.items():
-        path = join(spill, PARTS, name, f"{number:05d}.parquet")
-        write_table(hourly.to_table(), path, row_group_size=GROUP_ENTRIES)
+        hourly.write_part(join(spill, PARTS, name, f"{number:05d}"))
 
 
 def block_starts(groups: Iterable[tuple[int, int]]) -> list[int]:
     """First rows of blocks of about `BLOCK_ENTRIES` entries, the first of them 0.
 
     Args:
-        groups: The last row of each row group of all partitions, and how many entries it has.
+        groups: Of all partitions, some entries' last row and their number.
 
     >>> block_starts([(9, BLOCK_ENTRIES), (5, BLOCK_ENTRIES - 1), (5, 1), (20, 3)])
     [0, 6, 10]
@@ -99,16 +96,6 @@ def block_starts(groups: Iterable[tuple[int, int]]) -> list[int]:
     return starts
 
 
-def sum_block(paths: list[str], first: int, end: int, *, num_flags: int) -> HourlyCounts:
-    """The counts of the rows [first, end) in the files of all partitions."""
-    tables = []
-    for path in paths:
-        with open_input(path) as file:
-            rows = [("row", ">=", first), ("row", "<", end)]
-            tables.append(pq.read_table(file, filters=rows))
-    return HourlyCounts.from_table(pa.concat_tables(tables), num_flags=num_flags)
-
-
 @dataclass(frozen=True)
 class SumBlocks:
     """Adds up one block a call, as a Ray task."""
@@ -116,15 +103,13 @@ class SumBlocks:
     spill: str
     blocks: list[tuple[str, int, int]]
     """The thing, its first row, and the row after its last one."""
-    num_flags: int
 
     def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, list[int]]:
         """Takes the number of a block and writes it."""
         (number,) = batch["id"].tolist()
         name, first, end = self.blocks[number]
-        paths = list_files(join(self.spill, PARTS, name), ".parquet")
-        hourly = sum_block(paths, first, end, num_flags=self.num_flags)
-        hourly.write(join(self.spill, BLOCKS, name, f"{first:012d}"))
+        hourly = sum_rows(list_files(join(self.spill, PARTS, name), ""), first, end)
+        hourly.write_part(join(self.spill, BLOCKS, name, f"{first:012d}"))
         return {"id": [number]}
 
 
@@ -135,11 +120,13 @@ def write_counts(config: RunConfig, *, spill: str) -> None:
     layout = CountLayout.of(config.data.columns)
     blocks: list[tuple[str, int, int]] = []
     for name in layout.statistics:
-        paths = list_files(join(spill, PARTS, name), ".parquet")
-        starts = block_starts(group for path in paths for group in _row_groups(path))
+        parts = list_files(join(spill, PARTS, name), "")
+        starts = block_starts(
+            group for part in parts for group in sampled_rows(part, GROUP_ENTRIES)
+        )
         ends = [*starts[1:], np.iinfo(np.int64).max]
         blocks += [(name, first, end) for first, end in zip(starts, ends, strict=True)]
-    worker = SumBlocks(spill, blocks, layout.num_flags)
+    worker = SumBlocks(spill, blocks)
     dataset = ray.data.range(len(blocks), override_num_blocks=len(blocks))
     for _ in dataset.map_batches(worker, batch_size=1).iter_rows():
         pass
@@ -148,11 +135,3 @@ def write_counts(config: RunConfig, *, spill: str) -> None:
             join(spill, BLOCKS, name, f"{first:012d}") for of, first, _ in blocks if of == name
         ]
         join_sorted(parts, join(RunFolder(config.run).counts, name))
-
-
-def _row_groups(path: str) -> list[tuple[int, int]]:
-    """The last row and the number of entries of each row group of a partition's counts."""
-    with open_input(path) as file:
-        metadata = pq.ParquetFile(file).metadata
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    return [(group.column(0).statistics.max, group.num_rows) for group in groups if group.num_rows]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from recsys.data.ragged import Ragged
-from recsys.features.hourly import HourlyCounts, join_sorted
+from recsys.features.hourly import HourlyCounts, join_sorted, sampled_rows, sum_rows
 from recsys.prepare import hourly_parts
-from recsys.prepare.hourly_parts import CountedEvents, block_starts, sum_block, write_part
+from recsys.prepare.hourly_parts import CountedEvents, block_starts, write_part
 from recsys.schema import TRAIN
 from tests.steps import COLUMNS
 
@@ -27,7 +27,7 @@ def events(videos: list[int], hours: list[int], tabs: list[int], liked: list[int
 def counts_in(folder: Path, name: str, first: int = 0, end: int = 99) -> list[tuple[int, ...]]:
     """Row, hour, events and liked ones, of the partitions' files."""
     paths = sorted(str(path) for path in (folder / "count-parts" / name).iterdir())
-    found = sum_block(paths, first, end, num_flags=1 + len(COLUMNS.tasks))
+    found = sum_rows(paths, first, end)
     rows, hours, counts = found.entries()
     return list(zip(rows.tolist(), hours.tolist(), *counts[:, :2].T.tolist(), strict=True))
 
@@ -74,6 +74,13 @@ def test_blocks_end_between_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert block_starts([(7, 20)]) == [0], "no block without entries"
 
 
+def test_every_so_many_entries_are_looked_at(tmp_path: Path) -> None:
+    rows, ones = np.array([1, 1, 4, 6, 9]), np.ones((5, 2), np.int64)
+    HourlyCounts(rows, np.arange(5), ones).write_part(str(tmp_path))
+    assert sampled_rows(str(tmp_path), 2) == [(1, 2), (6, 2), (9, 1)]
+    assert sampled_rows(str(tmp_path), 5) == [(9, 5)]
+
+
 def test_joined_blocks_are_the_counts_of_all(tmp_path: Path) -> None:
     """In blocks, one of them empty and one of a single row, as all of them at once."""
     rng = np.random.default_rng(0)
@@ -85,7 +92,7 @@ def test_joined_blocks_are_the_counts_of_all(tmp_path: Path) -> None:
     for first, end in zip(bounds[:-1], bounds[1:], strict=True):
         kept = (rows >= first) & (rows < end)
         folders.append(str(tmp_path / f"{first:02d}"))
-        HourlyCounts(rows[kept], hours[kept], counts[kept]).write(folders[-1])
+        HourlyCounts(rows[kept], hours[kept], counts[kept]).write_part(folders[-1])
     join_sorted(folders, str(tmp_path / "all"))
     found = HourlyCounts.open(str(tmp_path / "all"))
     asked = np.repeat(np.arange(60), 32), np.tile(np.arange(32), 60)
@@ -96,7 +103,7 @@ def test_joined_blocks_are_the_counts_of_all(tmp_path: Path) -> None:
 
 def test_joined_blocks_without_any_event(tmp_path: Path) -> None:
     nothing = np.zeros(0, np.int64)
-    HourlyCounts(nothing, nothing, np.zeros((0, 3), np.int64)).write(str(tmp_path / "a"))
+    HourlyCounts(nothing, nothing, np.zeros((0, 3), np.int64)).write_part(str(tmp_path / "a"))
     join_sorted([str(tmp_path / "a")], str(tmp_path / "all"))
     found = HourlyCounts.open(str(tmp_path / "all"))
     assert found.before(np.array([0, 5]), np.array([9, 9])).tolist() == [[0, 0, 0]] * 2
