@@ -164,7 +164,7 @@ def _histories(config: RunConfig, folder: RunFolder, counts: EventCounts) -> Ite
             whole = pq.read_table(file)
         table = last_events(whole, config.model.max_history)
         known = Timelines.from_table(table, columns, counts.features)
-        features = _lists(known.offsets, known.count_features)
+        features = _lists(known.offsets, known.count_features[:])
         table = table.append_column(history_schema().field(COUNT_FEATURES), features)
         older = older_liked(whole, columns, config.model.max_history)
         yield table.append_column(history_schema().field(OLDER_LIKED), older)

@@ -33,7 +33,7 @@ def open_array(path: str, dtype: type[NumberT]) -> npt.NDArray[NumberT]:
 
 
 def write_array(
-    pieces: Iterable[npt.NDArray[NumberT]], path: str, *, shape: tuple[int, ...]
+    pieces: Iterable[npt.NDArray[NumberT]], path: str, *, shape: tuple[int, ...], sync: bool = True
 ) -> None:
     """Writes an array that is never held as a whole.
 
@@ -41,12 +41,13 @@ def write_array(
         pieces: One after the other along the first axis, all of one type.
         path: Path or URI of the file.
         shape: Of the whole.
+        sync: As of `replace_file`.
 
     Raises:
         ValueError: The pieces together have another shape.
     """
     rows = 0
-    with replace_file(path) as file:
+    with replace_file(path, sync=sync) as file:
         for piece in pieces:
             if not rows and not file.tell():
                 header = {

@@ -46,6 +46,24 @@ class Ragged:
         return cls(offsets.astype(np.int64), values)
 
     @classmethod
+    def of_sets(
+        cls, owners: NDArray[np.integer], values: NDArray[np.integer], num_lists: int
+    ) -> Ragged:
+        """Makes one of lists of different values, sorted: value i belongs to list `owners[i]`.
+
+        >>> [part.tolist() for part in Ragged.of_sets(np.array([1, 0, 1]), np.array([5, 7, 5]), 2)]
+        [[7], [5]]
+        """
+        keys = np.unique(owners.astype(np.int64) << 32 | values)
+        offsets = np.searchsorted(keys, np.arange(num_lists + 1) << 32)
+        return cls(offsets, (keys & 0xFFFFFFFF).astype(np.int32))
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """One number for each value and its list, sorted by list first."""
+        return self.list_of_value << 32 | self.values
+
+    @classmethod
     def of_singles(cls, values: NDArray[np.number]) -> Ragged:
         """Makes one of lists of one value each."""
         return cls(np.arange(len(values) + 1), values.astype(np.int32))
@@ -86,7 +104,7 @@ class Ragged:
 
     def has_duplicates(self) -> bool:
         """Whether any list holds a value twice."""
-        keys = np.sort(self.list_of_value << 32 | self.values)
+        keys = np.sort(self.keys)
         return bool((keys[1:] == keys[:-1]).any())
 
     def padded(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

@@ -27,7 +27,7 @@ from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray, IntArray, Ragged
 from recsys.data.storage import join
 from recsys.features.hourly import LAST_HOUR, HourlyCounts, hour_of
-from recsys.features.timelines import LOG_SCALE
+from recsys.features.timelines import LOG_SCALE, FeaturesOnDemand
 
 Floats = npt.NDArray[np.floating]
 RECENT_HOURS = 24
@@ -263,6 +263,13 @@ class EventCounts:
         for name, rows in self._by_context(context_rows).items():
             parts.append(self.context_features(name, rows, hours))
         return np.concatenate(parts, -1)
+
+    def on_demand(
+        self, video_rows: IntArray, context_rows: IntArray, time_ms: IntArray
+    ) -> FeaturesOnDemand:
+        """The same, each made when it is asked for."""
+        width = len(self.layout)
+        return FeaturesOnDemand(self.features, width, video_rows, context_rows, time_ms)
 
     def video_features(self, video_rows: IntArray, hours: IntArray) -> FloatArray:
         """The first columns of `features`: those that follow from the video and the hour, (E,)."""

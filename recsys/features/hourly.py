@@ -124,13 +124,15 @@ class HourlyCounts:
 
     def write(self, folder: str) -> None:
         """Writes a folder that `open` maps, without live events."""
-        self.write_part(folder)
+        write_array([self._keys], join(folder, _KEYS), shape=self._keys.shape)
+        write_array([self._totals], join(folder, _TOTALS), shape=self._totals.shape)
         write_array([self._starts], join(folder, _STARTS), shape=self._starts.shape)
 
     def write_part(self, folder: str) -> None:
-        """Writes a folder that `sum_rows` and `join_sorted` read, without live events."""
-        write_array([self._keys], join(folder, _KEYS), shape=self._keys.shape)
-        write_array([self._totals], join(folder, _TOTALS), shape=self._totals.shape)
+        """Writes what `sum_rows` and `join_sorted` read, until the stage is over."""
+        keys, totals = self._keys, self._totals
+        write_array([keys], join(folder, _KEYS), shape=keys.shape, sync=False)
+        write_array([totals], join(folder, _TOTALS), shape=totals.shape, sync=False)
 
     @classmethod
     def open(cls, folder: str) -> HourlyCounts:

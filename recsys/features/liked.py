@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data.ragged import IntArray, Ragged
+from recsys.data.ragged import IntArray, Ragged, expand_ranges
 from recsys.features.timelines import Timelines
 from recsys.schema import UNKNOWN_ROW
 
@@ -29,9 +29,8 @@ def liked_rows(
 
 def liked_in_spans(timelines: Timelines, starts: IntArray, stops: IntArray) -> Ragged:
     """`liked_rows` of the events [start, stop) of each of some spans of timelines."""
-    return Ragged.from_lists(
-        [
-            liked_rows(timelines.video_rows[start:stop], timelines.positive[start:stop])
-            for start, stop in zip(starts, stops, strict=True)
-        ]
-    )
+    lengths = stops - starts
+    event, span = expand_ranges(starts, lengths), np.repeat(np.arange(len(starts)), lengths)
+    rows = timelines.video_rows[event]
+    kept = (timelines.positive[event] > 0) & (rows != UNKNOWN_ROW)
+    return Ragged.of_sets(span[kept], rows[kept], len(starts))

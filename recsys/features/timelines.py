@@ -39,6 +39,35 @@ CountFeatures = Callable[[IntArray, IntArray, IntArray], FloatArray]
 """Video rows (E,), context rows (E, C), times in ms (E,) -> count features (E, F)."""
 
 
+@dataclass(frozen=True)
+class FeaturesOnDemand:
+    """The count features of E events, made of those that are asked for: (E, F) of an array.
+
+    A partition's would take more room than all else that is known of its events, and of many events
+    nobody asks.
+    """
+
+    make: CountFeatures
+    width: int
+    """F."""
+    video_rows: IntArray
+    context_rows: IntArray
+    time_ms: IntArray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(E, F)."""
+        return len(self.video_rows), self.width
+
+    def __getitem__(self, events: IntArray | slice) -> FloatArray:
+        """Those of some events (R, F)."""
+        return self.make(self.video_rows[events], self.context_rows[events], self.time_ms[events])
+
+
+EventFeatures = FloatArray | FeaturesOnDemand
+"""Count features (E, F), there or made when they are asked for."""
+
+
 def gap_buckets(gap_ms: npt.ArrayLike) -> IntArray:
     """Buckets of the time since the last event: two a doubling of the seconds, from 1.
 
@@ -136,21 +165,25 @@ class Timelines:
     """(E, C)."""
     split: npt.NDArray[np.int8]
     """(E,) TRAIN, VALID or TEST of recsys.schema."""
-    count_features: FloatArray
+    count_features: EventFeatures
     """(E, F) of `recsys.features.counts`, in the order of its `CountLayout`."""
     user_rows: IntArray
     """(U, J) rows of the vocabulary of user values; J is 0 without user features."""
 
     @classmethod
     def from_table(
-        cls, table: pa.Table, columns: EventColumns, count_features: CountFeatures
+        cls,
+        table: pa.Table,
+        columns: EventColumns,
+        count_features: Callable[[IntArray, IntArray, IntArray], EventFeatures],
     ) -> Timelines:
         """Reads a table of `timeline_schema`.
 
         Args:
             table: With a column `USER_ROWS` it says what is known of the users.
             columns: Of the run.
-            count_features: Makes the events' count features, as `EventCounts.features` does.
+            count_features: Makes the events' count features, as `EventCounts.features` and
+                `EventCounts.on_demand` do.
         """
         events = _Columns(table.combine_chunks())
         video_rows, time_ms = events.flat("video_row", np.int64), events.flat("time_ms", np.int64)
@@ -223,7 +256,7 @@ class Timelines:
             hours=np.where(present, hours(time), 0),
             tallies=np.take_along_axis(totals, num_prior[..., None], axis=1) * present[..., None],
             context_rows=take(self.context_rows),
-            count_features=take(self.count_features),
+            count_features=_padded(self.count_features, event, present),
             user_rows=self._user_rows(first),
         )
 
@@ -232,6 +265,16 @@ class Timelines:
         if not len(self):
             return np.zeros((len(starts), self.user_rows.shape[1]), np.int64)
         return self.user_rows[np.searchsorted(self.offsets[1:-1], starts, side="right")]
+
+
+def _padded(
+    features: EventFeatures, event_BL: IntArray, present_BL: npt.NDArray[np.bool_]
+) -> FloatArray:
+    """The count features of some events (B, L, F), zeros where none is present."""
+    padded = np.zeros((*event_BL.shape, features.shape[1]), np.float32)
+    if present_BL.any():
+        padded[present_BL] = features[event_BL[present_BL]]
+    return padded
 
 
 @dataclass(frozen=True)
@@ -278,12 +321,9 @@ def cut_windows(
     >>> [ends.tolist() for ends in cut_windows([0, 10], [7, 12], 3)]
     [[0, 1, 4, 10], [1, 4, 7, 12]]
     """
-    first, last = [], []
-    for start, stop in zip(starts, stops, strict=True):
-        ends = np.arange(stop, start, -longest)[::-1]
-        first.append(np.maximum(ends - longest, start))
-        last.append(ends)
-    if not first:
-        empty = np.zeros(0, dtype=np.int64)
-        return empty, empty
-    return np.concatenate(first).astype(np.int64), np.concatenate(last).astype(np.int64)
+    first, last = np.asarray(starts, np.int64), np.asarray(stops, np.int64)
+    pieces = -(-(last - first) // longest)
+    span = np.repeat(np.arange(len(first)), pieces)
+    still_to_come = np.cumsum(pieces)[span] - 1 - np.arange(len(span))
+    ends = last[span] - still_to_come * longest
+    return np.maximum(ends - longest, first[span]), ends

@@ -228,8 +228,8 @@ def _positives(timelines: Timelines, spans: Spans) -> tuple[Ragged, Ragged]:
     """Each user's positives before the split, and the videos that are new among those in it."""
     known = liked_in_spans(timelines, spans.starts, spans.cuts)
     later = liked_in_spans(timelines, spans.cuts, spans.stops)
-    new = [np.setdiff1d(later[user], known[user]) for user in range(len(known))]
-    return known, Ragged.from_lists(new)
+    new = np.setdiff1d(later.keys, known.keys, assume_unique=True)
+    return known, Ragged.of_sets(new >> 32, new & 0xFFFFFFFF, len(known))
 
 
 def concat(groups: Iterable[Predictions], dim: int, num_tasks: int) -> Predictions:

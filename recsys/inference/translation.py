@@ -93,7 +93,7 @@ class Translation:
             labels=_columns(labels, len(zeros)).astype(np.int8),
             watched=np.pad(watched, ((0, 0), (0, missing))),
             context_rows=_columns(contexts, len(zeros)).astype(np.int64),
-            count_features=self._count_features(timelines.count_features),
+            count_features=self._count_features(timelines.count_features[:]),
             user_rows=self.user_rows[timelines.user_rows],
         )
 

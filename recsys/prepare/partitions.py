@@ -288,14 +288,17 @@ def split_leave_one_out(positive: npt.NDArray[np.int8], offsets: IntArray) -> np
     >>> split_leave_one_out(np.array([1, 1, 0, 1, 1]), np.array([0, 5])).tolist()
     [0, 0, 0, 1, 2]
     """
-    split = np.full(len(positive), TRAIN, dtype=np.int8)
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
-        positives = start + np.flatnonzero(positive[start:stop])
-        if len(positives) >= 3:
-            split[positives[-2] : stop] = VALID
-        if len(positives) >= 2:
-            split[positives[-1] : stop] = TEST
-    return split
+    liked = np.flatnonzero(positive)
+    ends = np.searchsorted(liked, offsets)
+    counts, last = np.diff(ends), ends[1:]
+    valid_from, test_from = offsets[1:].copy(), offsets[1:].copy()
+    valid_from[counts >= 3] = liked[last[counts >= 3] - 2]
+    test_from[counts >= 2] = liked[last[counts >= 2] - 1]
+    event, lengths = np.arange(len(positive)), np.diff(offsets)
+    valid_from, test_from = np.repeat(valid_from, lengths), np.repeat(test_from, lengths)
+    return np.where(event >= test_from, TEST, np.where(event >= valid_from, VALID, TRAIN)).astype(
+        np.int8
+    )
 
 
 def _lists(offsets: IntArray, values: npt.NDArray[np.number], kind: pa.DataType) -> pa.Array:

@@ -53,10 +53,10 @@ class Prepared:
         return files
 
     def timelines(self, partition: int) -> Timelines:
-        """Reads the timelines of one partition, by its number, with their count features."""
+        """Reads the timelines of one partition, by its number; count features come when asked."""
         with open_input(self.partitions[partition]) as file:
             table = pq.read_table(file)
-        return Timelines.from_table(table, self.config.data.columns, self.counts.features)
+        return Timelines.from_table(table, self.config.data.columns, self.counts.on_demand)
 
     @cached_property
     def counts(self) -> EventCounts:

@@ -123,10 +123,8 @@ def content_knn(vectors_ND: Tensor, data: RankingSet) -> Ranker:
 
 def distinct(lists: Ragged) -> Ragged:
     """Each value once a list, in rising order; without row 0."""
-    keys = np.unique(lists.list_of_value << 32 | lists.values)
-    keys = keys[keys & 0xFFFFFFFF > 0]
-    offsets = np.searchsorted(keys, np.arange(len(lists) + 1) << 32)
-    return Ragged(offsets, (keys & 0xFFFFFFFF).astype(np.int32))
+    kept = lists.values > 0
+    return Ragged.of_sets(lists.list_of_value[kept], lists.values[kept], len(lists))
 
 
 def liked_together(likes: Ragged, num_values: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
