@@ -135,10 +135,14 @@ class EvaluateConfig(Section):
     mask_history: bool = True
     """Whether videos that the user has already had a positive event with are left out of every
     ranking, as a server leaves them out: the model's, the baselines' and the validation's."""
+    users: int | None = Field(None, ge=1)
+    """Users with an event in the test who are measured at most, drawn at random; without it all.
+    The intervals hold what the draw leaves uncertain."""
     bootstrap: int = Field(200, ge=0)
     """Resamplings of users behind each confidence interval; 0 leaves the intervals out."""
     seed: int = 0
-    """Decides the resamplings of users and the users of the trade-off curve."""
+    """Decides the users that are drawn, their resamplings, the users of the trade-off curve, and
+    those of item-kNN where there are too many for all."""
     half_life_days: float | None = Field(None, gt=0)
     """Of the recent-popularity baseline: the age at which an event counts half. Without it, as
     with the next two, the value is chosen on the validation days."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -15,7 +16,6 @@ from recsys.evaluation.baselines.likes import DAY_MS, Likes
 from recsys.evaluation.metrics.classification import TaskFigures, TaskMeter, auc_by_user
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.ranking import Columns
-from recsys.features.timelines import Timelines
 from recsys.inference.predict import Predictions
 from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST
@@ -50,12 +50,12 @@ def _ages_days(prepared: Prepared) -> NDArray[np.float64]:
     """Days from each video's first event to the newest event before the test (N); NaN unknown."""
     first = prepared.catalog.table.column("first_time_ms").combine_chunks()
     known = np.asarray(first.is_valid())
-    times = np.asarray(first.fill_null(0), dtype=np.float64)
-    newest = max(
-        int(t.time_ms[t.split < TEST].max(initial=0))
-        for t in map(prepared.timelines, range(len(prepared.partitions)))
-    )
-    return np.where(known, (newest - times) / DAY_MS, np.nan)
+    first_ms = np.asarray(first.fill_null(0), dtype=np.float64)
+    newest = 0
+    for number in range(len(prepared.partitions)):
+        times, split = _flat(prepared.columns(number, ("time_ms", "split")))
+        newest = max(newest, int(times[split < TEST].max(initial=0)))
+    return np.where(known, (newest - first_ms) / DAY_MS, np.nan)
 
 
 def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str | None]]:
@@ -70,7 +70,8 @@ def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str 
 
 def known_likes(prepared: Prepared) -> Likes:
     """All users' positives before the test."""
-    parts = [_known_part(prepared.timelines(n)) for n in range(len(prepared.partitions))]
+    names = ("video_row", "time_ms", "positive", "split")
+    parts = [_known_part(prepared.columns(n, names)) for n in range(len(prepared.partitions))]
     return Likes(
         join_lists([part.lists for part in parts]),
         np.concatenate([part.time_ms for part in parts]),
@@ -78,12 +79,18 @@ def known_likes(prepared: Prepared) -> Likes:
     )
 
 
-def _known_part(timelines: Timelines) -> Likes:
-    kept = (timelines.split < TEST) & (timelines.positive > 0)
-    counts = np.concatenate([[0], np.cumsum(kept)])[timelines.offsets]
-    rows = timelines.video_rows[kept].astype(np.int32)
-    lists = Ragged(counts.astype(np.int64), rows)
-    return Likes(lists, timelines.time_ms[kept], timelines.split[kept])
+def _known_part(table: pa.Table) -> Likes:
+    rows, times, positive, split = _flat(table)
+    kept = (split < TEST) & (positive > 0)
+    lengths = np.asarray(pc.list_value_length(table.column("video_row")), np.int64)
+    counts = np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], np.cumsum(lengths)])]
+    lists = Ragged(counts.astype(np.int64), rows[kept].astype(np.int32))
+    return Likes(lists, times[kept].astype(np.int64), split[kept].astype(np.int8))
+
+
+def _flat(table: pa.Table) -> list[NDArray[np.integer]]:
+    """The values of each column's lists, one list after the other."""
+    return [np.asarray(pc.list_flatten(column)) for column in table.columns]
 
 
 def task_figures(

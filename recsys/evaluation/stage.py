@@ -11,8 +11,9 @@ from torch import Tensor
 
 from recsys import cluster
 from recsys.bundle.contents import Bundle
-from recsys.config.run import RunConfig
+from recsys.config.run import EvaluateConfig, RunConfig
 from recsys.data.clip_store import ClipRows
+from recsys.data.ragged import IntArray
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import read_json
 from recsys.evaluation.baselines.table import make_baselines
@@ -24,7 +25,7 @@ from recsys.evaluation.report.schema import Circumstances, Report
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
 from recsys.inference.encode import VIDEOS_A_BATCH
-from recsys.inference.predict import Predictions, Predictor, concat
+from recsys.inference.predict import Predictions, Predictor, asked_users, concat
 from recsys.inference.rerank import Reranker, VideoTraits, is_active
 from recsys.prepare.prepared import Prepared
 from recsys.progress import progress
@@ -49,12 +50,31 @@ class PredictPartitions:
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[object]]:
         """Takes partition numbers, gives one row of predictions."""
         (number,) = batch["id"].tolist()
-        predictions = self.predictor.predict(self.prepared.timelines(number), split=TEST)
+        timelines = self.prepared.timelines(number)
+        asked, total = asked_users(timelines, TEST), len(self.prepared.partitions)
+        users = drawn_users(asked, self.prepared.config.evaluate, number, total)
+        predictions = self.predictor.predict(timelines, split=TEST, users=users)
         return {name: [value] for name, value in predictions.to_row().items()}
 
 
+def drawn_users(asked: IntArray, config: EvaluateConfig, number: int, total: int) -> IntArray:
+    """The users of a partition who are measured: its share of `evaluate.users`, or all.
+
+    Users lie in partitions by a hash of their ids, so that each is a random part of them all.
+
+    >>> some = EvaluateConfig(users=5)
+    >>> [len(drawn_users(np.arange(9), some, number, 2)) for number in (0, 1)]
+    [2, 3]
+    """
+    if config.users is None:
+        return asked
+    share = config.users * (number + 1) // total - config.users * number // total
+    rng = np.random.default_rng([config.seed, number])
+    return np.sort(rng.permutation(asked)[:share])
+
+
 def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
-    """The test predictions of all users."""
+    """The test predictions of all users, or of those who are drawn."""
     import ray
 
     total = len(prepared.partitions)
@@ -116,7 +136,7 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report
         config.evaluate,
         config.rerank,
         heads=heads,
-        about={**protocol(config, bundle), "baselines": baselines.about},
+        about={**protocol(config, bundle, predictions.num_asked), "baselines": baselines.about},
     )
     write_users(out, LISTS, data.user_ids, columns[MAIN])
     if PREVIOUS in columns:
@@ -158,13 +178,15 @@ def content_vectors(trained: Trained) -> Tensor | None:
     return vectors
 
 
-def protocol(config: RunConfig, bundle: Bundle | None) -> Circumstances:
-    """How it was measured, and against which bundle."""
+def protocol(config: RunConfig, bundle: Bundle | None, num_asked: int) -> Circumstances:
+    """How it was measured, on how many of the users, and against which bundle."""
     cut = {
         "time": "the test is everything from one moment on, for all users",
         "leave_one_out": "the test is the last positive event of each user",
     }
     about: Circumstances = {"split": cut[config.split.kind]}
+    if config.evaluate.users is not None and config.evaluate.users < num_asked:
+        about["drawn"] = {"users": config.evaluate.users, "of": num_asked}
     if bundle is not None:
         about["previous"] = {
             "version": bundle.version,

@@ -9,7 +9,7 @@ Shapes: U users, E events of all of them, T tasks, N videos, D retrieval vector,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +56,8 @@ class Predictions:
     """Users with an event in the split."""
     event_users: IntArray
     """(E,) place of the user in `asked_ids`."""
+    num_asked: int = 0
+    """All users with an event in the split; `asked_ids` may be only some of them."""
 
     def to_row(self) -> dict[str, Any]:
         """Flat arrays by name, as one row of a Ray data set."""
@@ -74,6 +76,7 @@ class Predictions:
             "event_videos": self.event_videos,
             "asked_ids": self.asked_ids,
             "event_users": self.event_users,
+            "num_asked": self.num_asked,
         }
 
     @classmethod
@@ -97,6 +100,7 @@ class Predictions:
             event_videos=np.asarray(row["event_videos"], np.int64),
             asked_ids=list(row["asked_ids"]),
             event_users=np.asarray(row["event_users"], np.int64),
+            num_asked=int(row["num_asked"]),
         )
 
 
@@ -115,12 +119,21 @@ class Predictor:
     """What the counts of the last hours add to the videos' scores (N,), if anything."""
 
     @torch.no_grad()
-    def predict(self, timelines: Timelines, *, split: int) -> Predictions:
-        """Predicts a split (VALID or TEST) of some users' timelines."""
+    def predict(
+        self, timelines: Timelines, *, split: int, users: IntArray | None = None
+    ) -> Predictions:
+        """Predicts a split (VALID or TEST) of some users' timelines.
+
+        Args:
+            timelines: Of which users without an event in the split are passed over.
+            split: What is predicted.
+            users: Some of `asked_users`, by their places; without it all of them.
+        """
         self.model.eval()
         before = timelines.count_before(split)
         until = timelines.count_before(split + 1)
-        users = np.flatnonzero(until > before)
+        asked = asked_users(timelines, split)
+        users = asked if users is None else users
         read = self.translation.timelines(timelines) if self.translation else timelines
         parts = []
         for start in range(0, len(users), USERS_A_BATCH):
@@ -128,7 +141,8 @@ class Predictor:
             first = timelines.offsets[group]
             spans = Spans(first, first + before[group], first + until[group])
             parts.append(_predictions(timelines, group, spans, self._outputs(read, spans)))
-        return concat(parts, self.model.dim, timelines.labels.shape[1])
+        found = concat(parts, self.model.dim, timelines.labels.shape[1])
+        return replace(found, num_asked=len(asked))
 
     def ranker(self, predictions: Predictions) -> Ranker:
         """The order of our videos for the users of its predictions."""
@@ -166,6 +180,11 @@ class Predictor:
             seen=_lists(seen.query, rows[seen.query, seen.event], len(first)),
             repeat_bias=self.model.repeat_bias(seen).cpu().numpy(),
         )
+
+
+def asked_users(timelines: Timelines, split: int) -> IntArray:
+    """The places of the users with an event in a split."""
+    return np.flatnonzero(timelines.count_before(split + 1) > timelines.count_before(split))
 
 
 def predict(
@@ -254,4 +273,5 @@ def concat(groups: Iterable[Predictions], dim: int, num_tasks: int) -> Predictio
         event_users=np.concatenate(
             [nothing, *(part.event_users + at for part, at in zip(parts, begins, strict=True))]
         ),
+        num_asked=sum(part.num_asked for part in parts),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.config.run import RunConfig
@@ -57,6 +59,11 @@ class Prepared:
         with open_input(self.partitions[partition]) as file:
             table = pq.read_table(file)
         return Timelines.from_table(table, self.config.data.columns, self.counts.on_demand)
+
+    def columns(self, partition: int, names: Sequence[str]) -> pa.Table:
+        """Some columns of `timeline_schema` of one partition; the others are not read."""
+        with open_input(self.partitions[partition]) as file:
+            return pq.read_table(file, columns=list(names))
 
     @cached_property
     def counts(self) -> EventCounts:

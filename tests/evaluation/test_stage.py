@@ -14,7 +14,8 @@ from recsys.evaluation.baselines.simple import random_order
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.page import render
-from recsys.evaluation.stage import evaluate
+from recsys.evaluation.report.wording import baseline_lines
+from recsys.evaluation.stage import drawn_users, evaluate
 from tests.conftest import TrainedRun
 
 
@@ -126,3 +127,31 @@ def test_all_that_it_writes_lies_in_out(trained_run: TrainedRun, tmp_path: Path)
     assert {"EASE", "EASE + recent popularity", "content-kNN"} <= set(report["evaluation"])
     for figures in report["evaluation"].values():
         assert {"warm", "cold", "warm_among_warm", "cold_among_cold"} <= set(figures)
+
+
+@pytest.mark.parametrize("users", [1, 7, 20, 10**6])
+def test_users_are_drawn_from_all_partitions_alike(users: int) -> None:
+    """So many in all, each once and of its own partition; the draw follows from the seed."""
+    config = EvaluateConfig(users=users)
+    parts = [np.arange(number * 10, number * 10 + 5 + number) for number in range(4)]
+    drawn = [drawn_users(part, config, number, 4) for number, part in enumerate(parts)]
+    assert sum(map(len, drawn)) == min(users, 26)
+    for part, some in zip(parts, drawn, strict=True):
+        assert set(some) <= set(part) and len(set(some)) == len(some)
+        assert some.tolist() == sorted(some)
+    again = [drawn_users(part, config, number, 4) for number, part in enumerate(parts)]
+    assert [part.tolist() for part in again] == [part.tolist() for part in drawn]
+
+
+def test_every_user_is_measured_without_the_setting() -> None:
+    assert drawn_users(np.arange(9), EvaluateConfig(), 3, 4).tolist() == list(range(9))
+
+
+def test_the_page_says_that_users_were_drawn() -> None:
+    whole = report((10,))
+    whole["setup"]["drawn"] = {"users": 40, "of": 123_456}
+    text = "40 drawn at random of 123,456 users with an event in the test"
+    assert text in render(whole, title="x")
+    made = {"users": 9, "half_life_days": 1.0, "neighbours": 50, "neighbours_share": 0.12}
+    lines = [line.replace("\xa0", " ") for line in baseline_lines(made)]
+    assert "Item-kNN is made of 12 % of the users, drawn at random." in lines

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.config.data import EventColumns
-from recsys.features.timelines import Timelines, cut_windows, gap_buckets, hours
+from recsys.features.timelines import FeaturesOnDemand, Timelines, cut_windows, gap_buckets, hours
 from recsys.schema import (
     COUNT_FEATURES,
     OLDER_LIKED,
@@ -62,6 +62,26 @@ def test_the_counts_are_asked_for_every_event(timelines: Timelines) -> None:
     assert timelines.count_features[:, 0] == pytest.approx(by_hand)
     padded = timelines.windows([0, 4], [4, 6]).count_features
     assert padded[..., 0] == pytest.approx(np.array([by_hand[:4], [*by_hand[4:], 0, 0]]))
+
+
+def test_counts_on_demand_are_those_of_the_events_that_are_asked_for() -> None:
+    """Nothing is made when the table is read, and of padding never."""
+    asked: list[list[int]] = []
+
+    def features(*events: np.ndarray) -> np.ndarray:
+        asked.append(events[0].tolist())
+        return one_feature(*events)
+
+    lazy = Timelines.from_table(
+        table(), COLUMNS, lambda *events: FeaturesOnDemand(features, 1, *events)
+    )
+    assert not asked and lazy.count_features.shape == (6, 1)
+    ready = Timelines.from_table(table(), COLUMNS, one_feature)
+    windows = [made.windows([1, 4], [4, 6]).count_features for made in (lazy, ready)]
+    assert windows[0].tolist() == windows[1].tolist()
+    assert asked == [[5, 6, 7, 8, 9]]
+    assert lazy.count_features[:].tolist() == ready.count_features[:].tolist()
+    assert lazy.windows([0], [0]).count_features.tolist() == [[[0.0]]] and len(asked) == 2
 
 
 def test_timelines_without_their_counts_cannot_be_made() -> None:

@@ -179,3 +179,17 @@ def test_what_a_user_met_before_the_cut_weighs_in_the_ranking(
     gained = (predictor.ranker(found)(0, 1)[0] - plain).numpy()
     assert gained[:5] == pytest.approx([0, 3, -2, 3, 0], abs=1e-5)
     assert not gained[5:].any()
+
+
+def test_some_of_the_users_alone(model: Recommender, vectors: torch.Tensor) -> None:
+    """Each is predicted as among all, and how many there were to draw from is known."""
+    predictor = Predictor(model, vectors, 20)
+    every = predictor.predict(timelines(), split=TEST)
+    last = predictor.predict(timelines(), split=TEST, users=np.array([2]))
+    assert every.asked_ids == [timelines().user_ids[user] for user in (0, 2)]
+    assert last.asked_ids == [timelines().user_ids[2]]
+    assert (every.num_asked, last.num_asked) == (2, 2)
+    assert np.allclose(last.logits, every.logits[every.event_users == 1], atol=1e-6)
+    row = Predictions.from_row(last.to_row(), dim=8, num_tasks=2)
+    assert row.num_asked == 2
+    assert concat([every, last], 8, 2).num_asked == 4

@@ -53,6 +53,12 @@ class Known:
         return self.likes.recent(self.settings.half_life_days, self.data.num_videos)
 
     @cached_property
+    def neighbours(self) -> Neighbours:
+        """What item-kNN is made of."""
+        most, seed = self.settings.neighbours, self.config.seed
+        return Neighbours.of(self.likes.lists, self.data.num_videos, most=most, seed=seed)
+
+    @cached_property
     def gram(self) -> Gram:
         """What EASE is fitted to."""
         most = self.config.ease_videos
@@ -78,6 +84,8 @@ class MadeWith(TypedDict):
     """Validation users that the settings were chosen by; 0 where they are guesses."""
     half_life_days: float
     neighbours: int
+    neighbours_share: NotRequired[float]
+    """Of the users, those that item-kNN is made of, where there are too many for all."""
     ease: NotRequired[EaseMadeWith]
 
 
@@ -95,12 +103,6 @@ class Baseline:
     made_with: Callable[[MadeWith], str | None] = lambda about: None
     """Says what it was made with, as in "item-kNN with 50 neighbours", from `Baselines.about`; None
     where there was nothing to choose."""
-
-
-def _item_knn(known: Known) -> Ranker:
-    most = known.settings.neighbours
-    likes, num_videos = known.likes.lists, known.data.num_videos
-    return item_knn(Neighbours.of(likes, num_videos, most=most), known.data)
 
 
 def _ease(known: Known) -> Ranker | None:
@@ -151,7 +153,7 @@ BASELINES: tuple[Baseline, ...] = (
         "item-kNN",
         "By the videos that were liked together with those that the user liked (Sarwar et al. "
         "2001).",
-        _item_knn,
+        lambda known: item_knn(known.neighbours, known.data),
         lambda about: f"item-kNN with {about['neighbours']:,} neighbours",
     ),
     Baseline(
@@ -207,6 +209,8 @@ def make_baselines(
         "half_life_days": settings.half_life_days,
         "neighbours": settings.neighbours,
     }
+    if known.neighbours.share_of_users < 1:
+        about["neighbours_share"] = known.neighbours.share_of_users
     if config.ease_videos:
         about["ease"] = {
             "penalty": settings.penalty,

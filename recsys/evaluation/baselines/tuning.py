@@ -102,7 +102,8 @@ class _Tuning:
         return self._best({days: recent_popularity(count) for days, count in counts.items()})
 
     def neighbours(self) -> int:
-        most = Neighbours.of(self.known.lists, self.data.num_videos, most=max(NEIGHBOURS))
+        size, seed = self.data.num_videos, self.config.seed
+        most = Neighbours.of(self.known.lists, size, most=max(NEIGHBOURS), seed=seed)
         return self._best({count: item_knn(most.first(count), self.data) for count in NEIGHBOURS})
 
     def ease(self, settings: Settings) -> Settings:

@@ -122,6 +122,11 @@ def _setting(setup: Setup) -> str:
         "training event",
         f"videos that a user already liked are {history} the ranking",
     ]
+    if drawn := setup.get("drawn"):
+        parts.append(
+            f"{drawn['users']:,} drawn at random of {drawn['of']:,} users with an event in the "
+            "test: the intervals hold what that leaves uncertain"
+        )
     if setup.get("split"):
         parts.append(str(setup["split"]))
     if setup["bootstrap"]:

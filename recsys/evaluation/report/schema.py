@@ -82,10 +82,19 @@ class Previous(TypedDict):
     same_split: bool
 
 
+class Drawn(TypedDict):
+    """A random part of the users with an event in the test."""
+
+    users: int
+    of: int
+
+
 class Circumstances(TypedDict):
     """What an evaluation of a run says of how it was measured, beside its settings."""
 
     split: NotRequired[str]
+    drawn: NotRequired[Drawn]
+    """Who was measured, where it is not everybody."""
     previous: NotRequired[Previous]
     baselines: NotRequired[MadeWith]
 

@@ -124,6 +124,9 @@ def baseline_lines(about: MadeWith) -> list[str]:
         "is a guess."
     )
     lines = [f"Baselines: {', '.join(made)}.", chosen]
+    if "neighbours_share" in about:
+        share = percent(about["neighbours_share"])
+        lines.append(f"Item-kNN is made of {share} of the users, drawn at random.")
     if ease and ease["share_of_likes"] < 1:
         lines.append(
             f"EASE is made of the {ease['videos']:,} most popular videos, with "

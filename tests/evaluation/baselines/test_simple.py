@@ -9,6 +9,7 @@ import torch
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
+from recsys.evaluation.baselines import simple
 from recsys.evaluation.baselines.likes import DAY_MS, recent_counts
 from recsys.evaluation.baselines.simple import (
     Neighbours,
@@ -65,6 +66,45 @@ def test_item_knn_keeps_the_nearest_neighbours() -> None:
     for nearest in (Neighbours.of(positives, 4, most=1), both.first(1)):
         scores = item_knn(nearest, data)(0, 1)[0]
         assert scores[2] > 0.8 and scores[3] < 1e-8
+
+
+def test_neighbours_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As counted by a matrix of users and videos; of equal ones the lower row comes first."""
+    rng = np.random.default_rng(0)
+    likes = [rng.choice(np.arange(1, 30), rng.integers(0, 12), replace=False) for _ in range(40)]
+    user_video = np.zeros((40, 30))
+    for user, rows in enumerate(likes):
+        user_video[user, rows] = 1
+    both = user_video.T @ user_video
+    norm = np.sqrt(np.maximum(both.diagonal(), 1))
+    cosine = both / norm / norm[:, None]
+    np.fill_diagonal(cosine, 0)
+    nearest = np.argsort(-cosine.round(12), axis=1, kind="stable")[:, :4]
+    expected = [
+        [row for row in rows if cosine[video, row] > 0] for video, rows in enumerate(nearest)
+    ]
+    for size in (1, 50, 10**9):
+        monkeypatch.setattr(simple, "BLOCK_PAIRS", size)
+        found = Neighbours.of(Ragged.from_lists(likes), 30, most=4)
+        assert [part.tolist() for part in found.lists] == expected
+        assert found.share_of_users == 1
+
+
+def test_too_many_likes_are_counted_of_users_drawn_at_random(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of 100 users holds 9 pairs: 90 pairs are those of ten."""
+    likes = Ragged.from_lists([[1 + 3 * user + i for i in range(3)] for user in range(100)])
+    monkeypatch.setattr(simple, "MOST_PAIRS", 98)
+    drawn, share = simple.few(likes, seed=1)
+    assert (len(drawn), share) == (10, 0.1)
+    assert [len(part) for part in drawn] == [3] * 10
+    assert drawn.values.tolist() != simple.few(likes, seed=2)[0].values.tolist()
+    assert Neighbours.of(likes, 301, most=5).share_of_users == 0.1
+    monkeypatch.setattr(simple, "MOST_PAIRS", 1)
+    assert len(simple.few(likes, seed=1)[0]) == 1, "one user at least"
+    monkeypatch.setattr(simple, "MOST_PAIRS", 900)
+    assert simple.few(likes, seed=1) == (likes, 1.0)
 
 
 def test_content_knn() -> None:
