@@ -22,9 +22,9 @@ from recsys.schema import TEST
 
 
 def ranking_set(
-    prepared: Prepared, predictions: Predictions, cold_N: NDArray[np.bool_]
+    prepared: Prepared, predictions: Predictions, cold_N: NDArray[np.bool_], *, split: int = TEST
 ) -> RankingSet:
-    """What the rankers are measured against."""
+    """What the rankers are measured against, of the predictions for a split (VALID or TEST)."""
     catalog = prepared.catalog
     return RankingSet(
         user_ids=predictions.user_ids,
@@ -32,10 +32,10 @@ def ranking_set(
         known=predictions.known,
         videos=Videos(
             cold_N=cold_N,
-            popularity_N=catalog.known_positives(with_valid=True),
+            popularity_N=catalog.known_positives(with_valid=split == TEST),
             creator_row_N=_creators(prepared.config.data.video_columns.creator, catalog),
             categories=catalog.categories,
-            age_days_N=_ages_days(prepared),
+            age_days_N=_ages_days(prepared, split),
         ),
         groups=_user_groups(prepared, predictions.user_ids),
     )
@@ -46,15 +46,15 @@ def _creators(creator: str | None, catalog: Catalog) -> NDArray[np.int32] | None
     return catalog.creator_rows.astype(np.int32) if creator else None
 
 
-def _ages_days(prepared: Prepared) -> NDArray[np.float64]:
-    """Days from each video's first event to the newest event before the test (N); NaN unknown."""
+def _ages_days(prepared: Prepared, split: int) -> NDArray[np.float64]:
+    """Days from each video's first event to the newest one before the split (N); NaN unknown."""
     first = prepared.catalog.table.column("first_time_ms").combine_chunks()
     known = np.asarray(first.is_valid())
     first_ms = np.asarray(first.fill_null(0), dtype=np.float64)
     newest = 0
     for number in range(len(prepared.partitions)):
-        times, split = _flat(prepared.columns(number, ("time_ms", "split")))
-        newest = max(newest, int(times[split < TEST].max(initial=0)))
+        times, split_of = _flat(prepared.columns(number, ("time_ms", "split")))
+        newest = max(newest, int(times[split_of < split].max(initial=0)))
     return np.where(known, (newest - first_ms) / DAY_MS, np.nan)
 
 

@@ -46,6 +46,13 @@ class ValidationAnswers:
     creators_N: IntArray | None = None
     """Row of each video's creator, 0 for an unknown one; None where the data name no creators."""
 
+    def ranker(self, trending_weight: float | None) -> Ranker:
+        """The order of the videos for these users; what trends adds so much to their scores."""
+        predictor = self.predictor
+        if trending_weight is not None and self.trending_N is not None:
+            predictor = replace(predictor, trending_N=trending_weight * self.trending_N)
+        return predictor.ranker(self.predictions)
+
 
 def predict_validation(
     model: Recommender,
@@ -105,11 +112,8 @@ def validate(
         trending_weight: Of `fit_trending_weight`; what trends then adds to the videos' scores.
         prefix: Of the figures' names: the split that the answers are of.
     """
-    predictor, predictions = answers.predictor, answers.predictions
-    if trending_weight is not None and answers.trending_N is not None:
-        predictor = replace(predictor, trending_N=trending_weight * answers.trending_N)
-    ranker, num_videos = predictor.ranker(predictions), len(predictor.vectors_NY)
-    sums, shown_R = _measured(answers, ranker, num_videos)
+    predictions, num_videos = answers.predictions, len(answers.predictor.vectors_NY)
+    sums, shown_R = _measured(answers, answers.ranker(trending_weight), num_videos)
     parts = collectives.gather((sums, shown_R, predictions.labels, predictions.logits))
     users, ndcg, hr = np.sum([part[0] for part in parts], axis=0)
     labels, logits = (np.concatenate([part[at] for part in parts]) for at in (2, 3))

@@ -52,6 +52,12 @@ class Entry:
         return (int(low), int(high)) if self.kind == "randint" else (low, high)
 
     @property
+    def largest(self) -> float:
+        """The largest value of an entry of numbers."""
+        tried = self.arguments if self.kind == "choice" else self.ends
+        return max(float(value) for value in tried)  # type: ignore[arg-type]
+
+    @property
     def any_value(self) -> object:
         """A value that is allowed: the first one, or the lower bound."""
         return self.values[0] if self.values else self.bounds[0]

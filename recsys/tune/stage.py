@@ -17,8 +17,9 @@ from recsys.train.trained import load_trained
 from recsys.train.validation import predict_validation, validate
 from recsys.train.warm_start import warm_start
 from recsys.tune.page import sweep_page
+from recsys.tune.reranking import require_trade, reranked_test_figures
 from recsys.tune.search import num_trials
-from recsys.tune.space import Space, fit_space, read_space, with_settings
+from recsys.tune.space import Space, fit_space, is_reranking, read_space, with_settings
 from recsys.tune.trial import best_checkpoint
 from recsys.tune.trials import Trial, TrialTable, open_table, title, value_of, winner
 from recsys.tune.tuner import make_tuner, require_room
@@ -47,9 +48,12 @@ def tune_run(
     # dashboard's service that the trial is dead; without it the next trials would wait for ever.
     cluster.connect(dashboard=config.train.workers > 1)
     require_room(config, space)
-    require_inputs(config)
+    if is_reranking(space):
+        require_trade(config)
+    else:
+        require_inputs(config)
     table = open_table(config, space, resume=resume, anew=anew)
-    if config.train.start_from is not None:
+    if config.train.start_from is not None and not is_reranking(space):
         warm_start(config, RunFolder(config.run).start)
     if len(table.done) < num_trials(space, config):
         make_tuner(config, space, table).fit()
@@ -63,7 +67,7 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
         raise InputError(f"all {len(table.trials)} trials failed: {error}")
     write_text(dump_config(with_settings(config, best.settings)), folder.best_config)
     write_table(as_table(table.trials, config), folder.trials_table)
-    test = _read_test(config, table, best)
+    test = _read_test(config, space, table, best)
     write_text(sweep_page(space, config, table.trials, test), folder.sweep_page)
     report = {
         "trials": len(table.trials),
@@ -100,7 +104,7 @@ def test_figures(config: RunConfig, model: str) -> dict[str, float]:
     return {name: value for name, value in figures.items() if name.startswith("test_")}
 
 
-def _read_test(config: RunConfig, table: TrialTable, best: Trial) -> dict[str, float]:
+def _read_test(config: RunConfig, space: Space, table: TrialTable, best: Trial) -> dict[str, float]:
     """The winner's test figures: read once, by the first command that knows the winner."""
     before = read_json(table.folder.report_of("tune")) or {}
     if before.get("winner") == best.number:
@@ -109,8 +113,12 @@ def _read_test(config: RunConfig, table: TrialTable, best: Trial) -> dict[str, f
     import ray
 
     chosen = with_settings(config, best.settings)
-    model = best_checkpoint(chosen, best.number)
-    measured: dict[str, float] = ray.get(ray.remote(test_figures).remote(chosen, model))
+    if is_reranking(space):
+        asked = ray.remote(reranked_test_figures).remote(chosen)
+    else:
+        model = best_checkpoint(chosen, best.number)
+        asked = ray.remote(test_figures).remote(chosen, model)
+    measured: dict[str, float] = ray.get(asked)
     return measured
 
 

@@ -53,19 +53,31 @@ def run_trial(
         gpu: Whether it trains on GPUs.
         threads: Of PyTorch, for its share of the node's cores.
     """
-    from ray import tune
-
     base = parse_config(config_tree, "sweep")
     reports = Reports(base, int(str(asked[NUMBER])))
-    try:
-        settings = asked[SETTINGS]
-        assert isinstance(settings, Mapping)
-        config = with_settings(base, settings)
+    with failure_told():
+        config = asked_config(base, asked)
         if config.train.workers > 1:
             _train_apart(config, reports)
         else:
             torch.set_num_threads(threads)
             _train_here(config, reports, gpu=gpu)
+
+
+def asked_config(base: RunConfig, asked: Mapping[str, object]) -> RunConfig:
+    """The config of a trial."""
+    settings = asked[SETTINGS]
+    assert isinstance(settings, Mapping)
+    return with_settings(base, settings)
+
+
+@contextmanager
+def failure_told() -> Iterator[None]:
+    """Reports an error of a trial's own in place of raising it."""
+    from ray import tune
+
+    try:
+        yield
     except Exception as error:
         line = str(find_input_error(error) or root_cause(error))
         tune.report({EPOCH: 0, OBJECTIVE: float("-inf"), ERROR: line})

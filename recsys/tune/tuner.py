@@ -18,6 +18,7 @@ from recsys.data.run_folder import RunFolder
 from recsys.data.storage import join, remove
 from recsys.errors import InputError
 from recsys.train.trainer import storage_path, use_gpu
+from recsys.tune.reranking import rerank_trainable
 from recsys.tune.search import num_trials, suggest
 from recsys.tune.space import Space, fit_space, is_reranking, with_settings
 from recsys.tune.trial import NUMBER, SETTINGS, run_trial
@@ -68,8 +69,12 @@ def make_tuner(config: RunConfig, space: Space, table: TrialTable | None = None)
     room = require_room(config, space)
     left = num_trials(space, config) - len(table.done)
     remove(join(RunFolder(config.run).tune, RAY_FOLDER))
+    if is_reranking(space):
+        trainable, resources = rerank_trainable(config, space), {"cpu": 1.0}
+    else:
+        trainable, resources = _trainable(config, room), _resources(config)
     return tune.Tuner(
-        tune.with_resources(_trainable(config, room), _resources(config)),
+        tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
             num_samples=max(left, 1),
             max_concurrent_trials=room,
@@ -82,7 +87,7 @@ def make_tuner(config: RunConfig, space: Space, table: TrialTable | None = None)
             storage_path=storage_path(RunFolder(config.run).tune),
             failure_config=tune.FailureConfig(max_failures=config.train.max_failures),
             verbose=0,
-            callbacks=[make_keeper(config, table, num_trials(space, config))],
+            callbacks=[make_keeper(config, space, table)],
         ),
     )
 
@@ -186,12 +191,10 @@ def _replay(scheduler: TrialScheduler, trial: Trial, config: RunConfig) -> None:
 def most_epochs(config: RunConfig, space: Space) -> int:
     """Epochs of the longest trial."""
     entry = space.get("train.epochs")
-    if entry is None or entry.values is None:
-        return config.train.epochs
-    return max(int(str(value)) for value in entry.values)
+    return config.train.epochs if entry is None else int(entry.largest)
 
 
-def make_keeper(config: RunConfig, table: TrialTable, total: int) -> Callback:
+def make_keeper(config: RunConfig, space: Space, table: TrialTable) -> Callback:
     """A Ray Tune callback that keeps the table, and says a line when a trial ends."""
     from ray import tune
 
@@ -208,29 +211,29 @@ def make_keeper(config: RunConfig, table: TrialTable, total: int) -> Callback:
         def on_trial_complete(
             self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object
         ) -> None:
-            _end(config, table, table[trial.config[NUMBER]], total)
+            _end(config, space, table, table[trial.config[NUMBER]])
 
         def on_trial_error(
             self, iteration: int, trials: list[RayTrial], trial: RayTrial, **_: object
         ) -> None:
             row = table[trial.config[NUMBER]]
             line = f"its process died {config.train.max_failures + 1} times"
-            _end(config, table, replace(row, error=line), total)
+            _end(config, space, table, replace(row, error=line))
 
     return Keeper()
 
 
-def _end(config: RunConfig, table: TrialTable, trial: Trial, total: int) -> None:
+def _end(config: RunConfig, space: Space, table: TrialTable, trial: Trial) -> None:
     """Keeps what became of a trial, and the checkpoints of the best one alone."""
     best_before = winner(table.done, config.tune)
-    trial = replace(trial, state=state_of(config, trial))
+    trial = replace(trial, state=state_of(config, space, trial))
     table.put(trial)
     best = winner(table.done, config.tune)
     for loser in {trial.number, best_before.number if best_before else trial.number}:
         if best is None or best.number != loser:
             remove(table.folder.trained_trial(loser))
     settings = ", ".join(f"{name}={short(value)}" for name, value in trial.settings.items())
-    done = len(table.done)
+    done, total = len(table.done), num_trials(space, config)
     if trial.error is not None:
         logger.warning("tune: trial %d of %d failed: %s; %s", done, total, trial.error, settings)
     else:
@@ -239,10 +242,12 @@ def _end(config: RunConfig, table: TrialTable, trial: Trial, total: int) -> None
         logger.info("tune: trial %d of %d: %s%s %.4f, %s", done, total, how, name, value, settings)
 
 
-def state_of(config: RunConfig, trial: Trial) -> State:
+def state_of(config: RunConfig, space: Space, trial: Trial) -> State:
     """What became of a trial that has ended."""
     if trial.error is not None:
         return "failed"
+    if is_reranking(space):
+        return "finished"
     train, best = with_settings(config, trial.settings).train, trial.best
     waited = len(trial.epochs) - best[EPOCH] if best else 0
     over = len(trial.epochs) >= train.epochs or waited >= train.patience

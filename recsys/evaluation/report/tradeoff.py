@@ -167,6 +167,17 @@ class _Step:
         )
 
 
+def rerank_sample(
+    sample: Sample, config: EvaluateConfig, rerank: RerankConfig, k: int
+) -> RankerResult:
+    """What the sample's lists are worth after the step; the first k of each are measured."""
+    step = _Step(Reranker(rerank, priced(sample, rerank)), sample.data, sample.ranker, config)
+    user_S = torch.arange(sample.data.num_users)
+    lists = step.lists(user_S, sample.video_SC, sample.relevance_SC, k)
+    at_k = config.model_copy(update={"k": (k,)})
+    return measure(sample.data, lists, at_k, new_days=rerank.new_days)
+
+
 def tradeoff(
     data: RankingSet, ranker: Ranker, config: EvaluateConfig, rerank: RerankConfig
 ) -> dict[str, object]:
@@ -212,15 +223,11 @@ class _Curve:
         """One setting of the levers; the first point must be the plain one."""
         nothing = dict.fromkeys(self.configured, 0)
         rerank = self._rerank.model_copy(update={**nothing, **weights})
-        sample, k = self._sample, self._rerank.page
-        reranker = Reranker(rerank, priced(sample, rerank))
-        user_S = torch.arange(sample.data.num_users)
-        step = _Step(reranker, sample.data, sample.ranker, self._config)
-        lists = step.lists(user_S, sample.video_SC, sample.relevance_SC, k)
-        result = measure(sample.data, lists, self._config, new_days=rerank.new_days)
+        k = self._rerank.page
+        result = rerank_sample(self._sample, self._config, rerank, k)
         self._plain = self._plain or result
         point: dict[str, object] = {"weights": weights, **self._quality(result, self._plain)}
-        point |= _metrics_of_curve(result, k)
+        point |= metrics_of_curve(result, k)
         if self._sample.data.videos.creator_row_N is not None:
             ours, plain = (
                 creator_exposure(self._sample.data, of.exposure[k]) for of in (result, self._plain)
@@ -245,7 +252,7 @@ class _Curve:
         return quality
 
 
-def _metrics_of_curve(result: RankerResult, k: int) -> dict[str, float]:
+def metrics_of_curve(result: RankerResult, k: int) -> dict[str, float]:
     """The metrics that every point has; those that the catalogue does not allow are left out."""
     figures = {}
     by_user = {**result.slices["all"].values, **result.lists}

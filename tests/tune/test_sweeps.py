@@ -1,0 +1,134 @@
+"""Sweeps on the trained run of the tiny world, with real trials."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.cli import main
+from recsys.config.run import RunConfig, load_config
+from recsys.data.run_folder import RunFolder
+from recsys.errors import InputError
+from recsys.tune.stage import tune_run
+from recsys.tune.trials import TrialTable
+from tests.conftest import TrainedRun
+
+pytestmark = pytest.mark.ray
+SPACES = Path(__file__).parents[2] / "tuning" / "spaces"
+
+
+@pytest.fixture
+def folder(trained_run: TrainedRun, tmp_path: Path) -> Path:
+    """A copy of the trained run, for a sweep of its own."""
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run.run, copy)
+    return copy
+
+
+def config_of(run: TrainedRun, folder: Path, *settings: str) -> RunConfig:
+    return load_config(run.config_path, [*run.settings, f"run={folder}", *settings])
+
+
+def test_a_trial_is_what_training_is(trained_run: TrainedRun, folder: Path, tmp_path: Path) -> None:
+    """To the last bit: the first trial has the run's own settings, as `recsys train` had."""
+    config = config_of(trained_run, folder, "tune.trials=1", "tune.concurrent=1")
+    space = tmp_path / "space.yaml"
+    space.write_text("train.lr: {loguniform: [1.0e-3, 1.0e-2]}")
+    report = tune_run(config, str(space))
+    (trial,) = TrialTable(RunFolder(str(folder))).trials
+    trained = json.loads((folder / "train" / "report.json").read_text())["history"]
+    times = ("epoch_s", "events_per_s", "validate_s")
+    assert [without(epoch, *times, "best_epoch") for epoch in trial.epochs] == [
+        without(epoch, *times) for epoch in trained
+    ]
+    assert trial.state == "finished"
+    test = report["test"]
+    assert isinstance(test, dict)
+    assert 0 < test["test_ndcg@10"] < 1
+
+
+def without(figures: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name not in names}
+
+
+def test_weights_of_the_re_ranking_are_swept_without_training(
+    trained_run: TrainedRun, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objective = "tune.objective={valid_ndcg@10: 1, valid_creator_gini@10: -10}"
+    arguments = [*trained_run.settings, f"run={folder}", "tune.trials=6", objective]
+    command = ["tune", "--config", trained_run.config_path, "--space", str(SPACES / "rerank.yaml")]
+    assert main([*command, *arguments]) == 0
+    trials = json.loads((folder / "tune" / "report.json").read_text())
+    assert (trials["trials"], trials["finished"]) == (6, 6)
+    first, *others = TrialTable(RunFolder(str(folder))).trials
+    assert first.settings["rerank.creator_exposure"] == 0
+    weighed = [trial.epochs[0]["valid_creator_gini@10"] for trial in others]
+    assert min(weighed) < first.epochs[0]["valid_creator_gini@10"], "weights do something"
+    assert trials["winner"] != 0, "with such an objective"
+    best = load_config(str(folder / "tune" / "best.yaml"))
+    assert best.rerank.creator_exposure > 0
+    assert "test_creator_gini@10" in trials["test"]
+
+
+def test_re_ranking_for_relevance_alone_is_refused(trained_run: TrainedRun, folder: Path) -> None:
+    with pytest.raises(InputError, match="tune.objective: re-ranking trades relevance for"):
+        tune_run(config_of(trained_run, folder), str(SPACES / "rerank.yaml"))
+
+
+def test_re_ranking_needs_a_trained_model(trained_run: TrainedRun, folder: Path) -> None:
+    shutil.rmtree(folder / "train")
+    config = config_of(trained_run, folder, "tune.objective={valid_new@10: 1}")
+    with pytest.raises(InputError, match="there is no trained model whose lists could be"):
+        tune_run(config, str(SPACES / "rerank.yaml"))
+
+
+def test_a_sweep_that_was_killed_ends_as_one_that_was_not(
+    trained_run: TrainedRun, folder: Path, tmp_path: Path
+) -> None:
+    """kill -9 when the second of four trials is done; the first two are not run again."""
+    whole = tmp_path / "whole"
+    shutil.copytree(folder, whole)
+    sweep(trained_run, whole).wait(timeout=240)
+    killed = sweep(trained_run, folder)
+    wait_for_trials(folder, 2, killed)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    before = {p.name: p.stat().st_mtime_ns for p in done(folder)}
+    assert 2 <= len(before) < 4, "it was killed in the middle"
+    again = sweep(trained_run, folder, "--resume")
+    assert again.wait(timeout=240) == 0
+    after = {p.name: p.stat().st_mtime_ns for p in done(folder)}
+    assert {name: after[name] for name in before} == before
+    reports = [json.loads((at / "tune" / "report.json").read_text()) for at in (whole, folder)]
+    same = [without(report, "best.yaml", "page") for report in reports]
+    assert same[0] == same[1]
+
+
+def sweep(run: TrainedRun, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
+    arguments = ["--config", run.config_path, "--space", str(SPACES / "quick.yaml"), *how]
+    settings = [*run.settings, f"run={folder}", "tune.trials=4", "tune.concurrent=1"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "recsys", "tune", *arguments, *settings],
+        env={**os.environ, "RAY_ADDRESS": "local"},
+        start_new_session=True,
+    )
+
+
+def done(folder: Path) -> list[Path]:
+    paths = sorted((folder / "tune" / "trials").glob("*.json"))
+    return [path for path in paths if json.loads(path.read_text())["state"] != "running"]
+
+
+def wait_for_trials(folder: Path, count: int, process: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + 240
+    while len(done(folder)) < count:
+        assert process.poll() is None, "it ended too soon"
+        assert time.monotonic() < end
+        time.sleep(0.01)
