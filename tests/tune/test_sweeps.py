@@ -89,6 +89,7 @@ def test_re_ranking_needs_a_trained_model(trained_run: TrainedRun, folder: Path)
         tune_run(config, str(SPACES / "rerank.yaml"))
 
 
+@pytest.mark.timeout(900)
 def test_a_sweep_that_was_killed_ends_as_one_that_was_not(
     trained_run: TrainedRun, folder: Path, tmp_path: Path
 ) -> None:
