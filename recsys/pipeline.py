@@ -115,6 +115,7 @@ def _figures(config: RunConfig) -> Mapping[str, object] | None:
 def _publish(config: RunConfig, out: str, _: str) -> StageReport:
     from recsys.bundle.stage import publish
     from recsys.evaluation.stage import rerank_traits
+    from recsys.serve.known import known_answers
     from recsys.train.trained import load_trained
 
     figures = _figures(config)
@@ -130,6 +131,7 @@ def _publish(config: RunConfig, out: str, _: str) -> StageReport:
         metrics=figures,
         traits=rerank_traits(config, trained),
         training=fingerprint(config, BY_NAME["train"]),
+        known=known_answers,
     )
     return {"version": version}
 

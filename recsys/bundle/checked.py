@@ -21,12 +21,12 @@ class CheckedWriter:
     """Writes files into a folder (path or URI) and remembers what they are."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self.files: dict[str, Facts] = {}
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file; `name` may have folders in it."""
-        with replace_file(join(self._folder, name)) as file:
+        with replace_file(join(self.folder, name)) as file:
             file.write(data)
         self.files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 

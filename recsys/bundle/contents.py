@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -49,7 +49,7 @@ from recsys.model.recommender import Recommender, table_specs
 from recsys.schema import OLDER_LIKED, history_schema, vocab_schema
 
 RERANK, USERS = "rerank.parquet", "users.parquet"
-DETAILS, FILES = "details.parquet", "files.arrow"
+DETAILS, FILES, KNOWN = "details.parquet", "files.arrow", "known.json"
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Bundle:
     """The hourly counts of everything; live events are added to them."""
     traits: VideoTraits | None
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
+    known: Sequence[Mapping[str, Any]] | None = None
+    """What it answered where it was made, as `serve/known.py` says; None of one without."""
 
     @property
     def live_seq(self) -> int:
@@ -128,7 +130,11 @@ class Bundle:
             InputError: There is no bundle, it is not whole, or a file is not what was written.
         """
         folder = find_bundle(path)
-        manifest = read_manifest(folder)
+        return cls.of(folder, read_manifest(folder))
+
+    @classmethod
+    def of(cls, folder: str, manifest: Mapping[str, Any]) -> Bundle:
+        """Reads the files that a manifest lists, as `load` does."""
         files = CheckedReader(folder, manifest["files"])
         config = _config(files)
         sizes = _sizes(manifest["sizes"])
@@ -155,6 +161,7 @@ class Bundle:
             users=_users(config, files),
             counts=_counts(config, catalog, files),
             traits=_traits(config, catalog, files),
+            known=json.loads(files.read(KNOWN)) if KNOWN in files.names else None,
         )
         files.check_rest()
         bundle._check(folder)
@@ -177,12 +184,16 @@ class Bundle:
             )
 
 
-def write_bundle(bundles_dir: str, contents: Contents) -> str:
+KnownAnswers = Callable[[Bundle], Sequence[Mapping[str, Any]]]
+
+
+def write_bundle(bundles_dir: str, contents: Contents, known: KnownAnswers | None = None) -> str:
     """Writes a new version and then names it in CURRENT.
 
     Args:
         bundles_dir: Folder of all versions; a path or URI.
         contents: What goes in.
+        known: Asks the written bundle, for answers that are kept in it.
 
     Returns:
         The version's name.
@@ -190,7 +201,7 @@ def write_bundle(bundles_dir: str, contents: Contents) -> str:
     version = new_version()
     folder = join(bundles_dir, version)
     try:
-        _write_files(CheckedWriter(folder), version, contents)
+        _write_files(CheckedWriter(folder), version, contents, known)
     except BaseException:
         # A folder without a manifest serves nobody and only takes up space.
         remove(folder)
@@ -202,7 +213,9 @@ def write_bundle(bundles_dir: str, contents: Contents) -> str:
     return version
 
 
-def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> None:
+def _write_files(
+    writer: CheckedWriter, version: str, contents: Contents, known: KnownAnswers | None
+) -> None:
     config = contents.config
     writer.write("config.yaml", dump_config(config).encode())
     writer.write("model.safetensors", _weights(contents.recommender))
@@ -235,6 +248,10 @@ def _write_files(writer: CheckedWriter, version: str, contents: Contents) -> Non
         "metrics": finite(contents.metrics or {}),
         "files": dict(writer.files),
     }
+    if known is not None:
+        answers = known(Bundle.of(writer.folder, manifest))
+        writer.write(KNOWN, json.dumps(answers, indent=1).encode() + b"\n")
+        manifest["files"] = dict(writer.files)
     writer.write(MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 

@@ -36,18 +36,44 @@ def find_bundle(path: str) -> str:
     if exists(join(path, MANIFEST)):
         return path
     for folder in (path, join(path, "bundles")):
-        pointer = join(folder, CURRENT)
-        if exists(pointer):
-            with open_input(pointer) as file:
-                version = file.read(256).decode(errors="replace").strip()
-            if not _VERSION.fullmatch(version):
-                raise InputError(f"{pointer}: {version!r} is no version's name; publish again")
-            return join(folder, version)
-    if _is_version(path) and exists(path):
+        if exists(join(folder, CURRENT)):
+            return join(folder, current_version(folder))
+    if is_version(os.path.basename(path.rstrip("/"))) and exists(path):
         raise InputError(f"{path}: {MANIFEST} is missing, the bundle was never finished")
     raise InputError(
         f"{path}: no bundle is there; give a run folder, its bundles folder or one version's "
         "(`recsys publish` makes them)"
+    )
+
+
+def current_version(bundles_dir: str) -> str:
+    """The version that was published last.
+
+    Raises:
+        InputError: Nothing was, or CURRENT names no version.
+    """
+    pointer = join(bundles_dir, CURRENT)
+    with open_input(pointer) as file:
+        version = file.read(256).decode(errors="replace").strip()
+    if not is_version(version):
+        raise InputError(f"{pointer}: {version!r} is no version's name; publish again")
+    return version
+
+
+def is_version(name: str) -> bool:
+    """Whether a text is a version's name, and so leads to nowhere but a folder of that name.
+
+    >>> is_version("20261126T100000000000Z-0123abcd"), is_version("../20261126T100000000000Z-0123")
+    (True, False)
+    """
+    return _VERSION.fullmatch(name) is not None
+
+
+def whole_versions(bundles_dir: str) -> list[str]:
+    """The versions in a folder that were finished, the oldest first."""
+    names = [os.path.basename(path.rstrip("/")) for path in list_files(bundles_dir, "")]
+    return sorted(
+        name for name in names if is_version(name) and exists(join(bundles_dir, name, MANIFEST))
     )
 
 
@@ -80,12 +106,9 @@ def newest_other(bundles_dir: str, trained: str) -> str | None:
 
     So it stays the same before and after the model of this training is published.
     """
-    for folder in reversed(list_files(bundles_dir, "")):
-        manifest = read_json(join(folder, MANIFEST)) if _is_version(folder) else None
-        if manifest and manifest.get("trained") != trained:
+    for version in reversed(whole_versions(bundles_dir)):
+        folder = join(bundles_dir, version)
+        if (read_json(join(folder, MANIFEST)) or {}).get("trained") != trained:
             return folder
     return None
 
-
-def _is_version(folder: str) -> bool:
-    return bool(_VERSION.fullmatch(os.path.basename(folder.rstrip("/"))))

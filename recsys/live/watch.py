@@ -1,0 +1,119 @@
+"""Which version of the bundle is to be served: what was published last, or what somebody chose.
+
+Every replica reads the same two things, so that all of them come to serve the same version: CURRENT
+in the bundles' folder, which publishing writes, and one decision in the event log's database, which
+somebody makes by hand. A decision holds until something is published after it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from sqlalchemy import delete, insert, select
+
+from recsys.bundle.versions import current_version
+from recsys.live.database import FACTS, Database
+
+DECISION = "versions"
+"""Name of the decision among the facts of the log."""
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A version that is tried beside the one that serves."""
+
+    version: str
+    against: str
+    """The version that serves the other users."""
+    share: float
+    """Of the users, from 0 to 1."""
+    since_ms: int
+    """When it began (Unix ms)."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What somebody decided."""
+
+    chosen: str | None = None
+    """The version to serve; None for what is published."""
+    published: str | None = None
+    """What CURRENT named then: another name there is newer than the decision."""
+    challenge: Challenge | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be served now."""
+
+    version: str
+    challenge: Challenge | None = None
+    """None, or one against this very version."""
+
+
+class Watch:
+    """Reads and writes what is to be served; any thread may call it.
+
+    Args:
+        database: Of the event log.
+        bundles_dir: Of the versions, `RUN/bundles`; a path or URI.
+        pinned: A version that is served whatever is published; None follows CURRENT.
+    """
+
+    def __init__(self, database: Database, bundles_dir: str, *, pinned: str | None = None) -> None:
+        self._database = database
+        self.bundles_dir = bundles_dir
+        self.pinned = pinned
+
+    def wanted(self) -> Wanted:
+        """What is to be served now.
+
+        Raises:
+            InputError: CURRENT cannot be read.
+            LogError: The database cannot be read.
+        """
+        return resolve(self.decision(), self.published())
+
+    def published(self) -> str:
+        """The version that was published last, or that is served whatever is."""
+        return self.pinned or current_version(self.bundles_dir)
+
+    def decision(self) -> Decision:
+        """What was decided last."""
+        rows = self._database.rows(select(FACTS.c.value).where(FACTS.c.name == DECISION))
+        if not rows:
+            return Decision()
+        tree = json.loads(rows[0][0])
+        challenge = tree.pop("challenge")
+        return Decision(**tree, challenge=challenge and Challenge(**challenge))
+
+    def choose(self, version: str) -> None:
+        """From now on a version is to be served, until another is published; ends a challenge."""
+        self._decide(Decision(version, self.published()))
+
+    def challenge(self, challenge: Challenge | None) -> None:
+        """From now on a version is tried beside the one that serves, or none."""
+        self._decide(dataclasses.replace(self.decision(), challenge=challenge))
+
+    def _decide(self, decision: Decision) -> None:
+        value = json.dumps(dataclasses.asdict(decision))
+        with self._database.writing() as connection:
+            connection.execute(delete(FACTS).where(FACTS.c.name == DECISION))
+            connection.execute(insert(FACTS), {"name": DECISION, "value": value})
+
+
+def resolve(decision: Decision, published: str) -> Wanted:
+    """What is to be served, from what was decided and what is published.
+
+    >>> resolve(Decision("v1", published="v2"), published="v2").version
+    'v1'
+    >>> resolve(Decision("v1", published="v2"), published="v3").version
+    'v3'
+    """
+    holds = decision.chosen is not None and decision.published == published
+    version = decision.chosen if holds and decision.chosen else published
+    challenge = decision.challenge
+    valid = challenge is not None and version == challenge.against != challenge.version
+    return Wanted(version, challenge if valid else None)
