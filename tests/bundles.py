@@ -1,5 +1,7 @@
 """A tiny run folder with a bundle of random weights, made without training."""
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from recsys.bundle.stage import publish
+from recsys.bundle.versions import CURRENT
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
@@ -38,6 +41,7 @@ NUM_USERS = 10
 DAY_MS = 24 * 3600 * 1000
 START_MS = 1_700_000_000_000
 TASKS = ("click", "like")
+OLD, NEW = "20260101T000000000000Z-00000001", "20260102T000000000000Z-00000002"
 COLUMNS = EventColumns(positive="good", tasks=TASKS, watched="seconds", context=("tab",))
 
 
@@ -60,6 +64,7 @@ def make_run(
     *,
     uris: list[str | None] | None = None,
     clip: ClipShape | None = None,
+    seed: int = 1,
     **sections: object,
 ) -> TinyRun:
     """Writes RUN/prepare and RUN/bundles.
@@ -68,6 +73,7 @@ def make_run(
         run: The run folder.
         uris: Of videos "v1", "v2", …; none have a file without it.
         clip: Gives the model a content part (and the videos vectors that are not of it).
+        seed: Of the model's weights.
         sections: Parts of the run config that differ, e.g. `serve={"max_k": 5}`.
     """
     config = tiny_config(run, **sections)
@@ -93,7 +99,7 @@ def make_run(
     catalog = Catalog.read(str(prepare / "videos.parquet"))
     counts = _counts(timelines, catalog)
     counts.write(str(prepare / "counts"))
-    recommender, sizes, vectors = _model(config, catalog, clip)
+    recommender, sizes, vectors = _model(config, catalog, clip, seed)
     version = publish(
         trained_of(config, recommender, sizes, vectors),
         str(run / "bundles"),
@@ -101,6 +107,25 @@ def make_run(
         known=known_answers,
     )
     return TinyRun(run, version, config, recommender, vectors, counts, timelines)
+
+
+def make_versions(folder: Path) -> Path:
+    """A bundles folder with two versions of other weights; CURRENT names the old one."""
+    bundles = folder / "bundles"
+    bundles.mkdir()
+    for version, seed in ((OLD, 1), (NEW, 5)):
+        run = make_run(folder / version, seed=seed)
+        rename_version(run.run / "bundles" / run.version, bundles / version)
+    (bundles / CURRENT).write_text(OLD + "\n")
+    return bundles
+
+
+def rename_version(made: Path, version: Path) -> None:
+    """Copies a bundle to another version's name, its manifest saying so."""
+    shutil.copytree(made, version)
+    path = version / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "version": version.name}))
 
 
 def trained_of(
@@ -216,7 +241,7 @@ def _counts(table: pa.Table, catalog: Catalog) -> EventCounts:
 
 
 def _model(
-    config: RunConfig, catalog: Catalog, clip: ClipShape | None
+    config: RunConfig, catalog: Catalog, clip: ClipShape | None, seed: int
 ) -> tuple[Recommender, Sizes, np.ndarray]:
     sizes = Sizes(
         num_videos=NUM_VIDEOS + 1,
@@ -229,7 +254,7 @@ def _model(
         clip=clip,
         num_user_values=3,
     )
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     tables = PlainTables(table_specs(config.model, sizes))
     recommender = Recommender(config.model, sizes, tables=tables).eval()
     with torch.no_grad():

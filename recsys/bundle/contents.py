@@ -31,7 +31,7 @@ from recsys.bundle.versions import (
     new_version,
     read_manifest,
 )
-from recsys.config.run import RunConfig, dump_config, parse_config
+from recsys.config.run import RunConfig, ServeConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
 from recsys.data.details import Details, arrow_file, open_arrow_file
 from recsys.data.ragged import FloatArray, Ragged
@@ -118,6 +118,13 @@ class Bundle:
     def created_s(self) -> float:
         """When it was made, in Unix seconds."""
         return datetime.fromisoformat(self.manifest["created"]).timestamp()
+
+    def with_settings(self, settings: ServeConfig | None) -> Bundle:
+        """The same bundle, served with other settings than it was published with."""
+        if settings is None:
+            return self
+        config = self.config.model_copy(update={"serve": settings})
+        return dataclasses.replace(self, config=config)
 
     @classmethod
     def load(cls, path: str) -> Bundle:

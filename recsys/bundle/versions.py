@@ -111,4 +111,3 @@ def newest_other(bundles_dir: str, trained: str) -> str | None:
         if (read_json(join(folder, MANIFEST)) or {}).get("trained") != trained:
             return folder
     return None
-

@@ -229,6 +229,8 @@ class ServeConfig(Section):
     live.sqlite in the run folder. SQLite serves the replicas of one machine."""
     held_users: int = Field(50_000, ge=0)
     """Users whose state a replica keeps until they do something again; about 4 kB each."""
+    watch_s: float = Field(2.0, gt=0, allow_inf_nan=False)
+    """How often each replica looks whether another version of the bundle is to be served."""
     files: bool = True
     """Whether the catalogue's own local video files are served, for the web page."""
     max_body_mib: int = Field(1, ge=1)

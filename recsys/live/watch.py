@@ -8,6 +8,7 @@ somebody makes by hand. A decision holds until something is published after it.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 
@@ -31,6 +32,16 @@ class Challenge:
     """Of the users, from 0 to 1."""
     since_ms: int
     """When it began (Unix ms)."""
+
+    def takes(self, user_id: str) -> bool:
+        """Whether a user is answered by the version that is tried.
+
+        A hash of the user and both versions decides, so that it stays the same at every replica as
+        long as the two are compared, and is drawn anew for the next two.
+        """
+        told = f"{self.against} {self.version} {user_id}".encode()
+        drawn = int.from_bytes(hashlib.blake2b(told, digest_size=8).digest())
+        return drawn < self.share * 2**64
 
 
 @dataclass(frozen=True)
@@ -74,11 +85,9 @@ class Watch:
             InputError: CURRENT cannot be read.
             LogError: The database cannot be read.
         """
-        return resolve(self.decision(), self.published())
-
-    def published(self) -> str:
-        """The version that was published last, or that is served whatever is."""
-        return self.pinned or current_version(self.bundles_dir)
+        if self.pinned is not None:
+            return Wanted(self.pinned)
+        return resolve(self.decision(), current_version(self.bundles_dir))
 
     def decision(self) -> Decision:
         """What was decided last."""
@@ -91,7 +100,7 @@ class Watch:
 
     def choose(self, version: str) -> None:
         """From now on a version is to be served, until another is published; ends a challenge."""
-        self._decide(Decision(version, self.published()))
+        self._decide(Decision(version, current_version(self.bundles_dir)))
 
     def challenge(self, challenge: Challenge | None) -> None:
         """From now on a version is tried beside the one that serves, or none."""

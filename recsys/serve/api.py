@@ -13,11 +13,11 @@ from recsys.serve.document import add_limits
 from recsys.serve.guard import Guard, Limits
 from recsys.serve.problems import add_problems
 from recsys.serve.quick import Quick
-from recsys.serve.routes import details, events, facts, page, recommend
+from recsys.serve.routes import details, events, facts, page, recommend, versions
 from recsys.serve.service import Service
 from recsys.serve.tokens import Tokens
 
-ROUTES = (recommend, details, events, facts, page)
+ROUTES = (recommend, details, events, facts, versions, page)
 """The modules of the routes; a new one is one more."""
 
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import re
 import signal
 import socket
@@ -26,9 +25,8 @@ from recsys.bundle.versions import find_bundle
 from recsys.cluster import connect, num_cpus
 from recsys.config.run import RunConfig, ServeConfig
 from recsys.config.text import explain
-from recsys.data.storage import is_uri
 from recsys.errors import InputError
-from recsys.serve.endpoint import Endpoint, EventsHere
+from recsys.serve.endpoint import Endpoint, EventsHere, Source
 from recsys.serve.ingress import prepare_ingress
 from recsys.serve.problems import RETRY_AFTER_S
 from recsys.serve.service import log_address
@@ -56,7 +54,8 @@ class BuildArgs(ServeConfig):
 def build(args: Mapping[str, object]) -> serve.Application:
     """The Serve application of a bundle.
 
-    The version is chosen here, so that all replicas serve the same one.
+    Given a run folder, the replicas follow what is published there; given one version's folder,
+    they keep to it.
 
     Args:
         args: The fields of `BuildArgs`.
@@ -67,8 +66,8 @@ def build(args: Mapping[str, object]) -> serve.Application:
     return application(*read_args(args))
 
 
-def application(folder: str, settings: ServeConfig) -> serve.Application:
-    """The Serve application of one version's folder; see `read_args`."""
+def application(source: Source, settings: ServeConfig) -> serve.Application:
+    """The Serve application of a source of versions; see `read_args`."""
     deployment = serve.deployment(
         serve.ingress()(Endpoint),
         name=Endpoint.__name__,
@@ -80,12 +79,12 @@ def application(folder: str, settings: ServeConfig) -> serve.Application:
     )
     # Tokens are read where the application is built; each replica sees where Serve listens.
     tokens = Tokens.of(settings.model_copy(update={"host": "127.0.0.1"}))
-    events = EventsHere.make(log_address(folder, settings.events))
-    return deployment.bind(folder, settings, events, tokens)
+    events = EventsHere.make(log_address(source.folder, settings.events))
+    return deployment.bind(source, settings, events, tokens)
 
 
-def read_args(args: Mapping[str, object]) -> tuple[str, ServeConfig]:
-    """The folder of the version to serve, and the settings that it is served with.
+def read_args(args: Mapping[str, object]) -> tuple[Source, ServeConfig]:
+    """Where the versions to serve are, and the settings that they are served with.
 
     Raises:
         InputError: An argument is wrong or there is no bundle.
@@ -103,12 +102,10 @@ def read_args(args: Mapping[str, object]) -> tuple[str, ServeConfig]:
         raise InputError(
             f"{name}: Ray Serve listens where its own `http_options` say; leave {name} out"
         )
-    folder = find_bundle(wanted.bundle)
-    if not is_uri(folder):
-        folder = os.path.abspath(folder)
-    published = read_config(folder).serve.model_dump()
+    source = Source.of(wanted.bundle)
+    published = read_config(source.folder).serve.model_dump()
     try:
-        return folder, ServeConfig.model_validate({**published, **given})
+        return source, ServeConfig.model_validate({**published, **given})
     except ValidationError as error:  # of settings that do not fit the bundle's
         raise InputError(explain(error, ServeConfig)) from None
 
@@ -174,9 +171,9 @@ def running(
     Raises:
         InputError: The bundle is wrong, the port is taken, the cluster is too small.
     """
-    folder, wanted = read_args({"bundle": bundle, **settings})
+    source, wanted = read_args({"bundle": bundle, **settings})
     Tokens.of(wanted.model_copy(update={"host": host}))  # refuses what is open to the world
-    app = application(folder, wanted)
+    app = application(source, wanted)
     port = free_port(host, port)
     ours = not ray.is_initialized()
     prepare_ingress()

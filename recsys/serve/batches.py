@@ -18,13 +18,14 @@ Answered = TypeVar("Answered")
 Result = TypeVar("Result")
 
 MOST_AT_ONCE = 64
-IDLE_S = 0.1
+IDLE_S, WAIT_S = 0.1, 1.0
 """After so long without a request the thread does what it does when idle."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | None
+    """Nobody waits for it where there is none."""
     asked: Any
     """A request, or a call to make between two batches."""
 
@@ -63,6 +64,13 @@ class MicroBatches(Generic[Asked, Answered]):
         """What a call gives that is made in the thread, between two batches."""
         return await self._hand_in(_Call(make))  # type: ignore[no-any-return]
 
+    def wait_through(self) -> None:
+        """Waits, in another thread, until all is answered that had been asked for before."""
+        through = threading.Event()
+        self._waiting.put(_Waiting(None, _Call(through.set)))
+        while not through.wait(WAIT_S) and self._thread.is_alive():
+            pass
+
     def close(self) -> None:
         """Answers what waits and ends the thread."""
         self._waiting.put(None)
@@ -89,7 +97,7 @@ class MicroBatches(Generic[Asked, Answered]):
                 entry = self._waiting.get()
             running = entry is not None
             # Whoever has gone, or was answered otherwise since, holds up nobody.
-            batch = [one for one in batch if not one.future.cancelled()]
+            batch = [one for one in batch if one.future is None or not one.future.cancelled()]
             calls = [one for one in batch if isinstance(one.asked, _Call)]
             asks = [one for one in batch if not isinstance(one.asked, _Call)]
             for one in calls:
@@ -122,7 +130,8 @@ def _tell(waiting: Sequence[_Waiting], answers: Sequence[Any]) -> None:
     """Hands answers to those who wait, one wake-up for each of their loops."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
     for one, answer in zip(waiting, answers, strict=True):
-        by_loop.setdefault(one.future.get_loop(), []).append((one.future, answer))
+        if one.future is not None:
+            by_loop.setdefault(one.future.get_loop(), []).append((one.future, answer))
     for loop, pairs in by_loop.items():
         if not loop.is_closed():
             loop.call_soon_threadsafe(_set, pairs)

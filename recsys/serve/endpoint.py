@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import uuid
@@ -11,10 +12,12 @@ import torch
 from fastapi import FastAPI
 from ray import serve
 
-from recsys.bundle.contents import Bundle
+from recsys.bundle.versions import MANIFEST, find_bundle
 from recsys.config.run import ServeConfig
+from recsys.data.storage import exists, is_uri, join
 from recsys.errors import InputError
 from recsys.live.events import EventLog
+from recsys.live.watch import Watch
 from recsys.serve.api import make_api
 from recsys.serve.metrics import Metrics
 from recsys.serve.ray_metrics import RayMetrics
@@ -23,6 +26,33 @@ from recsys.serve.tokens import Tokens, is_loopback
 
 REPORT_S = 10.0
 """How often a replica's figures go to Ray's own export."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the bundle comes from that is served."""
+
+    folder: str
+    """Of the version that serves as the application is built."""
+    pinned: str | None
+    """That version's name, where its own folder was given: it stays, whatever is published."""
+
+    @classmethod
+    def of(cls, path: str) -> Source:
+        """What a path leads to: a run folder, its `bundles` folder or one version's.
+
+        Raises:
+            InputError: No bundle is there.
+        """
+        path = path if is_uri(path) else os.path.abspath(path)
+        folder = find_bundle(path)
+        pinned = os.path.basename(folder.rstrip("/")) if exists(join(path, MANIFEST)) else None
+        return cls(folder, pinned)
+
+    @property
+    def bundles_dir(self) -> str:
+        """The folder of all versions."""
+        return os.path.dirname(self.folder.rstrip("/"))
 
 
 @dataclass(frozen=True)
@@ -60,21 +90,23 @@ class Endpoint:
     """One replica.
 
     Args:
-        folder: Of the bundle's version.
-        settings: That it is served with, in place of the bundle's.
+        source: Where the versions are.
+        settings: That they are served with, in place of the bundle's.
         events: The event log.
         tokens: Who may do what, as it was read where the application was built.
     """
 
     def __init__(
-        self, folder: str, settings: ServeConfig, events: EventsHere, tokens: Tokens
+        self, source: Source, settings: ServeConfig, events: EventsHere, tokens: Tokens
     ) -> None:
         # One thread runs the model; replicas run side by side.
         torch.set_num_threads(1)
-        bundle = Bundle.load(folder)
-        config = bundle.config.model_copy(update={"serve": settings})
         metrics = Metrics(serve.get_replica_context().replica_id.unique_id)
-        self._service = Service(replace(bundle, config=config), events.open(), metrics=metrics)
+        log = events.open()
+        watch = Watch(log.database, source.bundles_dir, pinned=source.pinned)
+        self._service = Service(watch, log, settings=settings, metrics=metrics)
+        assert self._service.versions is not None
+        self._service.versions.start(settings.watch_s)
         self._tokens = replace(tokens, local=is_loopback(_listening_host()))
         threading.Thread(target=_report, args=(RayMetrics(metrics),), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Known answers: what a bundle answered where it was made, so that it answers so wherever it serves.
+"""Known answers: what a bundle answered where it was made, and so must answer wherever it serves.
 
 A file may be whole and the model in it still be read wrongly: by another version of a library, on
 another kind of machine. Publishing leaves a few answers in the bundle, made by the code that serves

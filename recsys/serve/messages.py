@@ -393,6 +393,14 @@ class HealthResponse:
 
 
 @dataclass(config=Described)
+class RefusedVersion:
+    """A version that this replica does not serve."""
+
+    version: str
+    reason: str
+
+
+@dataclass(config=Described)
 class ModelResponse:
     """The answer of /v1/model."""
 
@@ -411,6 +419,8 @@ class ModelResponse:
     max_videos: int
     max_history: int
     metrics: dict[str, Any]
+    refused: list[RefusedVersion]
+    """Versions that were to be served and are not; this one goes on."""
 
 
 def recommendation(answer: Answer, impression_id: str) -> dict[str, Any]:

@@ -95,6 +95,14 @@ class Metrics(Collector):
         self._version.labels(version).set(1)
         self._age.set_function(lambda: max(0.0, time.time() - created_s))
 
+    def version_swapped(self) -> None:
+        """Another version serves from now on."""
+        self._swaps.inc()
+
+    def version_refused(self) -> None:
+        """A version was looked at and is not served."""
+        self._refused_versions.inc()
+
     def index(self, videos: int, recall: float | None) -> None:
         """The index's size, and its recall@100 against exact search where it was measured."""
         self._index_size.set(videos)
@@ -173,6 +181,12 @@ class Metrics(Collector):
         self._lag_events = gauge("log_lag_events", "Events of the log not followed yet.")
         self._lag_seconds = gauge("log_lag_seconds", "Age of the oldest event not followed yet.")
         self._version = gauge("model_info", "The bundle that is served.", "version")
+        self._swaps = Counter(
+            "recsys_version_swaps", "Versions that took over.", registry=self._registry
+        )
+        self._refused_versions = Counter(
+            "recsys_versions_refused", "Versions that are not served.", registry=self._registry
+        )
         self._age = gauge("model_age_seconds", "Time since the bundle was made.")
         self._index_size = gauge("index_videos", "Videos in the index.")
         self._index_recall = gauge("index_recall", "Recall@100 of the index; NaN: not measured.")

@@ -62,7 +62,7 @@ class ServingRecommender:
         self.bundle = bundle
         config = bundle.config
         self.tasks = config.data.columns.tasks
-        self._timer = timer or (lambda *_: None)
+        self.timer = timer or (lambda *_: None)
         self._videos = bundle.vocabs["video"]
         self._contexts = {
             name: bundle.vocabs[f"context_{name}"] for name in config.data.columns.context
@@ -197,7 +197,7 @@ class ServingRecommender:
     def _step(self, name: str) -> Iterator[None]:
         begun = time.perf_counter()
         yield
-        self._timer(name, time.perf_counter() - begun)
+        self.timer(name, time.perf_counter() - begun)
 
     def _read(
         self,

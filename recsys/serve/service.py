@@ -9,21 +9,25 @@ import asyncio
 import logging
 import os
 import random
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from recsys.bundle.contents import Bundle
+from recsys.config.run import ServeConfig
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.live.database import LogError
 from recsys.live.event import Event
 from recsys.live.events import Appended, EventLog
+from recsys.live.watch import Challenge, Watch
 from recsys.serve.asks import Answer, Ask, Cause, Degraded, NoAnswer, RankedVideos
 from recsys.serve.batches import MicroBatches
 from recsys.serve.fallback import Fallback
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender, now
+from recsys.serve.versions import Versions
 
 logger = logging.getLogger(__name__)
 
@@ -31,34 +35,72 @@ Result = TypeVar("Result")
 LOG_FILE = "live.sqlite"
 EVENTS_WAIT_S = 10.0
 """How long a caller waits for its events to be on disk."""
+RECENT = 64
+"""Requests that are kept, for a version that is loaded to practise on."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What answers now; it is replaced as a whole."""
+
+    recommender: ServingRecommender
+    beside: tuple[Challenge, ServingRecommender] | None = None
+    """What is tried on some of the users."""
+
+    def of(self, user_id: str) -> ServingRecommender:
+        """The recommender that answers a user."""
+        if self.beside is not None and self.beside[0].takes(user_id):
+            return self.beside[1]
+        return self.recommender
+
+    @property
+    def all(self) -> list[ServingRecommender]:
+        """Both."""
+        return [self.recommender] if self.beside is None else [self.recommender, self.beside[1]]
 
 
 class Service:
     """A replica's recommender and log; its methods are called from the server's event loop.
 
     Args:
-        bundle: What is served.
+        source: A bundle that is served as long as the service is there, or what says which version
+            is to be served; `versions.start` follows it.
         log: Where events go to and come from; the service closes it.
+        settings: That versions are served with, in place of what they were published with.
         metrics: Told what happens.
         seed: Of what is drawn; None draws differently in every process.
+
+    Raises:
+        InputError: The bundle is of another log, or no version can be served.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
+        source: Bundle | Watch,
         log: EventLog,
         *,
+        settings: ServeConfig | None = None,
         metrics: Metrics | None = None,
         seed: int | None = None,
     ) -> None:
-        if bundle.live_seq > (last := log.latest_seq()):
-            raise InputError(
-                f"{log.database.shown}: the event log ends at seq {last}, and bundle "
-                f"{bundle.version} was made of one up to seq {bundle.live_seq}: it is another log; "
-                "set serve.events to the one of data.live"
+        self.log, self.metrics, self._seed = log, metrics or Metrics("0"), seed
+        self._recent: deque[Ask] = deque(maxlen=RECENT)
+        self.versions: Versions | None = None
+        if isinstance(source, Watch):
+            self.versions = Versions(
+                source,
+                settings,
+                load=self._load,
+                flip=self._flip,
+                practise=self._practise,
+                metrics=self.metrics,
             )
-        self.log, self.metrics = log, metrics or Metrics("0")
-        self.recommender = ServingRecommender(bundle, log, seed=seed, timer=self.metrics.step)
+            first = self.versions.first()
+        else:
+            first = self._load(source.with_settings(settings))
+        first.timer = self.metrics.step
+        self._serving = Serving(first)
+        bundle = first.bundle
         self._budget_s = bundle.config.serve.budget_ms / 1000
         self._batches = MicroBatches(self._answer, idle=self._idle)
         # Callers that wait for a log that hangs must not take all places of those who read.
@@ -66,6 +108,11 @@ class Service:
         self._caught_up = False
         self._ids = random.Random(os.urandom(16))
         self._show_model()
+
+    @property
+    def recommender(self) -> ServingRecommender:
+        """What answers now, but for users on whom another version is tried."""
+        return self._serving.recommender
 
     @property
     def bundle(self) -> Bundle:
@@ -92,7 +139,7 @@ class Service:
         except NoAnswer as error:
             if ask.video_ids is not None:
                 raise
-            answer = self.recommender.fallback.answer(ask, error.cause)
+            answer = self._serving.of(ask.user_id).fallback.answer(ask, error.cause)
         self._count_degraded(answer.degraded)
         return answer
 
@@ -164,6 +211,8 @@ class Service:
 
     def close(self) -> None:
         """Answers what waits, commits what was handed in and closes the log."""
+        if self.versions is not None:
+            self.versions.close()
         self._batches.close()
         self.log.close()
 
@@ -216,10 +265,46 @@ class Service:
         if degraded is not None:
             self.metrics.degraded(degraded.kind, degraded.cause)
 
+    def _load(self, bundle: Bundle) -> ServingRecommender:
+        """A recommender on this service's log."""
+        if bundle.live_seq > (last := self.log.latest_seq()):
+            raise InputError(
+                f"{self.log.database.shown}: the event log ends at seq {last}, and bundle "
+                f"{bundle.version} was made of one up to seq {bundle.live_seq}: it is another log; "
+                "set serve.events to the one of data.live"
+            )
+        return ServingRecommender(bundle, self.log, seed=self._seed)
+
+    def _practise(self, recommender: ServingRecommender) -> None:
+        """Has a recommender that does not serve catch up, and answer what was asked of late."""
+        recommender.catch_up()
+        for ask in self._recent.copy():
+            recommender.answer([ask])
+
+    def _flip(
+        self, recommender: ServingRecommender, beside: tuple[Challenge, ServingRecommender] | None
+    ) -> None:
+        """From the next batch on a recommender answers; returns when no other one does."""
+        serving = Serving(recommender, beside)
+        for one in serving.all:
+            one.timer = self.metrics.step
+        self._serving = serving
+        self._show_model()
+        self._batches.wait_through()
+
     def _answer(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
         self.metrics.batch(len(asks))
-        answers = self._all_or_each(asks)
-        self._caught_up |= self.recommender.up_to_date
+        self._recent.extend(asks)
+        # Looked at once, so that all of a batch is answered by what served when it began.
+        serving = self._serving
+        by_place: dict[int, Answer | Exception] = {}
+        for one in serving.all:
+            here = [place for place, ask in enumerate(asks) if serving.of(ask.user_id) is one]
+            if here:
+                made = self._all_or_each(one, [asks[place] for place in here])
+                by_place.update(zip(here, made, strict=True))
+        answers = [by_place[place] for place in range(len(asks))]
+        self._caught_up |= serving.recommender.up_to_date
         for answer in answers:
             if isinstance(answer, Answer):
                 if not answer.known_user:
@@ -232,20 +317,23 @@ class Service:
     def _keep_ready(self) -> None:
         """Keeps the lists ready that stand in for others; those of before do where it fails."""
         try:
-            self.recommender.fallback.refresh()
+            for one in self._serving.all:
+                one.fallback.refresh()
         except Exception:
             logger.exception("the lists for everybody could not be made anew")
 
-    def _all_or_each(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
+    def _all_or_each(
+        self, recommender: ServingRecommender, asks: Sequence[Ask]
+    ) -> list[Answer | Exception]:
         """The answers to requests; where one makes all fail, the others are answered alone."""
         try:
-            return list(self.recommender.answer(asks))
+            return list(recommender.answer(asks))
         except Exception as error:
             fault = error
         answers: list[Answer | Exception] = []
         for ask in asks:
             try:
-                answers += self.recommender.answer([ask])
+                answers += recommender.answer([ask])
             except Exception as error:
                 fault = error
                 text = "the model failed at this request; the server's log has the reason"
@@ -260,7 +348,8 @@ class Service:
     def _follow(self) -> None:
         """Between requests: what has happened, and how far behind this replica was."""
         try:
-            self.recommender.catch_up()
+            for one in self._serving.all:
+                one.catch_up()
             self._caught_up = True
             latest = self.log.latest_seq()
         except LogError:  # each request that needs the log tells its caller and the server's log

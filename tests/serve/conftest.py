@@ -6,7 +6,7 @@ import torch
 
 from recsys.bundle.contents import Bundle
 from recsys.live.events import EventLog
-from tests.bundles import TinyRun, make_run
+from tests.bundles import TinyRun, make_run, make_versions
 from tests.serve.live import Served
 
 
@@ -24,6 +24,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     clip.write_bytes(bytes(range(200)))
     text.write_text("secret")
     return make_run(folder / "run", uris=[str(clip), str(text), "s3://bucket/three.mp4"])
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundles folder with two versions of other weights; CURRENT names the old one."""
+    return make_versions(tmp_path_factory.mktemp("two"))
 
 
 @pytest.fixture

@@ -133,8 +133,8 @@ def test_wrong_build_arguments_are_named(args: dict[str, str], message: str) -> 
 
 def test_settings_given_take_the_place_of_the_bundles(tiny: TinyRun) -> None:
     """The bundle says max_k=20 max_videos=40; `serve run` gives texts."""
-    folder, settings = read_args({"bundle": str(tiny.run), "max_k": "5", "replicas": "2"})
-    assert folder.endswith(tiny.version)
+    source, settings = read_args({"bundle": str(tiny.run), "max_k": "5", "replicas": "2"})
+    assert source.folder.endswith(tiny.version)
     assert (settings.max_k, settings.max_videos, settings.replicas) == (5, 40, 2)
 
 

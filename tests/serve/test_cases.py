@@ -4,7 +4,6 @@ import contextlib
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
@@ -147,10 +146,9 @@ def test_what_one_replica_is_told_all_know(tiny: TinyRun, tmp_path: Path) -> Non
 
 def test_settings_of_the_command_line_are_obeyed(tiny: TinyRun, tmp_path: Path) -> None:
     """The bundle was published with max_k=20."""
-    folder, serve = read_args({"bundle": str(tiny.run), "replicas": "2", "max_k": "25"})
+    source, serve = read_args({"bundle": str(tiny.run), "replicas": "2", "max_k": "25"})
     assert serve.replicas == 2
-    bundle = Bundle.load(folder)
-    bundle = replace(bundle, config=bundle.config.model_copy(update={"serve": serve}))
+    bundle = Bundle.load(source.folder).with_settings(serve)
     with serving(bundle, tmp_path / "live.sqlite") as client:
         assert len(recommended(client, "u0", k=25, exclude_seen=False)) == 25
         refused = client.post("/v1/recommend", json={"user_id": "u0", "k": 26})

@@ -38,6 +38,7 @@ def routes(service: Service, router: APIRouter) -> None:
         """What is served, and its limits."""
         bundle = service.bundle
         config = bundle.config
+        refused = () if service.versions is None else service.versions.refused
         return m.ModelResponse(
             version=bundle.version,
             created=bundle.manifest["created"],
@@ -53,4 +54,5 @@ def routes(service: Service, router: APIRouter) -> None:
             max_videos=config.serve.max_videos,
             max_history=config.model.max_history,
             metrics=dict(bundle.manifest["metrics"]),
+            refused=[m.RefusedVersion(one.version, one.reason) for one in refused],
         )

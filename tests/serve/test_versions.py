@@ -1,0 +1,352 @@
+"""Versions come and go under a service: swapped, refused, gone back to, tried on some users."""
+
+import asyncio
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.bundle.contents import Bundle
+from recsys.bundle.versions import CURRENT
+from recsys.errors import InputError
+from recsys.live.event import VIEW, Event
+from recsys.live.events import EventLog
+from recsys.live.watch import Challenge, Decision, Wanted, Watch, resolve
+from recsys.serve.api import make_api
+from recsys.serve.asks import Answer, Ask
+from recsys.serve.recommender import ServingRecommender
+from recsys.serve.service import Service
+from tests.bundles import NEW, OLD, rename_version
+
+NOW_MS = 1_760_000_000_000
+
+
+@pytest.fixture
+def bundles(two_versions: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(two_versions, tmp_path / "bundles"))
+
+
+@pytest.fixture
+def service(bundles: Path, tmp_path: Path) -> Iterator[Service]:
+    """It looks when a test says so."""
+    log = EventLog(str(tmp_path / "live.sqlite"))
+    service = Service(Watch(log.database, str(bundles)), log, seed=0)
+    yield service
+    service.close()
+
+
+def look(service: Service) -> None:
+    assert service.versions is not None
+    service.versions.look()
+
+
+def publish(bundles: Path, version: str) -> None:
+    (bundles / CURRENT).write_text(version + "\n")
+
+
+def states(service: Service) -> dict[str, str]:
+    assert service.versions is not None
+    return {one.version: one.state for one in service.versions.states()}
+
+
+def ask(service: Service, user_id: str = "u3") -> Answer:
+    return asyncio.run(service.answer(Ask(user_id, 5, now_ms=NOW_MS)))
+
+
+def own_answer(bundles: Path, version: str, user_id: str = "u3") -> list[tuple[str, float]]:
+    """What a version answers alone."""
+    recommender = ServingRecommender(Bundle.load(str(bundles / version)), seed=0)
+    return listed(recommender.recommend(user_id, 5, now_ms=NOW_MS))
+
+
+def listed(answer: Answer) -> list[tuple[str, float]]:
+    return [(video.video_id, video.score) for video in answer.videos]
+
+
+def test_what_is_published_serves_after_the_next_look(service: Service, bundles: Path) -> None:
+    assert ask(service).version == OLD
+    publish(bundles, NEW)
+    assert ask(service).version == OLD
+    look(service)
+    answer = ask(service)
+    assert answer.version == NEW
+    assert listed(answer) == own_answer(bundles, NEW) != own_answer(bundles, OLD)
+    assert states(service) == {NEW: "serving", OLD: "warm"}
+    assert b"recsys_version_swaps_total" in service.metrics.text()
+
+
+def test_events_of_before_the_swap_count_after_it(service: Service, bundles: Path) -> None:
+    seen = ask(service).videos[0].video_id
+    service.log.append([Event("u3", VIEW, seen, time_ms=NOW_MS - 1000, positive=True)])
+    publish(bundles, NEW)
+    look(service)
+    assert seen not in [video.video_id for video in ask(service).videos]
+    asked = asyncio.run(service.read(lambda recommender: recommender.history("u3")))
+    assert len(asked.video_rows) == 10  # nine of the bundle, one of the log
+
+
+def test_the_way_back_is_warm_and_knows_what_happened(
+    service: Service, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(bundles, NEW)
+    look(service)
+    video = listed(ask(service))[0][0]
+    service.log.append([Event("u3", VIEW, video, time_ms=NOW_MS - 1000, positive=True)])
+    assert service.versions is not None
+    service.versions.choose(service.versions.previous())
+    monkeypatch.setattr(Bundle, "load", lambda *_: pytest.fail("it is in memory"))
+    look(service)
+    answer = ask(service)
+    assert answer.version == OLD
+    assert video not in [one.video_id for one in answer.videos]
+
+
+def test_a_choice_holds_until_something_is_published(service: Service, bundles: Path) -> None:
+    assert service.versions is not None
+    service.versions.choose(NEW)
+    for _ in range(2):
+        look(service)
+        assert ask(service).version == NEW
+    newest = "20260103T000000000000Z-00000003"
+    rename_version(bundles / OLD, bundles / newest)
+    publish(bundles, newest)
+    look(service)
+    assert ask(service).version == newest
+    assert states(service)[OLD] == "available"  # only the one before is kept
+
+
+def change_byte(folder: Path, name: str) -> None:
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def other_format(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+
+
+def other_log(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "live_seq": 7}))
+
+
+def other_answers(folder: Path) -> None:
+    """Known answers of another model, with the sha256 that they have."""
+    import hashlib
+
+    known = json.loads((folder / "known.json").read_text())
+    known[1]["scores"][0] += 0.5
+    data = json.dumps(known).encode()
+    (folder / "known.json").write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest["files"]["known.json"] = facts
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+BROKEN: list[tuple[Callable[[Path], object], str]] = [
+    (lambda folder: change_byte(folder, "model.safetensors"), "sha256 is not the manifest's"),
+    (lambda folder: change_byte(folder, "vectors.npy"), "sha256 is not the manifest's"),
+    (lambda folder: change_byte(folder, "known.json"), "sha256 is not the manifest's"),
+    (lambda folder: (folder / "manifest.json").unlink(), "manifest.json"),
+    (lambda folder: (folder / "videos.parquet").unlink(), "the file is missing"),
+    (lambda folder: (folder / "manifest.json").write_text("{"), "not a bundle's manifest"),
+    (other_format, "format 1, this recsys reads"),
+    (other_log, "it is another log"),
+    (other_answers, "of user 'u3' the list's scores are not those of its publishing"),
+]
+
+
+@pytest.mark.parametrize(("harm", "reason"), BROKEN, ids=[reason for _, reason in BROKEN])
+def test_what_is_broken_is_refused_and_the_old_one_serves(
+    service: Service,
+    bundles: Path,
+    harm: Callable[[Path], object],
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    harm(bundles / NEW)
+    publish(bundles, NEW)
+    look(service)
+    assert listed(ask(service)) == own_answer(bundles, OLD)
+    assert service.versions is not None
+    (refused,) = service.versions.refused
+    assert refused.version == NEW and reason in refused.reason
+    assert reason in caplog.text
+    assert b'recsys_versions_refused_total{replica="0"} 1.0' in service.metrics.text()
+    with TestClient(make_api(service)) as client:
+        (told,) = client.get("/v1/model").json()["refused"]
+    assert told["version"] == NEW and reason in told["reason"]
+
+
+def test_a_fault_in_practice_refuses_a_version(
+    service: Service, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(service)
+
+    def fault(*_: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    publish(bundles, NEW)
+    with monkeypatch.context() as patched:
+        patched.setattr(ServingRecommender, "answer", fault)
+        look(service)
+    assert ask(service).version == OLD
+    assert states(service)[NEW] == "refused"
+
+
+def test_a_service_begins_with_the_newest_that_can_serve(bundles: Path, tmp_path: Path) -> None:
+    publish(bundles, NEW)
+    other_format(bundles / NEW)
+    log = EventLog(str(tmp_path / "live.sqlite"))
+    service = Service(Watch(log.database, str(bundles)), log)
+    assert ask(service).version == OLD
+    service.close()
+
+
+def test_a_service_that_can_serve_nothing_says_why(bundles: Path, tmp_path: Path) -> None:
+    other_format(bundles / NEW)
+    other_format(bundles / OLD)
+    with (
+        EventLog(str(tmp_path / "live.sqlite")) as log,
+        pytest.raises(InputError, match="format 1"),
+    ):
+        Service(Watch(log.database, str(bundles)), log)
+
+
+def test_a_pinned_version_stays(bundles: Path, tmp_path: Path) -> None:
+    log = EventLog(str(tmp_path / "live.sqlite"))
+    Watch(log.database, str(bundles)).choose(NEW)  # of another server
+    service = Service(Watch(log.database, str(bundles), pinned=OLD), log)
+    publish(bundles, NEW)
+    look(service)
+    assert ask(service).version == OLD
+    with TestClient(make_api(service)) as client:
+        refused = client.post(f"/v1/versions/{NEW}/activate")
+    assert refused.status_code == 404 and "was given one version" in refused.json()["detail"]
+    service.close()
+
+
+def test_no_answer_mixes_two_versions(service: Service, bundles: Path) -> None:
+    """Users ask all the while; each answer is that of the version that it names."""
+    users = [f"u{n}" for n in range(1, 9)]
+    own = {
+        version: {user: own_answer(bundles, version, user) for user in users}
+        for version in (OLD, NEW)
+    }
+    ended, given = threading.Event(), []
+
+    async def storm() -> None:
+        while not ended.is_set():
+            given.extend(
+                await asyncio.gather(
+                    *(service.answer(Ask(user, 5, now_ms=NOW_MS)) for user in users)
+                )
+            )
+
+    asking = threading.Thread(target=lambda: asyncio.run(storm()))
+    asking.start()
+    for version in (NEW, OLD, NEW, OLD):
+        publish(bundles, version)
+        look(service)
+    ended.set()
+    asking.join()
+    assert {answer.version for answer in given} == {OLD, NEW}
+    for answer in given:
+        assert answer.degraded is None
+        ids, scores = zip(*own[answer.version][answer.user_id], strict=True)
+        assert tuple(video.video_id for video in answer.videos) == ids
+        # A batch of other users moves the last digits.
+        assert [video.score for video in answer.videos] == pytest.approx(scores, rel=1e-4)
+
+
+def test_a_challenger_answers_its_share_of_the_users(service: Service, bundles: Path) -> None:
+    assert service.versions is not None
+    service.versions.challenge(NEW, 0.3)
+    look(service)
+    assert states(service) == {OLD: "serving", NEW: "challenger"}
+    versions = {f"n{n}": ask(service, f"n{n}").version for n in range(200)}
+    tried = [user for user, version in versions.items() if version == NEW]
+    assert 40 <= len(tried) <= 80
+    assert {user: ask(service, user).version for user in versions} == versions
+    service.versions.end_challenge()
+    look(service)
+    assert {ask(service, user).version for user in tried} == {OLD}
+
+
+def test_a_challenge_ends_where_another_version_serves(service: Service, bundles: Path) -> None:
+    assert service.versions is not None
+    service.versions.challenge(NEW, 0.5)
+    look(service)
+    publish(bundles, NEW)
+    look(service)
+    assert {ask(service, f"n{n}").version for n in range(20)} == {NEW}
+    assert states(service) == {NEW: "serving", OLD: "warm"}
+
+
+def test_users_are_split_anew_for_other_versions() -> None:
+    one, two = Challenge(NEW, OLD, 0.5, 0), Challenge(OLD, NEW, 0.5, 0)
+    users = [f"u{n}" for n in range(1000)]
+    assert 450 < sum(map(one.takes, users)) < 550
+    assert 400 < sum(one.takes(user) == two.takes(user) for user in users) < 600
+    assert {user for user in users if Challenge(NEW, OLD, 0.1, 0).takes(user)} < {
+        user for user in users if one.takes(user)
+    }
+
+
+@pytest.mark.parametrize(
+    ("decision", "published", "wanted"),
+    [
+        (Decision(), OLD, Wanted(OLD)),
+        (Decision(NEW, OLD), OLD, Wanted(NEW)),
+        (Decision(OLD, OLD), NEW, Wanted(NEW)),
+        (Decision(challenge=(c := Challenge(NEW, OLD, 0.5, 0))), OLD, Wanted(OLD, c)),
+        (Decision(challenge=c), NEW, Wanted(NEW)),
+        (Decision(NEW, OLD, c), OLD, Wanted(NEW)),
+    ],
+)
+def test_what_is_wanted(decision: Decision, published: str, wanted: Wanted) -> None:
+    assert resolve(decision, published) == wanted
+
+
+def test_decisions_reach_every_replica(bundles: Path, tmp_path: Path) -> None:
+    address = str(tmp_path / "live.sqlite")
+    with EventLog(address) as one, EventLog(address) as other:
+        here, there = (Watch(log.database, str(bundles)) for log in (one, other))
+        here.choose(NEW)
+        assert there.wanted() == Wanted(NEW)
+        here.challenge(Challenge(OLD, NEW, 0.25, 3))
+        assert there.wanted() == Wanted(NEW, Challenge(OLD, NEW, 0.25, 3))
+
+
+def test_the_routes(service: Service, bundles: Path) -> None:
+    with TestClient(make_api(service)) as client:
+        told = client.get("/v1/versions").json()
+        assert (told["serving"], told["wanted"]) == (OLD, OLD)
+        assert [(v["version"], v["state"]) for v in told["versions"]] == [
+            (NEW, "available"),
+            (OLD, "serving"),
+        ]
+        assert client.post(f"/v1/versions/{NEW}/activate").status_code == 202
+        look(service)
+        assert client.get("/healthz").json()["version"] == NEW
+        assert client.post("/v1/versions/rollback").json()["wanted"] == OLD
+        look(service)
+        body = {"share": 0.5}
+        beside = client.post(f"/v1/versions/{NEW}/challenge", json=body).json()
+        assert beside == {"wanted": OLD, "challenger": NEW, "share": 0.5}
+        assert client.delete("/v1/challenger").json()["challenger"] is None
+
+
+@pytest.mark.parametrize("version", ["..", "v1", "20260103T000000000000Z-00000003", f"..%2F{OLD}"])
+def test_versions_that_are_not_there(service: Service, version: str) -> None:
+    with TestClient(make_api(service)) as client:
+        assert client.post(f"/v1/versions/{version}/activate").status_code == 404
+        assert client.get("/v1/versions").json()["wanted"] == OLD
