@@ -109,12 +109,12 @@ def make_run(
     return TinyRun(run, version, config, recommender, vectors, counts, timelines)
 
 
-def make_versions(folder: Path) -> Path:
+def make_versions(folder: Path, uris: list[str | None]) -> Path:
     """A bundles folder with two versions of other weights; CURRENT names the old one."""
     bundles = folder / "bundles"
     bundles.mkdir()
     for version, seed in ((OLD, 1), (NEW, 5)):
-        run = make_run(folder / version, seed=seed)
+        run = make_run(folder / version, uris=uris, seed=seed)
         rename_version(run.run / "bundles" / run.version, bundles / version)
     (bundles / CURRENT).write_text(OLD + "\n")
     return bundles

@@ -87,17 +87,10 @@ class Service:
         self._recent: deque[Ask] = deque(maxlen=RECENT)
         self.versions: Versions | None = None
         if isinstance(source, Watch):
-            self.versions = Versions(
-                source,
-                settings,
-                load=self._load,
-                flip=self._flip,
-                practise=self._practise,
-                metrics=self.metrics,
-            )
+            self.versions = Versions(source, settings, host=self, metrics=self.metrics)
             first = self.versions.first()
         else:
-            first = self._load(source.with_settings(settings))
+            first = self.load(source.with_settings(settings))
         first.timer = self.metrics.step
         self._serving = Serving(first)
         bundle = first.bundle
@@ -265,7 +258,7 @@ class Service:
         if degraded is not None:
             self.metrics.degraded(degraded.kind, degraded.cause)
 
-    def _load(self, bundle: Bundle) -> ServingRecommender:
+    def load(self, bundle: Bundle) -> ServingRecommender:
         """A recommender on this service's log."""
         if bundle.live_seq > (last := self.log.latest_seq()):
             raise InputError(
@@ -275,13 +268,13 @@ class Service:
             )
         return ServingRecommender(bundle, self.log, seed=self._seed)
 
-    def _practise(self, recommender: ServingRecommender) -> None:
+    def practise(self, recommender: ServingRecommender) -> None:
         """Has a recommender that does not serve catch up, and answer what was asked of late."""
         recommender.catch_up()
         for ask in self._recent.copy():
             recommender.answer([ask])
 
-    def _flip(
+    def flip(
         self, recommender: ServingRecommender, beside: tuple[Challenge, ServingRecommender] | None
     ) -> None:
         """From the next batch on a recommender answers; returns when no other one does."""

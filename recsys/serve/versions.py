@@ -15,9 +15,8 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import is_version, read_manifest, whole_versions
@@ -62,6 +61,21 @@ class VersionState:
     """Why it is refused."""
 
 
+class Host(Protocol):
+    """What versions are loaded for."""
+
+    def load(self, bundle: Bundle) -> ServingRecommender:
+        """A recommender on the host's own log."""
+
+    def practise(self, recommender: ServingRecommender) -> None:
+        """Has a recommender that does not serve catch up, and answer what was asked of late."""
+
+    def flip(
+        self, recommender: ServingRecommender, beside: tuple[Challenge, ServingRecommender] | None
+    ) -> None:
+        """Has a recommender answer from now on, and another one be tried beside it."""
+
+
 class Versions:
     """Keeps a replica at the version that is to be served.
 
@@ -69,24 +83,15 @@ class Versions:
         watch: Says which that is.
         settings: That versions are served with, in place of what they were published with; None
             takes theirs.
-        load: Makes a recommender of a bundle, on the replica's own log.
-        flip: Called with the recommender to serve from now on, and the one to try beside it.
-        practise: Answers recorded requests with a recommender, in the thread that loads.
+        host: Whose requests they answer.
         metrics: Told what happens.
     """
 
     def __init__(
-        self,
-        watch: Watch,
-        settings: ServeConfig | None,
-        *,
-        load: Callable[[Bundle], ServingRecommender],
-        flip: Callable[[ServingRecommender, tuple[Challenge, ServingRecommender] | None], None],
-        practise: Callable[[ServingRecommender], None],
-        metrics: Metrics,
+        self, watch: Watch, settings: ServeConfig | None, *, host: Host, metrics: Metrics
     ) -> None:
         self._watch, self._settings = watch, settings
-        self._load, self._flip, self._practise, self._metrics = load, flip, practise, metrics
+        self._host, self._metrics = host, metrics
         self._lock = threading.Lock()
         self._held: OrderedDict[str, ServingRecommender] = OrderedDict()
         """By version, the one that served last at the end."""
@@ -147,7 +152,7 @@ class Versions:
         if wanted.version != self._serving and not self._rests(wanted.version):
             held = self._held.get(wanted.version)
             if held is not None and wanted.version != self._challenger():
-                self._practise(held)  # it has rested: what happened since is counted first
+                self._host.practise(held)  # it has rested: what happened since is counted first
             recommender = held or self._ready(wanted.version)
             if recommender is not None:
                 self._serve(wanted.version, recommender, wanted)
@@ -258,8 +263,8 @@ class Versions:
             if bundle.known is None:
                 logger.warning("bundle %s has no known answers: they are not checked", version)
             check_known(bundle)
-            recommender = self._load(bundle.with_settings(self._settings))
-            self._practise(recommender)
+            recommender = self._host.load(bundle.with_settings(self._settings))
+            self._host.practise(recommender)
         except Exception as error:
             # Whatever it fails with, it must not serve, and what serves must go on.
             self._refuse(version, error)
@@ -291,7 +296,7 @@ class Versions:
     def _serve(self, version: str, recommender: ServingRecommender, wanted: Wanted) -> None:
         """Changes the reference; the one before is kept warm, and older ones go."""
         before, beside = self._serving, self._beside(wanted)
-        self._flip(recommender, beside)
+        self._host.flip(recommender, beside)
         with self._lock:
             self._held[version] = recommender
             self._held.move_to_end(before)
@@ -316,7 +321,7 @@ class Versions:
             with self._lock:
                 self._held[challenge.version] = recommender
                 self._held.move_to_end(self._serving)
-        self._flip(self._held[self._serving], self._beside(wanted))
+        self._host.flip(self._held[self._serving], self._beside(wanted))
         with self._lock:
             self._challenge = challenge
             self._drop()

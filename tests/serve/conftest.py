@@ -16,20 +16,25 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """A run with a bundle; videos v1 and v2 have files: a real one by name, and one that is no
-    video."""
-    folder: Path = tmp_path_factory.mktemp("tiny")
+def uris(tmp_path_factory: pytest.TempPathFactory) -> list[str | None]:
+    """Of videos v1 to v3: a file that is one by its name, one that is none, one elsewhere."""
+    folder: Path = tmp_path_factory.mktemp("files")
     clip, text = folder / "one.mp4", folder / "two.txt"
     clip.write_bytes(bytes(range(200)))
     text.write_text("secret")
-    return make_run(folder / "run", uris=[str(clip), str(text), "s3://bucket/three.mp4"])
+    return [str(clip), str(text), "s3://bucket/three.mp4"]
 
 
 @pytest.fixture(scope="session")
-def two_versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory, uris: list[str | None]) -> TinyRun:
+    """A run with a bundle; videos v1 and v2 have files."""
+    return make_run(tmp_path_factory.mktemp("tiny") / "run", uris=uris)
+
+
+@pytest.fixture(scope="session")
+def two_versions(tmp_path_factory: pytest.TempPathFactory, uris: list[str | None]) -> Path:
     """A bundles folder with two versions of other weights; CURRENT names the old one."""
-    return make_versions(tmp_path_factory.mktemp("two"))
+    return make_versions(tmp_path_factory.mktemp("two"), uris)
 
 
 @pytest.fixture

@@ -51,7 +51,9 @@ def config(mode: str) -> SchemathesisConfig:
 @pytest.fixture
 def api(two_versions: Path, tmp_path: Path) -> Iterator[FastAPI]:
     log = EventLog(str(tmp_path / "live.sqlite"))
-    service = Service(Watch(log.database, str(two_versions)), log, seed=0)
+    watch = Watch(log.database, str(two_versions))
+    watch.choose(NEW)  # so that there is one to go back to
+    service = Service(watch, log, seed=0)
     yield make_api(service)
     service.close()
 
