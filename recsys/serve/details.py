@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
+import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -32,6 +33,8 @@ class VideoDetails:
     creator_id: str | None
     categories: list[str]
     """As `column=value`."""
+    duration: float | None
+    """As the catalogue has it, in its own unit, which is that of watch times too."""
     duration_s: float | None
     """Length of its file, in seconds."""
     poster: str | None
@@ -78,6 +81,7 @@ def _of_video(bundle: Bundle, video_id: str, row: int) -> VideoDetails:
         title=details.title(row),
         creator_id=None if creator_row == UNKNOWN_ROW else bundle.vocabs["creator"].id(creator_row),
         categories=[categories.id(int(category)) for category in catalog.categories[row]],
+        duration=None if np.isnan(catalog.durations[row]) else float(catalog.durations[row]),
         duration_s=details.duration_s(row),
         poster=f"{address}/poster" if served and there else None,
         file=f"{address}/file" if served and local_video(uri) is not None else None,

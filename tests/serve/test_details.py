@@ -50,6 +50,7 @@ def test_details_of_videos_in_the_order_asked_for(client: TestClient) -> None:
         "title": "<b>One</b>",
         "creator_id": "c2",
         "categories": ["wild"],
+        "duration": 11.0,
         "duration_s": 62.5,
         "poster": "v1/videos/v1/poster",
         "file": "v1/videos/v1/file",

@@ -15,11 +15,10 @@ from recsys.serve.service import Service
 
 WEB = Path(__file__).parents[1] / "web"
 WEB_TYPES = {
-    "index.html": "text/html",
-    "style.css": "text/css",
-    "docs.css": "text/css",
-    "app.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
 }
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; media-src 'self'; img-src 'self'; "
@@ -52,17 +51,20 @@ class VideoFile(FileResponse):
 
 def routes(service: Service, router: APIRouter) -> None:
     """Adds the routes to a router."""
-    content = {name: (WEB / name).read_bytes() for name in WEB_TYPES}
+    files = [path for path in WEB.rglob("*") if path.suffix in WEB_TYPES]
+    # Read once: what is not in it is not there, whatever a request's path says.
+    content = {path.relative_to(WEB).as_posix(): path.read_bytes() for path in files}
     headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
 
     def answer(name: str) -> Response:
-        return Response(content[name], media_type=WEB_TYPES[name], headers=headers)
+        media_type = WEB_TYPES[Path(name).suffix]
+        return Response(content[name], media_type=media_type, headers=headers)
 
     @router.get("/", include_in_schema=False)
     async def page() -> Response:
         return answer("index.html")
 
-    @router.get("/web/{name}", include_in_schema=False)
+    @router.get("/web/{name:path}", include_in_schema=False)
     async def part(name: str) -> Response:
         if name not in content:
             raise HTTPException(404, "there is no such file")

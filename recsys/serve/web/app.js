@@ -1,130 +1,120 @@
-// The page of the endpoint: choose a user, see what they watched and what is recommended.
+// The page: whose it is, which view is open, in which language.
 
-const element = (id) => document.getElementById(id);
-const known = [];
+import * as api from "./api.js";
+import { el, newId } from "./dom.js";
+import { Feed } from "./feed.js";
+import { historyView } from "./history.js";
+import { choose, LANGUAGES, language, t } from "./i18n.js";
+import { openPlayer } from "./player.js";
+import { runView } from "./run.js";
+import { stopAll } from "./video.js";
 
-async function call(path, body) {
-  const options = body && {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  };
-  const response = await fetch(path, options);
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.detail ?? response.statusText);
-  return answer;
-}
-
-// Clips play while they are on the screen, and only then.
-const onScreen = new IntersectionObserver((entries) => {
-  for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) target.play().catch(() => {});
-    else target.pause();
-  }
-});
-
-function frameOf(videoId) {
-  const frame = document.createElement("div");
-  frame.className = "frame";
-  const missing = document.createElement("span");
-  missing.textContent = "no file to show";
-  if (videoId === null) {
-    frame.append(missing);
-    return frame;
-  }
-  const video = document.createElement("video");
-  Object.assign(video, { muted: true, loop: true, controls: true, playsInline: true });
-  video.preload = "metadata";
-  video.src = `v1/videos/${encodeURIComponent(videoId)}/file`;
-  video.addEventListener("error", () => video.replaceWith(missing));
-  onScreen.observe(video);
-  frame.append(video);
-  return frame;
-}
-
-function card(videoId, facts) {
-  const figure = document.createElement("figure");
-  figure.className = "card";
-  const caption = document.createElement("figcaption");
-  const title = document.createElement("b");
-  title.textContent = videoId ?? "unknown video";
-  const details = document.createElement("span");
-  details.textContent = facts;
-  caption.append(title, details);
-  figure.append(frameOf(videoId), caption);
-  return figure;
-}
-
-function pastCard(event) {
-  const did = Object.keys(event.labels).filter((name) => event.labels[name]);
-  if (!event.positive && !did.length) did.push("passed over");
-  const when = new Date(event.time_ms).toISOString().slice(0, 16).replace("T", " ");
-  const past = card(event.video_id, [when, ...did].join(" · "));
-  past.classList.toggle("passed", !event.positive);
-  return past;
-}
-
-function nextCard(video) {
-  const chances = Object.entries(video.probabilities).map(
-    ([task, p]) => `${task} ${(100 * p).toFixed(0)} %`,
-  );
-  return card(video.video_id, [`score ${video.score.toFixed(2)}`, ...chances].join(" · "));
-}
-
-function show(place, cards, nothing) {
-  onScreen.disconnect();
-  place.replaceChildren(...cards);
-  if (!cards.length) place.textContent = nothing;
-  document.querySelectorAll("video").forEach((video) => onScreen.observe(video));
-}
+const at = (id) => document.getElementById(id);
+const state = { user: "", users: [], model: null, view: null };
+const VIEWS = {
+  watch: async (context) => {
+    const feed = new Feed({ ...context, open: openPlayer });
+    at("main").replaceChildren(feed.element);
+    await feed.start();
+    return feed;
+  },
+  history: async (context) => ({ element: await historyView(context) }),
+  run: runView,
+};
 
 function say(text, wrong = false) {
-  element("message").textContent = text;
-  element("message").classList.toggle("wrong", wrong);
+  at("said").textContent = text;
+  at("said").classList.toggle("wrong", wrong);
 }
 
-async function recommend() {
-  const userId = element("user").value; // as it is: spaces may be part of an id
-  if (!userId) return;
+const viewName = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "watch");
+
+let turn = 0;
+
+/** Opens the view that the address names; of two that are asked for, the later one counts. */
+async function show() {
+  const mine = ++turn;
+  stopAll();
+  state.view?.close?.();
+  state.view = null;
+  drawHeader();
+  const name = viewName();
+  document.body.dataset.view = name;
+  at("main").replaceChildren(el("p", { class: "loading" }, t("loading")));
   try {
-    const past = await call(`v1/history?user_id=${encodeURIComponent(userId)}&limit=12`);
-    const asked = { user_id: userId, k: Number(element("count").value) };
-    // A replayed history ended long ago: ask as of one minute after its last event.
-    if (past.events.length) asked.now_ms = past.events[0].time_ms + 60_000;
-    const next = await call("v1/recommend", asked);
-    show(element("recent"), past.events.map(pastCard), "nothing yet");
-    show(element("recommended"), next.items.map(nextCard), "nothing is left to recommend");
-    say(
-      next.known_user
-        ? `User ${userId}: from ${next.num_history} ${next.num_history === 1 ? "event" : "events"}`
-        : `User ${userId} is not known: this is what everybody new gets`,
-    );
+    state.model ??= await api.model();
+    if (!state.user) await chooseSomebody();
+    const view = await VIEWS[name]({ user: state.user, model: state.model, say });
+    if (mine !== turn) return view.close?.();
+    state.view = view;
+    if (!view.element.isConnected) at("main").replaceChildren(view.element);
   } catch (error) {
-    say(error.message, true);
+    if (mine === turn) fail(error);
   }
 }
 
-function another() {
-  if (!known.length) return;
-  element("user").value = known[Math.floor(Math.random() * known.length)];
-  recommend();
+function fail(error) {
+  say(t("failed", { reason: error.message }), true);
+  const retry = el("button", { type: "button", onclick: show }, t("retry"));
+  at("main").replaceChildren(error.status === 401 ? tokenForm() : retry);
 }
 
-async function start() {
-  const model = await call("v1/model");
-  element("model").textContent =
-    `${model.num_videos} videos · ${model.num_users} users · bundle ${model.version}`;
-  element("count").max = model.max_k;
-  element("count").value = Math.min(12, model.max_k);
-  known.push(...(await call("v1/users?limit=200")).user_ids);
-  for (const id of known) element("users").append(new Option(id, id));
-  element("user").value = new URLSearchParams(location.search).get("user") ?? known[0] ?? "";
-  await recommend();
+function tokenForm() {
+  const field = el("input", { type: "password", id: "token", autocomplete: "off", required: true });
+  const use = (event) => {
+    event.preventDefault();
+    api.token.set(field.value);
+    show();
+  };
+  const label = el("label", { for: "token" }, t("token"));
+  const button = el("button", { type: "submit" }, t("token_use"));
+  return el("form", { class: "token", onsubmit: use }, el("p", {}, t("token_why")), label, field, button);
 }
 
-element("ask").addEventListener("submit", (event) => {
+async function chooseSomebody() {
+  const { user_ids } = await api.users();
+  state.users = user_ids;
+  setUser(new URLSearchParams(location.search).get("user") ?? user_ids[0] ?? `guest-${newId()}`);
+  drawHeader();
+}
+
+function setUser(user) {
+  state.user = user;
+  const address = new URL(location.href);
+  address.searchParams.set("user", user);
+  history.replaceState(null, "", address);
+}
+
+function drawHeader() {
+  choose(language);
+  document.title = `${t(viewName())} · recsys`;
+  at("views").setAttribute("aria-label", "recsys");
+  const link = (name) =>
+    el("a", { href: `#${name}`, "aria-current": name === viewName() ? "page" : null }, t(name));
+  at("views").replaceChildren(...Object.keys(VIEWS).map(link));
+  const field = el("input", { id: "user", list: "users", autocomplete: "off", spellcheck: "false", maxlength: 256, required: true });
+  field.value = state.user;
+  const options = el("datalist", { id: "users" }, ...state.users.map((id) => el("option", { value: id })));
+  const guest = el("button", { type: "button", id: "new-viewer" }, t("new_viewer"));
+  guest.addEventListener("click", () => (setUser(`guest-${newId().slice(0, 8)}`), show()));
+  const label = el("label", { for: "user" }, t("viewer"));
+  at("viewer").replaceChildren(label, field, options, el("button", { type: "submit" }, t("choose_viewer")), guest);
+  const languages = el("select", { id: "language", "aria-label": t("language") });
+  for (const [name, strings] of Object.entries(LANGUAGES))
+    languages.append(el("option", { value: name, lang: name, selected: name === language }, strings.name));
+  languages.addEventListener("change", () => (choose(languages.value), show()));
+  at("tools").replaceChildren(languages);
+}
+
+at("viewer").addEventListener("submit", (event) => {
   event.preventDefault();
-  recommend();
+  setUser(at("user").value); // as it is: spaces may be part of an id
+  show();
 });
-element("another").addEventListener("click", another);
-start().catch((error) => say(error.message, true));
+addEventListener("hashchange", show);
+addEventListener("pagehide", () => {
+  stopAll();
+  api.leave();
+});
+document.addEventListener("visibilitychange", () => document.hidden && (stopAll(), api.leave()));
+show();

@@ -1,0 +1,213 @@
+// The feed: what is recommended, what is shown of it, and how it changes with each reaction.
+
+import * as api from "./api.js";
+import { Card } from "./card.js";
+import { el, isPhone } from "./dom.js";
+import { t } from "./i18n.js";
+import { Impressions } from "./impressions.js";
+import { reasonLine, titleOf } from "./reason.js";
+import { reorder } from "./reorder.js";
+import { mayAutoplay } from "./video.js";
+
+const PAGE = 12;
+const BADGE_MS = 6000;
+const FINISHED = 0.5; // of its length, from which on a video was watched
+
+export class Feed {
+  constructor({ user, model, say, open }) {
+    Object.assign(this, { user, model, say, openPlayer: open, finished: null });
+    this.cards = [];
+    this.apart = []; // ids that the cursor does not know of
+    this.cursor = null;
+    this.busy = null;
+    this.list = el("div", { role: "feed", "aria-label": t("feed"), class: "feed" });
+    this.foot = el("p", { class: "foot" });
+    this.element = el("section", { class: "feed-view" }, this.list, this.foot);
+    this.impressions = new Impressions(
+      (card) => this.#shown(card),
+      (card, share) => this.#inView(card, share),
+    );
+    this.bottom = new IntersectionObserver(
+      (entries) => entries.some((entry) => entry.isIntersecting) && this.more(),
+      { rootMargin: "600px" },
+    );
+    this.list.addEventListener("keydown", (event) => this.#keys(event));
+  }
+
+  close() {
+    this.impressions.close();
+    this.bottom.disconnect();
+    this.cards.forEach((card) => card.clip.stop());
+  }
+
+  async start() {
+    const answer = await this.#ask({ k: Math.min(PAGE, this.model.max_k) });
+    this.#append(answer.cards);
+    const { num_history: n, known_user } = answer;
+    this.say(t(known_user ? "greeting_known" : "greeting_new", { user: this.user, n }));
+    if (!this.cards.length) this.foot.textContent = t("nothing");
+    this.bottom.observe(this.foot);
+  }
+
+  /** The next page, at the end and nowhere else. */
+  more() {
+    if (!this.cursor || this.loading) return;
+    this.loading = true;
+    this.#busily(async () => {
+      this.foot.textContent = t("more_loading");
+      const answer = await this.#ask({ k: Math.min(PAGE, this.model.max_k), cursor: this.cursor });
+      this.#append(answer.cards);
+      this.foot.textContent = this.cursor ? "" : t("feed_end");
+      this.bottom.unobserve(this.foot); // so that a foot still in view is seen again
+      this.bottom.observe(this.foot);
+    }).finally(() => (this.loading = false));
+  }
+
+  /** A like or a refusal: it is kept, and what comes after this card is asked for anew. */
+  react(card, kind) {
+    return this.#busily(async () => {
+      const { creator_id } = card.item.details;
+      const who = { creator: creator_id, title: titleOf(card.item.details) };
+      const event = { like: this.#likeEvent(card), hide_creator: { type: kind, creator_id } }[kind];
+      this.#tell(card, event ?? { type: kind, video_id: card.id });
+      if (kind === "like") card.liked();
+      else card.dismiss(t(kind === "hide_creator" ? "hidden_creator" : "hidden_video", who));
+      await this.#follow(card, t(`changed_${kind}`, who));
+    });
+  }
+
+  watched(card, seconds, share) {
+    this.#tell(card, this.#viewEvent(card, seconds, share));
+    if (share >= FINISHED) this.finished = card;
+  }
+
+  /** What was watched in the large player is a reaction too: the feed follows it. */
+  playerClosed(card) {
+    if (!this.finished) return;
+    const title = titleOf(this.finished.item.details);
+    this.finished = null;
+    this.#busily(() => this.#follow(card, t("changed_watch", { title })));
+  }
+
+  next(card) {
+    return this.cards.slice(this.cards.indexOf(card) + 1).find((one) => !one.dismissed) ?? null;
+  }
+
+  async #follow(card, said) {
+    await api.flush();
+    const at = this.cards.indexOf(card) + 1;
+    const [fixed, old] = [this.cards.slice(0, at), this.cards.slice(at)];
+    const kept = fixed.map((one) => one.id);
+    const k = Math.min(Math.max(old.length, PAGE), this.model.max_k);
+    const answer = await this.#ask({ k }, kept, new Map(old.map((one) => [one.id, one])));
+    const places = new Map(old.map((one, place) => [one, place]));
+    reorder(this.list, fixed, answer.cards);
+    this.cards = [...fixed, ...answer.cards];
+    this.#number();
+    let [came, up] = [0, 0];
+    answer.cards.forEach((one, place) => {
+      const before = places.get(one);
+      const rose = before === undefined ? 0 : before - place;
+      came += before === undefined;
+      up += rose > 0;
+      one.badge(before === undefined ? t("badge_new") : rose > 0 ? t("badge_up", { n: rose }) : "");
+      setTimeout(() => one.badge(""), BADGE_MS);
+      this.impressions.again(one);
+    });
+    this.say(`${said} ${t("changed", { came, up })}`);
+  }
+
+  /** Asks for recommendations; those of `cards` that come again keep their elements. */
+  async #ask(asked, kept = this.apart, cards = new Map()) {
+    this.apart = kept;
+    const answer = await api.recommend({ user_id: this.user, exclude: kept, ...asked });
+    const named = answer.items.flatMap(({ video_id, reason }) => [video_id, ...reason.video_ids]);
+    const titles = new Map((await api.details(named)).map((video) => [video.video_id, video]));
+    this.cursor = answer.cursor;
+    const { impression_id, version } = answer;
+    answer.cards = answer.items.map((item, place) => {
+      const line = reasonLine(item.reason, titles);
+      const details = titles.get(item.video_id);
+      const full = { ...item, details, line, place, impression_id, version };
+      const there = cards.get(item.video_id);
+      if (!there) return new Card(full, this);
+      there.update(full);
+      return there;
+    });
+    return answer;
+  }
+
+  #append(cards) {
+    this.cards.push(...cards);
+    this.list.append(...cards.map((card) => card.element));
+    cards.forEach((card) => this.impressions.watch(card));
+    this.#number();
+  }
+
+  #number() {
+    const size = this.cursor ? -1 : this.cards.length; // -1: nobody knows how many there are
+    this.cards.forEach((card, place) => {
+      card.number(place + 1, size);
+      card.element.tabIndex = 0;
+    });
+  }
+
+  #tell(card, event) {
+    const { impression_id, version } = card.item;
+    api.tell({ user_id: this.user, impression_id, version, ...event });
+  }
+
+  #shown(card) {
+    this.#tell(card, { type: "exposure", video_id: card.id, place: card.item.place });
+  }
+
+  #inView(card, share) {
+    if (!isPhone() || !mayAutoplay() || card.dismissed) return;
+    if (share >= 0.8) card.clip.play();
+    else if (share < 0.5) card.clip.stop();
+  }
+
+  /** Who likes a video has watched it, whatever the model calls the two. */
+  #likeEvent(card) {
+    const labels = Object.fromEntries(this.#tasks(/like|fav|thumb|watch|view|click/i));
+    return { type: "task", video_id: card.id, positive: true, labels };
+  }
+
+  #viewEvent(card, seconds, share) {
+    const done = share >= FINISHED;
+    const { duration } = card.item.details; // in the catalogue's unit, as training has it
+    const labels = Object.fromEntries(this.#tasks(/watch|view|click/i).map(([task]) => [task, done]));
+    const watched = this.model.watched && duration ? { watched: share * duration } : {};
+    return { type: "view", video_id: card.id, positive: done, labels, ...watched };
+  }
+
+  #tasks(names) {
+    const found = this.model.tasks.filter((task) => names.test(task));
+    return found.map((task) => [task, true]);
+  }
+
+  /** One thing at a time: two answers that cross would leave a list that nobody asked for. */
+  #busily(work) {
+    const before = this.busy ?? Promise.resolve();
+    const mine = before.then(work).catch((error) => this.say(t("failed", { reason: error.message }), true));
+    this.busy = mine.finally(() => this.busy === now && (this.busy = null));
+    const now = this.busy;
+    return mine;
+  }
+
+  open(card) {
+    this.finished = null;
+    this.openPlayer(card, this);
+  }
+
+  /** The feed pattern: Page Up and Page Down go from article to article. */
+  #keys(event) {
+    const step = { PageDown: 1, PageUp: -1 }[event.key];
+    const article = event.target.closest("article");
+    if (!step || !article) return;
+    const there = this.cards[this.cards.indexOf(article.card) + step];
+    event.preventDefault();
+    there?.element.focus();
+    there?.element.scrollIntoView({ block: "nearest" });
+  }
+}

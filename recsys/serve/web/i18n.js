@@ -1,0 +1,49 @@
+// What the page says, in the language that was chosen: one file of strings a language.
+
+import en from "./strings/en.js";
+import zh from "./strings/zh.js";
+
+export const LANGUAGES = { en, zh };
+const KEY = "recsys.language";
+
+function preferred() {
+  const asked = new URLSearchParams(location.search).get("lang") ?? localStorage.getItem(KEY);
+  const wanted = [asked, ...navigator.languages].filter(Boolean).map((name) => name.slice(0, 2));
+  return wanted.find((name) => name in LANGUAGES) ?? "en";
+}
+
+export let language = preferred();
+
+export function choose(name) {
+  language = name;
+  localStorage.setItem(KEY, name);
+  document.documentElement.lang = name;
+}
+
+/** A text by its name; `{place}`s are filled, and a function tells one thing from many. */
+export function t(name, values = {}) {
+  const text = LANGUAGES[language][name];
+  const filled = typeof text === "function" ? text(values) : text;
+  return filled.replace(/\{(\w+)\}/g, (_, key) => values[key]);
+}
+
+export const number = (value, options) => new Intl.NumberFormat(language, options).format(value);
+export const percent = (share) => number(share, { style: "percent", maximumFractionDigits: 0 });
+
+export function clock(seconds) {
+  const whole = Math.max(1, Math.round(seconds));
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
+/** A length as it is read aloud: "1 minute 5 seconds". */
+export function spoken(seconds) {
+  const whole = Math.max(1, Math.round(seconds));
+  const unit = (value, name) => number(value, { style: "unit", unit: name, unitDisplay: "long" });
+  const minutes = Math.floor(whole / 60);
+  return [minutes && unit(minutes, "minute"), whole % 60 && unit(whole % 60, "second")]
+    .filter(Boolean)
+    .join(" ");
+}
+
+export const moment = (time) =>
+  new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(time);

@@ -1,0 +1,100 @@
+// The large player: one clip, what is similar beside it, and what comes next.
+
+import * as api from "./api.js";
+import { el, outside } from "./dom.js";
+import { clock, spoken, t } from "./i18n.js";
+import { titleOf } from "./reason.js";
+import { Clip, posterOf } from "./video.js";
+
+const COUNTDOWN_S = 5;
+const SIMILAR = 8;
+
+/** Opens a card of a feed in a dialog; closes itself with Escape, and gives the focus back. */
+export function openPlayer(card, feed) {
+  const stage = el("div", { class: "stage" });
+  const beside = el("aside", { "aria-label": t("similar_to") });
+  const close = el("button", { type: "button", class: "close", autofocus: true }, t("close"));
+  const dialog = el("dialog", { class: "player" }, close, stage, beside);
+  let [clip, timer] = [null, null];
+  const quiet = () => clearInterval(timer);
+
+  function show(video, told, next) {
+    quiet();
+    clip?.stop();
+    clip = new Clip(video, { controls: true, watched: told, ended: () => countdown(next) });
+    const title = titleOf(video);
+    dialog.setAttribute("aria-label", title);
+    const creator = video.creator_id && outside("p", video.creator_id, { class: "creator" });
+    stage.replaceChildren(clip.frame, outside("h2", title), creator ?? "", el("div", { class: "next" }));
+    clip.play();
+    fillSimilar(video);
+  }
+
+  function showCard(one) {
+    const told = (seconds, share) => feed.watched(one, seconds, share);
+    show(one.item.details, told, () => feed.next(one));
+  }
+
+  function countdown(next) {
+    const following = next?.();
+    const place = stage.querySelector(".next");
+    if (!following) return;
+    let left = COUNTDOWN_S;
+    const text = el("span", { role: "timer" });
+    const go = () => showCard(following);
+    const stop = el("button", { type: "button", onclick: () => (quiet(), place.replaceChildren()) }, t("stop"));
+    const tick = () => (left ? (text.textContent = t("next_in", { s: left--, n: left })) : go());
+    const title = outside("b", titleOf(following.item.details));
+    place.replaceChildren(
+      el("p", {}, `${t("up_next")}: `, title),
+      text,
+      el("button", { type: "button", onclick: go }, t("play_next")),
+      stop,
+    );
+    tick();
+    timer = setInterval(tick, 1000);
+  }
+
+  async function fillSimilar(video) {
+    beside.replaceChildren(el("h3", {}, t("similar_to")));
+    try {
+      const answer = await api.similar(video.video_id, SIMILAR);
+      const videos = await api.details(answer.items.map((item) => item.video_id));
+      const told = (one) => (seconds, share) =>
+        feed.watched({ id: one.video_id, item: { details: one } }, seconds, share);
+      beside.append(el("ul", {}, ...videos.map((one) => el("li", {}, row(one, () => show(one, told(one), null))))));
+    } catch (error) {
+      beside.append(el("p", {}, t("failed", { reason: error.message })));
+    }
+  }
+
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => {
+    quiet();
+    clip?.stop();
+    dialog.remove();
+    card.open.focus();
+    feed.playerClosed(card);
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  showCard(card);
+}
+
+/** A line of a list: a small poster, the title, the length. */
+export function row(video, onclick, ...more) {
+  const title = titleOf(video);
+  const length = video.duration_s ? spoken(video.duration_s) : "";
+  const frame = posterOf(video);
+  const text = el(
+    "span",
+    {},
+    outside("b", title),
+    outside("small", [video.creator_id, video.duration_s && clock(video.duration_s)].filter(Boolean).join(" · ")),
+    ...more,
+  );
+  const name = [title, length].filter(Boolean).join(", ");
+  return onclick
+    ? el("button", { type: "button", class: "row", "aria-label": name, onclick }, frame, text)
+    : el("div", { class: "row" }, frame, text);
+}

@@ -1,0 +1,84 @@
+// A video that plays: its poster until then, and how long it was watched afterwards.
+
+import { calm, el } from "./dom.js";
+import { t } from "./i18n.js";
+
+const LEAST_S = 1; // watched for less is no viewing
+let current = null; // one plays at a time
+
+/** The picture of a video, or a ground of its own where there is none. */
+export function posterOf(video) {
+  const frame = el("div", { class: "frame" });
+  if (video.poster)
+    frame.append(el("img", { src: video.poster, alt: "", decoding: "async", width: 224, height: 224 }));
+  return frame;
+}
+
+export class Clip {
+  /** `watched(seconds, share)` is told once after each viewing; `ended` when it ran to its end. */
+  constructor(video, { watched, ended = null, controls = false }) {
+    Object.assign(this, { video, watched, ended, controls });
+    this.frame = posterOf(video);
+    this.element = null;
+    this.seconds = 0;
+  }
+
+  play({ muted = true } = {}) {
+    if (current === this) return;
+    current?.stop();
+    current = this;
+    if (!this.video.file) return this.#say(t("no_file"));
+    this.#make(muted);
+    this.element.play().catch(() => {}); // a browser may want a tap first: the poster stays
+  }
+
+  get plays() {
+    return current === this;
+  }
+
+  stop() {
+    if (current === this) current = null;
+    this.frame.querySelector(".note")?.remove();
+    if (!this.element) return;
+    this.#count();
+    const share = this.element.duration > 0 ? Math.min(1, this.seconds / this.element.duration) : 0;
+    this.element.removeAttribute("src");
+    this.element.load();
+    this.element.remove();
+    this.element = null;
+    if (this.seconds >= LEAST_S || share >= 0.5) this.watched(this.seconds, share);
+    this.seconds = 0;
+  }
+
+  #make(muted) {
+    const { ended, controls } = this;
+    this.element = el("video", { src: this.video.file, playsinline: true, controls, loop: !ended });
+    this.element.muted = muted;
+    this.from = null;
+    this.element.addEventListener("playing", () => (this.from = performance.now()));
+    for (const pause of ["pause", "waiting", "ended"])
+      this.element.addEventListener(pause, () => this.#count());
+    this.element.addEventListener("error", () => this.#broken());
+    if (ended) this.element.addEventListener("ended", ended);
+    this.frame.append(this.element);
+  }
+
+  #count() {
+    if (this.from !== null) this.seconds += (performance.now() - this.from) / 1000;
+    this.from = null;
+  }
+
+  #broken() {
+    if (!this.element?.getAttribute("src")) return; // stopped, not broken
+    this.element.remove();
+    this.element = null;
+    this.#say(t("unplayable"));
+  }
+
+  #say(text) {
+    this.frame.append(el("p", { class: "note" }, text));
+  }
+}
+
+export const stopAll = () => current?.stop();
+export const mayAutoplay = () => !calm();

@@ -1,0 +1,93 @@
+"""A server with videos that play, for tests that look at its page."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+import uvicorn
+
+from recsys.bundle.contents import Bundle
+from recsys.data.details import Details
+from recsys.decode.poster import encode_webp
+from recsys.demo.clips import Clip, ClipFormat, render_frames, write_clip
+from recsys.live.event import Event
+from recsys.live.events import EventLog
+from recsys.schema import details_schema, files_schema
+from recsys.serve.api import make_api
+from recsys.serve.service import Service
+from recsys.serve.tokens import Tokens
+from tests.bundles import NUM_VIDEOS, make_run
+
+HOSTILE = {
+    3: "<img src=x onerror=alert(1)><b>bold</b>",
+    4: "\u202egnp.evil\u202d " + "e" + "\u0301" * 200,
+    5: "long " * 2000,
+    6: "مرحبا بالعالم 👩‍👩‍👧‍👦",
+}
+"""Titles by video row: markup, marks that turn the text around, 10,000 characters, Arabic."""
+BROKEN, WITHOUT_FILE = 7, 8
+"""Rows of a video that no browser plays, and of one that has no file."""
+
+
+@dataclass(frozen=True)
+class PageServer:
+    """Where it listens, and what it was told."""
+
+    address: str
+    log: EventLog
+
+    def events(self, kind: str) -> list[Event]:
+        """What has been logged of a type, in order."""
+        logged = (entry.event for entry in self.log.follow(0, 10_000) if hasattr(entry, "event"))
+        return [event for event in logged if event.type == kind]
+
+
+def make_world(folder: Path) -> Path:
+    """A run of 30 videos, of which all but two are clips of a second."""
+    uris: list[str | None] = []
+    for row in range(1, NUM_VIDEOS + 1):
+        path = folder / f"{row}.mp4"
+        clip = Clip(path=path, appearance=row % 6, motion=row % 4, frames=12, seed=row)
+        if row == BROKEN:
+            path.write_bytes(b"no video at all")
+        elif row != WITHOUT_FILE:
+            write_clip(clip, form=ClipFormat(size=64))
+        uris.append(None if row == WITHOUT_FILE else str(path))
+    make_run(folder / "run", uris=uris)
+    return folder / "run"
+
+
+def with_details(bundle: Bundle) -> Bundle:
+    """The bundle with titles, hostile ones among them, lengths and posters."""
+    rows = range(1, NUM_VIDEOS + 1)
+    titles = [None, *(HOSTILE.get(row, f"Video number {row}") for row in rows)]
+    texts = pa.table([titles, [None] * len(titles)], schema=details_schema())
+    posters = []
+    for row in rows:
+        clip = Clip(path=Path(), appearance=row % 6, motion=row % 4, frames=2, seed=row)
+        posters.append(encode_webp(render_frames(clip, size=64)[0]))
+    files = pa.table([[None, *([1.0] * NUM_VIDEOS)], [None, *posters]], schema=files_schema())
+    return replace(bundle, details=Details(texts, files))
+
+
+@contextmanager
+def serving(run: Path, log: Path, tokens: Tokens | None = None) -> Iterator[PageServer]:
+    """Serves a world's page on a free port."""
+    with EventLog(str(log)) as kept, socket.create_server(("127.0.0.1", 0)) as listener:
+        service = Service(with_details(Bundle.load(str(run))), kept, seed=0)
+        config = uvicorn.Config(make_api(service, tokens=tokens), log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield PageServer(f"http://127.0.0.1:{listener.getsockname()[1]}/", kept)
+        finally:
+            server.should_exit = True
+            thread.join()
+            service.close()

@@ -1,0 +1,315 @@
+"""The page in a real browser: every flow on a desk and on a phone, in both languages."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.serve.routes.page import WEB
+from recsys.serve.tokens import Tokens
+from tests.serve._page_server import BROKEN, HOSTILE, WITHOUT_FILE, PageServer, make_world, serving
+
+pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
+
+DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 844},
+    "is_mobile": True,
+    "has_touch": True,
+}
+SHIFTS = """
+window.shifts = 0;
+new PerformanceObserver((list) => {
+  for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifts += shift.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+"""Adds up what moved without anybody's doing: cumulative layout shift."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture
+def server(world: Path, tmp_path: Path) -> Iterator[PageServer]:
+    with serving(world, tmp_path / "live.sqlite") as server:
+        yield server
+
+
+@contextmanager
+def opened(
+    browser: Browser, server: PageServer, path: str = "?user=u9", **screen: Any
+) -> Iterator[Page]:
+    """A page that complains of nothing, asks nobody else, and moves nothing by itself."""
+    context = browser.new_context(locale="en-US", **(screen or DESK))
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "request", lambda r: wrong.append(r.url) if not r.url.startswith(server.address) else None
+    )
+    page.add_init_script(SHIFTS)
+    page.goto(server.address + path)
+    yield page
+    assert not wrong
+    assert page.evaluate("shifts") < 0.1
+    context.close()
+
+
+def feed(page: Page) -> list[str]:
+    """The names of the feed's videos, when it is there."""
+    page.locator("article").first.wait_for()
+    return page.locator("article").evaluate_all("all => all.map((one) => one.card.id)")
+
+
+def whole_feed(page: Page) -> list[str]:
+    """Scrolls until nothing more comes."""
+    num = len(feed(page))
+    while page.locator(".foot").text_content() != "That is all for now.":
+        page.keyboard.press("End")
+        page.wait_for_timeout(50)
+    assert len(feed(page)) > num
+    return feed(page)
+
+
+def said(page: Page, text: str) -> None:
+    expect(page.locator("#said")).to_contain_text(text)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
+def test_a_like_is_kept_and_the_rest_of_the_feed_follows_it(
+    browser: Browser, server: PageServer, screen: dict[str, Any], language: str
+) -> None:
+    with opened(browser, server, f"?user=u9&lang={language}", **screen) as page:
+        before = feed(page)
+        assert page.locator("html").get_attribute("lang") == language
+        page.locator("article .like").nth(1).click()
+        said(page, {"en": "You liked", "zh": "你喜欢了"}[language])
+        after = feed(page)
+        assert after[:2] == before[:2] and len(set(after)) == len(after)
+        assert page.locator("article .like").nth(1).get_attribute("aria-pressed") == "true"
+        assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+    (like,) = server.events("task")
+    assert (like.user_id, like.video_id, like.positive) == ("u9", before[1], True)
+    assert like.labels == {"click": True, "like": True} and like.impression_id and like.version
+
+
+@pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
+def test_what_is_refused_does_not_come_again(
+    browser: Browser, server: PageServer, screen: dict[str, Any]
+) -> None:
+    with opened(browser, server, **screen) as page:
+        refused = feed(page)[0]
+        page.locator("article .not_interested").first.click()
+        said(page, "No more of")
+        expect(page.locator("article").first).to_contain_text("You will not be shown this again.")
+        assert refused not in feed(page)[1:]
+        creator = page.locator("article .creator").nth(1).text_content()
+        page.locator("article .hide_creator").nth(1).click()
+        said(page, f"No more of {creator}.")
+        assert creator not in page.locator("article .creator").all_text_contents()[2:]
+    assert [event.video_id for event in server.events("not_interested")] == [refused]
+    assert [event.creator_id for event in server.events("hide_creator")] == [creator]
+
+
+def test_an_impression_counts_once_a_list_and_video(browser: Browser, server: PageServer) -> None:
+    with opened(browser, server) as page, page.expect_response("**/v1/events"):
+        shown = feed(page)
+        page.wait_for_timeout(900)
+        for y in (2000, 0, 2000, 0):
+            page.evaluate("(y) => scrollTo(0, y)", y)
+            page.wait_for_timeout(700)
+    exposures = server.events("exposure")
+    keys = [(event.impression_id, event.video_id) for event in exposures]
+    assert len(keys) == len(set(keys)) > 0
+    assert all(event.place == shown.index(str(event.video_id)) for event in exposures[:3])
+
+
+def test_the_feed_never_repeats_and_ends(browser: Browser, server: PageServer) -> None:
+    with opened(browser, server, "?user=u1") as page:
+        ids = whole_feed(page)
+        assert len(ids) == len(set(ids)) > 20
+        places = page.locator("article").evaluate_all(
+            "all => all.map((one) => [one.ariaPosInSet, one.ariaSetSize])"
+        )
+        assert places == [[str(place + 1), str(len(ids))] for place in range(len(ids))]
+
+
+def test_hostile_titles_are_text_and_break_nothing(browser: Browser, server: PageServer) -> None:
+    for screen in (DESK, PHONE):
+        with opened(browser, server, "?user=u0", **screen) as page:
+            whole_feed(page)
+            titles = page.locator("article .title")
+            there = set(titles.all_text_contents())
+            assert there >= set(HOSTILE.values())
+            assert page.locator("article .title *").count() == 0
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= screen["viewport"]["width"]
+            assert set(titles.evaluate_all("all => all.map((one) => one.dir)")) == {"auto"}
+
+
+@pytest.mark.parametrize("row", [BROKEN, WITHOUT_FILE])
+def test_what_cannot_be_played_says_so_and_the_feed_goes_on(
+    browser: Browser, server: PageServer, row: int
+) -> None:
+    said_of = {BROKEN: "This video cannot be played", WITHOUT_FILE: "There is no file to play here"}
+    with opened(browser, server, "?user=u0") as page:
+        whole_feed(page)
+        open_button = page.get_by_role("button", name=f"Video number {row}, 1 second", exact=True)
+        open_button.first.click()
+        expect(page.locator("dialog .note")).to_contain_text(said_of[row])
+        page.keyboard.press("Escape")
+        expect(page.locator("dialog")).to_have_count(0)
+        page.locator("article .like").first.click()
+        said(page, "You liked")
+
+
+def test_the_player_goes_on_until_it_is_stopped_and_shows_what_is_similar(
+    browser: Browser, server: PageServer
+) -> None:
+    with opened(browser, server) as page:
+        ids = feed(page)
+        playable = next(
+            i for i, one in enumerate(ids) if one not in (f"v{BROKEN}", f"v{WITHOUT_FILE}")
+        )
+        page.locator("article .open").nth(playable).click()
+        expect(page.locator("dialog aside li")).to_have_count(8)
+        page.locator("dialog .next").get_by_text("Up next").wait_for()
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator("dialog .next")).to_be_empty()
+        page.get_by_role("button", name="Close").click()
+        said(page, "You watched")
+    (view,) = server.events("view")
+    assert view.video_id == ids[playable] and view.labels == {"click": True} and view.positive
+
+
+def test_why_a_video_is_there(browser: Browser, server: PageServer) -> None:
+    with opened(browser, server) as page:
+        feed(page)
+        why = page.locator("article .why").first
+        why.click()
+        assert why.get_attribute("aria-expanded") == "true"
+        facts = page.locator("article .facts").first
+        for text in ("Where it comes from", "Chance of “click”", "Chance of “like”", "Model"):
+            expect(facts).to_contain_text(text)
+        why.click()
+        expect(page.locator("article .facts")).to_have_count(0)
+
+
+def test_history_and_figures(browser: Browser, server: PageServer) -> None:
+    with opened(browser, server, "?user=u9#history") as page:
+        expect(page.locator(".history li")).to_have_count(
+            27
+        )  # u9's events, as tests/bundles.py has it
+        page.get_by_role("link", name="Run").click()
+        expect(page.locator(".tiles")).to_contain_text("Requests a second")
+        expect(page.locator(".run")).to_contain_text("hr@10")
+
+
+def test_the_whole_feed_by_keyboard_alone(browser: Browser, server: PageServer) -> None:
+    focused = "document.activeElement.closest('article')?.ariaPosInSet ?? null"
+    with opened(browser, server) as page:
+        feed(page)
+        for _ in range(12):
+            if page.evaluate(focused) == "1":
+                break
+            page.keyboard.press("Tab")
+        page.keyboard.press("PageDown")
+        page.keyboard.press("PageDown")
+        assert page.evaluate(focused) == "3"
+        page.keyboard.press("PageUp")
+        assert page.evaluate(focused) == "2"
+        page.keyboard.press("Tab")  # the title, which opens the player
+        page.keyboard.press("Enter")
+        page.locator("dialog[open]").wait_for()
+        page.keyboard.press("Escape")
+        expect(page.locator("dialog")).to_have_count(0)
+        assert page.evaluate(focused) == "2"
+        page.keyboard.press("Tab")  # like
+        page.keyboard.press("Enter")
+        said(page, "You liked")
+        assert page.evaluate(focused) == "2"
+    assert len(server.events("task")) == 1
+
+
+@pytest.mark.parametrize("path", ["?user=u9", "?user=u9#history", "?user=u9#run"])
+def test_axe_finds_nothing(browser: Browser, server: PageServer, path: str) -> None:
+    for screen in (DESK, PHONE, {**DESK, "color_scheme": "dark", "reduced_motion": "reduce"}):
+        with opened(browser, server, path, **screen) as page:
+            page.locator("article, .history li, .tiles").first.wait_for()
+            if path.endswith("u9"):
+                page.locator("article .why").first.click()
+            assert not violations(page)
+            if path.endswith("u9"):
+                page.locator("article .open").first.click()
+                page.locator("dialog aside li").first.wait_for()
+                assert not violations(page)
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found]
+
+
+def test_whoever_wants_no_motion_gets_none(browser: Browser, server: PageServer) -> None:
+    with opened(browser, server, **PHONE, reduced_motion="reduce") as page:
+        feed(page)
+        page.wait_for_timeout(400)
+        assert page.locator("video").count() == 0
+    with opened(browser, server, **PHONE) as page:
+        feed(page)
+        page.locator("article video").first.wait_for(state="attached")
+        assert page.locator("video").evaluate_all("all => all.every((one) => one.muted)")
+
+
+def test_a_token_is_asked_for_and_stays_in_the_tab(
+    browser: Browser, world: Path, tmp_path: Path
+) -> None:
+    digest = sha256(b"0123456789abcdef").digest()
+    tokens = Tokens({"read": (digest,), "events": (digest,)})
+    with serving(world, tmp_path / "live.sqlite", tokens) as server:
+        context = browser.new_context(**DESK)
+        page = context.new_page()
+        page.goto(server.address)
+        page.get_by_label("Token").fill("0123456789abcdef")
+        page.get_by_role("button", name="Use token").click()
+        feed(page)
+        page.locator("article .like").first.click()
+        said(page, "You liked")
+        assert page.evaluate("Object.values(localStorage).join()").find("0123456789abcdef") == -1
+        context.close()
+        assert len(server.events("task")) == 1
+
+
+def test_the_page_is_small_and_says_the_same_in_every_language() -> None:
+    assert sum(path.stat().st_size for path in WEB.rglob("*") if path.is_file()) < 250_000
+    keys = [
+        set(re.findall(r"^  (\w+):", path.read_text(), re.MULTILINE))
+        for path in (WEB / "strings").iterdir()
+    ]
+    assert len(keys) == 2 and keys[0] == keys[1]
+    code = "".join(path.read_text() for path in WEB.glob("*.js"))
+    used = set(re.findall(r"\bt\(\"(\w+)\"", code))
+    assert used and used <= keys[0]
+    assert "innerHTML" not in code
