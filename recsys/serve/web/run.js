@@ -70,6 +70,7 @@ function tile(name, value, line = null) {
 function spark(values) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${POINTS} 20`);
+  svg.setAttribute("preserveAspectRatio", "none");
   svg.setAttribute("aria-hidden", "true");
   const top = Math.max(...values, 1e-9);
   const points = values.map((value, x) => `${x},${19 - (18 * value) / top}`).join(" ");
