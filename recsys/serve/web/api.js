@@ -52,7 +52,7 @@ export const metrics = () => answer("metrics", { headers: headers() });
 const known = new Map();
 
 export async function details(ids) {
-  const missing = [...new Set(ids)].filter((id) => !known.has(id));
+  const missing = [...new Set(ids)].filter((id) => id && !known.has(id));
   for (let at = 0; at < missing.length; at += 500) {
     const video_ids = missing.slice(at, at + 500);
     const found = await post("v1/details", { video_ids });
