@@ -70,16 +70,13 @@ class ChallengeFollower:
 
     Args:
         log: With the events of both versions.
-        challenge: What is counted.
-        after_seq: The place in the log where it began.
+        challenge: What is counted, from the place in the log where it began.
         columns: Of the run, which say what a positive showing is.
     """
 
-    def __init__(
-        self, log: EventLog, challenge: Challenge, *, after_seq: int, columns: EventColumns
-    ) -> None:
-        self._log, self._challenge = log, challenge
-        self._after_seq, self._columns = after_seq, columns
+    def __init__(self, log: EventLog, challenge: Challenge, *, columns: EventColumns) -> None:
+        self._log, self.challenge = log, challenge
+        self._columns = columns
         self._counts = self._begin()
 
     def compare(self) -> Comparison:
@@ -94,7 +91,7 @@ class ChallengeFollower:
             else:
                 # What was deleted cannot be taken off one by one: it is gone. All is counted anew.
                 self._recount(page[-1].seq)
-        challenge, totals = self._challenge, self._counts.totals
+        challenge, totals = self.challenge, self._counts.totals
         users, others = totals[challenge.version].users, totals[challenge.against].users
         return Comparison(
             totals[challenge.version],
@@ -106,14 +103,16 @@ class ChallengeFollower:
         )
 
     def _begin(self) -> _Counts:
-        totals = {self._challenge.version: Totals(), self._challenge.against: Totals()}
+        totals = {self.challenge.version: Totals(), self.challenge.against: Totals()}
         return _Counts(
-            self._after_seq, OpenShowings(self._columns, capacity=REMEMBERED), totals=totals
+            self.challenge.since_seq,
+            OpenShowings(self._columns, capacity=REMEMBERED),
+            totals=totals,
         )
 
     def _recount(self, up_to_seq: int) -> None:
         self._counts = self._begin()
-        self._take(self._log.entries(self._after_seq, up_to_seq))
+        self._take(self._log.entries(self.challenge.since_seq, up_to_seq))
         self._counts.seq = up_to_seq
 
     def _take(self, entries: Iterable[Entry]) -> None:
@@ -147,7 +146,7 @@ class ChallengeFollower:
         return named == self._version_of(exposure.user_id)
 
     def _version_of(self, user_id: str) -> str:
-        challenge = self._challenge
+        challenge = self.challenge
         return challenge.version if challenge.takes(user_id) else challenge.against
 
     def _add(self, user_id: str, *, impressions: int = 0, clicks: int = 0) -> None:

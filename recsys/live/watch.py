@@ -32,6 +32,8 @@ class Challenge:
     """Of the users, from 0 to 1."""
     since_ms: int
     """When it began (Unix ms)."""
+    since_seq: int = 0
+    """The place in the event log where it began: all replicas count from there."""
 
     def takes(self, user_id: str) -> bool:
         """Whether a user is answered by the version that is tried.

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import random
+import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from recsys.bundle.contents import Bundle
 from recsys.config.run import ServeConfig
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
+from recsys.live.challenger import ChallengeFollower, Comparison
 from recsys.live.database import LogError
 from recsys.live.event import Event
 from recsys.live.events import Appended, EventLog
@@ -86,6 +88,8 @@ class Service:
         self.log, self.metrics, self._seed = log, metrics or Metrics("0"), seed
         self._recent: deque[Ask] = deque(maxlen=RECENT)
         self.versions: Versions | None = None
+        self._comparing = threading.Lock()
+        self._compared: ChallengeFollower | None = None
         if isinstance(source, Watch):
             self.versions = Versions(source, settings, host=self, metrics=self.metrics)
             first = self.versions.first()
@@ -257,6 +261,27 @@ class Service:
     def _count_degraded(self, degraded: Degraded | None) -> None:
         if degraded is not None:
             self.metrics.degraded(degraded.kind, degraded.cause)
+
+    def challenge(self, version: str, share: float) -> None:
+        """Has a version tried on a share of the users; of any thread.
+
+        Raises:
+            InputError: It cannot be.
+        """
+        assert self.versions is not None
+        self.versions.challenge(version, share, self.log.latest_seq())
+
+    def compare(self, challenge: Challenge) -> Comparison:
+        """What has come of a challenge until now; of any thread, one after the other.
+
+        Raises:
+            LogError: The log cannot be read.
+        """
+        with self._comparing:
+            if self._compared is None or self._compared.challenge != challenge:
+                columns = self.bundle.config.data.columns
+                self._compared = ChallengeFollower(self.log, challenge, columns=columns)
+            return self._compared.compare()
 
     def load(self, bundle: Bundle) -> ServingRecommender:
         """A recommender on this service's log."""

@@ -170,8 +170,8 @@ class Versions:
         self._watch.choose(version)
         self._wake.set()
 
-    def challenge(self, version: str, share: float) -> None:
-        """Has a version tried on a share of the users.
+    def challenge(self, version: str, share: float, since_seq: int) -> None:
+        """Has a version tried on a share of the users, counted from a place in the log on.
 
         Raises:
             InputError: It is not there, or the one that serves.
@@ -180,7 +180,7 @@ class Versions:
         against = self._watch.wanted().version
         if version == against:
             raise InputError(f"version {version} is the one that serves; try another beside it")
-        self._watch.challenge(Challenge(version, against, share, now()))
+        self._watch.challenge(Challenge(version, against, share, now(), since_seq))
         self._wake.set()
 
     def end_challenge(self) -> None:

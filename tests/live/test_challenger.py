@@ -1,5 +1,7 @@
 """What comes of a challenge: what is counted of it, and what is left out."""
 
+from dataclasses import replace
+
 import pytest
 
 from recsys.config.data import EventColumns
@@ -26,7 +28,7 @@ def clicked(user_id: str, version: str, video_id: str = "a", kind: str = VIEW) -
 
 
 def follower(log: EventLog, after_seq: int = 0) -> ChallengeFollower:
-    return ChallengeFollower(log, CHALLENGE, after_seq=after_seq, columns=COLUMNS)
+    return ChallengeFollower(log, replace(CHALLENGE, since_seq=after_seq), columns=COLUMNS)
 
 
 def figures(found: Comparison) -> list[tuple[int, int, int]]:

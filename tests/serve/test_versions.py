@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import CURRENT
 from recsys.errors import InputError
-from recsys.live.event import VIEW, Event
+from recsys.live.event import EXPOSURE, VIEW, Event
 from recsys.live.events import EventLog
 from recsys.live.watch import Challenge, Decision, Wanted, Watch, resolve
 from recsys.serve.api import make_api
@@ -268,22 +268,55 @@ def test_no_answer_mixes_two_versions(service: Service, bundles: Path) -> None:
 
 
 def test_a_challenger_answers_its_share_of_the_users(service: Service, bundles: Path) -> None:
-    assert service.versions is not None
-    service.versions.challenge(NEW, 0.3)
+    service.challenge(NEW, 0.3)
     look(service)
     assert states(service) == {OLD: "serving", NEW: "challenger"}
     versions = {f"n{n}": ask(service, f"n{n}").version for n in range(200)}
     tried = [user for user, version in versions.items() if version == NEW]
     assert 40 <= len(tried) <= 80
     assert {user: ask(service, user).version for user in versions} == versions
+    assert service.versions is not None
     service.versions.end_challenge()
     look(service)
     assert {ask(service, user).version for user in tried} == {OLD}
 
 
+def test_what_comes_of_a_challenge_is_told(service: Service, bundles: Path) -> None:
+    """Every user sees one video; those of the challenger like it, every fourth of the others."""
+    with TestClient(make_api(service)) as client:
+        assert client.get("/v1/challenger").status_code == 404
+        service.log.append([Event("early", EXPOSURE, "v1", impression_id=f"{OLD}.1")])
+        client.post(f"/v1/versions/{NEW}/challenge", json={"share": 0.5})
+        look(service)
+        arms: dict[str, list[bool]] = {OLD: [], NEW: []}
+        for n in range(40):
+            shown = client.post("/v1/recommend", json={"user_id": f"n{n}", "k": 1}).json()
+            arm = arms[shown["version"]]
+            arm.append(shown["version"] == NEW or len(arm) % 4 == 0)
+            seen = {
+                "user_id": f"n{n}",
+                "video_id": shown["items"][0]["video_id"],
+                "impression_id": shown["impression_id"],
+            }
+            events = [{**seen, "type": "exposure", "place": 0}]
+            events += [{**seen, "positive": True}] if arm[-1] else []
+            assert client.post("/v1/events", json={"events": events}).status_code == 200
+        told = client.get("/v1/challenger").json()
+    for name, version in (("challenger", NEW), ("champion", OLD)):
+        liked = arms[version]
+        arm = told[name]
+        assert (arm["version"], arm["users"], arm["impressions"], arm["clicks"]) == (
+            *(version, len(liked), len(liked)),
+            sum(liked),
+        )
+        assert arm["rate"]["low"] <= arm["rate"]["value"] <= arm["rate"]["high"]
+    assert told["difference"]["low"] > 0
+    assert told["warning"] is None and told["sample_ratio_p"] > 0.001
+    assert told["left_out"] == {"crossed": 0, "unnamed": 0, "unmatched": 0}
+
+
 def test_a_challenge_ends_where_another_version_serves(service: Service, bundles: Path) -> None:
-    assert service.versions is not None
-    service.versions.challenge(NEW, 0.5)
+    service.challenge(NEW, 0.5)
     look(service)
     publish(bundles, NEW)
     look(service)

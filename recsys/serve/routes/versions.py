@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
+from recsys.live.click_rates import Rate, Totals
 from recsys.serve.messages import Described, Message
 from recsys.serve.routes.links import Responses
 from recsys.serve.service import Service
@@ -61,6 +62,47 @@ class WantedResponse:
     share: float
 
 
+@dataclass(config=Described)
+class RateMessage:
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(config=Described)
+class ArmMessage:
+    """What came of one version."""
+
+    version: str
+    users: int
+    impressions: int
+    clicks: int
+    """Impressions that were liked, as `data.columns.positive` says."""
+    rate: RateMessage | None
+    """Clicks of an impression, with users as what was drawn; null without impressions."""
+
+
+@dataclass(config=Described)
+class ChallengerResponse:
+    """The answer of /v1/challenger: two versions side by side since the challenge began."""
+
+    share: float
+    since_ms: int
+    challenger: ArmMessage
+    champion: ArmMessage
+    difference: RateMessage | None
+    """By how much the challenger's rate is above the other."""
+    sample_ratio_p: float | None
+    """How likely users come to the two so unevenly, given the share (chi-square)."""
+    warning: str | None
+    """Why the rates do not compare, where they do not."""
+    left_out: dict[str, int]
+    """`crossed`: impressions of a version that is not the user's. `unnamed`: exposures without an
+    impression id. `unmatched`: clicks on an impression that the log does not have."""
+
+
 def routes(service: Service, router: APIRouter) -> None:
     """Adds the routes to a router."""
 
@@ -86,8 +128,13 @@ def routes(service: Service, router: APIRouter) -> None:
     async def challenge(version: str, request: ChallengeRequest) -> WantedResponse:
         """Has a version answer a share of the users beside the one that serves."""
         return await asyncio.to_thread(
-            lambda: _changed(service, lambda v: v.challenge(version, request.share))
+            lambda: _changed(service, lambda _: service.challenge(version, request.share))
         )
+
+    @router.get("/v1/challenger", responses=REFUSED)
+    async def challenger() -> ChallengerResponse:
+        """How the version that is tried does beside the one that serves, by the event log."""
+        return await asyncio.to_thread(_compared, service)
 
     @router.delete("/v1/challenger", status_code=202, responses=REFUSED)
     async def end_challenge() -> WantedResponse:
@@ -103,6 +150,38 @@ def _listed(service: Service) -> VersionsResponse:
     wanted = service.versions.watch.wanted().version
     states = service.versions.states()
     return VersionsResponse(service.bundle.version, wanted, list(map(_message, states)))
+
+
+def _compared(service: Service) -> ChallengerResponse:
+    challenge = None if service.versions is None else service.versions.watch.wanted().challenge
+    if challenge is None:
+        raise HTTPException(404, "no version is tried; POST /v1/versions/{version}/challenge")
+    found = service.compare(challenge)
+    warning = "users did not come to the versions in their shares: the rates do not compare"
+    return ChallengerResponse(
+        share=challenge.share,
+        since_ms=challenge.since_ms,
+        challenger=_arm(challenge.version, found.challenger),
+        champion=_arm(challenge.against, found.champion),
+        difference=_rate(found.difference),
+        sample_ratio_p=found.sample_ratio_p,
+        warning=warning if found.is_mismatched else None,
+        left_out={
+            "crossed": found.crossed,
+            "unnamed": found.unnamed,
+            "unmatched": found.unmatched,
+        },
+    )
+
+
+def _arm(version: str, totals: Totals) -> ArmMessage:
+    return ArmMessage(
+        version, totals.users, totals.impressions, totals.clicks, _rate(totals.rate())
+    )
+
+
+def _rate(rate: Rate | None) -> RateMessage | None:
+    return None if rate is None else RateMessage(rate.value, *rate.interval)
 
 
 def _message(state: VersionState) -> VersionMessage:
