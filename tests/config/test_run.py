@@ -52,7 +52,7 @@ def test_defaults_and_overrides(tmp_path: Path) -> None:
     assert config.model.content.encoder == "none"
     assert config.data.columns.tasks == ("click", "like")
     assert config.evaluate.k == (5,)
-    assert config.prepare.partitions == 16
+    assert config.prepare.min_video_events == 1
     assert not config.decodes
 
 
