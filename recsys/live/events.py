@@ -289,21 +289,24 @@ class EventLog:
 
         What users refused (`STANDING`) stays, since it holds until they say otherwise.
 
-        A batch of rows a transaction, so that writers wait milliseconds. Followers are told at the
-        end.
+        A batch of rows a transaction, so that writers wait milliseconds. Each leaves the notice
+        that tells followers, in place of that of the batch before: whoever is killed in the middle
+        leaves none that do not know.
         """
         c = EVENTS.c
         old = (c.time_ms < before_ms, c.type.not_in((*NOTICES, *STANDING)))
         page = select(c.seq).where(*old).order_by(c.seq).limit(batch)
         deleted = last = 0
+        told = ""
         while seqs := self.database.rows(page.where(c.seq > last)):
             first, last = seqs[0][0], seqs[-1][0]
+            row = notice(PRUNE, "", before_ms)
             with self.database.writing() as connection:
                 gone = connection.execute(delete(EVENTS).where(c.seq.between(first, last), *old))
-            deleted += gone.rowcount
+                connection.execute(delete(EVENTS).where(c.event_id == told))
+                insert_rows(connection, [row])
+            deleted, told = deleted + gone.rowcount, str(row["event_id"])
         if deleted:
-            with self.database.writing() as connection:
-                insert_rows(connection, [notice(PRUNE, "", before_ms)])
             self.database.wipe_traces()
         return deleted
 

@@ -5,7 +5,8 @@ On SQLite and on PostgreSQL (a server of its own on loopback, with fsync):
 - events a second in calls of 100 by 8 clients, and in single calls by 32 clients, each of which
   sends its next call when the last was acknowledged: threads through `EventLog`, and wrk through
   HTTP to one server without Ray;
-- a like at one of two servers, then a recommendation of one: how many of 1,000 do not know it;
+- a like at one of two servers, then a recommendation of one: how many of 1,000 do not know it; the
+  same through Ray Serve's address, behind which two replicas answer (`--parts ray`);
 - a process with 8 clients of `EventLog` that is killed 20 times in the middle of it (`_storm.py`):
   events that were acknowledged and are lost, that are there twice, calls of which a part is there,
   events that a follower missed;
@@ -20,9 +21,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,6 +36,7 @@ import numpy as np
 
 from recsys.live.event import VIEW, Event
 from recsys.live.events import EventLog
+from recsys.serve.app import running
 from tests.benchmarks._load import EVENTS, put_load
 from tests.benchmarks._next_call import unseen_tries
 from tests.benchmarks._postgres import (
@@ -49,6 +53,8 @@ from tests.bundles import make_run
 DATABASES = ("sqlite", "postgresql")
 CALLS = (("calls of 100", 8, 100, 5000.0), ("single calls, 32 clients", 32, 1, 800.0))
 """Name, clients, events a call and least events a second."""
+PARTS = ("speed", "tries", "log", "servers")
+"""Speed; next calls; kills of a process that writes; kills of servers and database."""
 NUM_USERS, NUM_VIDEOS = 24_000, 7_583
 Figures = dict[str, float]
 
@@ -157,21 +163,55 @@ def measure(kind: str, run: str, args: argparse.Namespace, found: dict[str, Any]
     """All figures and bars of one database."""
     result = found[kind] = {}
     with databases(kind) as (addresses, database):
-        measure_speed(kind, run, addresses, args.seconds, found)
-        with Servers(run, next(addresses)) as servers:
-            unseen = result["unseen"] = unseen_tries(servers.addresses, args.tries)
-        bar(found, f"{kind}: next calls of {args.tries} that do not know", unseen, 0, least=False)
+        if "speed" in args.parts:
+            measure_speed(kind, run, addresses, args.seconds, found)
+        if "tries" in args.parts:
+            with Servers(run, next(addresses)) as servers:
+                result["unseen"] = unseen_tries(servers.addresses, args.tries)
+            name = f"{kind}: next calls of {args.tries} that do not know"
+            bar(found, name, result["unseen"], 0, least=False)
+        if "ray" in args.parts:
+            result["unseen of Ray"] = through_ray(run, next(addresses), args.tries)
+            name = f"{kind}: next calls of {args.tries} through Ray Serve that do not know"
+            bar(found, name, result["unseen of Ray"], 0, least=False)
         storms: dict[str, Callable[[str], Storm]] = {
-            "log": lambda address: storm(address, args.kills),
-            "servers": lambda address: server_storm(run, address, args.kills, database=database),
+            "log": lambda address: storm(address, args.kills, seed=args.seed),
+            "servers": lambda address: server_storm(
+                run, address, args.kills, database=database, seed=args.seed
+            ),
         }
         for name, blow in storms.items():
+            if name not in args.parts:
+                continue
             seen = result[f"kills of {name}"] = asdict(blow(next(addresses)))
             print(f"{kind}, {name}, {args.kills} x kill -9: {seen}")
             for what in ("lost", "twice", "torn", "missed", "counts"):
                 if what in seen:
                     title = f"{kind}, {name}: {what} after {args.kills} kills"
                     bar(found, title, seen[what], 0, least=False)
+
+
+def through_ray(run: str, address: str, tries: int) -> int:
+    """`unseen_tries` at the one address of two replicas; both must have answered."""
+    # Replicas have a working folder of their own.
+    events = address if "://" in address else os.path.abspath(address)
+    with running(run, port=0, replicas=2, events=events) as server:
+        unseen = unseen_tries([server], tries)
+        answered: dict[str, int] = {}
+        while len(answered) < 2:
+            answered |= recommendations_of_a_replica(server)
+    print(f"recommendations of each replica: {answered}")
+    assert min(answered.values()) > tries / 10, "one replica answered nearly all"
+    return unseen
+
+
+def recommendations_of_a_replica(server: str) -> dict[str, int]:
+    """The name of the replica that happens to answer, and how many recommendations it has made."""
+    with urllib.request.urlopen(f"{server}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    labels = 'replica="(.+)",route="/v1/recommend",status="200"'
+    found = re.findall(rf"recsys_request_seconds_count\{{{labels}\}} (\d+)", text)
+    return {replica: int(number) for replica, number in found}
 
 
 def measure_speed(
@@ -200,7 +240,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of speed")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--tries", type=int, default=1000, help="of a like and the next call")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--only", nargs="+", choices=DATABASES, default=DATABASES)
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "ray"), default=PARTS)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/live.json"))
     args = parser.parse_args()
     found: dict[str, Any] = {"bars": {}}

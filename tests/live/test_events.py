@@ -1,12 +1,13 @@
 """What the log promises, on SQLite and on PostgreSQL."""
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from recsys.errors import InputError
@@ -286,6 +287,29 @@ def test_old_events_are_pruned_by_their_time_and_followers_are_told(log: EventLo
     assert log.prune(NOW - 30 * DAY_MS) == 0
     assert log.latest_seq() == notice[0].seq
     assert log.counts().forgotten_users == 1
+
+
+def test_a_prune_that_is_killed_leaves_no_deletion_that_followers_are_not_told_of(
+    log: EventLog, open_log: Callable[[], EventLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append([replace(view(n), time_ms=NOW - 40 * DAY_MS + n) for n in range(9)])
+    before, turns = log.latest_seq(), iter([True, True, False])
+    writing = log.database.writing
+
+    @contextlib.contextmanager
+    def killed_in_the_third() -> Iterator[Connection]:
+        with writing() as connection:
+            yield connection
+            if not next(turns):
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(log.database, "writing", killed_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        log.prune(NOW - 30 * DAY_MS, batch=4)
+    other = open_log()
+    assert videos(other) == ["v8"]
+    (notice,) = other.follow(before)
+    assert notice == Pruned(notice.seq, NOW - 30 * DAY_MS)
 
 
 def test_an_id_that_no_log_can_hold_is_refused_when_it_is_asked_for(log: EventLog) -> None:

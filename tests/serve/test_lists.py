@@ -151,6 +151,7 @@ def test_what_turned_out_badly_is_tried_less(tmp_path: Path) -> None:
         drawn = served._lists._explorer.draw(10, np.zeros(0, np.int64), None, LATER)
         tried.update(f"v{r}" for r in drawn)
     assert tried["v5"] > 10 * max(1, tried["v3"])
+    assert tried["v5"] > 2 * (tried["v9"] + tried["v12"]), "one that all like is tried before them"
     for _ in range(300):
         drawn = served._lists._explorer.draw(10, np.array([5]), None, LATER)
         tried.update(f"v{r}" for r in drawn)

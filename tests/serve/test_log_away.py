@@ -126,6 +126,8 @@ def test_what_is_answered_without_the_log_is_not_kept(service: Service, outage: 
     """A user of whom this replica knows nothing is known again as soon as the log is back."""
     client = TestClient(make_api(service))
     client.post("/v1/events", json=liked(1))
+    # It is followed now; from here on nothing would make this replica look at the user again.
+    assert client.post("/v1/recommend", json={"user_id": "u9"}).json()["degraded"] is None
     outage.begin()
     away = client.post("/v1/recommend", json={"user_id": "someone"}).json()
     assert (away["num_history"], away["degraded"]["kind"]) == (0, "stale")
