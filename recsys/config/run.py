@@ -221,6 +221,9 @@ class ServeConfig(Section):
     rank: str = "retrieval"
     """`retrieval` keeps the order of the retrieval scores; the name of a task orders the retrieved
     videos (`rerank.candidates` of them) by their probability of it."""
+    monitor: float = Field(0.01, ge=0, le=1)
+    """Share of the searches that an idle replica makes again without the index, to tell how many of
+    the right videos the index finds; of no effect where the index is exact."""
     explore: float = Field(0.0, ge=0, le=0.5)
     """Share of a list's places that go to new videos, drawn by how well they have done so far
     (Thompson sampling); a video is new for `rerank.new_days`."""

@@ -30,6 +30,7 @@ from recsys.serve.asks import (
     Kind,
     RankedVideos,
 )
+from recsys.serve.monitor import SearchShape
 
 LAST_MS = 253_402_300_799_999
 """The end of the year 9999."""
@@ -407,6 +408,10 @@ class ModelResponse:
     version: str
     created: str
     index: str
+    index_recall: dict[SearchShape, float]
+    """Share of the 100 best videos that the index finds, as looked at while this replica serves, by
+    what a search may find: all (`none`), what a filter leaves (`narrow`: under a tenth, `wide`), or
+    all but what is left out for the user (`user`). Empty where it is exact or was not looked at."""
     num_videos: int
     num_users: int
     tasks: list[str]

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from recsys.serve.monitor import SearchShape
+
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Upper bounds of the latency buckets."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -108,6 +110,12 @@ class Metrics(Collector):
         self._index_size.set(videos)
         self._index_recall.set(float("nan") if recall is None else recall)
 
+    def index_online(self, recalls: Mapping[SearchShape, float], left_out: int) -> None:
+        """The index's recall by the shape of a search, and sampled searches not looked at."""
+        for shape, recall in recalls.items():
+            self._index_online.labels(shape).set(recall)
+        self._index_left_out.set(left_out)
+
     def known(self, users: int, videos: int) -> None:
         """So many users and videos are known, live ones included."""
         self._known.labels("user").set(users)
@@ -190,5 +198,11 @@ class Metrics(Collector):
         self._age = gauge("model_age_seconds", "Time since the bundle was made.")
         self._index_size = gauge("index_videos", "Videos in the index.")
         self._index_recall = gauge("index_recall", "Recall@100 of the index; NaN: not measured.")
+        self._index_online = gauge(
+            "index_online_recall", "Recall@100 of the index in searches of now.", "shape"
+        )
+        self._index_left_out = gauge(
+            "index_searches_left_out", "Sampled searches that were not made again."
+        )
         self._known = gauge("known", "Users and videos that are known.", "kind")
         self._caches = gauge("cache_entries", "Entries of a cache.", "cache")

@@ -33,6 +33,7 @@ from recsys.serve.fallback import STALE, Fallback
 from recsys.serve.follower import Follower
 from recsys.serve.lists import Candidates, Listed, ListMaker, Reading
 from recsys.serve.log_gate import LogGate
+from recsys.serve.monitor import IndexMonitor
 from recsys.serve.parts import Parts
 from recsys.serve.pasts import Past, Wanted
 from recsys.serve.retrieval import Search
@@ -71,6 +72,7 @@ class ServingRecommender:
         self.pasts, self.ages = self._parts.pasts, self._parts.ages
         self._conditions = Conditions(bundle, self.ages)
         self._lists = ListMaker(self._parts, seed=seed)
+        self.monitor = IndexMonitor(self._parts.retriever, share=config.serve.monitor, seed=seed)
         self.follower = None if log is None else Follower(self._parts, log)
         self._gate = LogGate()
         self.fallback = Fallback(self._parts, self._conditions, check=self.check, clock=now)
@@ -297,6 +299,7 @@ class ServingRecommender:
         with self._step("retrieve"):
             searches = [reading.search for reading in readings]
             rows_BC, scores_BC = self._parts.retriever.best(searches, self._lists.candidates(most))
+            self.monitor.saw(searches)
         with self._step("rank"):
             found = Candidates(rows_BC, scores_BC, self._probabilities(readings, rows_BC))
         with self._step("rerank"):

@@ -71,10 +71,20 @@ class Retriever:
         Where there are fewer videos, the rest is row 0 with score -inf.
         """
         k = min(k, len(self._index))
-        if self._index.kind == "flat":
-            return self._exact(searches, k)
+        if self.is_exact:
+            return self.exact(searches, k)
         found = [self._by_index(search, k) for search in searches]
         return np.stack([rows for rows, _ in found]), np.stack([scores for _, scores in found])
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all videos are looked at anyhow."""
+        return self._index.kind == "flat"
+
+    @property
+    def num_rows(self) -> int:
+        """Videos that can be scored, row 0 among them."""
+        return len(self._vectors_ND)
 
     def scores(self, search: Search, rows: IntArray) -> FloatArray:
         """The retrieval scores (R,) of videos (R,), whatever the conditions."""
@@ -87,7 +97,9 @@ class Retriever:
         return scores
 
     @torch.inference_mode()
-    def _exact(self, searches: Sequence[Search], k: int) -> tuple[IntArray, FloatArray]:
+    def exact(self, searches: Sequence[Search], k: int) -> tuple[IntArray, FloatArray]:
+        """`best` without the index: every video is looked at."""
+        k = min(k, len(self._index))
         at_once = max(1, SCORES_AT_A_TIME // len(self._vectors_ND))
         rows, scores = [], []
         for start in range(0, len(searches), at_once):

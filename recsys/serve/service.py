@@ -362,6 +362,16 @@ class Service:
     def _idle(self) -> None:
         self._follow()
         self._keep_ready()
+        self._look_at_index()
+
+    def _look_at_index(self) -> None:
+        monitor = self.recommender.monitor
+        try:
+            monitor.check_one()
+        except Exception:
+            logger.exception("the index could not be compared with an exact search")
+            return
+        self.metrics.index_online(monitor.recalls(), monitor.left_out)
 
     def _follow(self) -> None:
         """Between requests: what has happened, and how far behind this replica was."""

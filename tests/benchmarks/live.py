@@ -193,6 +193,8 @@ def measure(kind: str, run: str, args: argparse.Namespace, found: dict[str, Any]
 
 def through_ray(run: str, address: str, tries: int) -> int:
     """`unseen_tries` at the one address of two replicas; both must have answered."""
+    # One caller after the other would be sent to the same replica by the default, `leastconn`.
+    os.environ["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"] = "roundrobin"
     # Replicas have a working folder of their own.
     events = address if "://" in address else os.path.abspath(address)
     with running(run, port=0, replicas=2, events=events) as server:
@@ -200,8 +202,8 @@ def through_ray(run: str, address: str, tries: int) -> int:
         answered: dict[str, int] = {}
         while len(answered) < 2:
             answered |= recommendations_of_a_replica(server)
-    print(f"recommendations of each replica: {answered}")
-    assert min(answered.values()) > tries / 10, "one replica answered nearly all"
+    print(f"recommendations of each replica: {answered}", flush=True)
+    assert min(answered.values()) > tries / 10, answered
     return unseen
 
 

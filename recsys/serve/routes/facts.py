@@ -43,6 +43,7 @@ def routes(service: Service, router: APIRouter) -> None:
             version=bundle.version,
             created=bundle.manifest["created"],
             index=bundle.index.kind,
+            index_recall=dict(service.recommender.monitor.recalls()),
             num_videos=len(bundle.index),
             num_users=len(service.recommender.pasts),
             tasks=list(config.data.columns.tasks),
