@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from recsys.config.access import TokenReference
+from recsys.config.addresses import FileServer
 from recsys.config.data import DataConfig, DecodeConfig, PrepareConfig, Section, SplitConfig
 from recsys.config.text import absolute, apply_overrides, explain, read_yaml
 from recsys.errors import InputError
@@ -236,6 +237,10 @@ class ServeConfig(Section):
     """How often each replica looks whether another version of the bundle is to be served."""
     files: bool = True
     """Whether the catalogue's own local video files are served, for the web page."""
+    files_at: dict[str, FileServer] = {}
+    """Folders of video files, as the catalogue's URIs begin, that another server has (nginx, a
+    bucket, a CDN), and its address: `{/data/videos: "https://cdn.example/videos"}`. A request for
+    such a file is sent there (status 307), so that its body passes by the replicas and HAProxy."""
     max_body_mib: int = Field(1, ge=1)
     """Largest body of a request, in MiB; a larger one is refused before it is read."""
     budget_ms: int = Field(1000, ge=1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, HTTPException
 from starlette.datastructures import Headers
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 import recsys.serve.messages as m
+from recsys.serve.elsewhere import address_elsewhere, origins
 from recsys.serve.files import local_picture, local_video
 from recsys.serve.service import Service
 
@@ -21,15 +23,27 @@ WEB_TYPES = {
     ".svg": "image/svg+xml",
 }
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; media-src 'self'; img-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; media-src {media}; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""The page loads nothing from elsewhere, runs no inline script and is not framed."""
+"""The page loads nothing from elsewhere but videos that are there, runs no inline script and is not
+framed."""
 POSTER_HEADERS = {
     "Cache-Control": "private, max-age=3600",
     "Content-Security-Policy": "default-src 'none'",
 }
 """A feed shows the same posters again and again; a new version may bring others."""
+FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"video/*": {}}},
+    206: {
+        "content": {"video/*": {}, "multipart/byteranges": {}},
+        "description": "A range of it, or several.",
+    },
+    307: {"description": "It is at another server, at the address in `Location`."},
+    400: {"description": "`Range` cannot be read."},
+    404: {"description": "No file of this video is served here."},
+    416: {"description": "`Range` asks for what lies beyond its end."},
+}
 RANGE_REFUSED = "Range: no part of this file; send bytes=FIRST-LAST, counted from 0, or no Range"
 
 
@@ -54,7 +68,11 @@ def routes(service: Service, router: APIRouter) -> None:
     files = [path for path in WEB.rglob("*") if path.suffix in WEB_TYPES]
     # Read once: what is not in it is not there, whatever a request's path says.
     content = {path.relative_to(WEB).as_posix(): path.read_bytes() for path in files}
-    headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
+    media = f"'self' {origins(service.bundle.config.serve.files_at)}".strip()
+    headers = {
+        "Content-Security-Policy": PAGE_POLICY.format(media=media),
+        "Cache-Control": "no-cache",
+    }
 
     def answer(name: str) -> Response:
         media_type = WEB_TYPES[Path(name).suffix]
@@ -98,21 +116,18 @@ def _add_files(service: Service, router: APIRouter) -> None:
     @router.get(
         "/v1/videos/{video_id:path}/file",
         response_class=VideoFile,
-        responses={
-            200: {"content": {"video/*": {}}},
-            206: {
-                "content": {"video/*": {}, "multipart/byteranges": {}},
-                "description": "A range of it, or several.",
-            },
-            400: {"description": "`Range` cannot be read."},
-            404: {"description": "No file of this video is served here."},
-            416: {"description": "`Range` asks for what lies beyond its end."},
-        },
+        responses=FILE_ANSWERS,
     )
-    def video_file(video_id: m.AddressId) -> VideoFile:
-        """A video's own file, whole or a range of it, where it is a local one."""
+    def video_file(video_id: m.AddressId) -> Response:
+        """A video's own file, whole or a range of it, where it is a local one.
+
+        One that another server has (`serve.files_at`) is to be fetched from there.
+        """
         bundle = service.bundle
         uri = bundle.catalog.table.column("uri")[bundle.vocabs["video"].row(video_id)].as_py()
+        elsewhere = address_elsewhere(uri, bundle.config.serve.files_at)
+        if elsewhere is not None:
+            return RedirectResponse(elsewhere, 307)
         file = local_video(uri)
         if file is None:
             raise HTTPException(404, "no file of this video is served here")
