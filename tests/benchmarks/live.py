@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -193,27 +194,30 @@ def measure(kind: str, run: str, args: argparse.Namespace, found: dict[str, Any]
 
 def through_ray(run: str, address: str, tries: int) -> int:
     """`unseen_tries` at the one address of two replicas; both must have answered."""
-    # One caller after the other would be sent to the same replica by the default, `leastconn`.
+    # The default, `leastconn`, sends a lone caller to the same one. In turn, each try's event goes
+    # to one replica and its recommendation to the other.
     os.environ["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"] = "roundrobin"
     # Replicas have a working folder of their own.
     events = address if "://" in address else os.path.abspath(address)
     with running(run, port=0, replicas=2, events=events) as server:
         unseen = unseen_tries([server], tries)
-        answered: dict[str, int] = {}
+        answered: Counter[str] = Counter()
         while len(answered) < 2:
-            answered |= recommendations_of_a_replica(server)
-    print(f"recommendations of each replica: {answered}", flush=True)
+            answered |= answers_of_a_replica(server)
+    print(f"calls that each replica answered: {dict(answered)}", flush=True)
     assert min(answered.values()) > tries / 10, answered
     return unseen
 
 
-def recommendations_of_a_replica(server: str) -> dict[str, int]:
-    """The name of the replica that happens to answer, and how many recommendations it has made."""
+def answers_of_a_replica(server: str) -> Counter[str]:
+    """The name of the replica that happens to answer, and how many of our calls it has answered."""
     with urllib.request.urlopen(f"{server}/metrics", timeout=30) as answer:
         text = answer.read().decode()
-    labels = 'replica="(.+)",route="/v1/recommend",status="200"'
-    found = re.findall(rf"recsys_request_seconds_count\{{{labels}\}} (\d+)", text)
-    return {replica: int(number) for replica, number in found}
+    labels = 'replica="(.+)",route="/v1/(?:events|recommend)",status="200"'
+    calls: Counter[str] = Counter()
+    for replica, number in re.findall(rf"recsys_request_seconds_count\{{{labels}\}} (\d+)", text):
+        calls[replica] += int(number)
+    return calls
 
 
 def measure_speed(
