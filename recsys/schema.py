@@ -80,8 +80,9 @@ def history_schema() -> pa.Schema:
 
     It is a timeline with the count features of each event.
     """
-    features = pa.field(COUNT_FEATURES, pa.list_(pa.float32()))
-    return timeline_schema().append(features).append(pa.field(OLDER_LIKED, pa.list_(pa.int32())))
+    features = pa.field(COUNT_FEATURES, pa.large_list(pa.float32()))
+    older = pa.field(OLDER_LIKED, pa.large_list(pa.int32()))
+    return timeline_schema().append(features).append(older)
 
 
 COUNT_FEATURES = "count_features"

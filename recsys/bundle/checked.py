@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys.data.ragged import FloatArray
 from recsys.data.storage import exists, join, local_path, open_input, replace_file
 from recsys.errors import InputError
 
 Facts = Mapping[str, Any]
 """`bytes` and `sha256` of a file."""
+BLOCK = 1 << 20
+"""Bytes of a file that are in memory at once while it is only checked."""
 
 
 class CheckedWriter:
@@ -38,7 +43,7 @@ class CheckedWriter:
 
 
 class CheckedReader:
-    """Reads files of a folder once each: the bytes that are checked are those that are used."""
+    """Reads files of a folder: the bytes that are checked are those that are used."""
 
     def __init__(self, folder: str, files: Mapping[str, Facts]) -> None:
         self._folder = folder
@@ -60,23 +65,25 @@ class CheckedReader:
         Raises:
             InputError: It is missing, or is not what was written.
         """
-        path = self.path(name)
-        if name not in self._files:
-            raise InputError(f"{path}: the manifest does not list this file; publish again")
-        if not exists(path):
-            raise InputError(f"{path}: the file is missing; copy the bundle again or publish again")
-        try:
-            with open_input(path) as file:
-                data: bytes = file.read()
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-        size = self._files[name]["bytes"]
-        if len(data) != size:
-            raise InputError(f"{path}: {len(data)} bytes, the manifest says {size}; copy it again")
-        if hashlib.sha256(data).hexdigest() != self._files[name]["sha256"]:
-            raise InputError(f"{path}: sha256 is not the manifest's, the file was changed")
-        self._checked.add(name)
-        return data
+        return b"".join(self._blocks(name, -1))
+
+    def check(self, name: str) -> None:
+        """Raises as `read` does; the file is never held as a whole."""
+        for _ in self._blocks(name, BLOCK):
+            pass
+
+    def array(self, name: str) -> FloatArray:
+        """An array of a `.npy` file, checked as in `read`.
+
+        On this machine it is mapped, so that all processes share it: what was checked is what is
+        used for as long as nobody writes to the file, and versions are never written to again.
+        """
+        local = local_path(self.path(name))
+        if local is None:
+            return np.asarray(np.load(io.BytesIO(self.read(name)), allow_pickle=False))
+        self.check(name)
+        # Mapped for private writing: PyTorch warns of arrays that cannot be written to.
+        return np.asarray(np.load(local, mmap_mode="c", allow_pickle=False))
 
     def table(self, name: str) -> pa.Table:
         """A Parquet file's content, checked as in `read`."""
@@ -85,7 +92,31 @@ class CheckedReader:
     def check_rest(self) -> None:
         """Checks the files that nothing was read from."""
         for name in self.names - self._checked:
-            self.read(name)
+            self.check(name)
+
+    def _blocks(self, name: str, size: int) -> Iterator[bytes]:
+        """A file's content, `size` bytes each, or all at once (-1); then it is checked."""
+        path, digest, num_bytes = self.path(name), hashlib.sha256(), 0
+        if name not in self._files:
+            raise InputError(f"{path}: the manifest does not list this file; publish again")
+        if not exists(path):
+            raise InputError(f"{path}: the file is missing; copy the bundle again or publish again")
+        try:
+            with open_input(path) as file:
+                while block := file.read(size):
+                    digest.update(block)
+                    num_bytes += len(block)
+                    yield block
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        expected = self._files[name]
+        if num_bytes != expected["bytes"]:
+            raise InputError(
+                f"{path}: {num_bytes} bytes, the manifest says {expected['bytes']}; copy it again"
+            )
+        if digest.hexdigest() != expected["sha256"]:
+            raise InputError(f"{path}: sha256 is not the manifest's, the file was changed")
+        self._checked.add(name)
 
 
 def sync_folders(folder: str) -> None:

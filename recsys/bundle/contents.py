@@ -145,7 +145,7 @@ class Bundle:
         files = CheckedReader(folder, manifest["files"])
         config = _config(files)
         sizes = _sizes(manifest["sizes"])
-        vectors = np.load(io.BytesIO(files.read("vectors.npy")), allow_pickle=False)
+        vectors = files.array("vectors.npy")
         catalog = Catalog.from_table(files.table("videos.parquet"))
         histories = _histories(files)
         bundle = cls(
@@ -164,7 +164,7 @@ class Bundle:
                 config.data.columns,
                 num_count_features=sizes.num_count_features,
             ),
-            older_liked=Ragged.from_arrow(histories.column(OLDER_LIKED).combine_chunks()),
+            older_liked=Ragged.from_arrow(histories.column(OLDER_LIKED)),
             users=_users(config, files),
             counts=_counts(config, catalog, files),
             traits=_traits(config, catalog, files),

@@ -172,17 +172,18 @@ def _histories(config: RunConfig, folder: RunFolder, counts: EventCounts) -> Ite
         yield table.append_column(history_schema().field(OLDER_LIKED), older)
 
 
-def older_liked(table: pa.Table, columns: EventColumns, longest: int) -> pa.ListArray:
+def older_liked(table: pa.Table, columns: EventColumns, longest: int) -> pa.LargeListArray:
     """What each user of a table of `timeline_schema` liked before the last `longest` events."""
     events = Timelines.from_table(
         table, columns, lambda rows, *_: np.zeros((len(rows), 0), np.float32)
     )
     starts, stops = events.offsets[:-1], events.offsets[1:]
     older = liked_in_spans(events, starts, np.maximum(starts, stops - longest))
-    return pa.ListArray.from_arrays(pa.array(older.offsets, pa.int32()), pa.array(older.values))
+    ends = pa.array(older.offsets, pa.int64())
+    return pa.LargeListArray.from_arrays(ends, pa.array(older.values))
 
 
-def _lists(offsets: IntArray, values: FloatArray) -> pa.ListArray:
+def _lists(offsets: IntArray, values: FloatArray) -> pa.LargeListArray:
     """Lists of each user's (L, F) values, flattened."""
-    ends = pa.array(offsets * values.shape[1], pa.int32())
-    return pa.ListArray.from_arrays(ends, pa.array(values.ravel(), pa.float32()))
+    ends = pa.array(offsets * values.shape[1], pa.int64())
+    return pa.LargeListArray.from_arrays(ends, pa.array(values.ravel(), pa.float32()))

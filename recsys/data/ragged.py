@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
+NumberT = TypeVar("NumberT", bound=np.number)
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,11 @@ class Ragged:
         return cls(np.arange(len(values) + 1), values.astype(np.int32))
 
     @classmethod
-    def from_arrow(cls, lists: pa.ListArray) -> Ragged:
+    def from_arrow(cls, lists: pa.ListArray | pa.LargeListArray | pa.ChunkedArray) -> Ragged:
         """Makes one of a column of lists; a null is an empty list."""
-        lengths = np.asarray(lists.value_lengths().fill_null(0), np.int64)
+        lengths = np.asarray(pc.list_value_length(lists).fill_null(0), np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return cls(offsets, np.asarray(lists.flatten(), np.int32))
+        return cls(offsets, flat_values(lists, np.int32))
 
     @classmethod
     def empty(cls, num_lists: int) -> Ragged:
@@ -128,6 +131,21 @@ def join_lists(parts: list[Ragged]) -> Ragged:
     lengths = [np.zeros(1, np.int64), *(part.lengths for part in parts)]
     values = [np.zeros(0, np.int32), *(part.values for part in parts)]
     return Ragged(np.cumsum(np.concatenate(lengths)), np.concatenate(values).astype(np.int32))
+
+
+def flat_values(
+    lists: pa.ListArray | pa.LargeListArray | pa.ChunkedArray, dtype: type[NumberT]
+) -> NDArray[NumberT]:
+    """The values of a column of lists, one after the other.
+
+    Chunks are joined as plain arrays: Arrow's own joining breaks beyond 2^31 values.
+
+    >>> flat_values(pa.chunked_array([[[1, 2], []], [[3]]]), np.int64).tolist()
+    [1, 2, 3]
+    """
+    chunks = lists.chunks if isinstance(lists, pa.ChunkedArray) else [lists]
+    parts = [np.asarray(chunk.flatten()).astype(dtype, copy=False) for chunk in chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
 
 
 def expand_ranges(starts: IntArray, lengths: IntArray) -> IntArray:

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
+from recsys.data.places import Places
 from recsys.data.ragged import IntArray
 from recsys.data.vocab import Vocab
-from recsys.schema import USER_ROWS
+from recsys.schema import UNKNOWN_ROW, USER_ROWS
 
 
 class UserRows:
@@ -24,7 +25,7 @@ class UserRows:
     """
 
     def __init__(self, ids: pa.Array, rows: IntArray) -> None:
-        self._ids = Vocab(ids)
+        self._ids, self._places = Vocab(ids), Places(ids)
         self._rows = np.concatenate([np.zeros((1, rows.shape[1]), np.int64), rows])
 
     @classmethod
@@ -44,7 +45,8 @@ class UserRows:
 
     def one(self, user_id: str) -> IntArray:
         """The rows of one user (J,): quick for single look-ups."""
-        rows: IntArray = self._rows[self._ids.row(user_id)]
+        place = self._places.get(user_id)
+        rows: IntArray = self._rows[UNKNOWN_ROW if place is None else place + 1]
         return rows
 
 

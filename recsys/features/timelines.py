@@ -15,17 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.config.data import EventColumns
-from recsys.data.ragged import FloatArray, IntArray
+from recsys.data.ragged import FloatArray, IntArray, NumberT, flat_values
 from recsys.schema import COUNT_FEATURES, USER_ROWS
-
-NumberT = TypeVar("NumberT", bound=np.number)
 
 MS_PER_S = 1000
 MS_PER_HOUR = 3600 * MS_PER_S
@@ -185,7 +183,7 @@ class Timelines:
             count_features: Makes the events' count features, as `EventCounts.features` and
                 `EventCounts.on_demand` do.
         """
-        events = _Columns(table.combine_chunks())
+        events = _Columns(table)
         video_rows, time_ms = events.flat("video_row", np.int64), events.flat("time_ms", np.int64)
         num_events = len(video_rows)
         num_contexts = len(columns.context)
@@ -209,7 +207,7 @@ class Timelines:
         cls, table: pa.Table, columns: EventColumns, *, num_count_features: int
     ) -> Timelines:
         """Reads a table of `history_schema`, which holds the count features."""
-        stored = _Columns(table.combine_chunks()).flat(COUNT_FEATURES, np.float32)
+        stored = _Columns(table).flat(COUNT_FEATURES, np.float32)
         shape = (-1, num_count_features)
         return cls.from_table(table, columns, lambda *_: stored.reshape(shape))
 
@@ -285,12 +283,11 @@ class _Columns:
 
     def flat(self, name: str, dtype: type[NumberT]) -> npt.NDArray[NumberT]:
         """The values of all rows, one after the other."""
-        lists = self.table.column(name).combine_chunks()
-        return np.asarray(lists.flatten()).astype(dtype, copy=False)
+        return flat_values(self.table.column(name), dtype)
 
     def offsets(self) -> IntArray:
         """(U + 1,) where the events of each row begin."""
-        lengths = np.asarray(self.table.column("video_row").combine_chunks().value_lengths())
+        lengths = np.asarray(pc.list_value_length(self.table.column("video_row")))
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 

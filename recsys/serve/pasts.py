@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from recsys.bundle.contents import Bundle
+from recsys.data.places import Places
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.batches import event_batch
 from recsys.features.liked import liked_rows
@@ -102,7 +104,7 @@ class Pasts:
         self._vectors = torch.from_numpy(bundle.vectors)
         self._longest = bundle.config.model.max_history
         self._num_features = len(bundle.config.data.user_columns.features)
-        self._place = {user_id: i for i, user_id in enumerate(bundle.histories.user_ids)}
+        self._place = Places(pa.array(bundle.histories.user_ids, pa.string()))
         self._live = reader
         self._held: OrderedDict[str, Past] = OrderedDict()
         self._most = held_users

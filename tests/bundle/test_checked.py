@@ -1,5 +1,7 @@
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter
@@ -39,3 +41,40 @@ def test_a_folder_in_a_files_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(InputError, match="file: cannot be read"):
         CheckedReader(str(tmp_path), {"file": {"bytes": 0, "sha256": ""}}).read("file")
+
+
+def test_an_array_is_mapped_once_its_bytes_were_checked(tmp_path: Path) -> None:
+    """What a process writes into it stays its own."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([[1, 2], [3, 4]], np.float32))
+    writer = CheckedWriter(str(tmp_path))
+    writer.write("a.npy", buffer.getvalue())
+    reader = CheckedReader(str(tmp_path), writer.files)
+    array = reader.array("a.npy")
+    assert isinstance(array.base, np.memmap)
+    array[0, 0] = 9
+    assert reader.array("a.npy").tolist() == [[1, 2], [3, 4]]
+    changed = bytearray(buffer.getvalue())
+    changed[-1] ^= 1
+    (tmp_path / "a.npy").write_bytes(changed)
+    with pytest.raises(InputError, match="a.npy: sha256 is not the manifest's"):
+        reader.array("a.npy")
+
+
+def test_an_array_that_cannot_be_mapped_is_read(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([5, 6], np.float32))
+    writer = CheckedWriter("memory://checked")
+    writer.write("a.npy", buffer.getvalue())
+    assert CheckedReader("memory://checked", writer.files).array("a.npy").tolist() == [5, 6]
+
+
+def test_a_file_is_checked_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.bundle.checked.BLOCK", 2)
+    writer = CheckedWriter(str(tmp_path))
+    writer.write("file", b"12345")
+    reader = CheckedReader(str(tmp_path), writer.files)
+    reader.check("file")
+    (tmp_path / "file").write_bytes(b"1234")
+    with pytest.raises(InputError, match="file: 4 bytes, the manifest says 5"):
+        reader.check("file")

@@ -1,0 +1,48 @@
+"""Where each of many ids stands, in 12 bytes an id where a dict takes more than a hundred."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+CHUNK = 1 << 20
+"""Ids that are Python strings at once while the hashes are made."""
+
+
+class Places:
+    """The places of different ids, found by their sorted 64-bit hashes.
+
+    Ids of equal hash are told apart by the ids themselves. The hash is Python's own, which is
+    salted by process: nobody can hand in ids that collide, and the hashes are not to be stored.
+
+    >>> places = Places(pa.array(["b", "a"]))
+    >>> places.get("a"), places.get("zoe"), "b" in places, len(places)
+    (1, None, True, 2)
+    """
+
+    def __init__(self, ids: pa.Array) -> None:
+        self._ids = ids
+        hashes = np.empty(len(ids), np.int64)
+        for start in range(0, len(ids), CHUNK):
+            part = ids.slice(start, CHUNK).to_pylist()
+            hashes[start : start + CHUNK] = np.fromiter(map(hash, part), np.int64, len(part))
+        self._order = np.argsort(hashes, kind="stable").astype(np.int32)
+        self._hashes = hashes[self._order]
+
+    def __len__(self) -> int:
+        """Number of ids."""
+        return len(self._ids)
+
+    def __contains__(self, id_: str) -> bool:
+        return self.get(id_) is not None
+
+    def get(self, id_: str) -> int | None:
+        """The place of an id, counted from 0; None where it is not there."""
+        wanted = hash(id_)
+        first = int(self._hashes.searchsorted(wanted))
+        while first < len(self._hashes) and self._hashes[first] == wanted:
+            place = int(self._order[first])
+            if self._ids[place].as_py() == id_:
+                return place
+            first += 1
+        return None
