@@ -1,7 +1,8 @@
-"""How much memory a process and all below it take, while they run."""
+"""How much memory and CPU time a process and all below it take, while they run."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SAMPLE_S = 0.25
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Watched:
@@ -17,7 +19,7 @@ class Watched:
     Args:
         command: What is run; its output is kept.
         shared: Whether what processes share counts too, each with its part: the proportional set
-            size. Without it their private memory is measured.
+            size. Without it only what each has written to and shares with none.
     """
 
     def __init__(self, command: Sequence[str], *, shared: bool = True) -> None:
@@ -25,12 +27,18 @@ class Watched:
         """Of all processes together."""
         self.largest_bytes = 0
         """Of the largest process alone."""
-        self._kinds = ("Pss:",) if shared else ("Private_Clean:", "Private_Dirty:")
+        self._cpu_s: dict[int, float] = {}
+        self._kinds = ("Pss:",) if shared else ("Private_Dirty:",)
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of all processes."""
+        return sum(self._cpu_s.values())
 
     def output(self) -> str:
         """Waits for the end and gives what was written."""
@@ -42,7 +50,9 @@ class Watched:
 
     def _watch(self) -> None:
         while self._process.poll() is None:
-            sizes = [self._bytes_of(pid) for pid in _family(self._process.pid)]
+            family = _family(self._process.pid)
+            self._cpu_s |= {pid: seconds for pid, seconds in family.items() if seconds}
+            sizes = [self._bytes_of(pid) for pid in family]
             self.peak_bytes = max(self.peak_bytes, sum(sizes))
             self.largest_bytes = max(self.largest_bytes, *sizes)
             time.sleep(SAMPLE_S)
@@ -55,16 +65,19 @@ class Watched:
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(self._kinds))
 
 
-def _family(root: int) -> set[int]:
-    parents = {}
+def _family(root: int) -> dict[int, float]:
+    """A process and all below it, with the CPU seconds of each."""
+    parents, seconds = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 status = (entry / "stat").read_text()
             except OSError:
                 continue
-            parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
+            fields = status.rpartition(")")[2].split()
+            parents[int(entry.name)] = int(fields[1])
+            seconds[int(entry.name)] = (int(fields[11]) + int(fields[12])) / TICKS
     family = {root}
     while more := {pid for pid, parent in parents.items() if parent in family} - family:
         family |= more
-    return family
+    return {pid: seconds.get(pid, 0.0) for pid in family}
