@@ -1,18 +1,20 @@
 """The score that chooses the epoch is that of the lists that are served."""
 
 import math
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
-from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
-from recsys.inference.predict import Predictions
-from recsys.train.validation import _ranking_sums
+from recsys.inference.predict import Predictions, Predictor
+from recsys.train.validation import ValidationAnswers, _measured
+from tests.bundles import tiny_config
 
 
-def test_what_was_liked_before_is_left_out_unless_the_evaluation_keeps_it() -> None:
+def test_what_was_liked_before_is_left_out_unless_the_evaluation_keeps_it(tmp_path: Path) -> None:
     """Both users like video 3 in the validation; it stands second, behind what one liked before."""
     nothing = np.zeros(0, np.int64)
     predictions = Predictions(
@@ -30,9 +32,11 @@ def test_what_was_liked_before_is_left_out_unless_the_evaluation_keeps_it() -> N
     )
     scores = torch.tensor([0.0, 9, 1, 5]).repeat(2, 1)
 
-    def sums(config: EvaluateConfig) -> list[float]:
-        return _ranking_sums(predictions, lambda a, b: scores[a:b], 4, config).tolist()
+    def sums(**evaluate: object) -> list[float]:
+        config = tiny_config(tmp_path, evaluate=evaluate)
+        answers = ValidationAnswers(config, cast(Predictor, None), predictions, None)
+        return _measured(answers, lambda a, b: scores[a:b], 4)[0].tolist()
 
     second = 1 / math.log2(3)
-    assert sums(EvaluateConfig()) == pytest.approx([2, 1 + second, 2])
-    assert sums(EvaluateConfig(mask_history=False)) == pytest.approx([2, 2 * second, 2])
+    assert sums() == pytest.approx([2, 1 + second, 2])
+    assert sums(mask_history=False) == pytest.approx([2, 2 * second, 2])
