@@ -134,6 +134,16 @@ def make_parser() -> argparse.ArgumentParser:
     served.add_argument("--host")
     served.add_argument("--port", type=int)
     _stage_parser(commands, "refresh", "a new model, if it is not worse", _refresh, REFRESH_HELP)
+    _add_tune_command(commands)
+    listed = commands.add_parser("settings", help="every setting: type, default, bounds, meaning")
+    listed.add_argument("prefix", nargs="?", default="", help="e.g. train, or train.lr")
+    listed.add_argument("--json", action="store_true", help="for programs")
+    listed.set_defaults(command=_settings)
+    add_events_command(commands)
+    return parser
+
+
+def _add_tune_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     sweep = _stage_parser(commands, "tune", "search hyperparameters, on Ray Tune", _tune)
     sweep.add_argument(
         "--space", type=expanduser, required=True, help="e.g. tuning/spaces/quick.yaml"
@@ -141,12 +151,11 @@ def make_parser() -> argparse.ArgumentParser:
     how = sweep.add_mutually_exclusive_group()
     how.add_argument("--resume", action="store_true", help="refuse to begin: go on with a sweep")
     how.add_argument("--anew", action="store_true", help="remove the run folder's earlier sweep")
-    listed = commands.add_parser("settings", help="every setting: type, default, bounds, meaning")
-    listed.add_argument("prefix", nargs="?", default="", help="e.g. train, or train.lr")
-    listed.add_argument("--json", action="store_true", help="for programs")
-    listed.set_defaults(command=_settings)
-    add_events_command(commands)
-    return parser
+    how.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would run, on what and for how long; run nothing",
+    )
 
 
 def _stage_parser(
@@ -257,6 +266,11 @@ def _tune(arguments: argparse.Namespace) -> None:
     from recsys.tune.stage import tune_run
 
     config = load_config(arguments.config, arguments.settings)
+    if arguments.dry_run:
+        from recsys.tune.plan import plan_sweep
+
+        print_report("tune, dry run", plan_sweep(config, arguments.space))
+        return
     with only_writer(config.run):
         for name in ("prepare", "decode"):
             run_stage(config, BY_NAME[name])

@@ -125,6 +125,22 @@ TRIED: dict[str, By | Needs | Here] = {
     "recsys run --config runs/mine/tune/best.yaml": By(
         f"{WAYS}::test_sweep", '"tune" / "best.yaml"'
     ),
+    "recsys tune --config run.yaml --space tuning/spaces/quick.yaml --dry-run": By(
+        "tests/tune/test_plan.py::test_the_plan_as_it_is_typed", '"--dry-run"'
+    ),
+    (
+        "recsys tune --config run.yaml --space tuning/spaces/optimizer.yaml "
+        "'tune.objective={valid_ndcg@10: 1, valid_creator_gini@10: -0.1}'"
+    ): SWEEP,
+    (
+        "recsys tune --config run.yaml --space tuning/spaces/rerank.yaml tune.trials=100 "
+        "'tune.objective={valid_ndcg@10: 1, valid_creator_gini@10: -0.1}'"
+    ): By(
+        "tests/tune/test_sweeps.py::test_weights_of_the_re_ranking_are_swept_without_training",
+        'SPACES / "rerank.yaml"',
+    ),
+    "make bench NAME=sweep": BENCH,
+    "make bench NAME=sweep ARGS='--only tiny'": BENCH,
     (
         "ray job submit --working-dir . -- python -m recsys tune --config run.yaml "
         "--space tuning/spaces/quick.yaml"

@@ -189,12 +189,23 @@ def open_table(
     folder = RunFolder(config.run)
     if anew:
         remove(folder.tune)
-    wanted, there = held_fixed(config, space), read_json(folder.sweep)
-    if there is None:
+    table = read_table(config, space)
+    if not exists(folder.sweep):
         if resume:
             raise InputError(f"--resume: {folder.tune} holds no sweep; leave --resume out")
-        write_json(wanted, folder.sweep)
-    else:
+        write_json(held_fixed(config, space), folder.sweep)
+    return table
+
+
+def read_table(config: RunConfig, space: Space) -> TrialTable:
+    """The trials so far of this very sweep; nothing is written.
+
+    Raises:
+        InputError: The run folder holds another sweep.
+    """
+    folder = RunFolder(config.run)
+    wanted, there = held_fixed(config, space), read_json(folder.sweep)
+    if there is not None:
         changed = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
         if changed:
             raise InputError(

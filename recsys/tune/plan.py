@@ -1,0 +1,91 @@
+"""What a sweep would do, on what, and for how long: `recsys tune --dry-run`."""
+
+from __future__ import annotations
+
+from recsys import cluster
+from recsys.config.run import RunConfig
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import read_json
+from recsys.train.trainer import use_gpu
+from recsys.tune.search import num_trials, suggest
+from recsys.tune.space import Space, fit_space, is_reranking, read_space
+from recsys.tune.trials import Trial, read_table, title
+from recsys.tune.tuner import most_epochs, require_room
+
+SHOWN = 5
+"""Trials whose settings are shown beforehand."""
+MEASURED = ("epoch_s", "validate_s")
+
+
+def plan_sweep(config: RunConfig, space_path: str) -> dict[str, object]:
+    """Says what `tune_run` would do; runs nothing and writes nothing.
+
+    Raises:
+        InputError: As `tune_run`.
+    """
+    space = fit_space(read_space(space_path), config)
+    cluster.connect()
+    room = require_room(config, space)
+    table = read_table(config, space)
+    total, done = num_trials(space, config), len(table.done)
+    return {
+        "trials": total,
+        "done": done,
+        "at a time": room,
+        "a trial takes": _each(config, space),
+        "cluster": f"{cluster.num_cpus()} CPUs, {cluster.num_gpus()} GPUs",
+        "search": config.tune.search,
+        "scheduler": "none" if is_reranking(space) else config.tune.scheduler,
+        "objective": title(config.tune),
+        **_first(config, space, table.trials),
+        "time": _time(config, space, table.done, left=total - done, room=room),
+    }
+
+
+def _each(config: RunConfig, space: Space) -> str:
+    if is_reranking(space):
+        return "1 CPU"
+    workers, kind = config.train.workers, "GPU" if use_gpu(config) else "CPU"
+    epochs = most_epochs(config, space)
+    return f"{workers} {kind}{'s' if workers > 1 else ''}, at most {epochs} epochs"
+
+
+def _first(config: RunConfig, space: Space, trials: list[Trial]) -> dict[str, object]:
+    """The settings of the next trials, as far as they do not hang on what earlier ones find."""
+    start = len(trials)
+    known = range(start, min(start + SHOWN, num_trials(space, config)))
+    return {f"trial {number}": suggest(space, config, trials, number) for number in known}
+
+
+def _time(config: RunConfig, space: Space, done: list[Trial], *, left: int, room: int) -> str:
+    """The longest that it can take, by an epoch that was measured."""
+    if is_reranking(space):
+        return "seconds a trial, after the lists are predicted once"
+    epoch_s, whose = _epoch_s(config, done)
+    if epoch_s is None:
+        return "unknown: no epoch has been measured yet; the first trial or `recsys train` does it"
+    rounds = -(-left // room)
+    most = rounds * most_epochs(config, space) * epoch_s
+    early = "" if config.tune.scheduler == "none" else f"; {config.tune.scheduler} ends most sooner"
+    return f"at most {_span(most)}, by the {epoch_s:.1f} s that an epoch took {whose}{early}"
+
+
+def _epoch_s(config: RunConfig, done: list[Trial]) -> tuple[float | None, str]:
+    """Mean seconds of an epoch with its validation, and where they were measured."""
+    epochs, whose = [epoch for trial in done for epoch in trial.epochs], "in the trials so far"
+    if not epochs:
+        report = read_json(RunFolder(config.run).report_of("train")) or {}
+        epochs, whose = report.get("history", []), "in this run's training"
+    spent = [sum(epoch.get(name) or 0.0 for name in MEASURED) for epoch in epochs]
+    return (sum(spent) / len(spent), whose) if spent else (None, whose)
+
+
+def _span(seconds: float) -> str:
+    """A span of time.
+
+    >>> _span(42.4), _span(150), _span(9000)
+    ('42 s', '2.5 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
