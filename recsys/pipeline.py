@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from recsys.bundle.versions import find_bundle, newest_other
 from recsys.config.run import RunConfig, dump_config
 from recsys.data.run_folder import REPORT, RunFolder
-from recsys.data.storage import filesystem, join, read_json, remove, write_json, write_text
+from recsys.data.storage import exists, filesystem, join, read_json, remove, write_json, write_text
 from recsys.errors import InputError
 from recsys.prepare.showings import Showings
 from recsys.prepare.tables import parquet_files
@@ -63,7 +63,8 @@ def _prepare(config: RunConfig, out: str, fingerprint: str) -> StageReport:
 def _renew_showings(config: RunConfig) -> None:
     # Its libraries are loaded by those alone who keep a log.
     if config.data.live is None:
-        remove(RunFolder(config.run).showings)
+        for copy in (RunFolder(config.run).showings, RunFolder(config.run).live_videos):
+            remove(copy)
         return
     from recsys.live.snapshot import renew_showings
 
@@ -145,7 +146,8 @@ def _data_settings(config: RunConfig) -> object:
     }
     # The copy, not the log, which grows while the later stages run.
     copy = Showings.read(RunFolder(config.run).showings) if config.data.live is not None else None
-    live = copy and vars(copy)
+    videos = RunFolder(config.run).live_videos
+    live = copy and [vars(copy), *([_stamp(videos)] if exists(videos) else [])]
     return [PREPARE_FORMAT, config.data, config.split, config.prepare.partitions, files, live]
 
 

@@ -14,6 +14,7 @@ from recsys.bundle.versions import CURRENT
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
+from recsys.data.run_folder import RunFolder
 from recsys.data.storage import write_table
 from recsys.data.vocab import Vocab
 from recsys.features.batches import VideoInputs
@@ -28,6 +29,7 @@ from recsys.schema import (
     TEST,
     TRAIN,
     USER_ROWS,
+    clip_schema,
     details_schema,
     timeline_schema,
     user_schema,
@@ -99,6 +101,8 @@ def make_run(
     catalog = Catalog.read(str(prepare / "videos.parquet"))
     counts = _counts(timelines, catalog)
     counts.write(str(prepare / "counts"))
+    if config.decodes:
+        _write_clips(RunFolder(str(run)).clips, config, [uri for uri in uris if uri])
     recommender, sizes, vectors = _model(config, catalog, clip, seed)
     version = publish(
         trained_of(config, recommender, sizes, vectors),
@@ -126,6 +130,21 @@ def rename_version(made: Path, version: Path) -> None:
     path = version / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "version": version.name}))
+
+
+def _write_clips(path: str, config: RunConfig, uris: list[str]) -> None:
+    """A clip store as decode leaves it, with a black clip of each file."""
+    import lance
+
+    decode = config.decode
+    schema = clip_schema(decode.frames, decode.size)
+    columns = {name: pa.nulls(len(uris), schema.field(name).type) for name in schema.names}
+    columns["uri"] = pa.array(uris)
+    for name, kind in (("frames", np.uint8), ("times_s", np.float32)):
+        width = schema.field(name).type.list_size
+        zeros = np.zeros(len(uris) * width, kind)
+        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(zeros), width)
+    lance.write_dataset(pa.table(columns, schema=schema), path)
 
 
 def trained_of(

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import safetensors.torch
 import yaml
@@ -82,6 +83,34 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class VideoModel:
+    """The part of a bundle that makes vectors of videos."""
+
+    version: str
+    config: RunConfig
+    sizes: Sizes
+    recommender: Recommender
+    vocabs: Mapping[str, Vocab]
+    durations: npt.NDArray[np.float64]
+    """(N,) of the catalogue, which the buckets of durations are made of."""
+
+    @classmethod
+    def load(cls, folder: str) -> VideoModel:
+        """Reads it out of a version's folder, and none of the rest.
+
+        Raises:
+            InputError: There is no bundle, or a file is not what was written.
+        """
+        manifest = read_manifest(folder)
+        files = CheckedReader(folder, manifest["files"])
+        config, sizes = _config(files), _sizes(manifest["sizes"])
+        catalog = Catalog.from_table(files.table("videos.parquet"))
+        recommender = _recommender(config, sizes, files)
+        version, vocabs = manifest["version"], _vocabs(files)
+        return cls(version, config, sizes, recommender, vocabs, catalog.durations)
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle in memory."""
 
@@ -113,6 +142,12 @@ class Bundle:
     def live_seq(self) -> int:
         """Place in the event log up to which the histories and counts know it; 0 of none."""
         return int(self.manifest.get("live_seq", 0))
+
+    @property
+    def video_model(self) -> VideoModel:
+        """What makes vectors of videos."""
+        parts = (self.config, self.sizes, self.recommender, self.vocabs, self.catalog.durations)
+        return VideoModel(self.version, *parts)
 
     @property
     def created_s(self) -> float:

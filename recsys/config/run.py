@@ -247,6 +247,19 @@ class ServeConfig(Section):
     """Longest that a request waits for the model, in milliseconds; then it is answered at once with
     a list for everybody that says so, or, where nothing can stand in for the answer, with status
     503."""
+    uploads: str | None = None
+    """Folder of the videos that are handed in: a path or URI that all replicas and encoders reach.
+    Without it `uploads` beside the event log, where that is a file of SQLite."""
+    max_upload_mib: int = Field(512, ge=1)
+    """Largest video that is taken in, in MiB."""
+    video_roots: tuple[str, ...] = ()
+    """Folders and addresses (`https://HOST/FOLDER`, `s3://BUCKET/FOLDER`) below which a video may
+    be handed in by its address. Without any, none may; no address inside a network is fetched."""
+    encoders: int = Field(1, ge=0)
+    """Processes that decode and encode videos that are handed in; with 0 each replica does it
+    beside its requests."""
+    encoder_gpus: float = Field(0, ge=0)
+    """GPUs of each of them, perhaps a part of one."""
     max_waiting: int = Field(256, ge=1)
     """Most requests that one replica has taken in and not answered yet; one more is refused at
     once with status 503."""

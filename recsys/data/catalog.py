@@ -91,9 +91,18 @@ class Catalog:
 
 def duration_buckets(durations: npt.ArrayLike) -> IntArray:
     """Buckets of a duration in any unit: ranks of 31 quantiles among the known ones; 0 unknown."""
-    values = np.asarray(durations, dtype=np.float64)
-    known = np.isfinite(values) & (values > 0)
-    if not known.any():
+    return buckets_among(durations, durations)
+
+
+def buckets_among(durations: npt.ArrayLike, catalog: npt.ArrayLike) -> IntArray:
+    """`duration_buckets` of some durations by the quantiles of a catalogue's.
+
+    >>> buckets_among([1.0, 2.5, np.nan], [2.0, 3.0]).tolist()
+    [1, 16, 0]
+    """
+    values, others = (np.asarray(given, dtype=np.float64) for given in (durations, catalog))
+    known, there = (np.isfinite(given) & (given > 0) for given in (values, others))
+    if not there.any():
         return np.zeros(len(values), dtype=np.int64)
-    edges = np.quantile(values[known], np.linspace(0, 1, 32)[1:-1])
+    edges = np.quantile(others[there], np.linspace(0, 1, 32)[1:-1])
     return np.where(known, 1 + np.searchsorted(edges, values, side="right"), 0)

@@ -88,6 +88,11 @@ class RunFolder:
         return join(self.prepare, "live.parquet")
 
     @property
+    def live_videos(self) -> str:
+        """The copy of the videos that came live, which prepare reads beside the user's own."""
+        return join(self.prepare, "live_videos.parquet")
+
+    @property
     def decode(self) -> str:
         """The folder of the stage `decode`."""
         return join(self.run, "decode")

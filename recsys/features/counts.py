@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from recsys.config.data import EventColumns
 from recsys.data.catalog import Catalog
-from recsys.data.ragged import FloatArray, IntArray, Ragged
+from recsys.data.ragged import FloatArray, GrowingLists, IntArray, Ragged
 from recsys.data.storage import join
 from recsys.features.hourly import LAST_HOUR, HourlyCounts, hour_of
 from recsys.features.timelines import LOG_SCALE, FeaturesOnDemand
@@ -170,7 +170,7 @@ class EventCounts:
     layout: CountLayout
     hourly: Mapping[str, HourlyCounts]
     """By the name of the counted thing."""
-    rows_of: Mapping[str, Ragged]
+    rows_of: Mapping[str, GrowingLists]
     """Of each of `THINGS`, its rows that each of the N videos belongs to."""
 
     @classmethod
@@ -186,7 +186,25 @@ class EventCounts:
         """
         rows_of = rows_of_things(catalog)
         followed = {name: stored[VIDEO].mapped(rows) for name, rows in rows_of.items()}
-        return cls(layout, followed | {name: stored[name] for name in layout.stored}, rows_of)
+        hourly = followed | {name: stored[name] for name in layout.stored}
+        return cls(layout, hourly, _growing(rows_of))
+
+    def put_videos(self, rows: IntArray, creator_rows: IntArray, categories: Ragged) -> None:
+        """Takes videos that follow the catalogue's, or other facts of some that followed.
+
+        Args:
+            rows: (n,) sorted.
+            creator_rows: (n,).
+            categories: n lists of category rows.
+        """
+        known = {
+            EVERYTHING: Ragged.of_singles(np.ones(len(rows))),
+            VIDEO: Ragged.of_singles(rows),
+            "creator": Ragged.of_singles(creator_rows),
+            "category": categories,
+        }
+        for name, lists in self.rows_of.items():
+            lists.put(rows, known[name])
 
     def count(
         self, video_row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
@@ -310,6 +328,11 @@ class EventCounts:
         up_to = hour if hour >= everything.exact_from else LAST_HOUR
         return int(everything.before(np.ones(1, np.int64), np.array([up_to]))[0, 0])
 
+    @property
+    def num_videos(self) -> int:
+        """N, with the videos that followed."""
+        return len(self.rows_of[VIDEO])
+
     def shown(self, time_ms: int) -> IntArray:
         """How often all videos had been shown by a time, and in the 24 hours before: (N, 2)."""
         hour = int(hour_of(time_ms))
@@ -331,7 +354,7 @@ class EventCounts:
 
     def _of_videos(self, hour: int) -> IntArray:
         """Totals (N, 2 + T) of all videos before an hour."""
-        rows = np.arange(len(self.rows_of[VIDEO]))
+        rows = np.arange(self.num_videos)
         return self.hourly[VIDEO].before(rows, np.full(len(rows), hour))
 
 
@@ -406,7 +429,11 @@ def read_counts(folder: str, catalog: Catalog, layout: CountLayout) -> EventCoun
     """Maps RUN/prepare/counts, which the processes of a node share."""
     names = layout.statistics
     hourly = {name: HourlyCounts.open(join(folder, name)) for name in names}
-    return EventCounts(layout, hourly, rows_of_things(catalog))
+    return EventCounts(layout, hourly, _growing(rows_of_things(catalog)))
+
+
+def _growing(rows_of: Mapping[str, Ragged]) -> dict[str, GrowingLists]:
+    return {name: GrowingLists(rows) for name, rows in rows_of.items()}
 
 
 def rows_of_things(catalog: Catalog) -> dict[str, Ragged]:

@@ -179,6 +179,32 @@ class Reranker:
         if config.diversity and traits.categories is not None:
             self._kinds = traits.categories.padded()
 
+    def put(self, rows: Ints, traits: VideoTraits) -> None:
+        """Takes videos that follow the others, or other traits of some that followed.
+
+        Args:
+            rows: (n,) video rows.
+            traits: Of n videos.
+        """
+        active = [lever for lever in LEVERS if getattr(self.config, lever.setting)]
+        values = [lever.value(traits) for lever in active if lever.value is not None]
+        weights = [getattr(self.config, lever.setting) for lever in active if lever.value]
+        self._gains_N = [
+            _put(gain_N, rows, weight * value)
+            for gain_N, weight, value in zip(self._gains_N, weights, values, strict=True)
+        ]
+        if self._kinds is not None and traits.categories is not None:
+            kinds, weight = traits.categories.padded()
+            before, weight_N = self._kinds
+            width = max(kinds.shape[1], before.shape[1])
+            kinds, before = (
+                np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1)
+                for part in (kinds, before)
+            )
+            self._kinds = _put(before, rows, kinds), _put(weight_N, rows, weight)
+        if self._lot is not None and traits.creator_row_N is not None:
+            self._lot = _Lot(_put(self._lot.creator_row_N, rows, traits.creator_row_N))
+
     def order(self, video_BK: Ints, relevance_BK: Floats, k: int) -> NDArray[np.int64]:
         """Places (B, k) among the candidates of the videos to show, the best first.
 
@@ -267,10 +293,20 @@ class Reranker:
         return places
 
 
+def _put(array_N: Ints, rows: Ints, values: Ints) -> Ints:
+    """An array with other values for some rows, as long as they need."""
+    length = max(len(array_N), int(rows.max(initial=-1)) + 1)
+    longer = np.zeros((length, *array_N.shape[1:]), array_N.dtype)
+    longer[: len(array_N)] = array_N
+    longer[rows] = values
+    return longer
+
+
 class _Lot:
     """The creators with their videos, to draw from; all creators have the same chance."""
 
     def __init__(self, creator_row_N: Ints) -> None:
+        self.creator_row_N = creator_row_N
         order = 1 + np.argsort(creator_row_N[1:])  # row 0 is no video
         rows = order[creator_row_N[order] > 0]
         _, starts = np.unique(creator_row_N[rows], return_index=True)

@@ -1,7 +1,8 @@
 """The database of the event log: SQLite by default, PostgreSQL by URL.
 
-One table of events and one of facts about the log. Readers see what is committed; writers take
-turns, one transaction at a time over all threads, processes and machines.
+A table of events, three of the videos that came live, and one of facts about the log. Readers see
+what is committed; writers take turns, one transaction at a time over all threads, processes and
+machines.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Connection,
@@ -28,6 +30,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Row,
     SmallInteger,
@@ -103,6 +106,56 @@ FACTS = Table(
     Column("name", TEXT, primary_key=True),
     Column("value", TEXT, nullable=False),
 )
+
+VIDEOS = Table(
+    "recsys_videos",
+    METADATA,
+    Column("video_id", TEXT, primary_key=True),
+    Column("seq", BigInteger, nullable=False, unique=True),
+    Column("state", TEXT, nullable=False),
+    Column("title", TEXT),
+    Column("creator_id", TEXT),
+    Column("categories", TEXT, nullable=False),
+    Column("duration", Double),
+    Column("hidden", Boolean, nullable=False),
+    Column("expires_ms", BigInteger),
+    Column("uri", TEXT),
+    Column("source", TEXT),
+    Column("sha256", TEXT),
+    Column("size_bytes", BigInteger),
+    Column("facts", TEXT, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("claimed_ms", BigInteger),
+    Column("decoded_ms", BigInteger),
+    Column("indexed_ms", BigInteger),
+    Column("deleted_ms", BigInteger),
+    Column("reason", TEXT),
+    Column("message", TEXT),
+    Column("duplicate_of", TEXT),
+    Column("similarity", Double),
+    Index("recsys_videos_state", "state", "seq"),
+    Index("recsys_videos_sha256", "sha256"),
+)
+"""See `live.videos`."""
+
+VIDEO_VECTORS = Table(
+    "recsys_video_vectors",
+    METADATA,
+    Column("version", TEXT, primary_key=True),
+    Column("video_id", TEXT, primary_key=True),
+    Column("facts", TEXT, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("content", LargeBinary),
+)
+"""What each bundle's model makes of each live video: its vector, and the content of its clip."""
+
+SERVED_VERSIONS = Table(
+    "recsys_served_versions",
+    METADATA,
+    Column("version", TEXT, primary_key=True),
+    Column("seen_ms", BigInteger, nullable=False),
+)
+"""The versions that replicas serve, and when one last said so."""
 
 PRAGMAS = (
     "journal_mode=WAL",
@@ -210,7 +263,8 @@ class Database:
 
     def _prepare(self, *, create: bool) -> None:
         with self._readers.connect() as connection:
-            there = inspect(connection).has_table(FACTS.name)
+            tables = set(inspect(connection).get_table_names())
+            there = FACTS.name in tables
             encoding = self.kind == "sqlite" or connection.scalar(text("SHOW server_encoding"))
         if encoding not in (True, "UTF8"):
             raise InputError(
@@ -218,7 +272,7 @@ class Database:
             )
         if not there and not create:
             raise InputError(f"{self.shown}: there is no event log in it")
-        if not there:
+        if not tables >= METADATA.tables.keys():  # none, or those of a time before live videos
             with self._writers.begin() as connection:  # another process may have been faster
                 METADATA.create_all(connection)
                 if connection.scalar(select(FACTS.c.value)) is None:

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from recsys.config.data import DataConfig, VideoColumns
 from recsys.data.catalog import Catalog, duration_buckets
 from recsys.data.ragged import IntArray, Ragged
+from recsys.data.storage import open_input
 from recsys.data.users import row_lists
 from recsys.data.values import as_ids, as_labels, as_numbers, as_tags, rows_of_lists
 from recsys.data.vectors import read_vectors
@@ -94,13 +96,19 @@ class CatalogDraft:
         }
 
 
-def build_catalog(data: DataConfig, seen: Collection[str]) -> CatalogDraft:
-    """The catalogue of the video table and of the videos seen in the events.
+def build_catalog(data: DataConfig, seen: Collection[str], live: str | None = None) -> CatalogDraft:
+    """The catalogue of the video table, of the videos that came live and of those in the events.
+
+    Args:
+        data: Names the table and its columns.
+        seen: Videos of the events.
+        live: The copy of the live videos, a table like the user's own; of a video that is in both,
+            the user's row counts.
 
     Raises:
         InputError: The table, a column or a type is wrong.
     """
-    table = _read_videos(data)
+    table = _read_videos(data, live)
     columns = data.video_columns
     listed = table.ids if table else pa.array([], pa.string())
     extra = sorted(set(seen) - set(listed.to_pylist()))
@@ -137,8 +145,12 @@ def build_catalog(data: DataConfig, seen: Collection[str]) -> CatalogDraft:
     )
 
 
-def _read_videos(data: DataConfig) -> _Table | None:
-    if data.videos is None:
+def _read_videos(data: DataConfig, live: str | None) -> _Table | None:
+    if live is not None:
+        with open_input(live) as file:
+            if not pq.read_metadata(file).num_rows:
+                live = None
+    if data.videos is None and live is None:
         return None
     columns = data.video_columns
     wanted = [
@@ -151,7 +163,7 @@ def _read_videos(data: DataConfig) -> _Table | None:
         ("duration", columns.duration, tables.NUMBER),
         ("vector", columns.vector, tables.VECTOR),
     ]
-    return _read(data.videos, "data.videos", wanted)
+    return _read(data.videos, "data.videos", wanted, more=live)
 
 
 @dataclass(frozen=True)
@@ -188,13 +200,26 @@ def _of_files(
     return pa.concat_arrays(parts)
 
 
-def _read(spec: str, setting: str, wanted: Iterable[tuple[str, str | None, tables.Kind]]) -> _Table:
-    """The columns of a table; `wanted` are (setting, column, kind), of rows' ids the first."""
+def _read(
+    spec: str | None,
+    setting: str,
+    wanted: Iterable[tuple[str, str | None, tables.Kind]],
+    *,
+    more: str | None = None,
+) -> _Table:
+    """The columns of a table; `wanted` are (setting, column, kind), of rows' ids the first.
+
+    The rows of another file may follow, whose kinds of values may be others.
+    """
     prefix = f"{setting.removesuffix('s')}_columns"
     roles = [tables.Role(name, f"{prefix}.{key}", kind) for key, name, kind in wanted if name]
-    paths = tables.parquet_files(spec, setting)
+    checked = []
+    if spec is not None:
+        checked += tables.check_table(tables.parquet_files(spec, setting), setting, roles)
+    if more is not None:
+        checked += tables.check_table([more], setting, roles)
     files = []
-    for path, _ in tables.check_table(paths, setting, roles):
+    for path, _ in checked:
         with tables.open_table(path, setting) as table:
             files.append((path, table.read(columns=tables.column_names(roles))))
     nobody = InputError(f"{setting}={spec}: there are no {setting.removeprefix('data.')} in it")

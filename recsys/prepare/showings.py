@@ -18,6 +18,8 @@ from recsys.errors import InputError
 
 METADATA = "recsys.showings"
 """The key of what a file says of itself, beside its schema."""
+LIVE_VIDEOS = "recsys.live_videos"
+"""The same of the copy of the videos that came live, RUN/prepare/live_videos.parquet."""
 
 
 @dataclass
@@ -63,3 +65,11 @@ class Showings:
             "users": self.users,
             "left_out": dict(self.left_out),
         }
+
+
+def live_videos(path: str) -> dict[str, int]:
+    """How many live videos of each state there were when a copy was made."""
+    with open_input(path) as file:
+        metadata = pq.read_metadata(file).metadata or {}
+    states: dict[str, int] = json.loads(metadata[LIVE_VIDEOS.encode()])
+    return states

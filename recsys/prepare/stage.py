@@ -12,7 +12,7 @@ from collections import Counter
 from recsys import cluster
 from recsys.config.run import RunConfig
 from recsys.data.run_folder import RunFolder
-from recsys.data.storage import join, remove, write_table
+from recsys.data.storage import exists, join, remove, write_table
 from recsys.data.users import UserRows
 from recsys.data.vectors import write_vectors
 from recsys.data.vocab import Vocab
@@ -20,7 +20,7 @@ from recsys.errors import InputError
 from recsys.prepare import partitions, tables
 from recsys.prepare.catalogs import UserDraft, build_catalog, read_users
 from recsys.prepare.hourly_parts import write_counts
-from recsys.prepare.showings import Showings
+from recsys.prepare.showings import Showings, live_videos
 from recsys.prepare.spill import Spilled, num_partitions, spill_events
 from recsys.prepare.times import EventTimes, cuts_ms, date_text
 
@@ -40,7 +40,7 @@ def prepare(config: RunConfig, out: str) -> dict[str, object]:
         files = [*files, *tables.check_showings(folder.showings, data)]
     users = read_users(data)
     # Mistakes of these show before the long part.
-    build_catalog(data, ())
+    build_catalog(data, (), _live_videos(config))
     cuts_ms(config.split, times.unit, newest_ms=0)
     cluster.connect()
     spill = join(out, ".spill")
@@ -70,7 +70,8 @@ def _prepare(
     total = num_partitions(config.prepare.partitions, sum(file.num_rows for file in files))
     spilled = spill_events(config, files, times, spill, num_partitions=total)
     cuts = cuts_ms(config.split, times.unit, spilled.newest_ms)
-    catalog = build_catalog(data, spilled.videos)
+    live_path = _live_videos(config)
+    catalog = build_catalog(data, spilled.videos, live_path)
     catalog.vocabs.update(
         {f"context_{name}": Vocab(sorted(spilled.contexts[name])) for name in data.columns.context}
     )
@@ -100,10 +101,17 @@ def _prepare(
     return {
         "files": len(files),
         **({"live": live.report()} if live else {}),
+        **({"live_videos": live_videos(live_path)} if live_path else {}),
         **_event_report(spilled, counts, times),
         **catalog.report(counts),
         "dropped_user_rows": users.dropped,
     }
+
+
+def _live_videos(config: RunConfig) -> str | None:
+    """The copy of the videos that came live; None where the run reads none."""
+    path = RunFolder(config.run).live_videos
+    return path if config.data.live is not None and exists(path) else None
 
 
 def _event_report(

@@ -10,14 +10,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from recsys.serve.body import StrictRoute
 from recsys.serve.docs import add_docs
 from recsys.serve.document import add_limits
-from recsys.serve.guard import Guard, Limits
+from recsys.serve.guard import MIB, Guard, Limits
 from recsys.serve.problems import add_problems
 from recsys.serve.quick import Quick
-from recsys.serve.routes import details, events, facts, page, recommend, versions
+from recsys.serve.routes import details, events, facts, page, recommend, versions, videos
 from recsys.serve.service import Service
 from recsys.serve.tokens import Tokens
 
-ROUTES = (recommend, details, events, facts, versions, page)
+ROUTES = (recommend, details, events, facts, versions, page, videos)
 """The modules of the routes; a new one is one more."""
 
 
@@ -58,7 +58,7 @@ def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool =
     add_docs(api, f"http://{serve.host}:{serve.port}")
     api.front = Guard(
         Quick(super(Api, api).__call__, partial(recommend.respond, service)),
-        limits=Limits.of(serve),
+        limits=Limits.of(serve, {videos.PATH: serve.max_upload_mib * MIB}),
         tokens=Tokens.of(serve) if tokens is None else tokens,
         metrics=service.metrics,
         gives_id=gives_id,

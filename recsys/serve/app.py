@@ -26,6 +26,7 @@ from recsys.cluster import connect, num_cpus
 from recsys.config.run import RunConfig, ServeConfig
 from recsys.config.text import explain
 from recsys.errors import InputError
+from recsys.serve.encoder import Encoder
 from recsys.serve.endpoint import Endpoint, EventsHere, Source
 from recsys.serve.ingress import prepare_ingress
 from recsys.serve.problems import RETRY_AFTER_S
@@ -80,7 +81,20 @@ def application(source: Source, settings: ServeConfig) -> serve.Application:
     # Tokens are read where the application is built; each replica sees where Serve listens.
     tokens = Tokens.of(settings.model_copy(update={"host": "127.0.0.1"}))
     events = EventsHere.make(log_address(source.folder, settings.events))
-    return deployment.bind(source, settings, events, tokens)
+    encoders = _encoders(source.folder, settings, events) if settings.encoders else None
+    return deployment.bind(source, settings, events, tokens, encoders)
+
+
+def _encoders(folder: str, settings: ServeConfig, events: EventsHere) -> serve.Application:
+    """The deployment that encodes videos; it takes what CPU time the replicas leave."""
+    deployment = serve.deployment(
+        Encoder,
+        name=Encoder.__name__,
+        num_replicas=settings.encoders,
+        ray_actor_options={"num_cpus": 0, "num_gpus": settings.encoder_gpus},
+        logging_config=QUIET,
+    )
+    return deployment.bind(folder, settings, events)
 
 
 def read_args(args: Mapping[str, object]) -> tuple[Source, ServeConfig]:

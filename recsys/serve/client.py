@@ -22,6 +22,7 @@ import recsys.serve.client_calls as calls
 from recsys.serve.client_calls import Answer, Call
 from recsys.serve.client_types import (
     Deleted,
+    DeletedVideo,
     Event,
     EventAnswer,
     History,
@@ -35,6 +36,9 @@ from recsys.serve.client_types import (
     RecommendRequest,
     Scores,
     Users,
+    Video,
+    VideoFacts,
+    Videos,
 )
 
 FIRST_WAIT_S = 0.1
@@ -190,6 +194,30 @@ class Client:
         """Some of the known users."""
         return self._send(calls.users(limit))
 
+    def add_video(self, video_id: Id, data: bytes, **facts: Unpack[VideoFacts]) -> Video:
+        """Hands a video's file in; `video` tells when it may be recommended."""
+        return self._send(calls.add_video(video_id, data, facts))
+
+    def add_video_at(self, video_id: Id, uri: str | None, **facts: Unpack[VideoFacts]) -> Video:
+        """Hands a video in by its address, or without a file."""
+        return self._send(calls.add_video_at(video_id, uri, facts))
+
+    def video(self, video_id: Id) -> Video:
+        """How far a video is, and what is said of it."""
+        return self._send(calls.video(video_id))
+
+    def videos(self, *, after: Id | None = None, limit: int = 100) -> Videos:
+        """The videos that came live or were changed, by id."""
+        return self._send(calls.videos(after, limit))
+
+    def change_video(self, video_id: Id, **facts: Unpack[VideoFacts]) -> Video:
+        """Changes what is said of a video; None takes away."""
+        return self._send(calls.change_video(video_id, facts))
+
+    def delete_video(self, video_id: Id) -> DeletedVideo:
+        """Takes a video out of everything for good."""
+        return self._send(calls.delete_video(video_id))
+
     def model(self) -> dict[str, Any]:
         """What is served, and its limits."""
         return self._send(calls.model())
@@ -294,6 +322,32 @@ class AsyncClient:
         """Some of the known users."""
         return self._send(calls.users(limit))
 
+    def add_video(self, video_id: Id, data: bytes, **facts: Unpack[VideoFacts]) -> Awaitable[Video]:
+        """Hands a video's file in; `video` tells when it may be recommended."""
+        return self._send(calls.add_video(video_id, data, facts))
+
+    def add_video_at(
+        self, video_id: Id, uri: str | None, **facts: Unpack[VideoFacts]
+    ) -> Awaitable[Video]:
+        """Hands a video in by its address, or without a file."""
+        return self._send(calls.add_video_at(video_id, uri, facts))
+
+    def video(self, video_id: Id) -> Awaitable[Video]:
+        """How far a video is, and what is said of it."""
+        return self._send(calls.video(video_id))
+
+    def videos(self, *, after: Id | None = None, limit: int = 100) -> Awaitable[Videos]:
+        """The videos that came live or were changed, by id."""
+        return self._send(calls.videos(after, limit))
+
+    def change_video(self, video_id: Id, **facts: Unpack[VideoFacts]) -> Awaitable[Video]:
+        """Changes what is said of a video; None takes away."""
+        return self._send(calls.change_video(video_id, facts))
+
+    def delete_video(self, video_id: Id) -> Awaitable[DeletedVideo]:
+        """Takes a video out of everything for good."""
+        return self._send(calls.delete_video(video_id))
+
     def model(self) -> Awaitable[dict[str, Any]]:
         """What is served, and its limits."""
         return self._send(calls.model())
@@ -338,7 +392,10 @@ class AsyncClient:
 
 def _request(call: Call[Any]) -> dict[str, Any]:
     """The arguments of httpx; a GET has no body."""
-    body = {} if call.body is None else {"json": call.body}
+    body: dict[str, Any] = {} if call.body is None else {"json": call.body}
+    if call.file is not None:
+        kind = {"Content-Type": "application/octet-stream"}
+        body = {"content": call.file, "headers": kind}
     return {"method": call.method, "url": call.path, "params": call.query, **body}
 
 

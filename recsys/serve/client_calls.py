@@ -6,9 +6,11 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from recsys.serve.client_types import (
     Deleted,
+    DeletedVideo,
     Event,
     EventAnswer,
     History,
@@ -21,6 +23,9 @@ from recsys.serve.client_types import (
     RecommendRequest,
     Scores,
     Users,
+    Video,
+    VideoFacts,
+    Videos,
 )
 
 Answer = TypeVar("Answer")
@@ -34,6 +39,8 @@ class Call(Generic[Answer]):
     path: str
     body: object = None
     query: Mapping[str, Any] = field(default_factory=dict)
+    file: bytes | None = None
+    """A body that is no JSON."""
 
 
 def recommend(user_id: Id, options: RecommendOptions) -> Call[Recommendation]:
@@ -86,6 +93,44 @@ def history(user_id: Id, limit: int) -> Call[History]:
 def users(limit: int) -> Call[Users]:
     """Some known users."""
     return Call("GET", "/v1/users", query={"limit": limit})
+
+
+def add_video(video_id: Id, data: bytes, facts: VideoFacts) -> Call[Video]:
+    """A video that is handed in."""
+    said = {name: value for name, value in facts.items() if value is not None}
+    query = {"video_id": video_id, "wait_s": 0, **said}
+    return Call("POST", "/v1/videos", query=query, file=data)
+
+
+def add_video_at(video_id: Id, uri: str | None, facts: VideoFacts) -> Call[Video]:
+    """A video that is handed in by its address."""
+    body = {"video_id": video_id, "uri": uri, **facts}
+    return Call("POST", "/v1/videos", body, query={"wait_s": 0})
+
+
+def video(video_id: Id) -> Call[Video]:
+    """What is known of a video."""
+    return Call("GET", _of_video(video_id))
+
+
+def videos(after: Id | None, limit: int) -> Call[Videos]:
+    """Videos that came live."""
+    following = {} if after is None else {"after": after}
+    return Call("GET", "/v1/videos", query={**following, "limit": limit})
+
+
+def change_video(video_id: Id, facts: VideoFacts) -> Call[Video]:
+    """What is said of a video from now on."""
+    return Call("PATCH", _of_video(video_id), dict(facts))
+
+
+def delete_video(video_id: Id) -> Call[DeletedVideo]:
+    """Takes a video out of everything."""
+    return Call("DELETE", _of_video(video_id))
+
+
+def _of_video(video_id: Id) -> str:
+    return f"/v1/videos/{quote(str(video_id), safe='/')}"
 
 
 def model() -> Call[dict[str, Any]]:

@@ -71,6 +71,52 @@ class Reason(TypedDict):
     creator_id: NotRequired[str]
 
 
+class VideoFacts(TypedDict, total=False):
+    """What may be said of a video."""
+
+    title: str | None
+    creator_id: Id | None
+    categories: list[str]
+    duration: float | None
+    hidden: bool
+    expires_ms: int | None
+
+
+class Video(TypedDict):
+    """What is known of a video."""
+
+    video_id: str
+    state: Literal["stored", "indexed", "refused", "catalogue"]
+    title: str | None
+    creator_id: str | None
+    categories: list[str]
+    duration: float | None
+    hidden: bool
+    expires_ms: int | None
+    size_bytes: int | None
+    sha256: str | None
+    received_ms: int | None
+    decoded_ms: int | None
+    indexed_ms: int | None
+    reason: str | None
+    message: str | None
+    duplicate_of: str | None
+    similarity: float | None
+
+
+class Videos(TypedDict):
+    """Some videos that came live, and what asks for the next ones."""
+
+    videos: list[Video]
+    after: str | None
+
+
+class DeletedVideo(TypedDict):
+    """What was deleted."""
+
+    video_id: str
+
+
 class Degraded(TypedDict):
     """That an answer is not all it might be, and why."""
 

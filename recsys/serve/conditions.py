@@ -21,6 +21,7 @@ from recsys.errors import InputError
 from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import NO_FILTERS, Filters
+from recsys.serve.catalogue import Catalogue, Changed, Described, Names
 
 Mask = npt.NDArray[np.bool_]
 DAY_MS = 86_400_000
@@ -31,11 +32,20 @@ MOST_PAGED = 2_000
 
 
 class Ages:
-    """When each video was first shown to anybody (N); a live event may be its first."""
+    """When each video was first shown to anybody (N), or, of one that came live, was handed in.
 
-    def __init__(self, bundle: Bundle) -> None:
+    A live event may be a video's first.
+    """
+
+    def __init__(self, bundle: Bundle, catalogue: Catalogue) -> None:
         first = bundle.catalog.table.column("first_time_ms").fill_null(-1)
         self.first_ms_N = np.asarray(first, np.int64).copy()
+        self._catalogue = catalogue
+        catalogue.on_change.append(self._grow)
+
+    def _grow(self, changed: Changed) -> None:
+        new = self._catalogue.live_rows[len(self.first_ms_N) - self._catalogue.num_bundle :]
+        self.first_ms_N = np.append(self.first_ms_N, self._catalogue.received_ms(new))
 
     def happened(self, rows: IntArray, times_ms: IntArray) -> None:
         """Videos were shown at some times."""
@@ -60,12 +70,17 @@ class Ages:
 class Conditions:
     """Turns what a request says into rows of the catalogue; any thread may ask."""
 
-    def __init__(self, bundle: Bundle, ages: Ages) -> None:
-        self._bundle, self._ages = bundle, ages
+    def __init__(self, bundle: Bundle, catalogue: Catalogue, ages: Ages) -> None:
+        self._catalogue, self._ages = catalogue, ages
         self._lock = threading.Lock()
-        self._masks: OrderedDict[Filters, Mask] = OrderedDict()
-        codes = [zlib.crc32(str(video_id).encode()) for video_id in bundle.catalog.video_ids()]
-        self._codes_N = np.array(codes, np.uint32)
+        self._masks: OrderedDict[Filters, tuple[int, Mask]] = OrderedDict()
+        self._codes_N = _codes(bundle.catalog.video_ids())
+        catalogue.on_change.append(self._grow)
+
+    def _grow(self, changed: Changed) -> None:
+        new = self._catalogue.live_rows[len(self._codes_N) - self._catalogue.num_bundle :]
+        codes = _codes(self._catalogue.videos.ids_of(new))
+        self._codes_N = np.concatenate([self._codes_N, codes])
 
     def allowed(self, filters: Filters, now_ms: int) -> Mask | None:
         """(N,) what the filters let through; None where there are none.
@@ -78,19 +93,19 @@ class Conditions:
         if filters.max_age_days is not None:  # changes with the time
             return self._make(filters) & self._ages.younger_than(filters.max_age_days, now_ms)
         with self._lock:
-            mask = self._masks.pop(filters, None)
-        if mask is None:
-            mask = self._make(filters)
+            made = self._masks.pop(filters, None)
+        if made is None or made[0] != self._catalogue.version:
+            made = self._catalogue.version, self._make(filters)
         with self._lock:
-            self._masks[filters] = mask
+            self._masks[filters] = made
             if len(self._masks) > HELD_FILTERS:
                 self._masks.popitem(last=False)
-        return mask
+        return made[1]
 
     def rows(self, video_ids: Iterable[str]) -> IntArray:
         """The rows of videos that the catalogue holds."""
-        videos = self._bundle.vocabs["video"]
-        rows = np.array([videos.row(video_id) for video_id in video_ids], np.int64)
+        row = self._catalogue.videos.row
+        rows = np.array([row(video_id) for video_id in video_ids], np.int64)
         return rows[rows != UNKNOWN_ROW]
 
     def shown_before(self, cursor: str | None) -> IntArray:
@@ -115,19 +130,10 @@ class Conditions:
         return base64.urlsafe_b64encode(codes.tobytes()).decode().rstrip("=")
 
     def _make(self, filters: Filters) -> Mask:
-        catalog = self._bundle.catalog
-        mask = np.ones(len(catalog), np.bool_)
-        if filters.categories:
-            rows = self._named("category", filters.categories)
-            values = np.isin(catalog.categories.values, rows)
-            mask &= np.bincount(catalog.categories.list_of_value[values], minlength=len(mask)) > 0
-        if filters.creators:
-            mask &= np.isin(catalog.creator_rows, self._named("creator", filters.creators))
-        with np.errstate(invalid="ignore"):  # a length that is not known is NaN and passes no limit
-            if filters.min_duration is not None:
-                mask &= catalog.durations >= filters.min_duration
-            if filters.max_duration is not None:
-                mask &= catalog.durations <= filters.max_duration
+        categories = _named("category", self._catalogue.categories, filters.categories)
+        creators = _named("creator", self._catalogue.creators, filters.creators)
+        parts = self._catalogue.described()
+        mask = np.concatenate([_passing(part, filters, categories, creators) for part in parts])
         if filters.video_ids:
             named = np.zeros(len(mask), np.bool_)
             named[self.rows(filters.video_ids)] = True
@@ -135,19 +141,38 @@ class Conditions:
         mask[UNKNOWN_ROW] = False
         return mask
 
-    def _named(self, kind: str, names: Iterable[str]) -> list[int]:
-        vocab = self._bundle.vocabs[kind]
-        rows = []
-        for name in names:
-            rows.append(vocab.row(name))
-            if rows[-1] == UNKNOWN_ROW:
-                field = {"category": "categories", "creator": "creators"}[kind]
-                known = ", ".join(vocab.ids[:3].to_pylist()) or "none"
-                raise InputError(
-                    f"filters.{field}: {shown(name)} is no {kind} of this catalogue; it has {known}"
-                    f"{', …' if len(vocab) > 4 else ''}"
-                )
-        return rows
+
+def _passing(part: Described, filters: Filters, categories: list[int], creators: list[int]) -> Mask:
+    """Which videos of a part of the catalogue the filters of what is known of them let through."""
+    mask = np.ones(len(part.creator_rows), np.bool_)
+    if categories:
+        values = np.isin(part.categories.values, categories)
+        mask &= np.bincount(part.categories.list_of_value[values], minlength=len(mask)) > 0
+    if creators:
+        mask &= np.isin(part.creator_rows, creators)
+    with np.errstate(invalid="ignore"):  # a length that is not known is NaN and passes no limit
+        if filters.min_duration is not None:
+            mask &= part.durations >= filters.min_duration
+        if filters.max_duration is not None:
+            mask &= part.durations <= filters.max_duration
+    return mask
+
+
+def _named(kind: str, known: Names, asked: Iterable[str]) -> list[int]:
+    rows = []
+    for name in asked:
+        rows.append(known.row(name))
+        if rows[-1] == UNKNOWN_ROW:
+            field = {"category": "categories", "creator": "creators"}[kind]
+            raise InputError(
+                f"filters.{field}: {shown(name)} is no {kind} of this catalogue; it has "
+                f"{', '.join(known.some(3)) or 'none'}{', …' if len(known) > 4 else ''}"
+            )
+    return rows
+
+
+def _codes(video_ids: Iterable[str | None]) -> npt.NDArray[np.uint32]:
+    return np.array([zlib.crc32(str(video_id).encode()) for video_id in video_ids], np.uint32)
 
 
 def _decode(cursor: str) -> npt.NDArray[np.uint32]:

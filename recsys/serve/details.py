@@ -10,7 +10,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from recsys.bundle.contents import Bundle
+from recsys.live.videos import LiveVideo
 from recsys.schema import UNKNOWN_ROW
+from recsys.serve.catalogue import Catalogue
 from recsys.serve.files import local_picture, local_video
 from recsys.serve.messages import Described, Id, Message
 
@@ -53,22 +55,45 @@ class DetailsResponse:
     """Videos that were asked for and are not in the catalogue."""
 
 
-def details_of(bundle: Bundle, video_ids: Sequence[str]) -> DetailsResponse:
+def details_of(bundle: Bundle, catalogue: Catalogue, video_ids: Sequence[str]) -> DetailsResponse:
     """What is shown of videos, in the order asked for, each once.
 
     Args:
-        bundle: Whose catalogue is looked at.
+        bundle: What knows most of them.
+        catalogue: The bundle's videos, and those that came live.
         video_ids: Of any videos, also unknown ones.
     """
-    rows = {video_id: bundle.vocabs["video"].row(video_id) for video_id in video_ids}
+    rows = {video_id: catalogue.row(video_id) for video_id in video_ids}
+    said = {row: catalogue.said_of(row) for row in rows.values()}
     return DetailsResponse(
         version=bundle.version,
-        items=[_of_video(bundle, name, row) for name, row in rows.items() if row != UNKNOWN_ROW],
+        items=[
+            _of_live(bundle, live)
+            if row >= catalogue.num_bundle and (live := said[row]) is not None
+            else _of_video(bundle, name, row, said[row])
+            for name, row in rows.items()
+            if row != UNKNOWN_ROW
+        ],
         unknown_video_ids=[name for name, row in rows.items() if row == UNKNOWN_ROW],
     )
 
 
-def _of_video(bundle: Bundle, video_id: str, row: int) -> VideoDetails:
+def _of_live(bundle: Bundle, video: LiveVideo) -> VideoDetails:
+    facts, uri = video.facts, None if video.file is None else video.file.uri
+    served = bundle.config.serve.files and local_video(uri) is not None
+    return VideoDetails(
+        video_id=video.video_id,
+        title=facts.title,
+        creator_id=facts.creator_id,
+        categories=list(facts.categories),
+        duration=facts.duration,
+        duration_s=None,
+        poster=None,
+        file=f"v1/videos/{quote(video.video_id, safe='')}/file" if served else None,
+    )
+
+
+def _of_video(bundle: Bundle, video_id: str, row: int, said: LiveVideo | None) -> VideoDetails:
     catalog, details = bundle.catalog, bundle.details
     creator_row = int(catalog.creator_rows[row])
     categories = bundle.vocabs["category"]
@@ -78,7 +103,7 @@ def _of_video(bundle: Bundle, video_id: str, row: int) -> VideoDetails:
     address = f"v1/videos/{quote(video_id, safe='')}"
     return VideoDetails(
         video_id=video_id,
-        title=details.title(row),
+        title=details.title(row) if said is None else said.facts.title or details.title(row),
         creator_id=None if creator_row == UNKNOWN_ROW else bundle.vocabs["creator"].id(creator_row),
         categories=[categories.id(int(category)) for category in catalog.categories[row]],
         duration=None if np.isnan(catalog.durations[row]) else float(catalog.durations[row]),

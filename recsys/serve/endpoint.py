@@ -7,10 +7,12 @@ import socket
 import threading
 import uuid
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from recsys.bundle.versions import MANIFEST, find_bundle
 from recsys.config.run import ServeConfig
@@ -94,10 +96,17 @@ class Endpoint:
         settings: That they are served with, in place of the bundle's.
         events: The event log.
         tokens: Who may do what, as it was read where the application was built.
+        encoders: What encodes videos that are handed in. It is bound here so that Serve starts it;
+            nobody calls it, for it follows the table of videos.
     """
 
     def __init__(
-        self, source: Source, settings: ServeConfig, events: EventsHere, tokens: Tokens
+        self,
+        source: Source,
+        settings: ServeConfig,
+        events: EventsHere,
+        tokens: Tokens,
+        encoders: DeploymentHandle[Any] | None = None,
     ) -> None:
         # One thread runs the model; replicas run side by side.
         torch.set_num_threads(1)

@@ -113,10 +113,14 @@ class Fallback:
             InputError: The request is wrong.
         """
         self._check(ask)
+        with self._parts.catalogue.changing:
+            return self._answer(ask, cause)
+
+    def _answer(self, ask: Ask, cause: Cause) -> Answer:
         ready, now_ms = self._ready, self._clock() if ask.now_ms is None else ask.now_ms
         allowed = self._conditions.allowed(ask.filters, now_ms)
         user = self._parts.pasts.at_hand(ask.user_id)
-        apart = self._apart(ask, user)
+        apart = self._apart(ask, user, now_ms)
 
         def kept(rows: IntArray) -> IntArray:
             """Those that the request may be given."""
@@ -156,16 +160,17 @@ class Fallback:
         popular = Ready.of(self._parts.bundle.counts.positives(self._clock()), least=0)
         return Everybody(made_ms, popular, Ready.of(first_ms, least=-1))
 
-    def _apart(self, ask: Ask, user: AtHand) -> IntArray:
+    def _apart(self, ask: Ask, user: AtHand, now_ms: int) -> IntArray:
         """Rows that must not be in a request's list."""
         asked = [self._conditions.rows(ask.exclude), self._conditions.shown_before(ask.cursor)]
         liked = [user.never_again] if ask.exclude_seen else []
-        return np.concatenate([*asked, user.refused, *liked])
+        unwanted = self._parts.catalogue.unwanted(user.hidden_creators, now_ms)
+        return np.concatenate([*asked, user.refused, unwanted, *liked])
 
     def _videos(
         self, ready: Everybody, rows: IntArray, num_popular: int
     ) -> tuple[ScoredVideo, ...]:
-        names = Names(self._parts.bundle, [rows]).of(rows)
+        names = Names(self._parts.catalogue, [rows]).of(rows)
         scores = [
             *ready.popular.scores_N[rows[:num_popular]].tolist(),
             *ready.latest.scores_N[rows[num_popular:]].tolist(),
@@ -177,8 +182,8 @@ class Fallback:
         )
 
     def _ranked(self, ready: Ready, k: int, cause: Cause) -> RankedVideos:
-        rows = ready.rows[:k]
-        names = Names(self._parts.bundle, [rows]).of(rows)
+        rows = ready.rows[~np.isin(ready.rows, self._parts.catalogue.unlisted(self._clock()))][:k]
+        names = Names(self._parts.catalogue, [rows]).of(rows)
         scores = ready.scores_N[rows].tolist()
         said = Degraded("stale", cause, f"{WHY[cause]}: this is the list as it was looked at last")
         videos = tuple(map(RankedVideo, names, scores))

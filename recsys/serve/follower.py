@@ -17,8 +17,11 @@ from recsys.live.database import READ_LIMIT_S
 from recsys.live.entries import Entry, Forgotten, LoggedEvent, Pruned, to_entry
 from recsys.live.events import LARGEST_SEQ, PAGE, EventLog
 from recsys.live.open_showings import Change, OpenShowings
+from recsys.live.videos import LiveVideos
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.parts import Parts
+
+VIDEOS_A_PAGE = 1000
 
 
 @dataclass
@@ -45,7 +48,10 @@ class Follower:
     def __init__(self, parts: Parts, log: EventLog) -> None:
         self._parts, self._log, self._tail = parts, log, log.tail()
         self._bundle, self._pasts = parts.bundle, parts.pasts
-        self._videos = parts.bundle.vocabs["video"]
+        self._catalogue, self._videos = parts.catalogue, LiveVideos(log.database)
+        self._video_tail = self._videos.tail(parts.bundle.version)
+        self._video_seq = 0
+        self._unknown_ids: set[str] = set()
         self._open = OpenShowings(parts.bundle.config.data.columns)
         self.followed = Followed(seq=parts.bundle.live_seq)
 
@@ -58,6 +64,7 @@ class Follower:
         Raises:
             LogError: The log cannot be read; what was read before stays.
         """
+        self._follow_videos()
         while True:
             rows = self._tail.rows(self.followed.seq, LARGEST_SEQ, PAGE)
             entries = [to_entry(row) for row in rows]
@@ -67,6 +74,16 @@ class Follower:
                 return
             if on_page is not None:
                 on_page(self.followed.seq)
+
+    def _follow_videos(self) -> None:
+        """Takes the videos that came or changed; events that waited for one are counted."""
+        while videos := self._video_tail.changed(self._video_seq, VIDEOS_A_PAGE):
+            self._catalogue.take(videos)
+            self._video_seq = videos[-1].seq
+            waited = [v.video_id for v in videos if v.video_id in self._unknown_ids]
+            if any(self._catalogue.videos.row(video_id) for video_id in waited):
+                self._recount()
+                self._pasts.clear()
 
     def _take(self, entries: Sequence[Entry]) -> None:
         if any(isinstance(entry, (Forgotten, Pruned)) for entry in entries):
@@ -81,6 +98,7 @@ class Follower:
         self._parts.trending.forget_live()
         self._open = OpenShowings(self._bundle.config.data.columns)
         self.followed.seq = self._bundle.live_seq
+        self._unknown_ids.clear()
         last = self._log.latest_seq()
         events: list[LoggedEvent] = []
         marks: dict[str, int] = {}
@@ -102,7 +120,9 @@ class Follower:
             change = self._open.take(logged)
             if change is not None:
                 changes.append(change)
-                rows.append(self._videos.row(str(change.showing.video_id)))
+                rows.append(self._catalogue.videos.row(str(change.showing.video_id)))
+                if rows[-1] == UNKNOWN_ROW:
+                    self._unknown_ids.add(str(change.showing.video_id))
         self._pasts.changed({logged.event.user_id for logged in events})
         if events:
             self.followed.events += len(events)

@@ -49,7 +49,7 @@ class Limits:
     body_bytes: int = MIB
     """Largest body."""
     body_bytes_under: Mapping[str, int] = field(default_factory=dict)
-    """Largest body under a prefix of the path, where it is another."""
+    """Largest body of a path, or of all under one that ends in `/`, where it is another."""
     body_s: float = 30.0
     """Longest that each part of a body may be waited for, in seconds."""
     waiting: int = 256
@@ -67,7 +67,7 @@ class Limits:
     def largest_body(self, path: str) -> int:
         """In bytes, of a request for this path."""
         for prefix, limit in self.body_bytes_under.items():
-            if path.startswith(prefix):
+            if path == prefix or (prefix.endswith("/") and path.startswith(prefix)):
                 return limit
         return self.body_bytes
 

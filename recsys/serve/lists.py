@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.bundle.contents import Bundle
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
-from recsys.inference.rerank import Reranker, relative_relevance
+from recsys.inference.rerank import Reranker, VideoTraits, relative_relevance
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Ask, Degraded, Reason, ScoredVideo
+from recsys.serve.catalogue import Catalogue, Changed
 from recsys.serve.conditions import Mask
 from recsys.serve.explore import Explorer
 from recsys.serve.newcomers import Newcomers
@@ -73,7 +73,7 @@ class ListMaker:
 
     def __init__(self, parts: Parts, *, seed: int | None) -> None:
         bundle, config = parts.bundle, parts.bundle.config
-        self._bundle, self._config = bundle, config
+        self._catalogue, self._config = parts.catalogue, config
         self._tasks = config.data.columns.tasks
         self._ages, self._retriever = parts.ages, parts.retriever
         self._resemblance = parts.resemblance
@@ -81,7 +81,9 @@ class ListMaker:
         self._reranker = None
         if bundle.traits is not None:
             self._reranker = Reranker(config.rerank, bundle.traits)
-        self._newcomers = Newcomers(bundle.catalog, parts.trending.popular)
+            self._price_of = _prices(bundle.traits)
+            parts.catalogue.on_change.append(self._change)
+        self._newcomers = Newcomers(parts.catalogue, parts.trending.popular)
         self._explorer = Explorer(bundle, parts.ages, seed=seed)
 
     def candidates(self, k: int) -> int:
@@ -117,7 +119,7 @@ class ListMaker:
             scored: Scores (K,) and probabilities (K, T) of each list's videos.
         """
         whys = self._reasons(readings, found, lists)
-        names = Names(self._bundle, [listed.rows for listed in lists])
+        names = Names(self._catalogue, [listed.rows for listed in lists])
         for listed, (scores, probabilities), why in zip(lists, scored, whys, strict=True):
             yield self.named(names.of(listed.rows), scores, probabilities, why)
 
@@ -135,6 +137,19 @@ class ListMaker:
             ScoredVideo(video_id, score, dict(zip(tasks, chances, strict=True)), one)
             for video_id, score, chances, one in rows
         )
+
+    def _change(self, changed: Changed) -> None:
+        """What the re-ranking looks at, of live videos: a creator's price is that of the bundle."""
+        assert self._reranker is not None
+        known = self._catalogue.of_rows(changed.rows)
+        prices = [self._price_of.get(creator, 0.0) for creator in known.creator_rows.tolist()]
+        traits = VideoTraits(
+            creator_row_N=known.creator_rows,
+            price_N=np.array(prices),
+            categories=known.categories,
+            is_new_N=np.ones(len(changed.rows), np.bool_),
+        )
+        self._reranker.put(changed.rows, traits)
 
     def _find_rank_task(self, rank: str) -> int | None:
         if rank == "retrieval":
@@ -198,7 +213,9 @@ class ListMaker:
         for line, listed in zip(rows_BK, lists, strict=True):
             line[: len(listed.rows)] = listed.rows
         liked = self._resemblance.best([reading.past.liked for reading in readings], rows_BK)
-        names = Names(self._bundle, [np.array([r for one in liked for k in one for r in k], int)])
+        names = Names(
+            self._catalogue, [np.array([r for one in liked for k in one for r in k], int)]
+        )
         popular = self._popular(readings, found, rows_BK)
         creators = self._new_creators(readings, rows_BK)
         return [
@@ -244,10 +261,10 @@ class ListMaker:
         new = self._ages.younger_than(days, now_ms, rows_BK) & (rows_BK != UNKNOWN_ROW)
         if not new.any():
             return {}
-        creators = self._bundle.catalog.creator_rows[rows_BK]
-        vocab = self._bundle.vocabs["creator"]
+        creators = self._catalogue.creator_rows(rows_BK)
+        names = self._catalogue.creators
         return {
-            (place, k): vocab.id(int(creators[place, k]))
+            (place, k): names.id(int(creators[place, k]))
             for place, k in zip(*(part.tolist() for part in np.nonzero(new)), strict=True)
             if int(creators[place, k]) in readings[place].past.liked_creators
         }
@@ -256,16 +273,23 @@ class ListMaker:
 class Names:
     """The ids of some video rows, looked up together."""
 
-    def __init__(self, bundle: Bundle, rows: Sequence[IntArray]) -> None:
+    def __init__(self, catalogue: Catalogue, rows: Sequence[IntArray]) -> None:
         unique = np.unique(np.concatenate([*rows, np.zeros(0, np.int64)]))
         unique = unique[unique != UNKNOWN_ROW]
-        ids = bundle.vocabs["video"].ids.take(unique - 1).to_pylist()
+        ids = catalogue.videos.ids_of(unique)
         self._name_of: dict[int, str] = dict(zip(unique.tolist(), ids, strict=True))
 
     def of(self, rows: IntArray | Sequence[int]) -> list[str]:
         """The ids of rows that were given."""
         known = self._name_of
         return [known[row] for row in (rows.tolist() if isinstance(rows, np.ndarray) else rows)]
+
+
+def _prices(traits: VideoTraits) -> dict[int, float]:
+    """Creator row → the price of that creator's exposure."""
+    if traits.creator_row_N is None or traits.price_N is None:
+        return {}
+    return dict(zip(traits.creator_row_N.tolist(), traits.price_N.tolist(), strict=True))
 
 
 def with_inserted(listed: IntArray, inserted: IntArray, places: IntArray) -> IntArray:

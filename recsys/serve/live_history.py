@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.bundle.contents import Bundle
-from recsys.data.ragged import IntArray, Ragged
+from recsys.data.ragged import IntArray
 from recsys.features.timelines import Timelines, share_watched
 from recsys.live.database import READ_LIMIT_S
 from recsys.live.entries import LoggedEvent, user_mark
@@ -20,6 +20,7 @@ from recsys.live.events import EventLog
 from recsys.live.outcomes import Outcome, outcome
 from recsys.live.showings import Showing, showings
 from recsys.schema import TEST, UNKNOWN_ROW
+from recsys.serve.catalogue import Catalogue
 from recsys.serve.one_user import merge
 
 NOBODY = np.zeros((1, 0), np.int64)
@@ -32,7 +33,9 @@ class LiveHistory:
     timeline: Timelines
     """Showings that the bundle does not know, or not all of."""
     refused: IntArray
-    """Sorted rows of the videos that they are not interested in or whose creators they hid."""
+    """Sorted rows of the videos that they are not interested in."""
+    hidden_creators: frozenset[str]
+    """The creators that they hid, whose videos they do not want either."""
     has_events: bool
     forgotten_ms: int = -1
     """Up to when their data were deleted, in the bundle's histories too; -1 if never."""
@@ -45,13 +48,12 @@ class LiveHistory:
 class LiveReader:
     """Reads users' events out of the log, in the rows of one bundle."""
 
-    def __init__(self, bundle: Bundle, log: EventLog | None) -> None:
-        self._bundle, self._log = bundle, log
+    def __init__(self, bundle: Bundle, catalogue: Catalogue, log: EventLog | None) -> None:
+        self._bundle, self._catalogue, self._log = bundle, catalogue, log
         self._columns = bundle.config.data.columns
         self._after = bundle.live_seq
         self._contexts = [bundle.vocabs[f"context_{name}"] for name in self._columns.context]
-        self._videos, self._creators = bundle.vocabs["video"], bundle.vocabs["creator"]
-        self._of_creator = videos_by_creator(bundle.catalog.creator_rows)
+        self._videos = catalogue.videos
         self._forgotten = {} if log is None else log.forgotten_marks()
 
     def forgotten_ms(self, user_id: str) -> int:
@@ -81,6 +83,7 @@ class LiveReader:
             LiveHistory(
                 timeline=timeline,
                 refused=self._refused(events.get(user_id, ())),
+                hidden_creators=self._hidden(events.get(user_id, ())),
                 has_events=user_id in events,
                 forgotten_ms=self.forgotten_ms(user_id),
             )
@@ -117,7 +120,7 @@ class LiveReader:
         watched = np.zeros((num, columns.watch_dim), np.float32)
         if columns.watch_dim:
             watched[:, 0] = [showing.watched or 0.0 for showing in shown]
-            watched[:, 1] = share_watched(watched[:, 0], self._bundle.catalog.durations[rows])
+            watched[:, 1] = share_watched(watched[:, 0], self._catalogue.durations(rows))
         labels = np.array([one.labels for one in came], np.int8).reshape(num, len(columns.tasks))
         positive = np.array([one.positive for one in came], np.int8)
         features = self._bundle.counts.features(rows, context_rows, time_ms)
@@ -138,24 +141,14 @@ class LiveReader:
             )
 
     def _refused(self, events: Sequence[LoggedEvent]) -> IntArray:
-        rows: list[int] = []
-        for logged in events:
-            event = logged.event
-            if event.type == NOT_INTERESTED and event.video_id is not None:
-                rows.append(self._videos.row(event.video_id))
-            elif event.type == HIDE_CREATOR and event.creator_id is not None:
-                creator = self._creators.row(event.creator_id)
-                if creator != UNKNOWN_ROW:
-                    rows += self._of_creator[creator].tolist()
+        rows = [
+            self._videos.row(str(logged.event.video_id))
+            for logged in events
+            if logged.event.type == NOT_INTERESTED
+        ]
         return np.unique(np.array(rows, np.int64))
 
-
-def videos_by_creator(creator_row_N: IntArray) -> Ragged:
-    """The rows of each creator's videos, those of row 0 being of no known one.
-
-    >>> videos_by_creator(np.array([0, 2, 1, 2]))[2].tolist()
-    [1, 3]
-    """
-    order = np.argsort(creator_row_N, kind="stable")
-    lengths = np.bincount(creator_row_N)
-    return Ragged(np.concatenate([[0], np.cumsum(lengths)]), order.astype(np.int32))
+    def _hidden(self, events: Sequence[LoggedEvent]) -> frozenset[str]:
+        return frozenset(
+            str(logged.event.creator_id) for logged in events if logged.event.type == HIDE_CREATOR
+        )

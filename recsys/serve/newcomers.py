@@ -10,9 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from recsys.config.run import RerankConfig
-from recsys.data.catalog import Catalog
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.inference.rerank import Reranker, VideoTraits
+from recsys.serve.catalogue import Catalogue, Changed
 from recsys.serve.conditions import Mask
 
 DIVERSITY = 0.3
@@ -24,14 +24,20 @@ class Newcomers:
     """What is shown to whoever comes for the first time; one thread at a time.
 
     Args:
-        catalog: Its categories say what kind a video is of.
+        catalogue: Its categories say what kind a video is of.
         popular: Gives every video's popularity (N) at a time, 0 where it has none.
     """
 
-    def __init__(self, catalog: Catalog, popular: Callable[[int], FloatArray]) -> None:
+    def __init__(self, catalogue: Catalogue, popular: Callable[[int], FloatArray]) -> None:
         config = RerankConfig(diversity=DIVERSITY, candidates=CANDIDATES, page=1)
         self._popular = popular
-        self._reranker = Reranker(config, VideoTraits(categories=catalog.categories))
+        kinds = VideoTraits(categories=catalogue.described()[0].categories)
+        self._reranker, self._catalogue = Reranker(config, kinds), catalogue
+        catalogue.on_change.append(self._change)
+
+    def _change(self, changed: Changed) -> None:
+        kinds = VideoTraits(categories=self._catalogue.of_rows(changed.rows).categories)
+        self._reranker.put(changed.rows, kinds)
 
     def order(self, rows: IntArray, forbidden: Mask, k: int, now_ms: int) -> IntArray:
         """Up to k video rows: the popular ones, then what else the model found.

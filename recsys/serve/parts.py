@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from recsys.bundle.contents import Bundle
 from recsys.live.events import EventLog
+from recsys.serve.catalogue import Catalogue, Changed
 from recsys.serve.conditions import Ages
 from recsys.serve.live_history import LiveReader
 from recsys.serve.pasts import Pasts
@@ -22,6 +21,7 @@ class Parts:
     """The parts of one recommender, for one thread."""
 
     bundle: Bundle
+    catalogue: Catalogue
     reader: LiveReader
     """Reads users' events out of the log."""
     pasts: Pasts
@@ -34,14 +34,22 @@ class Parts:
     @classmethod
     def of(cls, bundle: Bundle, log: EventLog | None) -> Parts:
         """Makes them of a bundle and the log of what has happened since."""
-        reader, model = LiveReader(bundle, log), bundle.recommender
+        catalogue, model = Catalogue(bundle), bundle.recommender
+
+        def count(changed: Changed) -> None:
+            known = catalogue.of_rows(changed.rows)
+            bundle.counts.put_videos(changed.rows, known.creator_rows, known.categories)
+
+        catalogue.on_change.append(count)
+        reader = LiveReader(bundle, catalogue, log)
         return cls(
             bundle=bundle,
+            catalogue=catalogue,
             reader=reader,
-            pasts=Pasts(bundle, reader, held_users=bundle.config.serve.held_users),
+            pasts=Pasts(bundle, reader, catalogue, held_users=bundle.config.serve.held_users),
             trending=Trending(model, bundle.counts),
-            ages=Ages(bundle),
-            retriever=Retriever(bundle.index, bundle.vectors),
-            tasks=TaskScores(model, torch.from_numpy(bundle.vectors), bundle.counts),
-            resemblance=Resemblance(model, bundle.vectors),
+            ages=Ages(bundle, catalogue),
+            retriever=Retriever(bundle.index, bundle.vectors, catalogue),
+            tasks=TaskScores(model, catalogue, bundle.counts),
+            resemblance=Resemblance(model, bundle.vectors, catalogue),
         )

@@ -27,6 +27,7 @@ from recsys.features.liked import liked_rows
 from recsys.features.timelines import Timelines
 from recsys.model.seen import seen_before
 from recsys.model.user import states_at
+from recsys.serve.catalogue import Catalogue, Changed
 from recsys.serve.live_history import LiveHistory, LiveReader
 from recsys.serve.one_user import before, cut, join, with_request
 
@@ -64,7 +65,9 @@ class Past:
     never_again: IntArray
     """Rows that are not recommended any more because they were ever liked."""
     refused: IntArray
-    """Rows that the user is not interested in, or of creators that they hid."""
+    """Rows that the user is not interested in."""
+    hidden_creators: frozenset[str]
+    """Creators that they hid: none of their videos, whenever it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,8 @@ class AtHand:
     known_user: bool
     refused: IntArray
     """Rows; none where no state is kept."""
+    hidden_creators: frozenset[str]
+    """None where no state is kept."""
     never_again: IntArray
     """Rows that are not recommended any more because they were liked."""
 
@@ -96,18 +101,24 @@ class Pasts:
         self,
         bundle: Bundle,
         reader: LiveReader,
+        catalogue: Catalogue,
         *,
         held_users: int,
     ) -> None:
-        self._bundle = bundle
+        self._bundle, self._catalogue = bundle, catalogue
         self._model = bundle.recommender
-        self._vectors = torch.from_numpy(bundle.vectors)
         self._longest = bundle.config.model.max_history
         self._num_features = len(bundle.config.data.user_columns.features)
         self._place = Places(pa.array(bundle.histories.user_ids, pa.string()))
         self._live = reader
         self._held: OrderedDict[str, Past] = OrderedDict()
         self._most = held_users
+        catalogue.on_change.append(self._change)
+
+    def _change(self, changed: Changed) -> None:
+        """States are made of the vectors of what was seen; nobody has seen a new video."""
+        if changed.num_new < len(changed.rows):
+            self._held.clear()
 
     def __len__(self) -> int:
         """Users that the bundle knows by events."""
@@ -170,11 +181,11 @@ class Pasts:
         """What can be said of a user without the model and the log; any thread may ask."""
         past = self._held.get(user_id)
         if past is not None:
-            return AtHand(past.known_user, past.refused, past.never_again)
+            return AtHand(past.known_user, past.refused, past.hidden_creators, past.never_again)
         forgotten_ms = self._live.forgotten_ms(user_id)
         known = self._of_bundle(user_id, forgotten_ms)
         liked = self._ever_liked(user_id, forgotten_ms, known.video_rows, known.positive)
-        return AtHand(user_id in self._place, np.zeros(0, np.int64), liked)
+        return AtHand(user_id in self._place, np.zeros(0, np.int64), frozenset(), liked)
 
     def events(self, user_id: str) -> Timelines:
         """All that is known of what a user did, in the order of time."""
@@ -238,7 +249,7 @@ class Pasts:
         arrays = asked.windows(asked.offsets[:-1], asked.offsets[1:])
         events = event_batch(arrays)
         rows_UL = torch.from_numpy(arrays.video_rows)
-        states_ULH = self._model.encode_history(self._vectors[rows_UL], events)
+        states_ULH = self._model.encode_history(self._catalogue.vectors(rows_UL), events)
         last = torch.from_numpy(arrays.lengths - 1)
         everyone = torch.arange(len(timelines))
         num_prior = events.num_prior[everyone, last]
@@ -283,9 +294,10 @@ class Pasts:
             seen=seen,
             seen_bias=bias,
             liked=liked,
-            liked_creators=frozenset(self._bundle.catalog.creator_rows[liked].tolist()) - {0},
+            liked_creators=frozenset(self._catalogue.creator_rows(liked).tolist()) - {0},
             never_again=never_again,
             refused=live.refused,
+            hidden_creators=live.hidden_creators,
         )
 
     def _ever_liked(

@@ -17,12 +17,14 @@ from recsys.data.ragged import FloatArray, IntArray
 from recsys.model.recommender import Recommender
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Reason
+from recsys.serve.catalogue import Catalogue
 
 MOST_LIKED = 20
 """Newest liked videos that are looked at."""
 MOST_NAMED = 2
 LEAST_LIKENESS = 0.2
 """Cosine from which on a video resembles another one."""
+NOTHING = np.zeros(0, np.int64)
 EXPLORE, POPULAR, PERSONAL = Reason("explore"), Reason("popular"), Reason("personal")
 
 
@@ -33,15 +35,14 @@ class Resemblance:
     share of every score of its own: what the score would lose, along that way, without it.
     """
 
-    def __init__(self, model: Recommender, vectors: FloatArray) -> None:
+    def __init__(self, model: Recommender, vectors: FloatArray, catalogue: Catalogue) -> None:
         look_for = model.query[-1]
         assert isinstance(look_for, nn.Linear)
         begin = model.history.lstm.hidden_size
-        weight = look_for.weight[:, begin : begin + model.dim]
-        vectors_ND = torch.from_numpy(vectors[:, : model.dim])
-        with torch.inference_mode():
-            self._pull_ND = vectors_ND @ weight.T
-            self._unit_ND = functional.normalize(vectors_ND, dim=1)
+        self._weight = look_for.weight[:, begin : begin + model.dim].detach()
+        self._dim, self._catalogue = model.dim, catalogue
+        self._vectors_ND = torch.from_numpy(vectors[:, : model.dim])
+        self._lengths_N = self._vectors_ND.norm(dim=1).clamp(min=1e-12)
 
     @torch.inference_mode()
     def best(self, liked: Sequence[IntArray], rows_BK: IntArray) -> list[list[list[int]]]:
@@ -60,9 +61,10 @@ class Resemblance:
         for line, rows in zip(liked_BL, liked, strict=True):
             line[: min(len(rows), width)] = rows[:width]
         wanted, theirs = torch.from_numpy(rows_BK), torch.from_numpy(liked_BL)
-        unit_BKD = self._unit_ND[wanted]
-        likeness_BKL = unit_BKD @ self._unit_ND[theirs].transpose(1, 2)
-        pull_BKL = unit_BKD @ self._pull_ND[theirs].transpose(1, 2)
+        unit_BKD = functional.normalize(self._vectors(wanted), dim=2)
+        liked_BLD = self._vectors(theirs)
+        likeness_BKL = unit_BKD @ functional.normalize(liked_BLD, dim=2).transpose(1, 2)
+        pull_BKL = unit_BKD @ (liked_BLD @ self._weight.T).transpose(1, 2)
         speaks = (likeness_BKL >= LEAST_LIKENESS) & (theirs > UNKNOWN_ROW).unsqueeze(1)
         pull_BKL = torch.where(speaks, pull_BKL, 0.0)
         best = pull_BKL.topk(min(MOST_NAMED, width), dim=2)
@@ -74,12 +76,22 @@ class Resemblance:
         return [[[row for row in one if row] for one in videos] for videos in named]
 
     @torch.inference_mode()
-    def nearest(self, row: int, k: int) -> tuple[IntArray, FloatArray]:
+    def nearest(
+        self, row: int, k: int, *, excluded: IntArray = NOTHING
+    ) -> tuple[IntArray, FloatArray]:
         """The k videos with the largest cosine to one, and the cosines."""
-        cosine = self._unit_ND @ self._unit_ND[row]
-        cosine[[UNKNOWN_ROW, row]] = -torch.inf
-        best = cosine.topk(min(k, len(cosine) - 2))
+        unit_D = functional.normalize(self._vectors(torch.tensor([row])), dim=1)[0]
+        cosine = (self._vectors_ND @ unit_D) / self._lengths_N
+        if self._catalogue.num_live:
+            live_MD = self._catalogue.live_MY[:, : self._dim]
+            cosine = torch.cat([cosine, functional.normalize(live_MD, dim=1) @ unit_D])
+        out = np.union1d(excluded, [UNKNOWN_ROW, row])
+        cosine[torch.from_numpy(out)] = -torch.inf
+        best = cosine.topk(min(k, len(cosine) - len(out)))
         return best.indices.numpy(), best.values.numpy()
+
+    def _vectors(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._catalogue.vectors(rows)[..., : self._dim]
 
 
 def kept_by_trend(scores_BC: FloatArray, trending_BC: FloatArray, k: int) -> NDArray[np.bool_]:

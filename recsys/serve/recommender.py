@@ -64,13 +64,13 @@ class ServingRecommender:
         config = bundle.config
         self.tasks = config.data.columns.tasks
         self.timer = timer or (lambda *_: None)
-        self._videos = bundle.vocabs["video"]
         self._contexts = {
             name: bundle.vocabs[f"context_{name}"] for name in config.data.columns.context
         }
         self._parts = Parts.of(bundle, log)
+        self.catalogue = self._parts.catalogue
         self.pasts, self.ages = self._parts.pasts, self._parts.ages
-        self._conditions = Conditions(bundle, self.ages)
+        self._conditions = Conditions(bundle, self.catalogue, self.ages)
         self._lists = ListMaker(self._parts, seed=seed)
         self.monitor = IndexMonitor(self._parts.retriever, share=config.serve.monitor, seed=seed)
         self.follower = None if log is None else Follower(self._parts, log)
@@ -146,15 +146,20 @@ class ServingRecommender:
         Raises:
             InputError: The catalogue does not hold it.
         """
-        row = self._videos.row(video_id)
+        degraded = self._follow()
+        row = self.catalogue.row(video_id)
         if row == UNKNOWN_ROW:
             raise InputError(f"video_id={shown(video_id)}: not in the catalogue of this model")
-        return self._ranked(*self._parts.resemblance.nearest(row, k))
+        unlisted = self.catalogue.unlisted(now())
+        nearest = self._parts.resemblance.nearest(row, k, excluded=unlisted)
+        return self._ranked(*nearest, degraded)
 
     def popular(self, k: int, now_ms: int | None = None) -> RankedVideos:
         """What is popular now."""
         degraded = self._follow()
-        scores = self._parts.trending.popular(now() if now_ms is None else now_ms)
+        now_ms = now() if now_ms is None else now_ms
+        scores = self._parts.trending.popular(now_ms).copy()
+        scores[self.catalogue.unlisted(now_ms)] = 0
         best = np.argsort(-scores, kind="stable")[:k]
         best = best[scores[best] > 0]
         return self._ranked(best, scores[best], degraded)
@@ -162,7 +167,8 @@ class ServingRecommender:
     def latest(self, k: int) -> RankedVideos:
         """The videos that were first shown last; the score is that time in Unix milliseconds."""
         degraded = self._follow()
-        times = self.ages.first_ms_N
+        times = self.ages.first_ms_N.copy()
+        times[self.catalogue.unlisted(now())] = -1
         best = np.argsort(-times, kind="stable")[:k]
         best = best[times[best] >= 0]
         return self._ranked(best, times[best].astype(np.float64), degraded)
@@ -178,11 +184,15 @@ class ServingRecommender:
 
     def video_id(self, row: int) -> str | None:
         """A row's id; None for the unknown video."""
-        return None if row == UNKNOWN_ROW else self._videos.id(row)
+        return None if row == UNKNOWN_ROW else self.catalogue.videos.id(row)
 
     def holds(self, video_id: str) -> bool:
         """Whether a video is in the catalogue."""
-        return self._videos.row(video_id) != UNKNOWN_ROW
+        return self.catalogue.row(video_id) != UNKNOWN_ROW
+
+    def uri(self, video_id: str) -> str | None:
+        """Where a video's file lies; None where it is unknown or has none."""
+        return self.catalogue.uri(self.catalogue.row(video_id))
 
     def check_context(self, context: Mapping[str, str]) -> None:
         """Refuses context columns that the model does not have.
@@ -266,7 +276,11 @@ class ServingRecommender:
         return Wanted(ask.user_id, ask.now_ms, tuple(features))
 
     def _search(self, ask: Ask, past: Past, now_ms: int) -> Search:
-        apart = [past.refused, self._conditions.rows(ask.exclude)]
+        apart = [
+            past.refused,
+            self._conditions.rows(ask.exclude),
+            self.catalogue.unwanted(past.hidden_creators, now_ms),
+        ]
         if ask.cursor is not None:
             apart.append(self._conditions.shown_before(ask.cursor))
         if ask.exclude_seen:
@@ -285,7 +299,7 @@ class ServingRecommender:
         answers = []
         for reading in readings:
             asked = reading.ask.video_ids or ()
-            rows = np.array([self._videos.row(video_id) for video_id in asked], np.int64)
+            rows = np.array([self.catalogue.row(video_id) for video_id in asked], np.int64)
             known = [v for v, row in zip(asked, rows, strict=True) if row != UNKNOWN_ROW]
             unknown = tuple(v for v, row in zip(asked, rows, strict=True) if row == UNKNOWN_ROW)
             scores, chances = self._scored(reading, rows[rows != UNKNOWN_ROW])
@@ -363,7 +377,7 @@ class ServingRecommender:
         self, rows: IntArray, scores: np.ndarray, degraded: Degraded | None = None
     ) -> RankedVideos:
         videos = tuple(
-            RankedVideo(self._videos.id(int(row)), float(score))
+            RankedVideo(self.catalogue.videos.id(int(row)), float(score))
             for row, score in zip(rows, scores, strict=True)
         )
         return RankedVideos(self.bundle.version, videos, degraded)

@@ -19,6 +19,7 @@ import torch
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.inference.index import VideoIndex
 from recsys.schema import UNKNOWN_ROW
+from recsys.serve.catalogue import Catalogue
 
 SCORES_AT_A_TIME = 1 << 23
 """Scores of requests and videos that are in memory at once: 32 MB."""
@@ -58,10 +59,13 @@ class Retriever:
     Args:
         index: Of the catalogue's vectors.
         vectors: (N, Y) float32, of which the first D are for retrieval.
+        catalogue: Has the live videos, which are not in the index and are always scored exactly.
     """
 
-    def __init__(self, index: VideoIndex, vectors: FloatArray) -> None:
-        self._index = index
+    def __init__(
+        self, index: VideoIndex, vectors: FloatArray, catalogue: Catalogue | None = None
+    ) -> None:
+        self._index, self._catalogue = index, catalogue
         self._vectors_ND = torch.from_numpy(vectors)[:, : index.dim].contiguous()
         self._biased_by: FloatArray | None = None
 
@@ -70,7 +74,7 @@ class Retriever:
 
         Where there are fewer videos, the rest is row 0 with score -inf.
         """
-        k = min(k, len(self._index))
+        k = min(k, self._num_videos)
         if self.is_exact:
             return self.exact(searches, k)
         found = [self._by_index(search, k) for search in searches]
@@ -89,23 +93,45 @@ class Retriever:
     def scores(self, search: Search, rows: IntArray) -> FloatArray:
         """The retrieval scores (R,) of videos (R,), whatever the conditions."""
         query = torch.from_numpy(search.query)
-        scores: FloatArray = (self._vectors_ND[torch.from_numpy(rows)] @ query).numpy()
+        scores: FloatArray = (self._vectors(rows) @ query).numpy()
         scores += search.trending[rows]
         if len(search.seen):
             place = np.minimum(np.searchsorted(search.seen, rows), len(search.seen) - 1)
             scores += np.where(search.seen[place] == rows, search.seen_bias[place], 0)
         return scores
 
+    @property
+    def _num_videos(self) -> int:
+        return len(self._index) + len(self._live_rows)
+
+    @property
+    def _live_rows(self) -> IntArray:
+        return np.zeros(0, np.int64) if self._catalogue is None else self._catalogue.live_rows
+
+    def _vectors(self, rows: IntArray) -> torch.Tensor:
+        """The retrieval vectors (R, D) of rows (R,)."""
+        if self._catalogue is None or not self._catalogue.num_live:
+            return self._vectors_ND[torch.from_numpy(rows)]
+        return self._catalogue.vectors(rows)[:, : self._index.dim]
+
+    def _products(self, queries_BD: torch.Tensor) -> torch.Tensor:
+        """(B, N) of the queries with all vectors, those of live videos at the end."""
+        products = queries_BD @ self._vectors_ND.T
+        if self._catalogue is None or not self._catalogue.num_live:
+            return products
+        live_MD = self._catalogue.live_MY[:, : self._index.dim]
+        return torch.cat([products, queries_BD @ live_MD.T], 1)
+
     @torch.inference_mode()
     def exact(self, searches: Sequence[Search], k: int) -> tuple[IntArray, FloatArray]:
         """`best` without the index: every video is looked at."""
-        k = min(k, len(self._index))
+        k = min(k, self._num_videos)
         at_once = max(1, SCORES_AT_A_TIME // len(self._vectors_ND))
         rows, scores = [], []
         for start in range(0, len(searches), at_once):
             group = searches[start : start + at_once]
             queries = torch.from_numpy(np.stack([search.query for search in group]))
-            scores_BN = queries @ self._vectors_ND.T
+            scores_BN = self._products(queries)
             table = scores_BN.numpy()
             for line, search in zip(table, group, strict=True):
                 line += search.trending
@@ -120,14 +146,17 @@ class Retriever:
         return np.concatenate(rows), np.concatenate(scores)
 
     def _by_index(self, search: Search, k: int) -> tuple[IntArray, FloatArray]:
+        indexed = len(self._index) + 1
         if self._biased_by is not search.trending:
-            self._index.set_bias(search.trending)
+            self._index.set_bias(search.trending[:indexed])
             self._biased_by = search.trending
         apart = np.union1d(search.excluded, search.seen)
+        allowed = None if search.allowed is None else search.allowed[:indexed]
         others, scores = self._index.search(
-            search.query[None], k, exclude=[apart], allowed=search.allowed
+            search.query[None], k, exclude=[apart[apart < indexed]], allowed=allowed
         )
-        again = np.setdiff1d(search.seen, [UNKNOWN_ROW, *search.excluded])
+        one_by_one = np.union1d(search.seen, self._live_rows)
+        again = np.setdiff1d(one_by_one, [UNKNOWN_ROW, *search.excluded])
         if search.allowed is not None:
             again = again[search.allowed[again]]
         rows = np.concatenate([others[0], again])

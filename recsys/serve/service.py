@@ -30,6 +30,7 @@ from recsys.serve.fallback import Fallback
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender, now
 from recsys.serve.versions import Versions
+from recsys.serve.videos import VideoDesk, make_missing
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ class Service:
         source: A bundle that is served as long as the service is there, or what says which version
             is to be served; `versions.start` follows it.
         log: Where events go to and come from; the service closes it.
-        settings: That versions are served with, in place of what they were published with.
+        settings: That versions are served with, in place of what they were published with; with
+            `encoders` in them, those encode videos that are handed in, and without, this process.
         metrics: Told what happens.
         seed: Of what is drawn; None draws differently in every process.
 
@@ -99,6 +101,10 @@ class Service:
         self._serving = Serving(first)
         bundle = first.bundle
         self._budget_s = bundle.config.serve.budget_ms / 1000
+        encodes = settings is None or not settings.encoders
+        self.desk = VideoDesk(
+            log, bundle.config.serve, lambda: self.bundle.video_model, encodes=encodes
+        )
         self._batches = MicroBatches(self._answer, idle=self._idle)
         # Callers that wait for a log that hangs must not take all places of those who read.
         self._appending, self._most_appending = 0, max(1, bundle.config.serve.max_waiting // 2)
@@ -211,6 +217,7 @@ class Service:
         if self.versions is not None:
             self.versions.close()
         self._batches.close()
+        self.desk.close()
         self.log.close()
 
     def _check(self, events: Sequence[Event]) -> None:
@@ -295,6 +302,8 @@ class Service:
 
     def practise(self, recommender: ServingRecommender) -> None:
         """Has a recommender that does not serve catch up, and answer what was asked of late."""
+        bundle = recommender.bundle
+        make_missing(self.log, bundle.config.serve, bundle.video_model)
         recommender.catch_up()
         for ask in self._recent.copy():
             recommender.answer([ask])
@@ -379,6 +388,7 @@ class Service:
             for one in self._serving.all:
                 one.catch_up()
             self._caught_up = True
+            self.desk.tell()
             latest = self.log.latest_seq()
         except LogError:  # each request that needs the log tells its caller and the server's log
             self.metrics.log_failed()

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +27,9 @@ from recsys.features.inputs import RequestContext
 from recsys.features.timelines import MS_PER_HOUR
 from recsys.model.numbers import VALUES
 from recsys.model.recommender import Recommender
+from recsys.serve.catalogue import Catalogue, Changed
+
+Value = TypeVar("Value", bound=np.generic)
 
 HELD_HOURS = 2
 """Hours whose videos' sides are kept: the present one, and one that somebody asked about."""
@@ -37,11 +42,11 @@ class TaskScores:
 
     Args:
         model: In evaluation mode.
-        vectors: (N, Y) float32, Y ≥ D: retrieval vector and profile.
+        catalogue: Whose videos have retrieval vectors and profiles.
         counts: Whose features the pairs are given.
     """
 
-    def __init__(self, model: Recommender, vectors: Tensor, counts: EventCounts) -> None:
+    def __init__(self, model: Recommender, catalogue: Catalogue, counts: EventCounts) -> None:
         first, last = model.rank[0], model.rank[-1]
         assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
         self._model, self._counts, self._last = model, counts, last
@@ -49,13 +54,15 @@ class TaskScores:
         of_context = [name.split("/")[0] in contexts for name in counts.layout.columns]
         self._of_context = torch.tensor(of_context, dtype=torch.bool)
         num_features = len(of_context)
-        widths = [model.history.out_dim, vectors.shape[1] - model.dim, model.context.dim]
+        widths = [model.history.out_dim, model.vector_dim - model.dim, model.context.dim]
         widths += [num_features, num_features * VALUES]
         weight, self._bias = first.weight.detach(), first.bias.detach()
-        state, profile, context, self._features, self._numbers = torch.split(weight, widths, 1)
+        state, self._profile, context, *of_counts = torch.split(weight, widths, 1)
+        self._features, self._numbers = of_counts
         self._user_weight = torch.cat([state, context], 1)
-        self._profiles_NM = functional.linear(vectors[:, model.dim :], profile)
+        self._catalogue = catalogue
         self._held: OrderedDict[int, _Hour] = OrderedDict()
+        catalogue.on_change.append(self._change)
 
     @torch.inference_mode()
     def probabilities(
@@ -81,6 +88,10 @@ class TaskScores:
             for hour in [hour for hour in self._held if hour > first]:
                 del self._held[hour]
 
+    def _change(self, changed: Changed) -> None:
+        for hour in self._held.values():
+            hour.change(changed.rows, len(self._catalogue))
+
     def _users(self, states_BH: Tensor, context: RequestContext, now_ms: int) -> Tensor:
         """The users' side (B, M), with the counts of their context values."""
         parts = torch.cat([states_BH, self._model.context(context)], 1)
@@ -93,7 +104,7 @@ class TaskScores:
     def _hour(self, now_ms: int) -> _Hour:
         hour = int(hour_of(now_ms))
         if hour not in self._held:
-            self._held[hour] = _Hour(self, hour, len(self._profiles_NM))
+            self._held[hour] = _Hour(self, hour, len(self._catalogue))
         self._held.move_to_end(hour)
         if len(self._held) > HELD_HOURS:
             self._held.popitem(last=False)
@@ -104,7 +115,8 @@ class TaskScores:
         nowhere = np.zeros((len(rows), len(self._counts.layout.contexts)), np.int64)
         features = self._counts.features(rows, nowhere, hour * MS_PER_HOUR)
         hidden = self._hidden(torch.from_numpy(features), ~self._of_context)
-        return self._profiles_NM[torch.from_numpy(rows)] + hidden
+        profiles = self._catalogue.vectors(rows)[:, self._model.dim :]
+        return functional.linear(profiles, self._profile) + hidden
 
     def contexts(self, context_rows: IntArray, hour: int) -> Tensor:
         """What the counts of context values (R, C) add to the users' side (R, M) in an hour."""
@@ -129,6 +141,11 @@ class _Hour:
         self._sides_NM: Tensor | None = None
         self._contexts: dict[tuple[int, ...], Tensor] = {}
 
+    def change(self, rows: IntArray, num_videos: int) -> None:
+        """Videos have other vectors than before, or have followed the last ones."""
+        self._there_N = _longer(self._there_N, num_videos)
+        self._there_N[rows] = False
+
     def of_contexts(self, contexts: Sequence[tuple[int, ...]]) -> Tensor:
         """What the counts of context values add to the users' side (B, M)."""
         missing = list({rows for rows in contexts if rows not in self._contexts})
@@ -145,11 +162,20 @@ class _Hour:
         missing = np.unique(rows[~self._there_N[rows]])
         if self._sides_NM is None or len(missing):
             made = self._scores.videos(missing, self._number)
-            if self._sides_NM is None:
-                # Of pages that nobody touches the system keeps none.
-                self._sides_NM = torch.from_numpy(
-                    np.zeros((len(self._there_N), made.shape[1]), np.float32)
-                )
+            sides = np.zeros((0, made.shape[1]), np.float32)
+            if self._sides_NM is not None:
+                sides = self._sides_NM.numpy()
+            # Of pages that nobody touches the system keeps none.
+            self._sides_NM = torch.from_numpy(_longer(sides, len(self._there_N)))
             self._sides_NM[torch.from_numpy(missing)] = made
             self._there_N[missing] = True
         return self._sides_NM[torch.from_numpy(rows)]
+
+
+def _longer(array: npt.NDArray[Value], length: int) -> npt.NDArray[Value]:
+    """The array, or one with some more room that begins with it and goes on with zeros."""
+    if length <= len(array):
+        return array
+    longer = np.zeros((length + length // 8, *array.shape[1:]), array.dtype)
+    longer[: len(array)] = array
+    return longer

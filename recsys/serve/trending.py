@@ -24,14 +24,15 @@ class Trending:
     def __init__(self, model: Recommender, counts: EventCounts) -> None:
         self._weight, self._counts = float(model.trending), counts
         self._lock = threading.Lock()
-        self._held: dict[int, tuple[int, FloatArray]] = {}
-        self._popular: tuple[int, FloatArray] | None = None
+        self._held: dict[int, tuple[tuple[int, int], FloatArray]] = {}
+        self._popular: tuple[tuple[int, int], FloatArray] | None = None
 
     def at(self, time_ms: int) -> FloatArray:
         """What is added to the scores of all videos (N,) at a time."""
         hour = int(hour_of(time_ms))
         with self._lock:
-            version, held = self._counts.version(hour), self._held.pop(hour, None)
+            version = self._counts.version(hour), self._counts.num_videos
+            held = self._held.pop(hour, None)
             if held is None or held[0] != version:
                 held = version, self._weight * trending(self._counts.shown(time_ms))
             self._held[hour] = held
@@ -43,8 +44,9 @@ class Trending:
         """How popular all videos (N,) are: `EventCounts.positives`, at most a minute old."""
         minute = time_ms // POPULAR_MS
         with self._lock:
-            if self._popular is None or self._popular[0] != minute:
-                self._popular = minute, self._counts.positives(time_ms)
+            key = minute, self._counts.num_videos
+            if self._popular is None or self._popular[0] != key:
+                self._popular = key, self._counts.positives(time_ms)
             return self._popular[1]
 
     def count_many(

@@ -40,10 +40,11 @@ class Servers:
         run: With the bundle.
         address: Of the log.
         number: Of servers, each of which listens at the same port all its lives.
+        encodes: Whether they encode videos themselves.
     """
 
-    def __init__(self, run: str, address: str, number: int = 2) -> None:
-        self._run, self._log = run, address
+    def __init__(self, run: str, address: str, number: int = 2, *, encodes: bool = True) -> None:
+        self._run, self._log, self._encodes = run, address, encodes
         self._ports = [free_port() for _ in range(number)]
         self.addresses = [f"http://127.0.0.1:{port}" for port in self._ports]
         self._processes: list[Any] = []
@@ -63,7 +64,8 @@ class Servers:
     def start(self) -> None:
         """Returns when each has read the log."""
         for port in self._ports:
-            process = FORKS.Process(target=serve, args=(self._run, self._log, port), daemon=True)
+            given = (self._run, self._log, port, self._encodes)
+            process = FORKS.Process(target=serve, args=given, daemon=True)
             process.start()
             self._processes.append(process)
         give_up = time.monotonic() + START_S
@@ -91,11 +93,13 @@ class Servers:
         return texts
 
 
-def serve(run: str, address: str, port: int) -> None:
+def serve(run: str, address: str, port: int, encodes: bool = True) -> None:
     """One server, with one more address that tells of its counts."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # a database that is killed is a warning a request
-    service = Service(Bundle.load(run), EventLog(address))
+    bundle = Bundle.load(run)
+    others = None if encodes else bundle.config.serve.model_copy(update={"encoders": 1})
+    service = Service(bundle, EventLog(address), settings=others)
     api = make_api(service)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -12,6 +12,7 @@ def routes(service: Service, router: APIRouter) -> None:
     """Adds the route to a router."""
 
     @router.post("/v1/details")
-    def details(request: DetailsRequest) -> DetailsResponse:
+    async def details(request: DetailsRequest) -> DetailsResponse:
         """What a person is shown of videos; lists of recommendations hold their ids alone."""
-        return details_of(service.bundle, request.video_ids)
+        ids = request.video_ids
+        return await service.read(lambda one: details_of(one.bundle, one.catalogue, ids))

@@ -118,14 +118,13 @@ def _add_files(service: Service, router: APIRouter) -> None:
         response_class=VideoFile,
         responses=FILE_ANSWERS,
     )
-    def video_file(video_id: m.AddressId) -> Response:
+    async def video_file(video_id: m.AddressId) -> Response:
         """A video's own file, whole or a range of it, where it is a local one.
 
         One that another server has (`serve.files_at`) is to be fetched from there.
         """
-        bundle = service.bundle
-        uri = bundle.catalog.table.column("uri")[bundle.vocabs["video"].row(video_id)].as_py()
-        elsewhere = address_elsewhere(uri, bundle.config.serve.files_at)
+        uri = await service.read(lambda recommender: recommender.uri(video_id))
+        elsewhere = address_elsewhere(uri, service.bundle.config.serve.files_at)
         if elsewhere is not None:
             return RedirectResponse(elsewhere, 307)
         file = local_video(uri)

@@ -1,0 +1,185 @@
+"""What an encoder does: it looks for videos that wait, decodes them and keeps their vectors.
+
+It follows the table of live videos, so it does not matter in which process it runs, how many there
+are, or whether one dies in the middle: what it had claimed is taken up by another one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from recsys.data.clip_store import ClipArray
+from recsys.data.ragged import FloatArray
+from recsys.decode.contract import ReadError
+from recsys.live.database import LogError
+from recsys.live.videos import Encoded, LiveVideo, LiveVideos, VideoVector
+from recsys.serve.encoding import NOT_LOOKED_AT, Encoding
+from recsys.serve.upload_store import UploadStore
+
+logger = logging.getLogger(__name__)
+
+LOOKS_S = 0.05
+"""How often an encoder looks for videos that wait."""
+LOOKS_FOR_MISSING_S = 2.0
+"""How often it looks for videos that lack a vector: of another version, or of changed facts."""
+LEAST_SIMILARITY = 0.98
+"""Cosine of two contents from which on they are near-duplicates."""
+
+Encodings = Callable[[], Mapping[str, Encoding]]
+"""Gives the versions whose vectors are wanted now."""
+
+
+class EncoderWork:
+    """Encodes what waits, one video at a time.
+
+    Args:
+        videos: The table.
+        store: Where the files lie.
+        encodings: Of the versions that are served.
+    """
+
+    def __init__(self, videos: LiveVideos, store: UploadStore, encodings: Encodings) -> None:
+        self._videos, self._store, self._encodings = videos, store, encodings
+        self._contents: dict[str, _Contents] = {}
+
+    def one(self) -> bool:
+        """Encodes the next video that waits; False where none does.
+
+        Raises:
+            LogError: The database fails.
+        """
+        encodings = self._encodings()
+        video = self._videos.claim() if encodings else None
+        if video is None:
+            return False
+        try:
+            self._videos.encoded(video, self._encode(video, encodings))
+        except ReadError as error:
+            self._videos.refuse(video, error.reason, error.message)
+            if video.file is not None and not self._videos.is_needed(video.file.uri):
+                self._store.remove(video.file.uri)
+        return True
+
+    def missing(self, encoding: Encoding) -> int:
+        """Makes all vectors that a version lacks, and gives their number.
+
+        Raises:
+            LogError: The database fails.
+        """
+        made, after = 0, ""
+        while page := self._videos.missing(encoding.version, after=after):
+            after = page[-1].video_id
+            for video in page:
+                if encoding.holds(video.video_id):
+                    continue
+                try:
+                    vector = encoding.vector(video.facts, self._clip(video, encoding))
+                except ReadError as error:
+                    logger.warning("video %s: not encoded again: %s", video.video_id, error)
+                    continue
+                self._videos.encoded(video, Encoded({encoding.version: vector}, video.decoded_ms))
+                made += 1
+        return made
+
+    def _encode(self, video: LiveVideo, encodings: Mapping[str, Encoding]) -> Encoded:
+        vectors, message, decoded_ms = {}, None, None
+        for version, encoding in encodings.items():
+            clip = self._clip(video, encoding)
+            if video.file is not None and decoded_ms is None:
+                decoded_ms = time.time_ns() // 1_000_000
+            vectors[version] = encoding.vector(video.facts, clip)
+            if video.file is not None and not encoding.looks_at_clips:
+                message = NOT_LOOKED_AT
+        same = self._videos.same_file(video)
+        if same is not None:
+            return Encoded(vectors, decoded_ms, message, same, 1.0)
+        return Encoded(vectors, decoded_ms, message, *self._nearest(vectors))
+
+    def _clip(self, video: LiveVideo, encoding: Encoding) -> ClipArray | None:
+        """The clip of a video's file, decoded once for all versions with the same settings."""
+        if video.file is None:
+            return None
+        kept = self._store.clip(video.file, encoding.clip_key)
+        if kept is None:
+            kept = encoding.clip(video.file.uri)
+            self._store.keep_clip(video.file, encoding.clip_key, kept)
+        return kept
+
+    def _nearest(self, vectors: Mapping[str, VideoVector]) -> tuple[str | None, float | None]:
+        """The live video with the most similar content, where it is a near-duplicate."""
+        for version, made in vectors.items():
+            if made.content is not None:
+                there = self._contents.setdefault(version, _Contents())
+                there.follow(self._videos, version)
+                return there.nearest(made.content)
+        return None, None
+
+
+class _Contents:
+    """The contents of the live videos under one version, as unit vectors."""
+
+    def __init__(self) -> None:
+        self._place: dict[str, int] = {}
+        self._unit: list[FloatArray] = []
+        self._seq = 0
+
+    def follow(self, videos: LiveVideos, version: str) -> None:
+        for video_id, seq, content in videos.contents(version, self._seq):
+            self._seq = seq
+            place = self._place.setdefault(video_id, len(self._unit))
+            self._unit[place : place + 1] = [_unit(content)]
+
+    def nearest(self, content: FloatArray) -> tuple[str | None, float | None]:
+        if not self._unit:
+            return None, None
+        cosines = np.stack(self._unit) @ _unit(content)
+        best = int(cosines.argmax())
+        if cosines[best] < LEAST_SIMILARITY:
+            return None, None
+        return list(self._place)[best], min(1.0, float(cosines[best]))
+
+
+def _unit(content: FloatArray) -> FloatArray:
+    unit: FloatArray = content / max(float(np.linalg.norm(content)), 1e-12)
+    return unit
+
+
+class EncoderThread:
+    """Does an encoder's work until it is closed."""
+
+    def __init__(self, work: EncoderWork, encodings: Encodings) -> None:
+        self._work, self._encodings = work, encodings
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it goes on."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Ends it after the video that it is at."""
+        self._end.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        looked = 0.0
+        while not self._end.wait(LOOKS_S):
+            try:
+                while not self._end.is_set() and self._work.one():
+                    pass
+                if time.monotonic() - looked > LOOKS_FOR_MISSING_S:
+                    for encoding in self._encodings().values():
+                        self._work.missing(encoding)
+                    looked = time.monotonic()
+            except LogError as error:
+                logger.warning("the encoder waits: %s", error)
+            except Exception:
+                # One video's fault of ours must not end the work on all others; its lease ends.
+                logger.exception("a video could not be encoded")

@@ -1,0 +1,213 @@
+"""Videos that come live: handed in, asked about, changed, taken back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from pydantic_core import to_json
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import Response
+
+import recsys.serve.video_messages as m
+from recsys.live.videos import LiveVideo, VideoConflict, VideoFacts
+from recsys.schema import QUARANTINE_REASONS
+from recsys.serve.body import read_json, require_json
+from recsys.serve.messages import AddressId
+from recsys.serve.service import Service
+from recsys.serve.videos import MIB, TooLarge
+
+Result = TypeVar("Result")
+
+PATH = "/v1/videos"
+OF_ONE = "/v1/videos/{video_id:video}"
+FILE_TYPES = ("application/octet-stream", "video/")
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {"schema": m.VideoByUri.model_json_schema()},
+        },
+    }
+}
+ADDED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "It was there already, the same."},
+    201: {"model": m.VideoResponse, "description": "It may be recommended."},
+    202: {"model": m.VideoResponse, "description": "It is stored and will be encoded."},
+    409: {"description": "The id stands for another video."},
+    413: {"description": "The video is larger than `serve.max_upload_mib`."},
+    415: {"description": "The body is neither a video nor JSON by its `Content-Type`."},
+}
+NONE: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such video."}}
+
+
+class VideoPath(Convertor[str]):
+    """An id in a path, slashes and all, but not an address of something that a video has."""
+
+    regex = r".+(?<!/file)(?<!/poster)"
+
+    def convert(self, value: str) -> str:
+        """The id itself."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The id itself."""
+        return value
+
+
+register_url_convertor("video", VideoPath())
+
+
+def routes(service: Service, router: APIRouter) -> None:
+    """Adds the routes to a router."""
+    desk = service.desk
+
+    @router.post(PATH, response_model=m.VideoResponse, responses=ADDED, openapi_extra=BODY)
+    async def add_video(request: Request, said: Annotated[m.AddVideoQuery, Query()]) -> Response:
+        """Takes a video in: its file as the body and what is known of it in the query, or JSON.
+
+        It waits until the video may be recommended, at most `wait_s` seconds.
+        """
+        return await _add(service, request, said)
+
+    @router.get(PATH)
+    async def list_videos(
+        after: Annotated[AddressId | None, Query()] = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> m.VideosResponse:
+        """The videos that came live or were changed, by id; `after` is the last one seen."""
+        page = await asyncio.to_thread(desk.videos.page, after or "", limit)
+        last = page[-1].video_id if len(page) == limit else None
+        return m.VideosResponse([m.message(video) for video in page], last)
+
+    @router.get(OF_ONE, responses=NONE)
+    async def video(video_id: AddressId) -> m.VideoResponse:
+        """How far a video is, what is said of it, and which other one it resembles."""
+        found = await asyncio.to_thread(desk.videos.get, video_id)
+        facts = None if found is not None else await _of_bundle(service, video_id)
+        return m.of_bundle(video_id, facts) if facts is not None else _found(found)
+
+    @router.patch(OF_ONE, responses=NONE)
+    async def change_video(video_id: AddressId, changes: m.VideoChanges) -> m.VideoResponse:
+        """Changes what is said of a video.
+
+        Whether it is listed changes at once, its vector some seconds later.
+        """
+        given = changes.changes()
+        _check_categories(service, given.get("categories", ()))
+        facts = await _of_bundle(service, video_id)
+        if facts is not None:
+            await _check_of_bundle(service, video_id, given)
+        changed = _found(await _told(desk.change(video_id, given, facts)))
+        await service.read(lambda recommender: recommender.catch_up())
+        return changed
+
+    @router.delete(OF_ONE, responses=NONE)
+    async def delete_video(video_id: AddressId) -> m.DeletedResponse:
+        """Takes a video out of everything for good; `hidden` takes it out for a while."""
+        return await _delete(service, video_id)
+
+
+async def _add(service: Service, request: Request, said: m.AddVideoQuery) -> Response:
+    desk = service.desk
+    kind = request.headers.get("content-type", "none").partition(";")[0].strip().lower()
+    by_uri = None if kind.startswith(FILE_TYPES) else await _by_uri(service, request, said)
+    facts = m.facts_of(said if by_uri is None else by_uri)
+    video_id = said.video_id if by_uri is None else by_uri.video_id
+    if video_id is None:
+        raise _wrong("query", "video_id", "field required, beside a file")
+    _check_categories(service, facts.categories)
+    before = await asyncio.to_thread(desk.videos.get, video_id)
+    if before is None and await _of_bundle(service, video_id) is not None:
+        raise HTTPException(409, "this id is a video of the catalogue; take another id")
+    file = None
+    if by_uri is None:
+        file = await _told(desk.receive(request.stream()))
+    elif by_uri.uri is not None:
+        file = await _told(desk.fetch(by_uri.uri))
+    video = await _told(desk.add(video_id, file, facts, wait_s=said.wait_s))
+    return await _added(service, video, is_new=before is None or before.state == "refused")
+
+
+async def _delete(service: Service, video_id: str) -> m.DeletedResponse:
+    facts = await _of_bundle(service, video_id)
+    deleted = await service.desk.delete(video_id, in_bundle=facts is not None)
+    if deleted is None:
+        raise HTTPException(404, "there is no such video")
+    await service.read(lambda recommender: recommender.catch_up())
+    return m.DeletedResponse(video_id)
+
+
+async def _by_uri(service: Service, request: Request, said: m.AddVideoQuery) -> m.VideoByUri:
+    """The JSON body of a video that is handed in by its address."""
+    require_json(request)
+    if said.says_of_video:
+        raise _wrong("query", "query", "beside a JSON body, the body says all of the video")
+    body, most = bytearray(), service.bundle.config.serve.max_body_mib * MIB
+    async for piece in request.stream():
+        body += piece
+        if len(body) > most:
+            raise HTTPException(413, f"JSON larger than {most} bytes (serve.max_body_mib)")
+    try:
+        return m.VideoByUri.model_validate(read_json(bytes(body)))
+    except ValidationError as error:
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(errors) from None
+
+
+def _check_categories(service: Service, categories: tuple[str, ...]) -> None:
+    columns = service.bundle.config.data.video_columns.categories
+    for name in categories:
+        column, sign, value = name.partition("=")
+        if column not in columns or not sign or not value:
+            known = ", ".join(f"{column}=…" for column in columns) or "none"
+            raise _wrong("body", "categories", f"{name!r}: must be one of {known}")
+
+
+async def _check_of_bundle(service: Service, video_id: str, given: Mapping[str, object]) -> None:
+    """Refuses changes of what only the table of the next training can change."""
+    there = await asyncio.to_thread(service.desk.videos.get, video_id)
+    of_table = [name for name in ("creator_id", "categories", "duration") if name in given]
+    if of_table and (there is None or there.state == "catalogue"):
+        text = "what the bundle's own table says cannot be changed here; change it in data.videos"
+        raise _wrong("body", of_table[0], text)
+
+
+async def _of_bundle(service: Service, video_id: str) -> VideoFacts | None:
+    return await service.read(lambda recommender: recommender.catalogue.facts_of_bundle(video_id))
+
+
+async def _added(service: Service, video: LiveVideo, *, is_new: bool) -> Response:
+    if video.state == "refused":
+        meaning = QUARANTINE_REASONS.get(str(video.reason), "")
+        raise HTTPException(422, f"no video that can be used: {video.reason} ({meaning})")
+    if video.state == "indexed":
+        await service.read(lambda recommender: recommender.catch_up())
+    status = 200 if not is_new else 201 if video.state == "indexed" else 202
+    return Response(to_json(m.message(video)), status, media_type="application/json")
+
+
+async def _told(call: Awaitable[Result]) -> Result:
+    """What a call gives; its own refusals as HTTP has them."""
+    try:
+        return await call
+    except VideoConflict as error:
+        raise HTTPException(409, str(error)) from None
+    except TooLarge:
+        raise HTTPException(413, "the video is larger than serve.max_upload_mib allows") from None
+
+
+def _found(video: LiveVideo | None) -> m.VideoResponse:
+    if video is None or video.state == "deleted":
+        raise HTTPException(404, "there is no such video")
+    return m.message(video)
+
+
+def _wrong(source: str, name: str, text: str) -> RequestValidationError:
+    return RequestValidationError([{"type": "not_allowed", "loc": (source, name), "msg": text}])

@@ -1,0 +1,168 @@
+"""What goes over HTTP about videos that come live."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic.dataclasses import dataclass
+
+from recsys.live.text import MOST_ENTRIES
+from recsys.live.videos import LONGEST_TITLE, LiveVideo, State, VideoFacts
+from recsys.serve.messages import AddressId, Described, Id, Message, Time
+
+LONGEST_DURATION = 1e12
+Title = Annotated[str, Field(min_length=1, max_length=LONGEST_TITLE, pattern=r"^[^\x00]*$")]
+Categories = Annotated[list[Id], Field(max_length=MOST_ENTRIES)]
+Duration = Annotated[float, Field(gt=0, lt=LONGEST_DURATION, allow_inf_nan=False)]
+WAIT = Field(20.0, ge=0, le=60, allow_inf_nan=False)
+
+
+class AddVideoQuery(BaseModel):
+    """What the address says of a file that is the body."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    video_id: AddressId | None = None
+    """Of a file: needed. It must be new, or stand for the very same video."""
+    title: Title | None = None
+    creator_id: AddressId | None = None
+    categories: Categories = Field(default_factory=list)
+    """Each as the catalogue names it, `column=value`; the parameter may be repeated."""
+    duration: Duration | None = None
+    """In the catalogue's unit."""
+    hidden: bool = False
+    """Keep it out of all lists until a PATCH says otherwise."""
+    expires_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)] | None = None
+    """From when on it is in no list, in Unix milliseconds."""
+    wait_s: float = WAIT
+    """Longest that the answer may wait for the video to be encoded."""
+
+    @property
+    def says_of_video(self) -> bool:
+        """Whether it says anything of a video."""
+        return bool(self.model_fields_set - {"wait_s"})
+
+
+class VideoByUri(Message):
+    """A video that is handed in by its address, or without a file."""
+
+    video_id: Id
+    uri: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")] | None = None
+    """Below one of `serve.video_roots`; null for a video without a file."""
+    title: Title | None = None
+    creator_id: Id | None = None
+    categories: Categories = Field(default_factory=list)
+    """Each as the catalogue names it, `column=value`."""
+    duration: Annotated[Duration, Field(strict=True)] | None = None
+    """In the catalogue's unit."""
+    hidden: StrictBool = False
+    """Keep it out of all lists until a PATCH says otherwise."""
+    expires_ms: Time | None = None
+    """From when on it is in no list, in Unix milliseconds."""
+
+
+class VideoChanges(Message):
+    """What is to be changed of a video; what is left out stays, null takes away."""
+
+    title: Title | None = None
+    creator_id: Id | None = None
+    categories: Categories | None = None
+    duration: Annotated[Duration, Field(strict=True)] | None = None
+    hidden: StrictBool | None = None
+    expires_ms: Time | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """The fields of `VideoFacts` that were given."""
+        given = self.model_dump(exclude_unset=True)
+        if "categories" in given:
+            given["categories"] = tuple(given["categories"] or ())
+        if "hidden" in given:
+            given["hidden"] = bool(given["hidden"])
+        return given
+
+
+def facts_of(said: AddVideoQuery | VideoByUri) -> VideoFacts:
+    """What a caller says of a video.
+
+    Raises:
+        InputError: A text is none that can be kept.
+    """
+    return VideoFacts(
+        said.title,
+        said.creator_id,
+        tuple(said.categories),
+        said.duration,
+        said.hidden,
+        said.expires_ms,
+    )
+
+
+@dataclass(config=Described)
+class VideoResponse:
+    """What is known of a video."""
+
+    video_id: str
+    state: State
+    """`stored`: it waits for an encoder. `indexed`: it may be recommended. `refused`: it is none
+    that can be used. `catalogue`: the bundle holds it."""
+    title: str | None
+    creator_id: str | None
+    categories: list[str]
+    duration: float | None
+    hidden: bool
+    expires_ms: int | None
+    size_bytes: int | None
+    sha256: str | None
+    """Of its file."""
+    received_ms: int | None
+    decoded_ms: int | None
+    indexed_ms: int | None
+    reason: str | None
+    """Why it was refused, in a word."""
+    message: str | None
+    """What there is to say of how its vector was made."""
+    duplicate_of: str | None
+    """Another video with the same content, or nearly."""
+    similarity: float | None
+    """The cosine of the two contents; 1 where the files are the same."""
+
+
+@dataclass(config=Described)
+class DeletedResponse:
+    """What was deleted."""
+
+    video_id: str
+
+
+@dataclass(config=Described)
+class VideosResponse:
+    """Some of the videos that came live or were changed."""
+
+    videos: list[VideoResponse]
+    after: str | None
+    """Asks for the next ones; null at the end."""
+
+
+def message(video: LiveVideo) -> VideoResponse:
+    """A video's message."""
+    facts, file = video.facts, video.file
+    return VideoResponse(
+        video_id=video.video_id,
+        state=video.state,
+        size_bytes=None if file is None else file.size_bytes,
+        sha256=None if file is None else file.sha256,
+        received_ms=video.received_ms,
+        decoded_ms=video.decoded_ms,
+        indexed_ms=video.indexed_ms,
+        reason=video.reason,
+        message=video.message if video.state == "indexed" else None,
+        duplicate_of=video.duplicate_of,
+        similarity=video.similarity,
+        **{**vars(facts), "categories": list(facts.categories)},
+    )
+
+
+def of_bundle(video_id: str, facts: VideoFacts) -> VideoResponse:
+    """The message of a video that only the bundle knows."""
+    return message(LiveVideo(video_id, 0, "catalogue", facts, None, received_ms=None))

@@ -1,0 +1,190 @@
+"""Uploads: from a file that is sent to a video that both of two servers recommend.
+
+100 different clips of 10 seconds, one after the other, each sent to one of two servers in turn:
+seconds until `similar` and a recommendation of *both* know it, p50 and p99; an encoder of its own
+works beside the servers. Then recommendations at half of what the servers can answer, without and
+with uploads all the time: p99 of both.
+
+All on this machine; clients, servers and the encoder share its cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from recsys.bundle.contents import VideoModel
+from recsys.bundle.versions import find_bundle
+from recsys.features.inputs import ClipShape
+from recsys.live.events import EventLog
+from recsys.live.videos import LiveVideos
+from recsys.serve.client import Client
+from recsys.serve.encoder_work import EncoderThread, EncoderWork
+from recsys.serve.encoding import Encoding
+from recsys.serve.upload_store import UploadStore
+from tests import videos
+from tests.benchmarks._servers import FORKS, Servers
+from tests.bundles import COLUMNS, make_run
+
+CLIPS, SECONDS, PER_SECOND = 100, 10, 10
+FRAMES, SIZE = 16, 64
+BAR_S, BAR_SLOWER = 3.0, 1.5
+FOLLOW_S = 0.005
+RUN = {
+    "data": {
+        "events": "events.parquet",
+        "columns": COLUMNS.model_dump(),
+        "users": "users.parquet",
+        "user_columns": {"features": ["region"]},
+        "videos": "videos.parquet",
+        "video_columns": {"uri": "uri", "creator": "creator", "categories": ["kind"]},
+    },
+    "decode": {"frames": FRAMES, "size": SIZE},
+    "model": {"content": {"encoder": "small_cnn"}, "max_history": 27},
+    "serve": {"max_k": 20, "encoders": 1},
+}
+
+
+def clips(folder: Path) -> Iterator[bytes]:
+    """Clips that differ in every frame, 320 × 240."""
+    rng = np.random.default_rng(0)
+    for number in range(CLIPS):
+        grid = rng.integers(0, 256, (SECONDS * PER_SECOND, 6, 8, 3), np.uint8)
+        pictures = [np.kron(one, np.ones((40, 40, 1), np.uint8)) for one in grid]
+        path = videos.render(folder / f"{number}.mp4", pictures, options={"g": "25", "crf": "28"})
+        yield path.read_bytes()
+
+
+def encode(run: str, log: str, uploads: str) -> None:
+    """An encoder in a process of its own, as Ray Serve would start it."""
+    import os
+
+    import torch
+
+    os.nice(10)
+    torch.set_num_threads(1)
+    encoding = Encoding(VideoModel.load(find_bundle(run)))
+    table = LiveVideos(EventLog(log).database)
+    encodings = {encoding.version: encoding}
+    work = EncoderWork(table, UploadStore(uploads), lambda: encodings)
+    EncoderThread(work, lambda: encodings)
+    threading.Event().wait()
+
+
+def until_known(clients: list[Client], video_id: str) -> None:
+    """Returns when `similar` and a recommendation of every server know a video."""
+    for client in clients:
+        while True:
+            shown = client.recommend("u9", k=1, filters={"video_ids": [video_id]})["items"]
+            if [item["video_id"] for item in shown] == [video_id]:
+                break
+            time.sleep(FOLLOW_S)
+        assert client.similar(video_id, k=1)["items"]
+
+
+def upload_all(clients: list[Client], files: list[bytes], name: str) -> list[float]:
+    """Seconds of each upload until all know it."""
+    took = []
+    for number, data in enumerate(files):
+        begun = time.perf_counter()
+        video_id = f"{name}{number}"
+        clients[number % len(clients)].add_video(video_id, data, creator_id="c1")
+        until_known(clients, video_id)
+        took.append(time.perf_counter() - begun)
+    return took
+
+
+def recommend_at(address: str, per_s: float, stop: threading.Event) -> list[float]:
+    """Milliseconds of recommendations that are asked for at fixed times, late ones included."""
+    took, begun, number = [], time.perf_counter(), 0
+    with Client(address, timeout_s=10.0) as client:
+        while not stop.is_set():
+            due = begun + number / per_s
+            time.sleep(max(0.0, due - time.perf_counter()))
+            client.recommend(f"u{number % 10}", k=10)
+            took.append(1000 * (time.perf_counter() - due))
+            number += 1
+    return took
+
+
+def fastest(address: str, seconds: float) -> float:
+    """Recommendations a second of one client that asks again at once."""
+    ends, count = time.perf_counter() + seconds, 0
+    with Client(address, timeout_s=10.0) as client:
+        while time.perf_counter() < ends:
+            client.recommend(f"u{count % 10}", k=10)
+            count += 1
+    return count / seconds
+
+
+def p99_at_half_load(address: str, per_s: float, work: object) -> float:
+    """The p99 of recommendations while some work is done, or for some seconds."""
+    stop, took = threading.Event(), []
+    thread = threading.Thread(target=lambda: took.extend(recommend_at(address, per_s, stop)))
+    thread.start()
+    if callable(work):
+        work()
+    else:
+        time.sleep(float(work))  # type: ignore[arg-type]
+    stop.set()
+    thread.join()
+    return float(np.percentile(took, 99))
+
+
+def measure(folder: Path, seconds: float) -> dict[str, float]:
+    run = str(make_run(folder / "run", uris=["/none.mp4"], clip=ClipShape(FRAMES, SIZE), **RUN).run)
+    log, uploads = str(folder / "live.sqlite"), str(folder / "uploads")
+    EventLog(log).close()
+    files = list(clips(folder))
+    encoder = FORKS.Process(target=encode, args=(run, log, uploads), daemon=True)
+    encoder.start()
+    with Servers(run, log, encodes=False) as servers:
+        clients = [Client(address, timeout_s=10.0) for address in servers.addresses]
+        upload_all(clients, files[:2], "warm")
+        took = upload_all(clients, files[2:] + files[:2], "new")
+        per_s = fastest(servers.addresses[0], 3.0) / 2
+        alone = p99_at_half_load(servers.addresses[0], per_s, seconds)
+        again = [data + b"\0" for data in files]
+        beside = p99_at_half_load(
+            servers.addresses[0], per_s, lambda: upload_all(clients[1:], again[:30], "beside")
+        )
+    encoder.kill()
+    p50, p99 = np.percentile(took, [50, 99])
+    return {
+        "uploads": len(took),
+        "p50_s": float(p50),
+        "p99_s": float(p99),
+        "half_load_per_s": per_s,
+        "recommend_p99_ms": alone,
+        "recommend_p99_ms_with_uploads": beside,
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes the figures with their bars."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="runs/bench/uploads.json")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of load without uploads")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), options.seconds)
+    slower = figures["recommend_p99_ms_with_uploads"] / figures["recommend_p99_ms"]
+    bars = {
+        "seconds until both servers know an upload, p99": (figures["p99_s"], BAR_S),
+        "p99 of recommend with uploads / without": (slower, BAR_SLOWER),
+    }
+    told = {name: {"value": v, "bar": b, "holds": v <= b} for name, (v, b) in bars.items()}
+    print(json.dumps({**figures, "bars": told}, indent=2))
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.out).write_text(json.dumps({"figures": figures, "bars": told}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
