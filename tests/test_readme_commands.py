@@ -23,7 +23,7 @@ from recsys.demo.viewers import WorldSettings
 from recsys.serve.app import BuildArgs
 from tests.conftest import SMALL, TrainedRun
 from tests.inputs import write_input
-from tests.readmes import ROOT, pages
+from tests.readmes import ROOT, page, pages
 
 PROGRAMS = ("make", "recsys", "ray", "serve", "python", "pip")
 """What a command in running text begins with."""
@@ -68,6 +68,7 @@ RAYS_SERVE = By(
 OUR_SERVE = By(f"{WAYS}::test_endpoint_by_our_command", '["recsys", "serve", *config]')
 SWEEP = By(f"{WAYS}::test_sweep", "recsys tune {config} --space tuning/spaces/quick.yaml")
 LOG = By("tests/live/test_command.py::test_count_forget_and_prune", '"count", *where')
+ROUTES = By("tests/serve/test_versions.py::test_the_routes", '"/v1/versions/rollback"')
 DECODE = By("tests/test_readme_commands.py::test_clips_of_a_folder", '"--videos"')
 
 TRIED: dict[str, By | Needs | Here] = {
@@ -120,6 +121,14 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=training ARGS='--only plain'": BENCH,
     "make bench NAME=decode_pipeline": BENCH,
     "make bench NAME=evaluate": BENCH,
+    "make bench NAME=catalogue": BENCH,
+    "make bench NAME=catalogue ARGS='--videos 100000 --users 2000000'": BENCH,
+    "make bench NAME=page": BENCH,
+    "make bench NAME=page ARGS='--screenshots pictures'": BENCH,
+    "make bench NAME=scale": BENCH,
+    "make bench NAME=scale ARGS='--sizes 10000000 --steps prepare polars'": BENCH,
+    "make bench NAME=uploads": BENCH,
+    "make bench NAME=live ARGS='--parts servers --kills 5 --seed 1'": BENCH,
     "make bench NAME=live ARGS='--only sqlite --kills 2'": BENCH,
     # tuning/
     "recsys run --config runs/mine/tune/best.yaml": By(
@@ -159,6 +168,18 @@ TRIED: dict[str, By | Needs | Here] = {
         "recsys run --config examples/kuairand/run.yaml data.root=PATH/TO/kuairand_pure "
         "run=runs/kuairand-no-users 'data.user_columns.features=[]'"
     ): KUAIRAND,
+    # recsys/serve/
+    "curl localhost:8000/v1/versions": ROUTES,
+    "curl -X POST localhost:8000/v1/versions/rollback": ROUTES,
+    "curl -X POST localhost:8000/v1/versions/VERSION/activate": ROUTES,
+    (
+        "curl -X POST localhost:8000/v1/versions/VERSION/challenge "
+        "-H 'Content-Type: application/json' -d '{\"share\": 0.1}'"
+    ): ROUTES,
+    "curl localhost:8000/v1/challenger": By(
+        "tests/serve/test_versions.py::test_what_comes_of_a_challenge_is_told", '"/v1/challenger"'
+    ),
+    "curl -X DELETE localhost:8000/v1/challenger": ROUTES,
     # recsys/live/
     "recsys events count --config run.yaml": LOG,
     "recsys events export --config run.yaml backup": By(
@@ -250,6 +271,7 @@ def test_commands_are_well_formed(line: str) -> None:
         "serve run recsys.serve.app:built bundle=x",
         "serve run recsys.serve.app:build bundel=x",
         "ray job submit -- python -m recsys trian",
+        "curl -X POST localhost:8000/v1/versions/rolback",
         "unheard of",
     ],
 )
@@ -275,6 +297,8 @@ def check(words: list[str], line: str) -> None:
         check(rest[rest.index("--") + 1 :], line)
     elif program == "serve" and rest[:1] == ["run"]:
         check_serve(rest[1:], line)
+    elif program == "curl":
+        check_curl(rest, line)
     else:
         known = ("python", "ray", "serve", "pip", "ruff", "mypy", "jupyter", "kubectl", "export")
         assert program in known, f"{line}: say in `check` how {program} is well formed"
@@ -289,6 +313,14 @@ def check_recsys(words: list[str], line: str) -> None:
     names = {setting.name for setting in all_settings()}
     for setting in getattr(arguments, "settings", []):
         assert setting.partition("=")[0] in names, f"{line}: {setting}"
+
+
+def check_curl(words: list[str], line: str) -> None:
+    """The route is one that the main README names."""
+    method = words[words.index("-X") + 1] if "-X" in words else "GET"
+    (path,) = (word.partition("/")[2] for word in words if word.startswith("localhost:8000/"))
+    route = f"{method} /{path.replace('VERSION', '{version}')}"
+    assert route in page("README.md").spans, f"{line}: no {route}"
 
 
 def check_make(words: list[str], line: str) -> None:
