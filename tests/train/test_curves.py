@@ -34,9 +34,10 @@ def config(run: Path, mlflow: Path | None = None) -> RunConfig:
 
 
 def written(folder: Path, name: str) -> list[tuple[int, float]]:
+    """By step: two event files of one second are read in the order of their writers' numbers."""
     events = EventAccumulator(str(folder))
     events.Reload()
-    return [(event.step, event.value) for event in events.Scalars(name)]
+    return sorted((event.step, event.value) for event in events.Scalars(name))
 
 
 def test_a_training_that_goes_on_adds_to_its_curves(tmp_path: Path) -> None:
