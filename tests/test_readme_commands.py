@@ -128,6 +128,8 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=scale": BENCH,
     "make bench NAME=scale ARGS='--sizes 10000000 --steps prepare polars'": BENCH,
     "make bench NAME=uploads": BENCH,
+    "make bench NAME=swaps": BENCH,
+    "make bench NAME=swaps ARGS='--minutes 2.5 --every 25 --rate 40'": BENCH,
     "make bench NAME=live ARGS='--parts servers --kills 5 --seed 1'": BENCH,
     "make bench NAME=live ARGS='--only sqlite --kills 2'": BENCH,
     # tuning/

@@ -1,0 +1,187 @@
+"""Swaps under load: two replicas on Ray Serve, a swap each minute, a replica killed each two.
+
+Recommendations are asked for at a steady rate, for users and a time at which both versions' answers
+are known; beside them come events. Every answer is compared with what its version alone answers, so
+one that mixes two versions shows. Counted are answers that are wrong, degraded or failed, and of
+the failed ones those that were not in flight at a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from recsys.bundle.contents import Bundle
+from recsys.bundle.versions import CURRENT
+from recsys.serve.app import running
+from recsys.serve.recommender import ServingRecommender
+from tests.benchmarks._bundle import make_bundle
+from tests.benchmarks._load import descendants
+
+NUM_USERS, K = 100, 10
+TIMEOUT_S = 20.0
+TOLERANCE = 1e-3
+IN_FLIGHT_S = 1.0
+"""A request that fails within this time of a kill counts as in flight at it."""
+
+
+@dataclass
+class Run:
+    """What happened."""
+
+    own: dict[str, dict[str, list[tuple[str, float]]]]
+    """Of each version and user the list that it alone gives."""
+    now_ms: int
+    answers: Counter[str] = field(default_factory=Counter)
+    wrong: int = 0
+    degraded: int = 0
+    failed: list[tuple[float, str]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    kills: list[float] = field(default_factory=list)
+
+
+async def ask(client: httpx.AsyncClient, run: Run, user_id: str) -> None:
+    begun = time.monotonic()
+    body = {"user_id": user_id, "k": K, "now_ms": run.now_ms}
+    try:
+        response = await client.post("/v1/recommend", json=body)
+    except httpx.HTTPError as error:
+        run.failed.append((begun, repr(error)))
+        return
+    if response.status_code != 200:
+        run.failed.append((begun, f"{response.status_code} {response.text[:200]}"))
+        return
+    run.seconds.append(time.monotonic() - begun)
+    answer = response.json()
+    run.answers[answer["version"]] += 1
+    if answer["degraded"] is not None:
+        run.degraded += 1
+        return
+    expected = run.own[answer["version"]][user_id]
+    told = [(item["video_id"], item["score"]) for item in answer["items"]]
+    near = np.allclose([s for _, s in told], [s for _, s in expected], TOLERANCE, TOLERANCE)
+    run.wrong += not (near and {v for v, _ in told} == {v for v, _ in expected})
+
+
+async def tell(client: httpx.AsyncClient, number: int) -> None:
+    event = {"user_id": f"teller-{number % 50}", "video_id": f"v{1 + number % 1000}"}
+    try:
+        await client.post("/v1/events", json=event)
+    except httpx.HTTPError:
+        return  # what is counted are recommendations
+
+
+async def load(address: str, run: Run, rate: float, until: float) -> None:
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    async with httpx.AsyncClient(base_url=address, timeout=TIMEOUT_S, limits=limits) as client:
+        waiting: set[asyncio.Task[None]] = set()
+        number, begun = 0, time.monotonic()
+        while time.monotonic() < until:
+            waiting.add(asyncio.create_task(ask(client, run, f"u{1 + number % NUM_USERS}")))
+            if number % 5 == 0:
+                waiting.add(asyncio.create_task(tell(client, number)))
+            number += 1
+            waiting = {task for task in waiting if not task.done()}
+            await asyncio.sleep(max(0, begun + number / rate - time.monotonic()))
+        await asyncio.gather(*waiting)
+
+
+async def trouble(bundles: Path, run: Run, every_s: float, until: float) -> None:
+    """Publishes the other version again and again; kills a replica at every second time."""
+    versions, turn = sorted(run.own), 0
+    while time.monotonic() + every_s / 2 < until:
+        turn += 1
+        version = versions[turn % 2]
+        (bundles / CURRENT).write_text(f"{version}\n")
+        published, before = time.monotonic(), run.answers[version]
+        await asyncio.sleep(every_s / 2)
+        if run.answers[version] == before:
+            run.failed.append((published, f"{version} did not serve after {every_s / 2:g} s"))
+        if turn % 2 == 0:
+            pids = descendants("ray::ServeReplica:recsys:Endpoint")
+            if pids:
+                run.kills.append(time.monotonic())
+                os.kill(pids[turn // 2 % len(pids)], signal.SIGKILL)
+        await asyncio.sleep(every_s / 2)
+
+
+def own_answers(bundles: Path, now_ms: int) -> dict[str, dict[str, list[tuple[str, float]]]]:
+    own: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    for version in sorted(path.name for path in bundles.iterdir() if path.is_dir()):
+        recommender = ServingRecommender(Bundle.load(str(bundles / version)), seed=0)
+        own[version] = {}
+        for user_id in (f"u{1 + number}" for number in range(NUM_USERS)):
+            videos = recommender.recommend(user_id, K, now_ms=now_ms).videos
+            own[version][user_id] = [(video.video_id, video.score) for video in videos]
+    return own
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--every", type=float, default=60.0, help="seconds between two swaps")
+    parser.add_argument("--rate", type=float, default=60.0, help="recommendations a second")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench/swaps.json"))
+    args = parser.parse_args()
+    os.environ.setdefault("RAY_ADDRESS", "local")
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        now_ms = time.time_ns() // 1_000_000
+        for seed in range(2):
+            make_bundle(folder, end_ms=now_ms, seed=seed)
+        bundles = Path(folder) / "bundles"
+        # A time after all that the bundles know, and before all that happens now.
+        run = Run(own_answers(bundles, now_ms + 1), now_ms + 1)
+        with running(folder, port=0, replicas=2) as address:
+            until = time.monotonic() + 60 * args.minutes
+
+            async def both() -> None:
+                await asyncio.gather(
+                    load(address, run, args.rate, until),
+                    trouble(bundles, run, args.every, until),
+                )
+
+            asyncio.run(both())
+    report(run, args)
+
+
+def report(run: Run, args: argparse.Namespace) -> None:
+    loose = [
+        text
+        for at, text in run.failed
+        if not any(kill - TIMEOUT_S <= at <= kill + IN_FLIGHT_S for kill in run.kills)
+    ]
+    figures: dict[str, Any] = {
+        "answers": dict(run.answers),
+        "kills": len(run.kills),
+        "failed": len(run.failed),
+        "degraded": run.degraded,
+        "p50_ms": 1000 * float(np.median(run.seconds)),
+        "p99_ms": 1000 * float(np.quantile(run.seconds, 0.99)),
+        "failures": Counter(text for _, text in run.failed).most_common(5),
+    }
+    bars = {
+        "answers that mix versions or are wrong": run.wrong,
+        "failed but not in flight at a kill": len(loose),
+    }
+    figures["bars"] = {
+        name: {"value": value, "bar": 0, "holds": value == 0} for name, value in bars.items()
+    }
+    print(json.dumps(figures, indent=2))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
