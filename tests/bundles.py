@@ -45,6 +45,15 @@ START_MS = 1_700_000_000_000
 TASKS = ("click", "like")
 OLD, NEW = "20260101T000000000000Z-00000001", "20260102T000000000000Z-00000002"
 COLUMNS = EventColumns(positive="good", tasks=TASKS, watched="seconds", context=("tab",))
+DATA_WITH_VIDEOS = {
+    "events": "events.parquet",
+    "columns": COLUMNS.model_dump(),
+    "users": "users.parquet",
+    "user_columns": {"features": ["region"]},
+    "videos": "videos.parquet",
+    "video_columns": {"uri": "uri", "creator": "creator", "categories": ["kind"]},
+}
+"""The section `data` of a run whose videos have files."""
 
 
 @dataclass(frozen=True)

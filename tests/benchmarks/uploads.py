@@ -31,21 +31,14 @@ from recsys.serve.encoding import Encoding
 from recsys.serve.upload_store import UploadStore
 from tests import videos
 from tests.benchmarks._servers import FORKS, Servers
-from tests.bundles import COLUMNS, make_run
+from tests.bundles import DATA_WITH_VIDEOS, make_run
 
 CLIPS, SECONDS, PER_SECOND = 100, 10, 10
 FRAMES, SIZE = 16, 64
 BAR_S, BAR_SLOWER = 3.0, 1.5
 FOLLOW_S = 0.005
 RUN = {
-    "data": {
-        "events": "events.parquet",
-        "columns": COLUMNS.model_dump(),
-        "users": "users.parquet",
-        "user_columns": {"features": ["region"]},
-        "videos": "videos.parquet",
-        "video_columns": {"uri": "uri", "creator": "creator", "categories": ["kind"]},
-    },
+    "data": DATA_WITH_VIDEOS,
     "decode": {"frames": FRAMES, "size": SIZE},
     "model": {"content": {"encoder": "small_cnn"}, "max_history": 27},
     "serve": {"max_k": 20, "encoders": 1},

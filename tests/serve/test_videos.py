@@ -19,18 +19,11 @@ from recsys.serve.recommender import ServingRecommender, now
 from recsys.serve.service import Service
 from recsys.serve.videos import make_missing
 from tests import videos
-from tests.bundles import COLUMNS, TinyRun, make_run
+from tests.bundles import DATA_WITH_VIDEOS, TinyRun, make_run
 
 FRAMES, SIZE = 4, 64
 DECODES = {
-    "data": {
-        "events": "events.parquet",
-        "columns": COLUMNS.model_dump(),
-        "users": "users.parquet",
-        "user_columns": {"features": ["region"]},
-        "videos": "videos.parquet",
-        "video_columns": {"uri": "uri", "creator": "creator", "categories": ["kind"]},
-    },
+    "data": DATA_WITH_VIDEOS,
     "decode": {"frames": FRAMES, "size": SIZE},
     "model": {
         "content": {"encoder": "small_cnn", "frame_dim": 8, "dim": 8},
