@@ -1,8 +1,7 @@
 """The database of the event log: SQLite by default, PostgreSQL by URL.
 
-A table of events, three of the videos that came live, and one of facts about the log. Readers see
-what is committed; writers take turns, one transaction at a time over all threads, processes and
-machines.
+Readers see what is committed; writers take turns, one transaction at a time over all threads,
+processes and machines. What is kept is in `live.tables`.
 """
 
 from __future__ import annotations
@@ -18,23 +17,12 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     ARRAY,
     JSON,
-    BigInteger,
-    Boolean,
-    Column,
     ColumnElement,
     Connection,
     Dialect,
-    Double,
     Engine,
     Executable,
-    Identity,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
     Row,
-    SmallInteger,
-    Table,
     Text,
     any_,
     bindparam,
@@ -52,6 +40,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from recsys.errors import InputError
+from recsys.live.tables import EVENTS, FACTS, METADATA
 from recsys.live.time_limit import TimeLimits
 
 Result = TypeVar("Result")
@@ -69,93 +58,6 @@ WRITE_LIMIT_S = 60.0
 CONNECT_S = 3
 """How long a reader waits for a connection; a writer waits `WRITE_CONNECT_S`."""
 WRITE_CONNECT_S = 10
-
-METADATA = MetaData()
-# Bytewise order on both, so that a page of users ends at the same user everywhere.
-TEXT = Text().with_variant(Text(collation="C"), "postgresql")
-# SQLite numbers rows by itself only where the key is called INTEGER.
-SEQ = BigInteger().with_variant(Integer(), "sqlite")
-
-EVENTS = Table(
-    "recsys_events",
-    METADATA,
-    Column("seq", SEQ, Identity(), primary_key=True),
-    Column("event_id", TEXT, nullable=False, unique=True),
-    Column("user_id", TEXT, nullable=False),
-    Column("type", TEXT, nullable=False),
-    Column("video_id", TEXT),
-    Column("creator_id", TEXT),
-    Column("time_ms", BigInteger, nullable=False),
-    Column("given_ms", BigInteger),
-    Column("received_ms", BigInteger, nullable=False),
-    Column("positive", SmallInteger, nullable=False),
-    Column("watched", Double),
-    Column("labels", TEXT),
-    Column("context", TEXT),
-    Column("impression_id", TEXT),
-    Column("version", TEXT),
-    Column("place", Integer),
-    Index("recsys_events_user", "user_id", "seq"),
-    # A number is never given twice, even after the newest rows were deleted: followers rely on it.
-    sqlite_autoincrement=True,
-)
-
-FACTS = Table(
-    "recsys_log",
-    METADATA,
-    Column("name", TEXT, primary_key=True),
-    Column("value", TEXT, nullable=False),
-)
-
-VIDEOS = Table(
-    "recsys_videos",
-    METADATA,
-    Column("video_id", TEXT, primary_key=True),
-    Column("seq", BigInteger, nullable=False, unique=True),
-    Column("state", TEXT, nullable=False),
-    Column("title", TEXT),
-    Column("creator_id", TEXT),
-    Column("categories", TEXT, nullable=False),
-    Column("duration", Double),
-    Column("hidden", Boolean, nullable=False),
-    Column("expires_ms", BigInteger),
-    Column("uri", TEXT),
-    Column("source", TEXT),
-    Column("sha256", TEXT),
-    Column("size_bytes", BigInteger),
-    Column("facts", TEXT, nullable=False),
-    Column("received_ms", BigInteger, nullable=False),
-    Column("claimed_ms", BigInteger),
-    Column("decoded_ms", BigInteger),
-    Column("indexed_ms", BigInteger),
-    Column("deleted_ms", BigInteger),
-    Column("reason", TEXT),
-    Column("message", TEXT),
-    Column("duplicate_of", TEXT),
-    Column("similarity", Double),
-    Index("recsys_videos_state", "state", "seq"),
-    Index("recsys_videos_sha256", "sha256"),
-)
-"""See `live.videos`."""
-
-VIDEO_VECTORS = Table(
-    "recsys_video_vectors",
-    METADATA,
-    Column("version", TEXT, primary_key=True),
-    Column("video_id", TEXT, primary_key=True),
-    Column("facts", TEXT, nullable=False),
-    Column("vector", LargeBinary, nullable=False),
-    Column("content", LargeBinary),
-)
-"""What each bundle's model makes of each live video: its vector, and the content of its clip."""
-
-SERVED_VERSIONS = Table(
-    "recsys_served_versions",
-    METADATA,
-    Column("version", TEXT, primary_key=True),
-    Column("seen_ms", BigInteger, nullable=False),
-)
-"""The versions that replicas serve, and when one last said so."""
 
 PRAGMAS = (
     "journal_mode=WAL",

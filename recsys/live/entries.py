@@ -71,7 +71,7 @@ def notice(kind: str, mark: str, time_ms: int) -> Row:
 
 
 def to_entry(row: Sequence[Any]) -> Entry:
-    """The entry of a row of the log, which has its columns in the order of `database.EVENTS`."""
+    """The entry of a row of the log, which has its columns in the order of `tables.EVENTS`."""
     kind = row[3]
     if kind == FORGET:
         return Forgotten(seq=row[0], mark=row[2], time_ms=row[6])

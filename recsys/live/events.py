@@ -23,7 +23,7 @@ from sqlalchemy import Select, bindparam, delete, distinct, func, select
 
 from recsys.errors import InputError
 from recsys.live.commits import GroupCommit
-from recsys.live.database import EVENTS, READ_LIMIT_S, Database, LogError, among, insert_rows
+from recsys.live.database import READ_LIMIT_S, Database, LogError, among, insert_rows
 from recsys.live.entries import (
     FORGET,
     NOTICES,
@@ -36,6 +36,7 @@ from recsys.live.entries import (
     user_mark,
 )
 from recsys.live.event import STANDING, Event, to_row
+from recsys.live.tables import EVENTS
 from recsys.live.tail import Tail
 from recsys.live.text import check_text
 from recsys.live.writing import CHUNK, Call, Status, chunks, delete_users, write

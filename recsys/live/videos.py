@@ -1,7 +1,8 @@
 """The videos that came live: what callers said of them, how far they are, and their vectors.
 
 In outside ids, beside the event log, so that they outlive every bundle. A video that was handed in
-is `stored`; an encoder claims it, decodes it and makes it `indexed`, or `refused` with the reason.
+is `stored`; an encoder takes it from the `EncodingQueue` and makes it `indexed`, or `refused` with
+the reason.
 What a caller says of a video that the bundle holds stands here too (`catalogue`). Each change of a
 row gives it the next `seq`, so a replica reads what has changed since it last did.
 """
@@ -16,19 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from recsys.data.ragged import FloatArray
 from recsys.errors import InputError
-from recsys.live.database import SERVED_VERSIONS, VIDEO_VECTORS, VIDEOS, Database
+from recsys.live.database import Database
+from recsys.live.tables import VIDEO_FAULTS, VIDEO_VECTORS, VIDEOS
 from recsys.live.tail import Tail
 from recsys.live.text import MOST_ENTRIES, check_id, check_text, shown
 
 State = Literal["stored", "indexed", "refused", "deleted", "catalogue"]
-LEASE_MS = 120_000
-"""How long an encoder may take for a video until another one takes it up."""
-SERVED_MS = 120_000
-"""How long a version counts as served after a replica last said so."""
 LONGEST_TITLE = 1000
 
 _C = VIDEOS.c
@@ -104,7 +102,7 @@ class LiveVideo:
     indexed_ms: int | None = None
     deleted_ms: int | None = None
     reason: str | None = None
-    """Of `schema.QUARANTINE_REASONS`: why it was refused."""
+    """Of `encoding_queue.REFUSALS`: why it was refused."""
     message: str | None = None
     duplicate_of: str | None = None
     """A video that it is a near-duplicate of."""
@@ -128,20 +126,6 @@ class VideoVector:
     """(Y,)."""
     content: FloatArray | None
     """What the clip alone says; None where there is none or the model does not look at it."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """What an encoder made of a video."""
-
-    vectors: Mapping[str, VideoVector]
-    """By version."""
-    decoded_ms: int | None
-    """When the file was decoded; None of a video without one."""
-    message: str | None = None
-    """What there is to say of it, such as that the vector is made of the facts alone."""
-    duplicate_of: str | None = None
-    similarity: float | None = None
 
 
 class LiveVideos:
@@ -197,7 +181,8 @@ class LiveVideos:
             }
             if there is not None:
                 connection.execute(delete(VIDEOS).where(_C.video_id == video_id))
-            connection.execute(insert(VIDEOS), {**row, "seq": _next_seq(connection)})
+                forget_faults(connection, video_id)
+            connection.execute(insert(VIDEOS), {**row, "seq": next_seq(connection)})
             added = self._find(connection, video_id)
         assert added is not None
         return added
@@ -223,7 +208,7 @@ class LiveVideos:
                 return None
             before = there.facts if there is not None else of_bundle
             facts = VideoFacts(**{**vars(before), **changes})
-            row = {**facts.to_row(), "seq": _next_seq(connection)}
+            row = {**facts.to_row(), "seq": next_seq(connection)}
             self._put(connection, video_id, there, row)
             return self._find(connection, video_id)
 
@@ -238,104 +223,18 @@ class LiveVideos:
             row = {
                 "state": "deleted",
                 "deleted_ms": self._clock(),
-                "seq": _next_seq(connection),
+                "seq": next_seq(connection),
             }
             self._put(connection, video_id, there, row)
             of_it = VIDEO_VECTORS.c.video_id == video_id
             connection.execute(delete(VIDEO_VECTORS).where(of_it))
+            forget_faults(connection, video_id)
             return self._find(connection, video_id)
 
     def is_needed(self, uri: str) -> bool:
         """Whether a stored file is of a video that was neither deleted nor refused."""
         gone = _C.state.in_(("deleted", "refused"))
         return bool(self._database.rows(select(_C.seq).where(_C.uri == uri, ~gone).limit(1)))
-
-    def claim(self) -> LiveVideo | None:
-        """The next video to encode, which no other encoder takes meanwhile; None without any."""
-        now = self._clock()
-        free = or_(_C.claimed_ms.is_(None), _C.claimed_ms < now - LEASE_MS)
-        waiting = select(VIDEOS).where(_C.state == "stored", free).order_by(_C.seq).limit(1)
-        if not self._database.rows(waiting):
-            return None
-        with self._database.writing() as connection:
-            row = connection.execute(waiting).first()
-            if row is None:
-                return None
-            of_it = update(VIDEOS).where(_C.video_id == row.video_id)
-            connection.execute(of_it.values(claimed_ms=now))
-            return to_video(row)
-
-    def missing(self, version: str, *, after: str = "", limit: int = 100) -> list[LiveVideo]:
-        """Indexed videos without a vector of their present facts under a version."""
-        v = VIDEO_VECTORS.c
-        fits = and_(v.video_id == _C.video_id, v.version == version, v.facts == _C.facts)
-        made = select(v.video_id).where(fits).exists()
-        statement = select(VIDEOS).where(_C.state == "indexed", ~made, _C.video_id > after)
-        rows = self._database.rows(statement.order_by(_C.video_id).limit(limit))
-        return [to_video(row) for row in rows]
-
-    def encoded(self, video: LiveVideo, made: Encoded) -> None:
-        """Keeps what an encoder made; nothing where the video was changed or deleted meanwhile."""
-        row: dict[str, Any] = {"state": "indexed"}
-        if video.state == "stored":
-            row |= {
-                "decoded_ms": made.decoded_ms,
-                "indexed_ms": self._clock(),
-                "message": made.message,
-                "duplicate_of": made.duplicate_of,
-                "similarity": made.similarity,
-            }
-        with self._database.writing() as connection:
-            there = self._find(connection, video.video_id)
-            if there is None or there.state != video.state:
-                return
-            for version, vector in made.vectors.items():
-                _put_vector(connection, version, video, vector)
-            changed = update(VIDEOS).where(_C.video_id == video.video_id)
-            connection.execute(changed.values(**row, seq=_next_seq(connection)))
-
-    def refuse(self, video: LiveVideo, reason: str, message: str) -> None:
-        """Says that a stored video is none that can be used, and why."""
-        row = {"state": "refused", "reason": reason, "message": message}
-        with self._database.writing() as connection:
-            of_it = (_C.video_id == video.video_id, _C.state == "stored")
-            changed = update(VIDEOS).where(*of_it)
-            connection.execute(changed.values(**row, seq=_next_seq(connection)))
-
-    def same_file(self, video: LiveVideo) -> str | None:
-        """An older video with the same bytes."""
-        if video.file is None:
-            return None
-        same = (_C.sha256 == video.file.sha256, _C.state == "indexed")
-        others = select(_C.video_id).where(*same, _C.video_id != video.video_id)
-        rows = self._database.rows(others.order_by(_C.received_ms).limit(1))
-        return str(rows[0][0]) if rows else None
-
-    def contents(self, version: str, after_seq: int = 0) -> list[tuple[str, int, FloatArray]]:
-        """Ids, `seq` and contents of the videos that changed since and have one."""
-        v = VIDEO_VECTORS.c
-        statement = (
-            select(_C.video_id, _C.seq, v.content)
-            .join(VIDEO_VECTORS, v.video_id == _C.video_id)
-            .where(v.version == version, v.content.is_not(None), _C.seq > after_seq)
-            .order_by(_C.seq)
-        )
-        rows = self._database.rows(statement)
-        return [(str(row.video_id), int(row.seq), _floats(row.content)) for row in rows]
-
-    def serves(self, version: str) -> None:
-        """Tells encoders that vectors of a version are wanted."""
-        c = SERVED_VERSIONS.c
-        with self._database.writing() as connection:
-            connection.execute(delete(SERVED_VERSIONS).where(c.version == version))
-            row = {"version": version, "seen_ms": self._clock()}
-            connection.execute(insert(SERVED_VERSIONS), row)
-
-    def served(self) -> set[str]:
-        """The versions that replicas serve now."""
-        c = SERVED_VERSIONS.c
-        recent = c.seen_ms > self._clock() - SERVED_MS
-        return {str(row.version) for row in self._database.rows(select(c.version).where(recent))}
 
     def tail(self, version: str) -> VideoTail:
         """A quick reader of what has changed, with the vectors of one version."""
@@ -408,34 +307,22 @@ def to_video(row: Any) -> LiveVideo:
         **{name: values[name] for name in (*others, *more)},
         facts=VideoFacts(**facts),
         file=file,
-        vector=None if vector is None else _floats(vector),
+        vector=None if vector is None else to_floats(vector),
     )
 
 
-def _next_seq(connection: Connection) -> int:
+def forget_faults(connection: Connection, video_id: str) -> None:
+    """Takes back what was tried with a video and failed."""
+    connection.execute(delete(VIDEO_FAULTS).where(VIDEO_FAULTS.c.video_id == video_id))
+
+
+def next_seq(connection: Connection) -> int:
     """One more than any; writers take turns, so that no two have the same."""
     return int(connection.execute(select(func.coalesce(func.max(_C.seq), 0))).scalar_one()) + 1
 
 
-def _put_vector(connection: Connection, version: str, video: LiveVideo, made: VideoVector) -> None:
-    v = VIDEO_VECTORS.c
-    before = delete(VIDEO_VECTORS).where(v.version == version, v.video_id == video.video_id)
-    connection.execute(before)
-    row = {
-        "version": version,
-        "video_id": video.video_id,
-        "facts": video.facts.digest,
-        "vector": _bytes(made.vector),
-        "content": None if made.content is None else _bytes(made.content),
-    }
-    connection.execute(insert(VIDEO_VECTORS), row)
-
-
-def _bytes(values: FloatArray) -> bytes:
-    return np.ascontiguousarray(values, "<f4").tobytes()
-
-
-def _floats(data: bytes) -> FloatArray:
+def to_floats(data: bytes) -> FloatArray:
+    """A vector as the table keeps it."""
     return np.frombuffer(data, "<f4")
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select
 
 from recsys.bundle.versions import current_version
-from recsys.live.database import FACTS, Database
+from recsys.live.database import Database
+from recsys.live.tables import FACTS
 
 DECISION = "versions"
 """Name of the decision among the facts of the log."""

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, delete, select
 
-from recsys.live.database import EVENTS, among, insert_rows
+from recsys.live.database import among, insert_rows
 from recsys.live.entries import FORGET, NOTICES, notice, user_mark
 from recsys.live.event import CONTENT, Row, digest
+from recsys.live.tables import EVENTS
 
 CHUNK = 1000
 """Ids that one statement asks for."""

@@ -82,6 +82,15 @@ class VideoFacts(TypedDict, total=False):
     expires_ms: int | None
 
 
+class Fault(TypedDict):
+    """Tries to encode a video that have not come to an end."""
+
+    version: str | None
+    tries: int
+    tried_ms: int
+    reason: str | None
+
+
 class Video(TypedDict):
     """What is known of a video."""
 
@@ -102,6 +111,7 @@ class Video(TypedDict):
     message: str | None
     duplicate_of: str | None
     similarity: float | None
+    faults: list[Fault]
 
 
 class Videos(TypedDict):

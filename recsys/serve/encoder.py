@@ -17,7 +17,7 @@ from recsys.bundle.contents import VideoModel
 from recsys.config.run import ServeConfig
 from recsys.data.storage import join
 from recsys.errors import InputError
-from recsys.live.videos import LiveVideos
+from recsys.live.encoding_queue import EncodingQueue
 from recsys.serve.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.encoding import Encoding
 from recsys.serve.endpoint import EventsHere
@@ -37,12 +37,12 @@ class ServedEncodings:
 
     Args:
         bundles: The folder of all versions.
-        videos: Where replicas say it.
+        queue: Where replicas say it.
         device: Where the models run.
     """
 
-    def __init__(self, bundles: str, videos: LiveVideos, *, device: str) -> None:
-        self._bundles, self._videos, self._device = bundles, videos, device
+    def __init__(self, bundles: str, queue: EncodingQueue, *, device: str) -> None:
+        self._bundles, self._queue, self._device = bundles, queue, device
         self._there: dict[str, Encoding] = {}
         self._broken: set[str] = set()
         self._looked = -LOOKS_S
@@ -54,7 +54,7 @@ class ServedEncodings:
             LogError: The database fails.
         """
         if time.monotonic() - self._looked >= LOOKS_S:
-            served = self._videos.served()
+            served = self._queue.served()
             for version in served - self._there.keys() - self._broken:
                 self._load(version)
             self._there = {v: one for v, one in self._there.items() if v in served}
@@ -85,11 +85,11 @@ class Encoder:
         torch.set_num_threads(1)
         log = events.open()
         database = log.database
-        videos = LiveVideos(database)
+        queue = EncodingQueue(database)
         device = "cuda" if settings.encoder_gpus and torch.cuda.is_available() else "cpu"
-        encodings = ServedEncodings(os.path.dirname(folder), videos, device=device)
+        encodings = ServedEncodings(os.path.dirname(folder), queue, device=device)
         store = UploadStore(uploads_folder(settings, database.kind, database.shown))
-        self._thread = EncoderThread(EncoderWork(videos, store, encodings), encodings)
+        self._thread = EncoderThread(EncoderWork(database, store, encodings), encodings)
 
     async def __call__(self) -> str:
         """Says that it is there."""

@@ -16,8 +16,9 @@ import numpy as np
 from recsys.data.clip_store import ClipArray
 from recsys.data.ragged import FloatArray
 from recsys.decode.contract import ReadError
-from recsys.live.database import LogError
-from recsys.live.videos import Encoded, LiveVideo, LiveVideos, VideoVector
+from recsys.live.database import Database, LogError
+from recsys.live.encoding_queue import NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
+from recsys.live.videos import LiveVideo, LiveVideos, VideoVector
 from recsys.serve.encoding import NOT_LOOKED_AT, Encoding
 from recsys.serve.upload_store import UploadStore
 
@@ -38,13 +39,14 @@ class EncoderWork:
     """Encodes what waits, one video at a time.
 
     Args:
-        videos: The table.
+        database: Of the event log, with the table of live videos.
         store: Where the files lie.
         encodings: Of the versions that are served.
     """
 
-    def __init__(self, videos: LiveVideos, store: UploadStore, encodings: Encodings) -> None:
-        self._videos, self._store, self._encodings = videos, store, encodings
+    def __init__(self, database: Database, store: UploadStore, encodings: Encodings) -> None:
+        self._videos, self._queue = LiveVideos(database), EncodingQueue(database)
+        self._store, self._encodings = store, encodings
         self._contents: dict[str, _Contents] = {}
 
     def one(self) -> bool:
@@ -54,16 +56,27 @@ class EncoderWork:
             LogError: The database fails.
         """
         encodings = self._encodings()
-        video = self._videos.claim() if encodings else None
+        video = self._queue.claim() if encodings else None
         if video is None:
             return False
         try:
-            self._videos.encoded(video, self._encode(video, encodings))
+            self._queue.encoded(video, self._encode(video, encodings))
         except ReadError as error:
-            self._videos.refuse(video, error.reason, error.message)
-            if video.file is not None and not self._videos.is_needed(video.file.uri):
-                self._store.remove(video.file.uri)
+            self._queue.refuse(video, error.reason, error.message)
+            self._remove_file(video)
+        except LogError:
+            raise
+        except Exception:
+            # One video's fault of ours must not end the work on all others; it is tried again.
+            logger.exception("video %s could not be encoded", video.video_id)
+            if self._queue.failed(video, NOT_ENCODED):
+                logger.error("video %s is refused: %s", video.video_id, REFUSALS[NOT_ENCODED])
+                self._remove_file(video)
         return True
+
+    def _remove_file(self, video: LiveVideo) -> None:
+        if video.file is not None and not self._videos.is_needed(video.file.uri):
+            self._store.remove(video.file.uri)
 
     def missing(self, encoding: Encoding) -> int:
         """Makes all vectors that a version lacks, and gives their number.
@@ -72,19 +85,29 @@ class EncoderWork:
             LogError: The database fails.
         """
         made, after = 0, ""
-        while page := self._videos.missing(encoding.version, after=after):
+        while page := self._queue.missing(encoding.version, after=after):
             after = page[-1].video_id
             for video in page:
-                if encoding.holds(video.video_id):
-                    continue
-                try:
-                    vector = encoding.vector(video.facts, self._clip(video, encoding))
-                except ReadError as error:
-                    logger.warning("video %s: not encoded again: %s", video.video_id, error)
-                    continue
-                self._videos.encoded(video, Encoded({encoding.version: vector}, video.decoded_ms))
-                made += 1
+                if not encoding.holds(video.video_id):
+                    made += self._make_missing(video, encoding)
         return made
+
+    def _make_missing(self, video: LiveVideo, encoding: Encoding) -> bool:
+        """Makes the vector of one video that a version lacks; False where that failed."""
+        version, reason = encoding.version, NOT_ENCODED
+        try:
+            vector = encoding.vector(video.facts, self._clip(video, encoding))
+        except ReadError as error:
+            reason = error.reason
+            logger.warning("video %s has no vector of %s: %s", video.video_id, version, error)
+        except Exception:
+            # It must neither hold up the other videos nor the version that waits for them.
+            logger.exception("video %s has no vector of %s", video.video_id, version)
+        else:
+            self._queue.encoded(video, Encoded({version: vector}, video.decoded_ms))
+            return True
+        self._queue.failed(video, reason, version=version)
+        return False
 
     def _encode(self, video: LiveVideo, encodings: Mapping[str, Encoding]) -> Encoded:
         vectors, message, decoded_ms = {}, None, None
@@ -95,7 +118,7 @@ class EncoderWork:
             vectors[version] = encoding.vector(video.facts, clip)
             if video.file is not None and not encoding.looks_at_clips:
                 message = NOT_LOOKED_AT
-        same = self._videos.same_file(video)
+        same = self._queue.same_file(video)
         if same is not None:
             return Encoded(vectors, decoded_ms, message, same, 1.0)
         return Encoded(vectors, decoded_ms, message, *self._nearest(vectors))
@@ -115,7 +138,7 @@ class EncoderWork:
         for version, made in vectors.items():
             if made.content is not None:
                 there = self._contents.setdefault(version, _Contents())
-                there.follow(self._videos, version)
+                there.follow(self._queue, version)
                 return there.nearest(made.content)
         return None, None
 
@@ -128,8 +151,8 @@ class _Contents:
         self._unit: list[FloatArray] = []
         self._seq = 0
 
-    def follow(self, videos: LiveVideos, version: str) -> None:
-        for video_id, seq, content in videos.contents(version, self._seq):
+    def follow(self, queue: EncodingQueue, version: str) -> None:
+        for video_id, seq, content in queue.contents(version, self._seq):
             self._seq = seq
             place = self._place.setdefault(video_id, len(self._unit))
             self._unit[place : place + 1] = [_unit(content)]
@@ -181,5 +204,5 @@ class EncoderThread:
             except LogError as error:
                 logger.warning("the encoder waits: %s", error)
             except Exception:
-                # One video's fault of ours must not end the work on all others; its lease ends.
-                logger.exception("a video could not be encoded")
+                # A fault of ours must not end the thread, and must not go unseen.
+                logger.exception("the encoder failed")

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from recsys.live.encoding_queue import VideoCounts
 from recsys.serve.monitor import SearchShape
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -121,6 +122,16 @@ class Metrics(Collector):
         self._known.labels("user").set(users)
         self._known.labels("video").set(videos)
 
+    def live_videos(self, counts: VideoCounts, version: str) -> None:
+        """So many videos came live; of the version that serves some may lack a vector."""
+        self._live_videos.clear()
+        for state, number in counts.states.items():
+            self._live_videos.labels(state).set(number)
+        self._refused_videos.clear()
+        for reason, number in counts.refused.items():
+            self._refused_videos.labels(reason).set(number)
+        self._videos_not_encoded.set(counts.not_encoded.get(version, 0))
+
     def cache(self, name: str, entries: int) -> None:
         """So many entries are in a cache; `name` is one of a few words of the code's."""
         self._caches.labels(name).set(entries)
@@ -205,4 +216,10 @@ class Metrics(Collector):
             "index_searches_left_out", "Sampled searches that were not made again."
         )
         self._known = gauge("known", "Users and videos that are known.", "kind")
+        self._live_videos = gauge("live_videos", "Videos that came live.", "state")
+        self._refused_videos = gauge("live_videos_refused", "Videos that were refused.", "reason")
+        self._videos_not_encoded = gauge(
+            "live_videos_not_encoded",
+            "Videos that could not be encoded for the version that serves.",
+        )
         self._caches = gauge("cache_entries", "Entries of a cache.", "cache")

@@ -103,7 +103,11 @@ class Service:
         self._budget_s = bundle.config.serve.budget_ms / 1000
         encodes = settings is None or not settings.encoders
         self.desk = VideoDesk(
-            log, bundle.config.serve, lambda: self.bundle.video_model, encodes=encodes
+            log,
+            bundle.config.serve,
+            lambda: [one.bundle.video_model for one in self._serving.all],
+            metrics=self.metrics,
+            encodes=encodes,
         )
         self._batches = MicroBatches(self._answer, idle=self._idle)
         # Callers that wait for a log that hangs must not take all places of those who read.
@@ -388,7 +392,6 @@ class Service:
             for one in self._serving.all:
                 one.catch_up()
             self._caught_up = True
-            self.desk.tell()
             latest = self.log.latest_seq()
         except LogError:  # each request that needs the log tells its caller and the server's log
             self.metrics.log_failed()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
+from recsys.live.encoding_queue import Fault
 from recsys.live.text import MOST_ENTRIES
 from recsys.live.videos import LONGEST_TITLE, LiveVideo, State, VideoFacts
 from recsys.serve.messages import AddressId, Described, Id, Message, Time
@@ -99,6 +101,19 @@ def facts_of(said: AddVideoQuery | VideoByUri) -> VideoFacts:
 
 
 @dataclass(config=Described)
+class FaultMessage:
+    """Tries to encode a video that have not come to an end."""
+
+    version: str | None
+    """That has no vector of it, and so does not list it; null where none has one yet."""
+    tries: int
+    """After 3 it is left alone, or refused where no version has a vector of it."""
+    tried_ms: int
+    reason: str | None
+    """In a word; null while it is tried, or where the encoder died over it."""
+
+
+@dataclass(config=Described)
 class VideoResponse:
     """What is known of a video."""
 
@@ -126,6 +141,8 @@ class VideoResponse:
     """Another video with the same content, or nearly."""
     similarity: float | None
     """The cosine of the two contents; 1 where the files are the same."""
+    faults: list[FaultMessage]
+    """What was tried and failed; told of one video alone, not in a list of them."""
 
 
 @dataclass(config=Described)
@@ -144,7 +161,7 @@ class VideosResponse:
     """Asks for the next ones; null at the end."""
 
 
-def message(video: LiveVideo) -> VideoResponse:
+def message(video: LiveVideo, faults: Sequence[Fault] = ()) -> VideoResponse:
     """A video's message."""
     facts, file = video.facts, video.file
     return VideoResponse(
@@ -159,6 +176,7 @@ def message(video: LiveVideo) -> VideoResponse:
         message=video.message if video.state == "indexed" else None,
         duplicate_of=video.duplicate_of,
         similarity=video.similarity,
+        faults=[FaultMessage(one.version, one.tries, one.tried_ms, one.reason) for one in faults],
         **{**vars(facts), "categories": list(facts.categories)},
     )
 

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from recsys.bundle.contents import VideoModel
 from recsys.config.run import ServeConfig
+from recsys.live.database import LogError
+from recsys.live.encoding_queue import EncodingQueue
 from recsys.live.events import EventLog
 from recsys.live.videos import LiveVideo, LiveVideos, StoredFile, VideoConflict, VideoFacts
 from recsys.serve.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.encoding import Encoding
 from recsys.serve.fetching import Fetcher
+from recsys.serve.metrics import Metrics
 from recsys.serve.upload_store import UploadStore
+
+logger = logging.getLogger(__name__)
 
 MIB = 2**20
 AT_ONCE_BYTES = MIB
 """Bytes that are gathered before they are written."""
 LOOKS_S = 0.03
 """How often a waiting caller's video is looked at."""
+TELLS_S = 5.0
+"""How often a replica looks whether it is to say which versions it serves, and counts videos."""
 TOLD_S = 30.0
-"""How often a replica says which version it serves."""
+"""How often it says so where they are the same as before."""
 
 
 class TooLarge(Exception):
@@ -36,7 +45,8 @@ class VideoDesk:
     Args:
         log: Whose database holds the table.
         config: Where files lie, and how large they may be.
-        model: Gives the model that is served now.
+        models: Gives the models that answer now, the one that serves first.
+        metrics: Told how many videos there are.
         encodes: Whether this process encodes what is handed in, from the first video on.
     """
 
@@ -44,20 +54,25 @@ class VideoDesk:
         self,
         log: EventLog,
         config: ServeConfig,
-        model: Callable[[], VideoModel],
+        models: Callable[[], Sequence[VideoModel]],
         *,
+        metrics: Metrics,
         encodes: bool,
     ) -> None:
-        self.videos = LiveVideos(log.database)
-        self._config, self._model, self._encodes = config, model, encodes
+        self.videos, self.queue = LiveVideos(log.database), EncodingQueue(log.database)
+        self._database, self._metrics = log.database, metrics
+        self._config, self._models, self._encodes = config, models, encodes
         folder = uploads_folder(config, log.database.kind, log.database.shown)
         self.store = UploadStore(folder)
         self._fetcher = Fetcher(config.video_roots)
         self._encoder: EncoderThread | None = None
-        self._encoding: Encoding | None = None
-        self._told = "", 0.0
+        self._encodings: dict[str, Encoding] = {}
+        self._told: tuple[Sequence[str], float] = (), 0.0
         if encodes and self.videos.latest_seq():
             self._begin()
+        self._end = threading.Event()
+        self._teller = threading.Thread(target=self._tell_on, name="videos", daemon=True)
+        self._teller.start()
 
     async def receive(self, pieces: AsyncIterator[bytes]) -> StoredFile:
         """Takes in a file that is sent.
@@ -141,27 +156,46 @@ class VideoDesk:
         return video
 
     def tell(self) -> None:
-        """Tells the encoders, now and then, which version is served here."""
-        version, now = self._model().version, time.monotonic()
-        if not self._encodes and (self._told[0] != version or now - self._told[1] > TOLD_S):
-            self.videos.serves(version)
-            self._told = version, now
+        """Tells the encoders which versions are served here, and the metrics how videos are.
+
+        Raises:
+            LogError: The database fails.
+        """
+        versions, now = [model.version for model in self._models()], time.monotonic()
+        if not self._encodes and (self._told[0] != versions or now - self._told[1] > TOLD_S):
+            for version in versions:
+                self.queue.serves(version)
+            self._told = versions, now
+        self._metrics.live_videos(self.queue.counts(), versions[0])
+
+    def _tell_on(self) -> None:
+        # In a thread of its own: under load the model's is never idle, and to write takes a turn
+        while not self._end.is_set():
+            try:
+                self.tell()
+            except LogError:
+                pass  # whoever needs the log says so; what waits here is told the next time
+            except Exception:
+                # A fault of ours must not end the thread, and must not go unseen.
+                logger.exception("the live videos could not be looked at")
+            self._end.wait(TELLS_S)
 
     def close(self) -> None:
-        """Ends what encodes here."""
+        """Ends what works here."""
+        self._end.set()
+        self._teller.join()
         if self._encoder is not None:
             self._encoder.close()
 
     def _begin(self) -> None:
         if self._encoder is None:
-            work = EncoderWork(self.videos, self.store, self._encodings)
-            self._encoder = EncoderThread(work, self._encodings)
+            work = EncoderWork(self._database, self.store, self._encodings_of_now)
+            self._encoder = EncoderThread(work, self._encodings_of_now)
 
-    def _encodings(self) -> Mapping[str, Encoding]:
-        model = self._model()
-        if self._encoding is None or self._encoding.version != model.version:
-            self._encoding = Encoding(model)
-        return {model.version: self._encoding}
+    def _encodings_of_now(self) -> Mapping[str, Encoding]:
+        there = self._encodings
+        self._encodings = {m.version: there.get(m.version) or Encoding(m) for m in self._models()}
+        return self._encodings
 
 
 def uploads_folder(config: ServeConfig, kind: str, log: str) -> str | None:
@@ -187,4 +221,4 @@ def make_missing(log: EventLog, config: ServeConfig, model: VideoModel) -> int:
     """
     database = log.database
     store = UploadStore(uploads_folder(config, database.kind, database.shown))
-    return EncoderWork(LiveVideos(database), store, dict).missing(Encoding(model))
+    return EncoderWork(database, store, dict).missing(Encoding(model))

@@ -37,6 +37,15 @@ IN_FLIGHT_S = 1.0
 """A request that fails within this time of a kill counts as in flight at it."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A request without an answer; times are of `time.monotonic`."""
+
+    begun: float
+    ended: float
+    text: str
+
+
 @dataclass
 class Run:
     """What happened."""
@@ -47,7 +56,7 @@ class Run:
     answers: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
     degraded: int = 0
-    failed: list[tuple[float, str]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
 
@@ -58,10 +67,11 @@ async def ask(client: httpx.AsyncClient, run: Run, user_id: str) -> None:
     try:
         response = await client.post("/v1/recommend", json=body)
     except httpx.HTTPError as error:
-        run.failed.append((begun, repr(error)))
+        run.failed.append(Failure(begun, time.monotonic(), repr(error)))
         return
     if response.status_code != 200:
-        run.failed.append((begun, f"{response.status_code} {response.text[:200]}"))
+        text = f"{response.status_code} {response.text[:200]}"
+        run.failed.append(Failure(begun, time.monotonic(), text))
         return
     run.seconds.append(time.monotonic() - begun)
     answer = response.json()
@@ -108,7 +118,8 @@ async def trouble(bundles: Path, run: Run, every_s: float, until: float) -> None
         published, before = time.monotonic(), run.answers[version]
         await asyncio.sleep(every_s / 2)
         if run.answers[version] == before:
-            run.failed.append((published, f"{version} did not serve after {every_s / 2:g} s"))
+            text = f"{version} did not serve after {every_s / 2:g} s"
+            run.failed.append(Failure(published, time.monotonic(), text))
         if turn % 2 == 0:
             pids = descendants("ray::ServeReplica:recsys:Endpoint")
             if pids:

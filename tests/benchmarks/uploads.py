@@ -24,7 +24,6 @@ from recsys.bundle.contents import VideoModel
 from recsys.bundle.versions import find_bundle
 from recsys.features.inputs import ClipShape
 from recsys.live.events import EventLog
-from recsys.live.videos import LiveVideos
 from recsys.serve.client import Client
 from recsys.serve.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.encoding import Encoding
@@ -64,9 +63,9 @@ def encode(run: str, log: str, uploads: str) -> None:
     os.nice(10)
     torch.set_num_threads(1)
     encoding = Encoding(VideoModel.load(find_bundle(run)))
-    table = LiveVideos(EventLog(log).database)
+    database = EventLog(log).database
     encodings = {encoding.version: encoding}
-    work = EncoderWork(table, UploadStore(uploads), lambda: encodings)
+    work = EncoderWork(database, UploadStore(uploads), lambda: encodings)
     EncoderThread(work, lambda: encodings)
     threading.Event().wait()
 

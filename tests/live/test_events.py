@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from recsys.errors import InputError
 from recsys.live import database
-from recsys.live.database import EVENTS, LogError, insert_rows
+from recsys.live.database import LogError, insert_rows
 from recsys.live.entries import Forgotten, LoggedEvent, Pruned, user_mark
 from recsys.live.event import (
     DAY_MS,
@@ -25,6 +25,7 @@ from recsys.live.event import (
     to_row,
 )
 from recsys.live.events import Entry, EventLog
+from recsys.live.tables import EVENTS
 from recsys.live.writing import Call
 from tests.live.conftest import NOW, Clock
 

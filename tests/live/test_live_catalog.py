@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.data import DataConfig, VideoColumns
+from recsys.live.encoding_queue import Encoded, EncodingQueue
 from recsys.live.events import EventLog
 from recsys.live.snapshot import videos_table
-from recsys.live.videos import Encoded, LiveVideos, StoredFile, VideoFacts, VideoVector
+from recsys.live.videos import LiveVideos, StoredFile, VideoFacts, VideoVector
 from recsys.prepare.catalogs import build_catalog
 from recsys.prepare.showings import LIVE_VIDEOS, live_videos
 
@@ -23,16 +24,16 @@ FACTS = VideoFacts("Title", "c9", ("kind=calm", "kind=new", "other=x"), 12.5)
 @pytest.fixture
 def videos(log: EventLog) -> LiveVideos:
     """One that is indexed, one that waits, one that was refused, one that was deleted."""
-    videos = LiveVideos(log.database)
+    videos, queue = LiveVideos(log.database), EncodingQueue(log.database)
     made = Encoded({"1": VideoVector(np.zeros(2, np.float32), None)}, 1)
     for number, video_id in enumerate(("indexed", "stored", "refused", "deleted")):
         file = StoredFile(f"/uploads/{video_id}.mp4", str(number), 7)
         video = videos.add(video_id, file, FACTS)
         if video_id in ("indexed", "deleted"):
-            videos.encoded(video, made)
+            queue.encoded(video, made)
     refused = videos.get("refused")
     assert refused is not None
-    videos.refuse(refused, "not_video", "no")
+    queue.refuse(refused, "not_video", "no")
     videos.delete("deleted")
     return videos
 

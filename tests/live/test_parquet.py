@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.errors import InputError
-from recsys.live.database import EVENTS
 from recsys.live.event import DAY_MS, EXPOSURE, HIDE_CREATOR, TASK, VIEW, Event
 from recsys.live.events import EventLog
 from recsys.live.parquet import export_log, import_log, log_schema
+from recsys.live.tables import EVENTS
 from tests.live.conftest import NOW, Clock
 
 EVENTS_HERE = [

@@ -273,7 +273,7 @@ def test_changed_facts_make_another_vector(
     body = {"user_id": "u9", "filters": {"creators": ["c1"], "categories": ["kind=wild"]}}
     found = client.post("/v1/recommend", json=body).json()["items"]
     assert [item["video_id"] for item in found] == ["new"]
-    work = EncoderWork(service.desk.videos, service.desk.store, lambda: {"": encoding})
+    work = EncoderWork(service.log.database, service.desk.store, lambda: {"": encoding})
     work.missing(encoding)  # now, rather than when the encoder looks again
     service.recommender.catch_up()
     video = service.desk.videos.get("new")

@@ -34,6 +34,8 @@ class VersionMessage:
     """When it was made, of those in memory."""
     reason: str | None
     """Why it is refused."""
+    videos_not_encoded: int
+    """Live videos that it does not list, since they could not be encoded for it."""
 
 
 @dataclass(config=Described)
@@ -143,13 +145,19 @@ def routes(service: Service, router: APIRouter) -> None:
 
 
 def _listed(service: Service) -> VersionsResponse:
+    bundle = service.bundle
     if service.versions is None:
-        bundle = service.bundle
+        wanted = bundle.version
         states = [VersionState(bundle.version, "serving", str(bundle.manifest["created"]))]
-        return VersionsResponse(bundle.version, bundle.version, list(map(_message, states)))
-    wanted = service.versions.watch.wanted().version
-    states = service.versions.states()
-    return VersionsResponse(service.bundle.version, wanted, list(map(_message, states)))
+    else:
+        wanted = service.versions.watch.wanted().version
+        states = service.versions.states()
+    not_encoded = service.desk.queue.counts().not_encoded
+    return VersionsResponse(
+        bundle.version,
+        wanted,
+        [_message(state, not_encoded.get(state.version, 0)) for state in states],
+    )
 
 
 def _compared(service: Service) -> ChallengerResponse:
@@ -184,8 +192,8 @@ def _rate(rate: Rate | None) -> RateMessage | None:
     return None if rate is None else RateMessage(rate.value, *rate.interval)
 
 
-def _message(state: VersionState) -> VersionMessage:
-    return VersionMessage(state.version, state.state, state.created, state.reason)
+def _message(state: VersionState, not_encoded: int) -> VersionMessage:
+    return VersionMessage(state.version, state.state, state.created, state.reason, not_encoded)
 
 
 def _changed(service: Service, change: Callable[[Versions], None]) -> WantedResponse:

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import recsys.serve.video_messages as m
+from recsys.live.encoding_queue import REFUSALS
 from recsys.live.videos import LiveVideo, VideoConflict, VideoFacts
-from recsys.schema import QUARANTINE_REASONS
 from recsys.serve.body import read_json, require_json
 from recsys.serve.messages import AddressId
 from recsys.serve.service import Service
@@ -91,7 +91,10 @@ def routes(service: Service, router: APIRouter) -> None:
         """How far a video is, what is said of it, and which other one it resembles."""
         found = await asyncio.to_thread(desk.videos.get, video_id)
         facts = None if found is not None else await _of_bundle(service, video_id)
-        return m.of_bundle(video_id, facts) if facts is not None else _found(found)
+        if facts is not None:
+            return m.of_bundle(video_id, facts)
+        faults = await asyncio.to_thread(desk.queue.faults, video_id)
+        return m.message(_there(found), faults)
 
     @router.patch(OF_ONE, responses=NONE)
     async def change_video(video_id: AddressId, changes: m.VideoChanges) -> m.VideoResponse:
@@ -104,9 +107,9 @@ def routes(service: Service, router: APIRouter) -> None:
         facts = await _of_bundle(service, video_id)
         if facts is not None:
             await _check_of_bundle(service, video_id, given)
-        changed = _found(await _told(desk.change(video_id, given, facts)))
+        changed = _there(await _told(desk.change(video_id, given, facts)))
         await service.read(lambda recommender: recommender.catch_up())
-        return changed
+        return m.message(changed)
 
     @router.delete(OF_ONE, responses=NONE)
     async def delete_video(video_id: AddressId) -> m.DeletedResponse:
@@ -185,7 +188,7 @@ async def _of_bundle(service: Service, video_id: str) -> VideoFacts | None:
 
 async def _added(service: Service, video: LiveVideo, *, is_new: bool) -> Response:
     if video.state == "refused":
-        meaning = QUARANTINE_REASONS.get(str(video.reason), "")
+        meaning = REFUSALS.get(str(video.reason), "")
         raise HTTPException(422, f"no video that can be used: {video.reason} ({meaning})")
     if video.state == "indexed":
         await service.read(lambda recommender: recommender.catch_up())
@@ -203,10 +206,10 @@ async def _told(call: Awaitable[Result]) -> Result:
         raise HTTPException(413, "the video is larger than serve.max_upload_mib allows") from None
 
 
-def _found(video: LiveVideo | None) -> m.VideoResponse:
+def _there(video: LiveVideo | None) -> LiveVideo:
     if video is None or video.state == "deleted":
         raise HTTPException(404, "there is no such video")
-    return m.message(video)
+    return video
 
 
 def _wrong(source: str, name: str, text: str) -> RequestValidationError:
