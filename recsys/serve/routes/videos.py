@@ -89,12 +89,7 @@ def routes(service: Service, router: APIRouter) -> None:
     @router.get(OF_ONE, responses=NONE)
     async def video(video_id: AddressId) -> m.VideoResponse:
         """How far a video is, what is said of it, and which other one it resembles."""
-        found = await asyncio.to_thread(desk.videos.get, video_id)
-        facts = None if found is not None else await _of_bundle(service, video_id)
-        if facts is not None:
-            return m.of_bundle(video_id, facts)
-        faults = await asyncio.to_thread(desk.queue.faults, video_id)
-        return m.message(_there(found), faults)
+        return await _look(service, video_id)
 
     @router.patch(OF_ONE, responses=NONE)
     async def change_video(video_id: AddressId, changes: m.VideoChanges) -> m.VideoResponse:
@@ -136,6 +131,15 @@ async def _add(service: Service, request: Request, said: m.AddVideoQuery) -> Res
         file = await _told(desk.fetch(by_uri.uri))
     video = await _told(desk.add(video_id, file, facts, wait_s=said.wait_s))
     return await _added(service, video, is_new=before is None or before.state == "refused")
+
+
+async def _look(service: Service, video_id: str) -> m.VideoResponse:
+    desk = service.desk
+    found = await asyncio.to_thread(desk.videos.get, video_id)
+    facts = None if found is not None else await _of_bundle(service, video_id)
+    if facts is not None:
+        return m.of_bundle(video_id, facts)
+    return m.message(_there(found), await asyncio.to_thread(desk.queue.faults, video_id))
 
 
 async def _delete(service: Service, video_id: str) -> m.DeletedResponse:
