@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from recsys.config.access import TokenReference
 from recsys.config.addresses import FileServer
@@ -320,6 +320,17 @@ class TuneConfig(Section):
     pareto: bool = False
     """Whether the search looks for the best trades between the objective's figures and not for the
     largest sum, which then only names the winner among them."""
+
+    @field_validator("search", "scheduler", mode="before")
+    @classmethod
+    def _no_schedules(cls, value: object) -> object:
+        if value == "pbt":
+            raise ValueError(
+                "population-based training finds a schedule of settings, which no config can say "
+                "and `recsys run` could not train again; take tune.search=tpe with "
+                "tune.scheduler=hyperband (BOHB)"
+            )
+        return value
 
 
 class RunConfig(Section):

@@ -50,9 +50,9 @@ class Watched:
 
     def _watch(self) -> None:
         while self._process.poll() is None:
-            family = _family(self._process.pid)
-            self._cpu_s |= {pid: seconds for pid, seconds in family.items() if seconds}
-            sizes = [self._bytes_of(pid) for pid in family]
+            members = family(self._process.pid)
+            self._cpu_s |= {pid: seconds for pid, seconds in members.items() if seconds}
+            sizes = [self._bytes_of(pid) for pid in members]
             self.peak_bytes = max(self.peak_bytes, sum(sizes))
             self.largest_bytes = max(self.largest_bytes, *sizes)
             time.sleep(SAMPLE_S)
@@ -65,7 +65,7 @@ class Watched:
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(self._kinds))
 
 
-def _family(root: int) -> dict[int, float]:
+def family(root: int) -> dict[int, float]:
     """A process and all below it, with the CPU seconds of each."""
     parents, seconds = {}, {}
     for entry in Path("/proc").iterdir():

@@ -2,23 +2,29 @@
 
 `tiny`: 8 trials of one epoch on a tiny world, where training takes a second and nearly all is
 overhead. Beside it, what each trial cost when it was a `TorchTrainer.fit` of its own. `demo`: 16
-trials on the demo world with ASHA, and the same sweep with every trial to its end.
+trials on a smaller demo world with ASHA, and the same sweep with every trial to its end, one trial
+at a time and by CPU seconds too; then the first one again, killed in the middle and gone on with.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recsys.config.run import load_config
 from recsys.demo.viewers import WorldSettings
 from recsys.demo.world import make_world
+from tests.benchmarks._memory import family
 
 SPACE = "tuning/spaces/optimizer.yaml"
 SMALL = (
@@ -28,6 +34,9 @@ SMALL = (
     *("train.epochs=1", "train.refit=false", "tune.trials=8", "tune.concurrent=1"),
 )
 FITS = 3
+WORLD = WorldSettings(num_videos=160, num_users=800, size=64, clip_s=1.0)
+DEMO = ("train.epochs=4", "tune.concurrent=1")
+SAMPLE_S = 0.5
 
 
 def recsys(*arguments: str) -> float:
@@ -90,49 +99,117 @@ def tiny(folder: Path) -> dict[str, dict[str, object]]:
     return {"a trial beyond training, of a fit's": bar(ratio, 0.25, ratio <= 0.25)}
 
 
+@dataclass
+class Sweep:
+    """A sweep that has ended, or was killed."""
+
+    run: Path
+    """Its run folder."""
+    spent: list[tuple[float, float]] = field(default_factory=list)
+    """Over time, in seconds since 1970: the CPU seconds of all its processes."""
+
+    @property
+    def report(self) -> dict[str, Any]:
+        whole: dict[str, Any] = json.loads((self.run / "tune" / "report.json").read_text())
+        return whole
+
+    @property
+    def done(self) -> dict[int, float]:
+        """The trials that are never to run again, by number, with the time when each ended."""
+        return {t["number"]: t["ended"] for t in rows(self.run) if t["state"] != "running"}
+
+    def to_score(self, wanted: float) -> tuple[float, float]:
+        """Seconds, and CPU seconds, until a trial with such a score had ended."""
+        ended = min(
+            trial["ended"]
+            for trial in rows(self.run)
+            if trial["state"] != "failed" and best_score(trial) >= wanted
+        )
+        cpu_s = next((cpu_s for at, cpu_s in self.spent if at >= ended), self.spent[-1][1])
+        return ended - self.spent[0][0], cpu_s
+
+
+def best_score(trial: dict[str, Any]) -> float:
+    return max((epoch["score"] for epoch in trial["epochs"]), default=float("-inf"))
+
+
+def swept(sweep: Sweep, arguments: list[str], *, kill_at: int | None = None) -> Sweep:
+    """Runs a sweep to its end, or kills all of it once so many trials are done."""
+    command = [sys.executable, "-m", "recsys", "tune", "--space", SPACE, *arguments]
+    seconds: dict[int, float] = {}
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        while process.poll() is None:
+            seconds |= {pid: cpu_s for pid, cpu_s in family(process.pid).items() if cpu_s}
+            sweep.spent.append((time.time(), sum(seconds.values())))
+            if kill_at is not None and len(sweep.done) >= kill_at:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return sweep
+            time.sleep(SAMPLE_S)
+        log.seek(0)
+        if process.returncode or kill_at is not None:
+            raise SystemExit(f"{' '.join(command)}: {log.read()}")
+    return sweep
+
+
 def demo(folder: Path, trials: int) -> dict[str, dict[str, object]]:
-    """The best of a sweep beside the config as it is, and the time to it."""
-    make_world(folder / "world", world=WorldSettings())
-    config, reached = folder / "world" / "run.yaml", {}
-    for scheduler in ("asha", "none"):
-        run = folder / scheduler
-        settings = [f"run={run}", f"tune.trials={trials}", f"tune.scheduler={scheduler}"]
-        for stage in ("prepare", "decode"):
-            recsys(stage, "--config", str(config), *settings)
-        took = recsys("tune", "--config", str(config), "--space", SPACE, *settings)
-        reached[scheduler] = told(run, scheduler, took)
-    wanted = min(best for best, _, _ in reached.values())
-    times = {name: time_to(wanted, curve) for name, (_, _, curve) in reached.items()}
-    print(f"  to a score of {wanted:.4f}: " + ", ".join(f"{n} {s:.0f} s" for n, s in times.items()))
-    best, default, _ = reached["asha"]
-    saved = times["asha"] / times["none"]
+    """The best of a sweep beside the config as it is, the time to it, and what a kill costs."""
+    make_world(folder / "world", world=WORLD)
+    config, prepared = ["--config", str(folder / "world" / "run.yaml")], folder / "prepared"
+    for stage in ("prepare", "decode"):
+        recsys(stage, *config, f"run={prepared}", *DEMO)
+    asked = [*config, *DEMO, f"tune.trials={trials}"]
+
+    def begin(name: str) -> Sweep:
+        """With a copy of what was prepared and decoded once."""
+        return Sweep(Path(shutil.copytree(prepared, folder / name)))
+
+    sweeps = {name: begin(name) for name in ("asha", "none")}
+    for name, sweep in sweeps.items():
+        swept(sweep, [*asked, f"run={sweep.run}", f"tune.scheduler={name}"])
+        tell(sweep, name)
+    wanted = min(sweep.report["score"] for sweep in sweeps.values())
+    wall, cpu = zip(*(sweep.to_score(wanted) for sweep in sweeps.values()), strict=True)
+    print(f"  to a score of {wanted:.4f}: with ASHA {wall[0]:.0f} s, {cpu[0]:.0f} CPU seconds;")
+    print(f"  all to the end {wall[1]:.0f} s, {cpu[1]:.0f} CPU seconds", flush=True)
+    gain = sweeps["asha"].report["score"] - best_score(rows(sweeps["asha"].run)[0])
+    again, same = killed(begin("killed"), asked, trials // 2, sweeps["asha"])
     return {
-        "the best less the config as it is": bar(best - default, 0, best > default),
-        "time to that quality, ASHA of all to the end": bar(saved, 1, saved < 1),
+        "the best less the config as it is": bar(gain, 0, gain > 0),
+        "time to that quality, ASHA of all to the end": bar(
+            wall[0] / wall[1], 1, wall < wall[::-1]
+        ),
+        "CPU time to that quality, likewise": saved(*cpu),
+        "trials run again after kill -9": bar(again, 0, not again),
+        "the same winner after kill -9": bar(same, 1, same),
     }
 
 
-def told(run: Path, name: str, took: float) -> tuple[float, float, list[tuple[float, float]]]:
-    """Prints a sweep; gives the best score, that of the config as it is, and scores over time."""
-    report, trials = json.loads((run / "tune" / "report.json").read_text()), rows(run)
-    first = max(epoch["score"] for epoch in trials[0]["epochs"])
-    started = (run / "tune" / "sweep.json").stat().st_mtime
-    curve = sorted(
-        (trial["ended"] - started, max(epoch["score"] for epoch in trial["epochs"]))
-        for trial in trials
-        if trial["epochs"] and trial["state"] != "failed"
-    )
+def saved(ours: float, theirs: float) -> dict[str, object]:
+    return bar(ours / theirs, 1, ours < theirs)
+
+
+def killed(sweep: Sweep, asked: list[str], kill_at: int, whole: Sweep) -> tuple[int, bool]:
+    """Kills a sweep and goes on with it: finished trials that ran again; whether it ends alike."""
+    arguments = [*asked, f"run={sweep.run}", "tune.scheduler=asha"]
+    before = swept(sweep, arguments, kill_at=kill_at).done
+    after = swept(sweep, [*arguments, "--resume"]).done
+    again = sum(after[number] != ended for number, ended in before.items())
+    print(f"  killed when {len(before)} were done: {again} of them run again", flush=True)
+    tell(sweep, "killed")
+    names = ("winner", "best", "score", "test")
+    return again, all(sweep.report[name] == whole.report[name] for name in names)
+
+
+def tell(sweep: Sweep, name: str) -> None:
+    """Prints what a sweep found and cost."""
+    trials, report, (started, _) = rows(sweep.run), sweep.report, sweep.spent[0]
+    ended, cpu_s = sweep.spent[-1]
     epochs = sum(len(trial["epochs"]) for trial in trials)
-    print(
-        f"{name}: {len(trials)} trials, {epochs} epochs, {took:.0f} s; best {report['score']:.4f},"
-    )
-    print(f"  as it is {first:.4f}; test {report['test']}")
-    return report["score"], first, curve
-
-
-def time_to(wanted: float, curve: list[tuple[float, float]]) -> float:
-    """Seconds until a trial with such a score had ended."""
-    return next(seconds for seconds, score in curve if score >= wanted)
+    print(f"{name}: {len(trials)} trials, {epochs} epochs, {ended - started:.0f} s, ", end="")
+    print(f"{cpu_s:.0f} CPU seconds; best {report['score']:.4f}, trial {report['winner']},")
+    print(f"  as it is {best_score(trials[0]):.4f}; test {report['test']}", flush=True)
 
 
 def bar(value: float, wanted: float, holds: bool) -> dict[str, object]:
