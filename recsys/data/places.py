@@ -29,6 +29,10 @@ class Places:
         self._order = np.argsort(hashes, kind="stable").astype(np.int32)
         self._hashes = hashes[self._order]
 
+    def __reduce__(self) -> tuple[type[Places], tuple[pa.Array]]:
+        """Crosses to another process without the hashes, which have another salt there."""
+        return Places, (self._ids,)
+
     def __len__(self) -> int:
         """Number of ids."""
         return len(self._ids)

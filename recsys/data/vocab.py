@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from recsys.data.places import Places
 from recsys.data.ragged import IntArray
 from recsys.data.storage import open_input, write_table
 from recsys.schema import UNKNOWN_ROW, vocab_schema
@@ -28,7 +29,7 @@ class Vocab:
     def __init__(self, ids: Iterable[str] | pa.Array) -> None:
         array = ids if isinstance(ids, pa.Array) else pa.array(list(ids), pa.string())
         self._ids = array.cast(pa.string())
-        self._row_of: dict[str, int] | None = None
+        self._places: Places | None = None
 
     @classmethod
     def read(cls, path: str) -> Vocab:
@@ -55,9 +56,10 @@ class Vocab:
 
     def row(self, id_: str) -> int:
         """The row of one id: quick for single look-ups, as a server makes them."""
-        if self._row_of is None:
-            self._row_of = {key: row for row, key in enumerate(self._ids.to_pylist(), start=1)}
-        return self._row_of.get(id_, UNKNOWN_ROW)
+        if self._places is None:
+            self._places = Places(self._ids)
+        place = self._places.get(id_)
+        return UNKNOWN_ROW if place is None else place + 1
 
     def id(self, row: int) -> str:
         """The id of a row above 0."""
@@ -69,3 +71,39 @@ class Vocab:
     def ids(self) -> pa.Array:
         """The ids of rows 1, 2, …."""
         return self._ids
+
+
+class DistinctIds:
+    """The different ids among those of many parts, none of them a Python object.
+
+    >>> ids = DistinctIds(["b", "a"])
+    >>> ids.add(pa.array(["c", "b"]))
+    >>> ids.all().to_pylist()
+    ['b', 'a', 'c']
+    """
+
+    def __init__(self, ids: Iterable[str] = ()) -> None:
+        self._known = pa.array(list(ids), pa.string())
+        self._more: list[pa.Array] = []
+
+    def add(self, ids: pa.Array) -> None:
+        """Takes ids, none of them missing, of which some may be there already."""
+        self._more.append(ids)
+        # Looked through when they are as many as what is known: no id is hashed often.
+        if sum(map(len, self._more)) > len(self._known):
+            self.all()
+
+    def all(self) -> pa.Array:
+        """Each id once, in the order in which they came."""
+        self._known, self._more = pc.unique(pa.concat_arrays([self._known, *self._more])), []
+        return self._known
+
+
+def sorted_ids(ids: pa.Array) -> pa.Array:
+    """Different ids by their characters, without those that are missing.
+
+    >>> sorted_ids(pa.array(["b", None, "a", "b"])).to_pylist()
+    ['a', 'b']
+    """
+    different = pc.unique(ids).drop_null()
+    return different.take(pc.sort_indices(different))

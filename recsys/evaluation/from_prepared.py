@@ -62,8 +62,8 @@ def _user_groups(prepared: Prepared, user_ids: list[str]) -> dict[str, list[str 
     """Group column → each user's group."""
     with open_input(prepared.folder.users) as file:
         table = pq.read_table(file)
-    row_of = {user: row for row, user in enumerate(table.column("user_id").to_pylist())}
-    rows = pa.array([row_of.get(user) for user in user_ids], pa.int64())
+    known = table.column("user_id").combine_chunks()
+    rows = pc.index_in(pa.array(user_ids, pa.string()), value_set=known)
     names = prepared.config.data.user_columns.groups
     return {name: table.column(name).take(rows).to_pylist() for name in names}
 

@@ -19,7 +19,7 @@ from recsys.data.storage import open_input
 from recsys.data.users import row_lists
 from recsys.data.values import as_ids, as_labels, as_numbers, as_tags, rows_of_lists
 from recsys.data.vectors import read_vectors
-from recsys.data.vocab import Vocab
+from recsys.data.vocab import Vocab, sorted_ids
 from recsys.errors import InputError
 from recsys.features.counts import rows_of_things
 from recsys.prepare import tables
@@ -28,6 +28,8 @@ from recsys.schema import details_schema, user_schema, video_schema
 
 FloatArray = npt.NDArray[np.float32]
 MOST_USER_VALUES = 10_000
+AT_ONCE = 1 << 20
+"""Addresses that are Python texts at a time."""
 
 
 @dataclass
@@ -36,11 +38,13 @@ class CatalogDraft:
 
     vocabs: dict[str, Vocab]
     """video, creator, category."""
-    uris: list[str | None]
+    uris: pa.Array
+    """(N,) null where a video has no file."""
     details: pa.Table
     """(N,) of `details_schema`."""
     creator_rows: IntArray
-    category_rows: list[list[int]]
+    category_rows: pa.ListArray
+    """(N,) lists."""
     durations: npt.NDArray[np.float64]
     """(N,) in the user's unit; NaN where it is unknown."""
     vectors: FloatArray | None
@@ -59,9 +63,9 @@ class CatalogDraft:
         first = np.where(counts.first_time_N == NO_TIME, 0, counts.first_time_N)
         columns = [
             pa.concat_arrays([pa.nulls(1, pa.string()), self.vocabs["video"].ids]),
-            pa.array(self.uris, pa.string()),
+            self.uris,
             self.creator_rows,
-            pa.array(self.category_rows, pa.list_(pa.int32())),
+            self.category_rows,
             pa.array(self.durations, mask=np.isnan(self.durations)),
             duration_buckets(self.durations),
             pa.array(first, pa.int64(), mask=counts.first_time_N == NO_TIME),
@@ -87,7 +91,7 @@ class CatalogDraft:
             "videos": len(self.vocabs["video"]) - 1,
             "videos_without_events": int((counts.events_SN[:, 1:].sum(0) == 0).sum()),
             "videos_first_seen_in_test": int((~known & (counts.events_SN[2, 1:] > 0)).sum()),
-            "videos_without_file": sum(uri is None for uri in self.uris[1:]),
+            "videos_without_file": self.uris[1:].null_count,
             **without,
             "videos_only_in_events": self.only_in_events,
             "dropped_video_rows": self.dropped,
@@ -96,12 +100,14 @@ class CatalogDraft:
         }
 
 
-def build_catalog(data: DataConfig, seen: Collection[str], live: str | None = None) -> CatalogDraft:
+def build_catalog(
+    data: DataConfig, seen: Collection[str] | pa.Array, live: str | None = None
+) -> CatalogDraft:
     """The catalogue of the video table, of the videos that came live and of those in the events.
 
     Args:
         data: Names the table and its columns.
-        seen: Videos of the events.
+        seen: Videos of the events, each once.
         live: The copy of the live videos, a table like the user's own; of a video that is in both,
             the user's row counts.
 
@@ -111,33 +117,31 @@ def build_catalog(data: DataConfig, seen: Collection[str], live: str | None = No
     table = _read_videos(data, live)
     columns = data.video_columns
     listed = table.ids if table else pa.array([], pa.string())
-    extra = sorted(set(seen) - set(listed.to_pylist()))
-    if table and seen and len(extra) == len(seen):
+    occur = Vocab(seen).ids
+    extra = sorted_ids(occur.filter(pc.invert(pc.is_in(occur, value_set=listed))))
+    if table and len(occur) and len(extra) == len(occur):
         raise InputError(
-            f"data.videos={data.videos}: none of the {len(seen)} videos of the events is in it, "
-            f"e.g. {extra[0]!r} (its own are like {listed[0].as_py()!r}); check "
+            f"data.videos={data.videos}: none of the {len(occur)} videos of the events is in it, "
+            f"e.g. {extra[0].as_py()!r} (its own are like {listed[0].as_py()!r}); check "
             "data.columns.video and data.video_columns.video"
         )
-    ids = pa.concat_arrays([listed, pa.array(extra, pa.string())])
     num_extra = len(extra)
     creators = _labels(table, columns.creator)
     tagged, tags = _tags(table, columns.categories)
     vocabs = {
-        "video": Vocab(ids),
-        "creator": Vocab(sorted(creators.unique().drop_null().to_pylist())),
-        "category": Vocab(sorted(tags.unique().to_pylist())),
+        "video": Vocab(pa.concat_arrays([listed, extra])),
+        "creator": Vocab(sorted_ids(creators)),
+        "category": Vocab(sorted_ids(tags)),
     }
     padding = np.zeros(num_extra, dtype=np.int64)
     return CatalogDraft(
         vocabs=vocabs,
-        uris=[None, *_uris(table, columns.uri), *([None] * num_extra)],
+        uris=_padded(_uris(table, columns.uri), num_extra),
         details=_details(table, columns, num_extra=num_extra),
         creator_rows=np.concatenate([[0], vocabs["creator"].rows(creators), padding]),
-        category_rows=[
-            [],
-            *_lists_of_rows(tagged, vocabs["category"].rows(tags), len(listed)),
-            *([[]] * num_extra),
-        ],
+        category_rows=_lists_of_rows(
+            tagged + 1, vocabs["category"].rows(tags), 1 + len(listed) + num_extra
+        ),
         durations=np.pad(_numbers(table, columns.duration), (1, num_extra), constant_values=np.nan),
         vectors=_vectors(table, columns.vector, num_extra=num_extra),
         dropped=table.dropped if table else {},
@@ -242,25 +246,31 @@ def _labels(table: _Table | None, column: str | None) -> pa.Array:
     return table.column(column, lambda values, name, _: as_labels(values, name))
 
 
-def _uris(table: _Table | None, column: str | None) -> list[str | None]:
+def _uris(table: _Table | None, column: str | None) -> pa.Array:
+    """Addresses, null where a video has none."""
     if table is None or column is None:
-        return [None] * (len(table.ids) if table else 0)
+        return _labels(table, None)
 
     def addresses(values: pa.ChunkedArray, name: str, path: str) -> pa.Array:
-        uris = as_labels(values, name).to_pylist()
-        return pa.array([tables.absolute_uri(uri, path) for uri in uris], pa.string())
+        labels = as_labels(values, name)
+        parts = [pa.array([], pa.string())]
+        for start in range(0, len(labels), AT_ONCE):
+            uris = labels.slice(start, AT_ONCE).to_pylist()
+            parts.append(pa.array([tables.absolute_uri(uri, path) for uri in uris], pa.string()))
+        return pa.concat_arrays(parts)
 
-    uris: list[str | None] = table.column(column, addresses).to_pylist()
-    return uris
+    return table.column(column, addresses)
 
 
 def _details(table: _Table | None, columns: VideoColumns, *, num_extra: int) -> pa.Table:
     """What people are shown: `details_schema`, with the row 0 and those without a row of theirs."""
-    titles = _labels(table, columns.title).to_pylist()
-    posters = _uris(table, columns.poster)
-    rows = {"title": titles, "poster": posters}
-    padded = [[None, *values, *([None] * num_extra)] for values in rows.values()]
-    return pa.table(padded, schema=details_schema())
+    shown = [_labels(table, columns.title), _uris(table, columns.poster)]
+    return pa.table([_padded(values, num_extra) for values in shown], schema=details_schema())
+
+
+def _padded(texts: pa.Array, num_extra: int) -> pa.Array:
+    """Texts of the table's videos, nulls before them for row 0 and after them for the others."""
+    return pa.concat_arrays([pa.nulls(1, texts.type), texts, pa.nulls(num_extra, texts.type)])
 
 
 def _tags(table: _Table | None, columns: tuple[str, ...]) -> tuple[IntArray, pa.Array]:
@@ -274,16 +284,18 @@ def _tags(table: _Table | None, columns: tuple[str, ...]) -> tuple[IntArray, pa.
     return np.concatenate(rows), pa.concat_arrays(tags)
 
 
-def _lists_of_rows(rows: IntArray, values: IntArray, num_rows: int) -> list[list[int]]:
-    """Each row's values, in their order and each once."""
-    pairs = np.unique(np.stack([rows, values], 1), axis=0, return_index=True)[1]
-    first = np.sort(pairs)
+def _lists_of_rows(rows: IntArray, values: IntArray, num_rows: int) -> pa.ListArray:
+    """Each row's values, in their order and each once.
+
+    >>> _lists_of_rows(np.array([0, 2, 0, 0]), np.array([5, 7, 3, 5]), 3).to_pylist()
+    [[5, 3], [], [7]]
+    """
+    first = np.sort(np.unique(rows << 32 | values, return_index=True)[1])
     order = first[np.argsort(rows[first], kind="stable")]
     offsets = np.searchsorted(rows[order], np.arange(num_rows + 1))
-    lists: list[list[int]] = pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(values[order])
-    ).to_pylist()
-    return lists
+    return pa.ListArray.from_arrays(
+        pa.array(offsets, pa.int32()), pa.array(values[order], pa.int32())
+    )
 
 
 def _numbers(table: _Table | None, column: str | None) -> npt.NDArray[np.float64]:

@@ -23,6 +23,7 @@ from recsys.config.data import DataConfig
 from recsys.config.run import RunConfig
 from recsys.data.storage import join, replace_file
 from recsys.data.values import MISSING_FLAG, as_durations, as_flags, as_ids
+from recsys.data.vocab import DistinctIds
 from recsys.errors import InputError
 from recsys.prepare.tables import TableFile, column_names, event_roles, open_table
 from recsys.prepare.times import EventTimes
@@ -88,7 +89,7 @@ class Spilled:
     """How often each flag column holds 1, 0 or nothing (`MISSING_FLAG`)."""
     newest_ms: int = 0
     """Time of the newest event that can be used, in milliseconds since 1970."""
-    videos: set[str] = field(default_factory=set)
+    videos: DistinctIds = field(default_factory=DistinctIds)
     contexts: dict[str, set[str]] = field(default_factory=dict)
     """The values of each context column."""
 
@@ -120,7 +121,7 @@ class Spilled:
         self.read_otherwise += other.read_otherwise
         self.flags += other.flags
         self.newest_ms = max(self.newest_ms, other.newest_ms)
-        self.videos |= other.videos
+        self.videos.add(other.videos.all())
         for name, values in other.contexts.items():
             self.contexts.setdefault(name, set()).update(values)
 
@@ -238,7 +239,7 @@ class SpillEvents:
                 b"".join(bytes(b) for c in piece.columns for b in c.combine_chunks().buffers() if b)
             ).hexdigest()[:32]
             _write_piece(piece, join(self.spill, f"{number:05d}", f"{name}{PIECE}"))
-        spilled.videos.update(pc.unique(events.column("video_id")).to_pylist())
+        spilled.videos.add(pc.unique(events.column("video_id")))
         for name in self.data.columns.context:
             values = pc.unique(events.column(f"context_{name}")).drop_null()
             spilled.contexts[name] = set(values.to_pylist())

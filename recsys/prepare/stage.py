@@ -71,7 +71,7 @@ def _prepare(
     spilled = spill_events(config, files, times, spill, num_partitions=total)
     cuts = cuts_ms(config.split, times.unit, spilled.newest_ms)
     live_path = _live_videos(config)
-    catalog = build_catalog(data, spilled.videos, live_path)
+    catalog = build_catalog(data, spilled.videos.all(), live_path)
     catalog.vocabs.update(
         {f"context_{name}": Vocab(sorted(spilled.contexts[name])) for name in data.columns.context}
     )

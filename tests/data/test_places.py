@@ -1,3 +1,5 @@
+import pickle
+
 import pyarrow as pa
 import pytest
 
@@ -25,3 +27,11 @@ def test_ids_of_equal_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
 def test_nobody_is_there() -> None:
     places = Places(pa.array([], pa.string()))
     assert (len(places), places.get("a")) == (0, None)
+
+
+def test_another_process_hashes_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its salt is another one, as the lengths stand for here."""
+    crossing = pickle.dumps(Places(pa.array(["bb", "a"])))
+    monkeypatch.setattr("recsys.data.places.hash", lambda id_: len(id_), raising=False)
+    there = pickle.loads(crossing)
+    assert [there.get(id_) for id_ in ("bb", "a", "c")] == [0, 1, None]

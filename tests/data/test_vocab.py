@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data.vocab import Vocab
+from recsys.data.vocab import DistinctIds, Vocab
 from recsys.schema import vocab_schema
 
 
@@ -48,3 +48,12 @@ def test_comes_back_from_disk_with_row_0_first(tmp_path: Path, ids: list[str]) -
     assert table.schema.equals(vocab_schema())
     assert table.column("id").to_pylist() == [None, *ids]
     assert Vocab.read(path).ids.to_pylist() == ids
+
+
+def test_different_ids_are_gathered_however_they_come() -> None:
+    """Also where more wait than are known, and where nothing comes."""
+    ids = DistinctIds()
+    assert ids.all().to_pylist() == []
+    for part in (["b", "a"], [], ["b"], ["c", "a", "d", "e"], ["e"]):
+        ids.add(pa.array(part, pa.string()))
+    assert ids.all().to_pylist() == ids.all().to_pylist() == ["b", "a", "c", "d", "e"]

@@ -66,11 +66,23 @@ def test_the_catalogue_goes_on_with_them(videos: LiveVideos, tmp_path: Path) -> 
     given = {"events": "e", "videos": str(tmp_path / "videos.parquet"), "video_columns": COLUMNS}
     draft = build_catalog(DataConfig(**given), ["2", "seen"], live)
     assert draft.vocabs["video"].ids.to_pylist() == ["1", "2", "indexed", "seen"]
-    assert draft.uris == [None, str(tmp_path / "x.mp4"), None, "/uploads/indexed.mp4", None]
+    assert draft.uris.to_pylist() == [
+        None,
+        str(tmp_path / "x.mp4"),
+        None,
+        "/uploads/indexed.mp4",
+        None,
+    ]
     assert draft.vocabs["creator"].ids.to_pylist() == ["5", "6", "c9"]
     assert draft.creator_rows.tolist() == [0, 1, 2, 3, 0]
     assert draft.vocabs["category"].ids.to_pylist() == ["kind=calm", "kind=new", "kind=wild"]
-    assert [sorted(rows) for rows in draft.category_rows] == [[], [1], [1, 3], [1, 2], []]
+    assert [sorted(rows) for rows in draft.category_rows.to_pylist()] == [
+        [],
+        [1],
+        [1, 3],
+        [1, 2],
+        [],
+    ]
     assert draft.durations[1:4].tolist() == [3, 4, 12.5]
     without = DataConfig(events="e", video_columns=COLUMNS)
     assert build_catalog(without, [], live).vocabs["video"].ids.to_pylist() == ["indexed"]

@@ -40,7 +40,7 @@ def test_columns_become_rows(tmp_path: Path) -> None:
     assert draft.vocabs["creator"].ids.to_pylist() == ["ann", "zoe"]
     assert draft.creator_rows.tolist() == [0, 2, 1, 0]
     assert draft.vocabs["category"].ids.to_pylist() == ["tag=a", "tag=b"]
-    assert draft.category_rows == [[], [2, 1], [], [1]]
+    assert draft.category_rows.to_pylist() == [[], [2, 1], [], [1]]
     assert np.isnan(draft.durations[[0, 2]]).all()
     assert 0 < draft.durations[1] < draft.durations[3]
 
@@ -58,7 +58,7 @@ def test_titles_and_posters_are_kept_apart_from_what_the_model_sees(tmp_path: Pa
 
 def test_relative_addresses_are_meant_from_the_tables_folder(tmp_path: Path) -> None:
     rows = {"path": ["clips/two.mp4", "/abs/one.mp4", "s3://bucket/three.mp4"]}
-    assert build_catalog(data(tmp_path, rows), []).uris == [
+    assert build_catalog(data(tmp_path, rows), []).uris.to_pylist() == [
         None,
         f"{tmp_path}/clips/two.mp4",
         "/abs/one.mp4",
@@ -70,23 +70,23 @@ def test_tags_come_as_lists_too_and_columns_do_not_share_rows(tmp_path: Path) ->
     rows = {"tag": [["b", "a"], [], None], "mood": pa.array([1, 1, None])}
     draft = build_catalog(data(tmp_path, rows, categories=["tag", "mood"]), [])
     assert draft.vocabs["category"].ids.to_pylist() == ["mood=1", "tag=a", "tag=b"]
-    assert draft.category_rows == [[], [3, 2, 1], [1], []]
+    assert draft.category_rows.to_pylist() == [[], [3, 2, 1], [1], []]
 
 
 def test_the_first_of_repeated_videos_counts(tmp_path: Path) -> None:
     rows = {"id": ["v2", "v2", None]}
     draft = build_catalog(data(tmp_path, rows), [])
     assert draft.vocabs["video"].ids.to_pylist() == ["v2"]
-    assert draft.uris == [None, f"{tmp_path}/clips/two.mp4"]
+    assert draft.uris.to_pylist() == [None, f"{tmp_path}/clips/two.mp4"]
     assert draft.dropped == {"missing id": 1, "duplicate": 1}
 
 
 def test_videos_of_the_events_alone_come_after_the_tables(tmp_path: Path) -> None:
     draft = build_catalog(data(tmp_path), {"v9", "v1", "v7"})
     assert draft.vocabs["video"].ids.to_pylist() == ["v2", "v1", "v3", "v7", "v9"]
-    assert draft.uris[4:] == [None, None]
+    assert draft.uris[4:].to_pylist() == [None, None]
     assert draft.creator_rows[4:].tolist() == [0, 0]
-    assert draft.category_rows[4:] == [[], []]
+    assert draft.category_rows[4:].to_pylist() == [[], []]
     assert draft.only_in_events == 2
 
 
@@ -101,8 +101,8 @@ def test_integer_ids_and_creators_with_gaps(tmp_path: Path) -> None:
 def test_without_a_table_the_events_are_the_catalogue() -> None:
     draft = build_catalog(DataConfig(events="unused"), {"b", "a"})
     assert draft.vocabs["video"].ids.to_pylist() == ["a", "b"]
-    assert draft.uris == [None, None, None]
-    assert draft.category_rows == [[], [], []]
+    assert draft.uris.to_pylist() == [None, None, None]
+    assert draft.category_rows.to_pylist() == [[], [], []]
     assert draft.only_in_events == 0
     assert len(draft.vocabs["creator"]) == 1
 
@@ -200,11 +200,11 @@ def test_files_of_other_types_and_folders_are_one_table(tmp_path: Path) -> None:
     tree = {"events": "unused", "videos": str(tmp_path), "video_columns": names}
     draft = build_catalog(DataConfig.model_validate(tree), [])
     assert draft.vocabs["video"].ids.to_pylist() == ["1", "2", "3"]
-    assert draft.uris[1:] == [f"{tmp_path}/{week}/a.mp4" for week in ("w1", "w1", "w2")]
+    assert draft.uris[1:].to_pylist() == [f"{tmp_path}/{week}/a.mp4" for week in ("w1", "w1", "w2")]
     assert draft.vocabs["creator"].ids.to_pylist() == ["7", "9"]
     assert draft.creator_rows.tolist() == [0, 1, 0, 2]
     assert draft.vocabs["category"].ids.to_pylist() == ["tag=1", "tag=2"]
-    assert draft.category_rows == [[], [1, 2], [], [1]]
+    assert draft.category_rows.to_pylist() == [[], [1, 2], [], [1]]
     assert draft.vectors is not None
     assert np.isnan(draft.vectors[2]).all()
     assert draft.vectors[3].tolist() == pytest.approx([2**0.5, 0])

@@ -120,7 +120,7 @@ def test_nvtabular_1865_a_column_of_nan_alone(tmp_path: Path) -> None:
     )
     draft = build_catalog(data, [])
     assert len(draft.vocabs["creator"]) == len(draft.vocabs["category"]) == 1
-    assert draft.uris == [None, None, None]
+    assert draft.uris.to_pylist() == [None, None, None]
     assert read_users(data).table.to_pylist() == [{"user_id": "a", "user_rows": [0]}]
 
 
@@ -162,6 +162,6 @@ def test_pandas_8596_ids_that_become_floats_match_those_that_do_not(tmp_path: Pa
     settings = {"videos": write(tmp_path / "videos.parquet", videos)}
     data = DataConfig.model_validate({"events": str(tmp_path / "e"), **settings})
     spilled, _ = first_pass(data, tmp_path)
-    draft = build_catalog(data, spilled.videos)
+    draft = build_catalog(data, spilled.videos.all())
     assert (draft.only_in_events, draft.dropped) == (0, {"missing id": 1})
     assert draft.vocabs["video"].ids.to_pylist() == ["1", "2", "3"]

@@ -1,6 +1,7 @@
 """The first pass of prepare: what is kept, what is counted, and how files are shared out."""
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.data import DataConfig
+from recsys.data.vocab import DistinctIds
 from recsys.errors import InputError
 from recsys.prepare import spill
 from recsys.prepare.spill import Spilled, crc32s, num_partitions, plan_tasks, require_usable
@@ -61,7 +63,7 @@ def test_what_is_dropped_is_counted_once_by_its_first_reason(tmp_path: Path) -> 
     assert spilled.rows == 4
     assert spilled.dropped == {"missing user": 2, "impossible time": 1}
     assert [(event["user_id"], event["video_id"]) for event in events] == [("u0", "0")]
-    assert spilled.videos == {"0"} and spilled.contexts == {"tab": {"home"}}
+    assert spilled.videos.all().to_pylist() == ["0"] and spilled.contexts == {"tab": {"home"}}
 
 
 def test_what_is_read_otherwise_is_counted(tmp_path: Path) -> None:
@@ -136,8 +138,10 @@ def test_tasks_of_nothing_and_of_much(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_was_found_crosses_to_the_driver_and_so_does_what_is_wrong() -> None:
-    spilled = Spilled(rows=3, videos={"a"}, contexts={"tab": {"home"}})
-    assert Spilled.from_row({name: value for name, (value,) in spilled.to_row().items()}) == spilled
+    spilled = Spilled(rows=3, videos=DistinctIds(["a"]), contexts={"tab": {"home"}})
+    crossed = Spilled.from_row({name: value for name, (value,) in spilled.to_row().items()})
+    assert replace(crossed, videos=spilled.videos) == spilled
+    assert crossed.videos.all().to_pylist() == ["a"]
     row = Spilled.problem_row(InputError("column 'at' is text"))
     with pytest.raises(InputError, match="column 'at' is text"):
         Spilled.from_row({name: value for name, (value,) in row.items()})
