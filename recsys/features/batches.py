@@ -2,8 +2,8 @@
 
 Ray Data does not remember its place in a stream, so training reads the partitions itself: an epoch
 is a seeded order of partitions, each worker takes its share of every round of them, and a
-checkpoint between two rounds carries the position. Workers that run out of timelines before others
-go on with steps that teach nothing.
+checkpoint between two rounds carries the position. Workers of fewer timelines than others take
+steps between theirs that teach nothing.
 
 Shapes: N videos of the catalogue, V distinct ones of a step, M of them with a clip, S frames of a
 clip, Z features of a frame, B timelines, L positions.
@@ -143,13 +143,15 @@ class Batcher:
         return cut_windows(starts[learnt], (starts + counts)[learnt], self.max_history)
 
     def plan(self, timelines: Timelines, rng: np.random.Generator) -> list[Windows]:
-        """The windows of each step, in random order; those of like length stand together."""
+        """The windows of each step, those of like length together, from the shortest on.
+
+        Which of equal length stand together is drawn; `in_step` draws the order of the steps.
+        """
         starts, stops = self._windows(timelines)
         order = np.argsort(stops - starts + rng.random(len(starts)))
         firsts = range(0, len(order), self.batch_timelines)
         groups = [order[first : first + self.batch_timelines] for first in firsts]
-        shuffled = [groups[number] for number in rng.permutation(len(groups))]
-        return [(starts[group], stops[group]) for group in shuffled]
+        return [(starts[group], stops[group]) for group in groups]
 
     def num_learnt(self, timelines: Timelines, plan: Sequence[Windows]) -> IntArray:
         """Of each of S steps the positive events and all events that it learns from: (S, 2)."""
@@ -204,6 +206,30 @@ def _padded_split(
 def epoch_order(num_partitions: int, *, seed: int, epoch: int) -> IntArray:
     """The order in which an epoch takes the partitions."""
     return np.random.default_rng([seed, epoch]).permutation(num_partitions)
+
+
+def in_step(plan: Sequence[Windows], order: IntArray) -> list[Windows]:
+    """The steps of one of several workers, beside steps of like lengths of the others.
+
+    All workers take a step together, and who has the shorter windows waits for the others. So the
+    same place in the order of lengths gets the same place in the order of steps.
+
+    Args:
+        plan: The worker's own steps, from the shortest windows on, at most S.
+        order: (S,) which of S lengths each step has; drawn once for all workers.
+
+    Returns:
+        S steps; where the worker has none, one without windows.
+
+    >>> short, long = (np.array([0]), np.array([1])), (np.array([1]), np.array([9]))
+    >>> [stops.tolist() for _, stops in in_step([short, long], np.array([2, 1, 0]))]
+    [[], [9], [1]]
+    """
+    nothing = np.zeros(0, dtype=np.int64)
+    by_length = [(nothing, nothing)] * len(order)
+    for number, windows in enumerate(plan):
+        by_length[number * len(order) // len(plan)] = windows
+    return [by_length[place] for place in order]
 
 
 def prefetch(items: Iterator[T]) -> Iterator[T]:

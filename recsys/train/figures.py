@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
 import torch
@@ -18,6 +19,8 @@ class SumsState(TypedDict, total=False):
     totals: list[float]
     """Sums over the steps: retrieval loss, its targets, events, and the loss of each task."""
     seconds: float
+    waited_s: float
+    """Of them those without a batch to learn from."""
 
 
 class StepSums:
@@ -30,15 +33,23 @@ class StepSums:
 
     def __init__(self, tasks: tuple[str, ...], state: SumsState | None = None) -> None:
         self.tasks = tasks
-        known = state or {"totals": [0.0] * (3 + len(tasks)), "seconds": 0.0}
+        known = state or {"totals": [0.0] * (3 + len(tasks)), "seconds": 0.0, "waited_s": 0.0}
         self._kept = torch.tensor(known["totals"], dtype=torch.float64)
         self._own = torch.zeros_like(self._kept)
         self._began = time.perf_counter() - known["seconds"]
+        self._waited_s = known["waited_s"]
 
     def add(self, losses: Losses) -> None:
         """Adds the summed losses and the counts of one of this worker's steps."""
         step = [losses.retrieval, losses.num_retrieval, losses.num_tasks]
         self._own += torch.tensor([value.item() for value in step] + losses.tasks.tolist())
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as one in which this worker waited for data."""
+        began = time.perf_counter()
+        yield
+        self._waited_s += time.perf_counter() - began
 
     def gather(self, add_up: Callable[[Tensor], Tensor]) -> None:
         """Takes in the steps of all workers since the last time; `add_up` sums over the workers."""
@@ -47,7 +58,8 @@ class StepSums:
 
     def state(self) -> SumsState:
         """What goes into a checkpoint: all that was gathered."""
-        return {"totals": self._kept.tolist(), "seconds": self._seconds()}
+        seconds, waited_s = self._seconds(), self._waited_s
+        return {"totals": self._kept.tolist(), "seconds": seconds, "waited_s": waited_s}
 
     def figures(self) -> dict[str, float]:
         """The figures by name: of what was gathered and this worker's steps since."""
@@ -61,6 +73,7 @@ class StepSums:
             },
             "events_per_s": events / seconds,
             "epoch_s": seconds,
+            "waiting_share": self._waited_s / seconds,
         }
 
     def _seconds(self) -> float:

@@ -24,7 +24,7 @@ from recsys.config.run import RunConfig, parse_config
 from recsys.data.ragged import IntArray
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import local_folder
-from recsys.features.batches import Batcher, Candidates, Windows, drop_ids, prefetch
+from recsys.features.batches import Batcher, Candidates, Windows, drop_ids, in_step, prefetch
 from recsys.features.inputs import Batch
 from recsys.features.timelines import Timelines
 from recsys.model.recommender import Losses
@@ -196,16 +196,28 @@ class Worker:
         rng = self.schedule.rng(self.progress, rank)
         torch.manual_seed(int(rng.integers(2**62)))
         mine = int(partitions[rank]) if rank < len(partitions) else None
-        timelines = self.prepared.timelines(mine if mine is not None else int(partitions[0]))
-        plan = [] if mine is None else self.batcher.plan(timelines, rng)
+        with self.sums.waiting():
+            timelines = self.prepared.timelines(mine if mine is not None else int(partitions[0]))
+            plan = [] if mine is None else self.batcher.plan(timelines, rng)
+        most = self.collectives.max(len(plan))
+        plan = in_step(plan, self.schedule.step_order(self.progress, most))
         num_learnt = self._mean(self.batcher.num_learnt(timelines, plan))
-        batches = prefetch(self._batches(timelines, plan, num_learnt, rng))
+        batches = self._awaited(prefetch(self._batches(timelines, plan, num_learnt, rng)))
         while (step := self.steps.next_step(batches)) is not None:
             self.progress.steps += 1
             self.sums.add(step[0])
             self._show()
         if mine is not None:
             self.seen[mine] += self.batcher.num_timelines(timelines)
+
+    def _awaited(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; how long the steps wait for them is counted."""
+        while True:
+            with self.sums.waiting():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def _gather(self) -> None:
         """Adds what all workers have learnt, and from what, since the last checkpoint."""
@@ -217,13 +229,8 @@ class Worker:
         self.progress.sums = self.sums.state()
 
     def _mean(self, mine_S2: IntArray) -> Tensor:
-        """The mean over all workers, of as many steps as the worker with the most takes.
-
-        It is known before the round begins, so that no step waits for it.
-        """
-        most = self.collectives.max(len(mine_S2))
-        counts = np.pad(mine_S2, ((0, most - len(mine_S2)), (0, 0)))
-        return self.collectives.sum(torch.from_numpy(counts)) / self.collectives.workers
+        """The mean over all workers, known before the round begins: no step waits for it."""
+        return self.collectives.sum(torch.from_numpy(mine_S2)) / self.collectives.workers
 
     def _batches(
         self,
@@ -232,10 +239,9 @@ class Worker:
         num_learnt_S2: Tensor,
         rng: np.random.Generator,
     ) -> Iterator[Batch]:
-        """The planned steps, then steps that teach nothing until all workers are done."""
-        share, nothing = self.schedule.id_dropout_at(self.progress), np.zeros(0, dtype=np.int64)
-        for number, num_learnt in enumerate(num_learnt_S2):
-            starts, stops = plan[number] if number < len(plan) else (nothing, nothing)
+        """The planned steps; those without windows teach nothing."""
+        share = self.schedule.id_dropout_at(self.progress)
+        for (starts, stops), num_learnt in zip(plan, num_learnt_S2, strict=True):
             batch = drop_ids(self.batcher.make(timelines, starts, stops, rng), share, rng)
             yield replace(batch, num_learnt=num_learnt)
 

@@ -71,6 +71,11 @@ class Schedule:
         """The random numbers of one worker's round: the same again after a restart."""
         return np.random.default_rng([self.train.seed, place.epoch, place.partitions, rank])
 
+    def step_order(self, place: Progress, steps: int) -> IntArray:
+        """The order of a round's steps, the same in all workers: see `in_step`."""
+        nobody = self.workers
+        return self.rng(place, nobody).permutation(steps)
+
     def id_dropout_at(self, place: Progress) -> float:
         """Share of the videos that are known by their content alone in this epoch."""
         content_alone = place.epoch < self.train.content_first * self.epochs

@@ -25,7 +25,7 @@ from recsys.tune.search import importance
 from recsys.tune.space import Entry, Settings, Space
 from recsys.tune.trials import EPOCH, Trial, front, short, title, value_of, winner
 
-NOT_SHOWN = {EPOCH, "timelines", "events_per_s"}
+NOT_SHOWN = {EPOCH, "timelines", "events_per_s", "waiting_share"}
 """Figures that say nothing of how good a trial is."""
 MOST_CURVES = 40
 """Trials whose curves are drawn, the best ones: more could not be told apart."""

@@ -12,6 +12,7 @@ from recsys.features.batches import (
     drop_ids,
     epoch_order,
     event_batch,
+    in_step,
     prefetch,
 )
 from recsys.features.inputs import Batch
@@ -216,6 +217,26 @@ def test_windows_of_like_length_stand_together() -> None:
         return {tuple(sorted(batch.user_ids)) for batch in plan}
 
     assert len({str(sorted(companies(seed))) for seed in range(5)}) > 1
+
+
+@pytest.mark.parametrize("fewer", [1, 3, 4])
+def test_workers_take_steps_of_like_lengths_together(fewer: int) -> None:
+    """One has windows of 1 to 4 events; the other has fewer of them, evenly spread over those."""
+    ours = batcher(batch_timelines=1).plan(make_timelines([4, 1, 3, 2]), rng())
+    theirs = batcher(batch_timelines=1).plan(make_timelines([4, 2, 3, 1][:fewer]), rng())
+    order = np.array([2, 0, 3, 1])
+    both = [
+        [int((stops - starts).sum()) for starts, stops in in_step(plan, order)]
+        for plan in (ours, theirs)
+    ]
+    assert both[0] == [3, 1, 4, 2]
+    assert both[1] == {1: [0, 4, 0, 0], 3: [4, 2, 0, 3], 4: [3, 1, 4, 2]}[fewer]
+
+
+def test_a_worker_without_timelines_takes_empty_steps() -> None:
+    plan = in_step([], np.array([1, 0]))
+    assert [len(starts) for starts, _ in plan] == [0, 0]
+    assert batcher().num_learnt(make_timelines([2]), plan).tolist() == [[0, 0], [0, 0]]
 
 
 def test_a_step_says_whose_timelines_it_has() -> None:

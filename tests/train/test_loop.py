@@ -45,6 +45,21 @@ def test_step_sums_go_on_after_a_restart_with_those_of_all_workers() -> None:
     assert figures["epoch_s"] > state["seconds"] > 0
 
 
+def test_the_share_of_the_time_without_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3 of 10 seconds, and after a restart 4 of 12."""
+    clock = iter([0.0, 2.0, 5.0, 10.0, 100.0, 101.0, 102.0, 102.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    before = StepSums(())
+    with before.waiting():
+        pass
+    state = before.state()
+    assert (state["waited_s"], state["seconds"]) == (3, 10)
+    after = StepSums((), state)
+    with after.waiting():
+        pass
+    assert after.figures()["waiting_share"] == pytest.approx(4 / 12)
+
+
 def test_sums_of_no_steps_are_0() -> None:
     figures = StepSums(("click",)).figures()
     assert (figures["retrieval_loss"], figures["click_loss"]) == (0, 0)

@@ -20,7 +20,7 @@ from tests.train.memory import Checkpoints, make_worker
 from tests.train.processes import run_processes
 from tests.train.rank_worker import CASES, EPOCHS, make_stopped
 
-TIMINGS = {"epoch_s", "validate_s", "events_per_s"}
+TIMINGS = {"epoch_s", "validate_s", "events_per_s", "waiting_share"}
 NEEDS_TORCHREC = pytest.mark.skipif(not have_torchrec(), reason="torchrec is not installed")
 TABLES = ["plain", pytest.param("torchrec", marks=NEEDS_TORCHREC)]
 

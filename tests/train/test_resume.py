@@ -14,7 +14,7 @@ from recsys.schema import VALID
 from recsys.train.loop import Job, Worker
 from tests.train.memory import Checkpoints, Stopped, make_prepared, make_worker
 
-TIMINGS = {"epoch_s", "validate_s", "events_per_s"}
+TIMINGS = {"epoch_s", "validate_s", "events_per_s", "waiting_share"}
 MODEL = {
     "content": {"frame_dim": 4, "dim": 4},
     "dim": 8,

@@ -35,6 +35,18 @@ def test_rounds_go_through_the_epochs_order_and_the_last_one_is_short() -> None:
     assert sorted(sum(rounds, [])) == [0, 1, 2, 3, 4]
 
 
+def test_all_workers_order_their_steps_alike_and_anew_in_each_round() -> None:
+    """And not by the numbers that any of them draws by."""
+    schedule, first = make(workers=2), Progress(epoch=1, partitions=2)
+    order = schedule.step_order(first, 50).tolist()
+    assert sorted(order) == list(range(50))
+    assert order == schedule.step_order(Progress(epoch=1, partitions=2), 50).tolist()
+    for other in (Progress(epoch=1, partitions=4), Progress(epoch=2, partitions=2)):
+        assert schedule.step_order(other, 50).tolist() != order
+    for rank in range(2):
+        assert schedule.rng(first, rank).permutation(50).tolist() != order
+
+
 @pytest.mark.parametrize(
     ("epoch", "best", "validates", "over"),
     [

@@ -44,7 +44,7 @@ def test_a_trial_is_what_training_is(trained_run: TrainedRun, folder: Path, tmp_
     report = tune_run(config, str(space))
     (trial,) = TrialTable(RunFolder(str(folder))).trials
     trained = json.loads((folder / "train" / "report.json").read_text())["history"]
-    times = ("epoch_s", "events_per_s", "validate_s")
+    times = ("epoch_s", "events_per_s", "validate_s", "waiting_share")
     assert [without(epoch, *times, "best_epoch") for epoch in trial.epochs] == [
         without(epoch, *times) for epoch in trained
     ]
