@@ -1,137 +1,54 @@
-"""A worker node is killed at its work, and another one comes: the stage ends as if undisturbed.
+"""A worker node is killed at its work, and another one comes: all ends as if undisturbed.
 
-The head has no CPUs, so that all work is on the node that dies.
+The head has no CPUs, so that all work is on the node that dies. All tests share one head.
 """
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import lance
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.serve.app import free_port
 from tests.conftest import TrainedRun
+from tests.nodes import BIN, PATIENCE_S, PROJECT, Nodes, cluster, kill, wait_for, works_on
 
 pytestmark = pytest.mark.ray
 
-BIN = Path(sys.executable).parent
-PROJECT = Path(__file__).parents[1]
-PATIENCE_S = 120.0
 
-
-def wait_for(happened: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not happened():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {PATIENCE_S} s")
-        time.sleep(0.02)
-
-
-@dataclass
-class Nodes:
-    """A head and its worker nodes, each with an address and a temporary folder of its own."""
-
-    port: int
-    folder: Path
-    env: dict[str, str]
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        number = len(self.running) + 1
-        folder = self.folder / str(number)
-        folder.mkdir()
-        # Ray's processes lie below this one; the address tells nodes of one machine apart.
-        start = [BIN / "ray", "start", "--block", f"--node-ip-address=127.0.0.{number}"]
-        with open(folder / "log", "wb") as log:
-            node = subprocess.Popen(
-                [*map(str, start), *arguments],
-                env=self.env | {"RAY_TMPDIR": str(folder)},
-                stdout=log,
-                stderr=log,
-            )
-        self.running.append(node)
-        return node
-
-    def add(self, cpus: int) -> subprocess.Popen[bytes]:
-        # Of nodes on one machine, each agent needs a port of its own.
-        agent = f"--dashboard-agent-listen-port={free_port('127.0.0.1', 0)}"
-        return self.start(f"--address={self.address}", f"--num-cpus={cpus}", agent)
-
-    @property
-    def driver_env(self) -> dict[str, str]:
-        return self.env | {"RAY_ADDRESS": self.address, "RAY_TMPDIR": str(self.folder / "1")}
-
-
-def kill(node: subprocess.Popen[bytes]) -> None:
-    """As a machine that loses its power: all processes of the node, at once."""
-    for process in processes_of(node):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-    node.wait(10)
-
-
-def processes_of(node: subprocess.Popen[bytes]) -> list[int]:
-    """The node's own process, and all below it."""
-    children: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            # pid (name) state parent …, and the name may hold anything.
-            parent = int(status.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(status.parent.name))
-    found = [node.pid]
-    for process in found:
-        found += children.get(process, [])
-    return found
-
-
-def works_on(node: subprocess.Popen[bytes], name: str) -> bool:
-    """Whether a worker of the node is at a task or actor of this name: its title says so."""
-    for process in processes_of(node):
-        with contextlib.suppress(OSError):
-            title = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
-            if title.startswith("ray::") and name in title:
-                return True
-    return False
+@pytest.fixture(scope="module")
+def head() -> Iterator[Nodes]:
+    with cluster() as nodes:
+        yield nodes
 
 
 @pytest.fixture
-def nodes() -> Iterator[Nodes]:
-    """A head, whose workers are missed within seconds."""
-    # Not pytest's folder: the path of a Unix socket has at most 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="ray"))
-    env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_TMPDIR")}
-    env |= {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
-    names = ("port", "ray-client-server-port", "dashboard-agent-listen-port")
-    ports = {name: free_port("127.0.0.1", 0) for name in names}
-    nodes = Nodes(ports["port"], folder, env | {"RAY_AUTH_MODE": "disabled"})
-    try:
-        nodes.start(
-            "--head",
-            "--num-cpus=0",
-            "--include-dashboard=false",
-            *(f"--{name}={port}" for name, port in ports.items()),
+def nodes(head: Nodes) -> Iterator[Nodes]:
+    """The head alone; workers of the test end with it."""
+    yield head
+    head.kill_workers()
+
+
+@contextlib.contextmanager
+def driver(nodes: Nodes, arguments: list[str], **env: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command of ours on the cluster; what it said is shown where the test fails."""
+    command = [str(BIN / "python"), "-m", "recsys", *arguments]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            command, env=nodes.driver_env | env, cwd=PROJECT, stdout=log, stderr=log
         )
-        wait_for(lambda: any((folder / "1").glob("ray/ray_current_cluster")), "the head")
-        yield nodes
-    finally:
-        for node in reversed(nodes.running):
-            kill(node)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield process
+        finally:
+            process.kill()
+            log.seek(0)
+            print(log.read())
 
 
 def survive(
@@ -139,22 +56,12 @@ def survive(
 ) -> None:
     """Runs a command, kills its node at work, and has another node come."""
     first = nodes.add(2)
-    command = [str(BIN / "python"), "-m", "recsys", *arguments]
-    with open(nodes.folder / "driver.log", "w+") as log:
-        driver = subprocess.Popen(
-            command, env=nodes.driver_env, cwd=PROJECT, stdout=log, stderr=log
-        )
-        try:
-            wait_for(lambda: driver.poll() is not None or is_at_work(first), "the work")
-            assert driver.poll() is None, "it was over before its node could be killed"
-            kill(first)
-            nodes.add(2)
-            status = driver.wait(PATIENCE_S)
-        finally:
-            driver.kill()
-            log.seek(0)
-            print(log.read())
-    assert status == 0
+    with driver(nodes, arguments) as command:
+        wait_for(lambda: command.poll() is not None or is_at_work(first), "the work")
+        assert command.poll() is None, "it was over before its node could be killed"
+        kill(first)
+        nodes.add(2)
+        assert command.wait(PATIENCE_S) == 0
 
 
 def copied(trained: TrainedRun, target: Path, *stages: str) -> list[str]:
@@ -167,7 +74,7 @@ def copied(trained: TrainedRun, target: Path, *stages: str) -> list[str]:
 
 def report(run: Path, stage: str) -> dict[str, Any]:
     whole: dict[str, Any] = json.loads((run / stage / "report.json").read_text())
-    return {name: value for name, value in whole.items() if name != "seconds"}
+    return without(whole, {"seconds", "videos_per_s"})
 
 
 def test_prepare(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
@@ -179,6 +86,22 @@ def test_prepare(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
     assert parts
     for part in parts:
         assert pq.read_table(run / part.relative_to(trained_run.run)) == pq.read_table(part)
+
+
+def test_decode(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = copied(trained_run, run, "prepare")
+    survive(nodes, ["decode", *arguments], lambda node: works_on(node, "DecodeClips"))
+    assert report(run, "decode") == report(trained_run.run, "decode")
+    ours, theirs = (clips(folder) for folder in (run, trained_run.run))
+    assert len(ours) == 24 and ours == theirs
+
+
+def clips(run: Path) -> list[dict[str, Any]]:
+    """All that decode wrote, by address; frames are the bytes of a row."""
+    table = lance.dataset(str(run / "decode" / "clips.lance")).to_table()
+    rows: list[dict[str, Any]] = table.sort_by("uri").to_pylist()
+    return rows
 
 
 def test_train(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
@@ -195,3 +118,26 @@ def test_train(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
     for mine, other in zip(ours["history"], theirs["history"], strict=True):
         assert mine["timelines"] == other["timelines"]
         assert mine["retrieval_loss"] == pytest.approx(other["retrieval_loss"], rel=1e-3)
+
+
+def test_sweep(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
+    """The trial goes on from its newest checkpoint; it is what `recsys train` did."""
+    run = tmp_path / "run"
+    arguments = copied(trained_run, run, "prepare", "decode")
+    trials = run / "tune" / "trials"
+    survive(
+        nodes,
+        ["tune", "--space", "tuning/spaces/quick.yaml", *arguments, "tune.trials=1"],
+        lambda node: (trials / "0000" / "kept.json").exists(),
+    )
+    trial = json.loads((trials / "0000.json").read_text())
+    assert (trial["state"], trial["error"]) == ("finished", None)
+    times = {"epoch_s", "events_per_s", "validate_s", "best_epoch"}
+    ours = [without(epoch, times) for epoch in trial["epochs"]]
+    theirs = [without(epoch, times) for epoch in report(trained_run.run, "train")["history"]]
+    assert ours == theirs
+    assert report(run, "tune")["test"]["test_ndcg@10"] > 0
+
+
+def without(figures: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name not in names}

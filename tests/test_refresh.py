@@ -25,9 +25,12 @@ from recsys.live.event import Event
 from recsys.live.events import EventLog
 from recsys.pipeline import BY_NAME, fingerprint
 from recsys.prepare.showings import Showings
-from recsys.refresh import refresh
+from recsys.refresh import Decision, refresh
+from recsys.serve.app import running
+from recsys.serve.client import Client
 from tests.conftest import TrainedRun
 from tests.inputs import event_rows, plus, write_input, write_rows
+from tests.nodes import wait_for
 
 USERS = 40
 
@@ -253,21 +256,37 @@ def test_the_command_ends_with_0_whatever_it_decides(
 
 
 @pytest.mark.ray
-def test_from_live_events_to_a_published_model(trained_run: TrainedRun, tmp_path: Path) -> None:
-    """Real stages: the log's events are in the new bundle, whose model went on from the old one."""
+def test_from_live_events_to_a_swapped_endpoint(trained_run: TrainedRun, tmp_path: Path) -> None:
+    """Real stages beside a real endpoint, which changes to the new model by itself, or does not.
+
+    The log's events are in the new bundle, whose model went on from the old one.
+    """
     run = tmp_path / "run"
     shutil.copytree(trained_run.run, run)
-    config = load_config(
-        trained_run.config_path, [*trained_run.settings, f"run={run}", "refresh.allowed_loss=0.99"]
-    )
+    seen = pq.read_table(trained_run.world / "events.parquet").slice(0, 2).to_pylist()
+    events: list[Any] = [{"user_id": e["user_id"], "video_id": e["video_id"]} for e in seen]
+
+    def refreshed(*settings: str) -> Decision:
+        arguments = [*trained_run.settings, f"run={run}", "train.epochs=1", *settings]
+        return refresh(load_config(trained_run.config_path, arguments))
+
     before = Bundle.load(str(run))
-    seen = pq.read_table(trained_run.world / "events.parquet").slice(0, 1).to_pylist()[0]
-    with EventLog(str(run / "live.sqlite")) as log:
-        log.append([Event(user_id=seen["user_id"], video_id=seen["video_id"], watched=3.0)])
-    assert refresh(config)["decision"] == "published"
+    with running(str(run), port=0, watch_s=0.2) as address, Client(address) as client:
+        assert client.model()["version"] == before.version
+        client.send_events(events[0])
+        new = refreshed("refresh.allowed_loss=0.99")
+        assert (new["decision"], new["previous"]) == ("published", before.version)
+        report = json.loads((run / "report.json").read_text())
+        wait_for(lambda: client.model()["version"] == new["version"], "the swap")
+        client.send_events(events[1])
+        # It learns next to nothing, and only a proven gain will do.
+        same = refreshed("train.lr=1e-6", "train.table_lr=1e-6", "refresh.allowed_loss=0")
+        assert (same["decision"], same["version"]) == ("kept", new["version"])
+        assert same["gate"] is not None and same["gate"]["passed"] is False
+        assert client.model()["version"] == new["version"]
     after = Bundle.load(str(run))
     assert (before.live_seq, after.live_seq) == (0, 1)
-    report = json.loads((run / "report.json").read_text())
+    assert after.version == new["version"]
     assert report["prepare"]["live"]["showings"] == 1
-    assert (run / "train" / "start").is_dir(), "a warm start"
     assert report["evaluate"]["setup"]["previous"]["version"] == before.version
+    assert (run / "train" / "start").is_dir(), "a warm start"

@@ -1,0 +1,132 @@
+"""A real cluster of several nodes on this machine, any of which can be killed as a machine dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recsys.serve.app import free_port
+
+BIN = Path(sys.executable).parent
+PROJECT = Path(__file__).parents[1]
+PATIENCE_S = 120.0
+
+
+def wait_for(happened: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not within {PATIENCE_S} s")
+        time.sleep(0.02)
+
+
+@dataclass
+class Nodes:
+    """A head and its worker nodes, each with an address and a temporary folder of its own."""
+
+    port: int
+    folder: Path
+    env: dict[str, str]
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        number = len(self.running) + 1
+        folder = self.folder / str(number)
+        folder.mkdir()
+        # Ray's processes lie below this one; the address tells nodes of one machine apart.
+        start = [BIN / "ray", "start", "--block", f"--node-ip-address=127.0.0.{number}"]
+        with open(folder / "log", "wb") as log:
+            node = subprocess.Popen(
+                [*map(str, start), *arguments],
+                env=self.env | {"RAY_TMPDIR": str(folder)},
+                stdout=log,
+                stderr=log,
+            )
+        self.running.append(node)
+        return node
+
+    def kill_workers(self) -> None:
+        """All nodes but the head, those that are dead already among them."""
+        for node in self.running[1:]:
+            kill(node)
+
+    def add(self, cpus: int) -> subprocess.Popen[bytes]:
+        # Of nodes on one machine, each agent needs a port of its own.
+        agent = f"--dashboard-agent-listen-port={free_port('127.0.0.1', 0)}"
+        return self.start(f"--address={self.address}", f"--num-cpus={cpus}", agent)
+
+    @property
+    def driver_env(self) -> dict[str, str]:
+        return self.env | {"RAY_ADDRESS": self.address, "RAY_TMPDIR": str(self.folder / "1")}
+
+
+def kill(node: subprocess.Popen[bytes]) -> None:
+    """As a machine that loses its power: all processes of the node, at once."""
+    if node.poll() is not None:
+        return  # its number may be another process's by now
+    for process in processes_of(node):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    node.wait(10)
+
+
+def processes_of(node: subprocess.Popen[bytes]) -> list[int]:
+    """The node's own process, and all below it."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # pid (name) state parent …, and the name may hold anything.
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(status.parent.name))
+    found = [node.pid]
+    for process in found:
+        found += children.get(process, [])
+    return found
+
+
+def works_on(node: subprocess.Popen[bytes], name: str) -> bool:
+    """Whether a worker of the node is at a task or actor of this name: its title says so."""
+    for process in processes_of(node):
+        with contextlib.suppress(OSError):
+            title = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+            if title.startswith("ray::") and name in title:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Nodes]:
+    """A head without CPUs, so that all work is on its workers, which are missed within seconds."""
+    # Not pytest's folder: the path of a Unix socket has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="ray"))
+    env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_TMPDIR")}
+    env |= {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
+    names = ("port", "ray-client-server-port", "dashboard-agent-listen-port")
+    ports = {name: free_port("127.0.0.1", 0) for name in names}
+    nodes = Nodes(ports["port"], folder, env | {"RAY_AUTH_MODE": "disabled"})
+    try:
+        nodes.start(
+            "--head",
+            "--num-cpus=0",
+            "--include-dashboard=false",
+            *(f"--{name}={port}" for name, port in ports.items()),
+        )
+        wait_for(lambda: any((folder / "1").glob("ray/ray_current_cluster")), "the head")
+        yield nodes
+    finally:
+        for node in reversed(nodes.running):
+            kill(node)
+        shutil.rmtree(folder, ignore_errors=True)
