@@ -32,6 +32,10 @@ SETTINGS = {
     "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     # How long a replica that is to stop still takes requests, until HAProxy knows: 30 s without it.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # What a replica had not begun to answer when it died goes to another one. It may have been done
+    # already: each of our calls may be made twice, events are known by their ids. Ray's own choice
+    # is `conn-failure` alone, which fails all that is in flight at a kill and the next few.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
 }
 """Variables for every node of a cluster that serves."""
 

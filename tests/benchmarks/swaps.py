@@ -1,9 +1,10 @@
 """Swaps under load: two replicas on Ray Serve, a swap each minute, a replica killed each two.
 
-Recommendations are asked for at a steady rate, for users and a time at which both versions' answers
-are known; beside them come events. Every answer is compared with what its version alone answers, so
-one that mixes two versions shows. Counted are answers that are wrong, degraded or failed, and of
-the failed ones those that were not in flight at a kill.
+Recommendations are asked for at a steady rate, half of what the replicas can answer, for users and
+a time at which both versions' answers are known; beside them come events. Every answer is compared
+with what its version alone answers, so one that mixes two versions shows. Counted are answers that
+are wrong, degraded or failed, and of the failed ones those that were not in flight at a kill. A
+replica is killed only where another one serves: without any there is nobody to answer.
 """
 
 from __future__ import annotations
@@ -22,28 +23,35 @@ from typing import Any
 
 import httpx
 import numpy as np
+from ray import serve
+from ray.serve.schema import ReplicaState
 
 from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import CURRENT
-from recsys.serve.app import running
+from recsys.serve.app import APP_NAME, running
 from recsys.serve.recommender import ServingRecommender
 from tests.benchmarks._bundle import make_bundle
 from tests.benchmarks._load import descendants
 
-NUM_USERS, K = 100, 10
+NUM_USERS, K, REPLICAS = 100, 10, 2
 TIMEOUT_S = 20.0
 TOLERANCE = 1e-3
 IN_FLIGHT_S = 1.0
-"""A request that fails within this time of a kill counts as in flight at it."""
+"""A request that is sent within this time after a kill counts as in flight at it."""
+CONNECTIONS = 64
 
 
 @dataclass(frozen=True)
 class Failure:
     """A request without an answer; times are of `time.monotonic`."""
 
-    begun: float
+    sent: float
     ended: float
     text: str
+
+    def was_in_flight(self, kill: float) -> bool:
+        """Whether it was being answered when a replica was killed, or just after."""
+        return self.sent - IN_FLIGHT_S <= kill <= self.ended
 
 
 @dataclass
@@ -59,21 +67,25 @@ class Run:
     failed: list[Failure] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
+    put_off: int = 0
+    """Kills that were left out, since the replica killed before had not come back."""
 
 
-async def ask(client: httpx.AsyncClient, run: Run, user_id: str) -> None:
-    begun = time.monotonic()
+async def ask(client: Client, run: Run, user_id: str) -> None:
+    due = time.monotonic()
     body = {"user_id": user_id, "k": K, "now_ms": run.now_ms}
-    try:
-        response = await client.post("/v1/recommend", json=body)
-    except httpx.HTTPError as error:
-        run.failed.append(Failure(begun, time.monotonic(), repr(error)))
-        return
+    async with client.room:
+        sent = time.monotonic()
+        try:
+            response = await client.http.post("/v1/recommend", json=body)
+        except httpx.HTTPError as error:
+            run.failed.append(Failure(sent, time.monotonic(), repr(error)))
+            return
     if response.status_code != 200:
         text = f"{response.status_code} {response.text[:200]}"
-        run.failed.append(Failure(begun, time.monotonic(), text))
+        run.failed.append(Failure(sent, time.monotonic(), text))
         return
-    run.seconds.append(time.monotonic() - begun)
+    run.seconds.append(time.monotonic() - due)
     answer = response.json()
     run.answers[answer["version"]] += 1
     if answer["degraded"] is not None:
@@ -85,17 +97,41 @@ async def ask(client: httpx.AsyncClient, run: Run, user_id: str) -> None:
     run.wrong += not (near and {v for v, _ in told} == {v for v, _ in expected})
 
 
-async def tell(client: httpx.AsyncClient, number: int) -> None:
+async def tell(client: Client, number: int) -> None:
     event = {"user_id": f"teller-{number % 50}", "video_id": f"v{1 + number % 1000}"}
-    try:
-        await client.post("/v1/events", json=event)
-    except httpx.HTTPError:
-        return  # what is counted are recommendations
+    async with client.room:
+        try:
+            await client.http.post("/v1/events", json=event)
+        except httpx.HTTPError:
+            return  # what is counted are recommendations
+
+
+class Client:
+    """Connections to the server, and room for as many requests."""
+
+    def __init__(self, address: str) -> None:
+        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        self.http = httpx.AsyncClient(base_url=address, timeout=TIMEOUT_S, limits=limits)
+        self.room = asyncio.Semaphore(CONNECTIONS)
+
+
+async def fastest(address: str, run: Run, seconds: float = 5.0, clients: int = 8) -> float:
+    """Recommendations a second of some clients that ask again at once."""
+    client, ends = Client(address), time.monotonic() + seconds
+
+    async def again(number: int) -> None:
+        while time.monotonic() < ends:
+            await ask(client, run, f"u{1 + number % NUM_USERS}")
+            number += clients
+
+    async with client.http:
+        await asyncio.gather(*map(again, range(clients)))
+    return len(run.seconds) / seconds
 
 
 async def load(address: str, run: Run, rate: float, until: float) -> None:
-    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-    async with httpx.AsyncClient(base_url=address, timeout=TIMEOUT_S, limits=limits) as client:
+    client = Client(address)
+    async with client.http:
         waiting: set[asyncio.Task[None]] = set()
         number, begun = 0, time.monotonic()
         while time.monotonic() < until:
@@ -122,10 +158,18 @@ async def trouble(bundles: Path, run: Run, every_s: float, until: float) -> None
             run.failed.append(Failure(published, time.monotonic(), text))
         if turn % 2 == 0:
             pids = descendants("ray::ServeReplica:recsys:Endpoint")
-            if pids:
+            if len(pids) == REPLICAS == await asyncio.to_thread(running_replicas):
                 run.kills.append(time.monotonic())
                 os.kill(pids[turn // 2 % len(pids)], signal.SIGKILL)
+            else:
+                run.put_off += 1
         await asyncio.sleep(every_s / 2)
+
+
+def running_replicas() -> int:
+    """Replicas that serve, as Ray Serve knows."""
+    deployment = serve.status().applications[APP_NAME].deployments["Endpoint"]
+    return deployment.replica_states.get(ReplicaState.RUNNING, 0)
 
 
 def own_answers(bundles: Path, now_ms: int) -> dict[str, dict[str, list[tuple[str, float]]]]:
@@ -143,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=60.0, help="seconds between two swaps")
-    parser.add_argument("--rate", type=float, default=60.0, help="recommendations a second")
+    parser.add_argument("--rate", type=float, help="recommendations a second; half of the most")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/swaps.json"))
     args = parser.parse_args()
     os.environ.setdefault("RAY_ADDRESS", "local")
@@ -154,33 +198,33 @@ def main() -> None:
         bundles = Path(folder) / "bundles"
         # A time after all that the bundles know, and before all that happens now.
         run = Run(own_answers(bundles, now_ms + 1), now_ms + 1)
-        with running(folder, port=0, replicas=2) as address:
+        with running(folder, port=0, replicas=REPLICAS) as address:
+            warm = Run(run.own, run.now_ms)
+            rate = args.rate or asyncio.run(fastest(address, warm)) / 2
             until = time.monotonic() + 60 * args.minutes
 
             async def both() -> None:
                 await asyncio.gather(
-                    load(address, run, args.rate, until),
+                    load(address, run, rate, until),
                     trouble(bundles, run, args.every, until),
                 )
 
             asyncio.run(both())
-    report(run, args)
+    report(run, rate, args.out)
 
 
-def report(run: Run, args: argparse.Namespace) -> None:
-    loose = [
-        text
-        for at, text in run.failed
-        if not any(kill - TIMEOUT_S <= at <= kill + IN_FLIGHT_S for kill in run.kills)
-    ]
+def report(run: Run, rate: float, out: Path) -> None:
+    loose = [one for one in run.failed if not any(map(one.was_in_flight, run.kills))]
     figures: dict[str, Any] = {
+        "recommendations a second": rate,
         "answers": dict(run.answers),
         "kills": len(run.kills),
+        "kills put off": run.put_off,
         "failed": len(run.failed),
         "degraded": run.degraded,
         "p50_ms": 1000 * float(np.median(run.seconds)),
         "p99_ms": 1000 * float(np.quantile(run.seconds, 0.99)),
-        "failures": Counter(text for _, text in run.failed).most_common(5),
+        "failures": Counter(one.text for one in run.failed).most_common(5),
     }
     bars = {
         "answers that mix versions or are wrong": run.wrong,
@@ -190,8 +234,8 @@ def report(run: Run, args: argparse.Namespace) -> None:
         name: {"value": value, "bar": 0, "holds": value == 0} for name, value in bars.items()
     }
     print(json.dumps(figures, indent=2))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(figures, indent=2))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
