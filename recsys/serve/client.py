@@ -21,6 +21,7 @@ import httpx
 import recsys.serve.client_calls as calls
 from recsys.serve.client_calls import Answer, Call
 from recsys.serve.client_types import (
+    Challenger,
     Deleted,
     DeletedVideo,
     Event,
@@ -36,9 +37,11 @@ from recsys.serve.client_types import (
     RecommendRequest,
     Scores,
     Users,
+    Versions,
     Video,
     VideoFacts,
     Videos,
+    Wanted,
 )
 
 FIRST_WAIT_S = 0.1
@@ -68,8 +71,8 @@ class Tries:
 
     def __init__(self, call: Call[Any], timeout_s: float, deadline_s: float) -> None:
         self._call = call
-        self._timeout_s = timeout_s
-        self._ends = time.monotonic() + deadline_s
+        self._timeout_s = timeout_s + call.wait_s
+        self._ends = time.monotonic() + deadline_s + call.wait_s
         self._longest_wait_s = FIRST_WAIT_S
 
     def timeout_s(self) -> float:
@@ -88,7 +91,8 @@ class Tries:
         asked = _asked_wait_s(outcome)
         wait = (asked or 0.0) + random.uniform(0, self._longest_wait_s)
         self._longest_wait_s = min(LONGEST_WAIT_S, 2 * self._longest_wait_s)
-        if asked is None or time.monotonic() + wait >= self._ends:
+        given_up = asked is None or time.monotonic() + wait >= self._ends
+        if given_up or not self._call.is_repeatable:
             raise error_of(self._call, outcome)
         return wait
 
@@ -194,13 +198,20 @@ class Client:
         """Some of the known users."""
         return self._send(calls.users(limit))
 
-    def add_video(self, video_id: Id, data: bytes, **facts: Unpack[VideoFacts]) -> Video:
-        """Hands a video's file in; `video` tells when it may be recommended."""
-        return self._send(calls.add_video(video_id, data, facts))
+    def add_video(
+        self, video_id: Id, data: bytes, *, wait_s: float = 0.0, **facts: Unpack[VideoFacts]
+    ) -> Video:
+        """Hands a video's file in, and waits until it may be recommended, at most `wait_s` seconds.
 
-    def add_video_at(self, video_id: Id, uri: str | None, **facts: Unpack[VideoFacts]) -> Video:
-        """Hands a video in by its address, or without a file."""
-        return self._send(calls.add_video_at(video_id, uri, facts))
+        Where it takes longer, `video` tells how far it is.
+        """
+        return self._send(calls.add_video(video_id, data, wait_s, facts))
+
+    def add_video_at(
+        self, video_id: Id, uri: str | None, *, wait_s: float = 0.0, **facts: Unpack[VideoFacts]
+    ) -> Video:
+        """Hands a video in by its address, or without a file; waits as `add_video`."""
+        return self._send(calls.add_video_at(video_id, uri, wait_s, facts))
 
     def video(self, video_id: Id) -> Video:
         """How far a video is, and what is said of it."""
@@ -217,6 +228,30 @@ class Client:
     def delete_video(self, video_id: Id) -> DeletedVideo:
         """Takes a video out of everything for good."""
         return self._send(calls.delete_video(video_id))
+
+    def versions(self) -> Versions:
+        """Which versions there are, and which serves."""
+        return self._send(calls.versions())
+
+    def activate(self, version: str) -> Wanted:
+        """Has every replica serve a version, until another is published."""
+        return self._send(calls.activate(version))
+
+    def roll_back(self) -> Wanted:
+        """Has every replica serve the version of before; sent once, for twice would go on."""
+        return self._send(calls.roll_back())
+
+    def challenge(self, version: str, *, share: float) -> Wanted:
+        """Has a version tried on a share of the users, above 0 and below 1."""
+        return self._send(calls.challenge(version, share))
+
+    def challenger(self) -> Challenger:
+        """How the version that is tried does beside the one that serves."""
+        return self._send(calls.challenger())
+
+    def end_challenge(self) -> Wanted:
+        """Has the version that serves answer everybody."""
+        return self._send(calls.end_challenge())
 
     def model(self) -> dict[str, Any]:
         """What is served, and its limits."""
@@ -322,15 +357,20 @@ class AsyncClient:
         """Some of the known users."""
         return self._send(calls.users(limit))
 
-    def add_video(self, video_id: Id, data: bytes, **facts: Unpack[VideoFacts]) -> Awaitable[Video]:
-        """Hands a video's file in; `video` tells when it may be recommended."""
-        return self._send(calls.add_video(video_id, data, facts))
+    def add_video(
+        self, video_id: Id, data: bytes, *, wait_s: float = 0.0, **facts: Unpack[VideoFacts]
+    ) -> Awaitable[Video]:
+        """Hands a video's file in, and waits until it may be recommended, at most `wait_s` seconds.
+
+        Where it takes longer, `video` tells how far it is.
+        """
+        return self._send(calls.add_video(video_id, data, wait_s, facts))
 
     def add_video_at(
-        self, video_id: Id, uri: str | None, **facts: Unpack[VideoFacts]
+        self, video_id: Id, uri: str | None, *, wait_s: float = 0.0, **facts: Unpack[VideoFacts]
     ) -> Awaitable[Video]:
-        """Hands a video in by its address, or without a file."""
-        return self._send(calls.add_video_at(video_id, uri, facts))
+        """Hands a video in by its address, or without a file; waits as `add_video`."""
+        return self._send(calls.add_video_at(video_id, uri, wait_s, facts))
 
     def video(self, video_id: Id) -> Awaitable[Video]:
         """How far a video is, and what is said of it."""
@@ -347,6 +387,30 @@ class AsyncClient:
     def delete_video(self, video_id: Id) -> Awaitable[DeletedVideo]:
         """Takes a video out of everything for good."""
         return self._send(calls.delete_video(video_id))
+
+    def versions(self) -> Awaitable[Versions]:
+        """Which versions there are, and which serves."""
+        return self._send(calls.versions())
+
+    def activate(self, version: str) -> Awaitable[Wanted]:
+        """Has every replica serve a version, until another is published."""
+        return self._send(calls.activate(version))
+
+    def roll_back(self) -> Awaitable[Wanted]:
+        """Has every replica serve the version of before; sent once, for twice would go on."""
+        return self._send(calls.roll_back())
+
+    def challenge(self, version: str, *, share: float) -> Awaitable[Wanted]:
+        """Has a version tried on a share of the users, above 0 and below 1."""
+        return self._send(calls.challenge(version, share))
+
+    def challenger(self) -> Awaitable[Challenger]:
+        """How the version that is tried does beside the one that serves."""
+        return self._send(calls.challenger())
+
+    def end_challenge(self) -> Awaitable[Wanted]:
+        """Has the version that serves answer everybody."""
+        return self._send(calls.end_challenge())
 
     def model(self) -> Awaitable[dict[str, Any]]:
         """What is served, and its limits."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from recsys.serve.client_types import (
+    Challenger,
     Deleted,
     DeletedVideo,
     Event,
@@ -23,9 +24,11 @@ from recsys.serve.client_types import (
     RecommendRequest,
     Scores,
     Users,
+    Versions,
     Video,
     VideoFacts,
     Videos,
+    Wanted,
 )
 
 Answer = TypeVar("Answer")
@@ -41,6 +44,10 @@ class Call(Generic[Answer]):
     query: Mapping[str, Any] = field(default_factory=dict)
     file: bytes | None = None
     """A body that is no JSON."""
+    is_repeatable: bool = True
+    """Whether to send it again changes nothing more."""
+    wait_s: float = 0.0
+    """How long the server may wait with its answer, beside the time that a try has anyway."""
 
 
 def recommend(user_id: Id, options: RecommendOptions) -> Call[Recommendation]:
@@ -95,17 +102,17 @@ def users(limit: int) -> Call[Users]:
     return Call("GET", "/v1/users", query={"limit": limit})
 
 
-def add_video(video_id: Id, data: bytes, facts: VideoFacts) -> Call[Video]:
+def add_video(video_id: Id, data: bytes, wait_s: float, facts: VideoFacts) -> Call[Video]:
     """A video that is handed in."""
     said = {name: value for name, value in facts.items() if value is not None}
-    query = {"video_id": video_id, "wait_s": 0, **said}
-    return Call("POST", "/v1/videos", query=query, file=data)
+    query = {"video_id": video_id, "wait_s": f"{wait_s:g}", **said}
+    return Call("POST", "/v1/videos", query=query, file=data, wait_s=wait_s)
 
 
-def add_video_at(video_id: Id, uri: str | None, facts: VideoFacts) -> Call[Video]:
+def add_video_at(video_id: Id, uri: str | None, wait_s: float, facts: VideoFacts) -> Call[Video]:
     """A video that is handed in by its address."""
     body = {"video_id": video_id, "uri": uri, **facts}
-    return Call("POST", "/v1/videos", body, query={"wait_s": 0})
+    return Call("POST", "/v1/videos", body, query={"wait_s": f"{wait_s:g}"}, wait_s=wait_s)
 
 
 def video(video_id: Id) -> Call[Video]:
@@ -131,6 +138,37 @@ def delete_video(video_id: Id) -> Call[DeletedVideo]:
 
 def _of_video(video_id: Id) -> str:
     return f"/v1/videos/{quote(str(video_id), safe='/')}"
+
+
+def versions() -> Call[Versions]:
+    """Which versions there are."""
+    return Call("GET", "/v1/versions")
+
+
+def activate(version: str) -> Call[Wanted]:
+    """Has a version served."""
+    return Call("POST", f"/v1/versions/{quote(version, safe='')}/activate")
+
+
+def roll_back() -> Call[Wanted]:
+    """Has the version of before served."""
+    return Call("POST", "/v1/versions/rollback", is_repeatable=False)
+
+
+def challenge(version: str, share: float) -> Call[Wanted]:
+    """Has a version tried on a share of the users."""
+    path = f"/v1/versions/{quote(version, safe='')}/challenge"
+    return Call("POST", path, {"share": share})
+
+
+def challenger() -> Call[Challenger]:
+    """How the version that is tried does."""
+    return Call("GET", "/v1/challenger")
+
+
+def end_challenge() -> Call[Wanted]:
+    """Has the version that serves answer everybody."""
+    return Call("DELETE", "/v1/challenger")
 
 
 def model() -> Call[dict[str, Any]]:

@@ -221,6 +221,64 @@ class Users(TypedDict):
     user_ids: list[str]
 
 
+class Version(TypedDict):
+    """A version, as the replica that answered sees it."""
+
+    version: str
+    state: Literal["serving", "challenger", "warm", "loading", "waiting", "refused", "available"]
+    created: str | None
+    reason: str | None
+    videos_not_encoded: int
+
+
+class Versions(TypedDict):
+    """Which versions there are, the newest first, and which all replicas are to serve."""
+
+    serving: str
+    wanted: str
+    versions: list[Version]
+
+
+class Wanted(TypedDict):
+    """What all replicas are to serve from now on."""
+
+    wanted: str
+    challenger: str | None
+    share: float
+
+
+class Rate(TypedDict):
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Arm(TypedDict):
+    """What came of one of two versions."""
+
+    version: str
+    users: int
+    impressions: int
+    clicks: int
+    rate: Rate | None
+    index_recall: dict[str, float]
+
+
+class Challenger(TypedDict):
+    """Two versions side by side since the challenge began."""
+
+    share: float
+    since_ms: int
+    challenger: Arm
+    champion: Arm
+    difference: Rate | None
+    sample_ratio_p: float | None
+    warning: str | None
+    left_out: dict[str, int]
+
+
 class Problem(TypedDict):
     """A refusal, as RFC 9457 has it."""
 

@@ -72,6 +72,14 @@ EVERY_CALL: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any]] = [
      "mp4"),
     ("add_video_at", ("n/1", "s3://b/a.mp4"), {"hidden": True}, "POST /v1/videos?wait_s=0",
      {"video_id": "n/1", "uri": "s3://b/a.mp4", "hidden": True}),
+    ("add_video_at", ("n", None), {"wait_s": 7.5}, "POST /v1/videos?wait_s=7.5",
+     {"video_id": "n", "uri": None}),
+    ("versions", (), {}, "GET /v1/versions", None),
+    ("activate", ("2026-1/2",), {}, "POST /v1/versions/2026-1%2F2/activate", None),
+    ("roll_back", (), {}, "POST /v1/versions/rollback", None),
+    ("challenge", ("2026",), {"share": 0.1}, "POST /v1/versions/2026/challenge", {"share": 0.1}),
+    ("challenger", (), {}, "GET /v1/challenger", None),
+    ("end_challenge", (), {}, "DELETE /v1/challenger", None),
     ("video", ("n/1 ?",), {}, "GET /v1/videos/n/1%20%3F", None),
     ("videos", (), {"after": "n", "limit": 5}, "GET /v1/videos?after=n&limit=5", None),
     ("change_video", ("n",), {"title": None}, "PATCH /v1/videos/n", {"title": None}),
@@ -174,6 +182,22 @@ def test_an_answer_of_something_else(waits: list[float], status: int) -> None:
         client(Server(page)).model()
     assert error.value.status == status
     assert not waits
+
+
+def test_a_way_back_is_asked_for_once(waits: list[float]) -> None:
+    """Where its answer is lost, it may have been taken: a second one would go back further."""
+    server = Server(LOST, OK)
+    with client(server) as one, pytest.raises(ApiError, match="connection refused"):
+        one.roll_back()
+    assert (len(server.requests), waits) == (1, [])
+
+
+def test_who_waits_for_a_video_gives_the_server_as_long(waits: list[float]) -> None:
+    server = Server(LOST, OK)
+    with client(server, timeout_s=2.0) as one:
+        one.add_video("n", b"mp4", wait_s=20.0)
+    timeouts = [request.extensions["timeout"]["read"] for request in server.requests]
+    assert timeouts == [22.0, 22.0]
 
 
 def test_an_address_that_is_none_is_not_tried_again(waits: list[float]) -> None:
