@@ -224,19 +224,22 @@ class Catalogue:
             self._take(videos)
 
     def _take(self, videos: Iterable[LiveVideo]) -> None:
-        self.version += 1
         changed: set[int] = set()
-        before = len(self)
+        before, told_of = len(self), 0
         for video in videos:
             row = self.videos.row(video.video_id)
             if row == UNKNOWN_ROW and video.vector is not None and video.state == "indexed":
                 row = self._add(video)
             if row == UNKNOWN_ROW:
                 continue
+            told_of += 1
             self._overrides[row] = video
             if row >= self.num_bundle and video.state == "indexed":
                 self._set(row, video)
                 changed.add(row)
+        if not told_of:  # they wait for their vectors, and are in nothing yet
+            return
+        self.version += 1
         self._decide_unlisted()
         if changed:
             del self._described[1:]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
+
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.counts import EventCounts, trending
 from recsys.features.hourly import hour_of
@@ -24,17 +26,18 @@ class Trending:
     def __init__(self, model: Recommender, counts: EventCounts) -> None:
         self._weight, self._counts = float(model.trending), counts
         self._lock = threading.Lock()
-        self._held: dict[int, tuple[tuple[int, int], FloatArray]] = {}
-        self._popular: tuple[tuple[int, int], FloatArray] | None = None
+        self._held: dict[int, tuple[int, FloatArray]] = {}
+        self._popular: tuple[int, FloatArray] | None = None
 
     def at(self, time_ms: int) -> FloatArray:
         """What is added to the scores of all videos (N,) at a time."""
         hour = int(hour_of(time_ms))
         with self._lock:
-            version = self._counts.version(hour), self._counts.num_videos
+            version, number = self._counts.version(hour), self._counts.num_videos
             held = self._held.pop(hour, None)
             if held is None or held[0] != version:
                 held = version, self._weight * trending(self._counts.shown(time_ms))
+            held = version, _as_long_as(held[1], number)
             self._held[hour] = held
             if len(self._held) > HELD_HOURS:
                 del self._held[next(iter(self._held))]
@@ -44,9 +47,9 @@ class Trending:
         """How popular all videos (N,) are: `EventCounts.positives`, at most a minute old."""
         minute = time_ms // POPULAR_MS
         with self._lock:
-            key = minute, self._counts.num_videos
-            if self._popular is None or self._popular[0] != key:
-                self._popular = key, self._counts.positives(time_ms)
+            if self._popular is None or self._popular[0] != minute:
+                self._popular = minute, self._counts.positives(time_ms)
+            self._popular = minute, _as_long_as(self._popular[1], self._counts.num_videos)
             return self._popular[1]
 
     def count_many(
@@ -61,3 +64,11 @@ class Trending:
         with self._lock:
             self._held.clear()
             self._popular = None
+
+
+def _as_long_as(values_N: FloatArray, number: int) -> FloatArray:
+    """Values with room for videos that came since: what was never shown neither trends nor pleases.
+
+    All of them are not made anew for one that is added: that would hold up requests.
+    """
+    return values_N if len(values_N) == number else np.pad(values_N, (0, number - len(values_N)))

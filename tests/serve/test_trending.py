@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from recsys.data.ragged import Ragged
 from recsys.features.counts import trending
 from recsys.serve.trending import HELD_HOURS, Trending
 from tests.bundles import NUM_VIDEOS, START_MS, TinyRun, make_run
@@ -46,6 +47,26 @@ def test_a_live_event_counts_from_the_next_hour_on(tiny_run: TinyRun) -> None:
     assert changed == pytest.approx(expected(tiny_run, NOW + HOUR_MS), abs=1e-6)
     assert changed[7] > later[7]
     assert np.array_equal(later, kept)
+
+
+def test_a_video_that_comes_neither_trends_nor_makes_all_anew(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is shown, and both are what they would be made anew."""
+    counts, server = tiny_run.counts, Trending(tiny_run.recommender, tiny_run.counts)
+    before, popular = server.at(NOW), server.popular(NOW)
+    new = len(before)
+    counts.put_videos(np.array([new]), np.array([1]), Ragged.from_lists([[1]]))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(counts), "shown", lambda *_: pytest.fail("all were made anew"))
+        patched.setattr(type(counts), "positives", lambda *_: pytest.fail("all were made anew"))
+        after, more = server.at(NOW), server.popular(NOW)
+    np.testing.assert_array_equal(after, [*before, 0])
+    np.testing.assert_array_equal(more, [*popular, 0])
+    assert after == pytest.approx(expected(tiny_run, NOW), abs=1e-6)
+    count(server, new, NOW - HOUR_MS, (1, 0, 0))
+    assert server.at(NOW) == pytest.approx(expected(tiny_run, NOW), abs=1e-6)
+    assert server.at(NOW)[new] != 0
 
 
 def test_an_event_of_the_day_before_yesterday_is_not_of_the_last_24_hours(
