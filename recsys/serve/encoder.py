@@ -26,8 +26,6 @@ from recsys.serve.videos import uploads_folder
 
 logger = logging.getLogger(__name__)
 
-NICE = 10
-"""An encoder gives way to the replicas that answer beside it."""
 LOOKS_S = 1.0
 """How often it looks which versions are served."""
 
@@ -81,7 +79,6 @@ class Encoder:
     """
 
     def __init__(self, folder: str, settings: ServeConfig, events: EventsHere) -> None:
-        os.nice(NICE)
         torch.set_num_threads(1)
         log = events.open()
         database = log.database
@@ -89,7 +86,7 @@ class Encoder:
         device = "cuda" if settings.encoder_gpus and torch.cuda.is_available() else "cpu"
         encodings = ServedEncodings(os.path.dirname(folder), queue, device=device)
         store = UploadStore(uploads_folder(settings, database.kind, database.shown))
-        self._thread = EncoderThread(EncoderWork(database, store, encodings), encodings)
+        self._thread = EncoderThread(EncoderWork(database, store, encodings), encodings, alone=True)
 
     async def __call__(self) -> str:
         """Says that it is there."""

@@ -19,6 +19,7 @@ from recsys.decode.contract import ReadError
 from recsys.live.database import Database, LogError
 from recsys.live.encoding_queue import NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
 from recsys.live.videos import LiveVideo, LiveVideos, VideoVector
+from recsys.serve import priority
 from recsys.serve.encoding import NOT_LOOKED_AT, Encoding
 from recsys.serve.upload_store import UploadStore
 
@@ -30,6 +31,9 @@ LOOKS_FOR_MISSING_S = 2.0
 """How often it looks for videos that lack a vector: of another version, or of changed facts."""
 LEAST_SIMILARITY = 0.98
 """Cosine of two contents from which on they are near-duplicates."""
+
+TRANSIENT = frozenset({"too_slow", "unreachable"})
+"""Reasons that may be of the moment: the machine was busy, or the folder of uploads away."""
 
 Encodings = Callable[[], Mapping[str, Encoding]]
 """Gives the versions whose vectors are wanted now."""
@@ -62,6 +66,9 @@ class EncoderWork:
         try:
             self._queue.encoded(video, self._encode(video, encodings))
         except ReadError as error:
+            if error.reason in TRANSIENT and not self._queue.failed(video, error.reason):
+                logger.warning("video %s is tried again: %s", video.video_id, error)
+                return True
             self._queue.refuse(video, error.reason, error.message)
             self._remove_file(video)
         except LogError:
@@ -173,10 +180,17 @@ def _unit(content: FloatArray) -> FloatArray:
 
 
 class EncoderThread:
-    """Does an encoder's work until it is closed."""
+    """Does an encoder's work until it is closed.
 
-    def __init__(self, work: EncoderWork, encodings: Encodings) -> None:
-        self._work, self._encodings = work, encodings
+    Args:
+        work: Of the encoder.
+        encodings: Of the versions that are served.
+        alone: Whether it has its process to itself. Then it gives way to all others; beside
+            requests it must not, for they would wait for it where it holds the interpreter's lock.
+    """
+
+    def __init__(self, work: EncoderWork, encodings: Encodings, *, alone: bool = False) -> None:
+        self._work, self._encodings, self._alone = work, encodings, alone
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._thread.start()
@@ -192,6 +206,8 @@ class EncoderThread:
         self._thread.join()
 
     def _run(self) -> None:
+        if self._alone:
+            priority.lowest()  # with its sandbox, which inherits it
         looked = 0.0
         while not self._end.wait(LOOKS_S):
             try:

@@ -15,8 +15,9 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from tests.bundles import DATA_WITH_VIDEOS, make_run
 CLIPS, SECONDS, PER_SECOND = 100, 10, 10
 FRAMES, SIZE = 16, 64
 BAR_S, BAR_SLOWER = 3.0, 1.5
-FOLLOW_S = 0.005
+FOLLOW_S, LOOKS_S = 0.005, 0.05
 RUN = {
     "data": DATA_WITH_VIDEOS,
     "decode": {"frames": FRAMES, "size": SIZE},
@@ -56,17 +57,14 @@ def clips(folder: Path) -> Iterator[bytes]:
 
 def encode(run: str, log: str, uploads: str) -> None:
     """An encoder in a process of its own, as Ray Serve would start it."""
-    import os
-
     import torch
 
-    os.nice(10)
     torch.set_num_threads(1)
     encoding = Encoding(VideoModel.load(find_bundle(run)))
     database = EventLog(log).database
     encodings = {encoding.version: encoding}
     work = EncoderWork(database, UploadStore(uploads), lambda: encodings)
-    EncoderThread(work, lambda: encodings)
+    EncoderThread(work, lambda: encodings, alone=True)
     threading.Event().wait()
 
 
@@ -93,17 +91,19 @@ def upload_all(clients: list[Client], files: list[bytes], name: str) -> list[flo
     return took
 
 
-def recommend_at(address: str, per_s: float, stop: threading.Event) -> list[float]:
-    """Milliseconds of recommendations that are asked for at fixed times, late ones included."""
-    took, begun, number = [], time.perf_counter(), 0
+def recommend_at(address: str, per_s: float, stop: Any, told: Any) -> None:
+    """Tells of the milliseconds of recommendations asked for at fixed times, late ones included."""
+    ended, took = threading.Event(), []
+    threading.Thread(target=lambda: (stop.wait(), ended.set()), daemon=True).start()
+    begun, number = time.perf_counter(), 0
     with Client(address, timeout_s=10.0) as client:
-        while not stop.is_set():
+        while not ended.is_set():
             due = begun + number / per_s
             time.sleep(max(0.0, due - time.perf_counter()))
             client.recommend(f"u{number % 10}", k=10)
             took.append(1000 * (time.perf_counter() - due))
             number += 1
-    return took
+    told.extend(took)
 
 
 def fastest(address: str, seconds: float) -> float:
@@ -116,18 +116,29 @@ def fastest(address: str, seconds: float) -> float:
     return count / seconds
 
 
-def p99_at_half_load(address: str, per_s: float, work: object) -> float:
-    """The p99 of recommendations while some work is done, or for some seconds."""
-    stop, took = threading.Event(), []
-    thread = threading.Thread(target=lambda: took.extend(recommend_at(address, per_s, stop)))
-    thread.start()
-    if callable(work):
+def p99_at_half_load(address: str, per_s: float, work: Callable[[], object]) -> float:
+    """The p99 of recommendations while some work is done.
+
+    They are asked for by a process of its own: beside the work of this one's threads they would
+    wait for the interpreter's lock.
+    """
+    with FORKS.Manager() as manager:
+        stop, took = manager.Event(), manager.list()
+        process = FORKS.Process(target=recommend_at, args=(address, per_s, stop, took))
+        process.start()
         work()
-    else:
-        time.sleep(float(work))  # type: ignore[arg-type]
-    stop.set()
-    thread.join()
-    return float(np.percentile(took, 99))
+        stop.set()
+        process.join()
+        return float(np.percentile(list(took), 99))
+
+
+def upload_waiting(clients: list[Client], files: list[bytes], name: str) -> None:
+    """Uploads one after the other, each as soon as the one before is encoded."""
+    for number, data in enumerate(files):
+        client, video_id = clients[number % len(clients)], f"{name}{number}"
+        client.add_video(video_id, data, creator_id="c1")
+        while client.video(video_id)["state"] == "stored":
+            time.sleep(LOOKS_S)
 
 
 def measure(folder: Path, seconds: float) -> dict[str, float]:
@@ -142,10 +153,10 @@ def measure(folder: Path, seconds: float) -> dict[str, float]:
         upload_all(clients, files[:2], "warm")
         took = upload_all(clients, files[2:] + files[:2], "new")
         per_s = fastest(servers.addresses[0], 3.0) / 2
-        alone = p99_at_half_load(servers.addresses[0], per_s, seconds)
+        alone = p99_at_half_load(servers.addresses[0], per_s, lambda: time.sleep(seconds))
         again = [data + b"\0" for data in files]
         beside = p99_at_half_load(
-            servers.addresses[0], per_s, lambda: upload_all(clients[1:], again[:30], "beside")
+            servers.addresses[0], per_s, lambda: upload_waiting(clients[1:], again[:30], "beside")
         )
     encoder.kill()
     p50, p99 = np.percentile(took, [50, 99])

@@ -1,0 +1,56 @@
+"""Threads that give way; each test in a thread of its own, which keeps what it was given."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from recsys.serve import priority
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities on Linux")
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert not failed, failed
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 10), (5, 15), (15, 19)])
+def test_lower_is_lower_than_before(before: int, after: int) -> None:
+    """15 is that of Ray's workers: a fixed 10 would be above it, and not allowed to all."""
+
+    def work() -> None:
+        start = niceness()
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, start + before))
+        priority.lower()
+        assert niceness() == min(19, start + after)
+
+    in_a_thread(work)
+
+
+def test_lowest_is_for_the_thread_and_what_it_starts_alone() -> None:
+    def work() -> None:
+        priority.lowest()
+        assert os.sched_getscheduler(0) == os.SCHED_IDLE
+        in_a_thread(lambda: found.append(os.sched_getscheduler(0)))
+
+    found: list[int] = []
+    in_a_thread(work)
+    assert found == [os.SCHED_IDLE]
+    assert os.sched_getscheduler(0) != os.SCHED_IDLE
