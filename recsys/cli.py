@@ -252,6 +252,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         host=arguments.host or settings.host,
         port=settings.port if arguments.port is None else arguments.port,
         announce=_announce,
+        tell=console.print,
         **settings.model_dump(exclude_unset=True, exclude={"host", "port"}),
     )
 
@@ -303,7 +304,13 @@ def _demo(arguments: argparse.Namespace) -> None:
     config = _demo_world(Path(arguments.out), arguments.settings)
     run_all(config, [stage.name for stage in STAGES])
     if not arguments.once:
-        serve_forever(config.run, host=arguments.host, port=arguments.port, announce=_announce)
+        serve_forever(
+            config.run,
+            host=arguments.host,
+            port=arguments.port,
+            announce=_announce,
+            tell=console.print,
+        )
         return
     with running(config.run, host=arguments.host, port=0) as address:
         answer = ask_once(address)

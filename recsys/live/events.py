@@ -36,7 +36,7 @@ from recsys.live.entries import (
     user_mark,
 )
 from recsys.live.event import STANDING, Event, to_row
-from recsys.live.tables import EVENTS
+from recsys.live.tables import EVENTS, EXPLORED
 from recsys.live.tail import Tail
 from recsys.live.text import check_text
 from recsys.live.writing import CHUNK, Call, Status, chunks, delete_users, write
@@ -307,6 +307,8 @@ class EventLog:
                 connection.execute(delete(EVENTS).where(c.event_id == told))
                 insert_rows(connection, [row])
             deleted, told = deleted + gone.rowcount, str(row["event_id"])
+        with self.database.writing() as connection:
+            connection.execute(delete(EXPLORED).where(EXPLORED.c.time_ms < before_ms))
         if deleted:
             self.database.wipe_traces()
         return deleted

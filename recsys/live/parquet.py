@@ -21,14 +21,16 @@ import pyarrow.parquet as pq
 from recsys.data.storage import join, list_files, open_input, replace_file
 from recsys.errors import InputError
 from recsys.live.entries import FORGET, NOTICES, user_mark
-from recsys.live.event import VIEW, Event, check_time
+from recsys.live.event import EXPOSURE, VIEW, Event, check_time
 from recsys.live.events import EventLog
+from recsys.live.explored import Explored, ExploredVideos
 from recsys.live.text import shown
 from recsys.prepare.tables import parquet_files
 
 ROWS_A_PART = 1_000_000
 ROWS_A_PAGE = 10_000
 ROWS_A_CALL = 1_000
+PROPENSITY = "propensity"
 PLAIN = (
     "user_id",
     "video_id",
@@ -45,7 +47,7 @@ PART = re.compile(r"events-(\d{12})-(\d{12})\.parquet")
 
 
 def log_schema() -> pa.Schema:
-    """Of a part: the log's columns; `labels` and `context` are JSON texts."""
+    """The log's columns; `labels` and `context` are JSON texts."""
     texts = ("event_id", "user_id", "type", "video_id", "creator_id")
     times = ("time_ms", "given_ms", "received_ms")
     more = ("labels", "context", "impression_id", "version")
@@ -57,6 +59,11 @@ def log_schema() -> pa.Schema:
         + [(name, pa.string()) for name in more]
         + [("place", pa.int32())]
     )
+
+
+def part_schema() -> pa.Schema:
+    """Of a part: the log's columns, and of an exposure that was explored its propensity."""
+    return log_schema().append(pa.field(PROPENSITY, pa.float64()))
 
 
 @dataclass(frozen=True)
@@ -108,14 +115,20 @@ def _exported_up_to(out: str) -> int:
 
 def _write_part(log: EventLog, out: str, after: int, upper: int) -> int:
     """Writes the rows of `seq` in (after, upper], a page at a time, and gives their number."""
-    schema, written = log_schema(), 0
+    schema, written, explored = part_schema(), 0, ExploredVideos(log.database)
+    of_log = log_schema().names
     path = join(out, f"events-{after + 1:012d}-{upper:012d}.parquet")
     with (
         replace_file(path) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         while page := log.rows_after(after, ROWS_A_PAGE, up_to_seq=upper):
-            columns = {name: [getattr(row, name) for row in page] for name in schema.names}
+            columns = {name: [getattr(row, name) for row in page] for name in of_log}
+            likely = explored.propensities({row.impression_id for row in page})
+            columns[PROPENSITY] = [
+                likely.get((row.impression_id, row.video_id)) if row.type == EXPOSURE else None
+                for row in page
+            ]
             writer.write_table(pa.table(columns, schema=schema))
             written, after = written + len(page), page[-1].seq
     return written
@@ -139,7 +152,7 @@ class Imported:
 def import_log(log: EventLog, spec: str) -> Imported:
     """Reads Parquet files into the log; what is there already is not taken twice.
 
-    A file needs `user_id` and `video_id`; it may have the columns of `log_schema`. Notices come
+    A file needs `user_id` and `video_id`; it may have the columns of `part_schema`. Notices come
     first, so that events of forgotten users are not taken from any of the files.
 
     Args:
@@ -151,7 +164,7 @@ def import_log(log: EventLog, spec: str) -> Imported:
             file can be imported again.
     """
     files = parquet_files(spec, "import")
-    found = Imported(files=len(files))
+    found, explored = Imported(files=len(files)), ExploredVideos(log.database)
     marks = _forgotten_in(files, log.clock())
     new = {m: t for m, t in marks.items() if log.forgotten_marks().get(m, -1) < t}
     if new:
@@ -159,11 +172,12 @@ def import_log(log: EventLog, spec: str) -> Imported:
         users = [user for user in all_users(log) if user_mark(user) in new]
         found.deleted = log.forget_marks(new, users)
     for path in files:
-        found.ignored += sorted(set(_names(path)) - set(log_schema().names) - set(found.ignored))
+        found.ignored += sorted(set(_names(path)) - set(part_schema().names) - set(found.ignored))
         for batch, first in _batches(path, ROWS_A_CALL):
             try:
                 events, received = _to_events(batch, log.clock())
                 found.statuses.update(log.append(events, received_ms=received).statuses)
+                explored.add(_to_explored(batch))
             except InputError as error:
                 rows = f"rows {first + 1} to {first + len(batch)}"
                 raise InputError(f"{path}: {rows}: {error}") from None
@@ -227,6 +241,26 @@ def _to_events(table: pa.Table, now_ms: int) -> tuple[list[Event], list[int]]:
         )
         received.append(received_ms)
     return events, received
+
+
+def _to_explored(table: pa.Table) -> list[Explored]:
+    """What a table says of how likely its exposures were.
+
+    Raises:
+        InputError: A value is no probability, or stands beside no impression.
+    """
+    if PROPENSITY not in table.column_names:
+        return []
+    explored = []
+    for row in table.filter(pc.is_valid(table.column(PROPENSITY))).to_pylist():
+        likely, impression_id = row[PROPENSITY], row.get("impression_id")
+        if not isinstance(likely, float) or not 0 < likely <= 1:
+            raise InputError(f"{PROPENSITY}={shown(likely)}: must be above 0 and at most 1")
+        if impression_id is None or row.get("time_ms") is None:
+            raise InputError(f"{PROPENSITY}: needs an impression_id and a time_ms; add them")
+        ids = str(impression_id), str(row["video_id"]), str(row["user_id"])
+        explored.append(Explored(*ids, row["time_ms"], likely))
+    return explored
 
 
 def _from_json(text: str | None, name: str) -> Any:

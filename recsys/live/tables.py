@@ -115,3 +115,16 @@ VIDEO_FAULTS = Table(
 )
 """Tries to encode a video that have not come to an end: at first, where the version is empty, or
 for a version that lacks its vector."""
+
+EXPLORED = Table(
+    "recsys_explored",
+    METADATA,
+    Column("impression_id", TEXT, primary_key=True),
+    Column("video_id", TEXT, primary_key=True),
+    Column("user_id", TEXT, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("propensity", Double, nullable=False),
+    Index("recsys_explored_user", "user_id"),
+    Index("recsys_explored_time", "time_ms"),
+)
+"""See `live.explored`."""

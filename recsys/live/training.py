@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,12 +13,21 @@ from recsys.config.data import EventColumns
 from recsys.data.storage import replace_file
 from recsys.errors import InputError
 from recsys.live.events import EventLog
+from recsys.live.explored import ExploredVideos, Shown
 from recsys.live.outcomes import Outcome, outcome
 from recsys.live.showings import Showing, showings
 from recsys.prepare.showings import Showings
 
 USERS_A_PAGE = 500
-OTHERS = ("event_type", "not_interested", "creator_id", "impression_id", "version", "place")
+OTHERS = (
+    "event_type",
+    "not_interested",
+    "creator_id",
+    "impression_id",
+    "version",
+    "place",
+    "propensity",
+)
 """Columns beside those that a run's config names."""
 NOT_POSITIVE = "not positive, and there is no data.columns.positive"
 PER_MS = {"s": 1e-3, "us": 1_000, "ns": 1_000_000}
@@ -57,7 +66,7 @@ def export_training(
     schema = _schema(columns, pa.timestamp("ms") if time_unit == "timestamp" else pa.int64())
     last = log.latest_seq()
     found = Showings(log.database.shown, last, columns.model_dump_json())
-    per_ms = PER_MS.get(time_unit, 1)
+    per_ms, explored = PER_MS.get(time_unit, 1), ExploredVideos(log.database)
     with (
         replace_file(out) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
@@ -65,6 +74,9 @@ def export_training(
         for page in _user_pages(log):
             rows: list[dict[str, Any]] = []
             by_user = log.of_users(page, up_to_seq=last)
+            likely = explored.propensities(
+                {one.event.impression_id for events in by_user.values() for one in events}
+            )
             found.users += len(by_user)
             for user_id in sorted(by_user):
                 events = by_user[user_id]
@@ -75,7 +87,7 @@ def export_training(
                     if came_of_it is None:
                         found.left_out[NOT_POSITIVE] += 1
                     else:
-                        rows.append(_row(showing, came_of_it, columns, per_ms))
+                        rows.append(_row(showing, came_of_it, columns, per_ms, likely))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
             found.rows += len(rows)
         writer.add_key_value_metadata(found.to_metadata())
@@ -102,7 +114,7 @@ def _schema(columns: EventColumns, time: pa.DataType) -> pa.Schema:
         fields.append((columns.watched, pa.float64()))
     fields += [(name, pa.string()) for name in columns.context]
     taken = {name for name, _ in fields}
-    kinds = {"not_interested": pa.int8(), "place": pa.int32()}
+    kinds = {"not_interested": pa.int8(), "place": pa.int32(), "propensity": pa.float64()}
     fields += [(name, kinds.get(name, pa.string())) for name in OTHERS if name not in taken]
     if len(taken) < len([name for name, _ in fields if name in taken]):
         raise InputError(f"{', '.join(name for name, _ in fields)}: a name stands for two columns")
@@ -110,7 +122,11 @@ def _schema(columns: EventColumns, time: pa.DataType) -> pa.Schema:
 
 
 def _row(
-    showing: Showing, came_of_it: Outcome, columns: EventColumns, per_ms: float
+    showing: Showing,
+    came_of_it: Outcome,
+    columns: EventColumns,
+    per_ms: float,
+    likely: Mapping[Shown, float],
 ) -> dict[str, Any]:
     """A showing by the names of the columns; what the user did not do is 0."""
     first = showing.first
@@ -121,6 +137,7 @@ def _row(
         "impression_id": first.impression_id,
         "version": first.version,
         "place": first.place,
+        "propensity": likely.get((first.impression_id, first.video_id)),
     }
     row.update({name: showing.context.get(name) for name in columns.context})
     if columns.watched is not None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, delete, select
 from recsys.live.database import among, insert_rows
 from recsys.live.entries import FORGET, NOTICES, notice, user_mark
 from recsys.live.event import CONTENT, Row, digest
-from recsys.live.tables import EVENTS
+from recsys.live.tables import EVENTS, EXPLORED
 
 CHUNK = 1000
 """Ids that one statement asks for."""
@@ -58,7 +58,7 @@ def write(connection: Connection, calls: Sequence[Call]) -> list[list[Status]]:
     second_ids = [second_id for call in calls for second_id in call.second_ids]
     ids = {row["event_id"] for row in rows} | {i for i in second_ids if i is not None}
     there = _contents(connection, ids)
-    forgotten = _forgotten(connection, {row["user_id"] for row in rows})
+    forgotten = forgotten_times(connection, {row["user_id"] for row in rows})
     statuses: list[Status] = []
     new: list[Row] = []
     for row, second_id in zip(rows, second_ids, strict=True):
@@ -83,6 +83,8 @@ def delete_users(
             of_user = (EVENTS.c.user_id == ids[mark], EVENTS.c.type.not_in(NOTICES))
             gone = connection.execute(delete(EVENTS).where(*of_user, EVENTS.c.time_ms <= time_ms))
             deleted += gone.rowcount
+            of_user = (EXPLORED.c.user_id == ids[mark], EXPLORED.c.time_ms <= time_ms)
+            connection.execute(delete(EXPLORED).where(*of_user))
         if known.get(mark, -1) < time_ms:
             insert_rows(connection, [notice(FORGET, mark, time_ms)])
     return deleted
@@ -108,7 +110,7 @@ def _forgotten_marks(connection: Connection, marks: Collection[str]) -> dict[str
     return found
 
 
-def _forgotten(connection: Connection, user_ids: Collection[str]) -> dict[str, int]:
+def forgotten_times(connection: Connection, user_ids: Collection[str]) -> dict[str, int]:
     """When users were last forgotten, of those that ever were."""
     ids = {user_mark(user_id): user_id for user_id in user_ids}
     return {ids[mark]: time_ms for mark, time_ms in _forgotten_marks(connection, ids).items()}

@@ -23,6 +23,7 @@ from ray.serve.schema import LoggingConfig
 from recsys.bundle.contents import read_config
 from recsys.bundle.versions import find_bundle
 from recsys.cluster import connect, num_cpus
+from recsys.config.access import read_reference
 from recsys.config.run import RunConfig, ServeConfig
 from recsys.config.text import explain
 from recsys.errors import InputError
@@ -31,6 +32,7 @@ from recsys.serve.endpoint import Endpoint, EventsHere, Source
 from recsys.serve.ingress import prepare_ingress
 from recsys.serve.problems import RETRY_AFTER_S
 from recsys.serve.service import log_address
+from recsys.serve.terminal import follow_versions
 from recsys.serve.tokens import Tokens
 
 logger = logging.getLogger(__name__)
@@ -211,6 +213,7 @@ def serve_forever(
     host: str = "127.0.0.1",
     port: int = 8000,
     announce: Callable[[str], None],
+    tell: Callable[[str], None],
     **settings: object,
 ) -> None:
     """Serves a bundle until Ctrl-C or SIGTERM.
@@ -220,6 +223,7 @@ def serve_forever(
         host: As in `running`.
         port: As in `running`.
         announce: Called with the address once requests are answered.
+        tell: Called with a line when another version serves, or one is refused.
         settings: As in `running`.
 
     Raises:
@@ -230,7 +234,10 @@ def serve_forever(
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         announce(address)
-        stop.wait()
+        wanted = read_args({"bundle": bundle, **settings})[1]
+        tokens = wanted.read_token and read_reference(wanted.read_token, "serve.read_token")
+        token = tokens.split()[0] if tokens else None
+        follow_versions(address, token, tell, every_s=wanted.watch_s, stop=stop)
 
 
 def ask_once(address: str, *, k: int = 10) -> dict[str, Any]:

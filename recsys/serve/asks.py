@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from recsys.serve.propensities import Tried
+
 Kind = Literal["resembles", "creator", "popular", "explore", "personal", "latest"]
 """Why a video is in a list. `resembles`: like videos that the user liked. `creator`: new, from a
 creator of videos that they liked. `popular`: popular now; without that it would not be there.
@@ -137,6 +139,8 @@ class Answer:
     """For the next page; None where there is none."""
     degraded: Degraded | None = None
     """None for an answer that is whole."""
+    tried: Tried | None = field(default=None, compare=False, repr=False)
+    """What the videos were drawn from whose reason is `explore`, in their order."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.bundle.contents import Bundle
-from recsys.data.ragged import IntArray
+from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.counts import VIDEO
 from recsys.features.hourly import hour_of
 from recsys.serve.conditions import Ages, Mask
+from recsys.serve.propensities import Tried
 
 PRIOR_EVENTS = 10.0
 """Events with the usual rate that every video is taken to have had."""
@@ -33,28 +34,32 @@ class Explorer:
         self.share, self._new_days = bundle.config.serve.explore, bundle.config.rerank.new_days
         self._rng = np.random.default_rng(seed)
 
-    def draw(self, k: int, excluded: IntArray, allowed: Mask | None, now_ms: int) -> IntArray:
-        """New videos for some of k places, k times the share of them on average."""
+    def draw(self, k: int, excluded: IntArray, allowed: Mask | None, now_ms: int) -> Tried | None:
+        """New videos for some of k places, k times the share of them on average; None for none."""
         places = int(np.floor(k * self.share + self._rng.random()))
         if not places:
-            return np.zeros(0, np.int64)
+            return None
         pool_N = self._ages.younger_than(self._new_days, now_ms)
         pool_N[excluded] = False
         if allowed is not None:
             pool_N &= allowed
-        pool = np.flatnonzero(pool_N)
-        return pool[np.argsort(-self._rates(pool, now_ms), kind="stable")[:places]]
+        rows = np.flatnonzero(pool_N)
+        if not len(rows):
+            return None
+        good, bad = self._posteriors(rows, now_ms)
+        drawn = np.argsort(-self._rng.beta(good, bad), kind="stable")[:places]
+        return Tried(rows[drawn], drawn, good, bad, expected=k * self.share)
 
     def places(self, k: int, count: int) -> IntArray:
         """Which of k places they take, sorted; all are equally likely."""
         return np.sort(self._rng.choice(k, min(count, k), replace=False))
 
-    def _rates(self, rows: IntArray, now_ms: int) -> np.ndarray:
-        """One draw of each video's rate of being liked."""
+    def _posteriors(self, rows: IntArray, now_ms: int) -> tuple[FloatArray, FloatArray]:
+        """The two parameters of the beta posterior of each video's rate of being liked."""
         hour = np.full(len(rows), int(hour_of(now_ms)) + 1)
         events, positives = self._counts.hourly[VIDEO].before(rows, hour)[:, :2].T
         everything = self._counts.hourly["everything"].before(np.ones(1, np.int64), hour[:1])
-        usual = (everything[0, 1] + 1) / (everything[0, 0] + 2) if len(rows) else 0.5
+        usual = (everything[0, 1] + 1) / (everything[0, 0] + 2)
         good = PRIOR_EVENTS * usual + positives
         bad = PRIOR_EVENTS * (1 - usual) + np.maximum(events - positives, 0)
-        return self._rng.beta(np.maximum(good, 1e-6), np.maximum(bad, 1e-6))
+        return np.maximum(good, 1e-6), np.maximum(bad, 1e-6)

@@ -21,6 +21,7 @@ from recsys.serve.explore import Explorer
 from recsys.serve.newcomers import Newcomers
 from recsys.serve.parts import Parts
 from recsys.serve.pasts import Past
+from recsys.serve.propensities import Tried
 from recsys.serve.reasons import kept_by_trend, reason
 from recsys.serve.retrieval import Search
 
@@ -61,6 +62,8 @@ class Listed:
     """Which of them are tried out; None where none is."""
     places: IntArray | None = None
     """Their places among the candidates; None where others are among them."""
+    tried: Tried | None = None
+    """What those that are tried out were drawn from."""
 
 
 class ListMaker:
@@ -200,11 +203,11 @@ class ListMaker:
         search, length = reading.search, len(listed.rows)
         taken = np.concatenate([listed.rows, search.excluded])
         tried = self._explorer.draw(length, taken, search.allowed, reading.now_ms)
-        if not len(tried):
+        if tried is None:
             return listed
-        places = self._explorer.places(length, len(tried))
+        places = self._explorer.places(length, len(tried.rows))
         explored = np.isin(np.arange(length), places)
-        return Listed(with_inserted(listed.rows, tried, places), explored)
+        return Listed(with_inserted(listed.rows, tried.rows, places), explored, tried=tried)
 
     def _reasons(
         self, readings: Sequence[Reading], found: Candidates, lists: Sequence[Listed]

@@ -78,6 +78,10 @@ class Metrics(Collector):
         """So many ids were asked for that nothing is known of; `kind` is one of `UNKNOWN`."""
         self._unknown[kind].inc(number)
 
+    def propensities_left_out(self, videos: int) -> None:
+        """So many videos were tried out whose propensity could not be recorded."""
+        self._propensities_left_out.inc(videos)
+
     def events(self, statuses: Mapping[str, int]) -> None:
         """Events were sent: how many were accepted, duplicate, conflict or forgotten."""
         for status, number in statuses.items():
@@ -113,9 +117,16 @@ class Metrics(Collector):
 
     def index_online(self, recalls: Mapping[SearchShape, float], left_out: int) -> None:
         """The index's recall by the shape of a search, and sampled searches not looked at."""
+        self._index_online.clear()  # of the version before, perhaps
         for shape, recall in recalls.items():
             self._index_online.labels(shape).set(recall)
         self._index_left_out.set(left_out)
+
+    def challenger_index(self, recalls: Mapping[SearchShape, float]) -> None:
+        """The same of the version that is tried beside; empty without one."""
+        self._challenger_index.clear()
+        for shape, recall in recalls.items():
+            self._challenger_index.labels(shape).set(recall)
 
     def known(self, users: int, videos: int) -> None:
         """So many users and videos are known, live ones included."""
@@ -189,6 +200,11 @@ class Metrics(Collector):
         unknown = Counter("recsys_unknown_ids", "Ids that are not known.", ("kind",), registry=here)
         self._unknown = {kind: unknown.labels(kind) for kind in UNKNOWN}
         self._events = Counter("recsys_events", "Events sent.", ("status",), registry=here)
+        self._propensities_left_out = Counter(
+            "recsys_propensities_left_out",
+            "Videos tried out without a record of how likely that was.",
+            registry=here,
+        )
         self._log_failures = Counter(
             "recsys_log_failures", "Looks at the event log that failed.", registry=here
         )
@@ -211,6 +227,9 @@ class Metrics(Collector):
         self._index_recall = gauge("index_recall", "Recall@100 of the index; NaN: not measured.")
         self._index_online = gauge(
             "index_online_recall", "Recall@100 of the index in searches of now.", "shape"
+        )
+        self._challenger_index = gauge(
+            "challenger_index_recall", "The same of the version that is tried beside.", "shape"
         )
         self._index_left_out = gauge(
             "index_searches_left_out", "Sampled searches that were not made again."

@@ -36,6 +36,7 @@ from recsys.serve.log_gate import LogGate
 from recsys.serve.monitor import IndexMonitor
 from recsys.serve.parts import Parts
 from recsys.serve.pasts import Past, Wanted
+from recsys.serve.propensities import Tried
 from recsys.serve.retrieval import Search
 
 Timer = Callable[[str, float], None]
@@ -328,7 +329,9 @@ class ServingRecommender:
                     scored.append((scores_BC[place][listed.places], chances))
             shown = self._lists.videos(readings, found, lists, scored)
             return [
-                self._answer(reading, videos, cursor=self._cursor(reading, listed))
+                self._answer(
+                    reading, videos, cursor=self._cursor(reading, listed), tried=listed.tried
+                )
                 for reading, listed, videos in zip(readings, lists, shown, strict=True)
             ]
 
@@ -360,6 +363,7 @@ class ServingRecommender:
         *,
         unknown: tuple[str, ...] = (),
         cursor: str | None = None,
+        tried: Tried | None = None,
     ) -> Answer:
         return Answer(
             version=self.bundle.version,
@@ -371,6 +375,7 @@ class ServingRecommender:
             unknown_video_ids=unknown,
             cursor=cursor,
             degraded=reading.degraded,
+            tried=tried,
         )
 
     def _ranked(

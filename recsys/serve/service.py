@@ -11,7 +11,7 @@ import os
 import random
 import threading
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,11 +23,14 @@ from recsys.live.challenger import ChallengeFollower, Comparison
 from recsys.live.database import LogError
 from recsys.live.event import Event
 from recsys.live.events import Appended, EventLog
+from recsys.live.explored import ExploredVideos
 from recsys.live.watch import Challenge, Watch
 from recsys.serve.asks import Answer, Ask, Cause, Degraded, NoAnswer, RankedVideos
 from recsys.serve.batches import MicroBatches
+from recsys.serve.explored_record import ExploredRecord
 from recsys.serve.fallback import Fallback
 from recsys.serve.metrics import Metrics
+from recsys.serve.monitor import SearchShape
 from recsys.serve.recommender import ServingRecommender, now
 from recsys.serve.versions import Versions
 from recsys.serve.videos import VideoDesk, make_missing
@@ -113,6 +116,7 @@ class Service:
         # Callers that wait for a log that hangs must not take all places of those who read.
         self._appending, self._most_appending = 0, max(1, bundle.config.serve.max_waiting // 2)
         self._caught_up = False
+        self._explored = ExploredRecord(ExploredVideos(log.database), self.metrics)
         self._ids = random.Random(os.urandom(16))
         self._show_model()
 
@@ -212,9 +216,14 @@ class Service:
         """Deletes all of a user's events and gives their number."""
         return await asyncio.to_thread(self.log.forget, user_id)
 
-    def impression_id(self, version: str) -> str:
-        """Names one list that is shown: its bundle's version and a number of its own."""
-        return f"{version}.{self._ids.getrandbits(64):016x}"
+    def shown(self, answer: Answer) -> str:
+        """Names a list that is shown: its bundle's version and a number of its own.
+
+        How likely the videos were that it tries out is recorded under that name.
+        """
+        impression_id = f"{answer.version}.{self._ids.getrandbits(64):016x}"
+        self._explored.shown(impression_id, answer)
+        return impression_id
 
     def close(self) -> None:
         """Answers what waits, commits what was handed in and closes the log."""
@@ -222,6 +231,7 @@ class Service:
             self.versions.close()
         self._batches.close()
         self.desk.close()
+        self._explored.close()
         self.log.close()
 
     def _check(self, events: Sequence[Event]) -> None:
@@ -377,14 +387,23 @@ class Service:
         self._keep_ready()
         self._look_at_index()
 
+    def index_recalls(self, version: str) -> Mapping[SearchShape, float]:
+        """What the index of a version that answers here finds, as looked at; else nothing."""
+        answering = (one for one in self._serving.all if one.bundle.version == version)
+        return next((one.monitor.recalls() for one in answering), {})
+
     def _look_at_index(self) -> None:
-        monitor = self.recommender.monitor
+        serving = self._serving
         try:
-            monitor.check_one()
+            for one in serving.all:
+                one.monitor.check_one()
         except Exception:
             logger.exception("the index could not be compared with an exact search")
             return
+        monitor = serving.recommender.monitor
         self.metrics.index_online(monitor.recalls(), monitor.left_out)
+        beside = serving.beside
+        self.metrics.challenger_index({} if beside is None else beside[1].monitor.recalls())
 
     def _follow(self) -> None:
         """Between requests: what has happened, and how far behind this replica was."""

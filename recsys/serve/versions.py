@@ -11,7 +11,6 @@ goes on.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -25,16 +24,16 @@ from recsys.data.storage import join
 from recsys.errors import InputError
 from recsys.live.database import LogError
 from recsys.live.watch import Challenge, Wanted, Watch
+from recsys.serve import priority
 from recsys.serve.known import check_known
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender, now
 
 logger = logging.getLogger(__name__)
 
-State = Literal["serving", "challenger", "warm", "loading", "refused", "available"]
-"""`warm`: kept in memory, for the way back. `available`: in the folder, not looked at."""
-NICE = 10
-"""Priority of the thread that loads, as of `nice`: requests go first."""
+State = Literal["serving", "challenger", "warm", "loading", "waiting", "refused", "available"]
+"""`warm`: kept in memory, for the way back. `waiting`: it could not be made ready since the event
+log was away; nothing is known to be wrong with it. `available`: in the folder, not looked at."""
 MOST_REFUSED = 100
 RETRY_S = 60.0
 """When a version that was refused is looked at again: its files may have been copied since."""
@@ -58,7 +57,7 @@ class VersionState:
     state: State
     created: str | None = None
     reason: str | None = None
-    """Why it is refused."""
+    """Why it is refused, or waits."""
 
 
 class Host(Protocol):
@@ -99,6 +98,8 @@ class Versions:
         self._challenge: Challenge | None = None
         self._loading: str | None = None
         self._refused: OrderedDict[str, Refusal] = OrderedDict()
+        self._waiting: dict[str, str] = {}
+        """Version → why it could not be looked at yet."""
         self._wake, self._ended = threading.Event(), False
         self._thread: threading.Thread | None = None
 
@@ -127,7 +128,8 @@ class Versions:
                 self._serving = version
                 self._held[version] = recommender
                 return recommender
-        raise InputError(self._refused[wanted].reason)
+        refusal = self._refused.get(wanted)
+        raise InputError(self._waiting[wanted] if refusal is None else refusal.reason)
 
     def start(self, every_s: float) -> None:
         """Looks every so often, in a thread of its own, until `close`."""
@@ -222,7 +224,7 @@ class Versions:
         """Every version of the folder, the newest first, as this replica sees it."""
         there = set(whole_versions(self._watch.bundles_dir)) if not self._watch.pinned else set()
         with self._lock:
-            names = there | self._held.keys() | self._refused.keys()
+            names = there | self._held.keys() | self._refused.keys() | self._waiting.keys()
             return [self._state(name) for name in sorted(names, reverse=True)]
 
     def _state(self, version: str) -> VersionState:
@@ -234,6 +236,8 @@ class Versions:
             return VersionState(version, "challenger", created)
         if version == self._loading:
             return VersionState(version, "loading")
+        if version in self._waiting:
+            return VersionState(version, "waiting", reason=self._waiting[version])
         if held is not None:
             return VersionState(version, "warm", created)
         if refusal is not None:
@@ -241,8 +245,7 @@ class Versions:
         return VersionState(version, "available")
 
     def _run(self, every_s: float) -> None:
-        if hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        priority.lower()
         while not self._ended:
             try:
                 self.look()
@@ -255,7 +258,7 @@ class Versions:
             self._wake.clear()
 
     def _ready(self, version: str) -> ServingRecommender | None:
-        """A recommender that is ready to serve; None where the version is refused."""
+        """A recommender that is ready to serve; None where the version is refused, or must wait."""
         folder = join(self._watch.bundles_dir, version)
         self._loading, begun = version, time.monotonic()
         try:
@@ -265,6 +268,9 @@ class Versions:
             check_known(bundle)
             recommender = self._host.load(bundle.with_settings(self._settings))
             self._host.practise(recommender)
+        except LogError as error:
+            self._put_off(version, error)
+            return None
         except Exception as error:
             # Whatever it fails with, it must not serve, and what serves must go on.
             self._refuse(version, error)
@@ -274,17 +280,25 @@ class Versions:
         logger.info("version %s is ready after %.1f s", version, time.monotonic() - begun)
         with self._lock:
             self._refused.pop(version, None)
+            self._waiting.pop(version, None)
         return recommender
 
+    def _put_off(self, version: str, error: LogError) -> None:
+        """The log was away: the version is tried again when which one to serve can be read."""
+        logger.warning("version %s is not ready yet: %s", version, error)
+        with self._lock:
+            self._waiting[version] = str(error)
+
     def _refuse(self, version: str, error: Exception) -> None:
-        reason = str(error) if isinstance(error, InputError | LogError) else repr(error)
+        reason = str(error) if isinstance(error, InputError) else repr(error)
         known = self._refused.get(version)
         if known is None or known.reason != reason:
             self._metrics.version_refused()
             # A fault of the input is told in one line, one of ours with where it was.
-            fault = None if isinstance(error, InputError | LogError) else error
+            fault = None if isinstance(error, InputError) else error
             logger.error("version %s is refused: %s", version, reason, exc_info=fault)
         with self._lock:
+            self._waiting.pop(version, None)
             self._refused[version] = Refusal(version, reason, time.monotonic())
             while len(self._refused) > MOST_REFUSED:
                 self._refused.popitem(last=False)

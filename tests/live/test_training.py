@@ -13,6 +13,7 @@ from recsys.data.storage import read_json
 from recsys.errors import InputError
 from recsys.live.event import EXPOSURE, HIDE_CREATOR, TASK, VIEW, Event
 from recsys.live.events import EventLog
+from recsys.live.explored import Explored, ExploredVideos
 from recsys.live.training import default_columns, export_training
 from tests.inputs import write_config
 from tests.live.conftest import NOW
@@ -28,6 +29,8 @@ SHOWN = [
 
 def test_one_row_a_showing_user_by_user(log: EventLog, tmp_path: Path) -> None:
     log.append(SHOWN)
+    shown = [Explored("i", video, "u2", NOW - 9000, p) for video, p in (("v1", 0.25), ("v2", 0.5))]
+    ExploredVideos(log.database).add(shown)
     out = tmp_path / "events.parquet"
     found = export_training(log, str(out), default_columns(["like"], ["tab"]))
     rest = {"not_interested": 0, "creator_id": None}
@@ -35,12 +38,12 @@ def test_one_row_a_showing_user_by_user(log: EventLog, tmp_path: Path) -> None:
         {
             **{"user_id": "u1", "video_id": "v1", "time_ms": NOW - 6000, "positive": 0, "like": 0},
             **{"watched": None, "tab": None, "event_type": "exposure", **rest},
-            **{"impression_id": None, "version": None, "place": None},
+            **{"impression_id": None, "version": None, "place": None, "propensity": None},
         },
         {
             **{"user_id": "u2", "video_id": "v1", "time_ms": NOW - 9000, "positive": 1, "like": 1},
             **{"watched": 2.5, "tab": "home", "event_type": "exposure", **rest},
-            **{"impression_id": "i", "version": "3", "place": 4},
+            **{"impression_id": "i", "version": "3", "place": 4, "propensity": 0.25},
         },
     ]
     assert (found.rows, found.users) == (2, 2)
@@ -59,7 +62,7 @@ def test_columns_have_the_names_of_the_run(log: EventLog, tmp_path: Path) -> Non
     assert table.slice(1, 1).to_pylist()[0] | {"creator_id": 0} == {
         **{"who": "u2", "what": "v1", "when": (NOW - 9000) // 1000, "like": 1, "share": 1},
         **{"event_type": "exposure", "not_interested": 0, "creator_id": 0},
-        **{"impression_id": "i", "version": "3", "place": 4},
+        **{"impression_id": "i", "version": "3", "place": 4, "propensity": None},
     }
 
 

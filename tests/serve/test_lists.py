@@ -149,12 +149,14 @@ def test_what_turned_out_badly_is_tried_less(tmp_path: Path) -> None:
     tried = Counter[str]()
     for _ in range(300):
         drawn = served._lists._explorer.draw(10, np.zeros(0, np.int64), None, LATER)
-        tried.update(f"v{r}" for r in drawn)
+        assert drawn is not None
+        tried.update(f"v{r}" for r in drawn.rows)
     assert tried["v5"] > 10 * max(1, tried["v3"])
     assert tried["v5"] > 2 * (tried["v9"] + tried["v12"]), "one that all like is tried before them"
     for _ in range(300):
         drawn = served._lists._explorer.draw(10, np.array([5]), None, LATER)
-        tried.update(f"v{r}" for r in drawn)
+        assert drawn is not None
+        tried.update(f"v{r}" for r in drawn.rows)
     assert tried["v3"] < 10, "videos that nobody knows are tried before one that nobody likes"
 
 

@@ -13,13 +13,14 @@ from fastapi.testclient import TestClient
 from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import CURRENT
 from recsys.errors import InputError
+from recsys.live.database import LogError
 from recsys.live.event import EXPOSURE, VIEW, Event
 from recsys.live.events import EventLog
 from recsys.live.watch import Challenge, Decision, Wanted, Watch, resolve
 from recsys.serve.api import make_api
 from recsys.serve.asks import Answer, Ask
 from recsys.serve.recommender import ServingRecommender
-from recsys.serve.service import Service
+from recsys.serve.service import Service, Serving
 from tests.bundles import NEW, OLD, rename_version
 
 NOW_MS = 1_760_000_000_000
@@ -200,6 +201,73 @@ def test_a_fault_in_practice_refuses_a_version(
         look(service)
     assert ask(service).version == OLD
     assert states(service)[NEW] == "refused"
+
+
+def test_a_version_waits_while_the_log_is_away_and_is_not_refused(
+    service: Service, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(bundles, NEW)
+
+    def away(*_: object) -> None:
+        raise LogError("the log is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service, "practise", away)
+        look(service)
+    assert service.versions is not None
+    assert ask(service).version == OLD
+    assert service.versions.refused == []
+    (new,) = (one for one in service.versions.states() if one.version == NEW)
+    assert (new.state, new.reason) == ("waiting", "the log is away")
+    assert b'recsys_versions_refused_total{replica="0"} 0.0' in service.metrics.text()
+    look(service)
+    assert ask(service).version == NEW
+    assert states(service) == {NEW: "serving", OLD: "warm"}
+
+
+def test_the_index_of_a_challenger_is_looked_at_too(service: Service) -> None:
+    """Each version's monitor finds a share of its own."""
+    service._batches.close()  # its own thread would look first
+    service.challenge(NEW, 0.5)
+    serving, (_, tried) = service.recommender, service_beside(service)
+    serving.monitor = Monitor(0.75)  # type: ignore[assignment]
+    tried.monitor = Monitor(0.25)  # type: ignore[assignment]
+    service._look_at_index()
+    assert (serving.monitor.checked, tried.monitor.checked) == (1, 1)  # type: ignore[attr-defined]
+    figures = service.metrics.text()
+    assert b'recsys_index_online_recall{replica="0",shape="none"} 0.75' in figures
+    assert b'recsys_challenger_index_recall{replica="0",shape="none"} 0.25' in figures
+    told = TestClient(make_api(service)).get("/v1/challenger").json()
+    assert told["champion"]["index_recall"] == {"none": 0.75}
+    assert told["challenger"]["index_recall"] == {"none": 0.25}
+    service._serving = Serving(serving)
+    service._look_at_index()
+    assert b"recsys_challenger_index_recall{" not in service.metrics.text()
+
+
+class Monitor:
+    """Has found a share."""
+
+    left_out = 0
+
+    def __init__(self, share: float) -> None:
+        self.share, self.checked = share, 0
+
+    def check_one(self) -> None:
+        self.checked += 1
+
+    def recalls(self) -> dict[str, float]:
+        return {"none": self.share}
+
+
+def service_beside(service: Service) -> tuple[Challenge, ServingRecommender]:
+    """Begins the challenge without the thread of batches, which is closed."""
+    assert service.versions is not None
+    recommender = service.load(Bundle.load(f"{service.versions.watch.bundles_dir}/{NEW}"))
+    challenge = service.versions.watch.wanted().challenge
+    assert challenge is not None
+    service._serving = Serving(service.recommender, (challenge, recommender))
+    return challenge, recommender
 
 
 def test_a_service_begins_with_the_newest_that_can_serve(bundles: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ async def _recommend(service: Service, wanted: m.RecommendRequest) -> Response:
 
 
 def _recommendation(service: Service, answer: Answer) -> dict[str, Any]:
-    return m.recommendation(answer, service.impression_id(answer.version))
+    return m.recommendation(answer, service.shown(answer))
 
 
 def _json(tree: Any) -> Response:

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from recsys.errors import InputError
 from recsys.live.click_rates import Rate, Totals
 from recsys.serve.messages import Described, Message
+from recsys.serve.monitor import SearchShape
 from recsys.serve.routes.links import Responses
 from recsys.serve.service import Service
 from recsys.serve.versions import State, Versions, VersionState
@@ -29,11 +30,12 @@ class VersionMessage:
     version: str
     state: State
     """`serving`; `challenger`: tried on some of the users; `warm`: it served before and is kept in
-    memory; `loading`; `refused`; `available`: not looked at."""
+    memory; `loading`; `waiting`: the event log was away, so that it could not be made ready yet;
+    `refused`; `available`: not looked at."""
     created: str | None
     """When it was made, of those in memory."""
     reason: str | None
-    """Why it is refused."""
+    """Why it is refused, or waits."""
     videos_not_encoded: int
     """Live videos that it does not list, since they could not be encoded for it."""
 
@@ -84,6 +86,8 @@ class ArmMessage:
     """Impressions that were liked, as `data.columns.positive` says."""
     rate: RateMessage | None
     """Clicks of an impression, with users as what was drawn; null without impressions."""
+    index_recall: dict[SearchShape, float]
+    """As in `GET /v1/model`, of this version."""
 
 
 @dataclass(config=Described)
@@ -169,8 +173,8 @@ def _compared(service: Service) -> ChallengerResponse:
     return ChallengerResponse(
         share=challenge.share,
         since_ms=challenge.since_ms,
-        challenger=_arm(challenge.version, found.challenger),
-        champion=_arm(challenge.against, found.champion),
+        challenger=_arm(service, challenge.version, found.challenger),
+        champion=_arm(service, challenge.against, found.champion),
         difference=_rate(found.difference),
         sample_ratio_p=found.sample_ratio_p,
         warning=warning if found.is_mismatched else None,
@@ -182,9 +186,14 @@ def _compared(service: Service) -> ChallengerResponse:
     )
 
 
-def _arm(version: str, totals: Totals) -> ArmMessage:
+def _arm(service: Service, version: str, totals: Totals) -> ArmMessage:
     return ArmMessage(
-        version, totals.users, totals.impressions, totals.clicks, _rate(totals.rate())
+        version,
+        totals.users,
+        totals.impressions,
+        totals.clicks,
+        _rate(totals.rate()),
+        dict(service.index_recalls(version)),
     )
 
 
