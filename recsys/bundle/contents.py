@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import safetensors.torch
 import yaml
@@ -91,8 +90,11 @@ class VideoModel:
     sizes: Sizes
     recommender: Recommender
     vocabs: Mapping[str, Vocab]
-    durations: npt.NDArray[np.float64]
-    """(N,) of the catalogue, which the buckets of durations are made of."""
+    catalog: Catalog
+    vectors: FloatArray
+    """(N, Y) of the catalogue."""
+    details: Details
+    """With what decode saw of the files."""
 
     @classmethod
     def load(cls, folder: str) -> VideoModel:
@@ -107,7 +109,8 @@ class VideoModel:
         catalog = Catalog.from_table(files.table("videos.parquet"))
         recommender = _recommender(config, sizes, files)
         version, vocabs = manifest["version"], _vocabs(files)
-        return cls(version, config, sizes, recommender, vocabs, catalog.durations)
+        vectors = files.array("vectors.npy")
+        return cls(version, config, sizes, recommender, vocabs, catalog, vectors, _details(files))
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,8 @@ class Bundle:
     @property
     def video_model(self) -> VideoModel:
         """What makes vectors of videos."""
-        parts = (self.config, self.sizes, self.recommender, self.vocabs, self.catalog.durations)
-        return VideoModel(self.version, *parts)
+        parts = (self.config, self.sizes, self.recommender, self.vocabs, self.catalog)
+        return VideoModel(self.version, *parts, self.vectors, self.details)
 
     @property
     def created_s(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, or_, select, upda
 from recsys.data.ragged import FloatArray
 from recsys.live.database import Database
 from recsys.live.tables import SERVED_VERSIONS, VIDEO_FAULTS, VIDEO_VECTORS, VIDEOS
-from recsys.live.videos import LiveVideo, VideoVector, next_seq, to_floats, to_video
+from recsys.live.videos import LiveVideo, VideoFacts, VideoVector, next_seq, to_floats, to_video
 from recsys.schema import QUARANTINE_REASONS
 
 LEASE_MS = 120_000
@@ -137,9 +137,12 @@ class EncodingQueue:
                 "similarity": made.similarity,
             }
         with self._database.writing() as connection:
-            there = connection.execute(select(_C.state).where(_C.video_id == video.video_id))
-            if there.scalar() != video.state:
+            of_it = select(VIDEOS).where(_C.video_id == video.video_id)
+            there = connection.execute(of_it).first()
+            if there is None or there.state != video.state:
                 return
+            if _is_read_from_file(to_video(there).facts, video.facts):
+                row |= {"duration": video.facts.duration, "facts": video.facts.digest}
             for version, vector in made.vectors.items():
                 _put_vector(connection, version, video, vector)
             done = _F.version.in_((AT_FIRST, *made.vectors))
@@ -222,6 +225,11 @@ class EncodingQueue:
         c = SERVED_VERSIONS.c
         recent = c.seen_ms > self._clock() - SERVED_MS
         return {str(row.version) for row in self._database.rows(select(c.version).where(recent))}
+
+
+def _is_read_from_file(there: VideoFacts, made: VideoFacts) -> bool:
+    """Whether an encoder read the duration that nobody had said, and all else is as it was."""
+    return there.duration is None and replace(there, duration=made.duration) == made != there
 
 
 def _to_fault(row: Any) -> Fault:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -335,5 +335,7 @@ def _require_same(there: LiveVideo, file: StoredFile | None, facts: VideoFacts) 
     digests = [None if one is None else one.sha256 for one in (there.file, file)]
     if digests[0] != digests[1]:
         raise VideoConflict(f"{name}: is there with another content; take another id")
+    if facts.duration is None:  # it may have been read from the file
+        facts = replace(facts, duration=there.facts.duration)
     if there.facts != facts:
         raise VideoConflict(f"{name}: is there with other facts; change them by PATCH")

@@ -83,8 +83,8 @@ def delete_users(
             of_user = (EVENTS.c.user_id == ids[mark], EVENTS.c.type.not_in(NOTICES))
             gone = connection.execute(delete(EVENTS).where(*of_user, EVENTS.c.time_ms <= time_ms))
             deleted += gone.rowcount
-            of_user = (EXPLORED.c.user_id == ids[mark], EXPLORED.c.time_ms <= time_ms)
-            connection.execute(delete(EXPLORED).where(*of_user))
+            shown = (EXPLORED.c.user_id == ids[mark], EXPLORED.c.time_ms <= time_ms)
+            connection.execute(delete(EXPLORED).where(*shown))
         if known.get(mark, -1) < time_ms:
             insert_rows(connection, [notice(FORGET, mark, time_ms)])
     return deleted

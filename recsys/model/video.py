@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from recsys.config.run import ContentConfig, ModelConfig
@@ -126,6 +127,22 @@ class VideoEncoder(nn.Module):
         vector = torch.cat([ids, embedded["creator"], *described], -1)
         profile = vector[:, -self.profile.in_features :]
         return torch.cat([self.mix(vector), self.profile(profile)], -1)
+
+    def profile_of_content(self, contents: Tensor) -> Tensor:
+        """What contents (V, content dim) add to the profile (V, F).
+
+        A profile is a sum of what content, categories and duration add, so that what remains of a
+        video's profile without the others, which are known of it, tells of its content.
+        """
+        return functional.linear(contents, self.profile.weight[:, -contents.shape[1] :])
+
+    def profile_of_facts(
+        self, categories: Tensor, category_lengths: Tensor, durations: Tensor
+    ) -> Tensor:
+        """What categories, embedded (R, D) and in bags, and durations (V,) add: (V, F)."""
+        facts = torch.cat([mean_by_bag(categories, category_lengths), self.duration(durations)], -1)
+        weight = self.profile.weight[:, : facts.shape[1]]
+        return functional.linear(facts, weight, self.profile.bias)
 
     def _content(self, videos: VideoBatch) -> Tensor:
         assert self.content is not None and videos.clip_index is not None

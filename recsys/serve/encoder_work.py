@@ -10,16 +10,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-
-import numpy as np
+from dataclasses import replace
 
 from recsys.data.clip_store import ClipArray
-from recsys.data.ragged import FloatArray
 from recsys.decode.contract import ReadError
 from recsys.live.database import Database, LogError
 from recsys.live.encoding_queue import NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
 from recsys.live.videos import LiveVideo, LiveVideos, VideoVector
 from recsys.serve import priority
+from recsys.serve.duplicates import LiveContents, Nearest
 from recsys.serve.encoding import NOT_LOOKED_AT, Encoding
 from recsys.serve.upload_store import UploadStore
 
@@ -29,9 +28,6 @@ LOOKS_S = 0.05
 """How often an encoder looks for videos that wait."""
 LOOKS_FOR_MISSING_S = 2.0
 """How often it looks for videos that lack a vector: of another version, or of changed facts."""
-LEAST_SIMILARITY = 0.98
-"""Cosine of two contents from which on they are near-duplicates."""
-
 TRANSIENT = frozenset({"too_slow", "unreachable"})
 """Reasons that may be of the moment: the machine was busy, or the folder of uploads away."""
 
@@ -51,7 +47,7 @@ class EncoderWork:
     def __init__(self, database: Database, store: UploadStore, encodings: Encodings) -> None:
         self._videos, self._queue = LiveVideos(database), EncodingQueue(database)
         self._store, self._encodings = store, encodings
-        self._contents: dict[str, _Contents] = {}
+        self._contents: dict[str, LiveContents] = {}
 
     def one(self) -> bool:
         """Encodes the next video that waits; False where none does.
@@ -64,7 +60,8 @@ class EncoderWork:
         if video is None:
             return False
         try:
-            self._queue.encoded(video, self._encode(video, encodings))
+            known = self._with_duration(video, encodings)
+            self._queue.encoded(known, self._encode(known, encodings))
         except ReadError as error:
             if error.reason in TRANSIENT and not self._queue.failed(video, error.reason):
                 logger.warning("video %s is tried again: %s", video.video_id, error)
@@ -116,6 +113,19 @@ class EncoderWork:
         self._queue.failed(video, reason, version=version)
         return False
 
+    def _with_duration(self, video: LiveVideo, encodings: Mapping[str, Encoding]) -> LiveVideo:
+        """The video with the duration of its file, where nobody said one and the unit is known."""
+        of_unit = (one for one in encodings.values() if one.duration_per_s is not None)
+        encoding = next(of_unit, None)
+        if video.file is None or video.facts.duration is not None or encoding is None:
+            return video
+        decoded = encoding.decode(video.file.uri)
+        self._store.keep_clip(video.file, encoding.clip_key, decoded.clip)
+        if not decoded.duration_s or encoding.duration_per_s is None:
+            return video
+        duration = round(decoded.duration_s * encoding.duration_per_s, 3)
+        return replace(video, facts=replace(video.facts, duration=duration))
+
     def _encode(self, video: LiveVideo, encodings: Mapping[str, Encoding]) -> Encoded:
         vectors, message, decoded_ms = {}, None, None
         for version, encoding in encodings.items():
@@ -128,7 +138,8 @@ class EncoderWork:
         same = self._queue.same_file(video)
         if same is not None:
             return Encoded(vectors, decoded_ms, message, same, 1.0)
-        return Encoded(vectors, decoded_ms, message, *self._nearest(vectors))
+        near = self._nearest(vectors, encodings)
+        return Encoded(vectors, decoded_ms, message, *(near or (None, None)))
 
     def _clip(self, video: LiveVideo, encoding: Encoding) -> ClipArray | None:
         """The clip of a video's file, decoded once for all versions with the same settings."""
@@ -140,43 +151,17 @@ class EncoderWork:
             self._store.keep_clip(video.file, encoding.clip_key, kept)
         return kept
 
-    def _nearest(self, vectors: Mapping[str, VideoVector]) -> tuple[str | None, float | None]:
-        """The live video with the most similar content, where it is a near-duplicate."""
+    def _nearest(
+        self, vectors: Mapping[str, VideoVector], encodings: Mapping[str, Encoding]
+    ) -> Nearest | None:
+        """The near-duplicate among the live videos and the bundle's own, under one version."""
         for version, made in vectors.items():
             if made.content is not None:
-                there = self._contents.setdefault(version, _Contents())
-                there.follow(self._queue, version)
-                return there.nearest(made.content)
-        return None, None
-
-
-class _Contents:
-    """The contents of the live videos under one version, as unit vectors."""
-
-    def __init__(self) -> None:
-        self._place: dict[str, int] = {}
-        self._unit: list[FloatArray] = []
-        self._seq = 0
-
-    def follow(self, queue: EncodingQueue, version: str) -> None:
-        for video_id, seq, content in queue.contents(version, self._seq):
-            self._seq = seq
-            place = self._place.setdefault(video_id, len(self._unit))
-            self._unit[place : place + 1] = [_unit(content)]
-
-    def nearest(self, content: FloatArray) -> tuple[str | None, float | None]:
-        if not self._unit:
-            return None, None
-        cosines = np.stack(self._unit) @ _unit(content)
-        best = int(cosines.argmax())
-        if cosines[best] < LEAST_SIMILARITY:
-            return None, None
-        return list(self._place)[best], min(1.0, float(cosines[best]))
-
-
-def _unit(content: FloatArray) -> FloatArray:
-    unit: FloatArray = content / max(float(np.linalg.norm(content)), 1e-12)
-    return unit
+                live = self._contents.setdefault(version, LiveContents())
+                live.follow(self._queue, version)
+                of_bundle = encodings[version].catalogue.nearest(made.content)
+                return live.nearest(made.content) or of_bundle
+        return None
 
 
 class EncoderThread:

@@ -8,6 +8,9 @@ Shapes: S frames of a clip, Z features of a frame, Y video vector.
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -22,8 +25,18 @@ from recsys.decode.contract import ReadError
 from recsys.features.inputs import VideoBatch
 from recsys.live.videos import VideoFacts, VideoVector
 from recsys.schema import UNKNOWN_ROW
+from recsys.serve.duplicates import CatalogueContents
 
 NOT_LOOKED_AT = "this model does not look at frames: the vector is made of the facts alone"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a file holds."""
+
+    clip: ClipArray
+    """(S, size, size, 3) uint8 frames or (S, Z) float16 features."""
+    duration_s: float | None
 
 
 class Encoding:
@@ -51,26 +64,48 @@ class Encoding:
         encoder = self._content.encoder if self._decode_config.features else ""
         return f"{self._decode_config.model_dump_json()}{encoder}"
 
+    @functools.cached_property
+    def catalogue(self) -> CatalogueContents:
+        """What is known of the contents of the bundle's own videos."""
+        return CatalogueContents(self._model)
+
     def holds(self, video_id: str) -> bool:
         """Whether the version's bundle has the video itself."""
         return self._model.vocabs["video"].row(video_id) != UNKNOWN_ROW
 
+    @functools.cached_property
+    def duration_per_s(self) -> float | None:
+        """A second in the catalogue's unit of durations; None where it has none, or none is known.
+
+        No setting says the unit. It is the median, over the bundle's videos, of the duration in the
+        table over that of the file.
+        """
+        files, durations = self._model.details.files, self._model.catalog.durations
+        if self._model.config.data.video_columns.duration is None:
+            return None
+        seconds = np.asarray(files.column("duration_s").fill_null(np.nan), np.float64)
+        known = (seconds > 0) & (durations > 0)
+        return float(np.median(durations[known] / seconds[known])) if known.any() else None
+
     def clip(self, uri: str) -> ClipArray:
-        """The clip of a file: (S, size, size, 3) uint8 frames or (S, Z) float16 features.
+        """The clip of a file, as `decode` gives it."""
+        return self.decode(uri).clip
+
+    def decode(self, uri: str) -> Decoded:
+        """What a file holds.
 
         Raises:
-            ReadError: The file gives none.
+            ReadError: It gives no clip.
         """
         row = self._decode(pa.table({"uri": [uri]}))
         reason = row.column("reason")[0].as_py()
         if reason is not None:
             raise ReadError(reason, row.column("message")[0].as_py() or "")
         frames, size = self._decode_config.frames, self._decode_config.size
-        if self._decode_config.features:
-            values = row.column("features").combine_chunks().flatten().to_numpy()
-            return values.reshape(frames, -1)  # type: ignore[no-any-return]
-        values = row.column("frames").combine_chunks().flatten().to_numpy()
-        return values.reshape(frames, size, size, 3)  # type: ignore[no-any-return]
+        name, shape = ("features", (-1,)) if self._decode_config.features else ("frames", None)
+        values = row.column(name).combine_chunks().flatten().to_numpy()
+        clip: ClipArray = values.reshape(frames, *(shape or (size, size, 3)))
+        return Decoded(clip, row.column("duration_s")[0].as_py())
 
     @torch.inference_mode()
     def vector(self, facts: VideoFacts, clip: ClipArray | None) -> VideoVector:
@@ -94,7 +129,7 @@ class Encoding:
         kinds = np.unique([categories.row(name) for name in facts.categories]).astype(np.int64)
         kinds = kinds[kinds != UNKNOWN_ROW]
         duration = [np.nan if facts.duration is None else facts.duration]
-        bucket = buckets_among(duration, self._model.durations)[0]
+        bucket = buckets_among(duration, self._model.catalog.durations)[0]
         clips, index = self._clips(clip)
         creator = creators.row(facts.creator_id) if facts.creator_id else UNKNOWN_ROW
         return VideoBatch(

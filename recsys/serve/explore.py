@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.bundle.contents import Bundle
-from recsys.data.ragged import FloatArray, IntArray
+from recsys.data.ragged import IntArray
 from recsys.features.counts import VIDEO
 from recsys.features.hourly import hour_of
 from recsys.serve.conditions import Ages, Mask
-from recsys.serve.propensities import Tried
+from recsys.serve.propensities import Doubles, Tried
 
 PRIOR_EVENTS = 10.0
 """Events with the usual rate that every video is taken to have had."""
@@ -54,7 +54,7 @@ class Explorer:
         """Which of k places they take, sorted; all are equally likely."""
         return np.sort(self._rng.choice(k, min(count, k), replace=False))
 
-    def _posteriors(self, rows: IntArray, now_ms: int) -> tuple[FloatArray, FloatArray]:
+    def _posteriors(self, rows: IntArray, now_ms: int) -> tuple[Doubles, Doubles]:
         """The two parameters of the beta posterior of each video's rate of being liked."""
         hour = np.full(len(rows), int(hour_of(now_ms)) + 1)
         events, positives = self._counts.hourly[VIDEO].before(rows, hour)[:, :2].T

@@ -19,8 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from recsys.data.ragged import FloatArray, IntArray
+from recsys.data.ragged import IntArray
+
+Doubles = npt.NDArray[np.float64]
 
 OWN = 20_000
 REPEATS, LEAST_REPEATS = 200, 20
@@ -36,9 +39,9 @@ class Tried:
     """Of the videos drawn."""
     pool: IntArray
     """(P,) where they stand among those that could be drawn, as indices below P."""
-    good_P: FloatArray
+    good_P: Doubles
     """With `bad_P` the beta posterior of each video that could be drawn."""
-    bad_P: FloatArray
+    bad_P: Doubles
     expected: float
     """How many are drawn on average: that many rounded down, or with the rest's chance up."""
 
@@ -58,7 +61,7 @@ def propensities(tried: Tried, seed: int) -> list[float]:
     return [_propensity(tried, place, draws_RP, rng) for place in tried.pool.tolist()]
 
 
-def _propensity(tried: Tried, place: int, draws_RP: FloatArray, rng: np.random.Generator) -> float:
+def _propensity(tried: Tried, place: int, draws_RP: Doubles, rng: np.random.Generator) -> float:
     own = np.sort(rng.beta(tried.good_P[place], tried.bad_P[place], OWN))
     others_RP = np.delete(draws_RP, place, axis=1)
     fewest = int(tried.expected)

@@ -32,7 +32,7 @@ class AddVideoQuery(BaseModel):
     categories: Categories = Field(default_factory=list)
     """Each as the catalogue names it, `column=value`; the parameter may be repeated."""
     duration: Duration | None = None
-    """In the catalogue's unit."""
+    """In the catalogue's unit; without it that of the file, where the bundle tells the unit."""
     hidden: bool = False
     """Keep it out of all lists until a PATCH says otherwise."""
     expires_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)] | None = None
@@ -57,7 +57,7 @@ class VideoByUri(Message):
     categories: Categories = Field(default_factory=list)
     """Each as the catalogue names it, `column=value`."""
     duration: Annotated[Duration, Field(strict=True)] | None = None
-    """In the catalogue's unit."""
+    """In the catalogue's unit; without it that of the file, where the bundle tells the unit."""
     hidden: StrictBool = False
     """Keep it out of all lists until a PATCH says otherwise."""
     expires_ms: Time | None = None

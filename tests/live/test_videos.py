@@ -1,6 +1,7 @@
 """The table of live videos, on each database."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -190,6 +191,27 @@ def test_versions_are_served_as_long_as_somebody_says_so(
     assert queue.served() == {"1", "2"}
     clock.now_ms += 1
     assert queue.served() == {"2"}
+
+
+def test_a_duration_that_an_encoder_read_is_kept_unless_somebody_said_another(
+    videos: LiveVideos, queue: EncodingQueue
+) -> None:
+    facts = VideoFacts("Title", "c1")
+    for name in ("untouched", "changed"):
+        videos.add(name, FILE, facts)
+    for _ in range(2):
+        video = queue.claim()
+        assert video is not None
+        if video.video_id == "changed":
+            videos.change("changed", {"duration": 9.0})
+        queue.encoded(replace(video, facts=replace(facts, duration=12.5)), made(0.5))
+    kept, changed = videos.get("untouched"), videos.get("changed")
+    assert kept is not None and (kept.state, kept.facts.duration) == ("indexed", 12.5)
+    assert changed is not None and (changed.state, changed.facts.duration) == ("indexed", 9.0)
+    assert [video.video_id for video in queue.missing("1")] == ["changed"]
+    assert videos.add("untouched", FILE, facts) == kept  # the same once more
+    with pytest.raises(VideoConflict):
+        videos.add("untouched", FILE, replace(facts, duration=13.0))
 
 
 def test_a_video_that_no_encoder_comes_back_from_is_refused(

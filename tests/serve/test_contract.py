@@ -31,7 +31,7 @@ from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinish
 EXAMPLES = int(os.environ.get("RECSYS_CONTRACT_EXAMPLES", "10"))
 
 
-def config(mode: str) -> SchemathesisConfig:
+def config(mode: str, **more_checks: Any) -> SchemathesisConfig:
     """What is asked for: `all`, what fits the document and what does not, or `positive`."""
     generation = {"deterministic": True, "database": "none", "no-shrink": True, "mode": mode}
     # What a field means (an unknown context, a task of another model) no schema tells, so not all
@@ -39,6 +39,7 @@ def config(mode: str) -> SchemathesisConfig:
     checks = {
         "positive_data_acceptance": {"enabled": False},
         "negative_data_rejection": {"enabled": mode == "all"},
+        **more_checks,
     }
     phases = {
         "fuzzing": {"generation": {"max-examples": EXAMPLES}},
@@ -117,6 +118,44 @@ def test_the_server_does_what_its_document_says(
     assert len(seen.statuses) == sum(len(item) for item in paths)
     if ids == "known":
         require_answers(seen)
+
+
+DEGRADED = ("/v1/recommend", "/v1/recommend/batch", "/v1/score", "/v1/popular", "/v1/latest")
+
+
+@pytest.mark.parametrize("cause", ["failed", "late"])
+def test_degraded_answers_are_as_documented(
+    tiny: TinyRun, tmp_path: Path, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model fails at every request, or no time is left for it."""
+    service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")))
+
+    def fault(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    if cause == "failed":
+        for name in ("answer", "popular", "latest"):
+            monkeypatch.setattr(service.recommender, name, fault)
+    else:
+        service._budget_s = 0.0
+    api = make_api(service)
+    with_known_ids(api.openapi())
+    # Scores have nothing to stand in for them: 503 is their documented answer.
+    asked = config("positive", not_a_server_error={"enabled": False})
+    schema = schemathesis.openapi.from_asgi("/openapi.json", api, config=asked)
+    seen = Seen()
+    for event in engine.from_schema(schema.include(path=list(DEGRADED))).execute():
+        assert not isinstance(event, NonFatalError | FatalError), event
+        if isinstance(event, ScenarioFinished):
+            seen.add(event)
+    figures = service.metrics.text().decode()
+    service.close()
+    assert not seen.wrong, "\n\n".join(seen.wrong)
+    assert seen.statuses["POST /v1/recommend"][200] >= EXAMPLES
+    assert seen.statuses["POST /v1/score"][503] >= EXAMPLES
+    assert not seen.statuses.pop("POST /v1/score")[200]
+    assert {status for counted in seen.statuses.values() for status in counted} <= {200, 405, 422}
+    assert f'recsys_degraded_total{{cause="{cause}",kind=' in figures
 
 
 @dataclass

@@ -2,20 +2,25 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
-from recsys.bundle.contents import Bundle
+from recsys.bundle.contents import Bundle, VideoModel
 from recsys.live.encoding_queue import LEASE_MS, MOST_TRIES, EncodingQueue
 from recsys.live.events import EventLog
 from recsys.live.videos import LiveVideos, VideoFacts
+from recsys.schema import files_schema
 from recsys.serve.api import make_api
 from recsys.serve.encoder_work import EncoderWork
 from recsys.serve.encoding import Encoding
 from recsys.serve.service import Service
 from recsys.serve.upload_store import UploadStore
+from tests import videos as videos_made
 from tests.bundles import TinyRun
 
 FAULTY = VideoFacts(title="faulty")
@@ -114,6 +119,55 @@ def test_what_cannot_be_encoded_for_another_version_is_told_and_holds_up_no_othe
     assert (served["version"], served["videos_not_encoded"]) == (version, 1)
     service.desk.tell()
     assert 'recsys_live_videos_not_encoded{replica="0"} 1.0' in client.get("/metrics").text
+
+
+def test_a_duration_is_read_from_the_file_in_the_unit_of_the_catalogue(
+    service: Service, tmp_path: Path
+) -> None:
+    """The table has milliseconds: of two files it says 1,000 times their seconds."""
+    clip = videos_made.numbered(tmp_path / "one.mp4")
+    store = UploadStore(str(tmp_path / "uploads"))
+    with store.receiving() as incoming:
+        incoming.write(clip.read_bytes())
+        file = incoming.keep()
+    encoding = Encoding(in_milliseconds(service.bundle.video_model))
+    assert encoding.duration_per_s == pytest.approx(1000)
+    seconds = encoding.decode(file.uri).duration_s
+    assert seconds is not None and seconds > 0
+    videos, work = LiveVideos(service.log.database), work_of(service, encoding, tmp_path)
+    videos.add("said", file, VideoFacts(duration=7.0))
+    videos.add("unsaid", file, VideoFacts(creator_id="c1"))
+    videos.add("without a file", None, VideoFacts())
+    while work.one():
+        pass
+    found = {video.video_id: video.facts.duration for video in videos.page()}
+    assert found == {
+        "said": 7.0,
+        "unsaid": pytest.approx(1000 * seconds, abs=0.001),
+        "without a file": None,
+    }
+    assert encoding.vector(VideoFacts(), None).vector.shape == (service.bundle.vectors.shape[1],)
+    assert EncodingQueue(service.log.database).missing(encoding.version) == []
+
+
+def in_milliseconds(model: VideoModel) -> VideoModel:
+    """Of whose videos the first two have files, which are known to last 2 and 4 seconds."""
+    seconds = np.full(len(model.catalog), np.nan, np.float32)
+    durations = np.full(len(model.catalog), np.nan)
+    seconds[[1, 2, 3]], durations[[1, 2, 4]] = [2, 4, 8], [2000, 4000, 9000]
+    files = pa.table(
+        [pa.array(seconds, from_pandas=True), pa.nulls(len(seconds), pa.large_binary())],
+        schema=files_schema(),
+    )
+    data = model.config.data
+    columns = data.video_columns.model_copy(update={"duration": "length"})
+    data = data.model_copy(update={"video_columns": columns})
+    return replace(
+        model,
+        config=model.config.model_copy(update={"data": data}),
+        catalog=replace(model.catalog, durations=durations),
+        details=replace(model.details, files=files),
+    )
 
 
 def test_the_version_that_is_tried_beside_gets_vectors_too(service: Service) -> None:
