@@ -3,6 +3,7 @@
 import copy
 import inspect
 import re
+import shlex
 import tomllib
 import zipfile
 from pathlib import Path
@@ -74,12 +75,14 @@ def test_every_node_has_what_serve_reads_as_it_starts() -> None:
     """The variables that `recsys serve` sets where it starts Ray itself."""
     told = {f"{name}={value}" for name, value in SETTINGS.items()}
     image = (CLUSTERS / "Dockerfile").read_text()
-    assert set(re.findall(r"\bRAY_SERVE_\w+=\S+", image)) == told
+    set_there = re.findall(r'\bRAY_SERVE_\w+=(?:"[^"]*"|\S+)', image)
+    assert {one.replace('"', "") for one in set_there} == told
     for name in LAUNCHERS:
         options = read(CLUSTERS / f"{name}.yaml")["docker"]["run_options"]
-        assert {o.removeprefix("--env ") for o in options if o.startswith("--env ")} == told, name
+        given = {shlex.split(o)[1] for o in options if o.startswith("--env ")}
+        assert given == told, name
     page = (CLUSTERS / "README.md").read_text()
-    assert dict(re.findall(r"^\| `(RAY_SERVE_\w+)` \| (\d+) \|", page, re.M)) == SETTINGS
+    assert dict(re.findall(r"^\| `(RAY_SERVE_\w+)` \| `?([^|`]+?)`? \|", page, re.M)) == SETTINGS
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "aws.yaml", "gcp.yaml", "on-premises.yaml"])
