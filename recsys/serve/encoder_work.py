@@ -159,8 +159,8 @@ class EncoderWork:
             if made.content is not None:
                 live = self._contents.setdefault(version, LiveContents())
                 live.follow(self._queue, version)
-                of_bundle = encodings[version].catalogue.nearest(made.content)
-                return live.nearest(made.content) or of_bundle
+                content, catalogue = made.content, encodings[version].catalogue
+                return live.nearest(content) or catalogue.nearest(content)
         return None
 
 

@@ -156,7 +156,7 @@ def measure(folder: Path, seconds: float) -> dict[str, float]:
         alone = p99_at_half_load(servers.addresses[0], per_s, lambda: time.sleep(seconds))
         again = [data + b"\0" for data in files]
         beside = p99_at_half_load(
-            servers.addresses[0], per_s, lambda: upload_waiting(clients[1:], again[:30], "beside")
+            servers.addresses[0], per_s, lambda: upload_waiting(clients[1:], again, "beside")
         )
     encoder.kill()
     p50, p99 = np.percentile(took, [50, 99])

@@ -171,8 +171,7 @@ def in_milliseconds(model: VideoModel) -> VideoModel:
 
 
 def test_the_version_that_is_tried_beside_gets_vectors_too(service: Service) -> None:
-    models = [service.bundle.video_model] * 2
-    service.desk._models = lambda: models
-    service.desk._told = (), 0.0
+    model = service.bundle.video_model
+    service.desk._models = lambda: [model, replace(model, version="tried")]
     service.desk.tell()
-    assert service.desk.queue.served() == {service.bundle.version}
+    assert service.desk.queue.served() == {model.version, "tried"}
