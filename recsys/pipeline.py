@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from recsys.bundle.versions import find_bundle, newest_other
+from recsys.bundle.versions import find_bundle, newest_other, read_manifest
 from recsys.config.run import RunConfig, dump_config
 from recsys.data.run_folder import REPORT, RunFolder
 from recsys.data.storage import exists, filesystem, join, read_json, remove, write_json, write_text
@@ -116,7 +116,9 @@ def _figures(config: RunConfig) -> Mapping[str, object] | None:
 def _publish(config: RunConfig, out: str, _: str) -> StageReport:
     from recsys.bundle.stage import publish
     from recsys.evaluation.stage import rerank_traits
-    from recsys.serve.known import known_answers
+    from recsys.inference.index import IndexFacts
+    from recsys.serve.index_recall import measured_line
+    from recsys.serve.known import ASKED
     from recsys.train.trained import load_trained
 
     figures = _figures(config)
@@ -132,9 +134,12 @@ def _publish(config: RunConfig, out: str, _: str) -> StageReport:
         metrics=figures,
         traits=rerank_traits(config, trained),
         training=fingerprint(config, BY_NAME["train"]),
-        known=known_answers,
+        asked=ASKED,
     )
-    return {"version": version}
+    index = read_manifest(join(out, version))["index"]
+    if (line := measured_line(IndexFacts(**index))) is not None:
+        say(f"publish: the index {line}")
+    return {"version": version, "index": index}
 
 
 def _data_settings(config: RunConfig) -> object:

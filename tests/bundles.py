@@ -35,7 +35,7 @@ from recsys.schema import (
     user_schema,
     video_schema,
 )
-from recsys.serve.known import known_answers
+from recsys.serve.known import ASKED
 from recsys.train.trained import Trained
 
 NUM_VIDEOS = 30
@@ -117,7 +117,7 @@ def make_run(
         trained_of(config, recommender, sizes, vectors),
         str(run / "bundles"),
         metrics={"hr@10": 0.25, "cold": {"hr@10": float("nan")}},
-        known=known_answers,
+        asked=ASKED,
     )
     return TinyRun(run, version, config, recommender, vectors, counts, timelines)
 

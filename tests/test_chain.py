@@ -94,7 +94,7 @@ def test_a_second_run_skips_every_stage(
         ("data.columns.tasks=[watched]", NAMES),
         ("evaluate.mask_history=false", ["train", "evaluate", "publish"]),
         ("rerank.diversity=0.1", ["evaluate", "publish"]),
-        ("publish.index=hnsw", ["publish"]),
+        ("publish.index=pq", ["publish"]),
         ("serve.max_k=7", ["publish"]),
         ("train.workers=2", []),
         ("decode.workers=1", []),

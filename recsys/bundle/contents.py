@@ -42,13 +42,14 @@ from recsys.errors import InputError
 from recsys.features.counts import CountLayout, EventCounts
 from recsys.features.inputs import ClipShape, Sizes
 from recsys.features.timelines import Timelines
-from recsys.inference.index import VideoIndex
+from recsys.inference.index import IndexFacts, VideoIndex, kind_for
 from recsys.inference.rerank import VideoTraits, is_active
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.schema import OLDER_LIKED, history_schema, vocab_schema
 
 RERANK, USERS = "rerank.parquet", "users.parquet"
+INDEX = "index.faiss"
 DETAILS, FILES, KNOWN = "details.parquet", "files.arrow", "known.json"
 
 
@@ -128,7 +129,8 @@ class Bundle:
     details: Details
     """What people are shown of the videos."""
     vectors: FloatArray
-    index: VideoIndex
+    index: VideoIndex | None
+    """None where all videos are compared."""
     histories: Timelines
     older_liked: Ragged
     """What each user of the histories liked before them, sorted video rows."""
@@ -140,6 +142,11 @@ class Bundle:
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
     known: Sequence[Mapping[str, Any]] | None = None
     """What it answered where it was made, as `serve/known.py` says; None of one without."""
+
+    @property
+    def num_videos(self) -> int:
+        """Videos of the catalogue, N - 1."""
+        return len(self.vectors) - 1
 
     @property
     def live_seq(self) -> int:
@@ -156,6 +163,17 @@ class Bundle:
     def created_s(self) -> float:
         """When it was made, in Unix seconds."""
         return datetime.fromisoformat(self.manifest["created"]).timestamp()
+
+    def with_index_facts(self, facts: IndexFacts) -> Bundle:
+        """The same bundle, with what was found out of its index."""
+        index = None if self.index is None else self.index.with_margin(facts.margin)
+        manifest = {**self.manifest, "index": dataclasses.asdict(facts)}
+        return dataclasses.replace(self, index=index, manifest=manifest)
+
+    @property
+    def index_facts(self) -> IndexFacts:
+        """What the manifest says of the index."""
+        return IndexFacts(**self.manifest["index"])
 
     def with_settings(self, settings: ServeConfig | None) -> Bundle:
         """The same bundle, served with other settings than it was published with."""
@@ -196,7 +214,7 @@ class Bundle:
             catalog=catalog,
             details=_details(files),
             vectors=vectors,
-            index=VideoIndex.from_bytes(files.read("index.faiss")),
+            index=_index(IndexFacts(**manifest["index"]), files),
             histories=Timelines.from_histories(
                 histories,
                 config.data.columns,
@@ -216,29 +234,36 @@ class Bundle:
         """The files are those of one model."""
         num_videos = len(self.catalog)
         fits = (
-            len(self.vocabs["video"]) == num_videos == len(self.vectors) == len(self.index) + 1
+            len(self.vocabs["video"]) == num_videos == len(self.vectors)
             and self.details.table.num_rows == num_videos
-            and self.index.dim == self.recommender.dim
+            and (self.index is None or self.index.shape == (num_videos, self.recommender.dim))
             and self.vectors.shape[1] == self.recommender.vector_dim
         )
         if not fits:
             raise InputError(
                 f"{folder}: vocabulary, catalogue, vectors and index are not of one size "
                 f"({len(self.vocabs['video'])}, {num_videos}, {self.vectors.shape}, "
-                f"{len(self.index)} + 1); publish again"
+                f"{self.index and self.index.shape}); publish again"
             )
 
 
-KnownAnswers = Callable[[Bundle], Sequence[Mapping[str, Any]]]
+@dataclass(frozen=True)
+class Asked:
+    """What a bundle is asked once it is written; the answers are kept in it."""
+
+    index: Callable[[Bundle], IndexFacts]
+    """How well its index does."""
+    known: Callable[[Bundle], Sequence[Mapping[str, Any]]]
+    """Its known answers."""
 
 
-def write_bundle(bundles_dir: str, contents: Contents, known: KnownAnswers | None = None) -> str:
+def write_bundle(bundles_dir: str, contents: Contents, asked: Asked | None = None) -> str:
     """Writes a new version and then names it in CURRENT.
 
     Args:
         bundles_dir: Folder of all versions; a path or URI.
         contents: What goes in.
-        known: Asks the written bundle, for answers that are kept in it.
+        asked: Asks the written bundle for what is kept in it too.
 
     Returns:
         The version's name.
@@ -246,7 +271,7 @@ def write_bundle(bundles_dir: str, contents: Contents, known: KnownAnswers | Non
     version = new_version()
     folder = join(bundles_dir, version)
     try:
-        _write_files(CheckedWriter(folder), version, contents, known)
+        _write_files(CheckedWriter(folder), version, contents, asked)
     except BaseException:
         # A folder without a manifest serves nobody and only takes up space.
         remove(folder)
@@ -259,7 +284,7 @@ def write_bundle(bundles_dir: str, contents: Contents, known: KnownAnswers | Non
 
 
 def _write_files(
-    writer: CheckedWriter, version: str, contents: Contents, known: KnownAnswers | None
+    writer: CheckedWriter, version: str, contents: Contents, asked: Asked | None
 ) -> None:
     config = contents.config
     writer.write("config.yaml", dump_config(config).encode())
@@ -272,8 +297,10 @@ def _write_files(
     writer.write(FILES, arrow_file(contents.details.files))
     vectors = np.ascontiguousarray(contents.vectors, dtype=np.float32)
     writer.write("vectors.npy", _npy(vectors))
-    index = VideoIndex.build(vectors[:, : contents.recommender.dim], kind=config.publish.index)
-    writer.write("index.faiss", index.to_bytes())
+    kind = kind_for(config.publish.index, len(vectors) - 1)
+    if kind == "pq":
+        index = VideoIndex.build(vectors[:, : contents.recommender.dim])
+        writer.write(INDEX, index.to_bytes())
     if contents.traits is not None:
         writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
     if contents.users is not None:
@@ -286,15 +313,18 @@ def _write_files(
         "format": FORMAT,
         "version": version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "index": index.kind,
+        "index": dataclasses.asdict(IndexFacts(kind)),
         "sizes": dataclasses.asdict(contents.sizes),
         "trained": contents.trained,
         "live_seq": contents.live_seq,
         "metrics": finite(contents.metrics or {}),
         "files": dict(writer.files),
     }
-    if known is not None:
-        answers = known(Bundle.of(writer.folder, manifest))
+    if asked is not None:
+        bundle = Bundle.of(writer.folder, manifest)
+        facts = asked.index(bundle)
+        manifest["index"] = dataclasses.asdict(facts)
+        answers = asked.known(bundle.with_index_facts(facts))
         writer.write(KNOWN, json.dumps(answers, indent=1).encode() + b"\n")
         manifest["files"] = dict(writer.files)
     writer.write(MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
@@ -339,6 +369,12 @@ def _vocabs(files: CheckedReader) -> dict[str, Vocab]:
         )
         for name in names
     }
+
+
+def _index(facts: IndexFacts, files: CheckedReader) -> VideoIndex | None:
+    if facts.kind == "flat":
+        return None
+    return VideoIndex.from_bytes(files.read(INDEX), margin=facts.margin)
 
 
 def _histories(files: CheckedReader) -> pa.Table:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.bundle.contents import Contents, KnownAnswers, write_bundle
+from recsys.bundle.contents import Asked, Contents, write_bundle
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
@@ -42,7 +42,7 @@ def publish(
     metrics: Mapping[str, Any] | None = None,
     traits: VideoTraits | None = None,
     training: str | None = None,
-    known: KnownAnswers | None = None,
+    asked: Asked | None = None,
 ) -> str:
     """Writes a new version of the bundle.
 
@@ -52,7 +52,7 @@ def publish(
         metrics: What the evaluation found, for the manifest.
         traits: What the re-ranking step looks at, where the config has a weight of `rerank`.
         training: Names the training that the model came out of.
-        known: Asks the written bundle, for answers that are kept in it.
+        asked: Asks the written bundle for what is kept in it too.
 
     Returns:
         The version's name.
@@ -80,7 +80,7 @@ def publish(
         trained=training,
         live_seq=prepared.live_seq or 0,
     )
-    return write_bundle(bundles_dir, contents, known)
+    return write_bundle(bundles_dir, contents, asked)
 
 
 def vocab_names(config: RunConfig) -> list[str]:

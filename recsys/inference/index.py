@@ -1,14 +1,18 @@
-"""Nearest neighbours of a query among the video vectors, by dot product as in the training loss.
+"""Candidates for a query among very many videos, by codes of four bits a number.
 
-Inside, videos are counted by index position, from 0; row 0 ("unknown") has none. No position leaves
-this file: what goes in and comes out are video rows.
+Each number of a vector is replaced by the nearest of 16 levels of its dimension, so that a query's
+products are looked up instead of multiplied (André, Kermarrec & Le Scouarnec 2015, "Cache locality
+is not enough: high-performance nearest neighbor search with product quantization fast scan"). Every
+video is looked at: unlike with graphs and cells, what is found depends neither on where videos lie
+nor on how few of them a filter leaves, only on how exact the codes are. Whoever searches compares
+the candidates' vectors themselves.
 
-Shapes: N videos, row 0 among them, B queries, D retrieval vector, k results.
+Shapes: N videos, row 0 among them, D retrieval vector, W candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import faiss
@@ -17,163 +21,125 @@ import numpy.typing as npt
 
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
-from recsys.schema import UNKNOWN_ROW
 
-Kind = Literal["flat", "hnsw"]
+Kind = Literal["flat", "pq"]
+"""Whether all vectors are compared (`flat`) or codes of them are looked at first (`pq`)."""
 
 FLAT_UP_TO = 100_000
-"""Videos up to which `auto` takes the exact index."""
-HNSW_LINKS = 32
-HNSW_BUILD_WIDTH = 100
-HNSW_SEARCH_WIDTH = 128
-ALL_COMPARED, SHARE_COMPARED = 10_000, 0.1
-"""Allowed videos, or share of all, up to which they are compared one by one."""
+"""Videos up to which `auto` compares all."""
+BITS = 4
+TRAINED_ON = 1 << 16
+"""Most vectors that the levels are fitted to."""
+
+
+@dataclass(frozen=True)
+class IndexFacts:
+    """What a bundle says of its index."""
+
+    kind: Kind
+    margin: float = 3.0
+    """How many standard deviations of the codes' errors a search reckons with."""
+    recall: float | None = None
+    """Share of the 100 best videos of the bundle's users that is found; None: not measured."""
+    time_of_flat: float | None = None
+    """What a search takes, as a share of comparing all."""
+
+
+def kind_for(wanted: Literal["auto", "flat", "pq"], num_videos: int) -> Kind:
+    """The kind of index that a catalogue gets.
+
+    >>> kind_for("auto", 100_000), kind_for("auto", 100_001), kind_for("pq", 7)
+    ('flat', 'pq', 'pq')
+    """
+    if wanted == "auto":
+        return "flat" if num_videos <= FLAT_UP_TO else "pq"
+    return wanted
 
 
 class VideoIndex:
-    """The videos' vectors, searched by dot product; row 0 is never a result.
+    """Codes of the videos' vectors, searched by dot product as in the training loss.
 
-    >>> index = VideoIndex.build(np.array([[9, 9], [1, 0], [0, 1]], np.float32), kind="flat")
-    >>> rows, scores = index.search(np.array([[1, 0.5]], np.float32), 2)
-    >>> rows.tolist(), scores.tolist()
-    ([[1, 2]], [[1.0, 0.5]])
+    >>> index = VideoIndex.build(np.array([[9, 9], [1, 0], [0, 1]], np.float32))
+    >>> rows, scores = index.candidates(np.ones(2, np.float32), 2, np.array([False, True, True]))
+    >>> sorted(rows.tolist()), scores.round().tolist()
+    ([1, 2], [1.0, 1.0])
+
+    Args:
+        codes: What Faiss holds.
+        margin: As of `IndexFacts`.
     """
 
-    def __init__(self, index: faiss.Index) -> None:
-        self._index = index
-        storage: Any = faiss.downcast_index(getattr(index, "storage", index))
-        values = faiss.rev_swig_ptr(storage.get_xb(), index.ntotal * index.d)
-        self._stored: FloatArray = values.reshape(index.ntotal, index.d)
-        self._bias = self._stored[:, -1]
+    def __init__(self, codes: faiss.Index, *, margin: float = IndexFacts.margin) -> None:
+        self._codes, self.margin = codes, margin
 
     @classmethod
-    def build(cls, vectors: FloatArray, *, kind: Literal["auto", "flat", "hnsw"]) -> VideoIndex:
-        """Makes an index of vectors (N, D), whose row 0 it leaves out.
-
-        Args:
-            vectors: (N, D) float32.
-            kind: `flat` is exact, `hnsw` approximate (Malkov & Yashunin 2016, "Efficient and robust
-                approximate nearest neighbor search using HNSW graphs"), `auto` flat up to
-                `FLAT_UP_TO` videos.
-        """
+    def build(cls, vectors: FloatArray) -> VideoIndex:
+        """Makes codes of vectors (N, D)."""
         num_videos, dim = vectors.shape
-        if kind == "hnsw" or (kind == "auto" and num_videos - 1 > FLAT_UP_TO):
-            index: faiss.Index = _graph(dim + 1)
-        else:
-            index = faiss.IndexFlatIP(dim + 1)
-        index.add(np.pad(vectors[UNKNOWN_ROW + 1 :], ((0, 0), (0, 1))).astype(np.float32))
-        return cls(index)
+        # One cell that holds all: of the kinds with such codes only the one with cells can filter.
+        cell = faiss.IndexFlatIP(dim)
+        cell.add(np.zeros((1, dim), np.float32))
+        codes = faiss.IndexIVFPQFastScan(cell, dim, 1, dim, BITS, faiss.METRIC_INNER_PRODUCT)
+        codes.by_residual = False
+        codes.pq.cp.min_points_per_centroid = 1
+        # At least as many as levels, and drawn alike each time.
+        drawn = np.random.default_rng(0).permutation(num_videos)[:TRAINED_ON]
+        codes.train(vectors[np.resize(drawn, max(len(drawn), 1 << BITS))])
+        codes.add(np.ascontiguousarray(vectors))
+        return cls(codes)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> VideoIndex:
+    def from_bytes(cls, data: bytes, *, margin: float = IndexFacts.margin) -> VideoIndex:
         """Reads what `to_bytes` gave.
 
         Raises:
-            InputError: The bytes are no index.
+            InputError: The bytes are no such index.
         """
         try:
-            return cls(faiss.deserialize_index(np.frombuffer(data, np.uint8)))
+            codes = faiss.deserialize_index(np.frombuffer(data, np.uint8))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1]
             raise InputError(f"not a nearest-neighbour index ({reason})") from None
+        if not isinstance(codes, faiss.IndexIVFPQFastScan):
+            raise InputError(f"not an index of codes but {type(codes).__name__}; publish again")
+        return cls(codes, margin=margin)
 
     def to_bytes(self) -> bytes:
         """The index as a file's content."""
-        return bytes(faiss.serialize_index(self._index))
+        return bytes(faiss.serialize_index(self._codes))
 
-    @property
-    def kind(self) -> Kind:
-        """Whether the search is exact (`flat`) or approximate (`hnsw`)."""
-        return "flat" if isinstance(self._index, faiss.IndexFlat) else "hnsw"
+    def with_margin(self, margin: float) -> VideoIndex:
+        """The same codes, searched with another margin."""
+        return VideoIndex(self._codes, margin=margin)
 
     def __len__(self) -> int:
-        """Number of videos that are searched."""
-        return int(self._index.ntotal)
+        """N."""
+        return int(self._codes.ntotal)
 
     @property
-    def dim(self) -> int:
-        """Width D of the vectors."""
-        return int(self._index.d) - 1
+    def shape(self) -> tuple[int, int]:
+        """N and D."""
+        return len(self), int(self._codes.d)
 
-    def set_bias(self, bias_N: FloatArray) -> None:
-        """What is added to every video's score from now on; no search may go on meanwhile.
-
-        It is one more value of each vector, which every query weighs by 1. A graph keeps its links.
-        """
-        self._bias[:] = bias_N[UNKNOWN_ROW + 1 :]
-
-    def search(
-        self,
-        queries: FloatArray,
-        k: int,
-        *,
-        exclude: Sequence[IntArray | Sequence[int]] | None = None,
-        allowed: npt.NDArray[np.bool_] | None = None,
+    def candidates(
+        self, query: FloatArray, width: int, allowed: npt.NDArray[np.bool_]
     ) -> tuple[IntArray, FloatArray]:
-        """The k videos with the largest dot product, best first.
-
-        As many more are looked for as are excluded, so that k remain. Where few videos are allowed
-        they are all compared: a graph whose videos are mostly forbidden loses its way.
+        """The rows whose codes have the largest dot products with a query (D,), best first.
 
         Args:
-            queries: (B, D) float32.
-            k: Results wanted.
-            exclude: B lists of rows that must not be among the results.
-            allowed: (N,) rows that may be among the results; all without it.
+            query: (D,) float32.
+            width: W, rows wanted.
+            allowed: (N,) rows that may be found.
 
         Returns:
-            Rows (B, k) and scores (B, k). Where there are fewer than k videos, the rest is row 0
-            with score -inf.
+            Rows (W,) and what the codes say of their dot products (W,). They are fewer where fewer
+            may be found, and a video whose every level is the worst is never among them.
         """
-        excluded = [np.unique(np.asarray(rows, np.int64)) for rows in exclude or []]
-        if excluded and len(excluded) != len(queries):
-            raise ValueError(f"{len(excluded)} lists to exclude for {len(queries)} queries")
-        wanted = min(k + max(map(len, excluded), default=0), len(self))
-        rows = np.full((len(queries), k), UNKNOWN_ROW, np.int64)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        if wanted == 0:
-            return rows, scores
-        best_scores, best_rows = self._find(queries, wanted, allowed)
-        for i, candidates in enumerate(best_rows):
-            keep = candidates > UNKNOWN_ROW
-            if excluded:
-                keep &= ~np.isin(candidates, excluded[i])
-            kept = np.flatnonzero(keep)[:k]
-            rows[i, : len(kept)] = candidates[kept]
-            scores[i, : len(kept)] = best_scores[i, kept]
-        return rows, scores
-
-    def _find(
-        self, queries: FloatArray, wanted: int, allowed: npt.NDArray[np.bool_] | None
-    ) -> tuple[FloatArray, IntArray]:
-        """Scores and rows of the best; the index counts from 0 where rows count from 1."""
-        queries = np.pad(queries.astype(np.float32), ((0, 0), (0, 1)), constant_values=1.0)
-        selector, width = None, max(HNSW_SEARCH_WIDTH, 4 * wanted)
-        if allowed is not None:
-            positions = np.flatnonzero(allowed[UNKNOWN_ROW + 1 :])
-            if len(positions) <= max(ALL_COMPARED, len(self) * SHARE_COMPARED):
-                return self._compare(queries, positions, wanted)
-            selector = faiss.IDSelectorBatch(positions)
-            width = int(width * len(self) / len(positions))
-        if self.kind == "flat":
-            parameters: Any = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        else:
-            parameters = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
-                efSearch=width, sel=selector
-            )
-        scores, positions = self._index.search(queries, wanted, params=parameters)
-        return scores, positions + UNKNOWN_ROW + 1
-
-    def _compare(
-        self, queries: FloatArray, positions: IntArray, wanted: int
-    ) -> tuple[FloatArray, IntArray]:
-        """`_find` among some positions, one by one."""
-        scores = queries @ self._stored[positions].T
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
-        return np.take_along_axis(scores, best, 1), positions[best] + UNKNOWN_ROW + 1
-
-
-def _graph(dim: int) -> faiss.IndexHNSWFlat:
-    graph = faiss.IndexHNSWFlat(dim, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = HNSW_BUILD_WIDTH
-    return graph
+        bitmap = np.packbits(allowed, bitorder="little")
+        parameters: Any = faiss.SearchParametersIVF(  # type: ignore[call-arg]
+            sel=faiss.IDSelectorBitmap(bitmap),  # type: ignore[call-arg,arg-type]
+            nprobe=1,
+        )
+        scores, rows = self._codes.search(query[None], width, params=parameters)
+        found = rows[0] >= 0
+        return rows[0][found], scores[0][found]

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from recsys.bundle.contents import Bundle
+from recsys.bundle.contents import Asked, Bundle
 from recsys.errors import InputError
 from recsys.serve.asks import Answer, ScoredVideo
+from recsys.serve.index_recall import index_facts, just_after, some_users
 from recsys.serve.recommender import ServingRecommender
 
 NUM_USERS, K = 4, 10
@@ -35,10 +36,15 @@ def known_answers(bundle: Bundle) -> Known:
         bundle: Whole; no event log is read.
     """
     recommender = _recommender(bundle)
+    now_ms = just_after(bundle)
     return [
-        _known(recommender.recommend(user_id, _length(bundle), now_ms=_now_ms(bundle)))
+        _known(recommender.recommend(user_id, _length(bundle), now_ms=now_ms))
         for user_id in _user_ids(bundle)
     ]
+
+
+ASKED = Asked(index=index_facts, known=known_answers)
+"""What publishing asks a bundle."""
 
 
 def check_known(bundle: Bundle) -> None:
@@ -92,18 +98,11 @@ def _recommender(bundle: Bundle) -> ServingRecommender:
 
 
 def _user_ids(bundle: Bundle) -> list[str]:
-    there = bundle.histories.user_ids
-    places = np.unique(np.linspace(0, len(there) - 1, min(NUM_USERS, len(there))).astype(np.int64))
-    return [*(there[place] for place in places.tolist()), NOBODY]
+    return [*some_users(bundle, NUM_USERS), NOBODY]
 
 
 def _length(bundle: Bundle) -> int:
     return min(K, bundle.config.serve.max_k, bundle.config.serve.max_videos)
-
-
-def _now_ms(bundle: Bundle) -> int:
-    """Just after all that the bundle knows."""
-    return int(bundle.histories.time_ms.max(initial=0)) + 1
 
 
 def _known(answer: Answer) -> Mapping[str, Any]:

@@ -408,6 +408,12 @@ class ModelResponse:
     version: str
     created: str
     index: str
+    """Whether all videos are compared (`flat`) or codes of them are looked at first (`pq`)."""
+    published_recall: float | None
+    """Share of the 100 best videos that the index found when it was published, for users of the
+    bundle; null where it is exact or was not measured."""
+    time_of_flat: float | None
+    """What a search took then, as a share of the time that comparing all takes."""
     index_recall: dict[SearchShape, float]
     """Share of the 100 best videos that the index finds, as looked at while this replica serves, by
     what a search may find: all (`none`), what a filter leaves (`narrow`: under a tenth, `wide`), or

@@ -49,7 +49,7 @@ class Parts:
             pasts=Pasts(bundle, reader, catalogue, held_users=bundle.config.serve.held_users),
             trending=Trending(model, bundle.counts),
             ages=Ages(bundle, catalogue),
-            retriever=Retriever(bundle.index, bundle.vectors, catalogue),
+            retriever=Retriever(bundle.index, bundle.vectors, dim=model.dim, catalogue=catalogue),
             tasks=TaskScores(model, catalogue, bundle.counts),
             resemblance=Resemblance(model, bundle.vectors, catalogue),
         )

@@ -1,10 +1,11 @@
 """The videos with the best retrieval scores for requests, under each request's own conditions.
 
 A score is the dot product of query and vector, what is trending, and more or less for a video that
-the user has seen before. A small catalogue is scored whole; in a large one the index looks for
-videos, and those that a bias of their own may lift are scored apart.
+the user has seen before. A small catalogue is scored whole; in a large one the index names
+candidates, and those that a bias of their own may lift are scored apart.
 
-Shapes: B requests, N videos, D retrieval vector, k results, S videos that a user has seen.
+Shapes: B requests, N videos, D retrieval vector, k results, S videos that a user has seen, T videos
+that are lifted by what is trending.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ from recsys.serve.catalogue import Catalogue
 
 SCORES_AT_A_TIME = 1 << 23
 """Scores of requests and videos that are in memory at once: 32 MB."""
+MOST_COMPARED, CODES_A_VECTOR = 4096, 32
+"""Videos that are left up to which all are compared; a vector costs as much as so many codes."""
+FIRST_WIDTH, WIDEST = 8, 4
+"""Candidates for each video that is wanted, and the share (one in so many) of what is left from
+which on all are compared."""
+LEAST_LIFTED, HELD_HOURS = 1000, 4
 
 
 @dataclass(frozen=True)
@@ -53,21 +60,72 @@ class Search:
         return forbidden
 
 
+@dataclass(frozen=True)
+class Lifted:
+    """The videos that what is trending adds most to, with their vectors side by side."""
+
+    trending: FloatArray
+    """(N,) what they were chosen by."""
+    rows: IntArray
+    """(T,)."""
+    vectors_TD: torch.Tensor
+    most: float
+    """The most that is added to any other video."""
+
+    @classmethod
+    def of(cls, trending: FloatArray, vectors_ND: torch.Tensor) -> Lifted:
+        """Chooses them, all where there are few."""
+        values = trending[: len(vectors_ND)]
+        num = min(len(values), max(LEAST_LIFTED, len(values) // 100))
+        order = np.argpartition(-values, num - 1)
+        rest = values[order[num:]]
+        most = float(rest.max(initial=-np.inf))
+        return cls(trending, order[:num], vectors_ND[torch.from_numpy(order[:num])], most)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Videos with their scores, each once."""
+
+    rows: IntArray
+    scores: FloatArray
+
+    def joined(self, rows: IntArray, scores: FloatArray) -> Found:
+        """These, and others behind them."""
+        return Found(np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores]))
+
+    def best(self, k: int) -> Found:
+        """The k with the largest scores, the best first."""
+        order = np.arange(len(self.rows))
+        if k < len(order):
+            order = np.argpartition(-self.scores, k - 1)[:k]
+        order = order[np.argsort(-self.scores[order], kind="stable")]
+        return Found(self.rows[order], self.scores[order])
+
+
 class Retriever:
     """Finds the best videos; one thread at a time.
 
     Args:
-        index: Of the catalogue's vectors.
+        index: Of the catalogue's vectors; None compares them all.
         vectors: (N, Y) float32, of which the first D are for retrieval.
+        dim: D; Y without it.
         catalogue: Has the live videos, which are not in the index and are always scored exactly.
     """
 
     def __init__(
-        self, index: VideoIndex, vectors: FloatArray, catalogue: Catalogue | None = None
+        self,
+        index: VideoIndex | None,
+        vectors: FloatArray,
+        *,
+        dim: int | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self._index, self._catalogue = index, catalogue
-        self._vectors_ND = torch.from_numpy(vectors)[:, : index.dim].contiguous()
-        self._biased_by: FloatArray | None = None
+        self._vectors_ND = torch.from_numpy(vectors)[:, :dim]
+        if index is None:  # packed they are compared faster; where they are many they stay mapped
+            self._vectors_ND = self._vectors_ND.contiguous()
+        self._held: list[Lifted] = []
 
     def best(self, searches: Sequence[Search], k: int) -> tuple[IntArray, FloatArray]:
         """Rows (B, k) and scores (B, k), the best first.
@@ -75,20 +133,25 @@ class Retriever:
         Where there are fewer videos, the rest is row 0 with score -inf.
         """
         k = min(k, self._num_videos)
-        if self.is_exact:
+        if self._index is None:
             return self.exact(searches, k)
-        found = [self._by_index(search, k) for search in searches]
-        return np.stack([rows for rows, _ in found]), np.stack([scores for _, scores in found])
+        rows = np.full((len(searches), k), UNKNOWN_ROW, np.int64)
+        scores = np.full((len(searches), k), -np.inf, np.float32)
+        for place, search in enumerate(searches):
+            found = self._by_index(self._index, search, k)
+            rows[place, : len(found.rows)] = found.rows
+            scores[place, : len(found.rows)] = found.scores
+        return rows, scores
 
     @property
     def is_exact(self) -> bool:
         """Whether all videos are looked at anyhow."""
-        return self._index.kind == "flat"
+        return self._index is None
 
     @property
     def num_rows(self) -> int:
-        """Videos that can be scored, row 0 among them."""
-        return len(self._vectors_ND)
+        """Videos that can be found, row 0 among them."""
+        return len(self._vectors_ND) + len(self._live_rows)
 
     def scores(self, search: Search, rows: IntArray) -> FloatArray:
         """The retrieval scores (R,) of videos (R,), whatever the conditions."""
@@ -102,7 +165,7 @@ class Retriever:
 
     @property
     def _num_videos(self) -> int:
-        return len(self._index) + len(self._live_rows)
+        return self.num_rows - 1
 
     @property
     def _live_rows(self) -> IntArray:
@@ -112,14 +175,14 @@ class Retriever:
         """The retrieval vectors (R, D) of rows (R,)."""
         if self._catalogue is None or not self._catalogue.num_live:
             return self._vectors_ND[torch.from_numpy(rows)]
-        return self._catalogue.vectors(rows)[:, : self._index.dim]
+        return self._catalogue.vectors(rows)[:, : self._vectors_ND.shape[1]]
 
     def _products(self, queries_BD: torch.Tensor) -> torch.Tensor:
         """(B, N) of the queries with all vectors, those of live videos at the end."""
         products = queries_BD @ self._vectors_ND.T
         if self._catalogue is None or not self._catalogue.num_live:
             return products
-        live_MD = self._catalogue.live_MY[:, : self._index.dim]
+        live_MD = self._catalogue.live_MY[:, : self._vectors_ND.shape[1]]
         return torch.cat([products, queries_BD @ live_MD.T], 1)
 
     @torch.inference_mode()
@@ -145,24 +208,70 @@ class Retriever:
             scores.append(values)
         return np.concatenate(rows), np.concatenate(scores)
 
-    def _by_index(self, search: Search, k: int) -> tuple[IntArray, FloatArray]:
-        indexed = len(self._index) + 1
-        if self._biased_by is not search.trending:
-            self._index.set_bias(search.trending[:indexed])
-            self._biased_by = search.trending
-        apart = np.union1d(search.excluded, search.seen)
-        allowed = None if search.allowed is None else search.allowed[:indexed]
-        others, scores = self._index.search(
-            search.query[None], k, exclude=[apart[apart < indexed]], allowed=allowed
-        )
-        one_by_one = np.union1d(search.seen, self._live_rows)
-        again = np.setdiff1d(one_by_one, [UNKNOWN_ROW, *search.excluded])
-        if search.allowed is not None:
-            again = again[search.allowed[again]]
-        rows = np.concatenate([others[0], again])
-        both = np.concatenate([scores[0], self.scores(search, again)])
-        order = np.argsort(-both, kind="stable")[:k]
-        return rows[order], both[order]
+    @torch.inference_mode()
+    def _by_index(self, index: VideoIndex, search: Search, k: int) -> Found:
+        """The k best: those with a score of their own and few that are left one by one."""
+        allowed = ~search.forbidden
+        apart = np.union1d(search.seen, self._live_rows)
+        apart = apart[allowed[apart]]
+        known = Found(apart, self.scores(search, apart))
+        rest = allowed[: len(index)]
+        rest[apart[apart < len(index)]] = False
+        left = int(np.count_nonzero(rest))
+        if left > max(MOST_COMPARED, len(index) // CODES_A_VECTOR):
+            return self._by_codes(index, search, k, known, rest)
+        rows = np.flatnonzero(rest)
+        return known.joined(rows, self.scores(search, rows)).best(k)
+
+    def _by_codes(
+        self, index: VideoIndex, search: Search, k: int, known: Found, rest: npt.NDArray[np.bool_]
+    ) -> Found:
+        """The k best of what is known and the rest (N,).
+
+        A video that is neither a candidate nor lifted scores at most what the code of the last
+        candidate says, and what codes are wrong by, and the most that is added to any video that is
+        not lifted. Where the k-th best is no worse than that, none is missed: the stopping rule of
+        Fagin, Lotem & Naor (2003), "Optimal aggregation algorithms for middleware". Else there are
+        more candidates; and where these are too many, or fewer come back than asked for, all videos
+        are compared.
+        """
+        known = known.joined(*self._of_lifted(search, rest)).best(k)
+        most = self._lifted(search.trending).most
+        left, width = int(np.count_nonzero(rest)), FIRST_WIDTH * k
+        while width < left // WIDEST:
+            rows, coded = index.candidates(search.query, width, rest)
+            if len(rows) < width:
+                break
+            scores = self.scores(search, rows)
+            found = known.joined(rows, scores).best(k)
+            wrong = scores - search.trending[rows] - coded
+            missed = coded[-1] + index.margin * float(wrong.std()) + most
+            if len(found.rows) == k and found.scores[-1] >= missed:
+                return found
+            width *= 4
+        rows, scores = (line[0] for line in self.exact([search], k))
+        there = rows > UNKNOWN_ROW
+        return Found(rows[there], scores[there])
+
+    def _of_lifted(
+        self, search: Search, rest: npt.NDArray[np.bool_]
+    ) -> tuple[IntArray, FloatArray]:
+        """Rows and scores of the lifted videos of the rest (N,), which they are taken out of."""
+        lifted = self._lifted(search.trending)
+        scores = (lifted.vectors_TD @ torch.from_numpy(search.query)).numpy()
+        scores += search.trending[lifted.rows]
+        there = rest[lifted.rows]
+        rest[lifted.rows] = False
+        return lifted.rows[there], scores[there]
+
+    def _lifted(self, trending: FloatArray) -> Lifted:
+        """What an hour's trending lifts, held for the hours that were asked for last."""
+        for held in self._held:
+            if held.trending is trending:
+                return held
+        made = Lifted.of(trending, self._vectors_ND)
+        self._held = [made, *self._held][:HELD_HOURS]
+        return made
 
 
 def _largest(scores_BN: torch.Tensor, k: int) -> tuple[FloatArray, IntArray]:

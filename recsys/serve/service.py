@@ -430,8 +430,8 @@ class Service:
     def _show_model(self) -> None:
         bundle = self.bundle
         self.metrics.model(bundle.version, bundle.created_s)
-        self.metrics.index(len(bundle.index), None)
-        self.metrics.known(len(self.recommender.pasts), len(bundle.index))
+        self.metrics.index(bundle.num_videos, bundle.index_facts.recall)
+        self.metrics.known(len(self.recommender.pasts), bundle.num_videos)
 
 
 def log_address(bundle_folder: str, events: str | None) -> str:

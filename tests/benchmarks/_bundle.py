@@ -35,7 +35,7 @@ from recsys.schema import (
     user_schema,
     video_schema,
 )
-from recsys.serve.known import known_answers
+from recsys.serve.known import ASKED
 
 NUM_USERS, NUM_VIDEOS, NUM_CREATORS, NUM_CATEGORIES, NUM_EVENTS = 24_000, 7_583, 5_000, 60, 167_000
 TASKS, TABS, DAYS = ("click", "long_view"), 10, 10
@@ -81,7 +81,7 @@ def make_bundle(run: str, *, end_ms: int, seed: int = 0) -> str:
         counts=counts,
         histories=events.histories(counts, config.model.max_history),
     )
-    return write_bundle(f"{run}/bundles", contents, known_answers)
+    return write_bundle(f"{run}/bundles", contents, ASKED)
 
 
 class _Events:

@@ -42,7 +42,7 @@ def test_gives_back_what_was_written(run: TinyRun) -> None:
     assert bundle.vocabs["video"].row("v7") == 7
     assert len(bundle.catalog) == NUM_VIDEOS + 1
     np.testing.assert_array_equal(bundle.vectors, run.vectors)
-    assert len(bundle.index) == NUM_VIDEOS
+    assert bundle.index is None and bundle.num_videos == NUM_VIDEOS
     assert bundle.manifest["metrics"] == {"hr@10": 0.25, "cold": {"hr@10": None}}
 
 

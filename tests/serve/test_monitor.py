@@ -9,11 +9,12 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.data.ragged import FloatArray, IntArray
+from recsys.inference.index import VideoIndex
 from recsys.live.events import EventLog
 from recsys.serve import monitor as module
 from recsys.serve.api import make_api
 from recsys.serve.monitor import IndexMonitor, shape_of
-from recsys.serve.retrieval import Search
+from recsys.serve.retrieval import Found, Search
 from recsys.serve.service import Service
 from tests.bundles import make_run
 
@@ -98,8 +99,8 @@ def test_where_there_is_nothing_to_learn_nothing_is_kept(is_exact: bool, share: 
 
 
 def test_an_idle_server_tells_of_its_index(tmp_path: Path) -> None:
-    """A real graph over 30 videos finds all; it is made to miss v30, whoever asks."""
-    run = make_run(tmp_path / "run", publish={"index": "hnsw"}, serve={"max_k": 20, "monitor": 1.0})
+    """A real index of 30 videos finds all; it is made to miss v30, whoever asks."""
+    run = make_run(tmp_path / "run", publish={"index": "pq"}, serve={"max_k": 20, "monitor": 1.0})
     service = Service(Bundle.load(str(run.run)), EventLog(str(tmp_path / "live.sqlite")), seed=0)
     service._batches.close()  # its own thread would look first
     recommender = service.recommender
@@ -108,12 +109,14 @@ def test_an_idle_server_tells_of_its_index(tmp_path: Path) -> None:
     recommender.monitor.check_one()
     recommender.monitor.check_one()
     assert recommender.monitor.recalls() == {"none": 1.0, "user": 1.0}
-    blind = recommender._parts.retriever._index.search
-    recommender._parts.retriever._index.search = (
-        lambda *args, **rest: [  # type: ignore[method-assign]
-            found[:, :-1] for found in blind(*args, **rest)
-        ]
-    )
+    retriever = recommender._parts.retriever
+    find = retriever._by_index
+
+    def blind(index: VideoIndex, search: Search, k: int) -> Found:
+        found = find(index, search, k)
+        return Found(found.rows[found.rows != 30], found.scores[found.rows != 30])
+
+    retriever._by_index = blind  # type: ignore[method-assign]
     recommender.recommend("nobody")
     service._idle()
     mean = (1 + 29 / 30) / 2

@@ -42,9 +42,11 @@ def routes(service: Service, router: APIRouter) -> None:
         return m.ModelResponse(
             version=bundle.version,
             created=bundle.manifest["created"],
-            index=bundle.index.kind,
+            index=bundle.index_facts.kind,
+            published_recall=bundle.index_facts.recall,
+            time_of_flat=bundle.index_facts.time_of_flat,
             index_recall=dict(service.recommender.monitor.recalls()),
-            num_videos=len(bundle.index),
+            num_videos=bundle.num_videos,
             num_users=len(service.recommender.pasts),
             tasks=list(config.data.columns.tasks),
             watched=config.data.columns.watched,
