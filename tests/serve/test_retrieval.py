@@ -127,7 +127,7 @@ def test_without_its_bound_the_search_would_miss_what_trends(index: VideoIndex, 
         for query in QUERIES
     ]
     hasty = index.with_margin(-1e9)
-    assert np.mean([recall(hasty, one) for one in searches]) < 0.9
+    assert np.mean([recall(hasty, one) for one in searches]) < 0.95
     assert np.mean([recall(index, one) for one in searches]) >= 0.99
 
 
