@@ -18,7 +18,7 @@ from tests.bundles import NUM_USERS, NUM_VIDEOS, TinyRun, make_run, trained_of
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    return make_run(tmp_path_factory.mktemp("bundle") / "run")
+    return make_run(tmp_path_factory.mktemp("bundle") / "run", publish={"index": "pq"})
 
 
 @pytest.fixture
@@ -42,7 +42,11 @@ def test_gives_back_what_was_written(run: TinyRun) -> None:
     assert bundle.vocabs["video"].row("v7") == 7
     assert len(bundle.catalog) == NUM_VIDEOS + 1
     np.testing.assert_array_equal(bundle.vectors, run.vectors)
-    assert bundle.index is None and bundle.num_videos == NUM_VIDEOS
+    assert bundle.num_videos == NUM_VIDEOS
+    assert bundle.index is not None
+    assert bundle.index.shape == (NUM_VIDEOS + 1, run.recommender.dim)
+    assert (bundle.index_facts.kind, bundle.index_facts.recall) == ("pq", 1.0)
+    assert bundle.index.margin == bundle.index_facts.margin == 0.0
     assert bundle.manifest["metrics"] == {"hr@10": 0.25, "cold": {"hr@10": None}}
 
 
@@ -166,8 +170,8 @@ def test_a_bundle_without_manifest_was_never_finished(copy: Path) -> None:
     [
         ("{", "not a bundle's manifest"),
         ("[]", "not a bundle's manifest"),
-        ('{"format": 99}', "format 99, this recsys reads 7"),
-        ('{"format": 7, "files": {}}', "created, metrics, sizes, version missing"),
+        ('{"format": 99}', "format 99, this recsys reads 8"),
+        ('{"format": 8, "files": {}}', "created, metrics, sizes, version missing"),
     ],
 )
 def test_a_wrong_manifest_is_refused(copy: Path, text: str, message: str) -> None:
@@ -223,7 +227,7 @@ def test_current_is_not_changed_by_a_bundle_that_fails(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("recsys.bundle.contents.VideoIndex.to_bytes", fail)
+    monkeypatch.setattr("recsys.bundle.contents.arrow_file", fail)
     with pytest.raises(OSError, match="disk full"):
         make_run(tmp_path)
     folders = [path.name for path in (tmp_path / "bundles").iterdir() if path.is_dir()]
