@@ -168,8 +168,12 @@ class Worker:
         total, since = self.schedule.num_partitions, 0
         if not self.progress.partitions:
             self.progress.seen_timelines = [0] * total
-        while self.progress.partitions < total:
-            self._run_round(self.schedule.round(self.progress))
+        rounds = self.schedule.rounds(self.progress)
+        read = prefetch(map(self._timelines, rounds))
+        for partitions in rounds:
+            with self.sums.waiting():
+                timelines = next(read)
+            self._run_round(partitions, timelines)
             workers = self.schedule.workers
             self.progress.partitions = min(self.progress.partitions + workers, total)
             since += workers
@@ -190,15 +194,18 @@ class Worker:
         self.leaving |= leaving
         return bool(others)
 
-    def _run_round(self, partitions: IntArray) -> None:
+    def _timelines(self, partitions: IntArray) -> Timelines:
+        """This worker's partition of a round; the first one's where it has none to learn from."""
+        rank = self.collectives.rank
+        return self.prepared.timelines(int(partitions[rank if rank < len(partitions) else 0]))
+
+    def _run_round(self, partitions: IntArray, timelines: Timelines) -> None:
         """Every worker takes one partition and as many steps as the one with the most."""
         rank = self.collectives.rank
         rng = self.schedule.rng(self.progress, rank)
         torch.manual_seed(int(rng.integers(2**62)))
         mine = int(partitions[rank]) if rank < len(partitions) else None
-        with self.sums.waiting():
-            timelines = self.prepared.timelines(mine if mine is not None else int(partitions[0]))
-            plan = [] if mine is None else self.batcher.plan(timelines, rng)
+        plan = [] if mine is None else self.batcher.plan(timelines, rng)
         most = self.collectives.max(len(plan))
         plan = in_step(plan, self.schedule.step_order(self.progress, most))
         num_learnt = self._mean(self.batcher.num_learnt(timelines, plan))

@@ -52,10 +52,14 @@ class Schedule:
         """Finished epochs, and the part of this one that is done."""
         return place.epoch + place.partitions / self.num_partitions
 
-    def round(self, place: Progress) -> IntArray:
-        """The partitions of the next round, one for each worker, fewer at the epoch's end."""
+    def rounds(self, place: Progress) -> list[IntArray]:
+        """The partitions of the rounds that are left of the epoch.
+
+        A round has one for each worker; the epoch's last may have fewer.
+        """
         order = epoch_order(self.num_partitions, seed=self.train.seed, epoch=place.epoch)
-        return order[place.partitions : place.partitions + self.workers]
+        firsts = range(place.partitions, self.num_partitions, self.workers)
+        return [order[first : first + self.workers] for first in firsts]
 
     def checkpoint_is_due(self, place: Progress, since: int) -> bool:
         """Whether a checkpoint inside the epoch is worth its time.

@@ -28,6 +28,7 @@ from _memory import Watched
 
 from recsys.config.run import RunConfig
 from recsys.data.run_folder import RunFolder
+from recsys.data.storage import read_json
 
 BAR_GROWTH, BAR_BYTES, BAR_POLARS = 1.15, 3e9, 2.0
 STORE_BYTES = 10**9
@@ -79,7 +80,7 @@ def run_prepare(config: RunConfig) -> dict[str, float]:
 
 
 def run_batches(config: RunConfig) -> dict[str, float]:
-    """Steps of some partitions, as a training worker makes them; seconds a million events."""
+    """Steps of some partitions, as a training worker makes them; the times are those of all."""
     from recsys.prepare.prepared import Prepared
     from recsys.schema import VALID
     from recsys.train.loop import Job, make_batcher
@@ -87,15 +88,17 @@ def run_batches(config: RunConfig) -> dict[str, float]:
     prepared = Prepared(config)
     batcher, rng = make_batcher(Job(config, VALID, 1), prepared), np.random.default_rng(0)
     events = steps = 0
-    begin = time.perf_counter()
+    begin, busy = time.perf_counter(), time.process_time()
     for number in range(BATCH_PARTITIONS):
         timelines = prepared.timelines(number)
         events += len(timelines.video_rows)
         for starts, stops in batcher.plan(timelines, rng):
             batcher.make(timelines, starts, stops, rng)
             steps += 1
-    seconds = time.perf_counter() - begin
-    return {"seconds": seconds, "events_per_s": events / seconds, "steps": steps}
+    seconds, cpu_s = time.perf_counter() - begin, time.process_time() - busy
+    total = sum(read_json(prepared.folder.report_of("prepare"))["events"].values())
+    whole = {"seconds": seconds * total / events, "cpu_s": cpu_s * total / events}
+    return {**whole, "events_per_s": events / seconds, "steps": steps}
 
 
 def run_evaluate(config: RunConfig) -> dict[str, float]:
@@ -153,21 +156,20 @@ def measure(step: str, folder: Path) -> dict[str, float]:
     job = Watched(command, shared=False)
     figures = json.loads(job.output().strip().splitlines()[-1])
     memory = {"all_bytes": job.peak_bytes, "largest_bytes": job.largest_bytes}
-    return {**figures, "cpu_s": job.cpu_s, **memory}
+    return {"cpu_s": job.cpu_s, **figures, **memory}
 
 
 def bars(sizes: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, object]]:
     """What must hold, of what was measured."""
     found: dict[str, tuple[float, float]] = {}
     few, many = min(sizes, key=int), max(sizes, key=int)
+    for step in [step for step in sizes[many] if step != "polars"]:
+        figures, name = sizes[many][step], f"{step}: memory of the largest process, bytes"
+        found[name] = (figures["largest_bytes"], BAR_BYTES)
+        if step in sizes[few] and few != many:
+            growth = figures["cpu_s"] / sizes[few][step]["cpu_s"] / (int(many) / int(few))
+            found[f"{step}: growth of CPU seconds over that of the events"] = (growth, BAR_GROWTH)
     ours = sizes[many].get("prepare")
-    for step, figures in sizes[many].items():
-        if step != "polars":
-            name = f"{step}: memory of the largest process, bytes"
-            found[name] = (figures["largest_bytes"], BAR_BYTES)
-    if ours and "prepare" in sizes[few] and few != many:
-        growth = ours["seconds"] / sizes[few]["prepare"]["seconds"] / (int(many) / int(few))
-        found["prepare: growth over that of the events"] = (growth, BAR_GROWTH)
     if ours and "polars" in sizes[many]:
         ratio = ours["cpu_s"] / sizes[many]["polars"]["cpu_s"]
         found["prepare: CPU seconds over those of polars"] = (ratio, BAR_POLARS)
@@ -186,12 +188,25 @@ def report(sizes: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
             memory = f"{figures['all_bytes'] / 1e9:5.2f} GB, {figures['largest_bytes'] / 1e9:5.2f}"
             seconds = f"{figures['seconds']:7.1f} s, {figures['cpu_s']:7.1f} of CPUs"
             print(f"  {int(size):>12,} {step:10} {seconds}, {memory} in the largest process")
-    last = max(sizes, key=int)
-    if "prepare" in sizes[last]:
-        hours = sizes[last]["prepare"]["seconds"] * LARGE / int(last) / 3600
-        print(f"  {LARGE:,} events: {hours:.1f} h of prepare, if time goes on with their number")
+    extrapolate(sizes)
     for name, bar in bars(sizes).items():
         print(f"  {'holds' if bar['holds'] else 'MISSED'}: {name}: {bar['value']:.3g}")
+
+
+def extrapolate(sizes: dict[str, dict[str, dict[str, float]]]) -> None:
+    """Says what `LARGE` events would take, if all goes on as between the two sizes."""
+    few, many = min(sizes, key=int), max(sizes, key=int)
+    if few == many:
+        return
+    further = (LARGE - int(many)) / (int(many) - int(few))
+    for step in [step for step in sizes[few] if step in sizes[many]]:
+        small, large = sizes[few][step], sizes[many][step]
+        cpu_s, size = (
+            large[figure] + (large[figure] - small[figure]) * further
+            for figure in ("cpu_s", "largest_bytes")
+        )
+        told = f"{cpu_s / 3600:.1f} h of a CPU, {size / 1e9:.1f} GB in the largest process"
+        print(f"  {LARGE:,} events, if it goes on so: {step} {told}")
 
 
 def main() -> None:

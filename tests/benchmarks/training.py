@@ -260,6 +260,7 @@ def run(part: str, args: argparse.Namespace, world: int = 1, **more: Any) -> lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3, help="of the workers' part")
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--table-dim", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/training.json"))
@@ -329,22 +330,31 @@ def report_table(args: argparse.Namespace, result: dict[str, Any]) -> None:
     print(f"  more than with the small table: {added:.3g} x table and state")
 
 
-def report_workers(args: argparse.Namespace, result: dict[str, Any]) -> None:
+def workers_round(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """One worker, then two at once that exchange nothing, then two that train together."""
     (one,) = run("worker", args)
     with ThreadPoolExecutor(2) as threads:
         apart = [worker for (worker,) in threads.map(lambda _: run("worker", args), range(2))]
-    two = run("worker", args, world=2)
-    result["workers"] = {"one": one, "apart": apart, "two": two}
+    return {"one": [one], "apart": apart, "two": run("worker", args, world=2)}
+
+
+def report_workers(args: argparse.Namespace, result: dict[str, Any]) -> None:
+    rounds = [workers_round(args) for _ in range(args.rounds)]
+    result["workers"] = rounds
     ratios = {}
-    for name, workers in (("apart", apart), ("two", two)):
-        ratios[name] = sum(each["events_per_s"] for each in workers) / one["events_per_s"]
-    for name, worker in (("one", one), ("two apart, each", apart[0]), ("two, each", two[0])):
-        wall, busy = worker["s_a_step"] * 1000, worker["cpu_s_a_step"] * 1000
-        print(f"  {name}: {wall:.0f} ms a step, {busy:.0f} ms of CPU")
+    for name in ("one", "apart", "two"):
+        speeds = [sum(each["events_per_s"] for each in found[name]) for found in rounds]
+        ratios[name] = median(
+            speed / found["one"][0]["events_per_s"]
+            for speed, found in zip(speeds, rounds, strict=True)
+        )
+        wall, busy = (
+            median(found[name][0][figure] * 1000 for found in rounds)
+            for figure in ("s_a_step", "cpu_s_a_step")
+        )
+        print(f"  {name}: {median(speeds):,.0f} events/s, {wall:.0f} ms a step, {busy:.0f} of CPU")
     print(f"2 processes that exchange nothing: {ratios['apart']:.2f} x the events/s of one")
     bar(result, "events/s of two workers over one", ratios["two"], BAR_TWO, least=True)
-    share = ratios["two"] / ratios["apart"]
-    print(f"  {share:.2f} x the events/s of two that exchange nothing")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_checkpoints_fall_between_partitions(
     job = Job(prepared.config, TEST, epochs=1)
     worker = make_worker(monkeypatch, job, prepared, Checkpoints(tmp_path))
     worker.schedule, done = replace(worker.schedule, workers=workers), []
-    monkeypatch.setattr(worker, "_run_round", lambda _: None)
+    monkeypatch.setattr(worker, "_run_round", lambda *_: None)
     monkeypatch.setattr(
         worker, "_report", lambda figures, score: done.append((worker.progress.partitions, score))
     )
@@ -185,7 +185,7 @@ def test_the_first_worker_tells_the_driver(
     worker.collectives = replace(worker.collectives, rank=rank)
     order = [0, 1, 2] if rank == 0 else []
     if rank:
-        monkeypatch.setattr(worker, "_run_round", lambda _: worker._show())
+        monkeypatch.setattr(worker, "_run_round", lambda *_: worker._show())
     worker.run()
     if rank:
         assert not actor.place.given and not actor.step.given and not actor.epoch.given

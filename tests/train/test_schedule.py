@@ -30,9 +30,12 @@ def test_the_learning_rate_warms_up_and_falls_in_a_line() -> None:
 
 def test_rounds_go_through_the_epochs_order_and_the_last_one_is_short() -> None:
     schedule, order = make(workers=2), epoch_order(5, seed=3, epoch=1).tolist()
-    rounds = [schedule.round(Progress(epoch=1, partitions=done)).tolist() for done in (0, 2, 4)]
+    rounds = [part.tolist() for part in schedule.rounds(Progress(epoch=1))]
     assert rounds == [order[:2], order[2:4], order[4:]]
     assert sorted(sum(rounds, [])) == [0, 1, 2, 3, 4]
+    for done, left in ((2, rounds[1:]), (4, rounds[2:]), (5, [])):
+        place = Progress(epoch=1, partitions=done)
+        assert [part.tolist() for part in schedule.rounds(place)] == left
 
 
 def test_all_workers_order_their_steps_alike_and_anew_in_each_round() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray.train.torch
 import torch
 
 from recsys.features.inputs import Batch
+from recsys.features.timelines import Timelines
 from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train import loop
@@ -129,6 +131,33 @@ def test_an_epoch_learns_all_and_in_an_order_of_its_own(
     orders = [[batch.user_ids for batch in epoch] for epoch in epochs]
     assert len({str(order) for order in orders}) == 4
     assert len({str(sorted(sum(order, ()))) for order in orders}) == 1
+
+
+def test_the_next_partition_is_read_while_one_is_learnt_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each once, in the order of the rounds."""
+    prepared, read, ahead = make_world(), list[int](), Event()
+    worker = recorded(monkeypatch, tmp_path, prepared)
+
+    def timelines(self: MemoryPrepared, partition: int) -> Timelines:
+        read.append(partition)
+        if len(read) == 2:
+            ahead.set()
+        return self.parts[partition]
+
+    learnt: list[int] = []
+
+    def run_round(partitions: np.ndarray, timelines: Timelines) -> None:
+        assert ahead.wait(timeout=60)
+        learnt.extend(partitions.tolist())
+        assert timelines is prepared.parts[partitions[0]]
+
+    monkeypatch.setattr(MemoryPrepared, "timelines", timelines)
+    monkeypatch.setattr(worker, "_run_round", run_round)
+    worker._run_epoch()
+    assert sorted(learnt) == [0, 1, 2]
+    assert read == learnt
 
 
 def test_a_refit_takes_the_weight_of_what_is_trending(
