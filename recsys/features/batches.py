@@ -145,7 +145,7 @@ class Batcher:
     def plan(self, timelines: Timelines, rng: np.random.Generator) -> list[Windows]:
         """The windows of each step, those of like length together, from the shortest on.
 
-        Which of equal length stand together is drawn; `in_step` draws the order of the steps.
+        Which of equal length stand together is drawn; `in_step` puts the steps in order.
         """
         starts, stops = self._windows(timelines)
         order = np.argsort(stops - starts + rng.random(len(starts)))

@@ -33,7 +33,8 @@ class StepSums:
 
     def __init__(self, tasks: tuple[str, ...], state: SumsState | None = None) -> None:
         self.tasks = tasks
-        known = state or {"totals": [0.0] * (3 + len(tasks)), "seconds": 0.0, "waited_s": 0.0}
+        nothing: SumsState = {"totals": [0.0] * (3 + len(tasks)), "seconds": 0.0, "waited_s": 0.0}
+        known: SumsState = {**nothing, **(state or {})}  # a checkpoint may be older than `waited_s`
         self._kept = torch.tensor(known["totals"], dtype=torch.float64)
         self._own = torch.zeros_like(self._kept)
         self._began = time.perf_counter() - known["seconds"]
