@@ -34,6 +34,7 @@ from recsys.bundle.versions import (
 from recsys.config.run import RunConfig, ServeConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
 from recsys.data.details import Details, arrow_file, open_arrow_file
+from recsys.data.places import Ids
 from recsys.data.ragged import FloatArray, Ragged
 from recsys.data.storage import finite, join, remove, replace_file
 from recsys.data.users import UserRows
@@ -142,6 +143,12 @@ class Bundle:
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
     known: Sequence[Mapping[str, Any]] | None = None
     """What it answered where it was made, as `serve/known.py` says; None of one without."""
+
+    @property
+    def history_ids(self) -> pa.Array:
+        """The ids of the histories' users."""
+        ids = self.histories.user_ids
+        return ids.array if isinstance(ids, Ids) else pa.array(ids, pa.string())
 
     @property
     def num_videos(self) -> int:

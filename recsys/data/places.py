@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import overload
+
 import numpy as np
 import pyarrow as pa
 
 CHUNK = 1 << 20
 """Ids that are Python strings at once while the hashes are made."""
+
+
+class Ids(Sequence[str]):
+    """Ids in an Arrow array, each a Python string only once it is asked for.
+
+    >>> ids = Ids(pa.chunked_array([["b"], ["a", "c"]]))
+    >>> ids[1], ids[1:], len(ids), list(ids)
+    ('a', ['a', 'c'], 3, ['b', 'a', 'c'])
+    """
+
+    def __init__(self, column: pa.Array | pa.ChunkedArray) -> None:
+        # Large: the bytes of a billion ids go beyond 2^31.
+        ids = column.cast(pa.large_string())
+        self.array = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [str(one) for one in self.array[place].to_pylist()]
+        return str(self.array[place].as_py())
 
 
 class Places:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.config.data import EventColumns
+from recsys.data.places import Ids
 from recsys.data.ragged import FloatArray, IntArray, NumberT, flat_values
 from recsys.schema import COUNT_FEATURES, USER_ROWS
 
@@ -147,7 +148,7 @@ class EventArrays:
 class Timelines:
     """Timelines of some users, one after the other; `offsets` (U + 1,) says where each lies."""
 
-    user_ids: list[str]
+    user_ids: Sequence[str]
     offsets: IntArray
     video_rows: IntArray
     """(E,)."""
@@ -189,7 +190,7 @@ class Timelines:
         num_contexts = len(columns.context)
         context_rows = events.flat("context_rows", np.int64).reshape(num_events, num_contexts)
         return cls(
-            user_ids=table.column("user_id").to_pylist(),
+            user_ids=Ids(table.column("user_id")),
             offsets=events.offsets(),
             video_rows=video_rows,
             time_ms=time_ms,

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
 from recsys.bundle.contents import Bundle
@@ -109,7 +108,7 @@ class Pasts:
         self._model = bundle.recommender
         self._longest = bundle.config.model.max_history
         self._num_features = len(bundle.config.data.user_columns.features)
-        self._place = Places(pa.array(bundle.histories.user_ids, pa.string()))
+        self._place = Places(bundle.history_ids)
         self._live = reader
         self._held: OrderedDict[str, Past] = OrderedDict()
         self._most = held_users
@@ -131,7 +130,7 @@ class Pasts:
 
     def user_ids(self, limit: int) -> list[str]:
         """Some users of the bundle."""
-        return self._bundle.histories.user_ids[:limit]
+        return list(self._bundle.histories.user_ids[:limit])
 
     def changed(self, user_ids: Collection[str]) -> None:
         """These users did something: their states are made anew."""

@@ -66,7 +66,7 @@ def test_a_model_with_clips_comes_back(tmp_path: Path, feature_dim: int | None) 
 
 def test_histories_hold_every_user(run: TinyRun) -> None:
     histories = Bundle.load(str(run.run)).histories
-    assert histories.user_ids == [f"u{i}" for i in range(NUM_USERS)]
+    assert list(histories.user_ids) == [f"u{i}" for i in range(NUM_USERS)]
     assert histories.offsets.tolist() == np.cumsum([0, *range(0, 3 * NUM_USERS, 3)]).tolist()
     expected = [row for rows in run.timelines.column("video_row").to_pylist() for row in rows]
     assert histories.video_rows.tolist() == expected
