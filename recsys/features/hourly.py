@@ -85,11 +85,14 @@ class HourlyCounts:
     def before(self, rows: npt.NDArray[np.integer], hours: IntArray) -> IntArray:
         """Totals (R, 2 + T) of the hours before one (R,), for rows (R,)."""
         place = np.minimum(rows, len(self._starts) - 2)
+        asked = _sort_keys(place, np.minimum(np.maximum(hours, 0), self._end))
+        order = np.argsort(asked)  # what is asked for then lies side by side in the mapped files
+        place = place[order]
         first, last = self._starts[place], self._starts[place + 1]
-        within = np.flatnonzero(hours < self._end)
-        asked = _sort_keys(place[within], np.maximum(hours[within], 0))
-        last[within] = np.searchsorted(self._keys, asked)
-        totals: IntArray = self._totals.take(last, axis=0) - self._totals.take(first, axis=0)
+        within = np.flatnonzero(hours[order] < self._end)
+        last[within] = np.searchsorted(self._keys, asked[order[within]])
+        totals: IntArray = np.empty((len(order), self._totals.shape[1]), np.int64)
+        totals[order] = self._totals.take(last, axis=0) - self._totals.take(first, axis=0)
         if self._live is not None:
             totals += self._live.before(rows, hours)
         return totals
