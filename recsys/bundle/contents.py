@@ -74,7 +74,7 @@ class Contents:
     counts: EventCounts
     histories: Iterator[pa.Table]
     """Parts of `history_schema`, each user in one of them, at most `max_history` events."""
-    metrics: Mapping[str, Any] | None = None
+    metrics: Mapping[str, object] | None = None
     traits: VideoTraits | None = None
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
     trained: str | None = None

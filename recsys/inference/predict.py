@@ -59,7 +59,7 @@ class Predictions:
     num_asked: int = 0
     """All users with an event in the split; `asked_ids` may be only some of them."""
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, object]:
         """Flat arrays by name, as one row of a Ray data set."""
         return {
             "user_ids": self.user_ids,
@@ -207,9 +207,9 @@ class Spans:
 class Outputs(NamedTuple):
     """What a model says of some users."""
 
-    queries: NDArray[Any]
+    queries: NDArray[np.float32]
     """(U, D) at the cut."""
-    logits: NDArray[Any]
+    logits: NDArray[np.float32]
     """(E, T) of the events after it."""
     seen: Ragged
     repeat_bias: NDArray[np.float32]

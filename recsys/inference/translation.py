@@ -102,7 +102,7 @@ class Translation:
         zeros = np.zeros(len(ours_EF), np.float32)
         return np.stack([zeros if at is None else ours_EF[:, at] for at in self.count_places], 1)
 
-    def logits(self, logits_ET: NDArray[Any]) -> NDArray[np.float32]:
+    def logits(self, logits_ET: NDArray[np.floating]) -> NDArray[np.float32]:
         """The other model's logits of our tasks (E, T), NaN where it does not know one."""
         ours_ET = np.full((len(logits_ET), self.num_tasks), np.nan, np.float32)
         for column, place in enumerate(self.task_places):

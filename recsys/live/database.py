@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ class Database:
     def rows(
         self,
         statement: Executable,
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, object] | None = None,
         *,
         limit_s: float | None = None,
     ) -> Sequence[Row[Any]]:
@@ -304,7 +305,7 @@ class Database:
         self._writers.dispose()
 
 
-def insert_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def insert_rows(connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
     """Adds rows to the log, which have the same columns, in a transaction of `writing`."""
     if connection.dialect.name == "sqlite":
         connection.execute(insert(EVENTS), rows)
@@ -368,7 +369,7 @@ def _engine(url: URL, *, busy_ms: int, connect_s: int, **settings: Any) -> Engin
     engine = create_engine(url, connect_args={"check_same_thread": False}, **settings)
 
     @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _: Any) -> None:
+    def set_up(connection: sqlite3.Connection, _: object) -> None:
         # Python's driver begins no transaction of its own, so that BEGIN IMMEDIATE can.
         connection.isolation_level = None
         for pragma in (f"busy_timeout={busy_ms}", *PRAGMAS):

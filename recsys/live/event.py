@@ -11,10 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from recsys.errors import InputError
 from recsys.live.text import check_entries, check_id, check_text, shown
+
+Checked = TypeVar("Checked")
 
 Row = dict[str, Any]
 """A row of the log by the names of its columns, without `seq`."""
@@ -115,7 +117,7 @@ CONTENT = (
 of content, and so makes retries of old events new."""
 
 
-def digest(row: Mapping[str, Any]) -> str:
+def digest(row: Mapping[str, object]) -> str:
     """A stable hash of an event's content: 32 hexadecimal characters."""
     content = json.dumps([row[name] for name in CONTENT], separators=(",", ":"))
     return hashlib.sha256(content.encode()).hexdigest()[:32]
@@ -226,7 +228,7 @@ def _positive(event: Event, kind: EventType) -> bool:
     return any(event.labels.values()) if event.type == TASK else kind.positive
 
 
-def _optional(check: Callable[[Any, str], Any], value: object, name: str) -> Any:
+def _optional(check: Callable[[object, str], Checked], value: object, name: str) -> Checked | None:
     return None if value is None else check(value, name)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, distinct, func, select
+from sqlalchemy import Row, Select, bindparam, delete, distinct, func, select
 
 from recsys.errors import InputError
 from recsys.live.commits import GroupCommit
@@ -201,7 +201,7 @@ class EventLog:
         """
         for user_id in user_ids:
             check_text(user_id, "user_id")
-        parameters: dict[str, Any] = {"after_seq": after_seq}
+        parameters: dict[str, object] = {"after_seq": after_seq}
         statement = select_of_users(self.database.kind)
         for name, value, condition in (
             ("from_ms", from_ms, EVENTS.c.time_ms >= bindparam("from_ms")),
@@ -234,7 +234,7 @@ class EventLog:
         *,
         up_to_seq: int | None = None,
         limit_s: float | None = None,
-    ) -> Sequence[Any]:
+    ) -> Sequence[Row[Any]]:
         """The rows of `follow` as the database has them, up to a place in the log.
 
         Raises:

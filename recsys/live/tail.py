@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Row, Select
 from sqlalchemy.exc import DBAPIError
 
 from recsys.live.database import READ_LIMIT_S, Database, LogError
@@ -30,16 +30,15 @@ class Tail:
         self._others = dict(compiled.params)
         self._held: Connection | None = None
 
-    def rows(self, after_seq: int, up_to_seq: int, limit: int) -> Sequence[Any]:
+    def rows(self, after_seq: int, up_to_seq: int, limit: int) -> Sequence[Row[Any]]:
         """The rows of `EventLog.rows_after`.
 
         Raises:
             LogError: The database fails, or does not answer in `READ_LIMIT_S`.
         """
         given = {**self._others, "after": after_seq, "up_to": up_to_seq, "limit": limit}
-        parameters: Any = given
-        if self._names is not None:
-            parameters = tuple(given[name] for name in self._names)
+        names = self._names
+        parameters = given if names is None else tuple(given[name] for name in names)
         with self._database.plain_errors("read"):
             try:
                 # The server was started anew, perhaps; the next connection will tell.
@@ -59,7 +58,7 @@ class Tail:
             self._held.close()
             self._held = None
 
-    def _read(self, parameters: Any) -> Sequence[Any]:
+    def _read(self, parameters: dict[str, object] | tuple[object, ...]) -> Sequence[Row[Any]]:
         if self._held is None:
             self._held = self._database.reader()
         with self._database.limited(self._held, READ_LIMIT_S):

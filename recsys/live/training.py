@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from recsys.config.data import EventColumns
 from recsys.data.storage import replace_file
 from recsys.errors import InputError
+from recsys.live.event import Event
 from recsys.live.events import EventLog
 from recsys.live.explored import ExploredVideos, Shown
 from recsys.live.outcomes import Outcome, outcome
@@ -72,7 +72,7 @@ def export_training(
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         for page in _user_pages(log):
-            rows: list[dict[str, Any]] = []
+            rows: list[dict[str, object]] = []
             by_user = log.of_users(page, up_to_seq=last)
             likely = explored.propensities(
                 {one.event.impression_id for events in by_user.values() for one in events}
@@ -127,10 +127,10 @@ def _row(
     columns: EventColumns,
     per_ms: float,
     likely: Mapping[Shown, float],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """A showing by the names of the columns; what the user did not do is 0."""
     first = showing.first
-    row: dict[str, Any] = {
+    row: dict[str, object] = {
         "event_type": first.type,
         "not_interested": int(showing.not_interested),
         "creator_id": first.creator_id,
@@ -150,7 +150,7 @@ def _row(
     return row
 
 
-def _count_left_out(event: Any, columns: EventColumns, left_out: Counter[str]) -> None:
+def _count_left_out(event: Event, columns: EventColumns, left_out: Counter[str]) -> None:
     if event.video_id is None:
         left_out[f"{event.type} without a video"] += 1
     left_out.update(f"label {name}" for name in event.labels if name not in columns.tasks)

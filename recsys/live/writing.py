@@ -90,7 +90,9 @@ def delete_users(
     return deleted
 
 
-def _contents(connection: Connection, event_ids: Collection[str]) -> dict[str, Mapping[str, Any]]:
+def _contents(
+    connection: Connection, event_ids: Collection[str]
+) -> dict[str, Mapping[str, object]]:
     """The contents of those events that are there, by their ids."""
     return {
         row.event_id: row._asdict()
@@ -119,7 +121,7 @@ def forgotten_times(connection: Connection, user_ids: Collection[str]) -> dict[s
 def _status(
     row: Row,
     second_id: str | None,
-    there: Mapping[str, Mapping[str, Any]],
+    there: Mapping[str, Mapping[str, object]],
     forgotten: Mapping[str, int],
 ) -> Status:
     first = there.get(row["event_id"])

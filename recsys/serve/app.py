@@ -126,7 +126,7 @@ def read_args(args: Mapping[str, object]) -> tuple[Source, ServeConfig]:
         raise InputError(explain(error, ServeConfig)) from None
 
 
-def number_of_replicas(settings: ServeConfig) -> dict[str, Any]:
+def number_of_replicas(settings: ServeConfig) -> dict[str, object]:
     """Serve's own options for how many replicas there are: fixed, or by the load.
 
     >>> number_of_replicas(ServeConfig(replicas=2))
@@ -166,7 +166,7 @@ def require_as_published(bundle: str, config: RunConfig, names: Iterable[str]) -
             )
 
 
-def _setting(tree: Any, name: str) -> object:
+def _setting(tree: object, name: str) -> object:
     for key in name.split("."):
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
@@ -23,11 +23,9 @@ IDLE_S, WAIT_S = 0.1, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
-    future: asyncio.Future[Any] | None
-    """Nobody waits for it where there is none."""
-    asked: Any
-    """A request, or a call to make between two batches."""
+class _Request(Generic[Asked, Answered]):
+    asked: Asked
+    future: asyncio.Future[Answered]
 
 
 class MicroBatches(Generic[Asked, Answered]):
@@ -48,7 +46,10 @@ class MicroBatches(Generic[Asked, Answered]):
         most: int = MOST_AT_ONCE,
     ) -> None:
         self._answer, self._idle, self._most = answer, idle, most
-        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Request[Asked, Answered] | Callable[[], None] | None] = (
+            queue.SimpleQueue()
+        )
+        """Requests and calls; None ends the thread."""
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
@@ -58,16 +59,25 @@ class MicroBatches(Generic[Asked, Answered]):
         Raises:
             Exception: What the answer is, if it is one.
         """
-        return await self._hand_in(asked)  # type: ignore[no-any-return]
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._waiting.put(_Request(asked, future))
+        return await future
 
     async def call(self, make: Callable[[], Result]) -> Result:
         """What a call gives that is made in the thread, between two batches."""
-        return await self._hand_in(_Call(make))  # type: ignore[no-any-return]
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def run() -> None:
+            if not future.cancelled():
+                _tell([(future, _result(make))])
+
+        self._waiting.put(run)
+        return await future
 
     def wait_through(self) -> None:
         """Waits, in another thread, until all is answered that had been asked for before."""
         through = threading.Event()
-        self._waiting.put(_Waiting(None, _Call(through.set)))
+        self._waiting.put(through.set)
         while not through.wait(WAIT_S) and self._thread.is_alive():
             pass
 
@@ -76,15 +86,10 @@ class MicroBatches(Generic[Asked, Answered]):
         self._waiting.put(None)
         self._thread.join()
 
-    def _hand_in(self, asked: Any) -> asyncio.Future[Any]:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.put(_Waiting(future, asked))
-        return future
-
     def _run(self) -> None:
         running = True
         while running:
-            batch: list[_Waiting] = []
+            batch: list[_Request[Asked, Answered] | Callable[[], None]] = []
             try:
                 entry = self._waiting.get(timeout=IDLE_S)
             except queue.Empty:
@@ -96,48 +101,46 @@ class MicroBatches(Generic[Asked, Answered]):
                     break
                 entry = self._waiting.get()
             running = entry is not None
-            # Whoever has gone, or was answered otherwise since, holds up nobody.
-            batch = [one for one in batch if one.future is None or not one.future.cancelled()]
-            calls = [one for one in batch if isinstance(one.asked, _Call)]
-            asks = [one for one in batch if not isinstance(one.asked, _Call)]
-            for one in calls:
-                _tell([one], [one.asked.result()])
-            if asks:
-                _tell(asks, self._answers([one.asked for one in asks]))
+            requests = []
+            for one in batch:
+                if not isinstance(one, _Request):
+                    one()
+                elif not one.future.cancelled():
+                    # Whoever has gone, or was answered otherwise since, holds up nobody.
+                    requests.append(one)
+            if requests:
+                answers = self._answers([request.asked for request in requests])
+                futures = [request.future for request in requests]
+                _tell(list(zip(futures, answers, strict=True)))
 
-    def _answers(self, asked: list[Any]) -> Sequence[Any]:
+    def _answers(self, asked: Sequence[Asked]) -> Sequence[Answered | Exception]:
         try:
             return self._answer(asked)
         except Exception as error:
             return [error] * len(asked)
 
 
-class _Call:
-    """A call that is made in the thread."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-
-    def result(self) -> Any:
-        """What it gives or raises."""
-        try:
-            return self._make()
-        except Exception as error:
-            return error
+def _result(make: Callable[[], Result]) -> Result | Exception:
+    """What a call gives or raises."""
+    try:
+        return make()
+    except Exception as error:
+        return error
 
 
-def _tell(waiting: Sequence[_Waiting], answers: Sequence[Any]) -> None:
+def _tell(answers: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> None:
     """Hands answers to those who wait, one wake-up for each of their loops."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-    for one, answer in zip(waiting, answers, strict=True):
-        if one.future is not None:
-            by_loop.setdefault(one.future.get_loop(), []).append((one.future, answer))
+    by_loop: dict[
+        asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Result], Result | Exception]]
+    ] = {}
+    for future, answer in answers:
+        by_loop.setdefault(future.get_loop(), []).append((future, answer))
     for loop, pairs in by_loop.items():
         if not loop.is_closed():
             loop.call_soon_threadsafe(_set, pairs)
 
 
-def _set(pairs: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
+def _set(pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> None:
     for future, answer in pairs:
         if future.done():  # its caller has gone
             continue

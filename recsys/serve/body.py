@@ -115,7 +115,7 @@ def check_address(scope: Scope) -> None:
             raise _refused((), "a NUL character; leave it out", source=part)
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
+def _is_deeper(value: object, levels: int) -> bool:
     """Whether lists and objects are nested in more levels than that."""
     if not isinstance(value, dict | list):
         return False
@@ -132,7 +132,7 @@ def _too_deep() -> RequestValidationError:
     return _refused((), f"nested deeper than {MOST_NESTED} levels")
 
 
-def _leaves(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
+def _leaves(value: object, place: Place) -> Iterator[tuple[Place, object]]:
     """All names, texts and numbers of a document, with their places."""
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -145,7 +145,7 @@ def _leaves(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
         yield place, value
 
 
-def _check_leaf(place: Place, leaf: Any) -> None:
+def _check_leaf(place: Place, leaf: object) -> None:
     if isinstance(leaf, float) and not math.isfinite(leaf):
         raise _refused(place, "not a number; send a finite one or leave it out")
     if isinstance(leaf, str) and leaf:

@@ -213,7 +213,7 @@ class _Route:
             words += ["-d", json.dumps(self._example("", body))]
         return shlex.join(words)
 
-    def _example(self, name: str, schema: Schema) -> Any:
+    def _example(self, name: str, schema: Schema) -> object:
         """A value that the schema takes, with the fields that must be given and no others."""
         kinds = self._kinds(schema)
         if not kinds or name in EXAMPLES:
@@ -238,7 +238,7 @@ def _default(schema: Schema) -> str:
     return f"default {json.dumps(schema['default'])}"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A whole number without the `.0` that its field's type gives it."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 

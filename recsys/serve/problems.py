@@ -83,7 +83,7 @@ def problem(
         mistakes: The wrong values, where there are any.
         headers: What else the answer's head says.
     """
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "type": "about:blank",
         "title": TITLES.get(status, "Error"),
         "status": status,

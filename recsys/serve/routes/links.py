@@ -11,7 +11,7 @@ from typing import Any
 Responses = dict[int | str, dict[str, Any]]
 
 
-def _of_user(user_id: str) -> dict[str, Any]:
+def _of_user(user_id: str) -> dict[str, object]:
     """Where to go on with a user, whose id is found by a runtime expression."""
     return {
         "history": {"operationId": "history", "parameters": {"user_id": user_id}},
@@ -20,7 +20,7 @@ def _of_user(user_id: str) -> dict[str, Any]:
     }
 
 
-def _links(links: dict[str, Any]) -> Responses:
+def _links(links: dict[str, object]) -> Responses:
     return {200: {"links": links}}
 
 
