@@ -109,18 +109,6 @@ class ClipStore:
             else values[back]
         )
 
-    def take_uris(self, uris: Sequence[str | None]) -> tuple[ClipArray, NDArray[np.bool_]]:
-        """Reads videos by address.
-
-        Returns:
-            As `take`, zeros where there is no clip; and the (N,) mask of those that have one.
-        """
-        rows = self.rows_of(uris)
-        has_clip = rows != NO_CLIP
-        out = np.zeros((len(rows), *self.frame_shape), self._dtype)
-        out[has_clip] = self.take(ClipRows(rows[has_clip]))
-        return out, has_clip
-
     def files(self, rows: ClipRows) -> pa.Table:
         """What is known of M videos' files: the table of `files_schema`."""
         table = self._dataset.take(np.asarray(rows, np.int64), columns=files_schema().names)

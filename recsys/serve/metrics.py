@@ -92,6 +92,10 @@ class Metrics(Collector):
         self._lag_events.set(events)
         self._lag_seconds.set(seconds)
 
+    def waiting(self, events: int) -> None:
+        """Events of videos that the bundle does not hold, so that nothing counts them yet."""
+        self._waiting_events.set(events)
+
     def log_failed(self) -> None:
         """The event log was looked at and could not be read."""
         self._log_failures.inc()
@@ -215,6 +219,9 @@ class Metrics(Collector):
 
         self._lag_events = gauge("log_lag_events", "Events of the log not followed yet.")
         self._lag_seconds = gauge("log_lag_seconds", "Age of the oldest event not followed yet.")
+        self._waiting_events = gauge(
+            "log_events_waiting", "Followed events of videos that this version does not know."
+        )
         self._version = gauge("model_info", "The bundle that is served.", "version")
         self._swaps = Counter(
             "recsys_version_swaps", "Versions that took over.", registry=self._registry

@@ -425,6 +425,7 @@ class Service:
             lag = latest - followed.followed.seq
             age = max(0, now() - followed.followed.received_ms) / 1000 if lag else 0.0
             self.metrics.log_lag(lag, age)
+            self.metrics.waiting(followed.followed.unknown_videos)
         self.metrics.cache("users", self.recommender.pasts.held)
 
     def _show_model(self) -> None:

@@ -184,12 +184,6 @@ def test_take_refuses_rows_that_are_not_there(rows: list[int], store: ClipStore)
         store.take(rows)
 
 
-def test_take_uris_masks_what_has_no_clip(store: ClipStore) -> None:
-    frames, has_clip = store.take_uris(["e", None, "b"])
-    assert has_clip.tolist() == [True, False, False]
-    assert frames[:, 0, 0, 0, 0].tolist() == [5, 0, 0]
-
-
 def test_a_store_goes_to_another_process(store: ClipStore) -> None:
     import pickle
 

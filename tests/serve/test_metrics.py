@@ -75,6 +75,7 @@ def test_what_is_the_case_now(metrics: Metrics, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module.time, "time", lambda: 1_000.0)
     metrics.inside(7)
     metrics.log_lag(12, 0.5)
+    metrics.waiting(3)
     metrics.known(users=24_000, videos=7_583)
     metrics.cache("histories", 9)
     metrics.index(7_583, 0.97)
@@ -83,6 +84,7 @@ def test_what_is_the_case_now(metrics: Metrics, monkeypatch: pytest.MonkeyPatch)
     found = values(metrics)
     assert found["recsys_requests_inside",] == 7
     assert (found["recsys_log_lag_events",], found["recsys_log_lag_seconds",]) == (12, 0.5)
+    assert found["recsys_log_events_waiting",] == 3
     assert (found["recsys_known", "user"], found["recsys_known", "video"]) == (24_000, 7_583)
     assert found["recsys_cache_entries", "histories"] == 9
     assert (found["recsys_index_videos",], found["recsys_index_recall",]) == (7_583, 0.97)
