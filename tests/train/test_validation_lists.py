@@ -13,7 +13,6 @@ from recsys.inference.predict import Predictions, Predictor
 from recsys.train.validation import ValidationAnswers, _measured
 from tests.bundles import tiny_config
 
-
 SCORES = torch.tensor([0.0, 9, 1, 5]).repeat(2, 1)
 
 
