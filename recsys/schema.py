@@ -51,6 +51,18 @@ def details_schema() -> pa.Schema:
     return pa.schema([("title", pa.string()), ("poster", pa.string())])
 
 
+def lesson_schema() -> pa.Schema:
+    """RUN/prepare/lessons.parquet: the videos that belong to a course or require others, by row."""
+    return pa.schema(
+        [
+            ("video_row", pa.int64()),
+            ("course", pa.string()),
+            ("lesson", pa.float64()),  # its place in the course; null where none is said
+            ("required_rows", pa.list_(pa.int32())),
+        ]
+    )
+
+
 def files_schema() -> pa.Schema:
     """BUNDLE/files.arrow: what decode saw of each video's file; row i is video_row i.
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from recsys.bundle.versions import CURRENT
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
+from recsys.data.lessons import NO_LESSONS, Lessons
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import write_table
 from recsys.data.vocab import Vocab
@@ -45,7 +47,7 @@ START_MS = 1_700_000_000_000
 TASKS = ("click", "like")
 OLD, NEW = "20260101T000000000000Z-00000001", "20260102T000000000000Z-00000002"
 COLUMNS = EventColumns(positive="good", tasks=TASKS, watched="seconds", context=("tab",))
-DATA_WITH_VIDEOS = {
+DATA_WITH_VIDEOS: dict[str, Any] = {
     "events": "events.parquet",
     "columns": COLUMNS.model_dump(),
     "users": "users.parquet",
@@ -54,6 +56,20 @@ DATA_WITH_VIDEOS = {
     "video_columns": {"uri": "uri", "creator": "creator", "categories": ["kind"]},
 }
 """The section `data` of a run whose videos have files."""
+LESSON_COLUMNS = {"course": "course", "lesson": "lesson", "requires": "requires"}
+DATA_WITH_COURSES = {
+    **DATA_WITH_VIDEOS,
+    "video_columns": {**DATA_WITH_VIDEOS["video_columns"], "uri": None, **LESSON_COLUMNS},
+}
+"""The same of one whose videos are lessons of courses, without files."""
+
+VOCABS = {
+    "video": [f"v{i}" for i in range(1, NUM_VIDEOS + 1)],
+    "creator": ["c1", "c2", "c3"],
+    "category": ["calm", "wild"],
+    "context_tab": ["home", "search"],
+    "user": ["region=north", "region=south"],
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ def make_run(
     uris: list[str | None] | None = None,
     clip: ClipShape | None = None,
     seed: int = 1,
+    lessons: Lessons = NO_LESSONS,
     **sections: object,
 ) -> TinyRun:
     """Writes RUN/prepare and RUN/bundles.
@@ -85,6 +102,7 @@ def make_run(
         uris: Of videos "v1", "v2", …; none have a file without it.
         clip: Gives the model a content part (and the videos vectors that are not of it).
         seed: Of the model's weights.
+        lessons: Courses, and what must be finished before what.
         sections: Parts of the run config that differ, e.g. `serve={"max_k": 5}`.
     """
     config = tiny_config(run, **sections)
@@ -93,14 +111,9 @@ def make_run(
     uris += [None] * (NUM_VIDEOS - len(uris))
     write_table(_videos(uris), str(prepare / "videos.parquet"))
     write_table(_details(run), str(prepare / "details.parquet"))
-    vocabs = {
-        "video": [f"v{i}" for i in range(1, NUM_VIDEOS + 1)],
-        "creator": ["c1", "c2", "c3"],
-        "category": ["calm", "wild"],
-        "context_tab": ["home", "search"],
-        "user": ["region=north", "region=south"],
-    }
-    for name, ids in vocabs.items():
+    if len(lessons):
+        write_table(lessons.to_table(), str(prepare / "lessons.parquet"))
+    for name, ids in VOCABS.items():
         Vocab(ids).write(str(prepare / "vocab" / f"{name}.parquet"))
     timelines = _timelines()
     for i in range(2):

@@ -34,6 +34,7 @@ from recsys.bundle.versions import (
 from recsys.config.run import RunConfig, ServeConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
 from recsys.data.details import Details, arrow_file, open_arrow_file
+from recsys.data.lessons import NO_LESSONS, Lessons
 from recsys.data.places import Ids
 from recsys.data.ragged import FloatArray, Ragged
 from recsys.data.storage import finite, join, remove, replace_file
@@ -52,6 +53,8 @@ from recsys.schema import OLDER_LIKED, history_schema, vocab_schema
 RERANK, USERS = "rerank.parquet", "users.parquet"
 INDEX = "index.faiss"
 DETAILS, FILES, KNOWN = "details.parquet", "files.arrow", "known.json"
+LESSONS = "lessons.parquet"
+"""Only in a bundle with courses."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Contents:
     catalog: pa.Table
     """(N,) of `video_schema`."""
     details: Details
+    lessons: Lessons
+    """Courses, and what must be finished before what."""
     vectors: FloatArray
     """(N, Y); the index is of the first D."""
     users: pa.Table | None
@@ -129,6 +134,8 @@ class Bundle:
     catalog: Catalog
     details: Details
     """What people are shown of the videos."""
+    lessons: Lessons
+    """Courses, and what must be finished before what."""
     vectors: FloatArray
     index: VideoIndex | None
     """None where all videos are compared."""
@@ -220,6 +227,7 @@ class Bundle:
             vocabs=_vocabs(files),
             catalog=catalog,
             details=_details(files),
+            lessons=_lessons(files),
             vectors=vectors,
             index=_index(IndexFacts(**manifest["index"]), files),
             histories=Timelines.from_histories(
@@ -302,6 +310,8 @@ def _write_files(
     writer.write_table("videos.parquet", contents.catalog)
     writer.write_table(DETAILS, contents.details.table)
     writer.write(FILES, arrow_file(contents.details.files))
+    if len(contents.lessons):
+        writer.write_table(LESSONS, contents.lessons.to_table())
     vectors = np.ascontiguousarray(contents.vectors, dtype=np.float32)
     writer.write("vectors.npy", _npy(vectors))
     kind = kind_for(config.publish.index, len(vectors) - 1)
@@ -399,6 +409,10 @@ def _details(files: CheckedReader) -> Details:
     """The titles in memory; the pictures stay on the disk where the bundle is on one."""
     seen = open_arrow_file(files.path(FILES), files.read(FILES))
     return Details(files.table(DETAILS), seen)
+
+
+def _lessons(files: CheckedReader) -> Lessons:
+    return Lessons.from_table(files.table(LESSONS)) if LESSONS in files.names else NO_LESSONS
 
 
 def _users(config: RunConfig, files: CheckedReader) -> UserRows | None:

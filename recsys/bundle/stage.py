@@ -71,6 +71,7 @@ def publish(
         vocabs={name: prepared.vocab(name) for name in vocab_names(config)},
         catalog=table,
         details=_details(config, folder),
+        lessons=prepared.lessons,
         vectors=trained.vectors.numpy(),
         users=_users(config, folder),
         counts=counts,

@@ -79,9 +79,28 @@ class VideoColumns(Section):
     and missing values in its lists are passed over. 1 and 1.0 are one tag."""
     duration: str | None = None
     """Length of the video, in any unit."""
+    course: str | None = None
+    """Name of the course (or series) that the video is a lesson of; no model sees it."""
+    lesson: str | None = None
+    """Its place in the course, a number: smaller ones come first."""
+    requires: str | None = None
+    """Ids of the videos that must be finished before this one is recommended: a list, or text
+    separated by commas. A video is finished by a positive event with it (`columns.positive`). Ids
+    that are of no video are passed over and counted."""
     vector: str | None = None
     """Ready-made content vectors, lists of numbers of one length: they stand in for the frames,
     and no video file is decoded."""
+
+    @property
+    def has_lessons(self) -> bool:
+        """Whether anything is said of courses, or of what must come first."""
+        return any((self.course, self.lesson, self.requires))
+
+    @model_validator(mode="after")
+    def _lessons_of_courses(self) -> VideoColumns:
+        if self.lesson is not None and self.course is None:
+            raise ValueError("lesson is a place in a course: name the column of courses too")
+        return self
 
 
 class UserColumns(Section):

@@ -54,6 +54,11 @@ class RunFolder:
         return join(self.prepare, "details.parquet")
 
     @property
+    def lessons(self) -> str:
+        """Courses, and what must be finished before what."""
+        return join(self.prepare, "lessons.parquet")
+
+    @property
     def users(self) -> str:
         """What is known of users."""
         return join(self.prepare, "users.parquet")

@@ -36,6 +36,7 @@ def ranking_set(
             creator_row_N=_creators(prepared.config.data.video_columns.creator, catalog),
             categories=catalog.categories,
             age_days_N=_ages_days(prepared, split),
+            lessons=prepared.lessons,
         ),
         groups=_user_groups(prepared, predictions.user_ids),
     )

@@ -112,7 +112,7 @@ def ranked(
                 f"{stop} and {data.num_videos} video rows"
             )
         if config.mask_history:
-            scores_BN = _without_known(scores_BN, data, start, stop)
+            scores_BN = _without_left_out(scores_BN, data, start, stop)
         parts = [
             Part(name, torch.from_numpy(mask), asked[name][start:stop])
             for name, mask in slices.items()
@@ -156,8 +156,8 @@ def chunk_users(data: RankingSet) -> int:
     return min(data.num_users, max(1, CHUNK_SCORES // data.num_videos))
 
 
-def _without_known(scores_BN: Tensor, data: RankingSet, start: int, stop: int) -> Tensor:
-    users, rows = data.known.pairs(start, stop)
+def _without_left_out(scores_BN: Tensor, data: RankingSet, start: int, stop: int) -> Tensor:
+    users, rows = data.left_out(start, stop)
     scores_BN = scores_BN.clone()  # the ranker's own tensor may be a view of what it keeps
     index = (torch.from_numpy(users), torch.from_numpy(rows).long())
     scores_BN[tuple(part.to(scores_BN.device) for part in index)] = -torch.inf

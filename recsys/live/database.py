@@ -45,7 +45,7 @@ from recsys.live.tables import EVENTS, FACTS, METADATA
 from recsys.live.time_limit import TimeLimits
 
 Result = TypeVar("Result")
-VERSION = "1"
+VERSION = "2"
 """Of the tables below; a database of another version is refused."""
 
 BUSY_MS = 30_000

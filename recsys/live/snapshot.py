@@ -78,6 +78,9 @@ def videos_table(videos: Iterator[LiveVideo], columns: VideoColumns) -> pa.Table
         fields += [(name, pa.string())] if name is not None else []
     fields += [(name, pa.list_(pa.string())) for name in columns.categories]
     fields += [(columns.duration, pa.float64())] if columns.duration is not None else []
+    fields += [(columns.course, pa.string())] if columns.course is not None else []
+    fields += [(columns.lesson, pa.float64())] if columns.lesson is not None else []
+    fields += [(columns.requires, pa.list_(pa.string()))] if columns.requires is not None else []
     fields += [(columns.vector, pa.list_(pa.float32()))] if columns.vector is not None else []
     schema = pa.schema(dict(fields), metadata={LIVE_VIDEOS: json.dumps(states, sort_keys=True)})
     return pa.Table.from_pylist(rows, schema=schema)
@@ -97,6 +100,9 @@ def _video_row(video: LiveVideo, columns: VideoColumns) -> dict[str, object]:
         columns.title: facts.title,
         columns.creator: facts.creator_id,
         columns.duration: facts.duration,
+        columns.course: facts.course,
+        columns.lesson: facts.lesson,
+        columns.requires: list(facts.requires),
         columns.video: video.video_id,
     }
     return {**row, **{name: value for name, value in said.items() if name is not None}}

@@ -30,7 +30,17 @@ State = Literal["stored", "indexed", "refused", "deleted", "catalogue"]
 LONGEST_TITLE = 1000
 
 _C = VIDEOS.c
-_OF_CALLERS = ("title", "creator_id", "categories", "duration", "hidden", "expires_ms")
+_LISTS = ("categories", "requires")
+_OF_CALLERS = (
+    "title",
+    "creator_id",
+    "duration",
+    "hidden",
+    "expires_ms",
+    "course",
+    "lesson",
+    *_LISTS,
+)
 
 
 class VideoConflict(InputError):
@@ -51,18 +61,33 @@ class VideoFacts:
     """Whether it is kept out of all lists."""
     expires_ms: int | None = None
     """From when on it is kept out of all lists."""
+    course: str | None = None
+    """Of which it is a lesson."""
+    lesson: float | None = None
+    """Its place in the course."""
+    requires: tuple[str, ...] = ()
+    """Videos that must be finished before it is recommended."""
 
     def __post_init__(self) -> None:
         if self.title is not None:
             check_text(self.title, "title", longest=LONGEST_TITLE)
         if self.creator_id is not None:
             check_id(self.creator_id, "creator_id")
-        for name in self.categories:
-            check_text(name, "categories")
-        if len(self.categories) > MOST_ENTRIES:
-            raise InputError(f"categories: {len(self.categories)}; at most {MOST_ENTRIES}")
+        if self.course is not None:
+            check_text(self.course, "course")
+        for field_name in _LISTS:
+            values: tuple[str, ...] = getattr(self, field_name)
+            for value in values:
+                check_text(value, field_name)
+            if len(values) > MOST_ENTRIES:
+                raise InputError(f"{field_name}: {len(values)}; at most {MOST_ENTRIES}")
         if self.duration is not None and not 0 < self.duration < 1e12:
             raise InputError(f"duration={shown(self.duration)}: must be above 0; leave it out")
+
+    @property
+    def is_lesson(self) -> bool:
+        """Whether it belongs to a course or requires other videos."""
+        return self.course is not None or bool(self.requires)
 
     @property
     def digest(self) -> str:
@@ -73,7 +98,8 @@ class VideoFacts:
     def to_row(self) -> dict[str, Any]:
         """The columns that hold it."""
         row = {name: getattr(self, name) for name in _OF_CALLERS}
-        return {**row, "categories": json.dumps(self.categories), "facts": self.digest}
+        lists = {name: json.dumps(row[name]) for name in _LISTS}
+        return {**row, **lists, "facts": self.digest}
 
 
 @dataclass(frozen=True)
@@ -296,7 +322,7 @@ def to_video(row: Any) -> LiveVideo:
     """A row of the table, perhaps with a vector, as a value."""
     values = row._mapping
     facts = {name: values[name] for name in _OF_CALLERS}
-    facts["categories"] = tuple(json.loads(values["categories"]))
+    facts |= {name: tuple(json.loads(values[name])) for name in _LISTS}
     facts["hidden"] = bool(values["hidden"])
     names = ("uri", "sha256", "size_bytes", "source")
     file = StoredFile(**{name: values[name] for name in names}) if values["uri"] else None

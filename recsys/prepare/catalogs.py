@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from recsys.config.data import DataConfig, VideoColumns
 from recsys.data.catalog import Catalog, duration_buckets
+from recsys.data.lessons import Lesson, Lessons
 from recsys.data.ragged import IntArray, Ragged
 from recsys.data.storage import open_input
 from recsys.data.users import row_lists
@@ -30,6 +31,23 @@ FloatArray = npt.NDArray[np.float32]
 MOST_USER_VALUES = 10_000
 AT_ONCE = 1 << 20
 """Addresses that are Python texts at a time."""
+
+
+class LessonDraft(NamedTuple):
+    """Courses, and what must be finished before what."""
+
+    lessons: Lessons
+    unknown: int
+    """Required ids that are of no video."""
+
+    def report(self) -> dict[str, int]:
+        """Its part of the stage's report."""
+        courses = {course for course in self.lessons.courses if course is not None}
+        return {
+            "courses": len(courses),
+            "lessons": len(self.lessons),
+            "unknown_required_videos": self.unknown,
+        }
 
 
 @dataclass
@@ -52,6 +70,8 @@ class CatalogDraft:
     dropped: dict[str, int]
     """Rows of the video table that were left out, by reason."""
     only_in_events: int
+    lessons: LessonDraft | None = None
+    """None where nothing is said of courses."""
 
     def things(self) -> dict[str, Ragged]:
         """The rows of each counted thing that each of the N videos belongs to."""
@@ -84,15 +104,17 @@ class CatalogDraft:
     def report(self, counts: SplitCounts) -> dict[str, object]:
         """Its part of the stage's report: numbers of what it holds, and of what was left out."""
         known = counts.events_SN[:2, 1:].sum(0) > 0
-        without = {}
+        of_some: dict[str, int] = {}
         if self.vectors is not None:
-            without = {"videos_without_vector": int(np.isnan(self.vectors[1:, 0]).sum())}
+            of_some["videos_without_vector"] = int(np.isnan(self.vectors[1:, 0]).sum())
+        if self.lessons is not None:
+            of_some |= self.lessons.report()
         return {
             "videos": len(self.vocabs["video"]) - 1,
             "videos_without_events": int((counts.events_SN[:, 1:].sum(0) == 0).sum()),
             "videos_first_seen_in_test": int((~known & (counts.events_SN[2, 1:] > 0)).sum()),
             "videos_without_file": self.uris[1:].null_count,
-            **without,
+            **of_some,
             "videos_only_in_events": self.only_in_events,
             "dropped_video_rows": self.dropped,
             "creators": len(self.vocabs["creator"]) - 1,
@@ -146,6 +168,7 @@ def build_catalog(
         vectors=_vectors(table, columns.vector, num_extra=num_extra),
         dropped=table.dropped if table else {},
         only_in_events=num_extra if data.videos else 0,
+        lessons=_lessons(table, columns, vocabs["video"]),
     )
 
 
@@ -165,6 +188,9 @@ def _read_videos(data: DataConfig, live: str | None) -> _Table | None:
         ("creator", columns.creator, tables.LABEL),
         *(("categories", name, tables.TAGS) for name in columns.categories),
         ("duration", columns.duration, tables.NUMBER),
+        ("course", columns.course, tables.LABEL),
+        ("lesson", columns.lesson, tables.NUMBER),
+        ("requires", columns.requires, tables.TAGS),
         ("vector", columns.vector, tables.VECTOR),
     ]
     return _read(data.videos, "data.videos", wanted, more=live)
@@ -271,6 +297,41 @@ def _details(table: _Table | None, columns: VideoColumns, *, num_extra: int) -> 
 def _padded(texts: pa.Array, num_extra: int) -> pa.Array:
     """Texts of the table's videos, nulls before them for row 0 and after them for the others."""
     return pa.concat_arrays([pa.nulls(1, texts.type), texts, pa.nulls(num_extra, texts.type)])
+
+
+def _lessons(table: _Table | None, columns: VideoColumns, videos: Vocab) -> LessonDraft | None:
+    if table is None or not columns.has_lessons:
+        return None
+    courses = _labels(table, columns.course).to_pylist()
+    numbers = _numbers(table, columns.lesson)
+    required: list[list[int]] = [[] for _ in courses]
+    unknown = 0
+    if columns.requires is not None:
+        lists = table.column(columns.requires, lambda values, name, _: as_tags(values, name))
+        rows = videos.rows(pc.list_flatten(lists))
+        unknown = int((rows == 0).sum())
+        for place, row in zip(rows_of_lists(lists).tolist(), rows.tolist(), strict=True):
+            required[place] += [row] * (row > 0)
+    said = {
+        place + 1: Lesson(course, None if np.isnan(number) else float(number), tuple(needed))
+        for place, (course, number, needed) in enumerate(
+            zip(courses, numbers, required, strict=True)
+        )
+        if course is not None or needed
+    }
+    lessons = Lessons.of(said)
+    _require_reachable(lessons, columns, videos)
+    return LessonDraft(lessons, unknown)
+
+
+def _require_reachable(lessons: Lessons, columns: VideoColumns, videos: Vocab) -> None:
+    never = lessons.unreachable().tolist()
+    if never:
+        raise InputError(
+            f"data.video_columns.requires={columns.requires}: nobody can ever come to "
+            f"{', '.join(repr(videos.id(row)) for row in never[:3])}{', …' * (len(never) > 3)}: "
+            "what is required there requires it in turn; take one of the requirements out"
+        )
 
 
 def _tags(table: _Table | None, columns: tuple[str, ...]) -> tuple[IntArray, pa.Array]:

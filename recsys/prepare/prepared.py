@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
 from recsys.data.clip_store import ClipRows, ClipStore
+from recsys.data.lessons import NO_LESSONS, Lessons
 from recsys.data.ragged import FloatArray
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import exists, list_files, open_input, read_json
@@ -45,6 +46,14 @@ class Prepared:
     def catalog(self) -> Catalog:
         """The catalogue of N videos, of which row 0 stands for unknown ones."""
         return Catalog.read(self.folder.videos)
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        """Courses, and what must be finished before what."""
+        if not self.config.data.video_columns.has_lessons or not exists(self.folder.lessons):
+            return NO_LESSONS
+        with open_input(self.folder.lessons) as file:
+            return Lessons.from_table(pq.read_table(file))
 
     @cached_property
     def partitions(self) -> list[str]:

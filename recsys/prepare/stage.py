@@ -54,7 +54,7 @@ def prepare(config: RunConfig, out: str) -> dict[str, object]:
 
 def written_parts(folder: RunFolder) -> tuple[str, ...]:
     """What prepare makes in its folder of its inputs, and all that it ever removes from it."""
-    tables = (folder.videos, folder.users, folder.vectors)
+    tables = (folder.videos, folder.users, folder.vectors, folder.lessons)
     return (folder.report_of("prepare"), folder.timelines, folder.vocabs, folder.counts, *tables)
 
 
@@ -94,6 +94,8 @@ def _prepare(
         vocab.write(folder.vocab(name))
     write_table(catalog.with_counts(counts), folder.videos)
     write_table(catalog.details, folder.details)
+    if catalog.lessons is not None:
+        write_table(catalog.lessons.lessons.to_table(), folder.lessons)
     if catalog.vectors is not None:
         write_vectors(catalog.vectors, folder.vectors)
     write_table(users.table, folder.users)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from recsys.bundle.contents import Bundle
+from recsys.data.lessons import Lesson, Lessons
 from recsys.data.ragged import IntArray, Ragged
 from recsys.data.vocab import Vocab
 from recsys.live.videos import LiveVideo, VideoFacts
@@ -112,6 +113,8 @@ class Catalogue:
         self._of_creator = videos_by_creator(bundle.catalog.creator_rows)
         self._live_of_creator: dict[int, list[int]] = {}
         self._overrides: dict[int, LiveVideo] = {}
+        self._lessons: Lessons | None = bundle.lessons
+        self._live_lessons: dict[int, VideoFacts] = {}
         self._out, self._expiring = _rows([]), (_rows([]), _rows([]))
         catalog = bundle.catalog
         self._described = [Described(catalog.creator_rows, catalog.categories, catalog.durations)]
@@ -197,10 +200,14 @@ class Catalogue:
         if row == UNKNOWN_ROW:
             return None
         creator, duration = int(catalog.creator_rows[row]), float(catalog.durations[row])
+        lesson = self._bundle.lessons.one(row) or Lesson(None, None, ())
         return VideoFacts(
             creator_id=self.creators.id(creator) if creator else None,
             categories=tuple(self.categories.ids_of(catalog.categories[row].astype(np.int64))),
             duration=duration if duration > 0 else None,
+            course=lesson.course,
+            lesson=lesson.number,
+            requires=tuple(self.videos.ids_of(np.array(lesson.required, np.int64))),
         )
 
     def unlisted(self, now_ms: int) -> IntArray:
@@ -217,6 +224,30 @@ class Catalogue:
         creators = [self.creators.row(name) for name in hidden_creators]
         hidden = [row for one in creators if one for row in self.of_creator(one)]
         return np.concatenate([unlisted, _rows(hidden)])
+
+    @property
+    def lessons(self) -> Lessons:
+        """The bundle's lessons, and those that came live."""
+        if self._lessons is None:
+            said = {row: self._lesson(facts) for row, facts in self._live_lessons.items()}
+            self._lessons = self._bundle.lessons.with_changes(said)
+        return self._lessons
+
+    def locked(self, finished: IntArray, now_ms: int) -> IntArray:
+        """Sorted rows of the lessons that require what is not among these finished videos.
+
+        What no list may hold is not asked for.
+        """
+        if not len(self.lessons):
+            return _rows([])
+        return self.lessons.locked(np.concatenate([finished, self.unlisted(now_ms)]))
+
+    def is_circle(self, video_id: str, requires: Iterable[str]) -> bool:
+        """Whether nobody could ever come to a video that requires these."""
+        rows = tuple(self.videos.row(name) for name in requires)
+        row = self.videos.row(video_id)
+        then = self.lessons.with_changes({row: Lesson(None, None, rows)})
+        return row != UNKNOWN_ROW and row in then.unreachable()
 
     def take(self, videos: Iterable[LiveVideo]) -> None:
         """Takes what has changed; videos without a vector wait until they have one."""
@@ -252,6 +283,8 @@ class Catalogue:
             self._room_MY = torch.cat([self._room_MY, torch.zeros_like(self._room_MY)])
         row = self.videos.add(video.video_id)
         self._live.append(video)
+        if self._live_lessons:  # one of them may require this one
+            self._lessons = None
         return row
 
     def _set(self, row: int, video: LiveVideo) -> None:
@@ -263,6 +296,9 @@ class Catalogue:
             self._live_of_creator.setdefault(creator, []).append(row)
         for name in video.facts.categories:
             self.categories.add(name)
+        if video.facts.is_lesson or row in self._live_lessons:
+            self._live_lessons[row] = video.facts
+            self._lessons = None
         if video.vector is not None:
             self._room_MY[place] = torch.from_numpy(np.array(video.vector, np.float32))
 
@@ -271,6 +307,13 @@ class Catalogue:
         rows = self._live_of_creator.get(self.creators.row(creator or ""), [])
         if row in rows:
             rows.remove(row)
+
+    def _lesson(self, facts: VideoFacts) -> Lesson | None:
+        if not facts.is_lesson:
+            return None
+        rows = (self.videos.row(video_id) for video_id in facts.requires)
+        required = tuple(row for row in rows if row != UNKNOWN_ROW)
+        return Lesson(facts.course, facts.lesson, required)
 
     def _describe(self, videos: Sequence[LiveVideo]) -> Described:
         facts = [video.facts for video in videos]

@@ -22,6 +22,7 @@ import recsys.serve.client_calls as calls
 from recsys.serve.client_calls import Answer, Call
 from recsys.serve.client_types import (
     Challenger,
+    Courses,
     Deleted,
     DeletedVideo,
     Event,
@@ -194,6 +195,10 @@ class Client:
         """What a user did last, newest first."""
         return self._send(calls.history(user_id, limit))
 
+    def courses(self, user_id: Id, *, limit: int = 20) -> Courses:
+        """How far a user is in the courses, those that they have begun first."""
+        return self._send(calls.courses(user_id, limit))
+
     def users(self, *, limit: int = 50) -> Users:
         """Some of the known users."""
         return self._send(calls.users(limit))
@@ -352,6 +357,10 @@ class AsyncClient:
     def history(self, user_id: Id, *, limit: int = 20) -> Awaitable[History]:
         """What a user did last, newest first."""
         return self._send(calls.history(user_id, limit))
+
+    def courses(self, user_id: Id, *, limit: int = 20) -> Awaitable[Courses]:
+        """How far a user is in the courses, those that they have begun first."""
+        return self._send(calls.courses(user_id, limit))
 
     def users(self, *, limit: int = 50) -> Awaitable[Users]:
         """Some of the known users."""

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from recsys.serve.client_types import (
     Challenger,
+    Courses,
     Deleted,
     DeletedVideo,
     Event,
@@ -80,6 +81,11 @@ def forget_user(user_id: Id) -> Call[Deleted]:
 def similar(video_id: Id, k: int) -> Call[Items]:
     """Videos like one."""
     return Call("GET", "/v1/similar", query={"video_id": video_id, "k": k})
+
+
+def courses(user_id: Id, limit: int) -> Call[Courses]:
+    """How far a user is in the courses."""
+    return Call("GET", "/v1/courses", query={"user_id": user_id, "limit": limit})
 
 
 def popular(k: int) -> Call[Items]:

@@ -80,6 +80,9 @@ class VideoFacts(TypedDict, total=False):
     duration: float | None
     hidden: bool
     expires_ms: int | None
+    course: str | None
+    lesson: float | None
+    requires: list[str]
 
 
 class Fault(TypedDict):
@@ -102,6 +105,9 @@ class Video(TypedDict):
     duration: float | None
     hidden: bool
     expires_ms: int | None
+    course: str | None
+    lesson: float | None
+    requires: list[str]
     size_bytes: int | None
     sha256: str | None
     received_ms: int | None
@@ -212,6 +218,33 @@ class History(TypedDict):
     user_id: str
     known_user: bool
     events: list[dict[str, object]]
+
+
+class CourseLesson(TypedDict):
+    """A lesson of a course, as one user has it."""
+
+    video_id: str
+    lesson: float | None
+    finished: bool
+    locked: bool
+
+
+class Course(TypedDict):
+    """A course, as one user has it; its lessons stand in their order."""
+
+    course: str
+    num_finished: int
+    next_video_id: str | None
+    lessons: list[CourseLesson]
+
+
+class Courses(TypedDict):
+    """How far a user is in the courses, those that they have begun first."""
+
+    version: str
+    user_id: str
+    num_courses: int
+    courses: list[Course]
 
 
 class Users(TypedDict):

@@ -10,10 +10,11 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from recsys.bundle.contents import Bundle
+from recsys.data.lessons import Lesson
 from recsys.live.videos import LiveVideo
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.catalogue import Catalogue
-from recsys.serve.files import local_picture, local_video
+from recsys.serve.files import local_captions, local_picture, local_video
 from recsys.serve.messages import Described, Id, Message
 
 MOST_DETAILS = 1000
@@ -43,6 +44,12 @@ class VideoDetails:
     """Address of a picture of it, from this server's root on; null where none is served."""
     file: str | None
     """Address of its file, likewise."""
+    captions: str | None
+    """Address of its captions (WebVTT), likewise."""
+    course: str | None
+    """Of which it is a lesson."""
+    lesson: float | None
+    """Its place in the course."""
 
 
 @dataclass(config=Described)
@@ -90,6 +97,9 @@ def _of_live(bundle: Bundle, video: LiveVideo) -> VideoDetails:
         duration_s=None,
         poster=None,
         file=f"v1/videos/{quote(video.video_id, safe='')}/file" if served else None,
+        captions=None,
+        course=facts.course,
+        lesson=facts.lesson,
     )
 
 
@@ -101,6 +111,7 @@ def _of_video(bundle: Bundle, video_id: str, row: int, said: LiveVideo | None) -
     uri = catalog.table.column("uri")[row].as_py()
     there = details.has_picture(row) or local_picture(details.poster(row)) is not None
     address = f"v1/videos/{quote(video_id, safe='')}"
+    lesson = bundle.lessons.one(row) or Lesson(None, None, ())
     return VideoDetails(
         video_id=video_id,
         title=details.title(row) if said is None else said.facts.title or details.title(row),
@@ -110,4 +121,7 @@ def _of_video(bundle: Bundle, video_id: str, row: int, said: LiveVideo | None) -
         duration_s=details.duration_s(row),
         poster=f"{address}/poster" if served and there else None,
         file=f"{address}/file" if served and local_video(uri) is not None else None,
+        captions=f"{address}/captions" if served and local_captions(uri) is not None else None,
+        course=lesson.course,
+        lesson=lesson.number,
     )

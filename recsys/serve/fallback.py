@@ -165,7 +165,8 @@ class Fallback:
         asked = [self._conditions.rows(ask.exclude), self._conditions.shown_before(ask.cursor)]
         liked = [user.never_again] if ask.exclude_seen else []
         unwanted = self._parts.catalogue.unwanted(user.hidden_creators, now_ms)
-        return np.concatenate([*asked, user.refused, unwanted, *liked])
+        locked = self._parts.catalogue.locked(user.never_again, now_ms)
+        return np.concatenate([*asked, user.refused, unwanted, locked, *liked])
 
     def _videos(
         self, ready: Everybody, rows: IntArray, num_popular: int

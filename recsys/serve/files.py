@@ -1,4 +1,4 @@
-"""Which of the catalogue's files the server may hand out: local videos and pictures alone."""
+"""Which of the catalogue's files the server may hand out: local videos, pictures and captions."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ PICTURE_TYPES = {
 """An SVG is no picture here: it may hold scripts."""
 
 
+CAPTION_TYPES = {".vtt": "text/vtt"}
+
+
 def local_video(uri: str | None) -> tuple[str, str] | None:
     """Path and media type of a catalogue entry's file; None where it must not be handed out.
 
@@ -51,6 +54,17 @@ def local_picture(uri: str | None) -> tuple[str, str] | None:
     (True, True)
     """
     return _local_file(uri, PICTURE_TYPES)
+
+
+def local_captions(uri: str | None) -> tuple[str, str] | None:
+    """Path and media type of the captions beside a local video: the same name with .vtt.
+
+    >>> local_captions("s3://bucket/a.mp4") is None, local_captions("/etc/passwd") is None
+    (True, True)
+    """
+    if uri is None or local_video(uri) is None:
+        return None
+    return _local_file(os.path.splitext(uri)[0] + ".vtt", CAPTION_TYPES)
 
 
 def _local_file(uri: str | None, types: Mapping[str, str]) -> tuple[str, str] | None:

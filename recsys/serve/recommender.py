@@ -29,6 +29,7 @@ from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Answer, Ask, Degraded, RankedVideo, RankedVideos, ScoredVideo
 from recsys.serve.conditions import Conditions
+from recsys.serve.courses import Course, courses_of
 from recsys.serve.fallback import STALE, Fallback
 from recsys.serve.follower import Follower
 from recsys.serve.lists import Candidates, Listed, ListMaker, Reading
@@ -179,6 +180,16 @@ class ServingRecommender:
         self.catch_up()
         return self.pasts.events(user_id)
 
+    def courses(self, user_id: str) -> list[Course]:
+        """How far a user is in each of the catalogue's courses.
+
+        Raises:
+            LogError: The log cannot be read.
+        """
+        self.catch_up()
+        past = self.pasts.of([Wanted(user_id, None)])[0]
+        return courses_of(self.catalogue, past.never_again, past.liked, now())
+
     def knows_user(self, user_id: str) -> bool:
         """Whether anything that a user did is known."""
         return self.pasts.of([Wanted(user_id, None)])[0].known_user
@@ -281,6 +292,7 @@ class ServingRecommender:
             past.refused,
             self._conditions.rows(ask.exclude),
             self.catalogue.unwanted(past.hidden_creators, now_ms),
+            self.catalogue.locked(past.never_again, now_ms),
         ]
         if ask.cursor is not None:
             apart.append(self._conditions.shown_before(ask.cursor))

@@ -16,6 +16,8 @@ from recsys.serve.messages import AddressId, Described, Id, Message, Time
 LONGEST_DURATION = 1e12
 Title = Annotated[str, Field(min_length=1, max_length=LONGEST_TITLE, pattern=r"^[^\x00]*$")]
 Categories = Annotated[list[Id], Field(max_length=MOST_ENTRIES)]
+Requires = Annotated[list[Id], Field(max_length=MOST_ENTRIES)]
+Place = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Duration = Annotated[float, Field(gt=0, lt=LONGEST_DURATION, allow_inf_nan=False)]
 WAIT = Field(20.0, ge=0, le=60, allow_inf_nan=False)
 
@@ -37,6 +39,12 @@ class AddVideoQuery(BaseModel):
     """Keep it out of all lists until a PATCH says otherwise."""
     expires_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)] | None = None
     """From when on it is in no list, in Unix milliseconds."""
+    course: AddressId | None = None
+    """Of which it is a lesson."""
+    lesson: Place | None = None
+    """Its place in the course."""
+    requires: Requires = Field(default_factory=list)
+    """Videos that must be finished before it is recommended; the parameter may be repeated."""
     wait_s: float = WAIT
     """Longest that the answer may wait for the video to be encoded."""
 
@@ -62,6 +70,12 @@ class VideoByUri(Message):
     """Keep it out of all lists until a PATCH says otherwise."""
     expires_ms: Time | None = None
     """From when on it is in no list, in Unix milliseconds."""
+    course: Id | None = None
+    """Of which it is a lesson."""
+    lesson: Annotated[Place, Field(strict=True)] | None = None
+    """Its place in the course."""
+    requires: Requires = Field(default_factory=list)
+    """Videos that must be finished before it is recommended."""
 
 
 class VideoChanges(Message):
@@ -73,12 +87,15 @@ class VideoChanges(Message):
     duration: Annotated[Duration, Field(strict=True)] | None = None
     hidden: StrictBool | None = None
     expires_ms: Time | None = None
+    course: Id | None = None
+    lesson: Annotated[Place, Field(strict=True)] | None = None
+    requires: Requires | None = None
 
     def changes(self) -> dict[str, Any]:
         """The fields of `VideoFacts` that were given."""
         given = self.model_dump(exclude_unset=True)
-        if "categories" in given:
-            given["categories"] = tuple(given["categories"] or ())
+        for name in given.keys() & {"categories", "requires"}:
+            given[name] = tuple(given[name] or ())
         if "hidden" in given:
             given["hidden"] = bool(given["hidden"])
         return given
@@ -97,6 +114,9 @@ def facts_of(said: AddVideoQuery | VideoByUri) -> VideoFacts:
         said.duration,
         said.hidden,
         said.expires_ms,
+        said.course,
+        said.lesson,
+        tuple(said.requires),
     )
 
 
@@ -127,6 +147,11 @@ class VideoResponse:
     duration: float | None
     hidden: bool
     expires_ms: int | None
+    course: str | None
+    lesson: float | None
+    """Its place in the course."""
+    requires: list[str]
+    """Videos that must be finished before it is recommended."""
     size_bytes: int | None
     sha256: str | None
     """Of its file."""
@@ -177,7 +202,11 @@ def message(video: LiveVideo, faults: Sequence[Fault] = ()) -> VideoResponse:
         duplicate_of=video.duplicate_of,
         similarity=video.similarity,
         faults=[FaultMessage(one.version, one.tries, one.tried_ms, one.reason) for one in faults],
-        **{**vars(facts), "categories": list(facts.categories)},
+        **{
+            **vars(facts),
+            "categories": list(facts.categories),
+            "requires": list(facts.requires),
+        },
     )
 
 

@@ -1,6 +1,7 @@
 """Ranking all videos for all users: who is asked for what scores, and what comes out."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recsys.config.run import EvaluateConfig
+from recsys.data.lessons import Lesson, Lessons
 from recsys.data.ragged import Ragged
 from recsys.evaluation import ranking
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
@@ -84,6 +86,18 @@ def test_what_was_known_is_left_out_where_it_is_asked(monkeypatch: pytest.Monkey
         lists = ranked(ranking_set(), ranker_of(), config(2, masked=True), depth=2)
         assert first(list(lists)) == [[3, 1], [6, 5], [1, 2], [6, 5], [4, 5]]
     assert torch.equal(SCORES, before)
+
+
+def test_lessons_that_were_still_locked_are_left_out_too() -> None:
+    """6 requires 2, which the first user alone has finished; 5 requires 6 and 1, which nobody."""
+    lessons = Lessons.of({6: Lesson("a", 1, (2,)), 5: Lesson("a", 2, (6, 1))})
+    data = ranking_set()
+    data = replace(data, videos=replace(data.videos, lessons=lessons))
+    lists = list(ranked(data, ranker_of(), config(5, masked=True), depth=5))
+    kept = [[row for row in one if row] for one in first(lists)]
+    assert kept == [[3, 1, 4, 6], [4, 3, 2, 1], [1, 2, 3, 4], [4, 3, 2], [4, 3, 2, 1]]
+    unmasked = first(list(ranked(data, ranker_of(), config(2), depth=2)))
+    assert unmasked == first(list(ranked(ranking_set(), ranker_of(), config(2), depth=2)))
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (4, 7), (5, 8), (7,)])

@@ -56,6 +56,42 @@ def test_titles_and_posters_are_kept_apart_from_what_the_model_sees(tmp_path: Pa
     assert nothing.to_pydict() == {"title": [None] * 4, "poster": [None] * 4}
 
 
+LESSONS = {
+    "of": ["maths", "maths", None],
+    "nr": [2, 1, None],
+    "needs": [["v1", "v9", "gone"], [], ["v2", "v2"]],
+}
+ROLES = {"course": "of", "lesson": "nr", "requires": "needs"}
+
+
+def test_lessons_know_their_course_their_place_and_what_they_require(tmp_path: Path) -> None:
+    draft = build_catalog(data(tmp_path, LESSONS, **ROLES), ["v9", "v1"])  # v9 is row 4
+    assert draft.lessons is not None
+    assert draft.lessons.lessons.to_table().to_pylist() == [
+        {"video_row": 1, "course": "maths", "lesson": 2, "required_rows": [2, 4]},
+        {"video_row": 2, "course": "maths", "lesson": 1, "required_rows": []},
+        {"video_row": 3, "course": None, "lesson": None, "required_rows": [1]},
+    ]
+    report = draft.report(SplitCounts.empty(5))
+    assert report["courses"] == 1 and report["lessons"] == 3
+    assert report["unknown_required_videos"] == 1
+    assert build_catalog(data(tmp_path), []).lessons is None
+
+
+def test_requirements_may_be_text_with_commas(tmp_path: Path) -> None:
+    rows = {"needs": ["v1, v3", None, ""]}
+    draft = build_catalog(data(tmp_path, rows, requires="needs"), [])
+    assert draft.lessons is not None
+    assert draft.lessons.lessons.locked(np.array([2])).tolist() == [1]
+    assert draft.lessons.lessons.locked(np.array([2, 3])).tolist() == []
+
+
+def test_lessons_that_require_each_other_are_refused(tmp_path: Path) -> None:
+    rows = {"needs": [["v1"], ["v2"], []]}
+    with pytest.raises(InputError, match=r"requires=needs: nobody can ever come to 'v2', 'v1': "):
+        build_catalog(data(tmp_path, rows, requires="needs"), [])
+
+
 def test_relative_addresses_are_meant_from_the_tables_folder(tmp_path: Path) -> None:
     rows = {"path": ["clips/two.mp4", "/abs/one.mp4", "s3://bucket/three.mp4"]}
     assert build_catalog(data(tmp_path, rows), []).uris.to_pylist() == [

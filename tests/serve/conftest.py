@@ -17,11 +17,16 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def uris(tmp_path_factory: pytest.TempPathFactory) -> list[str | None]:
-    """Of videos v1 to v3: a file that is one by its name, one that is none, one elsewhere."""
+    """Of videos v1 to v3: a file that is one by its name, one that is none, one elsewhere.
+
+    Beside the first two are captions.
+    """
     folder: Path = tmp_path_factory.mktemp("files")
     clip, text = folder / "one.mp4", folder / "two.txt"
     clip.write_bytes(bytes(range(200)))
     text.write_text("secret")
+    for name in ("one", "two"):
+        (folder / f"{name}.vtt").write_text("WEBVTT")
     return [str(clip), str(text), "s3://bucket/three.mp4"]
 
 

@@ -224,6 +224,8 @@ def test_openapi_names_every_route(client: TestClient) -> None:
         "/v1/challenger",
         "/v1/videos",
         "/v1/videos/{video_id}",
+        "/v1/courses",
+        "/v1/videos/{video_id}/captions",
         "/v1/videos/{video_id}/file",
         "/v1/videos/{video_id}/poster",
         "/v1/details",

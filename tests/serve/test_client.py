@@ -91,6 +91,7 @@ EVERY_CALL: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any]] = [
      {"events": [{"user_id": "u1", "event_id": "e1"}]}),
     ("forget_user", ("u 1",), {}, "DELETE /v1/users?user_id=u+1", None),
     ("history", ("u1",), {"limit": 4}, "GET /v1/history?user_id=u1&limit=4", None),
+    ("courses", ("u 1",), {"limit": 3}, "GET /v1/courses?user_id=u+1&limit=3", None),
     ("users", (), {}, "GET /v1/users?limit=50", None),
     ("model", (), {}, "GET /v1/model", None),
 ]  # fmt: skip

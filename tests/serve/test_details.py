@@ -54,6 +54,9 @@ def test_details_of_videos_in_the_order_asked_for(client: TestClient) -> None:
         "duration_s": 62.5,
         "poster": "v1/videos/v1/poster",
         "file": "v1/videos/v1/file",
+        "captions": "v1/videos/v1/captions",
+        "course": None,
+        "lesson": None,
     }
     three, two = answer["items"][0], answer["items"][2]
     assert (three["title"], three["poster"], three["file"]) == ("Three", None, None)
@@ -85,3 +88,15 @@ def test_what_decode_saw_of_files_is_read_from_the_disk_or_from_memory(tmp_path:
     path.write_bytes(data)
     assert open_arrow_file(str(path), b"").equals(table)
     assert open_arrow_file("memory://bucket/files.arrow", data).equals(table)
+
+
+def test_captions_are_the_file_beside_a_video(client: TestClient) -> None:
+    answer = client.get("/v1/videos/v1/captions")
+    assert (answer.status_code, answer.text) == (200, "WEBVTT")
+    assert answer.headers["content-type"] == "text/vtt; charset=utf-8"
+    assert answer.headers["content-security-policy"] == "default-src 'none'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    for video in ("v2", "v3", "v4", "gone"):  # no video file, one elsewhere, none, no such video
+        assert client.get(f"/v1/videos/{video}/captions").status_code == 404
+    part = client.get("/v1/videos/v1/captions", headers={"Range": "bytes=0-2"})
+    assert (part.status_code, part.text) == (206, "WEB")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from recsys.data.folders import address_of
-from recsys.serve.files import local_video
+from recsys.serve.files import local_captions, local_video
 
 
 def test_a_local_video_is_handed_out(tmp_path: Path) -> None:
@@ -44,3 +44,21 @@ def test_a_link_counts_as_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "clip.mp4").symlink_to(tmp_path / "notes.txt")
     assert local_video(str(tmp_path / "clip.mp4")) is None
+
+
+def test_captions_lie_beside_a_video_of_this_machine(tmp_path: Path) -> None:
+    clip, captions = tmp_path / "a.b.mp4", tmp_path / "a.b.vtt"
+    clip.write_bytes(b"x")
+    assert local_captions(str(clip)) is None
+    captions.write_text("WEBVTT")
+    assert local_captions(str(clip)) == (str(captions), "text/vtt")
+    assert local_captions(f"file://{clip}") == (str(captions), "text/vtt")
+    clip.unlink()
+    assert local_captions(str(clip)) is None, "captions of nothing"
+
+
+def test_captions_that_lead_to_another_kind_of_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "clip.vtt").symlink_to(tmp_path / "notes.txt")
+    assert local_captions(str(tmp_path / "clip.mp4")) is None

@@ -66,7 +66,7 @@ class Likes:
         relevant = Ragged(offsets.astype(np.int64), (new & 0xFFFFFFFF).astype(np.int32))
         known = self.before(VALID).lists
         counts = np.bincount(known.values, minlength=len(videos))
-        then = Videos(np.zeros(len(videos), np.bool_), counts)
+        then = Videos(np.zeros(len(videos), np.bool_), counts, lessons=videos.lessons)
         return RankingSet([str(user) for user in users], relevant, known.select(users), then)
 
 

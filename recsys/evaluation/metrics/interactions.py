@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.data.lessons import NO_LESSONS, Lessons
 from recsys.data.ragged import Ragged
 from recsys.errors import InputError
 
@@ -30,6 +31,8 @@ class Videos:
     age_days_N: NDArray[np.float64] | None = None
     """Days from a video's first event to the test cut: negative for one that came later, NaN where
     it is not known."""
+    lessons: Lessons = NO_LESSONS
+    """What must be finished before what."""
 
     def __post_init__(self) -> None:
         for name in ("popularity_N", "creator_row_N", "categories", "age_days_N"):
@@ -94,6 +97,16 @@ class RankingSet:
     def num_videos(self) -> int:
         """N, row 0 included."""
         return len(self.videos)
+
+    def left_out(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(user counted from `start`, row) of what the lists of some users must not hold.
+
+        That is what they liked before, and the lessons that were still locked to them.
+        """
+        users, rows = self.known.pairs(start, stop)
+        finished = self.known.select(np.arange(start, stop))
+        more_users, locked = self.videos.lessons.locked_for(finished).pairs(0, stop - start)
+        return np.concatenate([users, more_users]), np.concatenate([rows, locked])
 
     def num_relevant(self, mask_N: NDArray[np.bool_]) -> NDArray[np.int64]:
         """How many relevant videos each user has among some (U)."""

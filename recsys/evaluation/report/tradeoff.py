@@ -157,7 +157,7 @@ class _Step:
     def _drawn(
         self, user: int, listed_K: NDArray[np.int64], others: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        known = self.data.known.pairs(user, user + 1)[1]
+        known = self.data.left_out(user, user + 1)[1]
         scores_N = self.ranker(user, user + 1)[0].numpy()
         return self.reranker.with_drawn(
             self.data.user_ids[user],

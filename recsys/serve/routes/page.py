@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 import recsys.serve.messages as m
 from recsys.serve.elsewhere import address_elsewhere, origins
-from recsys.serve.files import local_picture, local_video
+from recsys.serve.files import local_captions, local_picture, local_video
 from recsys.serve.service import Service
 
 WEB = Path(__file__).parents[1] / "web"
@@ -28,11 +28,11 @@ PAGE_POLICY = (
 )
 """The page loads nothing from elsewhere but videos that are there, runs no inline script and is not
 framed."""
-POSTER_HEADERS = {
+SMALL_FILE_HEADERS = {
     "Cache-Control": "private, max-age=3600",
     "Content-Security-Policy": "default-src 'none'",
 }
-"""A feed shows the same posters again and again; a new version may bring others."""
+"""A feed asks for the same posters again and again; a new version may bring others."""
 FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"video/*": {}}},
     206: {
@@ -89,10 +89,11 @@ def routes(service: Service, router: APIRouter) -> None:
         return answer(name)
 
     if service.bundle.config.serve.files:
+        _add_pictures_and_captions(service, router)
         _add_files(service, router)
 
 
-def _add_files(service: Service, router: APIRouter) -> None:
+def _add_pictures_and_captions(service: Service, router: APIRouter) -> None:
     @router.get(
         "/v1/videos/{video_id:path}/poster",
         response_class=Response,
@@ -107,12 +108,31 @@ def _add_files(service: Service, router: APIRouter) -> None:
         row = bundle.vocabs["video"].row(video_id)
         file = local_picture(bundle.details.poster(row))
         if file is not None:
-            return FileResponse(file[0], media_type=file[1], headers=POSTER_HEADERS)
+            return FileResponse(file[0], media_type=file[1], headers=SMALL_FILE_HEADERS)
         picture = bundle.details.picture(row)
         if picture is None:
             raise HTTPException(404, "no picture of this video is served here")
-        return Response(picture, media_type="image/webp", headers=POSTER_HEADERS)
+        return Response(picture, media_type="image/webp", headers=SMALL_FILE_HEADERS)
 
+    @router.get(
+        "/v1/videos/{video_id:path}/captions",
+        response_class=Response,
+        responses={
+            200: {"content": {"text/vtt": {}}},
+            404: {"description": "No captions of this video are served here."},
+        },
+    )
+    def video_captions(video_id: m.AddressId) -> Response:
+        """The captions of a video of the catalogue: the `.vtt` file beside a local one."""
+        bundle = service.bundle
+        row = bundle.vocabs["video"].row(video_id)
+        file = local_captions(bundle.catalog.table.column("uri")[row].as_py())
+        if file is None:
+            raise HTTPException(404, "no captions of this video are served here")
+        return FileResponse(file[0], media_type=file[1], headers=SMALL_FILE_HEADERS)
+
+
+def _add_files(service: Service, router: APIRouter) -> None:
     @router.get(
         "/v1/videos/{video_id:path}/file",
         response_class=VideoFile,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Query
@@ -16,9 +16,11 @@ from starlette.responses import Response
 
 import recsys.serve.video_messages as m
 from recsys.live.encoding_queue import REFUSALS
+from recsys.live.text import shown
 from recsys.live.videos import LiveVideo, VideoConflict, VideoFacts
 from recsys.serve.body import read_json, require_json
 from recsys.serve.messages import AddressId
+from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service
 from recsys.serve.videos import MIB, TooLarge
 
@@ -44,13 +46,16 @@ ADDED: dict[int | str, dict[str, Any]] = {
     413: {"description": "The video is larger than `serve.max_upload_mib`."},
     415: {"description": "The body is neither a video nor JSON by its `Content-Type`."},
 }
+LESSON_ROLES = ("course", "lesson", "requires")
+OF_TABLE = ("creator_id", "categories", "duration", *LESSON_ROLES)
+"""What of a video of the bundle only the user's own table can change."""
 NONE: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such video."}}
 
 
 class VideoPath(Convertor[str]):
     """An id in a path, slashes and all, but not an address of something that a video has."""
 
-    regex = r".+(?<!/file)(?<!/poster)"
+    regex = r".+(?<!/file)(?<!/poster)(?<!/captions)"
 
     def convert(self, value: str) -> str:
         """The id itself."""
@@ -98,7 +103,7 @@ def routes(service: Service, router: APIRouter) -> None:
         Whether it is listed changes at once, its vector some seconds later.
         """
         given = changes.changes()
-        _check_categories(service, given.get("categories", ()))
+        await _check_said(service, video_id, given)
         facts = await _of_bundle(service, video_id)
         if facts is not None:
             await _check_of_bundle(service, video_id, given)
@@ -120,7 +125,7 @@ async def _add(service: Service, request: Request, said: m.AddVideoQuery) -> Res
     video_id = said.video_id if by_uri is None else by_uri.video_id
     if video_id is None:
         raise _wrong("query", "video_id", "field required, beside a file")
-    _check_categories(service, facts.categories)
+    await _check_said(service, video_id, vars(facts))
     before = await asyncio.to_thread(desk.videos.get, video_id)
     if before is None and await _of_bundle(service, video_id) is not None:
         raise HTTPException(409, "this id is a video of the catalogue; take another id")
@@ -168,19 +173,37 @@ async def _by_uri(service: Service, request: Request, said: m.AddVideoQuery) -> 
         raise RequestValidationError(errors) from None
 
 
-def _check_categories(service: Service, categories: tuple[str, ...]) -> None:
-    columns = service.bundle.config.data.video_columns.categories
-    for name in categories:
+async def _check_said(service: Service, video_id: str, given: Mapping[str, Any]) -> None:
+    """Refuses what the next training would have no column for, and lessons nobody can come to."""
+    columns = service.bundle.config.data.video_columns
+    for name in given.get("categories", ()):
         column, sign, value = name.partition("=")
-        if column not in columns or not sign or not value:
-            known = ", ".join(f"{column}=…" for column in columns) or "none"
+        if column not in columns.categories or not sign or not value:
+            known = ", ".join(f"{column}=…" for column in columns.categories) or "none"
             raise _wrong("body", "categories", f"{name!r}: must be one of {known}")
+    for role in LESSON_ROLES:
+        if given.get(role) not in (None, ()) and getattr(columns, role) is None:
+            raise _wrong("body", role, f"data.video_columns.{role} names no column for it")
+    if given.get("requires"):
+        await _check_requires(service, video_id, given["requires"])
+
+
+async def _check_requires(service: Service, video_id: str, requires: Sequence[str]) -> None:
+    def look(recommender: ServingRecommender) -> tuple[list[str], bool]:
+        unknown = [name for name in requires if not recommender.holds(name)]
+        return unknown, recommender.catalogue.is_circle(video_id, requires)
+
+    unknown, is_circle = await service.read(look)
+    if unknown:
+        raise _wrong("body", "requires", f"{shown(unknown[0])}: not in the catalogue of this model")
+    if is_circle:
+        raise _wrong("body", "requires", "what it requires requires it in turn")
 
 
 async def _check_of_bundle(service: Service, video_id: str, given: Mapping[str, object]) -> None:
     """Refuses changes of what only the table of the next training can change."""
     there = await asyncio.to_thread(service.desk.videos.get, video_id)
-    of_table = [name for name in ("creator_id", "categories", "duration") if name in given]
+    of_table = [name for name in OF_TABLE if name in given]
     if of_table and (there is None or there.state == "catalogue"):
         text = "what the bundle's own table says cannot be changed here; change it in data.videos"
         raise _wrong("body", of_table[0], text)
