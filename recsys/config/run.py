@@ -236,6 +236,10 @@ class ServeConfig(Section):
     """Users whose state a replica keeps until they do something again; about 4 kB each."""
     watch_s: float = Field(2.0, gt=0, allow_inf_nan=False)
     """How often each replica looks whether another version of the bundle is to be served."""
+    front: Literal["feed", "rows", "course"] = "feed"
+    """What the web page opens with. `feed`: one list, which reorders with each reaction. `rows`:
+    several, by reason. `course`: the next lesson, what to learn after it, and how far one is in
+    each course (`data.video_columns.course`)."""
     files: bool = True
     """Whether the catalogue's own local video files are served, for the web page."""
     files_at: dict[str, FileServer] = {}
@@ -360,6 +364,15 @@ class RunConfig(Section):
             raise ValueError(
                 f"train.task_weights.{unknown[0]} is no ranking task; data.columns.tasks has "
                 f"{', '.join(tasks) or 'none'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _front_of_courses(self) -> RunConfig:
+        if self.serve.front == "course" and self.data.video_columns.course is None:
+            raise ValueError(
+                "serve.front=course shows courses, and data.video_columns.course names none; name "
+                "their column, or set serve.front=feed"
             )
         return self
 

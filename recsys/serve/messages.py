@@ -426,6 +426,8 @@ class ModelResponse:
     context: list[str]
     user_features: list[str]
     rank: str
+    front: Literal["feed", "rows", "course"]
+    """What the page opens with."""
     max_k: int
     max_videos: int
     max_history: int

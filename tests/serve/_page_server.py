@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import uvicorn
@@ -48,8 +49,8 @@ class PageServer:
         return [event for event in logged if event.type == kind]
 
 
-def make_world(folder: Path) -> Path:
-    """A run of 30 videos, of which all but two are clips of a second."""
+def make_world(folder: Path, **sections: Any) -> Path:
+    """A run of 30 videos, of which all but two are clips of a second; sections as `make_run`'s."""
     uris: list[str | None] = []
     for row in range(1, NUM_VIDEOS + 1):
         path = folder / f"{row}.mp4"
@@ -59,7 +60,7 @@ def make_world(folder: Path) -> Path:
         elif row != WITHOUT_FILE:
             write_clip(clip, form=ClipFormat(size=64))
         uris.append(None if row == WITHOUT_FILE else str(path))
-    make_run(folder / "run", uris=uris)
+    make_run(folder / "run", uris=uris, **sections)
     return folder / "run"
 
 
@@ -79,8 +80,15 @@ def with_details(bundle: Bundle) -> Bundle:
 @contextmanager
 def serving(run: Path, log: Path, tokens: Tokens | None = None) -> Iterator[PageServer]:
     """Serves a world's page on a free port."""
+    with listening(with_details(Bundle.load(str(run))), log, tokens) as server:
+        yield server
+
+
+@contextmanager
+def listening(bundle: Bundle, log: Path, tokens: Tokens | None = None) -> Iterator[PageServer]:
+    """Serves a bundle as it is on a free port."""
     with EventLog(str(log)) as kept, socket.create_server(("127.0.0.1", 0)) as listener:
-        service = Service(with_details(Bundle.load(str(run))), kept, seed=0)
+        service = Service(bundle, kept, seed=0)
         config = uvicorn.Config(make_api(service, tokens=tokens), log_level="error", lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))

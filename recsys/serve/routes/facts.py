@@ -53,6 +53,7 @@ def routes(service: Service, router: APIRouter) -> None:
             context=list(config.data.columns.context),
             user_features=list(config.data.user_columns.features),
             rank=config.serve.rank,
+            front=config.serve.front,
             max_k=config.serve.max_k,
             max_videos=config.serve.max_videos,
             max_history=config.model.max_history,

@@ -46,6 +46,9 @@ export const users = () => get("v1/users?limit=200");
 export const recommend = (asked) => post("v1/recommend", asked);
 export const similar = (video_id, k) => get(`v1/similar?${query({ video_id, k })}`);
 export const history = (user_id, limit) => get(`v1/history?${query({ user_id, limit })}`);
+export const popular = (k) => get(`v1/popular?${query({ k })}`);
+export const latest = (k) => get(`v1/latest?${query({ k })}`);
+export const courses = (user_id) => get(`v1/courses?${query({ user_id, limit: 100 })}`);
 export const metrics = () => answer("metrics", { headers: headers() });
 
 // What people are shown of videos changes only with the model: each is asked for once.

@@ -1,22 +1,26 @@
 // The page: whose it is, which view is open, in which language.
 
 import * as api from "./api.js";
+import { CourseFront } from "./course.js";
 import { el, newId } from "./dom.js";
 import { Feed } from "./feed.js";
 import { historyView } from "./history.js";
 import { choose, LANGUAGES, language, t } from "./i18n.js";
 import { openPlayer } from "./player.js";
+import { Rows } from "./rows.js";
 import { runView } from "./run.js";
 import { stopAll } from "./video.js";
 
 const at = (id) => document.getElementById(id);
 const state = { user: "", users: [], model: null, view: null };
+const FRONTS = { feed: Feed, rows: Rows, course: CourseFront };
 const VIEWS = {
   watch: async (context) => {
-    const feed = new Feed({ ...context, open: openPlayer });
-    at("main").replaceChildren(feed.element);
-    await feed.start();
-    return feed;
+    document.body.dataset.front = context.model.front;
+    const front = new FRONTS[context.model.front]({ ...context, open: openPlayer });
+    at("main").replaceChildren(front.element);
+    await front.start();
+    return front;
   },
   history: async (context) => ({ element: await historyView(context) }),
   run: runView,

@@ -7,15 +7,23 @@ import { t } from "./i18n.js";
 import { Impressions } from "./impressions.js";
 import { reasonLine, titleOf } from "./reason.js";
 import { reorder } from "./reorder.js";
+import { Telling } from "./telling.js";
 import { mayAutoplay } from "./video.js";
 
 const PAGE = 12;
 const BADGE_MS = 6000;
 const FINISHED = 0.5; // of its length, from which on a video was watched
 
+const TOLD = {
+  like: (telling, card) => telling.liked(card),
+  not_interested: (telling, card) => telling.notInterested(card),
+  hide_creator: (telling, card) => telling.hideCreator(card),
+};
+
 export class Feed {
   constructor({ user, model, say, open }) {
     Object.assign(this, { user, model, say, openPlayer: open, finished: null });
+    this.telling = new Telling({ user, model, finished: FINISHED });
     this.cards = [];
     this.apart = []; // ids that the cursor does not know of
     this.cursor = null;
@@ -24,7 +32,7 @@ export class Feed {
     this.foot = el("p", { class: "foot" });
     this.element = el("section", { class: "feed-view" }, this.list, this.foot);
     this.impressions = new Impressions(
-      (card) => this.#shown(card),
+      (card) => this.telling.shown(card),
       (card, share) => this.#inView(card, share),
     );
     this.bottom = new IntersectionObserver(
@@ -33,6 +41,9 @@ export class Feed {
     );
     this.list.addEventListener("keydown", (event) => this.#keys(event));
   }
+
+  /** In the player; the cards have their own. */
+  acts = [];
 
   close() {
     this.impressions.close();
@@ -68,8 +79,7 @@ export class Feed {
     return this.#busily(async () => {
       const { creator_id } = card.item.details;
       const who = { creator: creator_id, title: titleOf(card.item.details) };
-      const event = { like: this.#likeEvent(card), hide_creator: { type: kind, creator_id } }[kind];
-      this.#tell(card, event ?? { type: kind, video_id: card.id });
+      TOLD[kind](this.telling, card);
       if (kind === "like") card.liked();
       else card.dismiss(t(kind === "hide_creator" ? "hidden_creator" : "hidden_video", who));
       await this.#follow(card, t(`changed_${kind}`, who));
@@ -77,8 +87,7 @@ export class Feed {
   }
 
   watched(card, seconds, share) {
-    this.#tell(card, this.#viewEvent(card, seconds, share));
-    if (share >= FINISHED) this.finished = card;
+    if (this.telling.watched(card, seconds, share)) this.finished = card;
   }
 
   /** What was watched in the large player is a reaction too: the feed follows it. */
@@ -152,38 +161,10 @@ export class Feed {
     });
   }
 
-  #tell(card, event) {
-    const { impression_id, version } = card.item;
-    api.tell({ user_id: this.user, impression_id, version, ...event });
-  }
-
-  #shown(card) {
-    this.#tell(card, { type: "exposure", video_id: card.id, place: card.item.place });
-  }
-
   #inView(card, share) {
     if (!isPhone() || !mayAutoplay() || card.dismissed) return;
     if (share >= 0.8) card.clip.play();
     else if (share < 0.5) card.clip.stop();
-  }
-
-  /** Who likes a video has watched it, whatever the model calls the two. */
-  #likeEvent(card) {
-    const labels = Object.fromEntries(this.#tasks(/like|fav|thumb|watch|view|click/i));
-    return { type: "task", video_id: card.id, positive: true, labels };
-  }
-
-  #viewEvent(card, seconds, share) {
-    const done = share >= FINISHED;
-    const { duration } = card.item.details; // in the catalogue's unit, as training has it
-    const labels = Object.fromEntries(this.#tasks(/watch|view|click/i).map(([task]) => [task, done]));
-    const watched = this.model.watched && duration ? { watched: share * duration } : {};
-    return { type: "view", video_id: card.id, positive: done, labels, ...watched };
-  }
-
-  #tasks(names) {
-    const found = this.model.tasks.filter((task) => names.test(task));
-    return found.map((task) => [task, true]);
   }
 
   /** One thing at a time: two answers that cross would leave a list that nobody asked for. */

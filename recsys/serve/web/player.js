@@ -18,21 +18,35 @@ export function openPlayer(card, feed) {
   let [clip, timer] = [null, null];
   const quiet = () => clearInterval(timer);
 
-  function show(video, told, next) {
+  function show(video, told, next, acts = null) {
     quiet();
     clip?.stop();
     clip = new Clip(video, { controls: true, watched: told, ended: () => countdown(next) });
     const title = titleOf(video);
     dialog.setAttribute("aria-label", title);
     const creator = video.creator_id && outside("p", video.creator_id, { class: "creator" });
-    stage.replaceChildren(clip.frame, outside("h2", title), creator ?? "", el("div", { class: "next" }));
+    stage.replaceChildren(clip.frame, outside("h2", title), creator ?? "", acts ?? "", el("div", { class: "next" }));
     clip.play();
     fillSimilar(video);
   }
 
   function showCard(one) {
     const told = (seconds, share) => feed.watched(one, seconds, share);
-    show(one.item.details, told, () => feed.next(one));
+    show(one.item.details, told, () => feed.next(one), actsOf(one));
+  }
+
+  /** What can be done with a video that is of the front and not only similar to one of it. */
+  function actsOf(one) {
+    const act = (kind) => {
+      const button = el("button", { type: "button", class: `act ${kind}` }, t(kind));
+      button.addEventListener("click", () => {
+        button.disabled = true;
+        if (kind === "like") button.textContent = t("liked");
+        feed.react(one, kind);
+      });
+      return button;
+    };
+    return el("div", { class: "acts" }, ...feed.acts.map(act));
   }
 
   function countdown(next) {

@@ -41,7 +41,10 @@ export class Clip {
     this.frame.querySelector(".note")?.remove();
     if (!this.element) return;
     this.#count();
-    const share = this.element.duration > 0 ? Math.min(1, this.seconds / this.element.duration) : 0;
+    const { duration, played } = this.element;
+    let seen = 0; // of its own time: what was played fast, or began before we were told, counts too
+    for (let part = 0; part < played.length; part++) seen += played.end(part) - played.start(part);
+    const share = duration > 0 ? Math.min(1, Math.max(this.seconds, seen) / duration) : 0;
     this.element.removeAttribute("src");
     this.element.load();
     this.element.remove();
@@ -53,6 +56,8 @@ export class Clip {
   #make(muted) {
     const { ended, controls } = this;
     this.element = el("video", { src: this.video.file, playsinline: true, controls, loop: !ended });
+    if (this.video.captions)
+      this.element.append(el("track", { kind: "captions", src: this.video.captions, label: t("captions"), default: true }));
     this.element.muted = muted;
     this.from = null;
     this.element.addEventListener("playing", () => (this.from = performance.now()));

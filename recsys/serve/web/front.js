@@ -1,0 +1,93 @@
+// What the fronts of several rows have in common: impressions, the player, and what follows it.
+
+import * as api from "./api.js";
+import { el } from "./dom.js";
+import { t } from "./i18n.js";
+import { Impressions } from "./impressions.js";
+import { titleOf } from "./reason.js";
+import { Telling } from "./telling.js";
+import { Tile, withDetails } from "./tile.js";
+
+export class Front {
+  /** `finished` is the share of its length from which on a video was watched. */
+  constructor({ user, model, say, open }, { name, finished }) {
+    Object.assign(this, { user, model, say, openPlayer: open });
+    this.telling = new Telling({ user, model, finished });
+    this.element = el("section", { class: name });
+    this.impressions = new Impressions(
+      (tile) => this.telling.shown(tile),
+      () => {},
+    );
+    this.tiles = [];
+  }
+
+  /** What the player offers to do with a video. */
+  acts = ["like", "not_interested"];
+
+  close() {
+    this.impressions.close();
+  }
+
+  /** Draws all of it anew; `said` is what there is to say of why. */
+  async start(said = null) {
+    this.said = null;
+    this.tiles = [];
+    const parts = await this.draw();
+    this.element.replaceChildren(...parts.filter(Boolean));
+    this.tiles.forEach((tile) => this.impressions.watch(tile));
+    this.say(said ?? this.greeting);
+  }
+
+  /** Recommendations as tiles; what a row says of each is `line(item)`. */
+  async tilesOf(asked, { line, state, order = null } = {}) {
+    const k = Math.min(asked.k, this.model.max_k);
+    const answer = await api.recommend({ user_id: this.user, ...asked, k });
+    this.greeting ??= this.#greet(answer);
+    const details = await api.details(answer.items.map((item) => item.video_id));
+    const items = withDetails(answer, details);
+    if (order) items.sort((one, other) => order.indexOf(one.video_id) - order.indexOf(other.video_id));
+    return items.map((item, place) => this.tile({ ...item, place }, { line: line?.(item), state }));
+  }
+
+  tile(item, more) {
+    const tile = new Tile(item, { open: (one) => this.openPlayer(one, this), ...more });
+    this.tiles.push(tile);
+    return tile;
+  }
+
+  watched(card, seconds, share) {
+    if (!this.telling.watched(card, seconds, share)) return;
+    this.said ??= t("changed_watch", { title: titleOf(card.item.details) }); // a like says more
+  }
+
+  /** The next video of the same row. */
+  next(card) {
+    const following = card.element?.nextElementSibling;
+    return following?.card ?? null;
+  }
+
+  react(card, kind) {
+    const title = titleOf(card.item.details);
+    if (kind === "like") this.telling.liked(card);
+    else this.telling.notInterested(card);
+    this.said = t(`changed_${kind}`, { title });
+  }
+
+  /** What happened in the player changes the rows. */
+  async playerClosed(card) {
+    if (!this.said) return;
+    const { said } = this;
+    try {
+      await api.flush();
+      await this.start(said);
+      const there = this.tiles.find((tile) => tile.id === card.id && tile.open.isConnected);
+      (there?.open ?? this.element.querySelector("button"))?.focus({ preventScroll: true });
+    } catch (error) {
+      this.say(t("failed", { reason: error.message }), true);
+    }
+  }
+
+  #greet({ known_user, num_history: n }) {
+    return t(known_user ? "greeting_known" : "greeting_new", { user: this.user, n });
+  }
+}

@@ -1,0 +1,176 @@
+"""What the page opens with besides the feed, in a real browser: rows by reason, and courses."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.data.lessons import Lesson, Lessons
+from tests.bundles import DATA_WITH_COURSES
+from tests.serve._page_server import PageServer, make_world, serving
+from tests.serve.test_page import BROWSER, DESK, PHONE, browser, opened, said
+
+pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
+__all__ = ["browser"]
+NOBODY = "u0"
+"""A user without events."""
+LESSONS = Lessons.of(
+    {
+        11: Lesson("Maths", 1, ()),
+        12: Lesson("Maths", 2, (11,)),
+        13: Lesson("Maths", 3, (12,)),
+        14: Lesson("Art", 1, ()),
+        15: Lesson("Zoology <b>bold</b> مرحبا", 1, (14,)),
+    }
+)
+DATA = {
+    **DATA_WITH_COURSES,
+    "video_columns": {**DATA_WITH_COURSES["video_columns"], "uri": "uri"},
+}
+SERVE = {"max_k": 20, "max_videos": 40}
+screens = pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
+
+
+@pytest.fixture(scope="module")
+def rows_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("rows"), serve={**SERVE, "front": "rows"})
+
+
+@pytest.fixture(scope="module")
+def course_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("courses")
+    (folder / "14.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:09.000\nA caption\n")
+    front = {**SERVE, "front": "course"}
+    return make_world(folder, serve=front, data=DATA, lessons=LESSONS)
+
+
+@pytest.fixture
+def rows(rows_world: Path, tmp_path: Path) -> Iterator[PageServer]:
+    with serving(rows_world, tmp_path / "live.sqlite") as server:
+        yield server
+
+
+@pytest.fixture
+def courses(course_world: Path, tmp_path: Path) -> Iterator[PageServer]:
+    with serving(course_world, tmp_path / "live.sqlite") as server:
+        yield server
+
+
+def no_violations(page: Page) -> None:
+    found = Axe().run(page).response["violations"]
+    assert not found, [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
+
+
+def get(server: PageServer, path: str) -> Any:
+    with urllib.request.urlopen(server.address + path) as answer:
+        return json.load(answer)
+
+
+def shelves(page: Page) -> dict[str, list[str]]:
+    """The videos of each row, by its title."""
+    page.locator(".shelf").first.wait_for()
+    found: list[list[Any]] = page.locator(".shelf").evaluate_all(
+        "all => all.map((one) => [one.querySelector('h2').textContent,"
+        " [...one.querySelectorAll('li')].map((li) => li.card.id)])"
+    )
+    return dict(found)  # type: ignore[arg-type]
+
+
+@screens
+def test_rows_are_what_their_titles_say_and_hold_no_video_twice(
+    browser: Browser, rows: PageServer, screen: dict[str, Any]
+) -> None:
+    with opened(browser, rows, "?user=u3", **screen) as page:
+        found = shelves(page)
+        titles = list(found)
+        assert titles[0] == "Chosen for you"
+        shown = [video for row in found.values() for video in row]
+        assert len(set(shown)) == len(shown)
+        because = {title: row for title, row in found.items() if title.startswith("Because")}
+        events = get(rows, "v1/history?user_id=u3&limit=100")["events"]
+        watched = {one["video_id"] for one in events if one["positive"]}
+        named = {f"Because you watched “Video number {v[1:]}”": v for v in watched}
+        for title, row in because.items():
+            near = get(rows, f"v1/similar?video_id={named[title]}&k=24")["items"]
+            assert set(row) <= {one["video_id"] for one in near} - watched
+        assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+        no_violations(page)
+
+
+def test_what_was_watched_makes_the_next_row(browser: Browser, rows: PageServer) -> None:
+    """A newcomer has watched nothing; a like in the player makes a row because of it."""
+    with opened(browser, rows, "?user=newcomer") as page:
+        before = shelves(page)
+        assert not any(title.startswith("Because") for title in before)
+        tile = page.locator(".tile").first
+        name, video = tile.locator("b").text_content(), next(iter(before.values()))[0]
+        tile.click()
+        page.locator("dialog .like").click()
+        no_violations(page)
+        page.keyboard.press("Escape")
+        said(page, f"You liked “{name}”")
+        after = shelves(page)
+        assert f"Because you watched “{name}”" in after
+        assert video not in [one for row in after.values() for one in row]
+    (like,) = rows.events("task")
+    assert (like.user_id, like.video_id, like.positive) == ("newcomer", video, True)
+    assert like.impression_id and like.version
+
+
+@screens
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_next_lesson_follows_the_one_that_was_finished(
+    browser: Browser, courses: PageServer, screen: dict[str, Any], language: str
+) -> None:
+    with opened(browser, courses, f"?user={NOBODY}&lang={language}", **screen) as page:
+        hero = page.locator(".hero")
+        expect(hero).to_contain_text("Video number 14")  # Art comes before Maths
+        no_violations(page)
+        hero.locator("button.start").click()
+        page.locator("dialog .done").click()
+        page.keyboard.press("Escape")
+        expect(hero).to_contain_text("Video number 11")
+        hero.locator("button.start").click()
+        page.locator("dialog .done").click()
+        page.keyboard.press("Escape")
+        expect(hero).to_contain_text("Video number 12")
+        maths = page.locator(".course", has_text="Maths")
+        assert maths.get_attribute("open") is not None, "what was begun is open"
+        assert maths.locator("progress").evaluate("one => [one.value, one.max]") == [1, 3]
+        assert maths.locator("li").evaluate_all("all => all.map((li) => li.className)") == [
+            "finished",
+            "open",
+            "locked",
+        ]
+        assert maths.locator("button").count() == 2, "a locked lesson is no button"
+        assert "v13" not in [video for row in shelves(page).values() for video in row]
+        assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+    assert [event.video_id for event in courses.events("task")] == ["v14", "v11"]
+
+
+def test_a_lesson_that_was_played_to_its_end_is_finished(
+    browser: Browser, courses: PageServer
+) -> None:
+    with opened(browser, courses, f"?user={NOBODY}") as page:
+        page.locator(".hero .start").click()
+        expect(page.locator("dialog video")).to_have_js_property("ended", True)
+        page.keyboard.press("Escape")
+        said(page, "You watched “Video number 14”")
+    (view,) = courses.events("view")
+    assert (view.video_id, view.positive) == ("v14", True)
+
+
+def test_captions_beside_a_file_are_shown(browser: Browser, courses: PageServer) -> None:
+    with opened(browser, courses, f"?user={NOBODY}") as page:
+        page.locator(".hero .start").click()
+        track = page.locator("dialog track")
+        expect(track).to_have_js_property("readyState", 2)  # loaded
+        shown = "one => [one.track.mode, one.track.cues[0].text]"
+        assert track.evaluate(shown) == ["showing", "A caption"]
