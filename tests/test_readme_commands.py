@@ -70,6 +70,9 @@ SWEEP = By(f"{WAYS}::test_sweep", "recsys tune {config} --space tuning/spaces/qu
 LOG = By("tests/live/test_command.py::test_count_forget_and_prune", '"count", *where')
 ROUTES = By("tests/serve/test_versions.py::test_the_routes", '"/v1/versions/rollback"')
 DECODE = By("tests/test_readme_commands.py::test_clips_of_a_folder", '"--videos"')
+LOOKS = By(
+    "tests/examples/test_looks.py::test_it_is_made_trained_and_looked_at", "examples/{name}/"
+)
 
 TRIED: dict[str, By | Needs | Here] = {
     # README.md
@@ -170,6 +173,15 @@ TRIED: dict[str, By | Needs | Here] = {
         "recsys run --config examples/kuairand/run.yaml data.root=PATH/TO/kuairand_pure "
         "run=runs/kuairand-no-users 'data.user_columns.features=[]'"
     ): KUAIRAND,
+    "python examples/social_feed/world.py runs/social_feed": LOOKS,
+    "recsys run --config examples/social_feed/run.yaml": LOOKS,
+    "recsys serve --config examples/social_feed/run.yaml": OUR_SERVE,
+    "python examples/video_site/world.py runs/video_site": LOOKS,
+    "recsys run --config examples/video_site/run.yaml": LOOKS,
+    "recsys serve --config examples/video_site/run.yaml": OUR_SERVE,
+    "python examples/course_platform/world.py runs/course_platform": LOOKS,
+    "recsys run --config examples/course_platform/run.yaml": LOOKS,
+    "recsys serve --config examples/course_platform/run.yaml": OUR_SERVE,
     # recsys/serve/
     "curl localhost:8000/v1/versions": ROUTES,
     "curl -X POST localhost:8000/v1/versions/rollback": ROUTES,

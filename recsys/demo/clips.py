@@ -21,6 +21,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.demo.lettering import lettered
+
 Floats = NDArray[np.float32]
 
 APPEARANCES = (
@@ -61,6 +63,8 @@ class Clip:
         motion: Index into `MOTIONS`.
         frames: T, the number of frames.
         seed: Of everything about it that means nothing.
+        text: What stands below, in the letters that `lettering` has.
+        hue: Of the background, in turns of the colour wheel; dim and any without it.
     """
 
     path: Path
@@ -68,6 +72,8 @@ class Clip:
     motion: int
     frames: int
     seed: int
+    text: str = ""
+    hue: float | None = None
 
 
 def render_frames(clip: Clip, *, size: int) -> NDArray[np.uint8]:
@@ -96,10 +102,12 @@ def render_frames(clip: Clip, *, size: int) -> NDArray[np.uint8]:
     cover_THW = np.clip(0.5 - inside_THW * size, 0, 1)[..., None]
     surface_THW = _surface(clip.appearance, x_THW / radius, y_THW / radius)
     light_THW = 1 - 0.14 * (x_THW + y_THW) / radius  # it falls in from above, on the left
-    background_HWC = _background(generator, size)
+    background_HWC = _background(generator, size, clip.hue)
     shape_THWC = (surface_THW * light_THW)[..., None] * _colour(clip.appearance, generator)
     grain_HWC = generator.normal(0, 0.01, background_HWC.shape).astype(np.float32)
     frames_THWC = background_HWC + cover_THW * (shape_THWC - background_HWC) + grain_HWC
+    if clip.text:
+        frames_THWC = lettered(frames_THWC, clip.text)
     painted = (np.clip(frames_THWC, 0, 1) * 255).round().astype(np.uint8)
     return painted[::-1] if backward else painted
 
@@ -203,12 +211,15 @@ def _colour(appearance: int, generator: np.random.Generator) -> Floats:
     return np.array(colorsys.hsv_to_rgb(hue, saturation, generator.uniform(0.8, 1)), np.float32)
 
 
-def _background(generator: np.random.Generator, size: int) -> Floats:
-    """A dim, pale slope from one corner to another, (H, W, 3)."""
+def _background(generator: np.random.Generator, size: int, hue: float | None) -> Floats:
+    """A slope from one corner to another, (H, W, 3): dim and pale, or of a hue."""
+    values = generator.uniform(0.08, 0.42, 2)
     ends = [
         colorsys.hsv_to_rgb(generator.random(), generator.uniform(0.1, 0.5), value)
-        for value in generator.uniform(0.08, 0.42, 2)
+        for value in values
     ]
+    if hue is not None:
+        ends = [colorsys.hsv_to_rgb(hue, 0.55, value + 0.2) for value in values]
     angle = generator.uniform(0, 2 * np.pi)
     line = np.linspace(-0.5, 0.5, size)
     slope = 0.5 + 0.7 * (np.cos(angle) * line[None, :] + np.sin(angle) * line[:, None])

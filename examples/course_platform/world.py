@@ -1,0 +1,85 @@
+"""Makes the world of a course platform: geometry in courses, and learners who take them in order.
+
+python examples/course_platform/world.py runs/course_platform
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from recsys.demo.example import DAYS, Video, Viewings, write_example
+
+SHAPES = ("Circles", "Squares", "Rings", "Diamonds", "Crosses", "Triangles")
+"""In the order of what clips can show."""
+LEVELS = {
+    "first steps": ("What they are", "Names of the parts", "Drawing one", "Measuring one"),
+    "in motion": ("Moving right", "Moving left", "Moving down", "Moving up"),
+    "proofs": ("Symmetry", "Area", "Outline", "The last theorem"),
+}
+"""Courses of each shape, each after the one before, with their lessons."""
+TEACHERS = ("Ada Abara", "Bo Berg", "Chen Castro", "Dalia Dietz", "Emre Endo", "Femi Fontaine")
+FINISHES, STAYS = 0.85, 0.9
+"""How likely a learner finishes a lesson that they began, and goes on after it."""
+
+
+def make_videos(num_shapes: int) -> list[Video]:
+    """The lessons, each of which requires the one before it, over the courses of a shape."""
+    videos: list[Video] = []
+    for appearance, shape in enumerate(SHAPES[:num_shapes]):
+        before: tuple[int, ...] = ()
+        for level, lessons in LEVELS.items():
+            for number, lesson in enumerate(lessons):
+                videos.append(
+                    Video(
+                        title=f"{shape}: {lesson[0].lower()}{lesson[1:]}",
+                        creator=TEACHERS[appearance],
+                        topic=shape.lower(),
+                        appearance=appearance,
+                        motion=number,
+                        text=f"{shape} {number + 1}",
+                        captions=(f"{shape}, lesson {number + 1}.", f"{lesson}."),
+                        course=f"{shape}: {level}",
+                        lesson=number + 1,
+                        requires=before,
+                    )
+                )
+                before = (len(videos) - 1,)
+    return videos
+
+
+def learn(videos: list[Video], *, num_users: int, seed: int = 0) -> Viewings:
+    """Learners begin with the shape that they like best, and with another when they stop."""
+    rng = np.random.default_rng(seed)
+    topics = list(dict.fromkeys(video.topic for video in videos))
+    lessons = {t: [i for i, video in enumerate(videos) if video.topic == t] for t in topics}
+    rows = []
+    for user in range(num_users):
+        day = rng.uniform(0, DAYS * 0.6)
+        favourite = rng.integers(len(topics))
+        for step in (0, 1, 3):  # who likes circles takes squares next, as it happens
+            for video in lessons[topics[(favourite + step) % len(topics)]]:
+                finished = rng.random() < FINISHES
+                if day < DAYS:
+                    rows.append((user, video, day, finished, finished and rng.random() < 0.4))
+                day += rng.exponential(0.5)
+                if not finished or rng.random() > STAYS:
+                    break
+    return Viewings(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def main() -> None:
+    """Writes the world into the folder that is named."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path, help="the world's folder")
+    parser.add_argument("--shapes", type=int, default=6, help="of six, each with three courses")
+    parser.add_argument("--users", type=int, default=900)
+    given = parser.parse_args()
+    videos = make_videos(given.shapes)
+    viewings = learn(videos, num_users=given.users)
+    write_example(given.out, videos, viewings, clip_s=3.0)
+    print(f"{len(videos)} lessons, {len(viewings.user)} events in {given.out}")
+
+
+if __name__ == "__main__":
+    main()

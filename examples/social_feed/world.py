@@ -1,0 +1,69 @@
+"""Makes the world of a social feed: short clips of things that people let fly, by many creators.
+
+python examples/social_feed/world.py runs/social_feed
+"""
+
+import argparse
+from pathlib import Path
+
+from recsys.demo.example import DAYS, Video, viewings_by_taste, write_example
+from recsys.demo.names import creator_name
+
+THINGS = {
+    "balloons": "Red balloon",
+    "parcels": "Blue parcel",
+    "doughnuts": "Yellow doughnut",
+    "kites": "Green kite",
+    "planes": "White plane",
+    "paper hats": "Purple paper hat",
+}
+"""By topic; their order is that of what clips can show."""
+WAYS = ("heading east over", "heading west over", "coming down in", "taking off from")
+PLACES = ("Lisbon", "Oslo", "Cairo", "Lima", "Kyoto", "Accra", "Delhi", "Quito", "Haifa", "Rome")
+ABROAD = {
+    ("balloons", 3): ("بالون أحمر يقلع من القاهرة", "ليلى حداد", "CAIRO"),
+    ("kites", 2): ("עפיפון ירוק נוחת בחיפה", "נועה לוי", "HAIFA"),
+    ("planes", 0): ("白色飞机向东飞越北京", "王小雨", "BEIJING"),
+}
+"""Titles and creators of other scripts, by topic and way."""
+
+
+def make_videos(per_kind: int) -> list[Video]:
+    """`per_kind` videos of each thing and each way that it flies."""
+    videos = []
+    for appearance, (topic, thing) in enumerate(THINGS.items()):
+        for motion, way in enumerate(WAYS):
+            for number in range(per_kind):
+                place = PLACES[(number + 3 * motion + appearance) % len(PLACES)]
+                told = (f"{thing} {way} {place}", creator_name(4 * appearance + number % 4), place)
+                title, creator, text = ABROAD.get((topic, motion), told) if not number else told
+                videos.append(
+                    Video(
+                        title=title,
+                        creator=creator,
+                        topic=topic,
+                        appearance=appearance,
+                        motion=motion,
+                        text=text,
+                        uploaded_day=DAYS * 0.9 * number / per_kind,
+                    )
+                )
+    return videos
+
+
+def main() -> None:
+    """Writes the world into the folder that is named."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path, help="the world's folder")
+    parser.add_argument("--per-kind", type=int, default=7, help="videos of each kind (7)")
+    parser.add_argument("--users", type=int, default=600)
+    given = parser.parse_args()
+    videos = make_videos(given.per_kind)
+    per_user = min(30, len(videos) // 4)
+    viewings = viewings_by_taste(videos, num_users=given.users, per_user=per_user)
+    write_example(given.out, videos, viewings, clip_s=2.0)
+    print(f"{len(videos)} videos, {len(viewings.user)} events in {given.out}")
+
+
+if __name__ == "__main__":
+    main()
