@@ -180,6 +180,12 @@ class LiveVideos:
         rows = self._database.rows(there.order_by(_C.video_id).limit(limit))
         return [to_video(row) for row in rows]
 
+    def newest(self, limit: int) -> list[LiveVideo]:
+        """The videos that were handed in last and are still there, refused ones too."""
+        there = select(VIDEOS).where(_C.state.not_in(("deleted", "catalogue")))
+        rows = self._database.rows(there.order_by(_C.received_ms.desc()).limit(limit))
+        return [to_video(row) for row in rows]
+
     def latest_seq(self) -> int:
         """The `seq` of the newest change; 0 without any."""
         return int(self._database.rows(select(func.coalesce(func.max(_C.seq), 0)))[0][0])
