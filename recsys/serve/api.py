@@ -13,11 +13,21 @@ from recsys.serve.document import add_limits
 from recsys.serve.guard import MIB, Guard, Limits
 from recsys.serve.problems import add_problems
 from recsys.serve.quick import Quick
-from recsys.serve.routes import details, events, facts, page, recommend, versions, videos
+from recsys.serve.routes import (
+    details,
+    events,
+    facts,
+    media_pass,
+    operator,
+    page,
+    recommend,
+    versions,
+    videos,
+)
 from recsys.serve.service import Service
 from recsys.serve.tokens import Tokens
 
-ROUTES = (recommend, details, events, facts, versions, page, videos)
+ROUTES = (recommend, details, events, facts, versions, operator, page, videos)
 """The modules of the routes; a new one is one more."""
 
 
@@ -43,6 +53,7 @@ def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool =
         gives_id: Whether answers carry the id of their request; Ray Serve adds its own.
     """
     serve = service.bundle.config.serve
+    tokens = Tokens.of(serve) if tokens is None else tokens
     api = Api(
         title="recsys",
         version=service.bundle.version,
@@ -53,13 +64,14 @@ def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool =
     api.router.route_class = StrictRoute
     for module in ROUTES:
         module.routes(service, api.router)
+    media_pass.routes(tokens, api.router)
     add_problems(api)
     add_limits(api, serve)
     add_docs(api, f"http://{serve.host}:{serve.port}")
     api.front = Guard(
         Quick(super(Api, api).__call__, partial(recommend.respond, service)),
         limits=Limits.of(serve, {videos.PATH: serve.max_upload_mib * MIB}),
-        tokens=Tokens.of(serve) if tokens is None else tokens,
+        tokens=tokens,
         metrics=service.metrics,
         gives_id=gives_id,
     )

@@ -120,7 +120,7 @@ class Guard:
         """Hands a request to the application, or refuses it before its body is read."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         try:
-            self._check_token(scope["method"], path, headers.get(b"authorization", b""))
+            self._check_token(scope["method"], path, headers)
             body = _Body(receive, self._limits.largest_body(path), self._limits.body_s)
             body.check_announced(headers.get(b"content-length", b""))
             if path in ALWAYS_ANSWERED:
@@ -154,9 +154,10 @@ class Guard:
             text = "the server failed; its log has the reason under this request's id"
             await problem(500, text, scope[REQUEST_ID])(scope, body, answer)
 
-    def _check_token(self, method: str, path: str, authorization: bytes) -> None:
+    def _check_token(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
+        authorization, cookies = headers.get(b"authorization", b""), headers.get(b"cookie", b"")
         refusal = self._tokens.refusal(needed_scope(method, path), authorization)
-        if refusal is not None:
+        if refusal is not None and not self._tokens.passes(method, path, cookies):
             status, text = refusal
             challenge = {"WWW-Authenticate": 'Bearer realm="recsys"'} if status == 401 else {}
             raise HTTPException(status, text, {**challenge, **CLOSE})

@@ -12,7 +12,7 @@ import numpy as np
 
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
-from recsys.inference.rerank import Reranker, VideoTraits, relative_relevance
+from recsys.inference.rerank import Floats, Reranker, VideoTraits, relative_relevance
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Ask, Degraded, Reason, ScoredVideo
 from recsys.serve.catalogue import Catalogue, Changed
@@ -97,7 +97,7 @@ class ListMaker:
 
     def choose(self, readings: Sequence[Reading], found: Candidates) -> list[Listed]:
         """The videos of each request's list, in order."""
-        order_BC = self._order(found, max(reading.ask.k for reading in readings))
+        _, order_BC = self.orders(found, max(reading.ask.k for reading in readings))
         lists = []
         for place, reading in enumerate(readings):
             rows, order = found.rows_BC[place], order_BC[place][: reading.ask.k]
@@ -162,24 +162,29 @@ class ListMaker:
             raise InputError(f"serve.rank={rank}: must be one of {known}")
         return self._tasks.index(rank)
 
-    def _order(self, found: Candidates, k: int) -> IntArray:
-        """(B, ≥ k) places among the candidates of the videos to show, the best first."""
+    def orders(self, found: Candidates, k: int) -> tuple[IntArray, IntArray]:
+        """(B, ≥ k) places among the candidates, the best first: as ranked, and as re-ranked."""
+        order, scores = self._ranked(found)
+        if self._reranker is None or not order.shape[1]:
+            return order, order
+        page = self._config.rerank.page
+        rows, relevance = by_relevance(found, order, scores)
+        places = self._reranker.order(rows, relevance, -(-k // page) * page)
+        return order, np.take_along_axis(order, places, 1)
+
+    def relevance(self, found: Candidates) -> tuple[IntArray, Floats]:
+        """Rows (B, C), the best by `serve.rank` first, and their relevance for re-ranking."""
+        return by_relevance(found, *self._ranked(found))
+
+    def _ranked(self, found: Candidates) -> tuple[IntArray, FloatArray]:
+        """Places (B, C) in the order of `serve.rank`, and the scores (B, C) that it goes by."""
         rows, scores = found.rows_BC, found.scores_BC
         order = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
         if self._rank_task is not None:
             chances = found.probabilities_BCT[..., self._rank_task]
             scores = np.where(rows > 0, np.log(np.maximum(chances, 1e-30)), -np.inf)
             order = np.argsort(-scores, axis=1, kind="stable")
-        if self._reranker is None or not rows.shape[1]:
-            return order
-        ordered = np.take_along_axis(scores, order, 1)
-        # A list without any video has no best one to compare with.
-        ordered[~np.isfinite(ordered[:, 0])] = 0
-        page = self._config.rerank.page
-        places = self._reranker.order(
-            np.take_along_axis(rows, order, 1), relative_relevance(ordered), -(-k // page) * page
-        )
-        return np.take_along_axis(order, places, 1)
+        return order, scores
 
     def _with_drawn(self, reading: Reading, rows: IntArray, listed: Listed) -> Listed:
         """A list with the places that are given by lot or to new videos."""
@@ -271,6 +276,14 @@ class ListMaker:
             for place, k in zip(*(part.tolist() for part in np.nonzero(new)), strict=True)
             if int(creators[place, k]) in readings[place].past.liked_creators
         }
+
+
+def by_relevance(found: Candidates, order: IntArray, scores: FloatArray) -> tuple[IntArray, Floats]:
+    """Rows and relevance (B, C) of candidates in an order (B, C) of scores (B, C)."""
+    ordered = np.take_along_axis(scores, order, 1)
+    # A list without any video has no best one to compare with.
+    ordered[~np.isfinite(ordered[:, 0])] = 0
+    return np.take_along_axis(found.rows_BC, order, 1), relative_relevance(ordered)
 
 
 class Names:

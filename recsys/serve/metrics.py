@@ -38,7 +38,7 @@ class Metrics(Collector):
         Args:
             replica: Name of the replica, the value of the label.
         """
-        self._replica = replica
+        self.replica = replica
         self._registry = CollectorRegistry()
         self._of_requests()
         self._of_answers()
@@ -133,7 +133,7 @@ class Metrics(Collector):
             self._challenger_index.labels(shape).set(recall)
 
     def known(self, users: int, videos: int) -> None:
-        """So many users and videos are known, live ones included."""
+        """So many users are known, and so many videos may be listed, live ones among them."""
         self._known.labels("user").set(users)
         self._known.labels("video").set(videos)
 
@@ -159,7 +159,7 @@ class Metrics(Collector):
         """The figures, with the label of the replica put on only when they are read."""
         for family in self._registry.collect():
             family.samples = [
-                sample._replace(labels={**sample.labels, "replica": self._replica})
+                sample._replace(labels={**sample.labels, "replica": self.replica})
                 for sample in family.samples
                 if not sample.name.endswith("_created")  # of no use, and doubles what is sent
             ]

@@ -134,6 +134,16 @@ class ServingRecommender:
         """Whether the log could be read when it was last looked at."""
         return self._gate.is_open
 
+    @property
+    def parts(self) -> Parts:
+        """What it is made of."""
+        return self._parts
+
+    @property
+    def lists(self) -> ListMaker:
+        """What puts candidates in order."""
+        return self._lists
+
     def _follow(self) -> Degraded | None:
         """Catches up; gives what is to be said where the log is away."""
         try:
@@ -315,39 +325,65 @@ class ServingRecommender:
             rows = np.array([self.catalogue.row(video_id) for video_id in asked], np.int64)
             known = [v for v, row in zip(asked, rows, strict=True) if row != UNKNOWN_ROW]
             unknown = tuple(v for v, row in zip(asked, rows, strict=True) if row == UNKNOWN_ROW)
-            scores, chances = self._scored(reading, rows[rows != UNKNOWN_ROW])
+            scores, chances = self.scored(reading, rows[rows != UNKNOWN_ROW])
             videos = self._lists.named(known, scores, chances, [None] * len(known))
             answers.append(self._answer(reading, videos, unknown=unknown))
         return answers
 
     def _recommend(self, readings: Sequence[Reading]) -> list[Answer]:
         """The answers to requests of one hour for recommendations."""
-        most = max(reading.ask.k for reading in readings)
-        with self._step("retrieve"):
-            searches = [reading.search for reading in readings]
-            rows_BC, scores_BC = self._parts.retriever.best(searches, self._lists.candidates(most))
-            self.monitor.saw(searches)
-        with self._step("rank"):
-            found = Candidates(rows_BC, scores_BC, self._probabilities(readings, rows_BC))
+        found = self._find(readings)
         with self._step("rerank"):
             lists = self._lists.choose(readings, found)
         with self._step("answer"):
-            scored = []
-            for place, (reading, listed) in enumerate(zip(readings, lists, strict=True)):
-                if listed.places is None:
-                    scored.append(self._scored(reading, listed.rows))
-                else:
-                    chances = found.probabilities_BCT[place][listed.places]
-                    scored.append((scores_BC[place][listed.places], chances))
-            shown = self._lists.videos(readings, found, lists, scored)
-            return [
-                self._answer(
-                    reading, videos, cursor=self._cursor(reading, listed), tried=listed.tried
-                )
-                for reading, listed, videos in zip(readings, lists, shown, strict=True)
-            ]
+            return self.listed(readings, found, lists)
 
-    def _scored(self, reading: Reading, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+    def candidates(self, asks: Sequence[Ask], number: int = 0) -> tuple[list[Reading], Candidates]:
+        """What the lists of requests of now are made of, for those who look at single steps.
+
+        Args:
+            asks: The requests.
+            number: Of candidates, at least.
+
+        Raises:
+            InputError: A request is wrong.
+        """
+        wrong: dict[int, Answer | InputError] = {}
+        readings = list(self._read(asks, wrong, self._follow()).values())
+        for error in wrong.values():
+            assert isinstance(error, InputError)
+            raise error
+        return readings, self._find(readings, number)
+
+    def _find(self, readings: Sequence[Reading], number: int = 0) -> Candidates:
+        """Retrieves, at least so many, and ranks what was retrieved."""
+        longest = max(reading.ask.k for reading in readings)
+        number = max(number, self._lists.candidates(longest))
+        with self._step("retrieve"):
+            searches = [reading.search for reading in readings]
+            rows_BC, scores_BC = self._parts.retriever.best(searches, number)
+            self.monitor.saw(searches)
+        with self._step("rank"):
+            return Candidates(rows_BC, scores_BC, self._probabilities(readings, rows_BC))
+
+    def listed(
+        self, readings: Sequence[Reading], found: Candidates, lists: Sequence[Listed]
+    ) -> list[Answer]:
+        """The answers that have these lists."""
+        scored = []
+        for place, (reading, listed) in enumerate(zip(readings, lists, strict=True)):
+            if listed.places is None:
+                scored.append(self.scored(reading, listed.rows))
+            else:
+                chances = found.probabilities_BCT[place][listed.places]
+                scored.append((found.scores_BC[place][listed.places], chances))
+        shown = self._lists.videos(readings, found, lists, scored)
+        return [
+            self._answer(reading, videos, cursor=self._cursor(reading, listed), tried=listed.tried)
+            for reading, listed, videos in zip(readings, lists, shown, strict=True)
+        ]
+
+    def scored(self, reading: Reading, rows: IntArray) -> tuple[FloatArray, FloatArray]:
         """Scores (R,) and probabilities (R, T) of any videos for one request."""
         scores = self._parts.retriever.scores(reading.search, rows)
         return scores, self._probabilities([reading], rows[None])[0]

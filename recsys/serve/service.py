@@ -31,6 +31,7 @@ from recsys.serve.explored_record import ExploredRecord
 from recsys.serve.fallback import Fallback
 from recsys.serve.metrics import Metrics
 from recsys.serve.monitor import SearchShape
+from recsys.serve.operator.figures import RunFigures
 from recsys.serve.recommender import ServingRecommender, now
 from recsys.serve.versions import Versions
 from recsys.serve.videos import VideoDesk, make_missing
@@ -112,6 +113,7 @@ class Service:
             metrics=self.metrics,
             encodes=encodes,
         )
+        self.figures = RunFigures(self.metrics)
         self._batches = MicroBatches(self._answer, idle=self._idle)
         # Callers that wait for a log that hangs must not take all places of those who read.
         self._appending, self._most_appending = 0, max(1, bundle.config.serve.max_waiting // 2)
@@ -182,13 +184,19 @@ class Service:
             lambda fallback, cause: fallback.latest(k, cause),
         )
 
-    async def read(self, look: Callable[[ServingRecommender], Result]) -> Result:
-        """What the recommender says, looked up in its own thread.
+    async def read(
+        self, look: Callable[[ServingRecommender], Result], *, of_user: str | None = None
+    ) -> Result:
+        """What the recommender says, or that which answers a user, looked up in its own thread.
 
         Raises:
             NoAnswer: It did not come in time.
         """
-        return await self._in_time(self._batches.call(lambda: look(self.recommender)))
+
+        def made() -> Result:
+            return look(self.recommender if of_user is None else self._serving.of(of_user))
+
+        return await self._in_time(self._batches.call(made))
 
     async def append(self, events: Sequence[Event]) -> Appended:
         """Adds events to the log; they are on disk when this returns.
@@ -353,6 +361,7 @@ class Service:
                 if answer.unknown_video_ids:
                     self.metrics.unknown("video", len(answer.unknown_video_ids))
         self._keep_ready()
+        self.figures.tick(self.bundle.version)
         return answers
 
     def _keep_ready(self) -> None:
@@ -385,6 +394,7 @@ class Service:
     def _idle(self) -> None:
         self._follow()
         self._keep_ready()
+        self.figures.tick(self.bundle.version)
         self._look_at_index()
 
     def index_recalls(self, version: str) -> Mapping[SearchShape, float]:
@@ -427,12 +437,18 @@ class Service:
             self.metrics.log_lag(lag, age)
             self.metrics.waiting(followed.followed.unknown_videos)
         self.metrics.cache("users", self.recommender.pasts.held)
+        self._count_known()
 
     def _show_model(self) -> None:
         bundle = self.bundle
         self.metrics.model(bundle.version, bundle.created_s)
         self.metrics.index(bundle.num_videos, bundle.index_facts.recall)
-        self.metrics.known(len(self.recommender.pasts), bundle.num_videos)
+        self._count_known()
+
+    def _count_known(self) -> None:
+        catalogue = self.recommender.catalogue
+        listed = len(catalogue) - 1 - len(catalogue.unlisted(now()))  # row 0 is no video
+        self.metrics.known(len(self.recommender.pasts), listed)
 
 
 def log_address(bundle_folder: str, events: str | None) -> str:

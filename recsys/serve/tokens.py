@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import time
 from dataclasses import dataclass, field
 
 from recsys.config.access import read_reference
 from recsys.config.run import ServeConfig
 from recsys.errors import InputError
+from recsys.serve.media_pass import is_media, make_pass, opens, pass_in
 
 READ, EVENTS, VIDEOS = "read", "events", "videos"
 SCOPES = (READ, EVENTS, VIDEOS)
@@ -20,8 +22,12 @@ SCOPES = (READ, EVENTS, VIDEOS)
 OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
 """What anybody may read: the page's own files, the documentation, and what probes ask."""
 OPEN_FOLDER = "/web/"
-READING_POSTS = frozenset({"/v1/recommend", "/v1/recommend/batch", "/v1/score", "/v1/details"})
-"""Reads whose question does not fit into an address."""
+READING_POSTS = frozenset(
+    {"/v1/recommend", "/v1/recommend/batch", "/v1/score", "/v1/details", "/v1/media_pass"}
+)
+"""Reads whose question does not fit into an address, or whose answer sets a cookie."""
+OPERATOR_FOLDER = "/v1/operator/"
+"""What only whoever runs the server looks at: it needs the scope that may do most."""
 OF_EVENTS = frozenset({"/v1/events", "/v1/users"})
 
 SHORTEST = 16
@@ -84,6 +90,20 @@ class Tokens:
             return None
         return 403, f"this token is for {' and '.join(held)}; this takes one for {scope}"
 
+    def media_pass(self, authorization: bytes, expires_s: int) -> str | None:
+        """A pass for the token that is sent; None where reading needs none."""
+        if READ not in self.digests:
+            return None
+        token = authorization.partition(b" ")[2].strip()
+        return make_pass(hashlib.sha256(token).digest(), expires_s)
+
+    def passes(self, method: str, path: str, cookies: bytes) -> bool:
+        """Whether a request is for a picture or a file, and its cookie opens these."""
+        if not is_media(method, path):
+            return False
+        known = (digest for digests in self.digests.values() for digest in digests)
+        return opens(pass_in(cookies), known, time.time())
+
     def _scopes_of(self, token: bytes) -> list[str]:
         """The scopes that a token is good for; takes the same time for every token."""
         given = hashlib.sha256(token).digest()
@@ -104,6 +124,8 @@ def needed_scope(method: str, path: str) -> str | None:
     >>> needed_scope("GET", "/healthz"), needed_scope("PUT", "/v1/videos/v1")
     (None, 'videos')
     """
+    if path.startswith(OPERATOR_FOLDER):
+        return VIDEOS
     if method in ("GET", "HEAD"):
         return None if path in OPEN_PATHS or path.startswith(OPEN_FOLDER) else READ
     if method == "POST" and path in READING_POSTS:

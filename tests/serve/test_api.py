@@ -229,6 +229,12 @@ def test_openapi_names_every_route(client: TestClient) -> None:
         "/v1/videos/{video_id}/file",
         "/v1/videos/{video_id}/poster",
         "/v1/details",
+        "/v1/media_pass",
+        "/v1/operator/audience",
+        "/v1/operator/preview",
+        "/v1/operator/run",
+        "/v1/operator/shown",
+        "/v1/operator/trace",
     }
 
 

@@ -46,14 +46,15 @@ def routes(service: Service, router: APIRouter) -> None:
         def look(recommender: ServingRecommender) -> m.HistoryResponse:
             timeline = recommender.history(user_id)
             known = recommender.knows_user(user_id)
-            return m.HistoryResponse(user_id, known, _past_events(recommender, timeline, limit))
+            return m.HistoryResponse(user_id, known, past_events(recommender, timeline, limit))
 
         return await service.read(look)
 
 
-def _past_events(
+def past_events(
     recommender: ServingRecommender, timeline: Timelines, limit: int
 ) -> list[m.PastEvent]:
+    """What a user was shown and what came of it, newest first."""
     newest = range(len(timeline.video_rows) - 1, -1, -1)[:limit]
     return [
         m.PastEvent(
