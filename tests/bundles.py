@@ -70,6 +70,20 @@ VOCABS = {
     "context_tab": ["home", "search"],
     "user": ["region=north", "region=south"],
 }
+FRAMES, SIZE = 4, 64
+DECODES = {
+    "data": DATA_WITH_VIDEOS,
+    "decode": {"frames": FRAMES, "size": SIZE},
+    "model": {
+        "content": {"encoder": "small_cnn", "frame_dim": 8, "dim": 8},
+        "dim": 8,
+        "id_dim": 8,
+        "feature_dim": 4,
+        "state_dim": 16,
+        "max_history": 27,
+    },
+}
+"""Sections of a run whose model looks at frames: `make_run(…, clip=ClipShape(FRAMES, SIZE))`."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from recsys.config.data import EventColumns
 from recsys.live.entries import LoggedEvent
-from recsys.live.event import EXPOSURE
+from recsys.live.event import EXPOSURE, Event
 from recsys.live.events import PAGE, EventLog
 from recsys.live.open_showings import OpenShowings
 
@@ -113,17 +113,18 @@ class ShownFollower:
 
     def _count(self, logged: LoggedEvent) -> None:
         event, counts = logged.event, self._counts
+        time_ms = _time(event)
         if counts.since_ms is None:
             counts.since_ms = logged.received_ms
         change = counts.open.take(logged)
         if event.type == EXPOSURE and event.video_id is not None:
-            counts.first_shown.setdefault(event.video_id, event.time_ms)
+            counts.first_shown.setdefault(event.video_id, time_ms)
             if len(counts.first_shown) > MOST_VIDEOS:
                 del counts.first_shown[next(iter(counts.first_shown))]
-            self._add(event.impression_id, event.time_ms, impressions=1)
+            self._add(event.impression_id, time_ms, impressions=1)
         if change is not None and change.flags[0] and change.showing.type == EXPOSURE:
             showing = change.showing
-            self._add(showing.impression_id, showing.time_ms, clicks=change.flags[0])
+            self._add(showing.impression_id, _time(showing), clicks=change.flags[0])
 
     def _add(self, impression_id: str | None, time_ms: int, **counted: int) -> None:
         version, _, _ = (impression_id or "").rpartition(".")
@@ -132,3 +133,9 @@ class ShownFollower:
             self._counts.left_out += 1
             return
         rates.setdefault(version, Rates(time_ms)).add(time_ms, **counted)
+
+
+def _time(event: Event) -> int:
+    """When an event of the log counts; those are complete."""
+    assert event.time_ms is not None
+    return event.time_ms

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import httpx
 import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -35,13 +36,17 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
     "has_touch": True,
 }
+TALL: dict[str, Any] = {"viewport": {"width": 1280, "height": 3000}}
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "desk": ("", DESK),
     "phone": ("", PHONE),
     "dark": ("", {**DESK, "color_scheme": "dark"}),
     "chinese": ("?lang=zh", DESK),
     "history": ("#history", DESK),
-    "run": ("#run", DESK),
+    "run": ("#run", TALL),
+    "run-phone": ("#run", {**PHONE, "viewport": {"width": 390, "height": 2400}}),
+    "add": ("#add", DESK),
+    "add-phone": ("#add", PHONE),
 }
 
 
@@ -113,11 +118,37 @@ def take_pictures(browser: Browser, address: str, folder: Path) -> None:
             page.locator("article .open").nth(2).click()
             page.locator("dialog .next b").wait_for()
             page.screenshot(path=folder / "page-player.png")
+        if name.startswith("add"):
+            page.locator("#add-files").set_input_files([clip_of(address)])
+            page.locator(".job .near li").first.wait_for(timeout=30_000)
+            page.wait_for_timeout(500)
+            page.screenshot(path=folder / f"page-{name}-done.png")
+        if name == "run":
+            page.get_by_role("button", name="Show the steps").click()
+            page.get_by_role("button", name="Look").click()
+            page.locator(".sliders input").nth(1).fill("0.5")
+            page.wait_for_timeout(2500)
+            page.screenshot(path=folder / "page-run-steps.png", full_page=True)
         context.close()
 
 
+def clip_of(address: str) -> dict[str, Any]:
+    """A clip of the catalogue, as a file that is handed in once more."""
+    users = httpx.get(f"{address}v1/users?limit=1").json()["user_ids"]
+    body = {"user_id": users[0], "k": 20}
+    items = httpx.post(f"{address}v1/recommend", json=body).json()["items"]
+    ids = [item["video_id"] for item in items]
+    details = httpx.post(f"{address}v1/details", json={"video_ids": ids}).json()["items"]
+    file = next(one["file"] for one in details if one["file"] is not None)
+    return {
+        "name": "holiday.mp4",
+        "mimeType": "video/mp4",
+        "buffer": httpx.get(f"{address}{file}").content,
+    }
+
+
 def _settle(page: Page) -> None:
-    page.locator("article, .history li, .tiles").first.wait_for()
+    page.locator("article, .history li, .tiles, .give").first.wait_for()
     page.wait_for_timeout(2500)
 
 

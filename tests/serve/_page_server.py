@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import uvicorn
 
@@ -17,13 +18,15 @@ from recsys.bundle.contents import Bundle
 from recsys.data.details import Details
 from recsys.decode.poster import encode_webp
 from recsys.demo.clips import Clip, ClipFormat, render_frames, write_clip
+from recsys.features.inputs import ClipShape
 from recsys.live.event import Event
 from recsys.live.events import EventLog
+from recsys.live.watch import Watch
 from recsys.schema import details_schema, files_schema
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from recsys.serve.tokens import Tokens
-from tests.bundles import NUM_VIDEOS, make_run
+from tests.bundles import DECODES, FRAMES, NUM_VIDEOS, SIZE, make_run
 
 HOSTILE = {
     3: "<img src=x onerror=alert(1)><b>bold</b>",
@@ -48,6 +51,14 @@ class PageServer:
         logged = (entry.event for entry in self.log.follow(0, 10_000) if hasattr(entry, "event"))
         return [event for event in logged if event.type == kind]
 
+    def get(self, path: str) -> Any:
+        """What the server answers."""
+        return httpx.get(self.address + path).json()
+
+    def post(self, path: str, body: object) -> None:
+        """Has it change something."""
+        httpx.post(self.address + path, json=body).raise_for_status()
+
 
 def make_world(folder: Path, **sections: Any) -> Path:
     """A run of 30 videos, of which all but two are clips of a second; sections as `make_run`'s."""
@@ -60,7 +71,8 @@ def make_world(folder: Path, **sections: Any) -> Path:
         elif row != WITHOUT_FILE:
             write_clip(clip, form=ClipFormat(size=64))
         uris.append(None if row == WITHOUT_FILE else str(path))
-    make_run(folder / "run", uris=uris, **sections)
+    recipe = {**DECODES, **sections}
+    make_run(folder / "run", uris=uris, clip=ClipShape(FRAMES, SIZE), **recipe)
     return folder / "run"
 
 
@@ -78,17 +90,25 @@ def with_details(bundle: Bundle) -> Bundle:
 
 
 @contextmanager
-def serving(run: Path, log: Path, tokens: Tokens | None = None) -> Iterator[PageServer]:
-    """Serves a world's page on a free port."""
-    with listening(with_details(Bundle.load(str(run))), log, tokens) as server:
+def serving(
+    run: Path, log: Path, tokens: Tokens | None = None, *, versions: Path | None = None
+) -> Iterator[PageServer]:
+    """Serves a world's page on a free port, or, without titles, the versions of a folder."""
+    source = versions or with_details(Bundle.load(str(run)))
+    with listening(source, log, tokens) as server:
         yield server
 
 
 @contextmanager
-def listening(bundle: Bundle, log: Path, tokens: Tokens | None = None) -> Iterator[PageServer]:
-    """Serves a bundle as it is on a free port."""
+def listening(
+    source: Bundle | Path, log: Path, tokens: Tokens | None = None
+) -> Iterator[PageServer]:
+    """Serves a bundle as it is, or the versions of a folder, on a free port."""
     with EventLog(str(log)) as kept, socket.create_server(("127.0.0.1", 0)) as listener:
-        service = Service(bundle, kept, seed=0)
+        watched = Watch(kept.database, str(source)) if isinstance(source, Path) else source
+        service = Service(watched, kept, seed=0)
+        if service.versions is not None:
+            service.versions.start(0.1)
         config = uvicorn.Config(make_api(service, tokens=tokens), log_level="error", lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from recsys.live.encoding_queue import REFUSALS
+from recsys.live.event import EXPOSURE, Event
+from recsys.live.videos import LiveVideos
+from recsys.serve.asks import Kind
+from recsys.serve.operator.trace import Cause
 from recsys.serve.routes.page import WEB
 from recsys.serve.tokens import Tokens
+from recsys.serve.versions import State
+from tests.bundles import NEW, OLD
 from tests.serve._page_server import BROKEN, HOSTILE, WITHOUT_FILE, PageServer, make_world, serving
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
@@ -217,6 +224,57 @@ def test_why_a_video_is_there(browser: Browser, server: PageServer) -> None:
         expect(page.locator("article .facts")).to_have_count(0)
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
+def test_a_video_is_handed_in_and_followed_until_a_viewer_sees_it(
+    browser: Browser, server: PageServer, world: Path, screen: dict[str, Any], language: str
+) -> None:
+    clip = next(world.parent.glob("9.mp4"))
+    with opened(browser, server, f"?user=u9&lang={language}#add", **screen) as page:
+        page.locator("#add-creator").fill("c1")
+        page.locator("#add-files").set_input_files([clip])
+        job = page.locator(".job")
+        expect(job.locator("[data-step=indexed].reached")).to_be_visible(timeout=20_000)
+        for step in ("stored", "decoded"):
+            expect(job.locator(f"[data-step={step}].reached")).to_be_visible()
+        expect(job.locator(".near li")).to_have_count(6)
+        audience = {"en": "of 10 viewers", "zh": "10 位里"}[language]
+        expect(job.locator(".found")).to_contain_text(audience)
+        (video,) = LiveVideos(server.log.database).newest(1)
+        assert video.facts.creator_id == "c1" and video.video_id.startswith("9-")
+        expect(job.locator("[data-step=shown].reached")).to_have_count(0)
+        server.log.append([Event("u1", EXPOSURE, video.video_id, impression_id="v.1")])
+        expect(job.locator("[data-step=shown].reached")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+        assert not violations(page)
+
+
+def test_a_video_that_was_handed_in_can_be_taken_out(
+    browser: Browser, server: PageServer, world: Path
+) -> None:
+    with opened(browser, server, "?user=u9#add") as page:
+        page.locator("#add-files").set_input_files([world.parent / "9.mp4"])
+        job = page.locator(".job")
+        job.get_by_role("button", name="Take it out").click(timeout=20_000)
+        expect(job).to_contain_text("its id is not given again")
+        job.get_by_role("button", name="Take it out").click()
+        expect(job.locator(".told")).to_contain_text("Cancelled")
+        assert LiveVideos(server.log.database).newest(1) == []
+
+
+def test_what_is_no_video_is_refused_in_words(
+    browser: Browser, server: PageServer, tmp_path: Path
+) -> None:
+    broken = tmp_path / "<b>no video.mp4"
+    broken.write_bytes(b"no video at all")
+    with opened(browser, server, "?user=u9#add") as page:
+        page.locator("#add-files").set_input_files([broken])
+        told = page.locator(".job .told")
+        expect(told).to_contain_text("Refused: it is no video", timeout=20_000)
+        assert page.locator(".job h3").text_content() == broken.stem
+        assert page.locator(".job h3 *").count() == 0
+
+
 def test_history_and_figures(browser: Browser, server: PageServer) -> None:
     with opened(browser, server, "?user=u9#history") as page:
         expect(page.locator(".history li")).to_have_count(
@@ -225,6 +283,51 @@ def test_history_and_figures(browser: Browser, server: PageServer) -> None:
         page.get_by_role("link", name="Run").click()
         expect(page.locator(".tiles")).to_contain_text("Requests a second")
         expect(page.locator(".run")).to_contain_text("hr@10")
+        expect(page.locator(".chart .uplot")).to_have_count(7)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_operator_sees_what_was_shown_and_changes_the_version(
+    browser: Browser,
+    world: Path,
+    two_versions: Path,
+    tmp_path: Path,
+    screen: dict[str, Any],
+    language: str,
+) -> None:
+    words = {"en": ("Activate", "in memory", "tried on some"), "zh": ("启用", "在内存中", "试用中")}
+    activate, warm, tried = words[language]
+    with (
+        serving(world, tmp_path / "live.sqlite", versions=two_versions) as server,
+        opened(browser, server, f"?user=u9&lang={language}#run", **screen) as page,
+    ):
+        for place, version in enumerate((OLD, NEW)):
+            event = Event("u1", EXPOSURE, f"v{place + 1}", impression_id=f"{version}.1")
+            server.log.append([event])
+        versions = page.get_by_role("row").filter(has_text=NEW)
+        versions.get_by_role("button", name=activate).click()
+        versions.get_by_role("button", name=activate).click()
+        said(page, NEW)
+        old = page.get_by_role("row").filter(has_text=OLD).filter(has_text=warm)
+        expect(old).to_be_visible(timeout=20_000)
+        expect(page.locator(".run > .note").last).to_contain_text(NEW, timeout=20_000)
+        assert server.get("v1/versions")["serving"] == NEW
+        server.post(f"v1/versions/{OLD}/challenge", {"share": 0.5})
+        expect(page.get_by_role("row").filter(has_text=tried)).to_be_visible(timeout=30_000)
+        page.locator(".challenger summary").click()
+        expect(page.locator(".challenger tbody tr")).to_have_count(2)
+        expect(page.locator(".challenger tbody")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+        assert not violations(page)
+
+
+def test_what_others_made_is_as_they_made_it() -> None:
+    vendor = WEB / "vendor"
+    told = dict(re.findall(r"`(uplot/\S+)`.*`(\w{64})`", (vendor / "README.md").read_text()))
+    files = {path for path in (vendor / "uplot").iterdir()}
+    found = {f"uplot/{path.name}": sha256(path.read_bytes()).hexdigest() for path in files}
+    assert found == told
 
 
 def test_the_whole_feed_by_keyboard_alone(browser: Browser, server: PageServer) -> None:
@@ -253,11 +356,11 @@ def test_the_whole_feed_by_keyboard_alone(browser: Browser, server: PageServer) 
     assert len(server.events("task")) == 1
 
 
-@pytest.mark.parametrize("path", ["?user=u9", "?user=u9#history", "?user=u9#run"])
+@pytest.mark.parametrize("path", ["?user=u9", "?user=u9#history", "?user=u9#run", "?user=u9#add"])
 def test_axe_finds_nothing(browser: Browser, server: PageServer, path: str) -> None:
     for screen in (DESK, PHONE, {**DESK, "color_scheme": "dark", "reduced_motion": "reduce"}):
         with opened(browser, server, path, **screen) as page:
-            page.locator("article, .history li, .tiles").first.wait_for()
+            page.locator("article, .history li, .tiles, .give").first.wait_for()
             if path.endswith("u9"):
                 page.locator("article .why").first.click()
             assert not violations(page)
@@ -295,6 +398,13 @@ def test_a_token_is_asked_for_and_stays_in_the_tab(
         page.get_by_label("Token").fill("0123456789abcdef")
         page.get_by_role("button", name="Use token").click()
         feed(page)
+        # Pictures and clips come too, though their elements send no token.
+        picture = page.locator("article img").first
+        assert picture.evaluate("one => one.decode().then(() => one.naturalWidth)") == 64
+        assert page.evaluate("document.cookie") == ""  # no script reads the pass
+        (cookie,) = context.cookies()
+        assert (cookie["name"], cookie["path"]) == ("recsys_media", "/v1/videos")
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         page.locator("article .like").first.click()
         said(page, "You liked")
         assert page.evaluate("Object.values(localStorage).join()").find("0123456789abcdef") == -1
@@ -309,7 +419,11 @@ def test_the_page_is_small_and_says_the_same_in_every_language() -> None:
         for path in (WEB / "strings").iterdir()
     ]
     assert len(keys) == 2 and keys[0] == keys[1]
-    code = "".join(path.read_text() for path in WEB.glob("*.js"))
+    code = "".join(path.read_text() for path in WEB.rglob("*.js") if "vendor" not in path.parts)
     used = set(re.findall(r"\bt\(\"(\w+)\"", code))
     assert used and used <= keys[0]
+    named = {"refused": REFUSALS, "kind": get_args(Kind), "left_out": get_args(Cause)}
+    named["state"] = ("stored", "indexed", *get_args(State))
+    for kind, words in named.items():
+        assert {f"{kind}_{word}" for word in words} <= keys[0]
     assert "innerHTML" not in code

@@ -19,21 +19,8 @@ from recsys.serve.recommender import ServingRecommender, now
 from recsys.serve.service import Service
 from recsys.serve.videos import make_missing
 from tests import videos
-from tests.bundles import DATA_WITH_VIDEOS, TinyRun, make_run
+from tests.bundles import DECODES, FRAMES, SIZE, TinyRun, make_run
 
-FRAMES, SIZE = 4, 64
-DECODES = {
-    "data": DATA_WITH_VIDEOS,
-    "decode": {"frames": FRAMES, "size": SIZE},
-    "model": {
-        "content": {"encoder": "small_cnn", "frame_dim": 8, "dim": 8},
-        "dim": 8,
-        "id_dim": 8,
-        "feature_dim": 4,
-        "state_dim": 16,
-        "max_history": 27,
-    },
-}
 FACTS = {"creator_id": "c2", "categories": ["kind=calm"], "duration": 12.0}
 
 

@@ -2,11 +2,13 @@
 
 import { newId } from "./dom.js";
 
-const TOKEN = "recsys.token";
-export const token = {
-  get: () => sessionStorage.getItem(TOKEN) ?? "",
-  set: (value) => sessionStorage.setItem(TOKEN, value),
-};
+// Tokens stay in this tab: never in an address, never on the disk.
+const kept = (name) => ({
+  get: () => sessionStorage.getItem(name) ?? "",
+  set: (value) => sessionStorage.setItem(name, value),
+});
+export const token = kept("recsys.token");
+export const operatorToken = kept("recsys.operator");
 
 export class Refused extends Error {
   constructor(status, detail) {
@@ -15,8 +17,7 @@ export class Refused extends Error {
   }
 }
 
-function headers(body) {
-  const given = token.get();
+function headers(body, given = token.get()) {
   return {
     ...(body && { "Content-Type": "application/json" }),
     ...(given && { Authorization: `Bearer ${given}` }),
@@ -27,11 +28,15 @@ async function answer(path, options) {
   const response = await fetch(path, options);
   const text = await response.text();
   if (response.ok) return text;
-  let detail = response.statusText;
+  throw refused(response.status, text, response.statusText);
+}
+
+function refused(status, text, otherwise) {
   try {
-    detail = JSON.parse(text).detail ?? detail;
-  } catch {} // something between here and the server answered, in words of its own
-  throw new Refused(response.status, detail);
+    return new Refused(status, JSON.parse(text).detail ?? otherwise);
+  } catch {
+    return new Refused(status, otherwise); // something between here and the server answered
+  }
 }
 
 const get = async (path) => JSON.parse(await answer(path, { headers: headers() }));
@@ -39,6 +44,11 @@ const post = async (path, tree, more = {}) => {
   const body = JSON.stringify(tree);
   return JSON.parse(await answer(path, { method: "POST", headers: headers(body), body, ...more }));
 };
+
+/** For the token of this tab a cookie that opens pictures and clips, whose elements send no token. */
+export const mediaPass = async () => token.get() && (await post("v1/media_pass", {}));
+setInterval(() => mediaPass().catch(() => {}), 3_600_000); // it is good for some hours; the next look says what is wrong
+
 const query = (values) => new URLSearchParams(values).toString();
 
 export const model = () => get("v1/model");
@@ -49,7 +59,46 @@ export const history = (user_id, limit) => get(`v1/history?${query({ user_id, li
 export const popular = (k) => get(`v1/popular?${query({ k })}`);
 export const latest = (k) => get(`v1/latest?${query({ k })}`);
 export const courses = (user_id) => get(`v1/courses?${query({ user_id, limit: 100 })}`);
-export const metrics = () => answer("metrics", { headers: headers() });
+
+// What only whoever runs the server may do, with a token of its own.
+const asOperator = (body) => headers(body, operatorToken.get() || token.get());
+const operatorGet = async (path) => JSON.parse(await answer(path, { headers: asOperator() }));
+
+/** Changes something; `tree` is the body, `signal` gives up. */
+export async function change(method, path, tree, signal) {
+  const body = tree === undefined ? undefined : JSON.stringify(tree);
+  return JSON.parse(await answer(path, { method, headers: asOperator(body), body, signal }));
+}
+
+export const shownLately = () => operatorGet("v1/operator/shown");
+export const run = (after_ms) => operatorGet(`v1/operator/run?${query({ after_ms })}`);
+export const versions = () => operatorGet("v1/versions");
+export const challenger = () => operatorGet("v1/challenger");
+export const trace = (user_id) => operatorGet(`v1/operator/trace?${query({ user_id })}`);
+export const preview = (weights) => change("POST", "v1/operator/preview", weights);
+export const audience = (video_id) => operatorGet(`v1/operator/audience?${query({ video_id })}`);
+export const video = (video_id) => operatorGet(`v1/videos/${encodeURIComponent(video_id)}`);
+export const removeVideo = (video_id) => change("DELETE", `v1/videos/${encodeURIComponent(video_id)}`);
+export const addByAddress = (said, signal) => change("POST", "v1/videos?wait_s=0", said, signal);
+
+/** Sends a file; `progress(share)` is told how much of it is there. Only this way of asking tells. */
+export function upload(file, said, progress, signal) {
+  return new Promise((done, fail) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", `v1/videos?${query({ ...said, wait_s: 0 })}`);
+    for (const [name, value] of Object.entries(asOperator())) request.setRequestHeader(name, value);
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    request.upload.addEventListener("progress", (event) => progress(event.loaded / event.total));
+    request.addEventListener("load", () =>
+      request.status < 300
+        ? done(JSON.parse(request.responseText))
+        : fail(refused(request.status, request.responseText, request.statusText)),
+    );
+    request.addEventListener("error", () => fail(new Refused(0, "the connection was lost")));
+    signal.addEventListener("abort", () => request.abort());
+    request.send(file);
+  });
+}
 
 // What people are shown of videos changes only with the model: each is asked for once.
 const known = new Map();

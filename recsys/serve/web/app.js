@@ -5,10 +5,11 @@ import { CourseFront } from "./course.js";
 import { el, newId } from "./dom.js";
 import { Feed } from "./feed.js";
 import { historyView } from "./history.js";
+import { addView } from "./operator/add.js";
+import { runView } from "./operator/run.js";
 import { choose, LANGUAGES, language, t } from "./i18n.js";
 import { openPlayer } from "./player.js";
 import { Rows } from "./rows.js";
-import { runView } from "./run.js";
 import { stopAll } from "./video.js";
 
 const at = (id) => document.getElementById(id);
@@ -23,8 +24,10 @@ const VIEWS = {
     return front;
   },
   history: async (context) => ({ element: await historyView(context) }),
+  add: addView,
   run: runView,
 };
+const OF_OPERATORS = ["add", "run"]; // views that need a token of their own
 
 function say(text, wrong = false) {
   at("said").textContent = text;
@@ -46,7 +49,7 @@ async function show() {
   document.body.dataset.view = name;
   at("main").replaceChildren(el("p", { class: "loading" }, t("loading")));
   try {
-    state.model ??= await api.model();
+    if (!state.model) [state.model] = await Promise.all([api.model(), api.mediaPass()]);
     if (!state.user) await chooseSomebody();
     const view = await VIEWS[name]({ user: state.user, model: state.model, say });
     if (mine !== turn) return view.close?.();
@@ -60,19 +63,21 @@ async function show() {
 function fail(error) {
   say(t("failed", { reason: error.message }), true);
   const retry = el("button", { type: "button", onclick: show }, t("retry"));
-  at("main").replaceChildren(error.status === 401 ? tokenForm() : retry);
+  const operates = OF_OPERATORS.includes(viewName());
+  const wants = error.status === 401 || (operates && error.status === 403);
+  at("main").replaceChildren(wants ? tokenForm(operates) : retry);
 }
 
-function tokenForm() {
+function tokenForm(operates) {
   const field = el("input", { type: "password", id: "token", autocomplete: "off", required: true });
   const use = (event) => {
     event.preventDefault();
-    api.token.set(field.value);
+    (operates ? api.operatorToken : api.token).set(field.value.trim());
     show();
   };
   const label = el("label", { for: "token" }, t("token"));
   const button = el("button", { type: "submit" }, t("token_use"));
-  return el("form", { class: "token", onsubmit: use }, el("p", {}, t("token_why")), label, field, button);
+  return el("form", { class: "token", onsubmit: use }, el("p", {}, t(operates ? "token_operator" : "token_why")), label, field, button);
 }
 
 async function chooseSomebody() {

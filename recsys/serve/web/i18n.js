@@ -47,3 +47,13 @@ export function spoken(seconds) {
 
 export const moment = (time) =>
   new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short" }).format(time);
+
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+
+/** How long ago a time was: "2 hours ago". */
+export function ago(time) {
+  const seconds = Math.round((Date.now() - time) / 1000);
+  const [unit, length] = UNITS.find(([, length]) => Math.abs(seconds) >= length) ?? UNITS.at(-1);
+  const format = new Intl.RelativeTimeFormat(language, { numeric: "auto" });
+  return format.format(-Math.trunc(seconds / length), unit);
+}

@@ -1,0 +1,24 @@
+// Tables of figures.
+
+import { el, outside } from "../dom.js";
+
+const cell = (value) => (value instanceof Node ? el("td", {}, value) : outside("td", String(value ?? "–")));
+
+/** Rows are lists of texts or elements; the first of each is what the row is about. */
+export function table(caption, names, rows) {
+  const body = el("tbody");
+  const head = el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)));
+  const element = el("table", {}, el("caption", {}, caption), el("thead", {}, head), body);
+  fill(body, rows);
+  const scroll = el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": caption }, element);
+  return { element: scroll, fill: (now) => fill(body, now) };
+}
+
+function fill(body, rows) {
+  body.replaceChildren(
+    ...rows.map(([first, ...others]) => {
+      const about = first instanceof Node ? el("th", { scope: "row" }, first) : outside("th", String(first), { scope: "row" });
+      return el("tr", {}, about, ...others.map(cell));
+    }),
+  );
+}
