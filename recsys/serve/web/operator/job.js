@@ -67,7 +67,9 @@ export class Job {
       }
       if (!this.#over) await this.#encoded(video);
     } catch (error) {
-      if (!this.cancelled) this.#end("wrong", t("add_refused", { reason: error.message }));
+      // What fails once it is indexed does not take it out again.
+      const what = this.at.indexed === undefined ? "add_refused" : "failed";
+      if (!this.cancelled) this.#end("wrong", t(what, { reason: error.message }));
     }
   }
 
