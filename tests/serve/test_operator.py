@@ -164,7 +164,8 @@ def test_a_trace_follows_a_list_from_retrieval_on(client: TestClient) -> None:
     assert [v["ranked"] for v in listed] == [v["reranked"] for v in listed] == [0, 1, 2, 3, 4]
     assert sum(one["ranked"] is not None for one in answer["videos"]) == 5
     assert (answer["num_history"], answer["known_user"], answer["rerank"]) == (27, True, {})
-    assert answer["history"][0]["video_id"] == "v6"
+    asked = {"user_id": "u9", "limit": 50}
+    assert answer["history"] == client.get("/v1/history", params=asked).json()["events"]
 
 
 def by(name: str) -> Callable[[dict], int]:
