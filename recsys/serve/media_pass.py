@@ -1,8 +1,8 @@
 """A pass for pictures and clips, since `<img>` and `<video>` send a cookie and no token.
 
-Whoever has a token that opens reading gets a cookie for it that opens posters and files, and
-nothing else, for some hours. It holds no token: the time until when it is good, and an HMAC of that
-with the token's hash as the key, which every replica knows. With the token the pass ends too.
+Whoever has a token that opens reading gets a cookie for it that opens posters, captions and files,
+and nothing else, for some hours. It holds no token: the time until when it is good, and an HMAC of
+that with the token's hash as the key, which every replica knows. With the token the pass ends too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ COOKIE = "recsys_media"
 LASTS_S = 6 * 3600
 FOLDER = "/v1/videos"
 """A browser sends the cookie below it alone."""
-_MEDIA = re.compile(r"/v1/videos/.+/(file|poster)", re.DOTALL)
+_MEDIA = re.compile(r"/v1/videos/.+/(file|poster|captions)", re.DOTALL)
 _VALUE = re.compile(r"(\d{1,12})\.([0-9a-f]{64})", re.ASCII)
 
 

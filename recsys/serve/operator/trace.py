@@ -24,7 +24,7 @@ from recsys.serve.recommender import ServingRecommender
 MOST_EVENTS = 50
 """Of the history, the newest, that are told of."""
 
-Cause = Literal["liked", "not_interested", "hidden_creator", "unlisted"]
+Cause = Literal["liked", "not_interested", "hidden_creator", "locked", "unlisted"]
 
 
 @dataclass(config=Described)
@@ -37,7 +37,8 @@ class TracedVideo:
     list otherwise: tried out, drawn by lot, or one of a newcomer's."""
     left_out: Cause | None
     """Why it was taken out after that. `liked`: this user liked it before. `unlisted`: it is
-    hidden, expired or deleted for everybody."""
+    hidden, expired or deleted for everybody. `locked`: a lesson whose prerequisites are not
+    finished."""
     ranked: int | None
     """Place by `serve.rank` among the candidates; null of what is none: there are as many as the
     list takes, or `rerank.candidates` where they are ranked or re-ranked."""
@@ -153,6 +154,7 @@ def _causes(recommender: ServingRecommender, reading: Reading) -> dict[int, Caus
     """Row → why it is left out for the user; of several causes the one that people would name."""
     past, catalogue = reading.past, recommender.catalogue
     by_cause: tuple[tuple[Cause, IntArray], ...] = (
+        ("locked", catalogue.locked(past.never_again, reading.now_ms)),
         ("hidden_creator", catalogue.unwanted(past.hidden_creators, reading.now_ms)),
         ("unlisted", catalogue.unlisted(reading.now_ms)),
         ("liked", past.never_again),

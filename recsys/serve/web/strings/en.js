@@ -250,6 +250,7 @@ export default {
   left_out_liked: "liked already",
   left_out_not_interested: "not interested",
   left_out_hidden_creator: "hidden creator",
+  left_out_locked: "its prerequisites are not finished",
   left_out_unlisted: "hidden or deleted for all",
   kind_resembles: "like what was liked",
   kind_creator: "new of a liked creator",

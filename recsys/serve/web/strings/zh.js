@@ -248,6 +248,7 @@ export default {
   left_out_liked: "已喜欢过",
   left_out_not_interested: "不感兴趣",
   left_out_hidden_creator: "已隐藏作者",
+  left_out_locked: "先修内容未完成",
   left_out_unlisted: "对所有人隐藏或已删除",
   kind_resembles: "与喜欢的相似",
   kind_creator: "喜欢的作者的新视频",
