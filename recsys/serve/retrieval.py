@@ -24,7 +24,7 @@ from recsys.serve.catalogue import Catalogue
 
 SCORES_AT_A_TIME = 1 << 23
 """Scores of requests and videos that are in memory at once: 32 MB."""
-MOST_COMPARED, CODES_A_VECTOR = 4096, 32
+MOST_COMPARED, CODES_A_VECTOR = 4096, 64
 """Videos that are left up to which all are compared; a vector costs as much as so many codes."""
 FIRST_WIDTH, WIDEST = 8, 4
 """Candidates for each video that is wanted, and the share (one in so many) of what is left from

@@ -149,10 +149,18 @@ def test_few_are_looked_at_where_few_decide(
     assert widths == [8 * K] * len(QUERIES)
 
 
+def test_where_the_index_names_too_few_all_are_compared(
+    index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    monkeypatch.setattr(VideoIndex, "candidates", lambda *_: nobody)
+    assert recall(index, search(QUERIES[0], BIASES["none"], None)) == 1.0
+
+
 def test_what_trends_is_chosen_anew_when_it_changes(index: VideoIndex) -> None:
     """A retriever that kept the first hour's choice would not find the second's video."""
     retriever = Retriever(index, VECTORS)
-    for row in (77, 78):
+    for row in (9000, 9500):
         bias = np.zeros(NUM, np.float32)
         bias[row] = 1000
         one = replace(search(QUERIES[0], bias, None), excluded=NOTHING)
