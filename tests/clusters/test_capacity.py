@@ -35,7 +35,7 @@ def test_every_measured_figure_stands_in_the_table_that_it_names() -> None:
 
 def test_events_and_lists_of_a_small_service() -> None:
     """A peak of 300 events/s and 30 lists/s: one database, two machines for safety."""
-    small = capacity(Load(1e6, 200_000, 100 * DAY_S), peak=3, shown=10, serve=2.3, index=0.7)
+    small = capacity(Load(1e6, 200_000, 100 * DAY_S), peak=3, shown=10, serve=2.2, index=4)
     assert small.peak_events == pytest.approx(300)
     assert small.list_ms == pytest.approx(3.0)
     log, endpoint, *_ = small.parts()
