@@ -66,13 +66,14 @@ def follow_versions(
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
     news = VersionNews()
-    while not stop.wait(every_s):
+    while not stop.is_set():
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 tree = json.load(answer)
         except (OSError, ValueError) as error:
             # A server that is overloaded, or whose replica was just killed, answers the next time.
             logger.debug("the versions could not be asked for: %s", error)
-            continue
-        for line in news.lines(tree):
-            tell(line)
+        else:
+            for line in news.lines(tree):
+                tell(line)
+        stop.wait(every_s)
