@@ -50,7 +50,7 @@ in it. A room inside another, as `evaluation.stage` in `evaluation`, has a place
 BACKWARDS = {
     # `decode.features`: the frozen frame encoder runs where the frames are decoded, so that they
     # never cross the object store. Imported by the actor that needs it.
-    ("recsys.decode.clips", "recsys.model.frames"),
+    ("recsys.decode.actor.encoder", "recsys.model.frames"),
 }
 
 WITHOUT_RAY = (

@@ -33,6 +33,7 @@ class ClipSpec:
     max_decode_s: float
     still_images: bool
     reader: Reader = "auto"
+    hardware_pixels: int = 1
 
 
 @dataclass
@@ -135,7 +136,8 @@ class Deadline:
 class VideoFacts:
     """What a look at a file's head and first frame tells.
 
-    `reorders`: frames are decoded in another order than they are shown in (B-frames).
+    `reorders`: frames are decoded in another order than they are shown in (B-frames). `codec` and
+    `pixel_format` are called as FFmpeg calls them.
     """
 
     format_name: str
@@ -144,3 +146,5 @@ class VideoFacts:
     orientation: tuple[int, bool]
     reorders: bool
     duration_s: float | None
+    codec: str = ""
+    pixel_format: str = ""

@@ -105,6 +105,8 @@ class Video:
             orientation=orientation(self._first),
             reorders=bool(self._stream.codec_context.has_b_frames),
             duration_s=said_duration(self._stream.container, self._stream),
+            codec=self._stream.codec_context.codec.canonical_name,
+            pixel_format=self._first.format.name,
         )
 
     def _no_frames(self) -> ReadError:

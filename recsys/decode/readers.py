@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from recsys.decode import decord_reader, hardware, pyav_reader
+from recsys.decode import decord_reader, pyav_reader
 from recsys.decode.contract import (
     FALLBACK,
     Clip,
@@ -22,10 +22,17 @@ from recsys.decode.contract import (
     ReadError,
     VideoFile,
 )
+from recsys.decode.hardware import readers as hardware
+from recsys.decode.hardware.choice import Decoder, why_not_hardware
+
+_IN_HARDWARE = {
+    "pynvvideocodec": hardware.read_by_pynvvideocodec,
+    "torchcodec_cuda": hardware.read_by_torchcodec,
+}
 
 
 def read_clip(
-    file: VideoFile, spec: ClipSpec, *, name: str = "video", decoder: hardware.Decoder = "cpu"
+    file: VideoFile, spec: ClipSpec, *, name: str = "video", decoder: Decoder = "cpu"
 ) -> Clip:
     """Reads the clip of a file: by hardware where there is any, by decord, by PyAV.
 
@@ -53,15 +60,22 @@ def read_clip(
 
 
 def _before_pyav(
-    file: VideoFile, spec: ClipSpec, video: pyav_reader.Video, decoder: hardware.Decoder
+    file: VideoFile, spec: ClipSpec, video: pyav_reader.Video, decoder: Decoder
 ) -> Iterator[tuple[str, Callable[[], Clip], str]]:
     """Readers that are asked first: their names, how they read, and why they are asked."""
+    why = "the worker has a GPU"
     if decoder == "decord_cuda" and spec.reader != "pyav":
-        read = functools.partial(decord_reader.read, file, spec, video)
-        yield "decord_cuda", functools.partial(read, device="cuda"), "the worker has a GPU"
-    if decoder == "torchcodec_cuda" and spec.reader in ("auto", "fastest"):
-        read = functools.partial(hardware.read_by_torchcodec, file, spec, video)
-        yield "torchcodec_cuda", read, "the worker has a GPU"
+        yield "decord_cuda", functools.partial(_decord_on_gpu, file, spec, video), why
+    if decoder in _IN_HARDWARE and spec.reader in ("auto", "fastest"):
+        yield decoder, functools.partial(_IN_HARDWARE[decoder], file, spec, video), why
     is_first, why = decord_reader.choice(spec, video.facts)
     if is_first:
         yield "decord", functools.partial(decord_reader.read, file, spec, video), why
+
+
+def _decord_on_gpu(file: VideoFile, spec: ClipSpec, video: pyav_reader.Video) -> Clip:
+    """A clip by a decord that was built with CUDA."""
+    refused = why_not_hardware(spec, video.facts)
+    if refused:
+        raise NotThisReader(refused)
+    return decord_reader.read(file, spec, video, device="cuda")

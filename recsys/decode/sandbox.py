@@ -66,7 +66,8 @@ class Sandbox:
                 return self._read(file, spec, name)
             if error.reason == "crashed" and spec.reader in ("auto", "fastest"):
                 clip = self._read(file, dataclasses.replace(spec, reader="pyav"), name)
-                return dataclasses.replace(clip, why=f"{FALLBACK}decord: the decoder died")
+                asked = "hardware, decord" if self._use_gpu else "decord"
+                return dataclasses.replace(clip, why=f"{FALLBACK}{asked}: the decoder died")
             raise
 
     def close(self) -> None:

@@ -10,15 +10,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys import cluster
 from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
 from recsys.data import storage
-from recsys.decode.clips import DecodeClips, Encoder
+from recsys.decode.actor.encoder import Encoder
+from recsys.decode.actor.plan import ActorPlan, Resources, plan_actors
+from recsys.decode.actor.processes import has_hardware_package
+from recsys.decode.clips import DecodeClips
 from recsys.decode.stamps import changed_files
 from recsys.decode.writer import LIMITED_BY, ClipCounts, ClipWriter
 from recsys.errors import InputError
@@ -26,12 +31,27 @@ from recsys.progress import progress
 from recsys.run_lock import only_writer
 from recsys.schema import clip_schema, feature_schema
 
+if TYPE_CHECKING:
+    import ray
+
 logger = logging.getLogger(__name__)
 
 _BATCH_VIDEOS = 4
 _MAX_BLOCK_VIDEOS = 64
 _BLOCKS_A_WORKER = 32  # many, so that the workers end together
 _BLOCK_BYTES = 8 * 2**20  # of decoded rows; small, so that rows come out of a task early
+
+
+class BusyShares(TypedDict):
+    """What the workers did with their time, the start of the processes included."""
+
+    actors: int
+    processes: int
+    """Decoding processes of all actors."""
+    decoding: float
+    """Share of the processes' time in which they decoded …"""
+    encoding: float
+    """… and of the encoders', one an actor, in which they encoded; 0 where frames are stored."""
 
 
 class DecodeReport(ClipCounts):
@@ -43,6 +63,7 @@ class DecodeReport(ClipCounts):
     """… and those among them whose files are not what they were in the last one."""
     seconds: float
     videos_per_s: float
+    busy: BusyShares
 
 
 def decode_videos(
@@ -104,14 +125,19 @@ def _decode_into(
     if len(missing) < len(wanted):
         report(f"decode: {len(wanted) - len(missing)} of {len(wanted)} videos are already there")
     start = time.monotonic()
-    num_broken = 0
+    num_broken, busy_s = 0, np.zeros(2)
     with progress("decode", total=len(missing), unit="videos", report=report) as advance:
-        for rows in _rows(missing, config, content):
+        plan = _plan(len(missing), config) if missing else ActorPlan(0, 0.0)
+        for rows in _rows(missing, config, content, plan) if missing else ():
             writer.add(rows)
+            busy_s += [pc.sum(rows.column(name)).as_py() for name in ("decode_s", "encode_s")]
             num_broken += len(rows) - rows.column("reason").null_count
             advance(len(rows), note=f"{num_broken} broken")
     seconds = time.monotonic() - start
     counts = writer.finish(set(wanted))
+    busy = busy_shares(*busy_s.tolist(), plan=plan, seconds=seconds)
+    if missing:
+        report(busy_line(busy))
     for said in reader_lines(counts["why"]):
         report(said)
     result: DecodeReport = {
@@ -120,9 +146,38 @@ def _decode_into(
         "changed": len(changed),
         "seconds": round(seconds, 3),
         "videos_per_s": round(len(missing) / seconds, 2) if missing else 0.0,
+        "busy": busy,
     }
     storage.write_json({"decode": result}, storage.join(out, "report.json"))
     return result
+
+
+def busy_shares(decode_s: float, encode_s: float, *, plan: ActorPlan, seconds: float) -> BusyShares:
+    """What share of the time the processes and the encoders had something to do.
+
+    >>> from recsys.decode.actor.processes import ProcessSet
+    >>> busy_shares(36.0, 3.0, plan=ActorPlan(2, 2.0, 1.0, ProcessSet(2)), seconds=10.0)
+    {'actors': 2, 'processes': 4, 'decoding': 0.9, 'encoding': 0.15}
+    """
+    return {
+        "actors": plan.actors,
+        "processes": plan.num_processes,
+        "decoding": round(decode_s / (max(plan.num_processes, 1) * seconds), 3),
+        "encoding": round(encode_s / (max(plan.actors, 1) * seconds), 3),
+    }
+
+
+def busy_line(busy: BusyShares) -> str:
+    """What the user is told of it.
+
+    >>> busy_line({"actors": 1, "processes": 16, "decoding": 0.97, "encoding": 0.121})
+    'decode: 16 processes decoded 97 % of the time, 1 encoder encoded 12 % of it'
+    """
+    processes, actors = busy["processes"], busy["actors"]
+    return (
+        f"decode: {processes} process{'es' * (processes != 1)} decoded {busy['decoding']:.0%} of "
+        f"the time, {actors} encoder{'s' * (actors != 1)} encoded {busy['encoding']:.0%} of it"
+    ).replace("%", " %")
 
 
 def reader_lines(why: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
@@ -154,82 +209,68 @@ def _layout(
     if not config.features:
         return clip_schema(config.frames, config.size), settings
     encoder = (content or ContentConfig()).encoder
-    dim = Encoder(encoder).dim
-    return feature_schema(config.frames, dim), {**settings, "encoder": encoder}
+    settings["encoder"] = encoder
+    if config.encode_precision != "auto":
+        settings["encode_precision"] = config.encode_precision
+    return feature_schema(config.frames, Encoder(encoder).dim), settings
 
 
-def plan_pool(
-    workers: int | None, *, num_videos: int, free_cpus: float, free_gpus: float = 0.0
-) -> tuple[int, float, float]:
-    """How many decoding actors, and the CPUs and GPUs of each.
-
-    As many as wished for, but no more than free CPUs and videos: an actor that waits for a CPU that
-    is not there would stop everything. Where no CPU is free, one actor that asks for none. GPUs are
-    shared out among the actors.
-
-    >>> plan_pool(None, num_videos=100, free_cpus=2.0)
-    (2, 1.0, 0.0)
-    >>> plan_pool(8, num_videos=3, free_cpus=16.0, free_gpus=1.0)
-    (3, 1.0, 0.3333)
-    >>> plan_pool(None, num_videos=9, free_cpus=0.5)
-    (1, 0.5, 0.0)
-    """
-    size = max(1, min(workers or num_videos, num_videos, int(free_cpus)))
-    return size, min(1.0, free_cpus), int(1e4 * min(1.0, free_gpus / size)) / 1e4
-
-
-def shared_gpus(nodes: list[dict[str, Any]], free_gpus: float) -> float:
-    """GPUs that decoding may share out: none unless each node that has CPUs has GPUs too.
-
-    An actor takes CPU and GPU of one node; one that found no node with both would wait for ever.
-
-    >>> cpu_node, gpu_node = {"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}
-    >>> [
-    ...     shared_gpus([{"Alive": True, "Resources": node} for node in nodes], 1.0)
-    ...     for nodes in ([gpu_node, gpu_node], [cpu_node, gpu_node], [cpu_node, {"GPU": 1.0}])
-    ... ]
-    [1.0, 0.0, 0.0]
-    """
-    with_cpus = [
-        node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU")
-    ]
-    both = all(resources.get("GPU") for resources in with_cpus)
-    if free_gpus and not both:
-        logger.info("decode: on CPUs, for not every node that has CPUs has a GPU")
-    return free_gpus if both else 0.0
-
-
-def _rows(
-    uris: list[str], config: DecodeConfig, content: ContentConfig | None
-) -> Iterator[pa.Table]:
-    """Decoded rows, in the order in which they are ready."""
-    if not uris:
-        return
+def _plan(num_videos: int, config: DecodeConfig) -> ActorPlan:
+    """What the cluster is asked for: GPUs where frames are encoded or decoded on them."""
     cluster.connect()
     import ray
 
+    in_hardware = config.hardware_processes if has_hardware_package() else 0
     free = ray.available_resources()
-    size, cpus, gpus = plan_pool(
-        config.workers,
-        num_videos=len(uris),
-        free_cpus=free.get("CPU", 0.0),
-        free_gpus=shared_gpus(ray.nodes(), free.get("GPU", 0.0)) if config.features else 0.0,
+    has = Resources(
+        free.get("CPU", 0.0),
+        free.get("GPU", 0.0) if config.features or in_hardware else 0.0,
+        [node["Resources"] for node in ray.nodes() if node["Alive"]],
     )
+    plan = plan_actors(config.workers, num_videos=num_videos, has=has, in_hardware=in_hardware)
+    if has.free_gpus and not plan.gpus:
+        logger.info("decode: on CPUs, for not every node that has CPUs has a GPU")
+    return plan
+
+
+def _pool(plan: ActorPlan) -> ray.data.ActorPoolStrategy:
+    """The actors; where one has many processes, a batch begins while the one before it ends."""
+    import ray
+
+    if plan.processes.num == 1:
+        return ray.data.ActorPoolStrategy(size=plan.actors)
+    return ray.data.ActorPoolStrategy(
+        size=plan.actors, max_concurrent_calls_per_actor=2, enable_true_multi_threading=True
+    )
+
+
+def _rows(
+    uris: list[str], config: DecodeConfig, content: ContentConfig | None, plan: ActorPlan
+) -> Iterator[pa.Table]:
+    """Decoded rows, in the order in which they are ready."""
+    import ray
+
+    on_cores = plan.processes.on_cores
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = _BLOCK_BYTES
     context.enable_progress_bars = False
-    step = max(1, min(_MAX_BLOCK_VIDEOS, len(uris) // (size * _BLOCKS_A_WORKER)))
+    share = len(uris) // (plan.actors * on_cores * _BLOCKS_A_WORKER)
+    step = on_cores * max(1, min(_MAX_BLOCK_VIDEOS, share))
     with ray.data.DataContext.current(context):  # a dataset keeps the context it was made in
         # from_arrow would run a task, and so wait for a CPU.
         rows = [{"uri": uri} for uri in uris]
         dataset = ray.data.from_items(rows, override_num_blocks=-(-len(uris) // step)).map_batches(
             DecodeClips,
             fn_constructor_args=[config],
-            fn_constructor_kwargs={"content": content, "base": os.getcwd()},
-            compute=ray.data.ActorPoolStrategy(size=size),
-            num_cpus=cpus,
-            num_gpus=gpus or None,
-            batch_size=_BATCH_VIDEOS,
+            fn_constructor_kwargs={
+                "content": content,
+                "base": os.getcwd(),
+                "processes": plan.processes,
+            },
+            compute=_pool(plan),
+            num_cpus=plan.cpus,
+            num_gpus=plan.gpus or None,
+            batch_size=_BATCH_VIDEOS * on_cores,
             batch_format="pyarrow",
         )
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from recsys.decode.contract import Clip, ClipSpec, ReadError
-from recsys.decode.hardware import Decoder, choose_decoder, look_around
+from recsys.decode.hardware.choice import Decoder, choose_decoder, look_around
 from recsys.decode.readers import read_clip
 
 _MAX_STDERR_BYTES = 64 * 2**20

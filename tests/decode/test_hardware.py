@@ -1,18 +1,25 @@
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
-from recsys.decode import hardware, readers
-from recsys.decode.contract import Clip, Deadline, NotThisReader
+from recsys.decode import readers
+from recsys.decode.contract import Clip, Deadline, NotThisReader, VideoFacts
 from recsys.decode.files import LocalFile
-from recsys.decode.hardware import (
+from recsys.decode.hardware import choice
+from recsys.decode.hardware.choice import (
     WorkerHas,
     choose_decoder,
     look_around,
     may_use_cuda,
-    read_by_torchcodec,
+    why_not_hardware,
 )
+from recsys.decode.hardware.readers import read_by_pynvvideocodec, read_by_torchcodec
 from recsys.decode.pyav_reader import Video
 from recsys.decode.worker import Growth
 from tests.videos import numbered, numbers_of, spec
@@ -26,6 +33,9 @@ from tests.videos import numbered, numbers_of, spec
         (WorkerHas(gpu=True, torchcodec_cuda=True), "torchcodec_cuda"),
         (WorkerHas(gpu=True, decord_cuda=True), "decord_cuda"),
         (WorkerHas(gpu=True, decord_cuda=True, torchcodec_cuda=True), "decord_cuda"),
+        (WorkerHas(gpu=True, pynvvideocodec=True, torchcodec_cuda=True), "pynvvideocodec"),
+        (WorkerHas(gpu=True, decord_cuda=True, pynvvideocodec=True), "decord_cuda"),
+        (WorkerHas(gpu=False, pynvvideocodec=True), "cpu"),
         (WorkerHas(gpu=False, decord_cuda=True, torchcodec_cuda=True), "cpu"),
     ],
 )
@@ -76,8 +86,8 @@ def test_names_of_gpus(device: str, has: bool, tmp_path: Path) -> None:
 def test_decoders_are_looked_for_where_there_is_a_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(hardware, "_decord_has_cuda", lambda: True)
-    monkeypatch.setattr(hardware, "_torchcodec_has_cuda", lambda: False)
+    monkeypatch.setattr(choice, "_decord_has_cuda", lambda: True)
+    monkeypatch.setattr(choice, "_torchcodec_has_cuda", lambda: False)
     assert look_around({}, devices=str(tmp_path)) == WorkerHas()
     (tmp_path / "nvidia5").touch()
     assert look_around({}, devices=str(tmp_path)) == WorkerHas(gpu=True, decord_cuda=True)
@@ -104,7 +114,7 @@ def test_without_a_gpu_all_growth_counts() -> None:
 
 
 def test_decords_wheels_have_no_cuda() -> None:
-    assert not hardware._decord_has_cuda()
+    assert not choice._decord_has_cuda()
 
 
 def test_what_hardware_does_not_read_the_cpu_does(
@@ -113,7 +123,7 @@ def test_what_hardware_does_not_read_the_cpu_does(
     def refuse(*_: object) -> Clip:
         raise NotThisReader("no such codec")
 
-    monkeypatch.setattr(hardware, "read_by_torchcodec", refuse)
+    monkeypatch.setitem(readers._IN_HARDWARE, "torchcodec_cuda", refuse)
     file = LocalFile(str(numbered(tmp_path / "a.mp4")))
     clip = readers.read_clip(file, spec(), decoder="torchcodec_cuda")
     assert (clip.reader, clip.why) == ("decord", "not torchcodec_cuda: no such codec; exact")
@@ -132,3 +142,106 @@ def test_torchcodec_keeps_the_contract(tmp_path: Path) -> None:
     assert clip.times_s.tolist() == reference.times_s.tolist()
     assert np.abs(clip.frames.astype(int) - reference.frames).max() <= 4
     assert clip.reader == "torchcodec_cpu"
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixel_format", "coded", "why"),
+    [
+        ("h264", "yuv420p", (1280, 720), ""),
+        ("hevc", "yuvj420p", (720, 1280), ""),
+        ("av1", "yuv420p", (3840, 2160), ""),
+        ("h264", "yuv420p", (1279, 720), "small frames are quicker on a core"),
+        (
+            "h264",
+            "yuv420p10le",
+            (1280, 720),
+            "hardware is given 8-bit 4:2:0 alone, not yuv420p10le",
+        ),
+        ("hevc", "yuv444p", (1280, 720), "hardware is given 8-bit 4:2:0 alone, not yuv444p"),
+        ("prores", "yuv422p10le", (1280, 720), "hardware reads no prores"),
+        ("", "", (1280, 720), "hardware reads no unnamed codec"),
+    ],
+)
+def test_what_the_hardware_is_given(
+    codec: str, pixel_format: str, coded: tuple[int, int], why: str
+) -> None:
+    facts = VideoFacts("mp4", coded, 1.0, (0, False), False, 1.0, codec, pixel_format)
+    assert why_not_hardware(replace(spec(), hardware_pixels=1280 * 720), facts) == why
+
+
+def test_what_is_left_to_the_cores_says_why(tmp_path: Path) -> None:
+    file = LocalFile(str(numbered(tmp_path / "a.mp4")))
+    small = replace(spec(), hardware_pixels=10_000)  # the frames are 64 × 48
+    for decoder in ("pynvvideocodec", "torchcodec_cuda", "decord_cuda"):
+        clip = readers.read_clip(file, small, decoder=decoder)
+        assert clip.reader == "decord"
+        assert clip.why == f"not {decoder}: small frames are quicker on a core; exact"
+
+
+class _Decoder:
+    """What PyNvVideoCodec's SimpleDecoder gives of a video of numbered frames, on a CPU."""
+
+    asked: ClassVar[list[list[int]]] = []
+
+    def __init__(self, path: str, **_: object):
+        self.num = 24
+
+    def __len__(self) -> int:
+        return self.num
+
+    def get_batch_frames_by_index(self, numbers: list[int]) -> list[torch.Tensor]:
+        assert numbers == sorted(set(numbers)), "it leaves out what is asked for twice"
+        self.asked.append(numbers)
+        return [torch.full((48, 64, 3), 8 * number, dtype=torch.uint8) for number in numbers]
+
+
+def _pynvvideocodec(monkeypatch: pytest.MonkeyPatch, decoder: type) -> None:
+    module = SimpleNamespace(SimpleDecoder=decoder, OutputColorType=SimpleNamespace(RGB=1))
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", module)
+
+
+@pytest.mark.parametrize(
+    ("frames", "numbers"),
+    [(4, [3, 9, 15, 21]), (48, sorted([*range(24)] * 2))],
+)
+def test_pynvvideocodec_is_asked_for_the_packets_frames(
+    frames: int, numbers: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for the package; tests/gpu asks the real one."""
+    _pynvvideocodec(monkeypatch, _Decoder)
+    file = LocalFile(str(numbered(tmp_path / "a.mp4")))
+    wanted = replace(spec(), frames=frames)
+    _Decoder.asked.clear()
+    with Video(file, wanted, name="a.mp4", deadline=Deadline(60)) as video:
+        clip = read_by_pynvvideocodec(file, wanted, video)
+        reference = video.read()
+    assert numbers_of(clip.frames) == numbers == numbers_of(reference.frames)
+    assert clip.times_s.tolist() == reference.times_s.tolist()
+    assert (clip.reader, clip.duration_s) == ("pynvvideocodec", reference.duration_s)
+    assert max(len(asked) for asked in _Decoder.asked) <= 16
+
+
+def test_pynvvideocodec_that_counts_or_fails_otherwise_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short(_Decoder):
+        def __len__(self) -> int:
+            return 23
+
+    class Leaves(_Decoder):
+        def get_batch_frames_by_index(self, numbers: list[int]) -> list[torch.Tensor]:
+            return super().get_batch_frames_by_index(numbers)[1:]
+
+    class Fails(_Decoder):
+        def get_batch_frames_by_index(self, numbers: list[int]) -> list[torch.Tensor]:
+            raise Exception("Codec not supported on this GPU\nand more")
+
+    file = LocalFile(str(numbered(tmp_path / "a.mp4")))
+    for decoder, reason in (
+        (Short, "pynvvideocodec counts the frames in another way"),
+        (Leaves, "pynvvideocodec left frames out"),
+        (Fails, "pynvvideocodec failed"),
+    ):
+        _pynvvideocodec(monkeypatch, decoder)
+        clip = readers.read_clip(file, spec(), decoder="pynvvideocodec")
+        assert (clip.reader, clip.why) == ("decord", f"not pynvvideocodec: {reason}; exact")

@@ -16,7 +16,7 @@ from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig, load_config
 from recsys.data.clip_store import ClipStore
 from recsys.decode.clips import DecodeClips
-from recsys.decode.stage import decode_videos, plan_pool
+from recsys.decode.stage import decode_videos
 from recsys.errors import InputError
 from recsys.schema import QUARANTINE_REASONS, quarantine_schema
 from tests.videos import numbered, numbers_of
@@ -217,15 +217,6 @@ def test_the_decoder_alone(form: str, ray_local: None, videos: list[str]) -> Non
 def test_a_dataset_without_addresses_is_explained() -> None:
     with pytest.raises(InputError, match="no column 'uri', only path"):
         DecodeClips(CONFIG)(pa.table({"path": ["a.mp4"]}))
-
-
-def test_a_wanted_pool_is_cut_to_what_is_there() -> None:
-    assert plan_pool(None, num_videos=1000, free_cpus=8.0) == (8, 1.0, 0.0)
-    assert plan_pool(3, num_videos=1000, free_cpus=8.0) == (3, 1.0, 0.0)
-    assert plan_pool(64, num_videos=1000, free_cpus=2.0) == (2, 1.0, 0.0)
-    assert plan_pool(None, num_videos=1000, free_cpus=0.0) == (1, 0.0, 0.0)
-    assert plan_pool(None, num_videos=1000, free_cpus=8.0, free_gpus=2.0) == (8, 1.0, 0.25)
-    assert plan_pool(1, num_videos=1000, free_cpus=8.0, free_gpus=2.0) == (1, 1.0, 1.0)
 
 
 def test_no_free_cpu_is_not_waited_for(ray_local: None, videos: list[str], tmp_path: Path) -> None:

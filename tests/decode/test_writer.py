@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.clip_store import NO_CLIP, ClipStore
-from recsys.decode.clips import _fixed_lists
+from recsys.decode.actor.rows import fixed_lists
 from recsys.decode.writer import ClipWriter
 from recsys.errors import InputError
 from recsys.schema import clip_schema
@@ -32,8 +32,8 @@ def _rows(**levels: int | str) -> pa.Table:
     return pa.table(
         {
             "uri": list(levels),
-            "frames": _fixed_lists(frames, WIDTH, np.uint8),
-            "times_s": _fixed_lists(times, FRAMES, np.float32),
+            "frames": fixed_lists(frames, WIDTH, np.uint8),
+            "times_s": fixed_lists(times, FRAMES, np.float32),
             "duration_s": pa.array([None if clip is None else 1.0 for clip in clips], pa.float32()),
             "poster": pa.array(posters, pa.binary()),
             "note": pa.array(ok, pa.string()),

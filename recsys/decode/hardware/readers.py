@@ -1,0 +1,155 @@
+"""Clips by decoders that run on a GPU, behind the same contract as those on the cores.
+
+They hide what goes wrong as decord does, so that only sound files are theirs. The frames are
+resized on the device, by another filter than FFmpeg's: their pixels are near, not equal.
+
+Shapes: N frames, H × W pixels as coded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile
+from recsys.decode.hardware.choice import why_not_hardware
+from recsys.decode.pyav_reader import Video
+from recsys.decode.sampling import Geometry, Timeline, plan_geometry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SAME_TIME_S = 2e-3  # Matroska's times are whole milliseconds
+_FRAMES_AT_A_TIME = 16
+"""Whole frames that lie on the device at a time: 0.4 GB of 4K."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is to be read of a file that the hardware may read."""
+
+    path: str
+    timeline: Timeline
+    indices: NDArray[np.int64]
+    geometry: Geometry
+
+    def clip(self, frames: NDArray[np.uint8], reader: str) -> Clip:
+        """The clip of the wanted frames, resized and in their order."""
+        return Clip(
+            frames=self.geometry.square(frames),
+            times_s=self.timeline.starts_s[self.indices].astype(np.float32),
+            duration_s=self.timeline.end_s,
+            reader=reader,
+        )
+
+
+def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: Video) -> Clip:
+    """Reads a clip by NVIDIA's PyNvVideoCodec.
+
+    Raises:
+        NotThisReader: It cannot read it, or not exactly.
+    """
+    wanted = _wanted(file, spec, video)
+    try:
+        frames = np.concatenate(list(_by_pynvvideocodec(wanted, video)))
+    except NotThisReader:
+        raise
+    except Exception as error:  # its own exceptions have no common base
+        raise NotThisReader("pynvvideocodec failed", _first_line(error)) from error
+    return wanted.clip(frames, "pynvvideocodec")
+
+
+def _by_pynvvideocodec(wanted: _Wanted, video: Video) -> Iterator[NDArray[np.uint8]]:
+    import PyNvVideoCodec as nvc
+    import torch
+
+    decoder = nvc.SimpleDecoder(
+        wanted.path,
+        gpu_id=0,
+        use_device_memory=True,
+        decoder_cache_size=1,
+        output_color_type=nvc.OutputColorType.RGB,
+    )
+    if len(decoder) != len(wanted.timeline.starts_s):
+        raise NotThisReader("pynvvideocodec counts the frames in another way")
+    numbers, places = np.unique(wanted.indices, return_inverse=True)
+    resized = []
+    for start in range(0, len(numbers), _FRAMES_AT_A_TIME):
+        video.deadline.check()
+        some = numbers[start : start + _FRAMES_AT_A_TIME].tolist()
+        decoded = decoder.get_batch_frames_by_index(some)
+        if len(decoded) != len(some):
+            raise NotThisReader("pynvvideocodec left frames out")
+        frames = torch.stack([torch.from_dlpack(frame) for frame in decoded])
+        resized.append(_resize(frames.permute(0, 3, 1, 2), wanted.geometry))
+    yield np.concatenate(resized)[places]
+
+
+def read_by_torchcodec(
+    file: VideoFile, spec: ClipSpec, video: Video, *, device: str = "cuda"
+) -> Clip:
+    """Reads a clip by torchcodec.
+
+    Raises:
+        NotThisReader: torchcodec cannot read it, or not exactly.
+    """
+    wanted = _wanted(file, spec, video)
+    try:
+        frames = np.concatenate(list(_by_torchcodec(wanted, video, device)))
+    except (ImportError, RuntimeError, ValueError, IndexError) as error:
+        raise NotThisReader("torchcodec failed", _first_line(error)) from error
+    return wanted.clip(frames, f"torchcodec_{device}")
+
+
+def _by_torchcodec(wanted: _Wanted, video: Video, device: str) -> Iterator[NDArray[np.uint8]]:
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(wanted.path, device=device, num_ffmpeg_threads=1)
+    for start in range(0, len(wanted.indices), _FRAMES_AT_A_TIME):
+        video.deadline.check()
+        some = wanted.indices[start : start + _FRAMES_AT_A_TIME]
+        batch = decoder.get_frames_at(some.tolist())
+        starts_s = batch.pts_seconds.numpy() - decoder.metadata.begin_stream_seconds
+        if not np.allclose(starts_s, wanted.timeline.starts_s[some], atol=_SAME_TIME_S):
+            raise NotThisReader("torchcodec counts the frames in another way")
+        yield _resize(batch.data, wanted.geometry)
+
+
+def _wanted(file: VideoFile, spec: ClipSpec, video: Video) -> _Wanted:
+    """What is to be read; raises NotThisReader for what the hardware is not given."""
+    facts = video.facts
+    refused = why_not_hardware(spec, facts)
+    if refused:
+        raise NotThisReader(refused)
+    if file.path is None:
+        raise NotThisReader("hardware reads local files only")
+    if facts.orientation != (0, False):
+        raise NotThisReader("the frame must be turned")
+    if video.starts_inside() or video.marks_doubt:
+        raise NotThisReader(video.marks_doubt or "the file starts inside a group of frames")
+    timeline = video.timeline()
+    if timeline is None or timeline.doubts or timeline.end_s > spec.max_duration_s:
+        raise NotThisReader("the frame times are not usable as they are")
+    geometry = plan_geometry(facts.coded, facts.pixel_aspect, 0, size=spec.size, fit=spec.fit)
+    if geometry.cut:
+        raise NotThisReader("the frame is too long and narrow to resize whole")
+    indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
+    return _Wanted(file.path, timeline, indices, geometry)
+
+
+def _resize(frames_N3HW: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
+    """(N, 3, H, W) uint8 on any device → (N, scale_height, scale_width, 3) uint8."""
+    from torch.nn.functional import interpolate
+
+    size = (geometry.scale_height, geometry.scale_width)
+    small = interpolate(frames_N3HW.float(), size=size, mode="bicubic", antialias=True)
+    pixels: NDArray[np.uint8] = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

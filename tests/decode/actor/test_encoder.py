@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from recsys.config.data import DecodeConfig
+from recsys.decode.actor.encoder import Encoder, EncoderSettings
+from recsys.model.frames import make_frame_encoder
+
+
+def clips(*lengths: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (length, 32, 32, 3), np.uint8) for length in lengths]
+
+
+def test_many_clips_at_a_time_give_what_each_gives_alone() -> None:
+    some = clips(3, 1, 4)
+    values, seconds = Encoder("small_cnn").start(some)()
+    encoder = make_frame_encoder("small_cnn").eval()
+    assert [value.shape for value in values] == [(3, 1024), (1, 1024), (4, 1024)]
+    assert seconds > 0
+    for clip, value in zip(some, values, strict=True):
+        with torch.inference_mode():
+            alone = encoder(torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255)
+        assert value.dtype == np.float16
+        # A float16 of values around 1 is right to 5e-4; what is added to it is 1e-5 at most.
+        np.testing.assert_allclose(value, alone.numpy(), atol=1e-5, rtol=5e-4)
+
+
+def test_before_they_are_rounded_they_differ_by_1e_5_at_most() -> None:
+    some = clips(3, 1, 4)
+    encoder = make_frame_encoder("small_cnn").eval()
+    frames = torch.from_numpy(np.concatenate(some)).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        together = encoder(frames).split([3, 1, 4])
+        alone = [encoder(part) for part in frames.split([3, 1, 4])]
+    for one, other in zip(together, alone, strict=True):
+        assert (one - other).abs().max() < 1e-5
+
+
+def test_a_padded_batch_gives_the_same() -> None:
+    """What a compiled encoder is given: the frames behind the last clip are nobody's."""
+    settings = EncoderSettings(batch_frames=16)
+    plain, padded = Encoder("small_cnn", settings), Encoder("small_cnn", settings)
+    padded._padded = lambda num: 16  # type: ignore[method-assign]
+    some = clips(3, 4)
+    for one, other in zip(plain.start(some)()[0], padded.start(some)()[0], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-3)
+
+
+def test_bfloat16_is_near() -> None:
+    (exact,), _ = Encoder("small_cnn").start(clips(4))()
+    (half,), _ = Encoder("small_cnn", EncoderSettings(half=True)).start(clips(4))()
+    assert half.dtype == np.float16
+    assert not np.array_equal(half, exact)
+    assert np.abs(half.astype(float) - exact).max() < 0.05 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_gpu", "expected"),
+    [
+        ({}, False, EncoderSettings("cpu", False)),
+        ({}, True, EncoderSettings("cuda", True, False, 1024)),
+        ({"encode_precision": "float32"}, True, EncoderSettings("cuda", False, False, 1024)),
+        ({"encode_precision": "bfloat16"}, False, EncoderSettings("cpu", True)),
+        ({"encode_compiled": True}, True, EncoderSettings("cuda", True, True, 1024)),
+        ({"encode_compiled": True}, False, EncoderSettings("cpu", False)),
+        ({"encode_frames": 64}, True, EncoderSettings("cuda", True, False, 64)),
+    ],
+)
+def test_what_a_config_asks_for(
+    changes: dict[str, object], has_gpu: bool, expected: EncoderSettings
+) -> None:
+    config = DecodeConfig().model_copy(update=changes)
+    assert EncoderSettings.of(config, has_gpu=has_gpu) == expected
