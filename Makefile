@@ -1,6 +1,7 @@
 # setup   a virtual environment in .venv with everything (CPU build; EXTRAS=gpu for CUDA machines)
 # demo    the whole chain on a made world, then the endpoint until Ctrl-C (ARGS=--once to stop)
 # test    every test          lint    ruff and mypy          bench    all benchmarks, or NAME=decode
+# gpu-check   what this machine's GPU does, in 8 minutes (ARGS="--device cpu --small" tries it anywhere)
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,7 +19,7 @@ SHIM := $(if $(findstring cpu,$(EXTRAS)),./.fbgemm-cpu)
 comma := ,
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint gpu-check bench clean
 
 setup: $(STAMP)
 
@@ -38,6 +39,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+gpu-check: setup
+	PYTHONPATH=. $(BIN)/python tests/gpu/check.py $(ARGS)
 
 bench: setup
 	@for file in tests/benchmarks/$(NAME).py; do \

@@ -112,6 +112,10 @@ TRIED: dict[str, By | Needs | Here] = {
     "make test ARGS='-k sampling -x'": CI,
     "make test ARGS='-m \"not ray\"'": CI,
     "python -m pytest tests/features tests/inference": CI,
+    "make gpu-check": Needs("a CUDA machine"),
+    "make gpu-check ARGS='--device cpu --small'": By(
+        "tests/gpu/test_check.py::test_it_runs_to_its_end_on_a_cpu", '"--device"'
+    ),
     "make bench": BENCH,
     "make bench NAME=decode": BENCH,
     "python tests/benchmarks/training.py --help": Here(),

@@ -106,6 +106,11 @@ class TrainConfig(Section):
     """Largest norm of the dense gradient."""
     negatives: int = Field(8192, ge=1)
     """Videos drawn as negatives a step; a catalogue no larger than this is ranked whole."""
+    step_clips: int | None = Field(None, ge=1)
+    """Videos whose frames a step encodes at most, where the frame encoder is trained; without it
+    all that the step looks at. The videos of the step's own events come first. The others, mostly
+    negatives, take content vectors that are made anew of the whole catalogue after each checkpoint
+    (`checkpoint_every_partitions`)."""
     retrieval_weight: float = Field(1.0, ge=0)
     """Weight of the retrieval loss beside those of the ranking tasks."""
     task_weights: dict[str, float] = {}
@@ -396,6 +401,16 @@ class RunConfig(Section):
             raise ValueError(
                 "decode.features=true keeps what a frozen encoder says of the frames, and this one "
                 "is trained; set model.content.train_encoder=false or decode.features=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _capped_clips_of_a_trained_encoder(self) -> RunConfig:
+        if self.train.step_clips is not None and not self.model.content.trains_encoder:
+            raise ValueError(
+                "train.step_clips is for a frame encoder that is trained, and this one is frozen: "
+                "its features are stored; leave train.step_clips out, or set "
+                "model.content.train_encoder=true"
             )
         return self
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
 from recsys.decode.actor.encoder import Encoder, EncoderSettings
-from recsys.decode.actor.pipeline import ClipPipeline, Stage
+from recsys.decode.actor.pipeline import ClipPipeline, EncodingStep
 from recsys.decode.actor.processes import Processes, ProcessSet, shared_processes
 from recsys.decode.actor.rows import Row, table_of
 from recsys.decode.contract import ClipSpec, ReadError, VideoFile
@@ -121,17 +121,17 @@ class DecodeClips:
         self._sandboxes = shared_processes(
             self._processes, max_memory_bytes=config.max_memory_bytes
         )
-        stage = None
+        step = None
         if config.features:
             settings = EncoderSettings.of(config, has_gpu=has_gpu)
             encoder = Encoder(self._content.encoder, settings)
             self._width = encoder.dim
-            stage = Stage(
+            step = EncodingStep(
                 encoder,
                 batch_clips=max(1, settings.batch_frames // config.frames),
                 clip_bytes=config.frames * config.size * config.size * 3,
             )
-        return ClipPipeline(self._decode, num_threads=self._processes.num, stage=stage)
+        return ClipPipeline(self._decode, num_threads=self._processes.num, step=step)
 
     def _decode(self, uri: str) -> Row:
         assert self._sandboxes is not None

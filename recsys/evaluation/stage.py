@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recsys import cluster
 from recsys.bundle.contents import Bundle
 from recsys.config.run import EvaluateConfig, RunConfig
-from recsys.data.clip_store import ClipRows
 from recsys.data.ragged import IntArray
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import read_json
@@ -24,7 +22,7 @@ from recsys.evaluation.report.files import LISTS, TASKS, write_page, write_users
 from recsys.evaluation.report.schema import Circumstances, Report
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
-from recsys.inference.encode import VIDEOS_A_BATCH
+from recsys.inference.encode import all_contents
 from recsys.inference.predict import Predictions, Predictor, asked_users, concat
 from recsys.inference.rerank import Reranker, VideoTraits, is_active
 from recsys.prepare.prepared import Prepared
@@ -102,6 +100,12 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
     return concat(parts, dim, num_tasks)
 
 
+def ranking_device(config: RunConfig) -> torch.device:
+    """Where the stage's own process ranks: on its GPU, if it has one and training may use one."""
+    use_gpu = config.train.device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
 def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report:
     """Runs the stage and returns its report; all that it writes lies in `out`.
 
@@ -114,18 +118,20 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report
         InputError: There is no trained model.
     """
     cluster.connect()
+    device = ranking_device(config)
     trained = load_trained(config)
     predictions = predict_all(trained.prepared, trained.predictor)
     data = ranking_set(trained.prepared, predictions, trained.cold_N)
     likes = known_likes(trained.prepared)
-    baselines = make_baselines(likes, data, config.evaluate, content_vectors(trained))
-    rankers = {MAIN: trained.predictor.ranker(predictions), **baselines.rankers}
+    contents = all_contents(trained.model, trained.videos, torch.device("cpu"))
+    baselines = make_baselines(likes, data, config.evaluate, contents)
+    rankers = {MAIN: trained.predictor.ranker(predictions, device=device), **baselines.rankers}
     answers = {MAIN: predictions}
     bundle = load_previous(config, previous) if previous else None
     if bundle is not None:
         theirs = previous_predictor(bundle, trained.prepared)
         answers[PREVIOUS] = predict_all(trained.prepared, theirs)
-        rankers[PREVIOUS] = theirs.ranker(answers[PREVIOUS])
+        rankers[PREVIOUS] = theirs.ranker(answers[PREVIOUS], device=device)
     heads = {
         name: task_figures(answer, trained.cold_N, config.data.columns.tasks, config.evaluate)
         for name, answer in answers.items()
@@ -159,23 +165,6 @@ def rerank_traits(config: RunConfig, trained: Trained) -> VideoTraits | None:
     traits = model_traits(data, ranker, config.evaluate, config.rerank)
     Reranker(config.rerank, traits)  # says what is missing now, and not when it is served
     return traits
-
-
-@torch.no_grad()
-def content_vectors(trained: Trained) -> Tensor | None:
-    """The content part of each video's vector (N, content dim); None where there is none."""
-    content, videos = trained.model.video.content, trained.videos
-    if content is None or videos.clip_rows is None or videos.load_clips is None:
-        return None
-    there = np.flatnonzero(videos.clip_rows >= 0)
-    vectors = None
-    for start in range(0, len(there), VIDEOS_A_BATCH):
-        rows = there[start : start + VIDEOS_A_BATCH]
-        part = content(torch.from_numpy(videos.load_clips(ClipRows(videos.clip_rows[rows]))))
-        if vectors is None:
-            vectors = torch.zeros(len(videos.catalog), part.shape[1])
-        vectors[torch.from_numpy(rows)] = part
-    return vectors
 
 
 def protocol(config: RunConfig, bundle: Bundle | None, num_asked: int) -> Circumstances:

@@ -27,6 +27,7 @@ from recsys.features.inputs import Batch, EventBatch, RequestContext, VideoBatch
 from recsys.features.timelines import EventArrays, Timelines, cut_windows
 
 T = TypeVar("T")
+BoolArray = npt.NDArray[np.bool_]
 Windows = tuple[IntArray, IntArray]
 """First events (B,) of some windows of timelines, and the events after their last ones (B,)."""
 
@@ -45,13 +46,22 @@ class VideoInputs:
     """(N,) row of each video's clip in the store; -1 where it has none."""
     load_clips: LoadClips | None = None
 
-    def batch(self, rows: IntArray) -> VideoBatch:
-        """Makes the model inputs of the videos of some rows (V,)."""
+    def batch(self, rows: IntArray, *, is_encoded_V: BoolArray | None = None) -> VideoBatch:
+        """Makes the model inputs of the videos of some rows (V,).
+
+        Args:
+            rows: Of the videos.
+            is_encoded_V: Of which of them that have a clip it is read, for others take what the
+                model has cached; without it of all.
+        """
         categories = self.catalog.categories.select(rows)
-        clips = index = None
+        clips = index = cached = None
         if self.clip_rows is not None and self.load_clips is not None:
             clip_rows = self.clip_rows[rows]
             there = clip_rows >= 0
+            if is_encoded_V is not None:
+                cached = torch.from_numpy(np.where(there & ~is_encoded_V, rows, -1))
+                there &= is_encoded_V
             index = torch.from_numpy(np.where(there, np.cumsum(there) - 1, -1))
             # Without any, one is encoded that nobody looks at: data-parallel workers must all use
             # the same parameters in every step.
@@ -65,7 +75,29 @@ class VideoInputs:
             durations=torch.from_numpy(self.catalog.duration_buckets[rows]),
             clips=clips,
             clip_index=index,
+            cached_rows=cached,
         )
+
+    def within(
+        self, rows: IntArray, most: int, *, first: IntArray, rng: np.random.Generator
+    ) -> BoolArray | None:
+        """Which of some videos are among the `most` clips that are read; None where all are.
+
+        Args:
+            rows: Of the videos (V,).
+            most: Clips that are read.
+            first: Rows of videos that are taken before others; in either group chance decides.
+            rng: Drawn from only where there are more clips than `most`.
+        """
+        if self.clip_rows is None:
+            return None
+        with_clip = np.flatnonzero(self.clip_rows[rows] >= 0)
+        if len(with_clip) <= most:
+            return None
+        key = rng.random(len(with_clip)) - np.isin(rows[with_clip], first)
+        chosen = np.zeros(len(rows), np.bool_)
+        chosen[with_clip[np.argsort(key)[:most]]] = True
+        return chosen
 
 
 def event_batch(arrays: EventArrays) -> EventBatch:
@@ -130,6 +162,8 @@ class Batcher:
     """First split that is out of sight: VALID in training, TEST in the refit."""
     batch_timelines: int
     max_history: int
+    step_clips: int | None = None
+    """Clips that a step reads at most; without it those of all its videos."""
 
     def num_timelines(self, timelines: Timelines) -> int:
         """Timelines with anything to learn from."""
@@ -183,8 +217,12 @@ class Batcher:
         rows = np.union1d(np.union1d(arrays.video_rows, candidates), [0])
         log_q_V = np.full(len(rows), np.inf, dtype=np.float32)
         log_q_V[np.searchsorted(rows, candidates)] = log_q
+        encoded = None
+        if self.step_clips is not None:
+            own = np.unique(arrays.video_rows)
+            encoded = self.videos.within(rows, self.step_clips, first=own, rng=rng)
         return Batch(
-            videos=self.videos.batch(rows),
+            videos=self.videos.batch(rows, is_encoded_V=encoded),
             log_q=torch.from_numpy(log_q_V),
             events=event_batch(arrays),
             video_index=torch.from_numpy(np.searchsorted(rows, arrays.video_rows)),

@@ -72,6 +72,9 @@ class VideoBatch:
     """(M, S, height, width, 3) uint8 frames or (M, S, Z) float16 features."""
     clip_index: Tensor | None = None
     """(V,) int64 position in `clips`; -1 where the video has none."""
+    cached_rows: Tensor | None = None
+    """(V,) int64 row of a video whose clip is left out and whose cached content vector is taken;
+    -1 for the others. None where all clips are there."""
     keyed: KeyedJaggedTensor | None = None
     """`table_inputs` as TorchRec's KeyedJaggedTensor, where it was made beforehand."""
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.data.clip_store import ClipRows
 from recsys.features.batches import VideoInputs
 from recsys.features.inputs import move
 from recsys.model.recommender import Recommender
@@ -19,11 +20,43 @@ VIDEOS_A_BATCH = 1024
 
 @torch.no_grad()
 def all_vectors(model: Recommender, videos: VideoInputs, device: torch.device) -> Tensor:
-    """Vectors of the whole catalogue (N, Y), on the CPU."""
+    """Vectors of the whole catalogue (N, Y), on the device."""
     model.eval()
     total, parts = len(videos.catalog), []
     for start in range(0, total, VIDEOS_A_BATCH):
         rows = np.arange(start, min(start + VIDEOS_A_BATCH, total))
         batch = move(videos.batch(np.concatenate([[UNKNOWN_ROW], rows])), device)
-        parts.append(model.encode_videos(batch)[1:].float().cpu())
+        parts.append(model.encode_videos(batch)[1:].float())
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def all_contents(
+    model: Recommender,
+    videos: VideoInputs,
+    device: torch.device,
+    *,
+    share: tuple[int, int] = (0, 1),
+) -> Tensor | None:
+    """The content vectors of the catalogue (N, content dim), on the device.
+
+    Zeros where a video has no clip; None where the model looks at none.
+
+    Args:
+        model: Of which the content encoder is asked.
+        videos: The catalogue.
+        device: Where the model is.
+        share: (number, of how many): the part of the clips that is encoded, zeros for the others.
+    """
+    content = model.video.content
+    if content is None or videos.clip_rows is None or videos.load_clips is None:
+        return None
+    model.eval()
+    number, parts = share
+    vectors = torch.zeros(len(videos.catalog), model.video.no_clip.shape[0], device=device)
+    there = np.flatnonzero(videos.clip_rows >= 0)[number::parts]
+    for start in range(0, len(there), VIDEOS_A_BATCH):
+        rows = there[start : start + VIDEOS_A_BATCH]
+        clips = torch.from_numpy(videos.load_clips(ClipRows(videos.clip_rows[rows])))
+        vectors[torch.from_numpy(rows).to(device)] = content(clips.to(device)).float()
+    return vectors

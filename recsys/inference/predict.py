@@ -144,13 +144,19 @@ class Predictor:
         found = concat(parts, self.model.dim, timelines.labels.shape[1])
         return replace(found, num_asked=len(asked))
 
-    def ranker(self, predictions: Predictions) -> Ranker:
-        """The order of our videos for the users of its predictions."""
-        queries_UD = torch.from_numpy(predictions.queries)
-        vectors_ND = self.vectors_NY[:, : self.model.dim].cpu()
+    def ranker(self, predictions: Predictions, *, device: torch.device | None = None) -> Ranker:
+        """The order of our videos for the users of its predictions.
+
+        Args:
+            predictions: Of this predictor.
+            device: Where the scores are computed and lie; without it where the vectors are.
+        """
+        vectors_ND = self.vectors_NY[:, : self.model.dim].to(device or self.vectors_NY.device)
+        queries_UD = torch.from_numpy(predictions.queries).to(vectors_ND.device)
         if self.trending_N is not None:
             queries_UD = functional.pad(queries_UD, (0, 1), value=1.0)
-            vectors_ND = torch.cat([vectors_ND, self.trending_N.cpu().unsqueeze(1)], 1)
+            trending_N1 = self.trending_N.to(vectors_ND.device).unsqueeze(1)
+            vectors_ND = torch.cat([vectors_ND, trending_N1], 1)
         ranker = dot_product(queries_UD, vectors_ND)
         ranker = with_bias(ranker, predictions.seen, predictions.repeat_bias)
         return ranker if self.translation is None else self.translation.ranker(ranker)

@@ -35,8 +35,10 @@ def with_bias(ranker: Ranker, rows: Ragged, bias: NDArray[np.float32]) -> Ranker
     added = torch.from_numpy(bias)
 
     def scores(start: int, stop: int) -> Tensor:
-        owners, videos = (torch.from_numpy(part).long() for part in rows.pairs(start, stop))
-        part = added[rows.offsets[start] : rows.offsets[stop]]
-        return ranker(start, stop).index_put_((owners, videos), part, accumulate=True)
+        scores_BN = ranker(start, stop)
+        device = scores_BN.device
+        owners, videos = (torch.from_numpy(p).long().to(device) for p in rows.pairs(start, stop))
+        part = added[rows.offsets[start] : rows.offsets[stop]].to(device)
+        return scores_BN.index_put_((owners, videos), part, accumulate=True)
 
     return scores

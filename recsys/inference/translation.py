@@ -116,7 +116,9 @@ class Translation:
         unknown_N = rows == 0
 
         def scores(start: int, stop: int) -> Tensor:
-            return theirs(start, stop)[:, rows].masked_fill_(unknown_N, LAST)
+            scores_BN = theirs(start, stop)
+            device = scores_BN.device
+            return scores_BN[:, rows.to(device)].masked_fill_(unknown_N.to(device), LAST)
 
         return scores
 

@@ -101,6 +101,9 @@ class VideoEncoder(nn.Module):
         content_dim = config.content.dim if clip else 0
         if clip:
             self.no_clip = nn.Parameter(torch.zeros(content_dim))
+        self.cached_contents: Tensor | None = None
+        """(N, content dim) of the catalogue, for steps that do not encode all their clips; made by
+        whoever trains, and no part of the model's state."""
         self.duration = nn.Embedding(NUM_DURATION_BUCKETS, config.feature_dim)
         width = config.id_dim + config.feature_dim + content_dim
         # Parts that add up: with a hidden layer, creator and duration together name a video.
@@ -148,7 +151,13 @@ class VideoEncoder(nn.Module):
         assert self.content is not None and videos.clip_index is not None
         assert videos.clips is not None
         index = videos.clip_index
-        if not len(videos.clips):
-            return self.no_clip.expand(len(index), -1)
-        content = self.content(videos.clips)[index.clamp(min=0)]
-        return torch.where((index >= 0).unsqueeze(1), content, self.no_clip)
+        if len(videos.clips):
+            content = self.content(videos.clips)[index.clamp(min=0)]
+            content = torch.where((index >= 0).unsqueeze(1), content, self.no_clip)
+        else:
+            content = self.no_clip.expand(len(index), -1)
+        if videos.cached_rows is None:
+            return content
+        assert self.cached_contents is not None
+        rows = videos.cached_rows.unsqueeze(1)
+        return torch.where(rows >= 0, self.cached_contents[videos.cached_rows], content)

@@ -36,14 +36,18 @@ class StepSums:
         nothing: SumsState = {"totals": [0.0] * (3 + len(tasks)), "seconds": 0.0, "waited_s": 0.0}
         known: SumsState = {**nothing, **(state or {})}  # a checkpoint may be older than `waited_s`
         self._kept = torch.tensor(known["totals"], dtype=torch.float64)
-        self._own = torch.zeros_like(self._kept)
+        self._own = torch.zeros_like(self._kept)  # on the device of the losses, once there are any
         self._began = time.perf_counter() - known["seconds"]
         self._waited_s = known["waited_s"]
 
     def add(self, losses: Losses) -> None:
-        """Adds the summed losses and the counts of one of this worker's steps."""
-        step = [losses.retrieval, losses.num_retrieval, losses.num_tasks]
-        self._own += torch.tensor([value.item() for value in step] + losses.tasks.tolist())
+        """Adds the summed losses and the counts of one of this worker's steps.
+
+        Without waiting for the device that computes them: who asks for the figures waits.
+        """
+        totals = [losses.retrieval, losses.num_retrieval, losses.num_tasks, *losses.tasks]
+        step = torch.stack([total.detach().double() for total in totals])
+        self._own = self._own.to(step.device) + step
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -54,8 +58,12 @@ class StepSums:
 
     def gather(self, add_up: Callable[[Tensor], Tensor]) -> None:
         """Takes in the steps of all workers since the last time; `add_up` sums over the workers."""
-        self._kept += add_up(self._own)
-        self._own.zero_()
+        self._kept += add_up(self._own.cpu())
+        self._own = torch.zeros_like(self._own)
+
+    def are_finite(self) -> bool:
+        """Whether the loss of every step since the last `gather` was a number."""
+        return bool(self._own.isfinite().all())
 
     def state(self) -> SumsState:
         """What goes into a checkpoint: all that was gathered."""
@@ -64,7 +72,7 @@ class StepSums:
 
     def figures(self) -> dict[str, float]:
         """The figures by name: of what was gathered and this worker's steps since."""
-        retrieval, targets, events, *by_task = (self._kept + self._own).tolist()
+        retrieval, targets, events, *by_task = (self._kept + self._own.cpu()).tolist()
         seconds = self._seconds()
         return {
             "retrieval_loss": retrieval / max(targets, 1),
@@ -79,6 +87,32 @@ class StepSums:
 
     def _seconds(self) -> float:
         return max(time.perf_counter() - self._began, 1e-9)
+
+
+class Pace:
+    """Says when something is due that shall not be done too often.
+
+    Args:
+        every_s: Least seconds between two times; with 0 it is always due.
+        clock: Seconds that only grow.
+
+    >>> now = iter([0.0, 0.5, 1.0, 1.5, 2.0])
+    >>> pace = Pace(1.0, clock=lambda: next(now))
+    >>> [pace.is_due() for _ in range(5)]
+    [True, False, True, False, True]
+    """
+
+    def __init__(self, every_s: float, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._every_s, self._clock = every_s, clock
+        self._next_s = float("-inf")
+
+    def is_due(self) -> bool:
+        """Whether it is; asking counts as doing it."""
+        now = self._clock()
+        if now < self._next_s:
+            return False
+        self._next_s = now + self._every_s
+        return True
 
 
 class ProgressActor:

@@ -27,12 +27,13 @@ from recsys.data.storage import local_folder
 from recsys.features.batches import Batcher, Candidates, Windows, drop_ids, in_step, prefetch
 from recsys.features.inputs import Batch
 from recsys.features.timelines import Timelines
+from recsys.inference.encode import all_contents
 from recsys.model.recommender import Losses
 from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
 from recsys.train.checkpoint import Progress, is_finite, load, restore, save
 from recsys.train.collectives import Collectives
-from recsys.train.figures import StepSums
+from recsys.train.figures import Pace, StepSums
 from recsys.train.loss import LossWeights
 from recsys.train.schedule import Schedule
 from recsys.train.session import RayTrainSession, Session
@@ -43,6 +44,9 @@ from recsys.train.validation import fit_trending_weight, predict_validation, val
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+
+SHOWN_EVERY_S = 1.0
+"""On a GPU, where whoever looks at the figures waits for the steps that are on their way."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,9 @@ class Worker:
         self.progress = Progress()
         self.seen = torch.zeros(len(self.prepared.partitions), dtype=torch.int64)
         self.sums = StepSums(self.config.data.columns.tasks)
+        self._pace = Pace(SHOWN_EVERY_S if self.device.type == "cuda" else 0.0)
         self.leaving: set[str] = set()
+        self._contents_are_old = self.batcher.step_clips is not None
 
     def _make_steps(self) -> SingleSteps | PipelinedSteps:
         overlapped = self.device.type == "cuda" and self.trainable.sharded
@@ -201,6 +207,8 @@ class Worker:
 
     def _run_round(self, partitions: IntArray, timelines: Timelines) -> None:
         """Every worker takes one partition and as many steps as the one with the most."""
+        if self._contents_are_old:
+            self._refresh_contents()
         rank = self.collectives.rank
         rng = self.schedule.rng(self.progress, rank)
         torch.manual_seed(int(rng.integers(2**62)))
@@ -213,7 +221,9 @@ class Worker:
         while (step := self.steps.next_step(batches)) is not None:
             self.progress.steps += 1
             self.sums.add(step[0])
-            self._show()
+            if self._pace.is_due():
+                self._require_finite_sums()
+                self._show()
         if mine is not None:
             self.seen[mine] += self.batcher.num_timelines(timelines)
 
@@ -226,8 +236,22 @@ class Worker:
                 return
             yield batch
 
+    def _refresh_contents(self) -> None:
+        """Makes the content vectors anew that stand for clips which a step does not read.
+
+        After each checkpoint, so that training that goes on from one has the same.
+        """
+        together, model = self.collectives, self.trainable.model
+        share = (together.rank, together.workers)
+        mine = all_contents(model, self.batcher.videos, self.device, share=share)
+        if mine is not None:
+            model.video.cached_contents = together.sum(mine).to(self.device)
+        self._contents_are_old = False
+        self.trainable.module.train()
+
     def _gather(self) -> None:
         """Adds what all workers have learnt, and from what, since the last checkpoint."""
+        self._require_finite_sums()
         seen = self.collectives.sum(self.seen).tolist()
         before = self.progress.seen_timelines
         self.progress.seen_timelines = [a + b for a, b in zip(before, seen, strict=True)]
@@ -250,7 +274,8 @@ class Worker:
         share = self.schedule.id_dropout_at(self.progress)
         for (starts, stops), num_learnt in zip(plan, num_learnt_S2, strict=True):
             batch = drop_ids(self.batcher.make(timelines, starts, stops, rng), share, rng)
-            yield replace(batch, num_learnt=num_learnt)
+            batch = replace(batch, num_learnt=num_learnt)
+            yield batch.pinned() if self.device.type == "cuda" else batch
 
     def _loss(self, losses: Losses, batch: Batch) -> Tensor:
         """The loss that a step minimizes; sets the learning rate of its place."""
@@ -258,18 +283,24 @@ class Worker:
         for group in self.trainable.dense_optimizer.param_groups:
             group["lr"] = lr
         loss = self.loss_weights.combine(losses, batch)
-        self._require_finite(loss, batch)
+        # On a GPU the question would wait for the step; its sums are asked before a checkpoint.
+        if self.device.type == "cpu" and not is_finite(loss):
+            raise self._no_number(
+                f"is {loss.item()}", f" and the timelines of {shortened(batch.user_ids)}"
+            )
         return loss
 
-    def _require_finite(self, loss: Tensor, batch: Batch) -> None:
-        if not is_finite(loss):
-            rate = self.trainable.dense_optimizer.param_groups[0]["lr"]
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.progress.steps} of epoch "
-                f"{self.progress.epoch}, after {self.progress.partitions} partitions, with "
-                f"learning rate {rate:.2g} and the timelines of {shortened(batch.user_ids)}; the "
-                "last checkpoint stands; lower train.lr or train.table_lr"
-            )
+    def _require_finite_sums(self) -> None:
+        if not self.sums.are_finite():
+            raise self._no_number("has become no number", "")
+
+    def _no_number(self, is_what: str, with_what: str) -> FloatingPointError:
+        rate = self.trainable.dense_optimizer.param_groups[0]["lr"]
+        return FloatingPointError(
+            f"the loss {is_what} at step {self.progress.steps} of epoch {self.progress.epoch}, "
+            f"after {self.progress.partitions} partitions, with learning rate {rate:.2g}{with_what}"
+            "; the last checkpoint stands; lower train.lr or train.table_lr"
+        )
 
     def _finish_epoch(self, figures: dict[str, float]) -> None:
         progress = self.progress
@@ -289,6 +320,7 @@ class Worker:
         with tempfile.TemporaryDirectory() as folder:
             save(folder, self.trainable, self.progress)
             self.session.report(metrics, folder)
+        self._contents_are_old = self.batcher.step_clips is not None
         if self._progress_actor is not None and "retrieval_loss" in figures:
             self._progress_actor.epoch.remote(self.progress.history[-1])
 
@@ -312,6 +344,7 @@ def make_batcher(job: Job, prepared: Prepared) -> Batcher:
         learn_before=job.learn_before,
         batch_timelines=train.batch_timelines,
         max_history=job.config.model.max_history,
+        step_clips=train.step_clips,
     )
 
 

@@ -23,11 +23,13 @@ from recsys.errors import InputError
 from recsys.features.inputs import Batch, Sizes, TableInputs
 from recsys.model.embeddings import TableSpec, init_table
 from recsys.model.recommender import Losses, Recommender, table_specs
+from recsys.train.placement import CACHED_SHARE, Card, choose_kernels
 from recsys.train.steps import Step, StepLoss, clip
 from recsys.train.trainable import Trainable, make_adamw
 
 if TYPE_CHECKING:
     from torchrec import KeyedJaggedTensor
+    from torchrec.distributed.planner import EmbeddingShardingPlanner
     from torchrec.distributed.types import ShardingPlan
 
 FUSED_EPS = 1e-8
@@ -131,7 +133,6 @@ def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
     )
     from torchrec.distributed.embedding import EmbeddingCollectionSharder
     from torchrec.distributed.model_parallel import DistributedModelParallel
-    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
     from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
     from torchrec.optim.optimizers import in_backward_optimizer_filter
     from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
@@ -142,8 +143,7 @@ def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
         RowWiseAdagrad, tables.parameters(), {"lr": config.train.table_lr, "eps": FUSED_EPS}
     )
     sharders = [EmbeddingCollectionSharder()]
-    topology = Topology(world_size=dist.get_world_size(), compute_device=device.type)
-    planner = EmbeddingShardingPlanner(topology=topology)
+    planner = make_planner(table_specs(config.model, sizes), device, workers=dist.get_world_size())
     plan = planner.collective_plan(model, sharders, dist.GroupMember.WORLD)
     sharded = DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
     dense = KeyedOptimizerWrapper(
@@ -159,6 +159,38 @@ def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
         sharded=True,
         half=config.train.precision == "bfloat16",
     )
+
+
+def make_planner(
+    tables: Mapping[str, TableSpec], device: torch.device, *, workers: int
+) -> EmbeddingShardingPlanner:
+    """TorchRec's planner, told how large a card is and which tables do not fit.
+
+    Without it TorchRec takes 32 GB for every card.
+    """
+    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+    from torchrec.distributed.planner.types import ParameterConstraints
+    from torchrec.distributed.types import CacheParams
+
+    card = card_of(device, workers)
+    if card is None:
+        return EmbeddingShardingPlanner(topology=Topology(workers, device.type))
+    cache = CacheParams(load_factor=CACHED_SHARE)
+    constraints = {
+        name: ParameterConstraints(
+            compute_kernels=[kernel], cache_params=cache if kernel != "fused" else None
+        )
+        for name, kernel in choose_kernels(tables, card).items()
+    }
+    topology = Topology(workers, device.type, hbm_cap=card.memory_bytes)
+    return EmbeddingShardingPlanner(topology=topology, constraints=constraints)
+
+
+def card_of(device: torch.device, workers: int) -> Card | None:
+    """This worker's card; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    return Card(torch.cuda.get_device_properties(device).total_memory, workers)
 
 
 def describe_plan(plan: ShardingPlan) -> str:

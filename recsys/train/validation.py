@@ -68,7 +68,7 @@ def predict_validation(
     The vectors of the catalogue come through the sharded tables, so that all workers must call it.
     """
     vectors = all_vectors(model, videos, device)
-    predictor = Predictor(model, vectors.to(device), prepared.config.model.max_history)
+    predictor = Predictor(model, vectors, prepared.config.model.max_history)
     parts = [
         predictor.predict(prepared.timelines(number), split=split)
         for number in range(collectives.rank, len(prepared.partitions), collectives.workers)

@@ -16,14 +16,19 @@ from numpy.typing import NDArray
 NOISE = 20
 
 
-def make_clips(folder: Path, num: int, *, seconds: float = 10.0, **options: str) -> list[Path]:
-    """Renders `num` different 640 × 360 clips, 30 frames a second, a key frame every 2 s."""
+def make_clips(
+    folder: Path, num: int, *, seconds: float = 10.0, scale: int = 1, **options: str
+) -> list[Path]:
+    """Renders `num` different 640 × 360 clips, 30 frames a second, a key frame every 2 s.
+
+    `scale` makes them that many times as wide and high.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"clip{number:03d}.mp4" for number in range(num)]
     for number, path in enumerate(paths):
         if not path.exists():
             aside = path.with_suffix(".part.mp4")
-            _render(aside, np.random.default_rng(number), round(seconds * 30), options)
+            _render(aside, np.random.default_rng(number), round(seconds * 30), scale, options)
             aside.rename(path)
     return paths
 
@@ -38,11 +43,13 @@ def spread(clips: list[Path], folder: Path, num: int) -> list[str]:
     return [str(name) for name in names]
 
 
-def _render(path: Path, rng: np.random.Generator, num: int, options: dict[str, str]) -> None:
+def _render(
+    path: Path, rng: np.random.Generator, num: int, scale: int, options: dict[str, str]
+) -> None:
     back, front = _texture(rng, 520, 900), _texture(rng, 120, 120)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 640 * scale, 360 * scale, "yuv420p"
         stream.codec_context.thread_count = 1
         stream.options = {
             "g": "60",
@@ -56,7 +63,8 @@ def _render(path: Path, rng: np.random.Generator, num: int, options: dict[str, s
             image = back[top : top + 360, left : left + 640].copy()
             top, left = (5 * number) % 230, (3 * number + 80) % 500
             image[top : top + 120, left : left + 120] = front
-            noisy = image + rng.integers(-NOISE, NOISE + 1, (360, 640, 1), np.int16)
+            image = image.repeat(scale, 0).repeat(scale, 1)
+            noisy = image + rng.integers(-NOISE, NOISE + 1, (*image.shape[:2], 1), np.int16)
             frame = av.VideoFrame.from_ndarray(noisy.clip(0, 255).astype(np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

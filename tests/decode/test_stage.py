@@ -15,6 +15,9 @@ import pytest
 from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig, load_config
 from recsys.data.clip_store import ClipStore
+from recsys.decode import stage
+from recsys.decode.actor.plan import ActorPlan
+from recsys.decode.actor.processes import ProcessSet
 from recsys.decode.clips import DecodeClips
 from recsys.decode.stage import decode_videos
 from recsys.errors import InputError
@@ -102,6 +105,27 @@ def test_every_video_gets_a_clip_or_a_reason(
     assert len(text["sha256"]) == 64 and "moov atom not found" in text["message"]
     assert broken[videos[7]]["reason"] == "missing"
     assert {row["reason"] for row in broken.values()} <= set(QUARANTINE_REASONS)
+
+
+def test_an_actor_of_several_processes_makes_the_same(
+    ray_local: None, videos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU's actor is, but for the GPU: two processes that feed one encoder."""
+    config = CONFIG.model_copy(update={"features": True})
+    content = ContentConfig(encoder="small_cnn")
+    decode_videos(videos, str(tmp_path / "one"), config, content=content)
+    plan = ActorPlan(1, 2.0, 0.0, ProcessSet(2))
+    monkeypatch.setattr(stage, "_plan", lambda num_videos, config: plan)
+    said: list[str] = []
+    counts = decode_videos(
+        videos, str(tmp_path / "two"), config, content=content, report=said.append
+    )["decode"]
+    assert _clips(tmp_path / "two") == _clips(tmp_path / "one")
+    assert _quarantine(tmp_path / "two").keys() == _quarantine(tmp_path / "one").keys()
+    busy = counts["busy"]
+    assert (busy["actors"], busy["processes"]) == (1, 2)
+    assert 0 < busy["decoding"] <= 1 and 0 < busy["encoding"] <= 1
+    assert said[0].startswith("decode: 2 processes decoded ")
 
 
 def test_a_second_run_decodes_what_is_new(

@@ -6,7 +6,7 @@ import torch
 
 from recsys.features.batches import event_batch
 from recsys.features.timelines import Timelines
-from recsys.inference.encode import all_vectors
+from recsys.inference.encode import all_contents, all_vectors
 from recsys.inference.predict import Predictions, Predictor, concat, predict
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
@@ -53,6 +53,28 @@ def test_vectors_of_the_whole_catalogue(model: Recommender, vectors: torch.Tenso
     with torch.no_grad():
         some = model.encode_videos(make_videos().batch(np.array([0, 7, 50])))
     assert torch.allclose(vectors[[0, 7, 50]], some, atol=1e-6)
+
+
+def test_contents_of_the_whole_catalogue(model: Recommender) -> None:
+    """Every second video has a clip; two workers make half of them each."""
+    whole = all_contents(model, make_videos(), CPU)
+    assert whole is not None and whole.shape == (NUM_VIDEOS + 1, 4)
+    assert whole[::2].abs().sum() == 0 and (whole[1::2].abs().sum(1) > 0).all()
+    halves = [all_contents(model, make_videos(), CPU, share=(number, 2)) for number in range(2)]
+    assert all(half is not None and 0 < (half.abs().sum(1) > 0).sum() < 25 for half in halves)
+    torch.testing.assert_close(halves[0] + halves[1], whole)
+
+
+def test_scores_stay_on_the_device_that_is_asked_for(
+    model: Recommender, vectors: torch.Tensor
+) -> None:
+    """`meta` tensors cannot be copied to the CPU: one that was would fail here."""
+    trending_N = torch.ones(NUM_VIDEOS + 1)
+    predictor = Predictor(model, vectors, 20, trending_N=trending_N)
+    found = predictor.predict(timelines(), split=TEST)
+    scores = predictor.ranker(found, device=torch.device("meta"))(0, 1)
+    assert (scores.device.type, tuple(scores.shape)) == ("meta", (1, NUM_VIDEOS + 1))
+    assert predictor.ranker(found)(0, 1).device == CPU
 
 
 def test_who_is_ranked_and_what_is_relevant(model: Recommender, vectors: torch.Tensor) -> None:

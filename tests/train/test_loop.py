@@ -60,6 +60,25 @@ def test_the_share_of_the_time_without_a_batch(monkeypatch: pytest.MonkeyPatch) 
     assert after.figures()["waiting_share"] == pytest.approx(4 / 12)
 
 
+def test_step_sums_wait_for_no_device_until_they_are_read() -> None:
+    """`meta` tensors have no values: whoever wanted one in `add` would fail here."""
+    sums = StepSums(("click",))
+    meta = torch.zeros((), device="meta")
+    sums.add(Losses(meta, meta, torch.zeros(1, device="meta"), meta))
+    sums.add(Losses(meta, meta, torch.zeros(1, device="meta"), meta))
+    with pytest.raises(NotImplementedError, match="meta"):
+        sums.figures()
+
+
+def test_a_loss_that_is_no_number_is_seen_in_the_sums() -> None:
+    sums = StepSums(("click",))
+    sums.add(losses(1.0, 2, [1.0], 4))
+    assert sums.are_finite()
+    sums.add(losses(float("nan"), 2, [1.0], 4))
+    sums.add(losses(1.0, 2, [1.0], 4))
+    assert not sums.are_finite()
+
+
 def test_sums_of_no_steps_are_0() -> None:
     figures = StepSums(("click",)).figures()
     assert (figures["retrieval_loss"], figures["click_loss"]) == (0, 0)

@@ -16,7 +16,7 @@ from tests.train.memory import Checkpoints, Stopped, make_prepared, make_worker
 
 TIMINGS = {"epoch_s", "validate_s", "events_per_s", "waiting_share"}
 MODEL = {
-    "content": {"frame_dim": 4, "dim": 4},
+    "content": {"frame_dim": 4, "dim": 4, "train_encoder": True},
     "dim": 8,
     "id_dim": 8,
     "feature_dim": 4,
@@ -28,35 +28,42 @@ TRAIN = {"tables": "plain", "checkpoint_every_partitions": 1, "patience": 9, "ba
 
 
 class MakeWorker(Protocol):
-    def __call__(self, kept: Checkpoints, *, start: Checkpoints | None = None) -> Worker: ...
+    def __call__(
+        self, kept: Checkpoints, *, start: Checkpoints | None = None, step_clips: int | None = None
+    ) -> Worker: ...
 
 
 @pytest.fixture
 def worker_of(monkeypatch: pytest.MonkeyPatch) -> MakeWorker:
     """A worker of three epochs of three partitions, with all the chance that training has."""
 
-    def make(kept: Checkpoints, *, start: Checkpoints | None = None) -> Worker:
-        prepared = make_prepared(model=MODEL, train={**TRAIN, "negatives": 20})
+    def make(
+        kept: Checkpoints, *, start: Checkpoints | None = None, step_clips: int | None = None
+    ) -> Worker:
+        train = {**TRAIN, "negatives": 20, "step_clips": step_clips}
+        prepared = make_prepared(model=MODEL, train=train)
         job = Job(prepared.config, VALID, epochs=3)
         return make_worker(monkeypatch, job, prepared, kept, start=start)
 
     return make
 
 
+@pytest.mark.parametrize("step_clips", [None, 5])
 def test_training_resumed_inside_an_epoch_equals_uninterrupted(
-    worker_of: MakeWorker, tmp_path: Path
+    step_clips: int | None, worker_of: MakeWorker, tmp_path: Path
 ) -> None:
     """The same loss curve to the last bit, and the same weights.
 
-    Stopped after the fourth checkpoint: one of three partitions of the second epoch is done.
+    Stopped after the fourth checkpoint: one of three partitions of the second epoch is done. With a
+    cap on the clips of a step too: what stands for the others is made anew after each checkpoint.
     """
 
-    uninterrupted = worker_of(Checkpoints(tmp_path / "whole"))
+    uninterrupted = worker_of(Checkpoints(tmp_path / "whole"), step_clips=step_clips)
     uninterrupted.run()
     died = Checkpoints(tmp_path / "died", stop_after=4)
     with pytest.raises(Stopped):
-        worker_of(died).run()
-    resumed = worker_of(Checkpoints(tmp_path / "after"), start=died)
+        worker_of(died, step_clips=step_clips).run()
+    resumed = worker_of(Checkpoints(tmp_path / "after"), start=died, step_clips=step_clips)
     resumed.run()
     assert len(resumed.progress.history) == 3
     assert curve(resumed) == curve(uninterrupted)

@@ -29,8 +29,8 @@ class BatchEncoder(Protocol):
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The encoder's place in a pipeline."""
+class EncodingStep:
+    """The encoder, and how much it is given."""
 
     encoder: BatchEncoder
     batch_clips: int
@@ -64,17 +64,17 @@ class ClipPipeline:
     Args:
         decode: Address → row with a clip or a reason; called in several threads at a time.
         num_threads: How many.
-        stage: The encoder; without one the frames themselves are kept.
+        step: The encoder; without one the frames themselves are kept.
     """
 
     def __init__(
-        self, decode: Callable[[str], Row], *, num_threads: int, stage: Stage | None = None
+        self, decode: Callable[[str], Row], *, num_threads: int, step: EncodingStep | None = None
     ):
         self._decode_one = decode
-        self._stage = stage
+        self._step = step
         self._decoders = ThreadPoolExecutor(num_threads, thread_name_prefix="decode")
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
-        self._room = threading.Semaphore(stage.max_clips if stage else num_threads)
+        self._room = threading.Semaphore(step.max_clips if step else num_threads)
         self._waiting: deque[tuple[_Job, Row]] = deque()
         self._running: _Running | None = None
 
@@ -98,28 +98,28 @@ class ClipPipeline:
             self._room.release()
             job.row.set_exception(error)
             return
-        if row.clip is not None and self._stage is not None:
+        if row.clip is not None and self._step is not None:
             self._waiting.append((job, row))
-            self._encoder.submit(self._encode_waiting, self._stage)
+            self._encoder.submit(self._encode_waiting, self._step)
             return
         if row.clip is not None:
             row.keep(row.clip.frames)
         self._room.release()
         job.row.set_result(row)
 
-    def _encode_waiting(self, stage: Stage) -> None:
+    def _encode_waiting(self, step: EncodingStep) -> None:
         """Starts with what waits, then ends the batch before it; alone in its thread.
 
         It is called once for each clip, and most calls find that an earlier one has taken theirs.
         """
         batch: _Batch = []
-        while self._waiting and len(batch) < stage.batch_clips:
+        while self._waiting and len(batch) < step.batch_clips:
             batch.append(self._waiting.popleft())
         if not batch:
             return
         before, self._running = self._running, None
         try:
-            started = stage.encoder.start([row.clip.frames for _, row in batch if row.clip])
+            started = step.encoder.start([row.clip.frames for _, row in batch if row.clip])
         except BaseException as error:  # the callers of `run` get it
             self._fail(batch, error)
         else:

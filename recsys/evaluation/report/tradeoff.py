@@ -158,7 +158,7 @@ class _Step:
         self, user: int, listed_K: NDArray[np.int64], others: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         known = self.data.left_out(user, user + 1)[1]
-        scores_N = self.ranker(user, user + 1)[0].numpy()
+        scores_N = self.ranker(user, user + 1)[0].cpu().numpy()
         return self.reranker.with_drawn(
             self.data.user_ids[user],
             listed_K,

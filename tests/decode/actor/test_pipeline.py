@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recsys.decode.actor.encoder import Encoded, Frames
-from recsys.decode.actor.pipeline import ClipPipeline, Stage
+from recsys.decode.actor.pipeline import ClipPipeline, EncodingStep
 from recsys.decode.actor.rows import Row
 from recsys.decode.contract import Clip
 
@@ -34,8 +34,8 @@ class Sums:
         return lambda: (values, 0.5 * len(clips))
 
 
-def stage(encoder: Sums, *, batch_clips: int = 4, max_clips: int = 100) -> Stage:
-    return Stage(encoder, batch_clips, CLIP_BYTES, max_bytes=max_clips * CLIP_BYTES)
+def step_of(encoder: Sums, *, batch_clips: int = 4, max_clips: int = 100) -> EncodingStep:
+    return EncodingStep(encoder, batch_clips, CLIP_BYTES, max_bytes=max_clips * CLIP_BYTES)
 
 
 def test_rows_come_in_their_order_whatever_ends_first() -> None:
@@ -48,7 +48,7 @@ def test_rows_come_in_their_order_whatever_ends_first() -> None:
             late.set()
         return decoded(uri)
 
-    pipeline = ClipPipeline(decode, num_threads=2, stage=stage(Sums()))
+    pipeline = ClipPipeline(decode, num_threads=2, step=step_of(Sums()))
     rows = pipeline.run([str(number) for number in range(10)])
     pipeline.close()
     assert [row.uri for row in rows] == [str(number) for number in range(10)]
@@ -60,12 +60,12 @@ def test_rows_come_in_their_order_whatever_ends_first() -> None:
 
 
 def test_a_video_without_a_clip_stops_nobody() -> None:
-    pipeline = ClipPipeline(decoded, num_threads=3, stage=stage(Sums()))
+    pipeline = ClipPipeline(decoded, num_threads=3, step=step_of(Sums()))
     rows = pipeline.run(["1", "bad", "2", "bad2"])
     assert [row.reason for row in rows] == [None, "not_video", None, "not_video"]
     assert [None if row.values is None else row.values[0] for row in rows] == [1, None, 2, None]
     # They gave their place back: many more go through a pipeline with room for one.
-    narrow = ClipPipeline(decoded, num_threads=3, stage=stage(Sums(), max_clips=1))
+    narrow = ClipPipeline(decoded, num_threads=3, step=step_of(Sums(), max_clips=1))
     assert len(narrow.run(["bad", "1"] * 20)) == 40
 
 
@@ -88,7 +88,7 @@ def test_clips_of_many_videos_are_one_batch() -> None:
         left.release()
         return decoded(uri)
 
-    pipeline = ClipPipeline(decode, num_threads=1, stage=stage(encoder, batch_clips=4))
+    pipeline = ClipPipeline(decode, num_threads=1, step=step_of(encoder, batch_clips=4))
     caller = threading.Thread(target=pipeline.run, args=([str(number) for number in range(9)],))
     caller.start()
     for _ in range(9):
@@ -128,14 +128,14 @@ def test_frames_on_their_way_are_bounded() -> None:
 
     encoder = Counting()
     encoder.go.set()
-    pipeline = ClipPipeline(decode, num_threads=6, stage=stage(encoder, max_clips=2))
+    pipeline = ClipPipeline(decode, num_threads=6, step=step_of(encoder, max_clips=2))
     assert len(pipeline.run([str(number) for number in range(12)])) == 12
     assert most[0] == 2 and not third.is_set()
 
 
 def test_a_clip_larger_than_the_bound_goes_alone() -> None:
-    assert Stage(Sums(), 4, clip_bytes=10, max_bytes=9).max_clips == 1
-    assert Stage(Sums(), 4, clip_bytes=10, max_bytes=39).max_clips == 3
+    assert EncodingStep(Sums(), 4, clip_bytes=10, max_bytes=9).max_clips == 1
+    assert EncodingStep(Sums(), 4, clip_bytes=10, max_bytes=39).max_clips == 3
 
 
 @pytest.mark.parametrize("where", ["start", "result"])
@@ -152,7 +152,7 @@ def test_an_encoder_that_fails_fails_its_callers_and_no_other(where: str) -> Non
             raise RuntimeError("out of memory")
 
     pipeline = ClipPipeline(
-        decoded, num_threads=2, stage=stage(Failing(), batch_clips=1, max_clips=2)
+        decoded, num_threads=2, step=step_of(Failing(), batch_clips=1, max_clips=2)
     )
     with pytest.raises(RuntimeError, match="out of memory"):
         pipeline.run(["1", "13", "2"])
@@ -169,7 +169,7 @@ def test_a_decoder_with_a_bug_fails_its_caller() -> None:
             raise KeyError(uri)
         return decoded(uri)
 
-    pipeline = ClipPipeline(decode, num_threads=1, stage=stage(Sums(), max_clips=1))
+    pipeline = ClipPipeline(decode, num_threads=1, step=step_of(Sums(), max_clips=1))
     with pytest.raises(KeyError, match="13"):
         pipeline.run(["13", "1"])
     assert len(pipeline.run(["1", "2"])) == 2
@@ -182,7 +182,7 @@ def test_without_an_encoder_the_frames_are_kept() -> None:
 
 
 def test_two_callers_share_it() -> None:
-    pipeline = ClipPipeline(decoded, num_threads=2, stage=stage(Sums(), max_clips=3))
+    pipeline = ClipPipeline(decoded, num_threads=2, step=step_of(Sums(), max_clips=3))
     answers: dict[int, list[Row]] = {}
 
     def call(first: int) -> None:

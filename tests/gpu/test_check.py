@@ -1,0 +1,94 @@
+"""The script of `make gpu-check`, to its end, on whatever device there is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.gpu import check
+from tests.gpu.decoding import Scale
+from tests.gpu.peaks import peak_flops
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_it_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "check.json"
+    command = [
+        sys.executable,
+        "tests/gpu/check.py",
+        "--device",
+        "cpu",
+        "--small",
+        "--out",
+        str(out),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["about"]["device"] == "cpu" and result["seconds"] < 120
+    assert result["bars"] == {}  # nothing is claimed for a GPU
+    for part in check.PARTS:
+        assert "failed" not in result[part] and "skipped" not in result[part], result[part]
+    assert result["decode"]["cores"]["clips_per_s"] > 0
+    assert result["decode"]["hardware"] == {"skipped": "no GPU"}
+    assert result["encode"]["small_cnn bfloat16"]["images_per_s"] > 0
+    assert result["fused"]["of_the_slower_half"] > 0
+    assert result["validate"]["same_as_on_a_cpu"] == 1.0
+    assert result["train"]["20000 rows, dim 64, bfloat16"]["events_per_s"] > 0
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["check.py"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="torch sees no GPU; --device cpu --small"):
+        check.make_scale(check.parse(), tmp_path)
+
+
+def test_a_part_whose_package_is_missing_costs_itself_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    monkeypatch.setitem(check.PARTS, "decode", "decord.here")
+    scale = Scale(check.torch.device("cpu"), 1, 0.1, True, tmp_path)
+    assert "is not installed" in check.run_part("decode", scale)["skipped"]
+
+
+def test_bars() -> None:
+    parts = {
+        "decode": {"both": {"clips_per_s": 120.0}, "one_core": {"clips_per_s": 9.0}},
+        "encode": {"a": {"share_of_peak": 0.2}, "b": {"share_of_peak": 0.45}, "c": {}},
+        "fused": {"of_the_slower_half": 0.89},
+        "train": {
+            "10000 rows, dim 64, float32": {"events_per_s": 1000.0},
+            "two_cores": {"events_per_s": 50.0},
+        },
+    }
+    bars = dict(check.bars(parts))
+    assert bars["worker_over_one_core"] == {
+        "value": pytest.approx(13.333, abs=1e-3),
+        "bar": ">= 12.0",
+        "holds": True,
+    }
+    assert bars["encoder_share_of_peak"]["value"] == 0.45
+    assert not bars["fused_of_the_slower_half"]["holds"]
+    assert bars["training_over_two_cores"] == {"value": 20.0, "bar": ">= 20.0", "holds": True}
+    assert bars["gpu_idle_in_training"] == {"value": None, "bar": "<= 0.15", "holds": False}
+    assert not any(bar["holds"] for bar in dict(check.bars({})).values())
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-40GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L4", 121),
+        ("Tesla T4", None),
+    ],
+)
+def test_peaks_by_name(name: str, tflops: float | None) -> None:
+    assert peak_flops(name) == (None if tflops is None else tflops * 1e12)

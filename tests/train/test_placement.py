@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from recsys.model.embeddings import TableSpec
+from recsys.train.placement import Card, Kernel, choose_kernels, table_bytes
+from recsys.train.sharding import have_torchrec
+
+GIB = 2**30
+HOST, CARD = "fused_uvm_caching", "fused"
+# dim 63: 63 numbers of 4 bytes and one of the optimizer's are 256 bytes a row, so 2^22 rows a GiB.
+A_GIB = TableSpec(2**22, 63)
+
+
+def test_bytes_of_a_table() -> None:
+    assert table_bytes(A_GIB) == GIB
+
+
+@pytest.mark.parametrize(
+    ("gib_of_tables", "gib_of_card", "workers", "kernels"),
+    [
+        # 0.7 of 10 GiB are 7 GiB.
+        ([4, 3], 10, 1, [CARD, CARD]),
+        ([4, 3.1], 10, 1, [HOST, CARD]),
+        ([3.1, 4], 10, 1, [CARD, HOST]),  # the largest goes first, whatever its place
+        # 20 GiB on the host keep 4 GiB of cache on the card: 4 + 3 fit, 4 + 3.5 do not.
+        ([20, 3], 10, 1, [HOST, CARD]),
+        ([20, 3.5], 10, 1, [HOST, HOST]),
+        # Two workers hold half of each.
+        ([8, 6], 10, 2, [CARD, CARD]),
+        ([40], 10, 1, [HOST]),  # no cache fits either; the planner says so
+        ([], 10, 1, []),
+    ],
+)
+def test_the_largest_tables_go_to_the_host(
+    gib_of_tables: list[float], gib_of_card: int, workers: int, kernels: list[Kernel]
+) -> None:
+    tables = {
+        f"t{number}": TableSpec(int(gib * 2**22), 63) for number, gib in enumerate(gib_of_tables)
+    }
+    chosen = choose_kernels(tables, Card(gib_of_card * GIB, workers))
+    assert list(chosen) == list(tables) and list(chosen.values()) == kernels
+
+
+@pytest.mark.skipif(not have_torchrec(), reason="torchrec is not installed")
+def test_the_planner_is_told_of_card_and_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recsys.train import sharding
+
+    monkeypatch.setattr(
+        sharding, "card_of", lambda device, workers: Card(10 * GIB, workers) if workers else None
+    )
+    tables = {"video": TableSpec(20 * 2**22, 63), "creator": A_GIB}
+    planner = sharding.make_planner(tables, torch.device("cuda", 0), workers=1)
+    topology = planner._topology
+    assert [device.storage.hbm for device in topology.devices] == [10 * GIB]
+    constraints = planner._enumerator._constraints
+    assert constraints["video"].compute_kernels == [HOST]
+    assert constraints["video"].cache_params.load_factor == 0.2
+    assert constraints["creator"].compute_kernels == [CARD]
+
+
+@pytest.mark.skipif(not have_torchrec(), reason="torchrec is not installed")
+def test_on_a_cpu_the_planner_chooses_alone() -> None:
+    from recsys.train.sharding import make_planner
+
+    planner = make_planner({"video": A_GIB}, torch.device("cpu"), workers=2)
+    assert not planner._enumerator._constraints
+    assert len(planner._topology.devices) == 2
