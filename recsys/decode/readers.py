@@ -25,7 +25,7 @@ from recsys.decode.contract import (
 from recsys.decode.hardware import readers as hardware
 from recsys.decode.hardware.choice import Decoder, why_not_hardware
 
-_IN_HARDWARE = {
+_IN_HARDWARE: dict[str, Callable[[VideoFile, ClipSpec, pyav_reader.Video], Clip]] = {
     "pynvvideocodec": hardware.read_by_pynvvideocodec,
     "torchcodec_cuda": hardware.read_by_torchcodec,
 }

@@ -175,13 +175,11 @@ def make_planner(
     card = card_of(device, workers)
     if card is None:
         return EmbeddingShardingPlanner(topology=Topology(workers, device.type))
-    cache = CacheParams(load_factor=CACHED_SHARE)
-    constraints = {
-        name: ParameterConstraints(
-            compute_kernels=[kernel], cache_params=cache if kernel != "fused" else None
-        )
-        for name, kernel in choose_kernels(tables, card).items()
-    }
+    on_host = ParameterConstraints(
+        compute_kernels=["fused_uvm_caching"], cache_params=CacheParams(load_factor=CACHED_SHARE)
+    )
+    kernels = choose_kernels(tables, card)
+    constraints = {name: on_host for name, kernel in kernels.items() if kernel != "fused"}
     topology = Topology(workers, device.type, hbm_cap=card.memory_bytes)
     return EmbeddingShardingPlanner(topology=topology, constraints=constraints)
 
