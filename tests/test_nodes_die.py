@@ -74,7 +74,7 @@ def copied(trained: TrainedRun, target: Path, *stages: str) -> list[str]:
 
 def report(run: Path, stage: str) -> dict[str, Any]:
     whole: dict[str, Any] = json.loads((run / stage / "report.json").read_text())
-    return without(whole, {"seconds", "videos_per_s"})
+    return without(whole, {"seconds", "videos_per_s", "busy"})
 
 
 def test_prepare(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
