@@ -75,8 +75,12 @@ def numbers_of(frames: NDArray[np.uint8]) -> list[int]:
 
 
 def spec(**settings: object) -> ClipSpec:
-    """What is read of a video: 4 frames of 40 × 40, but for what is given."""
-    return clip_spec(DecodeConfig.model_validate({"frames": 4, "size": 40, **settings}))
+    """What is read of a video: 4 frames of 40 × 40, but for what is given.
+
+    Hardware is given small frames too.
+    """
+    given = {"frames": 4, "size": 40, "hardware_pixels": 1, **settings}
+    return clip_spec(DecodeConfig.model_validate(given))
 
 
 def edited(
