@@ -1,6 +1,7 @@
 """The script of `make gpu-check`, to its end, on whatever device there is."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ def test_it_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
         "--out",
         str(out),
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(out.read_text())
     assert result["about"]["device"] == "cpu" and result["seconds"] < 120
