@@ -20,6 +20,7 @@ from recsys.config.run import load_config
 from recsys.demo.viewers import WorldSettings
 from recsys.demo.world import make_world
 from recsys.serve.app import ask_once, free_port
+from tests.conftest import SMALL as SMALL_MODEL
 
 pytestmark = pytest.mark.ray
 
@@ -119,6 +120,35 @@ def wait_for_version(address: str, report: dict[str, Any]) -> None:
 
 def test_job(report: dict[str, Any]) -> None:
     assert report["evaluation"]["model"]["all"]["users"] > 0
+
+
+def test_a_job_that_was_stopped_goes_on(own_ray: dict[str, str], world: Path) -> None:
+    """The same command again: no stage and no epoch that is done is done once more."""
+    env, run = own_ray | {"RAY_AUTH_MODE": "token"}, world / "stopped"
+    settings = f"run={run} {' '.join(SMALL_MODEL)} train.epochs=16 train.patience=16"
+    job = f"--working-dir . -- {BIN}/python -m recsys run --config {world}/run.yaml {settings}"
+    command(f"ray job submit --no-wait --submission-id stops {job}", env)
+    wait_for(lambda: any((run / "train").glob("fit-*/checkpoint_*/.metadata")))
+    command("ray job stop stops", env)
+    assert "was stopped" in command("ray job status stops", env)
+    done = {path: path.stat().st_mtime_ns for path in run.glob("*/report.json")}
+    assert {path.parent.name for path in done} == {"prepare", "decode"}
+    log = command(f"ray job submit {job}", env)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert "train: epoch 16 of at most 16" in log
+    assert "train: epoch 1 of at most 16" not in log
+
+
+def test_a_jobs_error_is_passed_on(own_ray: dict[str, str], world: Path) -> None:
+    job = f"{BIN}/ray job submit --working-dir . -- {BIN}/python -m recsys run --config"
+    env = own_ray | {"RAY_AUTH_MODE": "token"}
+    done = subprocess.run(
+        [*job.split(), f"{world}/none.yaml"], env=env, cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert f"recsys: {world}/none.yaml: " in said
+    assert "failed with exit code 2" in said
 
 
 def test_endpoint_by_rays_command(
