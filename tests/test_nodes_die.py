@@ -132,7 +132,7 @@ def test_sweep(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
     )
     trial = json.loads((trials / "0000.json").read_text())
     assert (trial["state"], trial["error"]) == ("finished", None)
-    times = {"epoch_s", "events_per_s", "validate_s", "best_epoch"}
+    times = {"epoch_s", "events_per_s", "waiting_share", "validate_s", "best_epoch"}
     ours = [without(epoch, times) for epoch in trial["epochs"]]
     theirs = [without(epoch, times) for epoch in report(trained_run.run, "train")["history"]]
     assert ours == theirs
