@@ -88,7 +88,7 @@ def timeline_schema() -> pa.Schema:
 
 
 def history_schema() -> pa.Schema:
-    """BUNDLE/histories/part-NNNNN.parquet: the last events of each user, and what was liked before.
+    """A part of a bundle's histories: the last events of each user, and what was liked before.
 
     It is a timeline with the count features of each event.
     """
@@ -101,14 +101,6 @@ COUNT_FEATURES = "count_features"
 """Column of a bundle's histories: L × F flattened, event by event."""
 OLDER_LIKED = "older_liked"
 """Column of a bundle's histories: sorted rows of videos liked in events that are not kept."""
-
-
-def count_schema() -> pa.Schema:
-    """BUNDLE/counts/<name>.parquet: what happened to a row in an hour, video or context_*.
-
-    `counts` holds the events and how many of them were positive and had each label.
-    """
-    return pa.schema([("row", pa.int64()), ("hour", pa.int64()), ("counts", pa.list_(pa.int64()))])
 
 
 USER_ROWS = "user_rows"

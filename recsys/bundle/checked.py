@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping, Set
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.ragged import FloatArray
+from recsys.data.arrays import NumberT, write_pieces
 from recsys.data.storage import exists, join, local_path, open_input, replace_file
 from recsys.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 Facts = Mapping[str, Any]
 """`bytes` and `sha256` of a file."""
@@ -31,15 +36,52 @@ class CheckedWriter:
 
     def write(self, name: str, data: bytes) -> None:
         """Writes a file; `name` may have folders in it."""
-        with replace_file(join(self.folder, name)) as file:
+        with self._open(name) as file:
             file.write(data)
-        self.files[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def write_array(
+        self, name: str, pieces: Iterable[npt.NDArray[NumberT]], *, shape: tuple[int, ...]
+    ) -> None:
+        """Writes a `.npy` file, which `CheckedReader.array` maps; it is never held as a whole.
+
+        Args:
+            name: With the ending.
+            pieces: At least one, one after the other along the first axis, all of one type.
+            shape: Of the whole.
+        """
+        with self._open(name) as file:
+            write_pieces(pieces, cast(IO[bytes], file), shape=shape)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a Parquet file."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self.write(name, sink.getvalue().to_pybytes())
+
+    @contextlib.contextmanager
+    def _open(self, name: str) -> Iterator[_Hashed]:
+        with replace_file(join(self.folder, name)) as file:
+            hashed = _Hashed(file)
+            yield hashed
+        self.files[name] = hashed.facts()
+
+
+class _Hashed:
+    """A file that knows what was written into it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest, self._bytes = file, hashlib.sha256(), 0
+
+    def write(self, data: Buffer) -> int:
+        """Writes all of it."""
+        self._digest.update(data)
+        written = self._file.write(data)
+        self._bytes += written
+        return written
+
+    def facts(self) -> Facts:
+        """Of all that was written."""
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
 
 class CheckedReader:
@@ -72,7 +114,7 @@ class CheckedReader:
         for _ in self._blocks(name, BLOCK):
             pass
 
-    def array(self, name: str) -> FloatArray:
+    def array(self, name: str) -> npt.NDArray[Any]:
         """An array of a `.npy` file, checked as in `read`.
 
         On this machine it is mapped, so that all processes share it: what was checked is what is

@@ -10,7 +10,6 @@ bundle runs no code of it.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import safetensors.torch
 import yaml
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter, sync_folders
+from recsys.bundle.histories import read_histories, write_histories
 from recsys.bundle.versions import (
     CURRENT,
     FORMAT,
@@ -42,13 +42,14 @@ from recsys.data.users import UserRows
 from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.features.counts import CountLayout, EventCounts
+from recsys.features.hourly import HourlyCounts
 from recsys.features.inputs import ClipShape, Sizes
 from recsys.features.timelines import Timelines
 from recsys.inference.index import IndexFacts, VideoIndex, kind_for
 from recsys.inference.rerank import VideoTraits, is_active
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.schema import OLDER_LIKED, history_schema, vocab_schema
+from recsys.schema import vocab_schema
 
 RERANK, USERS = "rerank.parquet", "users.parquet"
 INDEX = "index.faiss"
@@ -217,7 +218,7 @@ class Bundle:
         sizes = _sizes(manifest["sizes"])
         vectors = files.array("vectors.npy")
         catalog = Catalog.from_table(files.table("videos.parquet"))
-        histories = _histories(files)
+        histories, older_liked = read_histories(files)
         bundle = cls(
             version=manifest["version"],
             manifest=manifest,
@@ -230,12 +231,8 @@ class Bundle:
             lessons=_lessons(files),
             vectors=vectors,
             index=_index(IndexFacts(**manifest["index"]), files),
-            histories=Timelines.from_histories(
-                histories,
-                config.data.columns,
-                num_count_features=sizes.num_count_features,
-            ),
-            older_liked=Ragged.from_arrow(histories.column(OLDER_LIKED)),
+            histories=histories,
+            older_liked=older_liked,
             users=_users(config, files),
             counts=_counts(config, catalog, files),
             traits=_traits(config, catalog, files),
@@ -313,7 +310,7 @@ def _write_files(
     if len(contents.lessons):
         writer.write_table(LESSONS, contents.lessons.to_table())
     vectors = np.ascontiguousarray(contents.vectors, dtype=np.float32)
-    writer.write("vectors.npy", _npy(vectors))
+    writer.write_array("vectors.npy", [vectors], shape=vectors.shape)
     kind = kind_for(config.publish.index, len(vectors) - 1)
     if kind == "pq":
         index = VideoIndex.build(vectors[:, : contents.recommender.dim])
@@ -322,10 +319,11 @@ def _write_files(
         writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
     if contents.users is not None:
         writer.write_table(USERS, contents.users)
-    for name, table in contents.counts.to_tables().items():
-        writer.write_table(f"counts/{name}.parquet", table)
-    for i, part in enumerate(contents.histories):
-        writer.write_table(f"histories/part-{i:05d}.parquet", part)
+    for name, hourly in contents.counts.hourly.items():
+        for file, array in hourly.arrays().items():
+            writer.write_array(f"counts/{name}/{file}", [array], shape=array.shape)
+    width = contents.sizes.num_count_features
+    write_histories(writer, contents.histories, config.data.columns, num_count_features=width)
     manifest = {
         "format": FORMAT,
         "version": version,
@@ -355,12 +353,6 @@ def read_config(folder: str) -> RunConfig:
 def _weights(recommender: Recommender) -> bytes:
     state = recommender.state_dict()
     return safetensors.torch.save({key: t.detach().cpu().contiguous() for key, t in state.items()})
-
-
-def _npy(array: FloatArray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _config(files: CheckedReader) -> RunConfig:
@@ -394,15 +386,11 @@ def _index(facts: IndexFacts, files: CheckedReader) -> VideoIndex | None:
     return VideoIndex.from_bytes(files.read(INDEX), margin=facts.margin)
 
 
-def _histories(files: CheckedReader) -> pa.Table:
-    parts = [files.table(name) for name in files.names if name.startswith("histories/")]
-    return pa.concat_tables(parts) if parts else history_schema().empty_table()
-
-
 def _counts(config: RunConfig, catalog: Catalog, files: CheckedReader) -> EventCounts:
-    layout = CountLayout.of(config.data.columns)
-    tables = {name: files.table(f"counts/{name}.parquet") for name in layout.stored}
-    return EventCounts.from_tables(catalog, layout, tables)
+    def hourly(name: str) -> HourlyCounts:
+        return HourlyCounts.read(lambda file: files.array(f"counts/{name}/{file}"))
+
+    return EventCounts.read(catalog, CountLayout.of(config.data.columns), hourly)
 
 
 def _details(files: CheckedReader) -> Details:

@@ -7,7 +7,7 @@ keeps each once for all. A file on another filesystem cannot be mapped and is re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -46,17 +46,22 @@ def write_array(
     Raises:
         ValueError: The pieces together have another shape.
     """
-    rows = 0
     with replace_file(path, sync=sync) as file:
-        for piece in pieces:
-            if not rows and not file.tell():
-                header = {
-                    "descr": np.lib.format.dtype_to_descr(piece.dtype),
-                    "fortran_order": False,
-                    "shape": shape,
-                }
-                np.lib.format.write_array_header_1_0(file, header)
-            rows += len(piece)
-            file.write(np.ascontiguousarray(piece).data)
-        if rows != shape[0]:
-            raise ValueError(f"{path}: {rows} rows were written of {shape[0]}")
+        write_pieces(pieces, file, shape=shape)
+
+
+def write_pieces(
+    pieces: Iterable[npt.NDArray[NumberT]], file: IO[bytes], *, shape: tuple[int, ...]
+) -> None:
+    """Writes an array into an open file, as `write_array` does."""
+    rows, has_header = 0, False
+    for piece in pieces:
+        if not has_header:
+            descr = np.lib.format.dtype_to_descr(piece.dtype)
+            header = {"descr": descr, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            has_header = True
+        rows += len(piece)
+        file.write(np.ascontiguousarray(piece).data)
+    if rows != shape[0]:
+        raise ValueError(f"{rows} rows were written of {shape[0]}")

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from recsys.config.data import EventColumns
 from recsys.data.catalog import Catalog
@@ -247,20 +246,13 @@ class EventCounts:
         for name, hourly in self.hourly.items():
             hourly.write(join(folder, name))
 
-    def to_tables(self) -> dict[str, pa.Table]:
-        """A table of `count_schema` of each of `layout.stored`."""
-        return {name: self.hourly[name].to_table() for name in self.layout.stored}
-
     @classmethod
-    def from_tables(
-        cls, catalog: Catalog, layout: CountLayout, tables: Mapping[str, pa.Table]
+    def read(
+        cls, catalog: Catalog, layout: CountLayout, hourly: Callable[[str], HourlyCounts]
     ) -> EventCounts:
-        """Reads what `to_tables` gave."""
-        stored = {
-            name: HourlyCounts.from_table(table, num_flags=layout.num_flags)
-            for name, table in tables.items()
-        }
-        return cls.of(catalog, layout, stored)
+        """Reads the counts of every name of `layout.statistics`, as `hourly` was written."""
+        found = {name: hourly(name) for name in layout.statistics}
+        return cls(layout, found, _growing(rows_of_things(catalog)))
 
     def features(
         self, video_rows: IntArray, context_rows: IntArray, time_ms: npt.ArrayLike
@@ -427,9 +419,7 @@ def log_odds(rate: Floats) -> Floats:
 
 def read_counts(folder: str, catalog: Catalog, layout: CountLayout) -> EventCounts:
     """Maps RUN/prepare/counts, which the processes of a node share."""
-    names = layout.statistics
-    hourly = {name: HourlyCounts.open(join(folder, name)) for name in names}
-    return EventCounts(layout, hourly, _growing(rows_of_things(catalog)))
+    return EventCounts.read(catalog, layout, lambda name: HourlyCounts.open(join(folder, name)))
 
 
 def _growing(rows_of: Mapping[str, Ragged]) -> dict[str, GrowingLists]:

@@ -8,18 +8,17 @@ itself and its 1 + T flags: the positive flag and the tasks' labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from recsys.data.arrays import open_array, write_array
 from recsys.data.ragged import IntArray, Ragged
 from recsys.data.storage import join
 from recsys.features.live_counts import LiveCounts
 from recsys.features.timelines import MS_PER_HOUR
-from recsys.schema import UNKNOWN_ROW, count_schema
+from recsys.schema import UNKNOWN_ROW
 
 _HOURS_A_ROW = 1 << 24
 LAST_HOUR = _HOURS_A_ROW - 1
@@ -127,9 +126,12 @@ class HourlyCounts:
 
     def write(self, folder: str) -> None:
         """Writes a folder that `open` maps, without live events."""
-        write_array([self._keys], join(folder, _KEYS), shape=self._keys.shape)
-        write_array([self._totals], join(folder, _TOTALS), shape=self._totals.shape)
-        write_array([self._starts], join(folder, _STARTS), shape=self._starts.shape)
+        for name, array in self.arrays().items():
+            write_array([array], join(folder, name), shape=array.shape)
+
+    def arrays(self) -> dict[str, IntArray]:
+        """What it is made of, without live events, by the names of the files that it is kept in."""
+        return dict(zip(_FILES, (self._keys, self._totals, self._starts), strict=True))
 
     def write_part(self, folder: str) -> None:
         """Writes what `sum_rows` and `join_sorted` read, until the stage is over."""
@@ -140,26 +142,15 @@ class HourlyCounts:
     @classmethod
     def open(cls, folder: str) -> HourlyCounts:
         """Maps what `write` or `join_sorted` wrote: nothing of it is read before it is asked."""
-        nothing = np.zeros(0, np.int64)
-        found = cls(nothing, nothing, np.zeros((0, 1), np.int64))
-        found._hold(*(open_array(join(folder, name), np.int64) for name in _FILES))
-        return found
-
-    def to_table(self) -> pa.Table:
-        """Writes the counts as a table of `count_schema`, without live events."""
-        rows, hours, counts = self.entries()
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(counts.ravel()), counts.shape[1])
-        return pa.table([rows, hours, lists.cast(pa.list_(pa.int64()))], schema=count_schema())
+        return cls.read(lambda name: open_array(join(folder, name), np.int64))
 
     @classmethod
-    def from_table(cls, table: pa.Table, *, num_flags: int) -> HourlyCounts:
-        """Reads a table of `count_schema`."""
-        counts = np.asarray(table.column("counts").combine_chunks().flatten(), np.int64)
-        return cls(
-            np.asarray(table.column("row"), np.int64),
-            np.asarray(table.column("hour"), np.int64),
-            counts.reshape(-1, 1 + num_flags),
-        )
+    def read(cls, array: Callable[[str], IntArray]) -> HourlyCounts:
+        """Reads it out of its `arrays`, whoever opens them."""
+        nothing = np.zeros(0, np.int64)
+        found = cls(nothing, nothing, np.zeros((0, 1), np.int64))
+        found._hold(*(array(name) for name in _FILES))
+        return found
 
 
 def sampled_rows(part: str, step: int) -> list[tuple[int, int]]:

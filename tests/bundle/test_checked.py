@@ -1,3 +1,4 @@
+import hashlib
 import io
 from pathlib import Path
 
@@ -18,6 +19,25 @@ def test_gives_back_what_was_written(tmp_path: Path) -> None:
     reader = CheckedReader(str(tmp_path), writer.files)
     assert set(reader.names) == {"a/b.txt"}
     assert reader.read("a/b.txt") == b"hello"
+
+
+def test_an_array_is_written_in_pieces_and_hashed_on_the_way(tmp_path: Path) -> None:
+    writer = CheckedWriter(str(tmp_path))
+    pieces = [np.array([[1, 2]]), np.array([[3, 4], [5, 6]])]
+    writer.write_array("a.npy", pieces, shape=(3, 2))
+    data = (tmp_path / "a.npy").read_bytes()
+    assert writer.files["a.npy"] == {
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    assert CheckedReader(str(tmp_path), writer.files).array("a.npy").tolist() == [
+        [1, 2],
+        [3, 4],
+        [5, 6],
+    ]
+    with pytest.raises(ValueError, match="1 rows were written of 2"):
+        writer.write_array("b.npy", pieces[:1], shape=(2, 2))
+    assert not (tmp_path / "b.npy").exists() and "b.npy" not in writer.files
 
 
 def test_files_that_nobody_read_are_checked_at_the_end(tmp_path: Path) -> None:

@@ -135,7 +135,8 @@ def test_is_written_to_a_uri(run: TinyRun) -> None:
         "model.safetensors",
         "vectors.npy",
         "index.faiss",
-        "histories/part-00001.parquet",
+        "histories/count_features.npy",
+        "counts/creator/totals.npy",
     ],
 )
 def test_a_changed_file_is_named(copy: Path, name: str) -> None:

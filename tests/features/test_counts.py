@@ -242,7 +242,6 @@ def test_the_catalogue_of_counts_is_read_as_it_was_written(tmp_path: Path) -> No
     }
     layout = CountLayout(("click",), ("tab",))
     known = EventCounts.of(catalog(), layout, things)
-    assert tuple(known.to_tables()) == layout.stored == ("video", "context_tab")
     known.write(str(tmp_path))
     again = read_counts(str(tmp_path), catalog(), layout)
     assert again.layout == layout

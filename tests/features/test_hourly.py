@@ -17,11 +17,13 @@ def test_totals_before_an_hour() -> None:
     assert totals.tolist() == [[0, 0], [2, 1], [2, 1], [3, 2], [1, 1], [0, 0]]
 
 
-def test_a_table_gives_the_same_counts_back() -> None:
+def test_its_arrays_give_the_same_counts_back() -> None:
     found = counts([2, 7, 2], [5, 5, 9], [[1, 1], [1, 1], [3, 2]])
-    again = HourlyCounts.from_table(found.to_table(), num_flags=1)
+    again = HourlyCounts.read(found.arrays().__getitem__)
     for ours, theirs in zip(found.entries(), again.entries(), strict=True):
         assert ours.tolist() == theirs.tolist()
+    later = [one.before(np.array([2, 7]), np.array([6, 6])).tolist() for one in (found, again)]
+    assert later[0] == later[1] == [[1, 1], [1, 1]]
 
 
 def test_rows_of_32_bits_are_counted_as_others() -> None:
