@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from recsys.demo.clips import Clip, ClipFormat, write_clips
 
-START = datetime(2024, 3, 1, tzinfo=UTC)
-"""Midnight before the first event."""
 DAYS = 20
+"""From the first event to the last, which lies before this midnight (UTC): so a server that is
+started today knows what is popular now."""
 TASTE, CHANCE = 0.8, 0.12
 """How likely a person watches a video of a topic that they like, and any other."""
 LIKED = 0.4
@@ -160,7 +160,8 @@ def _video_table(videos: Sequence[Video], names: Sequence[str], length_s: float)
 
 def _event_table(viewings: Viewings, names: Sequence[str]) -> pa.Table:
     order = np.argsort(viewings.day, kind="stable")
-    start_ms = int(START.timestamp() * 1000)
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    start_ms = int((midnight - timedelta(days=DAYS)).timestamp() * 1000)
     times = start_ms + np.round(viewings.day[order] * 86_400_000).astype(np.int64)
     return pa.table(
         {

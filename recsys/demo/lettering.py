@@ -45,17 +45,18 @@ def dots(text: str) -> NDArray[np.bool_]:
 
 
 def lettered(frames_THWC: Floats, text: str) -> Floats:
-    """Frames (T, H, W, 3; from 0 to 1) with a line of text on a dark band at the bottom.
+    """Frames (T, H, W, 3; from 0 to 1) with a line of text on a dark band at the top.
 
-    It is as large as fits, by whole pixels a dot; what does not fit at one pixel a dot is cut off.
+    Captions lie at the bottom. The text is as large as fits, by whole pixels a dot; what does not
+    fit at one pixel a dot is cut off.
     """
     size = frames_THWC.shape[1]
     scale = max(1, min(size // 48, size // (WIDTH * len(text) + 4)))
     letters = dots(text).repeat(scale, 0).repeat(scale, 1)[:, : size - 2 * scale]
     band = (HEIGHT + 2) * scale
     painted = frames_THWC.copy()
-    painted[:, -band:] *= 0.35
-    top = size - band + 2 * scale
+    painted[:, :band] *= 0.35
+    top = 2 * scale
     left = (size - letters.shape[1]) // 2
     painted[:, top : top + len(letters), left : left + letters.shape[1]][:, letters] = 0.97
     return painted
