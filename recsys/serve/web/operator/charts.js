@@ -48,7 +48,7 @@ export class Chart {
   }
 
   #options(lines, width) {
-    const color = (name) => getComputedStyle(document.body).getPropertyValue(name);
+    const color = (name) => painted(this.canvas, name);
     const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 } };
     const time = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit" });
     const series = lines.map(({ name }, place) => ({
@@ -88,6 +88,14 @@ export class Chart {
     }
     ctx.restore();
   }
+}
+
+/** A colour of the page as a canvas takes it: a canvas knows neither variables nor `light-dark`. */
+function painted(element, name) {
+  element.style.color = `var(${name})`;
+  const color = getComputedStyle(element).color;
+  element.style.color = "";
+  return color;
 }
 
 /** Columns as uPlot wants them: all times in seconds, and of each line a value or null. */
