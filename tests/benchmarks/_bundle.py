@@ -19,6 +19,7 @@ from recsys.bundle.contents import Contents, write_bundle
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
 from recsys.data.details import Details
+from recsys.data.lessons import NO_LESSONS
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.data.vocab import Vocab
 from recsys.features.batches import VideoInputs
@@ -76,6 +77,7 @@ def make_bundle(run: str, *, end_ms: int, seed: int = 0) -> str:
         vocabs=_vocabs(),
         catalog=catalog_table,
         details=_details(),
+        lessons=NO_LESSONS,
         vectors=vectors,
         users=_users(rng),
         counts=counts,
