@@ -129,6 +129,8 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=decode_pipeline": BENCH,
     "make bench NAME=evaluate": BENCH,
     "make bench NAME=catalogue": BENCH,
+    "make bench NAME=start": BENCH,
+    "make bench NAME=start ARGS='--users 200000'": BENCH,
     "make bench NAME=catalogue ARGS='--videos 100000 --users 2000000'": BENCH,
     "make bench NAME=page": BENCH,
     "make bench NAME=page ARGS='--screenshots pictures'": BENCH,

@@ -44,19 +44,25 @@ USER_FEATURES = tuple(f"feature{i}" for i in range(28))
 VALUES = 8
 """Of each user feature."""
 MS_PER_DAY = 24 * 3600 * 1000
+USERS_A_PART = 250_000
 
 
-def kuairand_config(run: str) -> RunConfig:
+def kuairand_config(run: str, *, user_features: bool = True) -> RunConfig:
     """The example's settings of the model, on columns of these names."""
     columns = {"tasks": TASKS, "watched": "seconds", "context": ["tab"], "positive": "click"}
-    data = {
+    data: dict[str, object] = {
         "events": "events.parquet",
         "columns": columns,
-        "users": "users.parquet",
-        "user_columns": {"features": USER_FEATURES},
     }
+    if user_features:
+        data |= {"users": "users.parquet", "user_columns": {"features": USER_FEATURES}}
     model = {"content": {"encoder": "none"}, "feature_dim": 32}
-    tree = {"run": run, "data": data, "split": {"kind": "leave_one_out"}, "model": model}
+    tree: dict[str, object] = {
+        "run": run,
+        "data": data,
+        "split": {"kind": "leave_one_out"},
+        "model": model,
+    }
     return parse_config(tree, "benchmark config")
 
 
@@ -84,6 +90,59 @@ def make_bundle(run: str, *, end_ms: int, seed: int = 0) -> str:
         histories=events.histories(counts, config.model.max_history),
     )
     return write_bundle(f"{run}/bundles", contents, ASKED)
+
+
+def make_large_bundle(run: str, *, num_users: int, per_user: int, end_ms: int) -> str:
+    """Writes a bundle of many users without features, `per_user` events each, part by part."""
+    rng = np.random.default_rng(0)
+    config = kuairand_config(run, user_features=False)
+    layout = CountLayout.of(config.data.columns)
+    catalog_table = _catalog(rng)
+    catalog = Catalog.from_table(catalog_table)
+    recommender, sizes, vectors = _model(config, catalog, len(layout), 0)
+    vocabs = _vocabs()
+    del vocabs["user"]
+    contents = Contents(
+        config=config,
+        sizes=sizes,
+        recommender=recommender,
+        vocabs=vocabs,
+        catalog=catalog_table,
+        details=_details(),
+        lessons=NO_LESSONS,
+        vectors=vectors,
+        users=None,
+        counts=_Events(rng, end_ms).counts(catalog, layout),
+        histories=(
+            _many(rng, first, min(first + USERS_A_PART, num_users), per_user, len(layout), end_ms)
+            for first in range(0, num_users, USERS_A_PART)
+        ),
+    )
+    return write_bundle(f"{run}/bundles", contents, ASKED)
+
+
+def _many(
+    rng: np.random.Generator, first: int, end: int, per_user: int, width: int, end_ms: int
+) -> pa.Table:
+    """The users [first, end) with random events, a part of `history_schema`."""
+    num = (end - first) * per_user
+    times = rng.integers(end_ms - DAYS * MS_PER_DAY, end_ms, (end - first, per_user))
+    labels = (rng.random((num, len(TASKS)), np.float32) < 0.3).astype(np.int8)
+    columns: list[FloatArray | IntArray] = [
+        rng.integers(1, NUM_VIDEOS + 1, num),
+        np.sort(times, axis=1).ravel(),
+        labels[:, 0],
+        labels,
+        rng.random((num, len(TASKS)), np.float32),
+        rng.integers(1, TABS + 1, (num, 1)),
+        np.full(num, TRAIN),
+        rng.standard_normal((num, width), np.float32),
+    ]
+    user_ids = pa.array([f"u{i}" for i in range(first, end)])
+    lists = [_lists(np.arange(end - first + 1) * per_user, column) for column in columns]
+    nothing = pa.array([[]] * (end - first), pa.list_(pa.int32()))
+    schema = history_schema()
+    return pa.table([user_ids, *lists, nothing], names=schema.names).cast(schema)
 
 
 class _Events:
