@@ -191,15 +191,15 @@ def saved(ours: float, theirs: float) -> dict[str, object]:
 
 
 def killed(sweep: Sweep, asked: list[str], kill_at: int, whole: Sweep) -> tuple[int, bool]:
-    """Kills a sweep and goes on with it: finished trials that ran again; whether it ends alike."""
+    """Kills a sweep and goes on with it: finished trials that ran again; whether the same wins."""
     arguments = [*asked, f"run={sweep.run}", "tune.scheduler=asha"]
     before = swept(sweep, arguments, kill_at=kill_at).done
     after = swept(sweep, [*arguments, "--resume"]).done
     again = sum(after[number] != ended for number, ended in before.items())
     print(f"  killed when {len(before)} were done: {again} of them run again", flush=True)
     tell(sweep, "killed")
-    names = ("winner", "best", "score", "test")
-    return again, all(sweep.report[name] == whole.report[name] for name in names)
+    # Not its figures: two processes add up in other orders, and the epochs make more of it.
+    return again, all(sweep.report[name] == whole.report[name] for name in ("winner", "best"))
 
 
 def tell(sweep: Sweep, name: str) -> None:
