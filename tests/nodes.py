@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,12 @@ class Nodes:
         # Of nodes on one machine, each agent needs a port of its own.
         agent = f"--dashboard-agent-listen-port={free_port('127.0.0.1', 0)}"
         return self.start(f"--address={self.address}", f"--num-cpus={cpus}", agent)
+
+    def have_cpus(self) -> bool:
+        """Whether a node with CPUs has joined the head."""
+        command = [BIN / "ray", "status", f"--address={self.address}"]
+        told = subprocess.run(command, env=self.driver_env, capture_output=True, text=True)
+        return bool(re.search(r"/[1-9]\d*\.0 CPU", told.stdout))
 
     @property
     def driver_env(self) -> dict[str, str]:

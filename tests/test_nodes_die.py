@@ -56,6 +56,7 @@ def survive(
 ) -> None:
     """Runs a command, kills its node at work, and has another node come."""
     first = nodes.add(2)
+    wait_for(nodes.have_cpus, "the node that is to be killed")
     with driver(nodes, arguments) as command:
         wait_for(lambda: command.poll() is not None or is_at_work(first), "the work")
         assert command.poll() is None, "it was over before its node could be killed"

@@ -232,7 +232,9 @@ class _Curve:
             ours, plain = (
                 creator_exposure(self._sample.data, of.exposure[k]) for of in (result, self._plain)
             )
-            point |= {"gini": ours["gini"], "gini_change": ours["gini"] / plain["gini"] - 1}
+            change = ours["gini"] - plain["gini"]  # a share of it, but where that is 0
+            change /= plain["gini"] or 1.0
+            point |= {"gini": ours["gini"], "gini_change": change}
             point |= {"top_1_percent": ours["top_1_percent"], "creators_shown": ours["shown"]}
         return point
 

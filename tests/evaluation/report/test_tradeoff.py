@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,13 @@ def test_each_lever_moves_what_it_is_for() -> None:
     assert min(point["gini_change"] for point in cheap) < -0.2
     assert curve["limits"]["lowest_gini"] == 0
     assert curve["configured"] is None
+
+
+def test_of_one_creator_nothing_can_be_evened_out() -> None:
+    data, ranker = world(20)
+    alone = replace(data.videos, creator_row_N=np.ones(data.num_videos, np.int64))
+    curve = tradeoff(replace(data, videos=alone), ranker, CONFIG, RerankConfig())
+    assert (curve["plain"]["gini"], curve["plain"]["gini_change"]) == (0, 0)
 
 
 def test_the_configured_point_is_on_its_lever() -> None:
