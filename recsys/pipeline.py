@@ -117,8 +117,8 @@ def _publish(config: RunConfig, out: str, _: str) -> StageReport:
     from recsys.bundle.stage import publish
     from recsys.evaluation.stage import rerank_traits
     from recsys.inference.index import IndexFacts
-    from recsys.serve.index_recall import measured_line
-    from recsys.serve.known import ASKED
+    from recsys.serve.versions.index_recall import measured_line
+    from recsys.serve.versions.known import ASKED
     from recsys.train.trained import load_trained
 
     figures = _figures(config)

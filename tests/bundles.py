@@ -37,7 +37,7 @@ from recsys.schema import (
     user_schema,
     video_schema,
 )
-from recsys.serve.known import ASKED
+from recsys.serve.versions.known import ASKED
 from recsys.train.trained import Trained
 
 NUM_VIDEOS = 30

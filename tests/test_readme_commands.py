@@ -68,7 +68,7 @@ RAYS_SERVE = By(
 OUR_SERVE = By(f"{WAYS}::test_endpoint_by_our_command", '["recsys", "serve", *config]')
 SWEEP = By(f"{WAYS}::test_sweep", "recsys tune {config} --space tuning/spaces/quick.yaml")
 LOG = By("tests/live/test_command.py::test_count_forget_and_prune", '"count", *where')
-ROUTES = By("tests/serve/test_versions.py::test_the_routes", '"/v1/versions/rollback"')
+ROUTES = By("tests/serve/versions/test_versions.py::test_the_routes", '"/v1/versions/rollback"')
 DECODE = By("tests/test_readme_commands.py::test_clips_of_a_folder", '"--videos"')
 LOOKS = By(
     "tests/examples/test_looks.py::test_it_is_made_trained_and_looked_at", "examples/{name}/"
@@ -197,7 +197,8 @@ TRIED: dict[str, By | Needs | Here] = {
         "-H 'Content-Type: application/json' -d '{\"share\": 0.1}'"
     ): ROUTES,
     "curl localhost:8000/v1/challenger": By(
-        "tests/serve/test_versions.py::test_what_comes_of_a_challenge_is_told", '"/v1/challenger"'
+        "tests/serve/versions/test_versions.py::test_what_comes_of_a_challenge_is_told",
+        '"/v1/challenger"',
     ),
     "curl -X DELETE localhost:8000/v1/challenger": ROUTES,
     # recsys/live/

@@ -150,7 +150,7 @@ class Bundle:
     traits: VideoTraits | None
     """What the re-ranking step looks at; None where no weight of `rerank` is set."""
     known: Sequence[Mapping[str, Any]] | None = None
-    """What it answered where it was made, as `serve/known.py` says; None of one without."""
+    """What it answered where it was made (`serve/versions/known.py`); None of one without."""
 
     @property
     def history_ids(self) -> pa.Array:

@@ -7,12 +7,12 @@ from functools import partial
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from recsys.serve.body import StrictRoute
-from recsys.serve.docs import add_docs
-from recsys.serve.document import add_limits
-from recsys.serve.guard import MIB, Guard, Limits
-from recsys.serve.problems import add_problems
-from recsys.serve.quick import Quick
+from recsys.serve.http.body import StrictRoute
+from recsys.serve.http.docs import add_docs
+from recsys.serve.http.document import add_limits
+from recsys.serve.http.guard import MIB, Guard, Limits
+from recsys.serve.http.problems import add_problems
+from recsys.serve.http.tokens import Tokens
 from recsys.serve.routes import (
     details,
     events,
@@ -24,8 +24,8 @@ from recsys.serve.routes import (
     versions,
     videos,
 )
+from recsys.serve.routes.quick import Quick
 from recsys.serve.service import Service
-from recsys.serve.tokens import Tokens
 
 ROUTES = (recommend, details, events, facts, versions, operator, page, videos)
 """The modules of the routes; a new one is one more."""

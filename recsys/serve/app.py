@@ -29,11 +29,11 @@ from recsys.config.text import explain
 from recsys.errors import InputError
 from recsys.serve.encoder import Encoder
 from recsys.serve.endpoint import Endpoint, EventsHere, Source
+from recsys.serve.http.problems import RETRY_AFTER_S
+from recsys.serve.http.tokens import Tokens
 from recsys.serve.ingress import prepare_ingress
-from recsys.serve.problems import RETRY_AFTER_S
 from recsys.serve.service import log_address
 from recsys.serve.terminal import follow_versions
-from recsys.serve.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recsys.serve.propensities import Tried
+from recsys.serve.lists.propensities import Tried
 
 Kind = Literal["resembles", "creator", "popular", "explore", "personal", "latest"]
 """Why a video is in a list. `resembles`: like videos that the user liked. `creator`: new, from a

@@ -1,6 +1,6 @@
 """What a client sends and gets, as typed dicts: plain JSON, and nothing to import or convert.
 
-The server's own messages, with their limits and meanings, are in `serve/messages.py`.
+The server's own messages, with their limits and meanings, are in `serve/http/messages.py`.
 """
 
 from __future__ import annotations

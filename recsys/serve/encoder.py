@@ -18,11 +18,11 @@ from recsys.config.run import ServeConfig
 from recsys.data.storage import join
 from recsys.errors import InputError
 from recsys.live.encoding_queue import EncodingQueue
-from recsys.serve.encoder_work import EncoderThread, EncoderWork
-from recsys.serve.encoding import Encoding
 from recsys.serve.endpoint import EventsHere
-from recsys.serve.upload_store import UploadStore
-from recsys.serve.videos import uploads_folder
+from recsys.serve.videos.desk import uploads_folder
+from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
+from recsys.serve.videos.encoding import Encoding
+from recsys.serve.videos.upload_store import UploadStore
 
 logger = logging.getLogger(__name__)
 

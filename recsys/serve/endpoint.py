@@ -21,10 +21,10 @@ from recsys.errors import InputError
 from recsys.live.events import EventLog
 from recsys.live.watch import Watch
 from recsys.serve.api import make_api
+from recsys.serve.http.tokens import Tokens, is_loopback
 from recsys.serve.metrics import Metrics
 from recsys.serve.ray_metrics import RayMetrics
 from recsys.serve.service import Service
-from recsys.serve.tokens import Tokens, is_loopback
 
 REPORT_S = 10.0
 """How often a replica's figures go to Ray's own export."""

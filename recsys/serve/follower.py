@@ -19,7 +19,7 @@ from recsys.live.events import LARGEST_SEQ, PAGE, EventLog
 from recsys.live.open_showings import Change, OpenShowings
 from recsys.live.videos import LiveVideos
 from recsys.schema import UNKNOWN_ROW
-from recsys.serve.parts import Parts
+from recsys.serve.lists.parts import Parts
 
 VIDEOS_A_PAGE = 1000
 

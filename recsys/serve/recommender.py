@@ -28,17 +28,17 @@ from recsys.live.events import EventLog
 from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Answer, Ask, Degraded, RankedVideo, RankedVideos, ScoredVideo
-from recsys.serve.conditions import Conditions
-from recsys.serve.courses import Course, courses_of
-from recsys.serve.fallback import STALE, Fallback
 from recsys.serve.follower import Follower
-from recsys.serve.lists import Candidates, Listed, ListMaker, Reading
-from recsys.serve.log_gate import LogGate
-from recsys.serve.monitor import IndexMonitor
-from recsys.serve.parts import Parts
-from recsys.serve.pasts import Past, Wanted
-from recsys.serve.propensities import Tried
-from recsys.serve.retrieval import Search
+from recsys.serve.lists.assemble import Candidates, Listed, ListMaker, Reading
+from recsys.serve.lists.fallback import STALE, Fallback
+from recsys.serve.lists.parts import Parts
+from recsys.serve.lists.propensities import Tried
+from recsys.serve.retrieve.conditions import Conditions
+from recsys.serve.retrieve.monitor import IndexMonitor
+from recsys.serve.retrieve.retrieval import Search
+from recsys.serve.users.courses import Course, courses_of
+from recsys.serve.users.log_gate import LogGate
+from recsys.serve.users.pasts import Past, Wanted
 
 Timer = Callable[[str, float], None]
 """Takes the name of a step and the seconds that it took."""

@@ -27,14 +27,14 @@ from recsys.live.explored import ExploredVideos
 from recsys.live.watch import Challenge, Watch
 from recsys.serve.asks import Answer, Ask, Cause, Degraded, NoAnswer, RankedVideos
 from recsys.serve.batches import MicroBatches
-from recsys.serve.explored_record import ExploredRecord
-from recsys.serve.fallback import Fallback
+from recsys.serve.lists.explored_record import ExploredRecord
+from recsys.serve.lists.fallback import Fallback
 from recsys.serve.metrics import Metrics
-from recsys.serve.monitor import SearchShape
 from recsys.serve.operator.figures import RunFigures
 from recsys.serve.recommender import ServingRecommender, now
-from recsys.serve.versions import Versions
-from recsys.serve.videos import VideoDesk, make_missing
+from recsys.serve.retrieve.monitor import SearchShape
+from recsys.serve.versions.replica import Versions
+from recsys.serve.videos.desk import VideoDesk, make_missing
 
 logger = logging.getLogger(__name__)
 

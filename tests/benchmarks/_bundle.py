@@ -36,7 +36,7 @@ from recsys.schema import (
     user_schema,
     video_schema,
 )
-from recsys.serve.known import ASKED
+from recsys.serve.versions.known import ASKED
 
 NUM_USERS, NUM_VIDEOS, NUM_CREATORS, NUM_CATEGORIES, NUM_EVENTS = 24_000, 7_583, 5_000, 60, 167_000
 TASKS, TABS, DAYS = ("click", "long_view"), 10, 10

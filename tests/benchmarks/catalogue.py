@@ -25,8 +25,8 @@ from recsys.data.places import Places
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.counts import trending
 from recsys.inference.index import VideoIndex
-from recsys.serve.index_recall import AIM, MARGINS
-from recsys.serve.retrieval import Retriever, Search
+from recsys.serve.retrieve.retrieval import Retriever, Search
+from recsys.serve.versions.index_recall import AIM, MARGINS
 
 T = TypeVar("T")
 

@@ -26,9 +26,9 @@ from recsys.bundle.versions import find_bundle
 from recsys.features.inputs import ClipShape
 from recsys.live.events import EventLog
 from recsys.serve.client import Client
-from recsys.serve.encoder_work import EncoderThread, EncoderWork
-from recsys.serve.encoding import Encoding
-from recsys.serve.upload_store import UploadStore
+from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
+from recsys.serve.videos.encoding import Encoding
+from recsys.serve.videos.upload_store import UploadStore
 from tests import videos
 from tests.benchmarks._servers import FORKS, Servers
 from tests.bundles import DATA_WITH_VIDEOS, make_run

@@ -24,8 +24,8 @@ from recsys.live.events import EventLog
 from recsys.live.watch import Watch
 from recsys.schema import details_schema, files_schema
 from recsys.serve.api import make_api
+from recsys.serve.http.tokens import Tokens
 from recsys.serve.service import Service
-from recsys.serve.tokens import Tokens
 from tests.bundles import DECODES, FRAMES, NUM_VIDEOS, SIZE, make_run
 
 HOSTILE = {

@@ -24,7 +24,7 @@ from recsys.serve.app import read_args
 from recsys.serve.recommender import now
 from recsys.serve.service import Service
 from tests.bundles import COLUMNS, NUM_VIDEOS, START_MS, TinyRun, make_run
-from tests.serve.test_guard import listening
+from tests.serve.http.test_guard import listening
 
 EVERY = {f"v{row}" for row in range(1, NUM_VIDEOS + 1)}
 JSON = {"Content-Type": "application/json"}

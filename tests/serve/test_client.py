@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from recsys.serve import client as module
 from recsys.serve.client import ApiError, AsyncClient, Client
 from recsys.serve.client_calls import with_ids
-from recsys.serve.guard import Guard, Limits
+from recsys.serve.http.guard import Guard, Limits
+from recsys.serve.http.problems import add_problems
+from recsys.serve.http.tokens import Tokens
 from recsys.serve.metrics import Metrics
-from recsys.serve.problems import add_problems
-from recsys.serve.tokens import Tokens
 
 OK = httpx.Response(200, json={"fine": True})
 BUSY = httpx.Response(503)

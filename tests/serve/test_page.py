@@ -14,10 +14,10 @@ from recsys.live.encoding_queue import REFUSALS
 from recsys.live.event import EXPOSURE, Event
 from recsys.live.videos import LiveVideos
 from recsys.serve.asks import Kind
+from recsys.serve.http.tokens import Tokens
 from recsys.serve.operator.trace import Cause
 from recsys.serve.routes.page import WEB
-from recsys.serve.tokens import Tokens
-from recsys.serve.versions import State
+from recsys.serve.versions.replica import State
 from tests.bundles import NEW, OLD
 from tests.serve._page_server import BROKEN, HOSTILE, WITHOUT_FILE, PageServer, make_world, serving
 

@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from recsys.bundle.contents import Bundle
 from recsys.serve.asks import Answer, Ask, Kind
-from recsys.serve.messages import Described
+from recsys.serve.http.messages import Described
 from recsys.serve.recommender import ServingRecommender
 
 MOST_USERS = 500

@@ -16,7 +16,7 @@ from dataclasses import field
 
 from pydantic.dataclasses import dataclass
 
-from recsys.serve.messages import Described
+from recsys.serve.http.messages import Described
 from recsys.serve.metrics import STEPS, Metrics
 
 EVERY_MS = 5_000

@@ -24,7 +24,7 @@ from recsys.errors import InputError
 from recsys.evaluation.metrics.fairness import gini
 from recsys.inference.rerank import Floats, Reranker, VideoTraits, creator_prices, lever_of
 from recsys.serve.asks import Ask
-from recsys.serve.messages import Described, Message
+from recsys.serve.http.messages import Described, Message
 from recsys.serve.operator.audience import MOST_USERS
 from recsys.serve.recommender import ServingRecommender, now
 

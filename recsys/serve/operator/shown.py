@@ -10,7 +10,7 @@ from recsys.config.data import EventColumns
 from recsys.live.events import EventLog
 from recsys.live.shown import SPAN_MS, Rates, ShownFollower
 from recsys.live.videos import LiveVideo, LiveVideos, State
-from recsys.serve.messages import Described
+from recsys.serve.http.messages import Described
 
 NEWEST = 50
 """Videos that came live of which is told."""

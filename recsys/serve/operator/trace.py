@@ -17,8 +17,8 @@ from pydantic.dataclasses import dataclass
 from recsys.data.ragged import IntArray
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Ask, Kind
-from recsys.serve.lists import Reading
-from recsys.serve.messages import Described, PastEvent
+from recsys.serve.http.messages import Described, PastEvent
+from recsys.serve.lists.assemble import Reading
 from recsys.serve.recommender import ServingRecommender
 
 MOST_EVENTS = 50

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from recsys.serve.courses import CoursesResponse
-from recsys.serve.details import DetailsRequest, DetailsResponse, details_of
-from recsys.serve.messages import AddressId
+from recsys.serve.http.messages import AddressId
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service
+from recsys.serve.users.courses import CoursesResponse
+from recsys.serve.videos.details import DetailsRequest, DetailsResponse, details_of
 
 
 def routes(service: Service, router: APIRouter) -> None:

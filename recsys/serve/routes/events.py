@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-import recsys.serve.messages as m
+import recsys.serve.http.messages as m
 from recsys.features.timelines import Timelines
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.routes import links

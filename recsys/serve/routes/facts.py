@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-import recsys.serve.messages as m
+import recsys.serve.http.messages as m
 from recsys.serve.metrics import MEDIA_TYPE
 from recsys.serve.service import Service
 

@@ -9,9 +9,9 @@ from pydantic.dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from recsys.serve.media_pass import COOKIE, FOLDER, LASTS_S
-from recsys.serve.messages import Described
-from recsys.serve.tokens import Tokens
+from recsys.serve.http.media_pass import COOKIE, FOLDER, LASTS_S
+from recsys.serve.http.messages import Described
+from recsys.serve.http.tokens import Tokens
 
 PATH = "/v1/media_pass"
 

@@ -11,7 +11,8 @@ from fastapi import APIRouter, HTTPException, Query
 
 import recsys.serve.operator.audience as audiences
 from recsys.inference.rerank import weights
-from recsys.serve.messages import LAST_MS, AddressId
+from recsys.serve.http.messages import LAST_MS, AddressId
+from recsys.serve.http.tokens import OPERATOR_FOLDER
 from recsys.serve.operator.figures import RunResponse
 from recsys.serve.operator.preview import (
     PreviewRequest,
@@ -27,7 +28,6 @@ from recsys.serve.recommender import ServingRecommender
 from recsys.serve.routes.events import past_events
 from recsys.serve.routes.links import Responses
 from recsys.serve.service import Service
-from recsys.serve.tokens import OPERATOR_FOLDER
 
 Found = TypeVar("Found")
 NOBODY: Responses = {409: {"description": "The bundle knows no user by events."}}

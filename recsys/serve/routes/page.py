@@ -10,10 +10,10 @@ from starlette.datastructures import Headers
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-import recsys.serve.messages as m
-from recsys.serve.elsewhere import address_elsewhere, origins
-from recsys.serve.files import local_captions, local_picture, local_video
+import recsys.serve.http.messages as m
 from recsys.serve.service import Service
+from recsys.serve.videos.elsewhere import address_elsewhere, origins
+from recsys.serve.videos.files import local_captions, local_picture, local_video
 
 WEB = Path(__file__).parents[1] / "web"
 WEB_TYPES = {

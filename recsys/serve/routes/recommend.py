@@ -11,9 +11,9 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-import recsys.serve.messages as m
+import recsys.serve.http.messages as m
 from recsys.serve.asks import Answer
-from recsys.serve.body import read_json, require_json
+from recsys.serve.http.body import read_json, require_json
 from recsys.serve.routes import links
 from recsys.serve.service import Service
 

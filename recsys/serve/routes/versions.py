@@ -11,11 +11,11 @@ from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
 from recsys.live.click_rates import Rate, Totals
-from recsys.serve.messages import Described, Message
-from recsys.serve.monitor import SearchShape
+from recsys.serve.http.messages import Described, Message
+from recsys.serve.retrieve.monitor import SearchShape
 from recsys.serve.routes.links import Responses
 from recsys.serve.service import Service
-from recsys.serve.versions import State, Versions, VersionState
+from recsys.serve.versions.replica import State, Versions, VersionState
 
 NONE_HERE = "this server was given one bundle and serves no other; serve a run folder instead"
 REFUSED: Responses = {

@@ -14,15 +14,15 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-import recsys.serve.video_messages as m
+import recsys.serve.http.video_messages as m
 from recsys.live.encoding_queue import REFUSALS
 from recsys.live.text import shown
 from recsys.live.videos import LiveVideo, VideoConflict, VideoFacts
-from recsys.serve.body import read_json, require_json
-from recsys.serve.messages import AddressId
+from recsys.serve.http.body import read_json, require_json
+from recsys.serve.http.messages import AddressId
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service
-from recsys.serve.videos import MIB, TooLarge
+from recsys.serve.videos.desk import MIB, TooLarge
 
 Result = TypeVar("Result")
 

@@ -1,0 +1,185 @@
+"""Which videos a request may be given: its filters, its own exclusions, and pages that go on.
+
+Shapes: N videos.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.bundle.contents import Bundle
+from recsys.data.ragged import IntArray
+from recsys.errors import InputError
+from recsys.live.text import shown
+from recsys.schema import UNKNOWN_ROW
+from recsys.serve.asks import NO_FILTERS, Filters
+from recsys.serve.retrieve.catalogue import Catalogue, Changed, Described, Names
+
+Mask = npt.NDArray[np.bool_]
+DAY_MS = 86_400_000
+HELD_FILTERS = 64
+"""Filters whose masks are kept; N bytes each."""
+MOST_PAGED = 2_000
+"""Videos that a cursor remembers; the list ends there."""
+
+
+class Ages:
+    """When each video was first shown to anybody (N), or, of one that came live, was handed in.
+
+    A live event may be a video's first.
+    """
+
+    def __init__(self, bundle: Bundle, catalogue: Catalogue) -> None:
+        first = bundle.catalog.table.column("first_time_ms").fill_null(-1)
+        self.first_ms_N = np.asarray(first, np.int64).copy()
+        self._catalogue = catalogue
+        catalogue.on_change.append(self._grow)
+
+    def _grow(self, changed: Changed) -> None:
+        new = self._catalogue.live_rows[len(self.first_ms_N) - self._catalogue.num_bundle :]
+        self.first_ms_N = np.append(self.first_ms_N, self._catalogue.received_ms(new))
+
+    def happened(self, rows: IntArray, times_ms: IntArray) -> None:
+        """Videos were shown at some times."""
+        unknown = self.first_ms_N[rows] < 0
+        if unknown.any():
+            never, times = rows[unknown], times_ms[unknown]
+            self.first_ms_N[never] = np.iinfo(np.int64).max
+            np.minimum.at(self.first_ms_N, never, times)
+
+    def younger_than(self, days: float, now_ms: int, rows: IntArray | None = None) -> Mask:
+        """Which videos, of all (N) or of some (R), were first shown in the last days or never yet.
+
+        Row 0 is no video.
+        """
+        first_ms = self.first_ms_N if rows is None else self.first_ms_N[rows]
+        young: Mask = (first_ms < 0) | (first_ms > now_ms - days * DAY_MS)
+        if rows is None:
+            young[UNKNOWN_ROW] = False
+        return young
+
+
+class Conditions:
+    """Turns what a request says into rows of the catalogue; any thread may ask."""
+
+    def __init__(self, bundle: Bundle, catalogue: Catalogue, ages: Ages) -> None:
+        self._catalogue, self._ages = catalogue, ages
+        self._lock = threading.Lock()
+        self._masks: OrderedDict[Filters, tuple[int, Mask]] = OrderedDict()
+        self._codes_N = _codes(bundle.catalog.video_ids())
+        catalogue.on_change.append(self._grow)
+
+    def _grow(self, changed: Changed) -> None:
+        new = self._catalogue.live_rows[len(self._codes_N) - self._catalogue.num_bundle :]
+        codes = _codes(self._catalogue.videos.ids_of(new))
+        self._codes_N = np.concatenate([self._codes_N, codes])
+
+    def allowed(self, filters: Filters, now_ms: int) -> Mask | None:
+        """(N,) what the filters let through; None where there are none.
+
+        Raises:
+            InputError: A category or creator is not of this catalogue.
+        """
+        if filters == NO_FILTERS:
+            return None
+        if filters.max_age_days is not None:  # changes with the time
+            return self._make(filters) & self._ages.younger_than(filters.max_age_days, now_ms)
+        with self._lock:
+            made = self._masks.pop(filters, None)
+        if made is None or made[0] != self._catalogue.version:
+            made = self._catalogue.version, self._make(filters)
+        with self._lock:
+            self._masks[filters] = made
+            if len(self._masks) > HELD_FILTERS:
+                self._masks.popitem(last=False)
+        return made[1]
+
+    def rows(self, video_ids: Iterable[str]) -> IntArray:
+        """The rows of videos that the catalogue holds."""
+        row = self._catalogue.videos.row
+        rows = np.array([row(video_id) for video_id in video_ids], np.int64)
+        return rows[rows != UNKNOWN_ROW]
+
+    def shown_before(self, cursor: str | None) -> IntArray:
+        """The rows of what a cursor remembers.
+
+        Raises:
+            InputError: It is no cursor of ours.
+        """
+        if cursor is None:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(np.isin(self._codes_N, _decode(cursor)))
+
+    def cursor(self, before: str | None, shown: IntArray) -> str | None:
+        """The cursor that remembers what it did before, and these rows too.
+
+        It names videos by a hash of their ids, so that it holds on any replica and of any version.
+        """
+        known = _decode(before) if before is not None else np.zeros(0, np.uint32)
+        if len(known) + len(shown) > MOST_PAGED or not len(shown):
+            return None
+        codes = np.concatenate([known, self._codes_N[shown]]).astype("<u4")
+        return base64.urlsafe_b64encode(codes.tobytes()).decode().rstrip("=")
+
+    def _make(self, filters: Filters) -> Mask:
+        categories = _named("category", self._catalogue.categories, filters.categories)
+        creators = _named("creator", self._catalogue.creators, filters.creators)
+        parts = self._catalogue.described()
+        mask = np.concatenate([_passing(part, filters, categories, creators) for part in parts])
+        if filters.video_ids:
+            named = np.zeros(len(mask), np.bool_)
+            named[self.rows(filters.video_ids)] = True
+            mask &= named
+        mask[UNKNOWN_ROW] = False
+        return mask
+
+
+def _passing(part: Described, filters: Filters, categories: list[int], creators: list[int]) -> Mask:
+    """Which videos of a part of the catalogue the filters of what is known of them let through."""
+    mask = np.ones(len(part.creator_rows), np.bool_)
+    if categories:
+        values = np.isin(part.categories.values, categories)
+        mask &= np.bincount(part.categories.list_of_value[values], minlength=len(mask)) > 0
+    if creators:
+        mask &= np.isin(part.creator_rows, creators)
+    with np.errstate(invalid="ignore"):  # a length that is not known is NaN and passes no limit
+        if filters.min_duration is not None:
+            mask &= part.durations >= filters.min_duration
+        if filters.max_duration is not None:
+            mask &= part.durations <= filters.max_duration
+    return mask
+
+
+def _named(kind: str, known: Names, asked: Iterable[str]) -> list[int]:
+    rows = []
+    for name in asked:
+        rows.append(known.row(name))
+        if rows[-1] == UNKNOWN_ROW:
+            field = {"category": "categories", "creator": "creators"}[kind]
+            raise InputError(
+                f"filters.{field}: {shown(name)} is no {kind} of this catalogue; it has "
+                f"{', '.join(known.some(3)) or 'none'}{', …' if len(known) > 4 else ''}"
+            )
+    return rows
+
+
+def _codes(video_ids: Iterable[str | None]) -> npt.NDArray[np.uint32]:
+    return np.array([zlib.crc32(str(video_id).encode()) for video_id in video_ids], np.uint32)
+
+
+def _decode(cursor: str) -> npt.NDArray[np.uint32]:
+    try:
+        data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        data = b"?"
+    if len(data) % 4 or len(data) > 4 * MOST_PAGED:
+        raise InputError("cursor: not one that this server gave; leave it out for the first page")
+    return np.frombuffer(data, "<u4")

@@ -1,0 +1,95 @@
+"""How far a user is in the catalogue's courses: what is finished, what is open, what comes next.
+
+A lesson is finished by a positive event with it, and locked while something that it requires is
+not (`data/lessons.py`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from pydantic.dataclasses import dataclass
+
+from recsys.data.ragged import IntArray
+from recsys.serve.http.messages import Described
+from recsys.serve.retrieve.catalogue import Catalogue
+
+
+@dataclass(config=Described)
+class CourseLesson:
+    """A lesson of a course, as one user has it."""
+
+    video_id: str
+    lesson: float | None
+    """Its place in the course."""
+    finished: bool
+    locked: bool
+    """Whether something that it requires is not finished: it is not recommended yet."""
+
+
+@dataclass(config=Described)
+class Course:
+    """A course, as one user has it."""
+
+    course: str
+    num_finished: int
+    next_video_id: str | None
+    """The first of its lessons that is neither finished nor locked."""
+    lessons: list[CourseLesson]
+    """In their order."""
+
+
+@dataclass(config=Described)
+class CoursesResponse:
+    """The answer of /v1/courses: begun ones first, the last touched at the top; done ones last."""
+
+    version: str
+    user_id: str
+    num_courses: int
+    """Of the catalogue."""
+    courses: list[Course]
+
+
+def courses_of(
+    catalogue: Catalogue, finished: IntArray, liked: IntArray, now_ms: int
+) -> list[Course]:
+    """All courses that have a lesson which may be shown, in the order of `CoursesResponse`.
+
+    Args:
+        catalogue: With the lessons.
+        finished: Rows that the user has finished.
+        liked: The same, the newest first, as far back as a history goes.
+        now_ms: When.
+    """
+    locked = set(catalogue.locked(finished, now_ms).tolist())
+    done = set(finished.tolist())
+    ages = {row: age for age, row in reversed(list(enumerate(liked.tolist())))}
+    found = []
+    for name, lessons in _in_order(catalogue, now_ms).items():
+        shown = [
+            CourseLesson(video_id, number, finished=row in done, locked=row in locked)
+            for row, video_id, number in lessons
+        ]
+        num_finished = sum(one.finished for one in shown)
+        following = [one.video_id for one in shown if not (one.finished or one.locked)]
+        course = Course(name, num_finished, following[0] if following else None, shown)
+        begun = 0 < num_finished < len(shown)
+        touched = min(ages.get(row, len(ages)) for row, _, _ in lessons)
+        found.append((not begun, num_finished == len(shown), touched, name, course))
+    return [course for *_, course in sorted(found, key=lambda one: one[:4])]
+
+
+def _in_order(catalogue: Catalogue, now_ms: int) -> dict[str, list[tuple[int, str, float | None]]]:
+    """Each course's lessons in their order, as (row, id, place); those without a place last."""
+    lessons = catalogue.lessons
+    listed = np.flatnonzero(~np.isin(lessons.rows, catalogue.unlisted(now_ms)))
+    places = listed[np.argsort(lessons.numbers[listed], kind="stable")]
+    ids = catalogue.videos.ids_of(lessons.rows[places])
+    courses: dict[str, list[tuple[int, str, float | None]]] = defaultdict(list)
+    for place, video_id in zip(places.tolist(), ids, strict=True):
+        name, number = lessons.courses[place], float(lessons.numbers[place])
+        if name is not None:
+            row = int(lessons.rows[place])
+            courses[name].append((row, video_id, None if np.isnan(number) else number))
+    return courses

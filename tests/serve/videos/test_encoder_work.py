@@ -1,0 +1,177 @@
+"""What an encoder does where a video cannot be encoded: by the video's fault or its own."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from fastapi.testclient import TestClient
+
+from recsys.bundle.contents import Bundle, VideoModel
+from recsys.live.encoding_queue import LEASE_MS, MOST_TRIES, EncodingQueue
+from recsys.live.events import EventLog
+from recsys.live.videos import LiveVideos, VideoFacts
+from recsys.schema import files_schema
+from recsys.serve.api import make_api
+from recsys.serve.service import Service
+from recsys.serve.videos.encoder_work import EncoderWork
+from recsys.serve.videos.encoding import Encoding
+from recsys.serve.videos.upload_store import UploadStore
+from tests import videos as videos_made
+from tests.bundles import TinyRun
+
+FAULTY = VideoFacts(title="faulty")
+
+
+class FaultyEncoding(Encoding):
+    """An encoding with a fault of its own at one of the videos."""
+
+    def vector(self, facts: VideoFacts, clip: object) -> object:  # type: ignore[override]
+        if facts == FAULTY:
+            raise ZeroDivisionError("a fault of ours")
+        return super().vector(facts, clip)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def service(tiny: TinyRun, tmp_path: Path) -> Iterator[Service]:
+    """Its videos are encoded elsewhere."""
+    bundle = Bundle.load(str(tiny.run))
+    log = EventLog(str(tmp_path / "live.sqlite"))
+    service = Service(bundle, log, settings=bundle.config.serve, seed=0)
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Milliseconds of the queue's clock, which a test moves on."""
+    now_ms = [1_764_143_103_000]
+    made = EncodingQueue.__init__
+
+    def with_clock(self: EncodingQueue, database: object) -> None:
+        made(self, database, clock=lambda: now_ms[0])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EncodingQueue, "__init__", with_clock)
+    return now_ms  # type: ignore[return-value]
+
+
+def work_of(service: Service, encoding: Encoding, folder: Path) -> EncoderWork:
+    store = UploadStore(str(folder / "uploads"))
+    return EncoderWork(service.log.database, store, lambda: {encoding.version: encoding})
+
+
+def test_a_fault_of_ours_is_tried_again_then_refused_told_and_counted(
+    clock: list[int], service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    videos = LiveVideos(service.log.database)
+    work = work_of(service, FaultyEncoding(service.bundle.video_model), tmp_path)
+    client = TestClient(make_api(service))
+    videos.add("faulty", None, FAULTY)
+    videos.add("fine", None, VideoFacts())
+    assert [work.one(), work.one(), work.one()] == [True, True, False]
+    told = client.get("/v1/videos/faulty").json()
+    (fault,) = told["faults"]
+    assert told["state"] == "stored"
+    assert (fault["version"], fault["tries"], fault["reason"]) == (None, 1, "not_encoded")
+    for _ in range(MOST_TRIES - 1):
+        clock[0] += LEASE_MS + 1
+        assert work.one()
+    told = client.get("/v1/videos/faulty").json()
+    assert (told["state"], told["reason"]) == ("refused", "not_encoded")
+    assert told["faults"][0]["tries"] == MOST_TRIES
+    assert client.get("/v1/videos/fine").json()["state"] == "indexed"
+    lasting = [r for r in caplog.records if r.levelno == logging.ERROR and "refused" in r.message]
+    assert len(lasting) == 1 and "a fault of ours" in caplog.text
+    service.desk.tell()
+    figures = client.get("/metrics").text
+    assert 'recsys_live_videos{replica="0",state="refused"} 1.0' in figures
+    assert 'recsys_live_videos{replica="0",state="indexed"} 1.0' in figures
+    assert 'recsys_live_videos_refused{reason="not_encoded",replica="0"} 1.0' in figures
+
+
+def test_what_cannot_be_encoded_for_another_version_is_told_and_holds_up_no_other(
+    clock: list[int], service: Service, tmp_path: Path
+) -> None:
+    """Both videos have a vector of another version; the served one's encoding fails at one."""
+    videos, encoding = LiveVideos(service.log.database), Encoding(service.bundle.video_model)
+    version, encoding.version = encoding.version, "another"
+    work = work_of(service, encoding, tmp_path)
+    videos.add("a faulty one", None, FAULTY)
+    videos.add("fine", None, VideoFacts())
+    assert [work.one(), work.one(), work.one()] == [True, True, False]
+    faulty = FaultyEncoding(service.bundle.video_model)
+    assert work.missing(faulty) == 1
+    for _ in range(MOST_TRIES):
+        clock[0] += LEASE_MS
+        assert work.missing(faulty) == 0
+    client = TestClient(make_api(service))
+    told = client.get("/v1/videos/a faulty one").json()
+    assert told["state"] == "indexed"
+    (fault,) = told["faults"]
+    assert (fault["version"], fault["tries"], fault["reason"]) == (
+        *(version, MOST_TRIES),
+        "not_encoded",
+    )
+    (served,) = client.get("/v1/versions").json()["versions"]
+    assert (served["version"], served["videos_not_encoded"]) == (version, 1)
+    service.desk.tell()
+    assert 'recsys_live_videos_not_encoded{replica="0"} 1.0' in client.get("/metrics").text
+
+
+def test_a_duration_is_read_from_the_file_in_the_unit_of_the_catalogue(
+    service: Service, tmp_path: Path
+) -> None:
+    """The table has milliseconds: of two files it says 1,000 times their seconds."""
+    clip = videos_made.numbered(tmp_path / "one.mp4")
+    store = UploadStore(str(tmp_path / "uploads"))
+    with store.receiving() as incoming:
+        incoming.write(clip.read_bytes())
+        file = incoming.keep()
+    encoding = Encoding(in_milliseconds(service.bundle.video_model))
+    assert encoding.duration_per_s == pytest.approx(1000)
+    seconds = encoding.decode(file.uri).duration_s
+    assert seconds is not None and seconds > 0
+    videos, work = LiveVideos(service.log.database), work_of(service, encoding, tmp_path)
+    videos.add("said", file, VideoFacts(duration=7.0))
+    videos.add("unsaid", file, VideoFacts(creator_id="c1"))
+    videos.add("without a file", None, VideoFacts())
+    while work.one():
+        pass
+    found = {video.video_id: video.facts.duration for video in videos.page()}
+    assert found == {
+        "said": 7.0,
+        "unsaid": pytest.approx(1000 * seconds, abs=0.001),
+        "without a file": None,
+    }
+    assert encoding.vector(VideoFacts(), None).vector.shape == (service.bundle.vectors.shape[1],)
+    assert EncodingQueue(service.log.database).missing(encoding.version) == []
+
+
+def in_milliseconds(model: VideoModel) -> VideoModel:
+    """Of whose videos the first two have files, which are known to last 2 and 4 seconds."""
+    seconds = np.full(len(model.catalog), np.nan, np.float32)
+    durations = np.full(len(model.catalog), np.nan)
+    seconds[[1, 2, 3]], durations[[1, 2, 4]] = [2, 4, 8], [2000, 4000, 9000]
+    files = pa.table(
+        [pa.array(seconds, from_pandas=True), pa.nulls(len(seconds), pa.large_binary())],
+        schema=files_schema(),
+    )
+    data = model.config.data
+    columns = data.video_columns.model_copy(update={"duration": "length"})
+    data = data.model_copy(update={"video_columns": columns})
+    return replace(
+        model,
+        config=model.config.model_copy(update={"data": data}),
+        catalog=replace(model.catalog, durations=durations),
+        details=replace(model.details, files=files),
+    )
+
+
+def test_the_version_that_is_tried_beside_gets_vectors_too(service: Service) -> None:
+    model = service.bundle.video_model
+    service.desk._models = lambda: [model, replace(model, version="tried")]
+    service.desk.tell()
+    assert service.desk.queue.served() == {model.version, "tried"}
