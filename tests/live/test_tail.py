@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from recsys.live.database import LogError
 from recsys.live.event import Event
@@ -32,4 +32,24 @@ def test_a_database_that_fails_is_a_log_error_and_comes_back(log: EventLog) -> N
     with log.database.writing() as connection:
         connection.execute(text("ALTER TABLE gone RENAME TO recsys_events"))
     assert len(tail.rows(0, LARGEST_SEQ, 10)) == 1
+    tail.close()
+
+
+def test_nothing_but_a_number_is_read_where_nothing_is_new(log: EventLog) -> None:
+    """A row of the log is wide, and a server asks before every batch of requests."""
+    read: list[str] = []
+
+    def note(*given: object) -> None:
+        read.append(str(given[2]))
+
+    log.append([Event("u1", video_id="v1")])
+    tail = log.tail()
+    assert len(tail.rows(0, LARGEST_SEQ, 10)) == 1
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert tail.rows(1, LARGEST_SEQ, 10) == []
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    (statement,) = (one for one in read if "recsys_events" in one)
+    assert statement.split("FROM")[0].split() == ["SELECT", "1"]
     tail.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +17,18 @@ POPULAR_MS = 60_000
 """How long a list of what is popular is held; events of the hour itself change it all the time."""
 
 
+@dataclass
+class _Held:
+    """The gains of an hour."""
+
+    changes: int
+    """After so many changes of the counts they were right."""
+    version: int
+    """Of the counts of the hours before."""
+    gains: FloatArray
+    """(N,)."""
+
+
 class Trending:
     """The gains of all videos, held for the hours that were asked for last.
 
@@ -26,22 +39,31 @@ class Trending:
     def __init__(self, model: Recommender, counts: EventCounts) -> None:
         self._weight, self._counts = float(model.trending), counts
         self._lock = threading.Lock()
-        self._held: dict[int, tuple[int, FloatArray]] = {}
+        self._held: dict[int, _Held] = {}
+        self._changes = 0
+        """How often live events were counted or dropped."""
         self._popular: tuple[int, FloatArray] | None = None
 
     def at(self, time_ms: int) -> FloatArray:
         """What is added to the scores of all videos (N,) at a time."""
         hour = int(hour_of(time_ms))
         with self._lock:
-            version, number = self._counts.version(hour), self._counts.num_videos
             held = self._held.pop(hour, None)
-            if held is None or held[0] != version:
-                held = version, self._weight * trending(self._counts.shown(time_ms))
-            held = version, _as_long_as(held[1], number)
+            if held is None or held.changes != self._changes:
+                held = self._look(time_ms, hour, held)
+            held.gains = _as_long_as(held.gains, self._counts.num_videos)
             self._held[hour] = held
             if len(self._held) > HELD_HOURS:
                 del self._held[next(iter(self._held))]
-            return held[1]
+            return held.gains
+
+    def _look(self, time_ms: int, hour: int, held: _Held | None) -> _Held:
+        """The gains of an hour, made anew where what was counted says something else of it."""
+        # Read first: what is counted meanwhile is looked at again by the next request.
+        changes, version = self._changes, self._counts.version(hour)
+        if held is None or held.version != version:
+            return _Held(changes, version, self._weight * trending(self._counts.shown(time_ms)))
+        return replace(held, changes=changes)
 
     def popular(self, time_ms: int) -> FloatArray:
         """How popular all videos (N,) are: `EventCounts.positives`, at most a minute old."""
@@ -57,11 +79,13 @@ class Trending:
     ) -> None:
         """Counts live events; see `EventCounts.count_many`."""
         self._counts.count_many(rows, context_rows, time_ms, counts)
+        self._changes += 1
 
     def forget_live(self) -> None:
         """Drops all live events; no other thread may read meanwhile."""
         self._counts.forget_live()
         with self._lock:
+            self._changes += 1
             self._held.clear()
             self._popular = None
 

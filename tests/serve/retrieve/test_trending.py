@@ -107,3 +107,23 @@ def test_a_model_without_weights_gains_nothing(tiny_run: TinyRun) -> None:
     server = Trending(tiny_run.recommender, tiny_run.counts)
     count(server, 7, NOW, (1, 0, 0))
     assert server.at(NOW + HOUR_MS).tolist() == [0] * (NUM_VIDEOS + 1)
+
+
+def test_counts_are_asked_what_has_changed_only_after_a_change(
+    tiny_run: TinyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by every request of a batch; and an event of this hour changes no gains."""
+    asked: list[int] = []
+    version = type(tiny_run.counts).version
+    monkeypatch.setattr(
+        type(tiny_run.counts), "version", lambda c, hour: asked.append(hour) or version(c, hour)
+    )
+    server = Trending(tiny_run.recommender, tiny_run.counts)
+    first = server.at(NOW)
+    assert server.at(NOW + 1) is first and len(asked) == 1
+    count(server, 7, NOW + 5, (1, 0, 0))
+    assert server.at(NOW) is first and server.at(NOW) is first and len(asked) == 2
+    count(server, 7, NOW - 5 * HOUR_MS, (1, 0, 0))
+    assert server.at(NOW)[7] > first[7]
+    server.forget_live()
+    assert server.at(NOW) == pytest.approx(first, abs=1e-6)
