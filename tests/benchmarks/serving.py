@@ -68,23 +68,34 @@ def speed(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
 
 
 def two_replicas(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
-    """Two replicas over one, each with the same share of a core.
+    """Two replicas over one, each with the same share of a core: the most that each number does.
 
-    Two whole cores for them would leave none for the load and for HAProxy on a machine of two.
+    Two whole cores for them would leave none for the load and for HAProxy on a machine of two. With
+    as many clients as one replica has, two have half as many each, so that both numbers are asked
+    by `MANY` clients and by `MANY` for each of two replicas.
     """
-    rates = {}
+    rates: dict[int, dict[int, float]] = {}
     for number in (1, 2):
         with running(run, port=0, replicas=number) as served, ExitStack() as stack:
             stack.enter_context(cpu_quota(replicas(), SHARE))
-            first = {"clients": MANY, "servers": replicas(), "cores": os.sched_getaffinity(0)}
+            first = {"servers": replicas(), "cores": os.sched_getaffinity(0)}
             # The same users again and again, until each replica has met nearly all of them.
             for _ in range(WARM_UPS):
-                put_load(served, seconds=args.seconds, **first)
-            load = put_load(served, seconds=args.seconds, **first)
-        show(f"{number} replicas of {SHARE} of a core", load)
-        rates[number] = load.per_s
+                put_load(served, seconds=args.seconds, clients=MANY, **first)
+            loads = [
+                put_load(served, seconds=args.seconds, clients=clients, **first)
+                for clients in (MANY, 2 * MANY)
+            ]
+        for load in loads:
+            show(f"{number} replicas of {SHARE} of a core", load)
+        rates[number] = {load.clients: load.per_s for load in loads}
     found["replicas"] = rates
-    bar(found, "2 replicas over one", rates[2] / rates[1], BAR_REPLICAS, least=True)
+    most = {number: max(by_clients.values()) for number, by_clients in rates.items()}
+    bar(found, "2 replicas over one", most[2] / most[1], BAR_REPLICAS, least=True)
+    for clients in rates[1]:
+        print(
+            f"  with {clients} clients: {rates[2][clients] / rates[1][clients]:.2f} x", flush=True
+        )
 
 
 def uptime(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
