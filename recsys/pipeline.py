@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from recsys.bundle.versions import find_bundle, newest_other, read_manifest
+from recsys.bundle.versions import FORMAT, find_bundle, newest_other, read_manifest
 from recsys.config.run import RunConfig, dump_config
 from recsys.data.run_folder import REPORT, RunFolder
 from recsys.data.storage import exists, filesystem, join, read_json, remove, write_json, write_text
@@ -181,8 +181,8 @@ def _previous(config: RunConfig) -> str | None:
 
 
 def _publish_settings(config: RunConfig) -> object:
-    # A bundle without figures is out of date once there are some.
-    return [config.publish, config.serve, config.rerank, _figures(config) is not None]
+    # A bundle without figures is out of date once there are some, one of another format at once.
+    return [FORMAT, config.publish, config.serve, config.rerank, _figures(config) is not None]
 
 
 STAGES = (

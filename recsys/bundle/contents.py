@@ -23,6 +23,7 @@ import yaml
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter, sync_folders
 from recsys.bundle.histories import read_histories, write_histories
+from recsys.bundle.users import read_users, write_users
 from recsys.bundle.versions import (
     CURRENT,
     FORMAT,
@@ -51,7 +52,7 @@ from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.schema import vocab_schema
 
-RERANK, USERS = "rerank.parquet", "users.parquet"
+RERANK = "rerank.parquet"
 INDEX = "index.faiss"
 DETAILS, FILES, KNOWN = "details.parquet", "files.arrow", "known.json"
 LESSONS = "lessons.parquet"
@@ -75,8 +76,8 @@ class Contents:
     """Courses, and what must be finished before what."""
     vectors: FloatArray
     """(N, Y); the index is of the first D."""
-    users: pa.Table | None
-    """Of `user_schema` without groups; None without user features."""
+    users: Iterator[pa.Table] | None
+    """Parts of `user_schema` without groups, each user in one of them; None without features."""
     counts: EventCounts
     histories: Iterator[pa.Table]
     """Parts of `history_schema`, each user in one of them, at most `max_history` events."""
@@ -318,7 +319,8 @@ def _write_files(
     if contents.traits is not None:
         writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
     if contents.users is not None:
-        writer.write_table(USERS, contents.users)
+        num_features = len(config.data.user_columns.features)
+        write_users(writer, contents.users, num_features=num_features)
     for name, hourly in contents.counts.hourly.items():
         for file, array in hourly.arrays().items():
             writer.write_array(f"counts/{name}/{file}", [array], shape=array.shape)
@@ -404,9 +406,8 @@ def _lessons(files: CheckedReader) -> Lessons:
 
 
 def _users(config: RunConfig, files: CheckedReader) -> UserRows | None:
-    if not config.data.user_columns.features:
-        return None
-    return UserRows.from_table(files.table(USERS))
+    features = config.data.user_columns.features
+    return read_users(files, num_features=len(features)) if features else None
 
 
 def _traits_table(traits: VideoTraits, num_videos: int) -> pa.Table:

@@ -34,6 +34,9 @@ from recsys.schema import (
 )
 from recsys.train.trained import Trained
 
+USERS_A_PART = 1 << 18
+"""Users whose features are in memory at once while a bundle is written."""
+
 
 def publish(
     trained: Trained,
@@ -73,7 +76,7 @@ def publish(
         details=_details(config, folder),
         lessons=prepared.lessons,
         vectors=trained.vectors.numpy(),
-        users=_users(config, folder),
+        users=_users(folder) if config.data.user_columns.features else None,
         counts=counts,
         histories=_histories(config, folder, counts),
         metrics=metrics,
@@ -148,12 +151,11 @@ def _counts(config: RunConfig, folder: RunFolder, catalog: pa.Table) -> EventCou
     return read_counts(folder.counts, Catalog.from_table(catalog), layout)
 
 
-def _users(config: RunConfig, folder: RunFolder) -> pa.Table | None:
+def _users(folder: RunFolder) -> Iterator[pa.Table]:
     """What is known of all users, also of those without events."""
-    if not config.data.user_columns.features:
-        return None
     with open_input(folder.users) as file:
-        return pq.read_table(file, columns=["user_id", USER_ROWS])
+        for part in pq.ParquetFile(file).iter_batches(USERS_A_PART, columns=["user_id", USER_ROWS]):
+            yield pa.table(part)
 
 
 def _histories(config: RunConfig, folder: RunFolder, counts: EventCounts) -> Iterator[pa.Table]:

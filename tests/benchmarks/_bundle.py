@@ -21,6 +21,7 @@ from recsys.data.catalog import Catalog
 from recsys.data.details import Details
 from recsys.data.lessons import NO_LESSONS
 from recsys.data.ragged import FloatArray, IntArray
+from recsys.data.users import row_lists
 from recsys.data.vocab import Vocab
 from recsys.features.batches import VideoInputs
 from recsys.features.counts import CountLayout, EventCounts
@@ -30,7 +31,6 @@ from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.schema import (
     TRAIN,
-    USER_ROWS,
     details_schema,
     history_schema,
     user_schema,
@@ -47,15 +47,15 @@ MS_PER_DAY = 24 * 3600 * 1000
 USERS_A_PART = 250_000
 
 
-def kuairand_config(run: str, *, user_features: bool = True) -> RunConfig:
+def kuairand_config(run: str) -> RunConfig:
     """The example's settings of the model, on columns of these names."""
     columns = {"tasks": TASKS, "watched": "seconds", "context": ["tab"], "positive": "click"}
     data: dict[str, object] = {
         "events": "events.parquet",
         "columns": columns,
+        "users": "users.parquet",
+        "user_columns": {"features": USER_FEATURES},
     }
-    if user_features:
-        data |= {"users": "users.parquet", "user_columns": {"features": USER_FEATURES}}
     model = {"content": {"encoder": "none"}, "feature_dim": 32}
     tree: dict[str, object] = {
         "run": run,
@@ -85,7 +85,7 @@ def make_bundle(run: str, *, end_ms: int, seed: int = 0) -> str:
         details=_details(),
         lessons=NO_LESSONS,
         vectors=vectors,
-        users=_users(rng),
+        users=iter([_users(rng, 0, NUM_USERS)]),
         counts=counts,
         histories=events.histories(counts, config.model.max_history),
     )
@@ -93,32 +93,35 @@ def make_bundle(run: str, *, end_ms: int, seed: int = 0) -> str:
 
 
 def make_large_bundle(run: str, *, num_users: int, per_user: int, end_ms: int) -> str:
-    """Writes a bundle of many users without features, `per_user` events each, part by part."""
+    """Writes a bundle of many users with features, `per_user` events each, part by part."""
     rng = np.random.default_rng(0)
-    config = kuairand_config(run, user_features=False)
+    config = kuairand_config(run)
     layout = CountLayout.of(config.data.columns)
     catalog_table = _catalog(rng)
     catalog = Catalog.from_table(catalog_table)
     recommender, sizes, vectors = _model(config, catalog, len(layout), 0)
-    vocabs = _vocabs()
-    del vocabs["user"]
     contents = Contents(
         config=config,
         sizes=sizes,
         recommender=recommender,
-        vocabs=vocabs,
+        vocabs=_vocabs(),
         catalog=catalog_table,
         details=_details(),
         lessons=NO_LESSONS,
         vectors=vectors,
-        users=None,
+        users=(_users(rng, *part) for part in _parts_of(num_users)),
         counts=_Events(rng, end_ms).counts(catalog, layout),
         histories=(
-            _many(rng, first, min(first + USERS_A_PART, num_users), per_user, len(layout), end_ms)
-            for first in range(0, num_users, USERS_A_PART)
+            _many(rng, *part, per_user, len(layout), end_ms) for part in _parts_of(num_users)
         ),
     )
     return write_bundle(f"{run}/bundles", contents, ASKED)
+
+
+def _parts_of(num_users: int) -> list[tuple[int, int]]:
+    """The users [first, end) of each part."""
+    firsts = range(0, num_users, USERS_A_PART)
+    return [(first, min(first + USERS_A_PART, num_users)) for first in firsts]
 
 
 def _many(
@@ -237,11 +240,12 @@ def _catalog(rng: np.random.Generator) -> pa.Table:
     return pa.table(columns, schema=video_schema())
 
 
-def _users(rng: np.random.Generator) -> pa.Table:
-    values = rng.integers(0, VALUES, (NUM_USERS, len(USER_FEATURES)))
+def _users(rng: np.random.Generator, first: int, end: int) -> pa.Table:
+    """The users [first, end) with random features."""
+    values = rng.integers(0, VALUES, (end - first, len(USER_FEATURES)))
     rows = 1 + np.arange(len(USER_FEATURES)) * VALUES + values
-    columns = {"user_id": [f"u{i}" for i in range(NUM_USERS)], USER_ROWS: rows.tolist()}
-    return pa.table(columns, schema=user_schema((), features=True))
+    user_ids = pa.array([f"u{i}" for i in range(first, end)])
+    return pa.table([user_ids, row_lists(rows)], schema=user_schema((), features=True))
 
 
 def _model(

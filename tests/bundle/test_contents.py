@@ -171,8 +171,9 @@ def test_a_bundle_without_manifest_was_never_finished(copy: Path) -> None:
     [
         ("{", "not a bundle's manifest"),
         ("[]", "not a bundle's manifest"),
-        ('{"format": 99}', "format 99, this recsys reads 8"),
-        ('{"format": 8, "files": {}}', "created, metrics, sizes, version missing"),
+        ('{"format": 99}', "format 99, this recsys reads 9"),
+        ('{"format": 7}', "format 7, this recsys reads 9; publish again"),
+        ('{"format": 9, "files": {}}', "created, metrics, sizes, version missing"),
     ],
 )
 def test_a_wrong_manifest_is_refused(copy: Path, text: str, message: str) -> None:

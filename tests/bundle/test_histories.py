@@ -64,7 +64,7 @@ def test_they_are_mapped(tmp_path: Path) -> None:
 
 
 def test_blocks_of_rows_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.bundle.histories.BLOCK", 16)
+    monkeypatch.setattr("recsys.bundle.spooled.BLOCK", 16)
     found, _ = read_histories(written(tmp_path, part(("u", list(range(1, 40)), []))))
     assert found.video_rows.tolist() == list(range(1, 40))
     assert found.count_features[30].tolist() == [31, -31, 7]
