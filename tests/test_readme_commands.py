@@ -190,7 +190,10 @@ TRIED: dict[str, By | Needs | Here] = {
     "recsys serve --config examples/course_platform/run.yaml": OUR_SERVE,
     # recsys/serve/
     "curl localhost:8000/v1/versions": ROUTES,
-    "curl -X POST localhost:8000/v1/versions/rollback": ROUTES,
+    "curl -X POST 'localhost:8000/v1/versions/rollback?from=VERSION'": By(
+        "tests/serve/test_versions.py::test_a_rollback_that_a_proxy_repeats_is_done_once",
+        'params={"from": NEW}',
+    ),
     "curl -X POST localhost:8000/v1/versions/VERSION/activate": ROUTES,
     (
         "curl -X POST localhost:8000/v1/versions/VERSION/challenge "

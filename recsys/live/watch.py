@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Row, delete, insert, select
 
 from recsys.bundle.versions import current_version
 from recsys.live.database import Database
@@ -20,6 +21,7 @@ from recsys.live.tables import FACTS
 
 DECISION = "versions"
 """Name of the decision among the facts of the log."""
+OF_DECISION = select(FACTS.c.value).where(FACTS.c.name == DECISION)
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Challenge:
         told = f"{self.against} {self.version} {user_id}".encode()
         drawn = int.from_bytes(hashlib.blake2b(told, digest_size=8).digest())
         return drawn < self.share * 2**64
+
+    def continues(self, other: Challenge | None) -> bool:
+        """Whether it tries the same version on the same users as another one."""
+        given = (self.version, self.against, self.share)
+        return other is not None and given == (other.version, other.against, other.share)
 
 
 @dataclass(frozen=True)
@@ -94,26 +101,51 @@ class Watch:
 
     def decision(self) -> Decision:
         """What was decided last."""
-        rows = self._database.rows(select(FACTS.c.value).where(FACTS.c.name == DECISION))
-        if not rows:
-            return Decision()
-        tree = json.loads(rows[0][0])
-        challenge = tree.pop("challenge")
-        return Decision(**tree, challenge=challenge and Challenge(**challenge))
+        return _read(next(iter(self._database.rows(OF_DECISION)), None))
 
-    def choose(self, version: str) -> None:
-        """From now on a version is to be served, until another is published; ends a challenge."""
-        self._decide(Decision(version, current_version(self.bundles_dir)))
+    def choose(self, version: str, *, instead_of: str | None = None) -> None:
+        """From now on a version is to be served, until another is published; ends a challenge.
+
+        Args:
+            version: That is chosen.
+            instead_of: Nothing is changed unless this one is to be served until now. So what names
+                it may be asked twice, as a proxy does whose replica dies before it answers.
+        """
+        published = current_version(self.bundles_dir)
+
+        def decide(before: Decision) -> Decision:
+            serving = resolve(before, published).version
+            return Decision(version, published) if instead_of in (None, serving) else before
+
+        self._decide(decide)
 
     def challenge(self, challenge: Challenge | None) -> None:
-        """From now on a version is tried beside the one that serves, or none."""
-        self._decide(dataclasses.replace(self.decision(), challenge=challenge))
+        """From now on a version is tried beside the one that serves, or none.
 
-    def _decide(self, decision: Decision) -> None:
-        value = json.dumps(dataclasses.asdict(decision))
+        The same once more goes on from where it began.
+        """
+
+        def decide(before: Decision) -> Decision:
+            same = challenge is not None and challenge.continues(before.challenge)
+            return before if same else dataclasses.replace(before, challenge=challenge)
+
+        self._decide(decide)
+
+    def _decide(self, decide: Callable[[Decision], Decision]) -> None:
+        """Changes what is decided; nobody else does between the look at it and the change."""
         with self._database.writing() as connection:
+            decision = decide(_read(connection.execute(OF_DECISION).first()))
+            value = json.dumps(dataclasses.asdict(decision))
             connection.execute(delete(FACTS).where(FACTS.c.name == DECISION))
             connection.execute(insert(FACTS), {"name": DECISION, "value": value})
+
+
+def _read(row: Row[tuple[str]] | None) -> Decision:
+    if row is None:
+        return Decision()
+    tree = json.loads(row[0])
+    challenge = tree.pop("challenge")
+    return Decision(**tree, challenge=challenge and Challenge(**challenge))
 
 
 def resolve(decision: Decision, published: str) -> Wanted:

@@ -242,9 +242,13 @@ class Client:
         """Has every replica serve a version, until another is published."""
         return self._send(calls.activate(version))
 
-    def roll_back(self) -> Wanted:
-        """Has every replica serve the version of before; sent once, for twice would go on."""
-        return self._send(calls.roll_back())
+    def roll_back(self, from_version: str | None = None) -> Wanted:
+        """Has every replica serve the version of before.
+
+        Args:
+            from_version: To go back from. Without it the call is sent once, for twice would go on.
+        """
+        return self._send(calls.roll_back(from_version))
 
     def challenge(self, version: str, *, share: float) -> Wanted:
         """Has a version tried on a share of the users, above 0 and below 1."""
@@ -405,9 +409,13 @@ class AsyncClient:
         """Has every replica serve a version, until another is published."""
         return self._send(calls.activate(version))
 
-    def roll_back(self) -> Awaitable[Wanted]:
-        """Has every replica serve the version of before; sent once, for twice would go on."""
-        return self._send(calls.roll_back())
+    def roll_back(self, from_version: str | None = None) -> Awaitable[Wanted]:
+        """Has every replica serve the version of before.
+
+        Args:
+            from_version: To go back from. Without it the call is sent once, for twice would go on.
+        """
+        return self._send(calls.roll_back(from_version))
 
     def challenge(self, version: str, *, share: float) -> Awaitable[Wanted]:
         """Has a version tried on a share of the users, above 0 and below 1."""

@@ -156,9 +156,10 @@ def activate(version: str) -> Call[Wanted]:
     return Call("POST", f"/v1/versions/{quote(version, safe='')}/activate")
 
 
-def roll_back() -> Call[Wanted]:
-    """Has the version of before served."""
-    return Call("POST", "/v1/versions/rollback", is_repeatable=False)
+def roll_back(from_version: str | None) -> Call[Wanted]:
+    """Has the version of before served; which one to go back from makes that repeatable."""
+    named = {} if from_version is None else {"from": from_version}
+    return Call("POST", "/v1/versions/rollback", query=named, is_repeatable=bool(named))
 
 
 def challenge(version: str, share: float) -> Call[Wanted]:

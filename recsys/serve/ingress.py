@@ -33,8 +33,8 @@ SETTINGS = {
     # How long a replica that is to stop still takes requests, until HAProxy knows: 30 s without it.
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     # What a replica had not begun to answer when it died goes to another one. It may have been done
-    # already, but our calls may be made twice: events are known by their ids, and only a rollback
-    # would go back once more. Ray's own choice is `conn-failure` alone, which fails all that is in
+    # already, but our calls may be made twice: events and videos are known by their ids, and a
+    # rollback by the version that it goes back from. Ray's own choice is `conn-failure` alone, which fails all that is in
     # flight at a kill and the next few.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
 }

@@ -77,6 +77,7 @@ EVERY_CALL: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any]] = [
     ("versions", (), {}, "GET /v1/versions", None),
     ("activate", ("2026-1/2",), {}, "POST /v1/versions/2026-1%2F2/activate", None),
     ("roll_back", (), {}, "POST /v1/versions/rollback", None),
+    ("roll_back", ("20260101",), {}, "POST /v1/versions/rollback?from=20260101", None),
     ("challenge", ("2026",), {"share": 0.1}, "POST /v1/versions/2026/challenge", {"share": 0.1}),
     ("challenger", (), {}, "GET /v1/challenger", None),
     ("end_challenge", (), {}, "DELETE /v1/challenger", None),

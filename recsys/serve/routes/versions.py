@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Query
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
@@ -126,13 +127,24 @@ def routes(service: Service, router: APIRouter) -> None:
         return await asyncio.to_thread(lambda: _changed(service, lambda v: v.choose(version)))
 
     @router.post("/v1/versions/rollback", status_code=202, responses=REFUSED)
-    async def rollback() -> WantedResponse:
-        """Has every replica serve the version of before: at once where it is still in memory."""
-        return await asyncio.to_thread(lambda: _changed(service, lambda v: v.choose(v.previous())))
+    async def rollback(
+        from_version: Annotated[str | None, Query(alias="from")] = None,
+    ) -> WantedResponse:
+        """Has every replica serve the version of before: at once where it is still in memory.
+
+        With `from`, the version to go back from, the same once more changes nothing. Without it each
+        call goes back further, also one that a proxy repeats because its replica died.
+        """
+        return await asyncio.to_thread(
+            lambda: _changed(service, lambda v: v.roll_back(from_version))
+        )
 
     @router.post("/v1/versions/{version}/challenge", status_code=202, responses=REFUSED)
     async def challenge(version: str, request: ChallengeRequest) -> WantedResponse:
-        """Has a version answer a share of the users beside the one that serves."""
+        """Has a version answer a share of the users beside the one that serves.
+
+        The same once more goes on from where it began.
+        """
         return await asyncio.to_thread(
             lambda: _changed(service, lambda _: service.challenge(version, request.share))
         )

@@ -166,14 +166,28 @@ class Versions:
         Raises:
             InputError: It is not there, or cannot be read.
         """
-        self.require(version)
-        with self._lock:
-            self._refused.pop(version, None)
-        self._watch.choose(version)
-        self._wake.set()
+        self._choose(version)
+
+    def roll_back(self, version: str | None = None) -> None:
+        """Has the version of before served, here and on every other replica.
+
+        Args:
+            version: To go back from; nothing is changed where it is not to be served any more. None
+                is whichever is to be served, so that the same once more goes back further.
+
+        Raises:
+            InputError: It is not there, or there is none to go back to.
+        """
+        serving = self._watch.wanted().version
+        if version is not None:
+            self.require(version)
+        if version in (None, serving):
+            self._choose(self.previous(), instead_of=serving)
 
     def challenge(self, version: str, share: float, since_seq: int) -> None:
         """Has a version tried on a share of the users, counted from a place in the log on.
+
+        The same once more goes on from where it began.
 
         Raises:
             InputError: It is not there, or the one that serves.
@@ -243,6 +257,13 @@ class Versions:
         if refusal is not None:
             return VersionState(version, "refused", reason=refusal.reason)
         return VersionState(version, "available")
+
+    def _choose(self, version: str, *, instead_of: str | None = None) -> None:
+        self.require(version)
+        with self._lock:
+            self._refused.pop(version, None)
+        self._watch.choose(version, instead_of=instead_of)
+        self._wake.set()
 
     def _run(self, every_s: float) -> None:
         priority.lower()

@@ -446,6 +446,43 @@ def test_the_routes(service: Service, bundles: Path) -> None:
         assert client.delete("/v1/challenger").json()["challenger"] is None
 
 
+def test_a_rollback_that_a_proxy_repeats_is_done_once(service: Service, bundles: Path) -> None:
+    """As HAProxy does at the other replica, where the first one died before it answered."""
+    with TestClient(make_api(service)) as client:
+        client.post(f"/v1/versions/{NEW}/activate")
+        look(service)
+        for _ in range(2):
+            told = client.post("/v1/versions/rollback", params={"from": NEW})
+            assert (told.status_code, told.json()["wanted"]) == (202, OLD)
+        unknown = client.post("/v1/versions/rollback", params={"from": "v1"})
+        assert unknown.status_code == 404
+        # Without a version to go back from, the repeated one would undo the first.
+        assert client.post("/v1/versions/rollback").json()["wanted"] == NEW
+
+
+def test_another_rollback_meanwhile_is_left_as_it_is(bundles: Path, tmp_path: Path) -> None:
+    """What to go back to was looked up before another replica made its change."""
+    with EventLog(str(tmp_path / "live.sqlite")) as log:
+        watch = Watch(log.database, str(bundles))
+        watch.choose(NEW)
+        watch.choose(OLD, instead_of=OLD)
+        assert watch.wanted().version == NEW
+        watch.choose(OLD, instead_of=NEW)
+        assert watch.wanted().version == OLD
+
+
+def test_a_challenge_that_is_repeated_goes_on(bundles: Path, tmp_path: Path) -> None:
+    with EventLog(str(tmp_path / "live.sqlite")) as log:
+        watch = Watch(log.database, str(bundles))
+        begun = Challenge(NEW, OLD, 0.25, since_ms=3, since_seq=7)
+        watch.challenge(begun)
+        watch.challenge(Challenge(NEW, OLD, 0.25, since_ms=4, since_seq=9))
+        assert watch.wanted().challenge == begun
+        other = Challenge(NEW, OLD, 0.5, since_ms=5, since_seq=9)
+        watch.challenge(other)
+        assert watch.wanted().challenge == other
+
+
 @pytest.mark.parametrize("version", ["..", "v1", "20260103T000000000000Z-00000003", f"..%2F{OLD}"])
 def test_versions_that_are_not_there(service: Service, version: str) -> None:
     with TestClient(make_api(service)) as client:

@@ -42,7 +42,7 @@ export class Versions {
     if (MAY_SERVE.includes(state) && version !== wanted)
       acts.push(this.#act(t("activate"), t("activate_sure"), "POST", `versions/${encodeURIComponent(version)}/activate`));
     if (state === "serving" && version === wanted)
-      acts.push(this.#act(t("roll_back"), t("roll_back_sure"), "POST", "versions/rollback"));
+      acts.push(this.#act(t("roll_back"), t("roll_back_sure"), "POST", `versions/rollback?from=${encodeURIComponent(version)}`));
     return [version, t(`state_${state}`) + coming, made ? ago(Date.parse(made)) : "–", reason ?? "", el("span", { class: "acts" }, ...acts)];
   }
 
