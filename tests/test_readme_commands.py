@@ -191,7 +191,7 @@ TRIED: dict[str, By | Needs | Here] = {
     # recsys/serve/
     "curl localhost:8000/v1/versions": ROUTES,
     "curl -X POST 'localhost:8000/v1/versions/rollback?from=VERSION'": By(
-        "tests/serve/test_versions.py::test_a_rollback_that_a_proxy_repeats_is_done_once",
+        "tests/serve/versions/test_versions.py::test_a_rollback_that_a_proxy_repeats_is_done_once",
         'params={"from": NEW}',
     ),
     "curl -X POST localhost:8000/v1/versions/VERSION/activate": ROUTES,
@@ -343,7 +343,7 @@ def check_curl(words: list[str], line: str) -> None:
     """The route is one that the main README names."""
     method = words[words.index("-X") + 1] if "-X" in words else "GET"
     (path,) = (word.partition("/")[2] for word in words if word.startswith("localhost:8000/"))
-    route = f"{method} /{path.replace('VERSION', '{version}')}"
+    route = f"{method} /{path.partition('?')[0].replace('VERSION', '{version}')}"
     assert route in page("README.md").spans, f"{line}: no {route}"
 
 

@@ -33,9 +33,7 @@ ID_NAMES = ("ids", "id_ends")
 Array = npt.NDArray[Any]
 
 
-def write_parts(
-    writer: CheckedWriter, folder: str, parts: Iterable[Mapping[str, Array]]
-) -> None:
+def write_parts(writer: CheckedWriter, folder: str, parts: Iterable[Mapping[str, Array]]) -> None:
     """Writes arrays into a folder of a bundle, each the parts' own one after the other.
 
     Args:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Row, delete, insert, select
 
@@ -140,7 +141,7 @@ class Watch:
             connection.execute(insert(FACTS), {"name": DECISION, "value": value})
 
 
-def _read(row: Row[tuple[str]] | None) -> Decision:
+def _read(row: Row[Any] | None) -> Decision:
     if row is None:
         return Decision()
     tree = json.loads(row[0])

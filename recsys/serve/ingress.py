@@ -34,8 +34,8 @@ SETTINGS = {
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     # What a replica had not begun to answer when it died goes to another one. It may have been done
     # already, but our calls may be made twice: events and videos are known by their ids, and a
-    # rollback by the version that it goes back from. Ray's own choice is `conn-failure` alone, which fails all that is in
-    # flight at a kill and the next few.
+    # rollback by the version that it goes back from. Ray's own choice is `conn-failure` alone,
+    # which fails all that is in flight at a kill and the next few.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
 }
 """Variables for every node of a cluster that serves."""

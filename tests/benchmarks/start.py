@@ -1,6 +1,6 @@
 """How soon a replica starts with millions of users' histories, and what a second one takes.
 
-A bundle with random weights and histories of users without features, which a script makes. Each
+A bundle with random weights, histories and features of users, which a script makes. Each
 replica is a process of its own that loads the bundle and answers some users; the second one starts
 while the first is there.
 """

@@ -132,8 +132,8 @@ def routes(service: Service, router: APIRouter) -> None:
     ) -> WantedResponse:
         """Has every replica serve the version of before: at once where it is still in memory.
 
-        With `from`, the version to go back from, the same once more changes nothing. Without it each
-        call goes back further, also one that a proxy repeats because its replica died.
+        With `from`, the version to go back from, the same once more changes nothing. Without it
+        each call goes back further, also one that a proxy repeats because its replica died.
         """
         return await asyncio.to_thread(
             lambda: _changed(service, lambda v: v.roll_back(from_version))
