@@ -126,52 +126,6 @@ class Ragged:
         return expand_ranges(starts, self.offsets[lists + 1] - starts)
 
 
-class GrowingLists:
-    """Lists of which more may follow; those that are there keep their numbers.
-
-    >>> lists = GrowingLists(Ragged.from_lists([[3, 1], []]))
-    >>> lists.put(np.array([2, 3]), Ragged.from_lists([[7], [8, 9]]))
-    >>> lists.select(np.array([3, 0, 2])).values.tolist(), len(lists)
-    ([8, 9, 3, 1, 7], 4)
-    >>> lists.put(np.array([2]), Ragged.from_lists([[5, 6]]))
-    >>> lists.select(np.array([2, 3])).values.tolist()
-    [5, 6, 8, 9]
-    """
-
-    def __init__(self, first: Ragged) -> None:
-        self._first, self._later = first, Ragged.empty(0)
-
-    def __len__(self) -> int:
-        return len(self._first) + len(self._later)
-
-    def put(self, numbers: IntArray, lists: Ragged) -> None:
-        """Takes lists that follow the last one or stand in the place of ones that followed.
-
-        Args:
-            numbers: (n,) their numbers, sorted, none of those that were there from the first.
-            lists: n of them.
-        """
-        places = numbers - len(self._first)
-        all_lists = join_lists([self._later, lists])
-        order = np.arange(max(len(self._later), int(places.max(initial=-1)) + 1))
-        order[places] = len(self._later) + np.arange(len(places))
-        self._later = all_lists.select(order)
-
-    def select(self, lists: NDArray[np.int64]) -> Ragged:
-        """The lists with these numbers, in this order."""
-        late = lists >= len(self._first)
-        if not late.any():
-            return self._first.select(lists)
-        first = self._first.select(lists[~late])
-        later = self._later.select(lists[late] - len(self._first))
-        lengths = np.empty(len(lists), np.int64)
-        lengths[~late], lengths[late] = first.lengths, later.lengths
-        values = np.empty(int(lengths.sum()), np.int32)
-        of_later = np.repeat(late, lengths)
-        values[~of_later], values[of_later] = first.values, later.values
-        return Ragged(np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]), values)
-
-
 def join_lists(parts: list[Ragged]) -> Ragged:
     """The lists of several `Ragged` one after the other."""
     lengths = [np.zeros(1, np.int64), *(part.lengths for part in parts)]

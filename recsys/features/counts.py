@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from recsys.config.data import EventColumns
 from recsys.data.catalog import Catalog
-from recsys.data.ragged import FloatArray, GrowingLists, IntArray, Ragged
+from recsys.data.growing import GrowingLists
+from recsys.data.ragged import FloatArray, IntArray, Ragged
 from recsys.data.storage import join
 from recsys.features.hourly import LAST_HOUR, HourlyCounts, hour_of
 from recsys.features.timelines import LOG_SCALE, FeaturesOnDemand

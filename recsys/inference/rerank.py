@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config.run import RerankConfig
+from recsys.data.growing import Growing
 from recsys.data.ragged import Ragged
 from recsys.errors import InputError
 
@@ -168,7 +169,7 @@ class Reranker:
                 )
         self.config = config
         self._gains_N = [
-            getattr(config, lever.setting) * lever.value(traits)
+            Growing(getattr(config, lever.setting) * lever.value(traits))
             for lever in active
             if lever.value is not None
         ]
@@ -177,7 +178,7 @@ class Reranker:
         if config.drawn_places and traits.creator_row_N is not None:
             self._lot = _Lot(traits.creator_row_N)
         if config.diversity and traits.categories is not None:
-            self._kinds = traits.categories.padded()
+            self._kinds = _Kinds(traits.categories)
 
     def put(self, rows: Ints, traits: VideoTraits) -> None:
         """Takes videos that follow the others, or other traits of some that followed.
@@ -189,21 +190,12 @@ class Reranker:
         active = [lever for lever in LEVERS if getattr(self.config, lever.setting)]
         values = [lever.value(traits) for lever in active if lever.value is not None]
         weights = [getattr(self.config, lever.setting) for lever in active if lever.value]
-        self._gains_N = [
-            _put(gain_N, rows, weight * value)
-            for gain_N, weight, value in zip(self._gains_N, weights, values, strict=True)
-        ]
+        for gain_N, weight, value in zip(self._gains_N, weights, values, strict=True):
+            gain_N.put(rows, weight * value)
         if self._kinds is not None and traits.categories is not None:
-            kinds, weight = traits.categories.padded()
-            before, weight_N = self._kinds
-            width = max(kinds.shape[1], before.shape[1])
-            kinds, before = (
-                np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1)
-                for part in (kinds, before)
-            )
-            self._kinds = _put(before, rows, kinds), _put(weight_N, rows, weight)
+            self._kinds.put(rows, traits.categories)
         if self._lot is not None and traits.creator_row_N is not None:
-            self._lot = _Lot(_put(self._lot.creator_row_N, rows, traits.creator_row_N))
+            self._lot.put(rows, traits.creator_row_N)
 
     def order(self, video_BK: Ints, relevance_BK: Floats, k: int) -> NDArray[np.int64]:
         """Places (B, k) among the candidates of the videos to show, the best first.
@@ -270,17 +262,16 @@ class Reranker:
     def _value(self, video_BK: Ints, relevance_BK: Floats) -> Floats:
         value = np.where(video_BK > 0, relevance_BK, EMPTY)
         for gain_N in self._gains_N:
-            value += gain_N[video_BK]
+            value += gain_N.now[video_BK]
         return value
 
     def _greedy(self, video_BK: Ints, value: Floats, k: int) -> NDArray[np.int64]:
         assert self._kinds is not None
-        rows_NG, weight_N = self._kinds
-        kinds_BKG = rows_NG[video_BK]
-        weight_BKG = weight_N[video_BK][..., None] * (kinds_BKG >= 0)
+        kinds_BKG, weight_BK = self._kinds.of(video_BK)
+        weight_BKG = weight_BK[..., None] * (kinds_BKG >= 0)
         user = np.arange(len(video_BK))
         # Sum of the chosen videos' unit vectors, a user a row; column -1 takes the filling.
-        chosen = np.zeros((len(video_BK), int(rows_NG.max()) + 2))
+        chosen = np.zeros((len(video_BK), int(kinds_BKG.max(initial=0)) + 2))
         places = np.empty((len(video_BK), k), np.int64)
         for place in range(k):
             likeness = (chosen[user[:, None, None], kinds_BKG] * weight_BKG).sum(2)
@@ -293,34 +284,73 @@ class Reranker:
         return places
 
 
-def _put(array_N: Ints, rows: Ints, values: Ints) -> Ints:
-    """An array with other values for some rows, as long as they need."""
-    length = max(len(array_N), int(rows.max(initial=-1)) + 1)
-    longer = np.zeros((length, *array_N.shape[1:]), array_N.dtype)
-    longer[: len(array_N)] = array_N
-    longer[rows] = values
-    return longer
+class _Kinds:
+    """The categories of videos, as rows of equal length; -1 fills up."""
+
+    def __init__(self, categories: Ragged) -> None:
+        kinds_NG, weight_N = categories.padded()
+        self._kinds_NG, self._weight_N = Growing(kinds_NG), Growing(weight_N)
+
+    def put(self, rows: Ints, categories: Ragged) -> None:
+        """Takes those of videos that follow, or others of some that followed."""
+        kinds, weight = categories.padded()
+        width = max(kinds.shape[1], self._kinds_NG.now.shape[1])
+        if width > self._kinds_NG.now.shape[1]:
+            self._kinds_NG = Growing(_as_wide_as(width, self._kinds_NG.now))
+        self._kinds_NG.put(rows, _as_wide_as(width, kinds))
+        self._weight_N.put(rows, weight)
+
+    def of(self, video_BK: Ints) -> tuple[Ints, Floats]:
+        """The categories (B, K, G) of videos, and the weight (B, K) of each of a video's."""
+        return self._kinds_NG.now[video_BK], self._weight_N.now[video_BK]
+
+
+def _as_wide_as(width: int, kinds: Ints) -> Ints:
+    return np.pad(kinds, ((0, 0), (0, width - kinds.shape[1])), constant_values=-1)
 
 
 class _Lot:
     """The creators with their videos, to draw from; all creators have the same chance."""
 
     def __init__(self, creator_row_N: Ints) -> None:
-        self.creator_row_N = creator_row_N
+        self._creator_row_N = Growing(creator_row_N)
+        self._sort()
+
+    def _sort(self) -> None:
+        creator_row_N = self._creator_row_N.now
         order = 1 + np.argsort(creator_row_N[1:])  # row 0 is no video
         rows = order[creator_row_N[order] > 0]
-        _, starts = np.unique(creator_row_N[rows], return_index=True)
+        creators, starts = np.unique(creator_row_N[rows], return_index=True)
         self._videos = Ragged(np.append(starts, len(rows)), rows.astype(np.int32))
+        self._creators: list[int] = creators.tolist()
+        self._known = set(self._creators)
+        self._later: dict[int, list[int]] = {}
+        """Of each creator the videos that followed, without sorting all anew."""
+
+    def put(self, rows: Ints, creator_rows: Ints) -> None:
+        """Takes videos (sorted) that follow, or other creators of some that followed."""
+        follow = bool(len(rows)) and rows[0] >= len(self._creator_row_N)
+        self._creator_row_N.put(rows, creator_rows)
+        if not follow:
+            self._sort()
+            return
+        for row, creator in zip(rows.tolist(), creator_rows.tolist(), strict=True):
+            if creator and creator not in self._known:
+                self._known.add(creator)
+                self._creators.append(creator)
+            self._later.setdefault(creator, []).append(row)
 
     def draw(self, user_id: str, page: int, count: int) -> Ints:
         """Different creators, by number, for one page of a user's."""
-        num_creators = len(self._videos)
+        num_creators = len(self._creators)
         rng = np.random.default_rng([zlib.crc32(user_id.encode()), page])
         return rng.choice(num_creators, min(count, num_creators), replace=False)
 
-    def videos(self, creator: int) -> Ints:
+    def videos(self, number: int) -> Ints:
         """The rows of a creator's videos."""
-        return self._videos[creator].astype(np.int64)
+        first = self._videos[number] if number < len(self._videos) else ()
+        later = self._later.get(self._creators[number], ())
+        return np.concatenate([np.array(rows, np.int64) for rows in (first, later)])
 
 
 def creator_prices(

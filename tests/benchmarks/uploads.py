@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,19 @@ def fastest(address: str, seconds: float) -> float:
     return count / seconds
 
 
-def p99_at_half_load(address: str, per_s: float, work: Callable[[], object]) -> float:
-    """The p99 of recommendations while some work is done.
+@dataclass(frozen=True)
+class AtHalfLoad:
+    """Recommendations while some work is done, and what one took of its server's threads."""
+
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    waited_ms: float
+    """They were ready to run, and others ran: what is due to the machine's few cores."""
+
+
+def at_half_load(address: str, pid: int, per_s: float, work: Callable[[], object]) -> AtHalfLoad:
+    """Recommendations of a server (its process) while some work is done.
 
     They are asked for by a process of its own: beside the work of this one's threads they would
     wait for the interpreter's lock.
@@ -125,11 +137,21 @@ def p99_at_half_load(address: str, per_s: float, work: Callable[[], object]) -> 
     with FORKS.Manager() as manager:
         stop, took = manager.Event(), manager.list()
         process = FORKS.Process(target=recommend_at, args=(address, per_s, stop, took))
+        before = scheduled(pid)
         process.start()
         work()
         stop.set()
         process.join()
-        return float(np.percentile(list(took), 99))
+        told = list(took)
+        cpu_ms, waited_ms = (scheduled(pid) - before) / 1e6 / len(told)
+        p50, p99 = np.percentile(told, [50, 99])
+    return AtHalfLoad(float(p50), float(p99), float(cpu_ms), float(waited_ms))
+
+
+def scheduled(pid: int) -> np.ndarray:
+    """Nanoseconds (2,) that a process's threads ran, and that they waited for a core."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return np.array([[int(word) for word in text.split()[:2]] for text in texts]).sum(0)
 
 
 def upload_waiting(clients: list[Client], files: list[bytes], name: str) -> None:
@@ -153,11 +175,10 @@ def measure(folder: Path, seconds: float) -> dict[str, float]:
         upload_all(clients, files[:2], "warm")
         took = upload_all(clients, files[2:] + files[:2], "new")
         per_s = fastest(servers.addresses[0], 3.0) / 2
-        alone = p99_at_half_load(servers.addresses[0], per_s, lambda: time.sleep(seconds))
+        asked = servers.addresses[0], servers.pids[0], per_s
+        alone = at_half_load(*asked, lambda: time.sleep(seconds))
         again = [data + b"\0" for data in files]
-        beside = p99_at_half_load(
-            servers.addresses[0], per_s, lambda: upload_waiting(clients[1:], again, "beside")
-        )
+        beside = at_half_load(*asked, lambda: upload_waiting(clients[1:], again, "beside"))
     encoder.kill()
     p50, p99 = np.percentile(took, [50, 99])
     return {
@@ -165,8 +186,8 @@ def measure(folder: Path, seconds: float) -> dict[str, float]:
         "p50_s": float(p50),
         "p99_s": float(p99),
         "half_load_per_s": per_s,
-        "recommend_p99_ms": alone,
-        "recommend_p99_ms_with_uploads": beside,
+        **{f"recommend_{name}": value for name, value in vars(alone).items()},
+        **{f"recommend_{name}_with_uploads": value for name, value in vars(beside).items()},
     }
 
 

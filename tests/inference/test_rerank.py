@@ -220,6 +220,34 @@ def test_videos_without_categories_are_like_each_other() -> None:
     assert places.tolist() == [[0, 2, 1]]
 
 
+def test_videos_that_follow_are_as_if_they_had_been_there() -> None:
+    """One by one, with more categories than any before, of creators known and new; then changed."""
+    creators, new = np.array([0, 1, 1, 2, 3, 1, 9, 0]), np.array([0, 1, 0, 0, 1, 0, 1, 1], bool)
+    kinds = [[], [1], [2], [1], [2], [1, 2, 3], [4], []]
+    prices = np.array([0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    config = RerankConfig(
+        creator_exposure=0.3, diversity=0.4, new_videos=0.2, drawn_places=2, page=4
+    )
+
+    def traits(rows: list[int]) -> VideoTraits:
+        of_rows = Ragged.from_lists([kinds[row] for row in rows])
+        return VideoTraits(creators[rows], prices[rows], of_rows, new[rows])
+
+    def lists(reranker: Reranker) -> list[list[int]]:
+        videos, relevance = np.arange(1, 8)[None], np.linspace(1, 0.4, 7)[None]
+        order = reranker.order(videos, relevance, 7).tolist()
+        args = np.array([1, 3, 5, 7]), np.array([2]), lambda rows: rows * 1.0
+        return order + [reranker.with_drawn(f"u{n}", *args).tolist() for n in range(40)]
+
+    growing = Reranker(config, traits([0, 1, 2, 3, 4]))
+    for row in (5, 6, 7):
+        growing.put(np.array([row]), traits([row]))
+    assert lists(growing) == lists(Reranker(config, traits(list(range(8)))))
+    creators[5], kinds[5], prices[5] = 9, [3], 0
+    growing.put(np.array([5]), traits([5]))
+    assert lists(growing) == lists(Reranker(config, traits(list(range(8)))))
+
+
 def test_an_unknown_creator_takes_part_in_no_lot() -> None:
     """Videos 1 and 2 are of nobody known, 3 of one creator."""
     traits = VideoTraits(creator_row_N=np.array([0, 0, 0, 1]))

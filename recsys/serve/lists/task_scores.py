@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recsys.data.growing import Growing
 from recsys.data.ragged import IntArray
 from recsys.features.counts import EventCounts
 from recsys.features.hourly import hour_of
@@ -28,8 +27,6 @@ from recsys.features.timelines import MS_PER_HOUR
 from recsys.model.numbers import VALUES
 from recsys.model.recommender import Recommender
 from recsys.serve.retrieve.catalogue import Catalogue, Changed
-
-Value = TypeVar("Value", bound=np.generic)
 
 HELD_HOURS = 2
 """Hours whose videos' sides are kept: the present one, and one that somebody asked about."""
@@ -137,14 +134,14 @@ class _Hour:
 
     def __init__(self, scores: TaskScores, hour: int, num_videos: int) -> None:
         self._scores, self._number = scores, hour
-        self._there_N = np.zeros(num_videos, np.bool_)
-        self._sides_NM: Tensor | None = None
+        self._there_N = Growing(np.zeros(num_videos, np.bool_))
+        self._sides_NM: Growing[np.float32] | None = None
         self._contexts: dict[tuple[int, ...], Tensor] = {}
 
     def change(self, rows: IntArray, num_videos: int) -> None:
         """Videos have other vectors than before, or have followed the last ones."""
-        self._there_N = _longer(self._there_N, num_videos)
-        self._there_N[rows] = False
+        self._there_N.reach(num_videos)
+        self._there_N.now[rows] = False
 
     def of_contexts(self, contexts: Sequence[tuple[int, ...]]) -> Tensor:
         """What the counts of context values add to the users' side (B, M)."""
@@ -159,23 +156,13 @@ class _Hour:
 
     def of(self, rows: IntArray) -> Tensor:
         """The sides (…, M) of video rows (…)."""
-        missing = np.unique(rows[~self._there_N[rows]])
+        there_N = self._there_N.now
+        missing = np.unique(rows[~there_N[rows]])
         if self._sides_NM is None or len(missing):
-            made = self._scores.videos(missing, self._number)
-            sides = np.zeros((0, made.shape[1]), np.float32)
-            if self._sides_NM is not None:
-                sides = self._sides_NM.numpy()
-            # Of pages that nobody touches the system keeps none.
-            self._sides_NM = torch.from_numpy(_longer(sides, len(self._there_N)))
-            self._sides_NM[torch.from_numpy(missing)] = made
-            self._there_N[missing] = True
-        return self._sides_NM[torch.from_numpy(rows)]
-
-
-def _longer(array: npt.NDArray[Value], length: int) -> npt.NDArray[Value]:
-    """The array, or one with some more room that begins with it and goes on with zeros."""
-    if length <= len(array):
-        return array
-    longer = np.zeros((length + length // 8, *array.shape[1:]), array.dtype)
-    longer[: len(array)] = array
-    return longer
+            made = self._scores.videos(missing, self._number).numpy()
+            if self._sides_NM is None:
+                self._sides_NM = Growing(np.zeros((0, made.shape[1]), np.float32))
+            self._sides_NM.reach(len(there_N))
+            self._sides_NM.put(missing, made)
+            there_N[missing] = True
+        return torch.from_numpy(self._sides_NM.now)[torch.from_numpy(rows)]

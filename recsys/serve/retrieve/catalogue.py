@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from recsys.bundle.contents import Bundle
+from recsys.data.growing import Growing, GrowingLists
 from recsys.data.lessons import Lesson, Lessons
 from recsys.data.ragged import IntArray, Ragged
 from recsys.data.vocab import Vocab
@@ -27,8 +28,6 @@ from recsys.live.videos import LiveVideo, VideoFacts
 from recsys.schema import UNKNOWN_ROW
 
 Value = TypeVar("Value", np.int64, np.float64)
-FIRST_ROOM = 64
-"""Live videos that there is room for before more is made."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,38 @@ class Changed:
     rows: IntArray
     num_new: int
     """The last so many are new, and end the catalogue."""
+
+    @property
+    def new_rows(self) -> IntArray:
+        """Those that are new."""
+        return self.rows[len(self.rows) - self.num_new :]
+
+
+class _LiveKnown:
+    """What is known of the live videos; one more costs no more than itself.
+
+    Shapes: M live videos, R some of them, by their places among them.
+    """
+
+    def __init__(self) -> None:
+        self._creator_rows = Growing(np.zeros(0, np.int64))
+        self._categories = GrowingLists(Ragged.empty(0))
+        self._durations = Growing(np.zeros(0, np.float64))
+
+    def put(self, places: IntArray, known: Described) -> None:
+        """Takes what is known of some (R, sorted), of which some may follow the last one."""
+        self._creator_rows.put(places, known.creator_rows)
+        self._categories.put(places, known.categories)
+        self._durations.put(places, known.durations)
+
+    def select(self, places: IntArray) -> Described:
+        """Of some (R)."""
+        categories = self._categories.select(places)
+        return Described(self._creator_rows.now[places], categories, self._durations.now[places])
+
+    def all(self) -> Described:
+        """Of all (M)."""
+        return Described(self._creator_rows.now, self._categories.later, self._durations.now)
 
 
 class Names:
@@ -101,21 +132,23 @@ class Catalogue:
         self.videos = Names(bundle.vocabs["video"])
         self.creators = Names(bundle.vocabs["creator"])
         self.categories = Names(bundle.vocabs["category"])
-        self.version = 0
-        """Another one whenever anything has changed."""
         self.changing = threading.RLock()
         """Held while anything changes, and by other threads while they read."""
         self.on_change: list[Callable[[Changed], None]] = []
         """What is told of rows that are new or have changed, in this order."""
         self._base_NY = torch.from_numpy(bundle.vectors)
-        self._room_MY = torch.zeros(FIRST_ROOM, bundle.vectors.shape[1])
         self._live: list[LiveVideo] = []
+        self._live_MY = Growing(np.zeros((0, bundle.vectors.shape[1]), np.float32))
+        self._live_known = _LiveKnown()
         self._of_creator = videos_by_creator(bundle.catalog.creator_rows)
         self._live_of_creator: dict[int, list[int]] = {}
         self._overrides: dict[int, LiveVideo] = {}
         self._lessons: Lessons | None = bundle.lessons
         self._live_lessons: dict[int, VideoFacts] = {}
-        self._out, self._expiring = _rows([]), (_rows([]), _rows([]))
+        self._out_rows: set[int] = set()
+        """Deleted or hidden."""
+        self._expires_ms: dict[int, int] = {}
+        self._decide_unlisted()
         catalog = bundle.catalog
         self._described = [Described(catalog.creator_rows, catalog.categories, catalog.durations)]
 
@@ -131,7 +164,7 @@ class Catalogue:
     @property
     def live_MY(self) -> Tensor:
         """The vectors of the live videos (M, Y)."""
-        return self._room_MY[: len(self._live)]
+        return torch.from_numpy(self._live_MY.now)
 
     @property
     def live_rows(self) -> IntArray:
@@ -151,7 +184,7 @@ class Catalogue:
             return self._base_NY[rows]
         found = self._base_NY[rows.clamp(max=self.num_bundle - 1)]
         late = rows >= self.num_bundle
-        found[late] = self._room_MY[rows[late] - self.num_bundle]
+        found[late] = self.live_MY[rows[late] - self.num_bundle]
         return found
 
     def creator_rows(self, rows: IntArray) -> IntArray:
@@ -165,12 +198,12 @@ class Catalogue:
     def described(self) -> Sequence[Described]:
         """What is known of the bundle's videos, and of the live ones behind them."""
         if len(self._described) == 1 and self._live:
-            self._described.append(self._describe(self._live))
+            self._described.append(self._live_known.all())
         return self._described
 
     def of_rows(self, rows: IntArray) -> Described:
         """What is known of live rows (R,)."""
-        return self._describe([self._live[row - self.num_bundle] for row in rows.tolist()])
+        return self._live_known.select(rows - self.num_bundle)
 
     def received_ms(self, rows: IntArray) -> IntArray:
         """When live rows (R,) were handed in."""
@@ -256,31 +289,32 @@ class Catalogue:
 
     def _take(self, videos: Iterable[LiveVideo]) -> None:
         changed: set[int] = set()
-        before, told_of = len(self), 0
+        before, relisted = len(self), False
         for video in videos:
             row = self.videos.row(video.video_id)
             if row == UNKNOWN_ROW and video.vector is not None and video.state == "indexed":
                 row = self._add(video)
             if row == UNKNOWN_ROW:
                 continue
-            told_of += 1
             self._overrides[row] = video
+            relisted |= self._list(row, video)
             if row >= self.num_bundle and video.state == "indexed":
                 self._set(row, video)
                 changed.add(row)
-        if not told_of:  # they wait for their vectors, and are in nothing yet
-            return
-        self.version += 1
-        self._decide_unlisted()
+        if relisted:
+            self._decide_unlisted()
         if changed:
-            del self._described[1:]
-            told = Changed(np.array(sorted(changed)), len(self) - before)
-            for part in self.on_change:
-                part(told)
+            self._tell(np.array(sorted(changed)), len(self) - before)
+
+    def _tell(self, rows: IntArray, num_new: int) -> None:
+        """Has all parts know of live rows (sorted) that are new or have changed."""
+        videos = [self._live[row - self.num_bundle] for row in rows.tolist()]
+        self._live_known.put(rows - self.num_bundle, self._describe(videos))
+        del self._described[1:]
+        for part in self.on_change:
+            part(Changed(rows, num_new))
 
     def _add(self, video: LiveVideo) -> int:
-        if len(self._live) == len(self._room_MY):
-            self._room_MY = torch.cat([self._room_MY, torch.zeros_like(self._room_MY)])
         row = self.videos.add(video.video_id)
         self._live.append(video)
         if self._live_lessons:  # one of them may require this one
@@ -300,7 +334,7 @@ class Catalogue:
             self._live_lessons[row] = video.facts
             self._lessons = None
         if video.vector is not None:
-            self._room_MY[place] = torch.from_numpy(np.array(video.vector, np.float32))
+            self._live_MY.put(np.array([place]), np.asarray(video.vector, np.float32))
 
     def _forget_creator(self, row: int, before: LiveVideo) -> None:
         creator = before.facts.creator_id
@@ -337,16 +371,22 @@ class Catalogue:
             found[late] = column(self.described()[1])[rows[late] - self.num_bundle]
         return found
 
+    def _list(self, row: int, video: LiveVideo) -> bool:
+        """Notes whether lists may hold a video, and until when; True where that has changed."""
+        expires_ms, is_out = video.facts.expires_ms, not video.is_listed(-1)
+        if self._expires_ms.get(row) == expires_ms and (row in self._out_rows) == is_out:
+            return False
+        self._out_rows.discard(row)
+        self._expires_ms.pop(row, None)
+        if is_out:
+            self._out_rows.add(row)
+        if expires_ms is not None:
+            self._expires_ms[row] = expires_ms
+        return True
+
     def _decide_unlisted(self) -> None:
-        videos = self._overrides.items()
-        self._out = _rows(row for row, video in videos if not video.is_listed(-1))
-        self._out.sort()
-        over = [
-            (video.facts.expires_ms, row)
-            for row, video in videos
-            if video.facts.expires_ms is not None
-        ]
-        self._expiring = _rows(time for time, _ in over), _rows(row for _, row in over)
+        self._out = _rows(sorted(self._out_rows))
+        self._expiring = _rows(self._expires_ms.values()), _rows(self._expires_ms)
 
 
 def _rows(rows: Iterable[int]) -> IntArray:

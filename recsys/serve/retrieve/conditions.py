@@ -11,11 +11,13 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.bundle.contents import Bundle
+from recsys.data.growing import Growing
 from recsys.data.ragged import IntArray
 from recsys.errors import InputError
 from recsys.live.text import shown
@@ -39,21 +41,26 @@ class Ages:
 
     def __init__(self, bundle: Bundle, catalogue: Catalogue) -> None:
         first = bundle.catalog.table.column("first_time_ms").fill_null(-1)
-        self.first_ms_N = np.asarray(first, np.int64).copy()
+        self._first_ms_N = Growing(np.asarray(first, np.int64).copy())
         self._catalogue = catalogue
         catalogue.on_change.append(self._grow)
 
+    @property
+    def first_ms_N(self) -> IntArray:
+        """Unix milliseconds; -1 of what was never shown."""
+        return self._first_ms_N.now
+
     def _grow(self, changed: Changed) -> None:
-        new = self._catalogue.live_rows[len(self.first_ms_N) - self._catalogue.num_bundle :]
-        self.first_ms_N = np.append(self.first_ms_N, self._catalogue.received_ms(new))
+        self._first_ms_N.append(self._catalogue.received_ms(changed.new_rows))
 
     def happened(self, rows: IntArray, times_ms: IntArray) -> None:
         """Videos were shown at some times."""
-        unknown = self.first_ms_N[rows] < 0
+        first_ms_N = self.first_ms_N
+        unknown = first_ms_N[rows] < 0
         if unknown.any():
             never, times = rows[unknown], times_ms[unknown]
-            self.first_ms_N[never] = np.iinfo(np.int64).max
-            np.minimum.at(self.first_ms_N, never, times)
+            first_ms_N[never] = np.iinfo(np.int64).max
+            np.minimum.at(first_ms_N, never, times)
 
     def younger_than(self, days: float, now_ms: int, rows: IntArray | None = None) -> Mask:
         """Which videos, of all (N) or of some (R), were first shown in the last days or never yet.
@@ -67,20 +74,30 @@ class Ages:
         return young
 
 
+@dataclass
+class _Held:
+    """What a filter lets through, as of when it was asked for last."""
+
+    mask_N: Growing[np.bool_]
+    changed: list[IntArray] = field(default_factory=list)
+    """Rows of videos that have come or changed since."""
+
+
 class Conditions:
     """Turns what a request says into rows of the catalogue; any thread may ask."""
 
     def __init__(self, bundle: Bundle, catalogue: Catalogue, ages: Ages) -> None:
         self._catalogue, self._ages = catalogue, ages
         self._lock = threading.Lock()
-        self._masks: OrderedDict[Filters, tuple[int, Mask]] = OrderedDict()
-        self._codes_N = _codes(bundle.catalog.video_ids())
+        self._masks: OrderedDict[Filters, _Held] = OrderedDict()
+        self._codes_N = Growing(_codes(bundle.catalog.video_ids()))
         catalogue.on_change.append(self._grow)
 
     def _grow(self, changed: Changed) -> None:
-        new = self._catalogue.live_rows[len(self._codes_N) - self._catalogue.num_bundle :]
-        codes = _codes(self._catalogue.videos.ids_of(new))
-        self._codes_N = np.concatenate([self._codes_N, codes])
+        self._codes_N.append(_codes(self._catalogue.videos.ids_of(changed.new_rows)))
+        with self._lock:
+            for held in self._masks.values():
+                held.changed.append(changed.rows)
 
     def allowed(self, filters: Filters, now_ms: int) -> Mask | None:
         """(N,) what the filters let through; None where there are none.
@@ -91,16 +108,27 @@ class Conditions:
         if filters == NO_FILTERS:
             return None
         if filters.max_age_days is not None:  # changes with the time
-            return self._make(filters) & self._ages.younger_than(filters.max_age_days, now_ms)
+            young = self._ages.younger_than(filters.max_age_days, now_ms)
+            others = self.allowed(replace(filters, max_age_days=None), now_ms)
+            return young if others is None else young & others
         with self._lock:
-            made = self._masks.pop(filters, None)
-        if made is None or made[0] != self._catalogue.version:
-            made = self._catalogue.version, self._make(filters)
+            held = self._masks.pop(filters, None)
+            if held is not None:
+                self._bring_up_to_date(filters, held)
+        if held is None:
+            held = _Held(Growing(self._make(filters)))
         with self._lock:
-            self._masks[filters] = made
+            self._masks[filters] = held
             if len(self._masks) > HELD_FILTERS:
                 self._masks.popitem(last=False)
-        return made[1]
+        return held.mask_N.now
+
+    def _bring_up_to_date(self, filters: Filters, held: _Held) -> None:
+        """Looks at the videos that have come or changed since a mask was used last."""
+        if held.changed:
+            rows = np.unique(np.concatenate(held.changed))
+            held.mask_N.put(rows, self._make(filters, rows))
+            held.changed.clear()
 
     def rows(self, video_ids: Iterable[str]) -> IntArray:
         """The rows of videos that the catalogue holds."""
@@ -116,7 +144,7 @@ class Conditions:
         """
         if cursor is None:
             return np.zeros(0, np.int64)
-        return np.flatnonzero(np.isin(self._codes_N, _decode(cursor)))
+        return np.flatnonzero(np.isin(self._codes_N.now, _decode(cursor)))
 
     def cursor(self, before: str | None, shown: IntArray) -> str | None:
         """The cursor that remembers what it did before, and these rows too.
@@ -126,19 +154,20 @@ class Conditions:
         known = _decode(before) if before is not None else np.zeros(0, np.uint32)
         if len(known) + len(shown) > MOST_PAGED or not len(shown):
             return None
-        codes = np.concatenate([known, self._codes_N[shown]]).astype("<u4")
+        codes = np.concatenate([known, self._codes_N.now[shown]]).astype("<u4")
         return base64.urlsafe_b64encode(codes.tobytes()).decode().rstrip("=")
 
-    def _make(self, filters: Filters) -> Mask:
+    def _make(self, filters: Filters, rows: IntArray | None = None) -> Mask:
+        """Which videos, of all (N) or of some live ones (R), filters let through."""
         categories = _named("category", self._catalogue.categories, filters.categories)
         creators = _named("creator", self._catalogue.creators, filters.creators)
-        parts = self._catalogue.described()
+        catalogue = self._catalogue
+        parts = catalogue.described() if rows is None else [catalogue.of_rows(rows)]
         mask = np.concatenate([_passing(part, filters, categories, creators) for part in parts])
+        of_mask = np.arange(len(mask)) if rows is None else rows
         if filters.video_ids:
-            named = np.zeros(len(mask), np.bool_)
-            named[self.rows(filters.video_ids)] = True
-            mask &= named
-        mask[UNKNOWN_ROW] = False
+            mask &= np.isin(of_mask, self.rows(filters.video_ids))
+        mask &= of_mask != UNKNOWN_ROW
         return mask
 
 

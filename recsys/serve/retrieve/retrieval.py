@@ -267,11 +267,16 @@ class Retriever:
     def _lifted(self, trending: FloatArray) -> Lifted:
         """What an hour's trending lifts, held for the hours that were asked for last."""
         for held in self._held:
-            if held.trending is trending:
+            if _begin_alike(held.trending, trending):
                 return held
         made = Lifted.of(trending, self._vectors_ND)
         self._held = [made, *self._held][:HELD_HOURS]
         return made
+
+
+def _begin_alike(one: FloatArray, other: FloatArray) -> bool:
+    """Whether two arrays are the same one, perhaps before and after more rows followed."""
+    return one.ctypes.data == other.ctypes.data
 
 
 def _largest(scores_BN: torch.Tensor, k: int) -> tuple[FloatArray, IntArray]:

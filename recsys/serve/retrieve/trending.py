@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from recsys.data.growing import Growing
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.counts import EventCounts, trending
 from recsys.features.hourly import hour_of
@@ -25,7 +26,7 @@ class _Held:
     """After so many changes of the counts they were right."""
     version: int
     """Of the counts of the hours before."""
-    gains: FloatArray
+    gains: Growing[np.float32]
     """(N,)."""
 
 
@@ -42,7 +43,7 @@ class Trending:
         self._held: dict[int, _Held] = {}
         self._changes = 0
         """How often live events were counted or dropped."""
-        self._popular: tuple[int, FloatArray] | None = None
+        self._popular: tuple[int, Growing[np.float32]] | None = None
 
     def at(self, time_ms: int) -> FloatArray:
         """What is added to the scores of all videos (N,) at a time."""
@@ -51,18 +52,18 @@ class Trending:
             held = self._held.pop(hour, None)
             if held is None or held.changes != self._changes:
                 held = self._look(time_ms, hour, held)
-            held.gains = _as_long_as(held.gains, self._counts.num_videos)
             self._held[hour] = held
             if len(self._held) > HELD_HOURS:
                 del self._held[next(iter(self._held))]
-            return held.gains
+            return self._with_new(held.gains)
 
     def _look(self, time_ms: int, hour: int, held: _Held | None) -> _Held:
         """The gains of an hour, made anew where what was counted says something else of it."""
         # Read first: what is counted meanwhile is looked at again by the next request.
         changes, version = self._changes, self._counts.version(hour)
         if held is None or held.version != version:
-            return _Held(changes, version, self._weight * trending(self._counts.shown(time_ms)))
+            gains = self._weight * trending(self._counts.shown(time_ms))
+            return _Held(changes, version, Growing(gains))
         return replace(held, changes=changes)
 
     def popular(self, time_ms: int) -> FloatArray:
@@ -70,9 +71,13 @@ class Trending:
         minute = time_ms // POPULAR_MS
         with self._lock:
             if self._popular is None or self._popular[0] != minute:
-                self._popular = minute, self._counts.positives(time_ms)
-            self._popular = minute, _as_long_as(self._popular[1], self._counts.num_videos)
-            return self._popular[1]
+                self._popular = minute, Growing(self._counts.positives(time_ms))
+            return self._with_new(self._popular[1])
+
+    def _with_new(self, values: Growing[np.float32]) -> FloatArray:
+        """Values of all videos of now: what was never shown neither trends nor pleases."""
+        values.reach(self._counts.num_videos)
+        return values.now
 
     def count_many(
         self, rows: IntArray, context_rows: IntArray, time_ms: IntArray, counts: IntArray
@@ -88,11 +93,3 @@ class Trending:
             self._changes += 1
             self._held.clear()
             self._popular = None
-
-
-def _as_long_as(values_N: FloatArray, number: int) -> FloatArray:
-    """Values with room for videos that came since: what was never shown neither trends nor pleases.
-
-    All of them are not made anew for one that is added: that would hold up requests.
-    """
-    return values_N if len(values_N) == number else np.pad(values_N, (0, number - len(values_N)))

@@ -1,12 +1,15 @@
 """Filters, exclusions and pages, through the recommender that obeys them."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
 from recsys.live.event import DAY_MS
+from recsys.live.videos import LiveVideo, VideoFacts
 from recsys.serve.asks import Filters
 from recsys.serve.recommender import ServingRecommender, now
 from tests.bundles import NUM_VIDEOS, START_MS, make_run
@@ -70,6 +73,50 @@ def test_age_is_counted_from_the_first_event_of_all(served: Served) -> None:
     assert [v.video_id for v in served.recommend("nobody", 9, filters=day).videos] == ["v4"]
     week_later = now() + 7 * DAY_MS
     assert not served.recommend("nobody", 9, now_ms=week_later, filters=day).videos
+
+
+def live(row: int, creator_id: str, **facts: Any) -> LiveVideo:
+    """A video that came live and has its vector."""
+    said = VideoFacts(creator_id=creator_id, **facts)
+    vector = np.full(12, 0.1, np.float32)
+    return LiveVideo(f"v{row}", row, "indexed", said, None, received_ms=START_MS, vector=vector)
+
+
+def test_a_kept_filter_looks_only_at_what_has_come_or_changed(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def allowed(**filters: Any) -> list[int]:
+        mask = served._conditions.allowed(Filters(**filters), LATER)
+        assert mask is not None and len(mask) == len(served.catalogue)
+        return [int(row) for row in np.flatnonzero(mask) if row > NUM_VIDEOS]
+
+    asked = {"creators": ("c2",)}, {"video_ids": ("v31", "v32")}, {"creators": ("c1",)}
+    assert [allowed(**one) for one in asked] == [[], [], []]
+    with monkeypatch.context() as patched:
+        patched.setattr(type(served.catalogue), "described", lambda _: pytest.fail("all of them"))
+        served.catalogue.take([live(31, "c2"), live(32, "c1"), live(33, "c2")])
+        assert [allowed(**one) for one in asked] == [[31, 33], [31, 32], [32]]
+        served.catalogue.take([live(33, "c1")])
+        served.catalogue.take([live(31, "c9"), live(34, "c2")])
+        assert [allowed(**one) for one in asked] == [[34], [31, 32], [32, 33]]
+    assert allowed(creators=("c9",)) == [31]
+
+
+def test_lists_leave_out_what_was_hidden_and_what_is_over(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = served.catalogue
+    catalogue.take([live(31, "c1", hidden=True), live(32, "c1", expires_ms=LATER), live(33, "c1")])
+    assert catalogue.unlisted(LATER - 1).tolist() == [31]
+    assert catalogue.unlisted(LATER).tolist() == [31, 32]
+    catalogue.take([live(31, "c1"), live(32, "c1", expires_ms=LATER + 1)])
+    assert catalogue.unlisted(LATER).tolist() == []
+    assert catalogue.unlisted(LATER + 1).tolist() == [32]
+    with monkeypatch.context() as patched:  # one more costs no look at all the others
+        patched.setattr(type(catalogue), "_decide_unlisted", lambda _: pytest.fail("all of them"))
+        catalogue.take([live(34, "c1")])
+    catalogue.take([live(34, "c1", hidden=True, expires_ms=LATER)])
+    assert catalogue.unlisted(LATER).tolist() == [34]
 
 
 def test_excluded_ids_do_not_come(served: Served) -> None:
