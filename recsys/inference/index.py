@@ -137,8 +137,7 @@ class VideoIndex:
         """
         bitmap = np.packbits(allowed, bitorder="little")
         parameters: Any = faiss.SearchParametersIVF(  # type: ignore[call-arg]
-            sel=faiss.IDSelectorBitmap(bitmap),  # type: ignore[call-arg,arg-type]
-            nprobe=1,
+            sel=faiss.IDSelectorBitmap(bitmap)  # type: ignore[call-arg,arg-type]
         )
         scores, rows = self._codes.search(query[None], width, params=parameters)
         found = rows[0] >= 0

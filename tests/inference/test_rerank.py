@@ -45,10 +45,11 @@ def test_any_weight_makes_it_active(weights: dict[str, float]) -> None:
     assert is_active(RerankConfig()) is False
 
 
-@pytest.mark.parametrize("k", [3, 200])
-def test_equal_values_keep_their_order(k: int) -> None:
+@pytest.mark.parametrize("k", [3, 40, 200])
+@pytest.mark.parametrize("values", [3, 20])
+def test_equal_values_keep_their_order(k: int, values: int) -> None:
     """The k best of 200, by sorting all and by setting the others apart first."""
-    relevance = np.random.default_rng(0).integers(0, 3, (2, 200)) / 2
+    relevance = np.random.default_rng(0).integers(0, values, (2, 200)) / 2
     videos = np.tile(np.arange(1, 201), (2, 1))
     places = Reranker(RerankConfig(candidates=200, page=1), VideoTraits()).order(
         videos, relevance, k
@@ -279,3 +280,81 @@ def test_what_is_not_known_cannot_be_traded_for() -> None:
         Reranker(RerankConfig(diversity=0.5), VideoTraits())
     with pytest.raises(InputError, match="creator_exposure"):
         Reranker(RerankConfig(creator_exposure=1), VideoTraits())
+
+
+def some_traits(number: int, most_categories: int, seed: int) -> VideoTraits:
+    rng = np.random.default_rng(seed)
+    lengths = [0, *rng.integers(0, most_categories + 1, number - 1)]
+    lengths[-1] = most_categories
+    return VideoTraits(
+        creator_row_N=np.array([0, *rng.integers(1, 9, number - 1)]),
+        price_N=rng.random(number),
+        categories=Ragged.from_lists(
+            [sorted(rng.choice(np.arange(1, 7), n, replace=False).tolist()) for n in lengths]
+        ),
+        is_new_N=rng.random(number) < 0.3,
+    )
+
+
+def joined(first: VideoTraits, second: VideoTraits) -> VideoTraits:
+    """Those of the second behind those of the first."""
+    parts = (first, second)
+    lists = [part.categories[i].tolist() for part in parts for i in range(len(part.categories))]
+    return VideoTraits(
+        creator_row_N=np.concatenate([part.creator_row_N for part in parts]),
+        price_N=np.concatenate([part.price_N for part in parts]),
+        categories=Ragged.from_lists(lists),
+        is_new_N=np.concatenate([part.is_new_N for part in parts]),
+    )
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"creator_exposure": 0.6},
+        {"new_videos": 0.6},
+        {"diversity": 0.8},
+        {"creator_exposure": 0.3, "new_videos": 0.3, "diversity": 0.5, "drawn_places": 2},
+    ],
+)
+@pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 2)])
+def test_videos_that_follow_are_as_if_they_had_been_there(
+    weights: dict[str, float], before: int, after: int
+) -> None:
+    """Those with more categories than any before, or fewer; and facts that change."""
+    first, second = some_traits(40, before, 1), some_traits(20, after, 2)
+    config = RerankConfig(page=5, candidates=60, **weights)
+    grown, whole = Reranker(config, first), Reranker(config, joined(first, second))
+    grown.put(np.arange(40, 60), some_traits(20, 3, 3))
+    grown.put(np.arange(40, 60), second)
+    rng = np.random.default_rng(4)
+    videos, relevance = rng.permuted(np.tile(np.arange(1, 60), (8, 1)), axis=1), rng.random((8, 59))
+    relevance = -np.sort(-relevance, axis=1)
+    assert (grown.order(videos, relevance, 20) == whole.order(videos, relevance, 20)).all()
+    drawn = [
+        one.with_drawn("u1", videos[0, :20], np.zeros(0, np.int64), lambda rows: rows % 7)
+        for one in (grown, whole)
+    ]
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_weights_of_a_curve_go_up_and_may_be_set() -> None:
+    for lever in rerank.LEVERS:
+        assert list(lever.grid) == sorted(set(lever.grid)), lever.setting
+        for weight in lever.grid:
+            assert is_active(RerankConfig(**{lever.setting: weight})), lever.setting
+
+
+def test_prices_leave_diversity_out_of_account() -> None:
+    videos = np.tile(np.array([[1, 2, 3, 4]]), (4, 1))
+    relevance = np.tile(np.array([[1.0, 0.9, 0.8, 0.7]]), (4, 1))
+    alone, both = (
+        creator_prices(
+            RerankConfig(creator_exposure=0.3, page=2, diversity=diversity),
+            replace(TRAITS, price_N=None),
+            videos,
+            relevance,
+        )
+        for diversity in (0.0, 1.5)
+    )
+    np.testing.assert_array_equal(alone, both)
