@@ -139,6 +139,6 @@ class VideoIndex:
         parameters: Any = faiss.SearchParametersIVF(  # type: ignore[call-arg]
             sel=faiss.IDSelectorBitmap(bitmap)  # type: ignore[call-arg,arg-type]
         )
-        scores, rows = self._codes.search(query[None], width, params=parameters)
-        found = rows[0] >= 0
-        return rows[0][found], scores[0][found]
+        (scores,), (rows,) = self._codes.search(query[None], width, params=parameters)
+        found = rows >= 0
+        return rows[found], scores[found]

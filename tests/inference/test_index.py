@@ -1,3 +1,4 @@
+import faiss
 import numpy as np
 import pytest
 
@@ -36,8 +37,6 @@ def test_wrong_bytes_are_refused() -> None:
 
 
 def test_an_index_of_another_kind_is_refused() -> None:
-    import faiss
-
     flat = bytes(faiss.serialize_index(faiss.IndexFlatIP(2)))
     with pytest.raises(InputError, match="not an index of codes but IndexFlatIP; publish again"):
         VideoIndex.from_bytes(flat)
@@ -57,3 +56,21 @@ def test_codes_say_nearly_what_the_vectors_do() -> None:
     assert sorted(rows) == list(range(20_001))
     wrong = vectors[rows] @ query - coded
     assert wrong.std() == pytest.approx(0.0974 * np.linalg.norm(query), rel=0.25)
+
+
+@pytest.mark.parametrize(("number", "fitted_to"), [(3, 16), (70_000, 65_536)])
+def test_levels_are_fitted_to_a_sample(
+    monkeypatch: pytest.MonkeyPatch, number: int, fitted_to: int
+) -> None:
+    """Of a large catalogue to some of its videos, of a tiny one to each several times."""
+    lengths: list[int] = []
+    train = faiss.IndexIVFPQFastScan.train
+
+    def spy(codes: faiss.IndexIVFPQFastScan, vectors: np.ndarray) -> None:
+        lengths.append(len(vectors))
+        train(codes, vectors)
+
+    monkeypatch.setattr(faiss.IndexIVFPQFastScan, "train", spy)
+    vectors = np.random.default_rng(0).normal(size=(number, 2)).astype(np.float32)
+    assert len(VideoIndex.build(vectors)) == number
+    assert lengths == [fitted_to]
