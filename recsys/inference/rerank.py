@@ -251,7 +251,7 @@ class Reranker:
             return self._greedy(video_BK, value, k)
         if 4 * k >= value.shape[1]:
             return np.argsort(-value, axis=1, kind="stable")[:, :k]
-        kth = -np.partition(-value, k - 1, axis=1)[:, k - 1 : k]
+        kth = -np.partition(-value, k - 1)[:, k - 1 : k]
         better, equal = value > kth, value == kth
         # Of equal values the first, as in a longer list.
         better |= equal & (equal.cumsum(1) <= k - better.sum(1, keepdims=True))
@@ -370,7 +370,7 @@ def creator_prices(
     assert traits.creator_row_N is not None
     creator_N = traits.creator_row_N
     num_rows = int(creator_N.max()) + 1
-    even_share = len(video_BK) * config.page / max(1, len(np.unique(creator_N[1:])))
+    even_share = len(video_BK) * config.page / len(np.unique(creator_N[1:]))
     without = config.model_copy(update={"diversity": 0.0})
     exposure = np.zeros(num_rows)
     for step in range(ROUNDS):

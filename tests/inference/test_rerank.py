@@ -318,7 +318,7 @@ def joined(first: VideoTraits, second: VideoTraits) -> VideoTraits:
     ],
 )
 @pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 2)])
-def test_videos_that_follow_are_as_if_they_had_been_there(
+def test_many_that_follow_at_once_are_as_if_they_had_been_there(
     weights: dict[str, float], before: int, after: int
 ) -> None:
     """Those with more categories than any before, or fewer; and facts that change."""
@@ -358,3 +358,15 @@ def test_prices_leave_diversity_out_of_account() -> None:
         for diversity in (0.0, 1.5)
     )
     np.testing.assert_array_equal(alone, both)
+
+
+def test_a_page_draws_no_creator_twice() -> None:
+    """Each of three creators has ten videos, so that one drawn again would find another."""
+    traits = VideoTraits(creator_row_N=np.array([0, *np.repeat([1, 2, 3], 10)]))
+    reranker = Reranker(RerankConfig(page=3, drawn_places=3), traits)
+    for user in range(20):
+        shown = reranker.with_drawn(
+            f"u{user}", np.arange(1, 7), np.zeros(0, np.int64), lambda rows: -rows
+        )
+        creators = traits.creator_row_N[shown]  # type: ignore[index]
+        assert sorted(creators[:3]) == sorted(creators[3:]) == [1, 2, 3]
