@@ -227,6 +227,7 @@ class Batcher:
             events=event_batch(arrays),
             video_index=torch.from_numpy(np.searchsorted(rows, arrays.video_rows)),
             learn=torch.from_numpy(learn),
+            queries=torch.from_numpy(np.flatnonzero(learn & positive)),
             num_learnt=torch.tensor(num_learnt, dtype=torch.float32),
             user_ids=tuple(timelines.user_ids[user] for user in users),
         )

@@ -147,6 +147,9 @@ class Batch:
     """(B, L) int64 position among the V videos."""
     learn: Tensor
     """(B, L) bool: positions whose outcome is learnt from."""
+    queries: Tensor
+    """(P,) int64 the positive ones among them, counted along all B · L. They are found where the
+    batch is made: a GPU that were asked how many there are would have to be waited for."""
     num_learnt: Tensor
     """(2,) float32: how many positive events and how many events in all the workers learn from in
     this step, as a mean over the workers; what the losses' sums are divided by."""

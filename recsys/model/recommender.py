@@ -4,7 +4,7 @@ One pass over a timeline trains all its positions.
 
 Shapes: B timelines, L positions, V distinct videos of a step, P positive positions, which are the
 queries of the retrieval loss, T tasks, D retrieval vector, Y video vector (D, then the profile), H
-state, F count features, R videos seen before.
+state, F count features, R videos seen before, K kinds of having seen one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from recsys.features.inputs import Batch, EventBatch, RequestContext, Sizes, Vid
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import TableSpec
 from recsys.model.numbers import NumberEmbedding
-from recsys.model.seen import KINDS, Seen, seen_before
+from recsys.model.seen import KINDS, Seen, first_before
 from recsys.model.softmax import Extra, sampled_softmax
 from recsys.model.user import ContextEncoder, HistoryLSTM, states_at
 from recsys.model.video import VideoEncoder
@@ -128,26 +128,26 @@ class Recommender(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """The losses of a training step, summed over its positions."""
         vectors_VY = self.encode_videos(batch.videos)
-        wanted = batch.learn & (batch.events.actions[..., 0] > 0)
         queries_PD, tasks_BLT = self._queries_and_tasks(
-            vectors_VY[batch.video_index], batch.events, wanted
+            vectors_VY[batch.video_index], batch.events, batch.queries
         )
         retrieval = sampled_softmax(
             queries_PD,
             vectors_VY[:, : self.dim],
-            target=batch.video_index[wanted],
+            target=batch.video_index.take(batch.queries),
             log_q=batch.log_q,
-            extra=self._repeat_gains(batch, wanted),
+            extra=self._repeat_gains(batch),
         )
+        num_tasks = batch.learn.sum()
         return Losses(
             retrieval=retrieval,
-            num_retrieval=wanted.sum(),
+            num_retrieval=torch.full_like(num_tasks, len(batch.queries)),
             tasks=(tasks_BLT * batch.learn.unsqueeze(-1)).sum((0, 1)),
-            num_tasks=batch.learn.sum(),
+            num_tasks=num_tasks,
         )
 
     def _queries_and_tasks(
-        self, vectors_BLY: Tensor, events: EventBatch, wanted_BL: Tensor
+        self, vectors_BLY: Tensor, events: EventBatch, wanted_P: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The wanted positions' queries (P, D), and the tasks' cross-entropies (B, L, T).
 
@@ -162,12 +162,15 @@ class Recommender(nn.Module):
         tasks_BLT = functional.binary_cross_entropy_with_logits(
             logits_BLT, labels_BLT, reduction="none"
         )
-        return self.queries(states_BLH[wanted_BL]), tasks_BLT
+        return self.queries(states_BLH.flatten(0, 1).index_select(0, wanted_P)), tasks_BLT
 
-    def _repeat_gains(self, batch: Batch, wanted_BL: Tensor) -> Extra:
+    def _repeat_gains(self, batch: Batch) -> Extra:
         """What the scores of videos gain that each query's user had seen before."""
-        owner, liked_BL = wanted_BL.nonzero()[:, 0], batch.events.actions[..., 0] > 0
-        num_prior = batch.events.num_prior[wanted_BL]
-        seen = seen_before(batch.video_index, liked_BL, owner=owner, num_prior=num_prior)
-        video = batch.video_index[owner[seen.query], seen.event]
-        return Extra(query=seen.query, candidate=video, amount=self.repeat_bias(seen))
+        owner, liked_BL = batch.queries // batch.learn.shape[1], batch.events.actions[..., 0] > 0
+        num_prior = batch.events.num_prior.take(batch.queries)
+        first_PLK = first_before(batch.video_index, liked_BL, owner=owner, num_prior=num_prior)
+        amount_PLK = first_PLK * (REPEAT_SCALE * self.repeat)
+        return Extra(
+            candidate=batch.video_index[owner].repeat(1, len(KINDS)),
+            amount=amount_PLK.transpose(1, 2).flatten(1),
+        )

@@ -4,8 +4,8 @@ A state of fixed width cannot hold which videos a user has seen, and that nearly
 film twice, or everybody a song, is the plainest thing to know of a catalogue. So it is a term of
 its own, learnt with the rest: one number for having been shown a video, one for having liked it.
 
-Shapes: B timelines, L positions, P queries, R distinct videos that their users have
-seen, one query after the other.
+Shapes: B timelines, L positions, P queries, K = 2 kinds of having seen a video, R distinct videos
+that the queries' users have seen, one query after the other.
 """
 
 from __future__ import annotations
@@ -45,11 +45,20 @@ def seen_before(rows_BL: Tensor, liked_BL: Tensor, *, owner: Tensor, num_prior: 
     >>> list(zip(seen.query.tolist(), seen.event.tolist(), seen.kind.tolist()))
     [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 2, 1)]
     """
-    shown = is_first(rows_BL, torch.ones_like(liked_BL))
-    first_BL2 = torch.stack([shown, is_first(rows_BL, liked_BL)], -1)
+    first_PLK = first_before(rows_BL, liked_BL, owner=owner, num_prior=num_prior)
+    return Seen(*first_PLK.nonzero(as_tuple=True))
+
+
+def first_before(rows_BL: Tensor, liked_BL: Tensor, *, owner: Tensor, num_prior: Tensor) -> Tensor:
+    """Which events before each query are the first of their video, shown and liked: (P, L, K) bool.
+
+    It takes what `seen_before` takes. On a GPU nothing has to be waited for.
+    """
+    shown_BL = is_first(rows_BL, torch.ones_like(liked_BL))
+    first_BLK = torch.stack([shown_BL, is_first(rows_BL, liked_BL)], -1)
     position = torch.arange(rows_BL.shape[1], device=rows_BL.device)
-    known_PL1 = (position < num_prior.unsqueeze(-1)).unsqueeze(-1)
-    return Seen(*(first_BL2[owner] & known_PL1).nonzero(as_tuple=True))
+    is_prior_PL = position < num_prior.unsqueeze(-1)
+    return first_BLK[owner] & is_prior_PL.unsqueeze(-1)
 
 
 def is_first(rows_BL: Tensor, counted_BL: Tensor) -> Tensor:

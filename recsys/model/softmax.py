@@ -6,13 +6,12 @@ are then forgotten: memory is that of one block, however many queries and candid
 nothing is computed twice (as in Hsu et al. 2024, "Liger Kernel", where it is a language model's
 vocabulary).
 
-Shapes: P queries, V videos of the step, which are the candidates, D retrieval vector, R amounts
-that are added to single scores.
+Shapes: P queries, V videos of the step, which are the candidates, D retrieval vector, S amounts
+that are added to single scores of each query.
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -28,17 +27,12 @@ LEAST_QUERIES = 64
 
 
 class Extra(NamedTuple):
-    """Amounts that single scores gain; each field is (R,)."""
+    """Amounts that single scores gain."""
 
-    query: Tensor
-    """int64, not decreasing."""
     candidate: Tensor
-    """int64; a score that is named twice gains twice."""
+    """(P, S) int64 whose score; one that is named twice gains twice."""
     amount: Tensor
-
-    def place(self, first: int, last: int, start: int) -> tuple[Tensor, Tensor]:
-        """Rows and columns of some of them among the scores of the queries from `start` on."""
-        return self.query[first:last] - start, self.candidate[first:last]
+    """(P, S) how much."""
 
 
 def sampled_softmax(
@@ -59,7 +53,7 @@ def sampled_softmax(
         extra: Its amounts learn too.
     """
     loss: Tensor = _SummedSoftmax.apply(  # type: ignore[no-untyped-call]
-        queries_PD, vectors_VD, extra.amount, target, log_q, extra
+        queries_PD, vectors_VD, extra.amount, target, log_q, extra.candidate
     )
     return loss
 
@@ -75,7 +69,7 @@ class _SummedSoftmax(torch.autograd.Function):
         amount: Tensor,
         target: Tensor,
         log_q: Tensor,
-        extra: Extra,
+        candidate: Tensor,
     ) -> Tensor:
         grad_queries, total = torch.empty_like(queries_PD), log_q.new_zeros(())
         grad_vectors, grad_amount = (
@@ -83,16 +77,14 @@ class _SummedSoftmax(torch.autograd.Function):
         )
         most = GPU_BLOCK_SCORES if queries_PD.is_cuda else BLOCK_SCORES
         size = max(LEAST_QUERIES, most // max(len(vectors_VD), 1))
-        starts = torch.arange(0, len(queries_PD) + size, size, device=target.device)
-        cuts = torch.searchsorted(extra.query, starts).tolist()
-        for number, (first, last) in enumerate(pairwise(cuts)):
-            block = slice(number * size, (number + 1) * size)
-            queries, place = queries_PD[block], extra.place(first, last, block.start)
+        for start in range(0, len(queries_PD), size):
+            block = slice(start, start + size)
+            queries, gaining = queries_PD[block], candidate[block]
             scores = (queries @ vectors_VD.T).float().sub_(log_q)
-            scores.index_put_(place, amount[first:last].float(), accumulate=True)
+            scores.scatter_add_(1, gaining, amount[block].float())
             loss, grad_scores = _loss_and_gradient(scores, target[block].unsqueeze(1))
             total += loss
-            grad_amount[first:last] = grad_scores[place]
+            grad_amount[block] = grad_scores.gather(1, gaining)
             grad_scores = grad_scores.to(vectors_VD.dtype)
             grad_queries[block] = grad_scores @ vectors_VD
             grad_vectors += grad_scores.T @ queries

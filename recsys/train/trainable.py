@@ -112,13 +112,35 @@ class RowWiseAdagrad(torch.optim.Optimizer):
         gradient = parameter.grad
         assert gradient is not None
         if gradient.is_sparse:
-            gradient = gradient.coalesce()
-            rows, values = gradient.indices()[0], gradient.values()
-            total[rows] += values.pow(2).mean(1, keepdim=True)
+            rows, values = summed_by_row(gradient._indices()[0], gradient._values())
+            total.index_add_(0, rows, values.pow(2).mean(1, keepdim=True))
             parameter.index_add_(0, rows, values / (total[rows].sqrt() + eps), alpha=-lr)
         else:
             total += gradient.pow(2).mean(1, keepdim=True)
             parameter.addcdiv_(gradient, total.sqrt() + eps, value=-lr)
+
+
+def summed_by_row(rows: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Adds up the values of each row, which may be named many times.
+
+    There are as many results as values, since how many rows differ would have to be asked of a
+    GPU: the sums come first, and behind them zeros for row 0.
+
+    Args:
+        rows: (R,) int64.
+        values: (R, D).
+
+    >>> summed_by_row(torch.tensor([7, 3, 7]), torch.tensor([[1.0], [2.0], [4.0]]))
+    (tensor([3, 7, 0]), tensor([[2.],
+            [5.],
+            [0.]]))
+    """
+    rows, order = rows.sort(stable=True)
+    is_new = torch.ones_like(rows)
+    is_new[1:] = rows[1:] != rows[:-1]
+    place = is_new.cumsum(0) - 1
+    sums = torch.zeros_like(values).index_add_(0, place, values[order])
+    return torch.zeros_like(rows).scatter_(0, place, rows), sums
 
 
 def make_adamw(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:

@@ -82,6 +82,7 @@ def make_batch(sizes: Sizes, *, timelines: int, length: int, videos: int) -> Bat
         events=events,
         video_index=rows(videos - 1, *shape) + 1,
         learn=learn,
+        queries=(events.actions[..., 0] > 0).flatten().nonzero().squeeze(1),
         num_learnt=torch.tensor(counts),
     )
 

@@ -102,3 +102,18 @@ def test_ranking_stays_on_the_device_and_gives_the_same(gpu: torch.device) -> No
     scores = dot_product(queries.to(gpu), vectors.to(gpu))(0, 4)
     assert scores.device == gpu
     torch.testing.assert_close(scores.cpu(), dot_product(queries, vectors)(0, 4))
+
+
+def test_a_step_waits_for_nothing(gpu: torch.device) -> None:
+    """The first step may, for what is set up once."""
+    config = make_config()
+    trainable = build_plain(config, SIZES, gpu)
+    weights = LossWeights.of(config, gpu)
+    steps = SingleSteps(trainable, weights.combine, gpu, config.train.clip_norm)
+    batches = [make_batch(number).pinned() for number in range(2)]
+    steps.next_step(iter(batches[:1]))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert steps.next_step(iter(batches[1:])) is not None
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -174,8 +174,13 @@ def test_cutting_off_the_future_changes_nothing() -> None:
         assert torch.allclose(short_logits, logits[:stop], atol=1e-6)
 
 
-def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
-    """One batch of several users, all videos candidates with some log_q."""
+def batch_of(
+    *parts: Timelines, clips: Tensor | None = None, learn_before: int | None = None
+) -> Batch:
+    """One batch of several users, all videos candidates with some log_q.
+
+    Only each user's first `learn_before` events are learnt from.
+    """
     joined = Timelines(
         user_ids=[user for part in parts for user in part.user_ids],
         offsets=np.cumsum([0, *(len(part.video_rows) for part in parts)]),
@@ -198,12 +203,15 @@ def batch_of(*parts: Timelines, clips: Tensor | None = None) -> Batch:
     log_q = -torch.arange(NUM_VIDEOS) / 10
     log_q[0] = torch.inf
     rows = torch.arange(NUM_VIDEOS)
+    learn = arrays.present.copy()
+    learn[:, learn_before:] &= learn_before is None
     return Batch(
         videos=videos(rows, clips, rows - 1 if clips is not None else None),
         log_q=log_q,
         events=event_batch(arrays),
         video_index=torch.from_numpy(arrays.video_rows),
-        learn=torch.from_numpy(arrays.present),
+        learn=torch.from_numpy(learn),
+        queries=torch.from_numpy(np.flatnonzero(learn & (arrays.actions[..., 0] > 0))),
         num_learnt=torch.ones(2),
     )
 
@@ -245,8 +253,7 @@ def test_losses_by_hand() -> None:
     """From the model's parts: cross-entropy at positives, binary cross-entropies everywhere."""
     net, timeline = model(), make_timeline()
     timeline.video_rows[5] = timeline.video_rows[0]
-    batch = batch_of(timeline)
-    batch.learn[0, 6:] = False
+    batch = batch_of(timeline, learn_before=6)
     with torch.no_grad():
         net.repeat[:] = torch.tensor([-0.2, 0.1])
         losses = net(batch)
@@ -281,8 +288,7 @@ def test_losses_by_hand() -> None:
 
 def test_a_batch_that_teaches_nothing_gives_zero_gradients() -> None:
     net = model().train()
-    batch = batch_of(make_timeline())
-    batch.learn[:] = False
+    batch = batch_of(make_timeline(), learn_before=0)
     losses = net(batch)
     assert [value.sum().item() for value in losses] == [0, 0, 0, 0]
     (losses.retrieval + losses.tasks.sum()).backward()

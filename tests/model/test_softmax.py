@@ -11,11 +11,7 @@ from torch.nn import functional
 from recsys.model import softmax
 from recsys.model.softmax import Extra, sampled_softmax
 
-NOTHING = Extra(
-    query=torch.zeros(0, dtype=torch.int64),
-    candidate=torch.zeros(0, dtype=torch.int64),
-    amount=torch.zeros(0),
-)
+NOTHING = Extra(candidate=torch.zeros(0, 0, dtype=torch.int64), amount=torch.zeros(0, 0))
 
 
 def test_by_hand() -> None:
@@ -34,9 +30,8 @@ def test_by_hand() -> None:
 def test_an_amount_is_added_to_its_score_alone() -> None:
     """Two videos of score 0; the second gains log 3 in two parts: the first's loss is log 4."""
     extra = Extra(
-        query=torch.tensor([1, 1]),
-        candidate=torch.tensor([1, 1]),
-        amount=torch.tensor([np.log(1.5), np.log(2.0)], dtype=torch.float32),
+        candidate=torch.tensor([[0, 0], [1, 1]]),
+        amount=torch.tensor([[0.0, 0.0], [np.log(1.5), np.log(2.0)]], dtype=torch.float32),
     )
     target = torch.zeros(2, dtype=torch.int64)
     loss = sampled_softmax(
@@ -58,8 +53,7 @@ def reference(
     queries: Tensor, vectors: Tensor, *, target: Tensor, log_q: Tensor, extra: Extra
 ) -> Tensor:
     """The same loss with all scores at once, differentiated by autograd."""
-    place = (extra.query, extra.candidate)
-    scores = (queries @ vectors.T).index_put(place, extra.amount, accumulate=True)
+    scores = (queries @ vectors.T).scatter_add(1, extra.candidate, extra.amount)
     return functional.cross_entropy(scores - log_q, target, reduction="sum")
 
 
@@ -74,13 +68,13 @@ def test_blocks_give_the_loss_and_the_gradients_of_all_at_once(
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
-    queries, vectors, amount, log_q = draw(7, 3), draw(5, 3), draw(6), draw(5)
-    query, candidate = torch.tensor([0, 0, 2, 2, 2, 6]), torch.tensor([1, 1, 4, 0, 2, 3])
+    queries, vectors, amount, log_q = draw(7, 3), draw(5, 3), draw(7, 3), draw(5)
+    candidate = torch.randint(0, 5, (7, 3), generator=random)
     target = torch.tensor([0, 1, 2, 3, 4, 0, 1])
     results = []
     for loss_of in (sampled_softmax, reference):
         leaves = [x.clone().requires_grad_() for x in (queries, vectors, amount)]
-        extra = Extra(query, candidate, leaves[2])
+        extra = Extra(candidate, leaves[2])
         loss = loss_of(leaves[0], leaves[1], target=target, log_q=log_q, extra=extra)
         (loss * 0.25).backward()  # type: ignore[no-untyped-call]
         results.append([loss.detach(), *(leaf.grad for leaf in leaves)])
