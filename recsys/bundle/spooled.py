@@ -66,13 +66,8 @@ def read_arrays(files: CheckedReader, folder: str, names: Sequence[str]) -> dict
 
 def id_arrays(column: pa.ChunkedArray) -> dict[str, Array]:
     """The ids of a part, as `ID_NAMES`: their bytes (uint8), and their ends (U + 1, int64)."""
-    ids = Ids(column).array
-    if not len(ids):
-        return {"ids": np.zeros(0, np.uint8), "id_ends": np.zeros(1, np.int64)}
-    _, ends, text = ids.buffers()
-    bounds = np.frombuffer(ends, np.int64)[ids.offset : ids.offset + len(ids) + 1]
-    first, last = bounds[[0, -1]].tolist()
-    return {"ids": np.frombuffer(text, np.uint8)[first:last], "id_ends": bounds - first}
+    ids, ends = Ids(column).text()
+    return {"ids": ids, "id_ends": ends}
 
 
 def ids_of(arrays: Mapping[str, Array]) -> Ids:

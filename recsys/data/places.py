@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+
+from recsys.data.ragged import IntArray
 
 CHUNK = 1 << 20
 """Ids that are Python strings at once while the hashes are made."""
@@ -36,6 +39,21 @@ class Ids(Sequence[str]):
         if isinstance(place, slice):
             return [str(one) for one in self.array[place].to_pylist()]
         return str(self.array[place].as_py())
+
+    def text(self) -> tuple[npt.NDArray[np.uint8], IntArray]:
+        """The bytes of all ids in UTF-8, and (one more than ids) where each begins and ends.
+
+        >>> text, ends = Ids(pa.array(["b", "", "ac"])).text()
+        >>> bytes(text), ends.tolist()
+        (b'bac', [0, 1, 1, 3])
+        """
+        if not len(self):
+            return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+        _, ends, text = self.array.buffers()
+        start = self.array.offset
+        bounds = np.frombuffer(ends, np.int64)[start : start + len(self) + 1]
+        first, last = bounds[[0, -1]].tolist()
+        return np.frombuffer(text, np.uint8)[first:last], bounds - first
 
 
 class Places:

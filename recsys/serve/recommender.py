@@ -306,7 +306,7 @@ class ServingRecommender:
         if ask.exclude:
             apart.append(self._conditions.rows(ask.exclude))
         if ask.cursor is not None:
-            apart.append(self._conditions.shown_before(ask.cursor))
+            apart.append(self._conditions.cursors.rows(ask.cursor))
         if ask.exclude_seen:
             apart.append(past.never_again)
         return Search(
@@ -392,7 +392,7 @@ class ServingRecommender:
     def _cursor(self, reading: Reading, listed: Listed) -> str | None:
         if len(listed.rows) < reading.ask.k:
             return None
-        return self._conditions.cursor(reading.ask.cursor, listed.rows)
+        return self._conditions.cursors.after(reading.ask.cursor, listed.rows)
 
     def _probabilities(self, readings: Sequence[Reading], rows_BK: IntArray) -> FloatArray:
         """(B, K, T) of videos for requests of one hour."""

@@ -145,10 +145,12 @@ class ListMaker:
         """What the re-ranking looks at, of live videos: a creator's price is that of the bundle."""
         assert self._reranker is not None
         known = self._catalogue.of_rows(changed.rows)
-        prices = [self._price_of.get(creator, 0.0) for creator in known.creator_rows.tolist()]
+        prices = np.zeros(len(known.creator_rows))
+        is_known = known.creator_rows < len(self._price_of)
+        prices[is_known] = self._price_of[known.creator_rows[is_known]]
         traits = VideoTraits(
             creator_row_N=known.creator_rows,
-            price_N=np.array(prices),
+            price_N=prices,
             categories=known.categories,
             is_new_N=np.ones(len(changed.rows), np.bool_),
         )
@@ -301,11 +303,13 @@ class Names:
         return [known[row] for row in (rows.tolist() if isinstance(rows, np.ndarray) else rows)]
 
 
-def _prices(traits: VideoTraits) -> dict[int, float]:
-    """Creator row → the price of that creator's exposure."""
+def _prices(traits: VideoTraits) -> Floats:
+    """The price of each creator's exposure, by the creator's row."""
     if traits.creator_row_N is None or traits.price_N is None:
-        return {}
-    return dict(zip(traits.creator_row_N.tolist(), traits.price_N.tolist(), strict=True))
+        return np.zeros(0)
+    price_of = np.zeros(int(traits.creator_row_N.max(initial=-1)) + 1)
+    price_of[traits.creator_row_N] = traits.price_N
+    return price_of
 
 
 def with_inserted(listed: IntArray, inserted: IntArray, places: IntArray) -> IntArray:

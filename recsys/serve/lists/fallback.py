@@ -117,7 +117,8 @@ class Fallback:
             return self._answer(ask, cause)
 
     def _answer(self, ask: Ask, cause: Cause) -> Answer:
-        ready, now_ms = self._ready, self._clock() if ask.now_ms is None else ask.now_ms
+        ready, cursors = self._ready, self._conditions.cursors
+        now_ms = self._clock() if ask.now_ms is None else ask.now_ms
         allowed = self._conditions.allowed(ask.filters, now_ms)
         user = self._parts.pasts.at_hand(ask.user_id)
         apart = self._apart(ask, user, now_ms)
@@ -143,7 +144,7 @@ class Fallback:
             now_ms=now_ms,
             num_history=0,
             videos=self._videos(ready, rows, len(popular)),
-            cursor=self._conditions.cursor(ask.cursor, rows) if len(rows) == ask.k else None,
+            cursor=cursors.after(ask.cursor, rows) if len(rows) == ask.k else None,
             degraded=Degraded(kind, cause, f"{WHY[cause]}: {FOR_EVERYBODY}"),
         )
 
@@ -162,7 +163,7 @@ class Fallback:
 
     def _apart(self, ask: Ask, user: AtHand, now_ms: int) -> IntArray:
         """Rows that must not be in a request's list."""
-        asked = [self._conditions.rows(ask.exclude), self._conditions.shown_before(ask.cursor)]
+        asked = [self._conditions.rows(ask.exclude), self._conditions.cursors.rows(ask.cursor)]
         liked = [user.never_again] if ask.exclude_seen else []
         unwanted = self._parts.catalogue.unwanted(user.hidden_creators, now_ms)
         locked = self._parts.catalogue.locked(user.never_again, now_ms)

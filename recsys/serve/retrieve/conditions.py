@@ -5,10 +5,7 @@ Shapes: N videos.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -24,13 +21,12 @@ from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import NO_FILTERS, Filters
 from recsys.serve.retrieve.catalogue import Catalogue, Changed, Described, Names
+from recsys.serve.retrieve.cursors import Cursors
 
 Mask = npt.NDArray[np.bool_]
 DAY_MS = 86_400_000
 HELD_FILTERS = 64
 """Filters whose masks are kept; N bytes each."""
-MOST_PAGED = 2_000
-"""Videos that a cursor remembers; the list ends there."""
 
 
 class Ages:
@@ -90,11 +86,10 @@ class Conditions:
         self._catalogue, self._ages = catalogue, ages
         self._lock = threading.Lock()
         self._masks: OrderedDict[Filters, _Held] = OrderedDict()
-        self._codes_N = Growing(_codes(bundle.catalog.video_ids()))
+        self.cursors = Cursors(bundle, catalogue)
         catalogue.on_change.append(self._grow)
 
     def _grow(self, changed: Changed) -> None:
-        self._codes_N.append(_codes(self._catalogue.videos.ids_of(changed.new_rows)))
         with self._lock:
             for held in self._masks.values():
                 held.changed.append(changed.rows)
@@ -135,27 +130,6 @@ class Conditions:
         row = self._catalogue.videos.row
         rows = np.array([row(video_id) for video_id in video_ids], np.int64)
         return rows[rows != UNKNOWN_ROW]
-
-    def shown_before(self, cursor: str | None) -> IntArray:
-        """The rows of what a cursor remembers.
-
-        Raises:
-            InputError: It is no cursor of ours.
-        """
-        if cursor is None:
-            return np.zeros(0, np.int64)
-        return np.flatnonzero(np.isin(self._codes_N.now, _decode(cursor)))
-
-    def cursor(self, before: str | None, shown: IntArray) -> str | None:
-        """The cursor that remembers what it did before, and these rows too.
-
-        It names videos by a hash of their ids, so that it holds on any replica and of any version.
-        """
-        known = _decode(before) if before is not None else np.zeros(0, np.uint32)
-        if len(known) + len(shown) > MOST_PAGED or not len(shown):
-            return None
-        codes = np.concatenate([known, self._codes_N.now[shown]]).astype("<u4")
-        return base64.urlsafe_b64encode(codes.tobytes()).decode().rstrip("=")
 
     def _make(self, filters: Filters, rows: IntArray | None = None) -> Mask:
         """Which videos, of all (N) or of some live ones (R), filters let through."""
@@ -198,17 +172,3 @@ def _named(kind: str, known: Names, asked: Iterable[str]) -> list[int]:
                 f"{', '.join(known.some(3)) or 'none'}{', …' if len(known) > 4 else ''}"
             )
     return rows
-
-
-def _codes(video_ids: Iterable[str | None]) -> npt.NDArray[np.uint32]:
-    return np.array([zlib.crc32(str(video_id).encode()) for video_id in video_ids], np.uint32)
-
-
-def _decode(cursor: str) -> npt.NDArray[np.uint32]:
-    try:
-        data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        data = b"?"
-    if len(data) % 4 or len(data) > 4 * MOST_PAGED:
-        raise InputError("cursor: not one that this server gave; leave it out for the first page")
-    return np.frombuffer(data, "<u4")
