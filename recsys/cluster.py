@@ -97,6 +97,15 @@ def num_gpus() -> int:
     return _most("GPU")
 
 
+def has_gpu() -> bool:
+    """Whether Ray has given this worker a GPU, or a part of one."""
+    import ray
+
+    if not ray.is_initialized():
+        return False
+    return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
+
+
 def _most(resource: str) -> int:
     """What there is of a resource; where nodes come with the work, what there can be at most."""
     import ray

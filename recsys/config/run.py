@@ -81,7 +81,8 @@ class TrainConfig(Section):
     workers: int = Field(1, ge=1)
     """Ray Train workers, each with one CPU or one GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto`: GPUs where the cluster has one for each worker, CPUs for all of them otherwise."""
+    """`auto`: GPUs where the cluster has one for each worker, CPUs for all of them otherwise.
+    Evaluation takes the GPUs that are free, unless it is `cpu`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: matrix products in half the bits (autocast), for GPUs; weights stay float32."""
     tables: Literal["auto", "torchrec", "plain"] = "auto"

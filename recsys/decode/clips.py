@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
+from recsys import cluster
 from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
 from recsys.decode.actor.encoder import Encoder, EncoderSettings
@@ -117,7 +118,7 @@ class DecodeClips:
 
     def _open(self) -> ClipPipeline:
         """The worker's processes and its encoder; they stay until it ends."""
-        config, has_gpu = self._config, _has_gpu()
+        config, has_gpu = self._config, cluster.has_gpu()
         self._sandboxes = shared_processes(
             self._processes, max_memory_bytes=config.max_memory_bytes
         )
@@ -186,12 +187,3 @@ def _addresses(batch: pa.Table | Mapping[str, Sequence[object]], column: str) ->
         raise InputError(f"the dataset has no column {column!r}, only {', '.join(names)}")
     values = batch[column].to_pylist() if isinstance(batch, pa.Table) else batch[column]
     return [str(value) for value in values]
-
-
-def _has_gpu() -> bool:
-    """Whether Ray has given this worker a GPU."""
-    import ray
-
-    if not ray.is_initialized():
-        return False
-    return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))

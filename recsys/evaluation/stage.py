@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -34,6 +35,38 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 
+class Workers(NamedTuple):
+    """The Ray Data actors that predict."""
+
+    num: int
+    cpus: float
+    """Of each."""
+    gpus: float = 0.0
+    """Of each, perhaps a part of one."""
+
+
+def plan_workers(free: Mapping[str, float], partitions: int, *, use_gpu: bool) -> Workers:
+    """One actor a GPU, or one a core where no GPU is free or none shall be used.
+
+    None asks for what is not free, or the stage would wait for it for ever; one with a GPU asks for
+    no core, which a node of GPUs may not offer.
+
+    Args:
+        free: What the cluster has to give, as Ray counts it (`CPU`, `GPU`).
+        partitions: More actors than these would have nothing to do.
+        use_gpu: Whether GPUs are wanted.
+
+    >>> plan_workers({"CPU": 16.0, "GPU": 2.0}, 64, use_gpu=True)
+    Workers(num=2, cpus=0.0, gpus=1.0)
+    >>> plan_workers({"CPU": 16.0, "GPU": 2.0}, 8, use_gpu=False)
+    Workers(num=8, cpus=1.0, gpus=0.0)
+    """
+    cpus, gpus = free.get("CPU", 0.0), free.get("GPU", 0.0) if use_gpu else 0.0
+    share = int(1e4 * min(1.0, gpus)) / 1e4  # Ray counts in ten thousandths
+    num = max(1, min(int(gpus if share else cpus), partitions))
+    return Workers(num, 0.0 if share else min(1.0, cpus), share)
+
+
 class PredictPartitions:
     """Predicts one partition of users a call; a Ray Data actor holds the model."""
 
@@ -41,8 +74,8 @@ class PredictPartitions:
         import ray
 
         self.prepared: Prepared
-        self.predictor: Predictor
-        self.prepared, self.predictor = ray.get(held[0])
+        self.prepared, predictor = ray.get(held[0])
+        self.predictor = predictor.on(device_of(has_gpu=cluster.has_gpu()))
         torch.set_num_threads(1)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[object]]:
@@ -77,16 +110,16 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
 
     total = len(prepared.partitions)
     held = ray.put((Prepared(prepared.config), predictor))
-    # No task and no actor may ask for a CPU that is not free: the rest would wait for it for ever.
-    free = ray.available_resources().get("CPU", 0.0)
-    workers = max(1, min(int(free), total))
+    use_gpu = prepared.config.train.device != "cpu"
+    workers = plan_workers(ray.available_resources(), total, use_gpu=use_gpu)
     numbers = [{"id": number} for number in range(total)]
     dataset = ray.data.from_items(numbers, override_num_blocks=total).map_batches(
         PredictPartitions,
         fn_constructor_args=([held],),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        num_cpus=min(1.0, free),
+        compute=ray.data.ActorPoolStrategy(size=workers.num),
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus or None,
     )
     parts = []
     dim = predictor.model.dim
@@ -100,10 +133,9 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
     return concat(parts, dim, num_tasks)
 
 
-def ranking_device(config: RunConfig) -> torch.device:
-    """Where the stage's own process ranks: on its GPU, if it has one and training may use one."""
-    use_gpu = config.train.device != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
+def device_of(*, has_gpu: bool) -> torch.device:
+    """Where a process computes that may use a GPU, or that has none."""
+    return torch.device("cuda" if has_gpu and torch.cuda.is_available() else "cpu")
 
 
 def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report:
@@ -118,7 +150,7 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report
         InputError: There is no trained model.
     """
     cluster.connect()
-    device = ranking_device(config)
+    device = device_of(has_gpu=config.train.device != "cpu")
     trained = load_trained(config)
     predictions = predict_all(trained.prepared, trained.predictor)
     data = ranking_set(trained.prepared, predictions, trained.cold_N)

@@ -118,6 +118,11 @@ class Predictor:
     trending_N: Tensor | None = None
     """What the counts of the last hours add to the videos' scores (N,), if anything."""
 
+    def on(self, device: torch.device) -> Predictor:
+        """The same on a device."""
+        model, vectors_NY = self.model.to(device), self.vectors_NY.to(device)
+        return replace(self, model=model, vectors_NY=vectors_NY)
+
     @torch.no_grad()
     def predict(
         self, timelines: Timelines, *, split: int, users: IntArray | None = None

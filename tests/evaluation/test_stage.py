@@ -1,5 +1,8 @@
 """The evaluate stage: where it writes, and what is printed of it."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from recsys.evaluation.metrics.interactions import RankingSet, Videos
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.page import render
 from recsys.evaluation.report.wording import baseline_lines
-from recsys.evaluation.stage import drawn_users, evaluate
+from recsys.evaluation.stage import Workers, drawn_users, evaluate, plan_workers
 from tests.conftest import TrainedRun
 
 
@@ -155,3 +158,61 @@ def test_the_page_says_that_users_were_drawn() -> None:
     made = {"users": 9, "half_life_days": 1.0, "neighbours": 50, "neighbours_share": 0.12}
     lines = [line.replace("\xa0", " ") for line in baseline_lines(made)]
     assert "Item-kNN is made of 12 % of the users, drawn at random." in lines
+
+
+@pytest.mark.parametrize(
+    ("free", "use_gpu", "workers"),
+    [
+        ({"CPU": 16.0}, True, Workers(8, 1.0)),
+        ({"CPU": 3.0, "GPU": 2.0}, False, Workers(3, 1.0)),
+        ({"CPU": 3.0, "GPU": 2.0}, True, Workers(2, 0.0, 1.0)),
+        ({"GPU": 99.0}, True, Workers(8, 0.0, 1.0)),
+        ({"CPU": 4.0, "GPU": 0.33339}, True, Workers(1, 0.0, 0.3333)),
+        ({"CPU": 4.0, "GPU": 0.00001}, True, Workers(4, 1.0)),
+        ({"CPU": 0.5}, True, Workers(1, 0.5)),
+        ({}, True, Workers(1, 0.0)),
+    ],
+)
+def test_workers_ask_for_what_is_free(
+    free: dict[str, float], use_gpu: bool, workers: Workers
+) -> None:
+    """Of eight partitions."""
+    assert plan_workers(free, 8, use_gpu=use_gpu) == workers
+
+
+ON_A_GPU = """
+import sys
+import ray
+from recsys import cluster
+from recsys.config.run import load_config
+from recsys.evaluation import stage
+
+class OnAGpu(stage.PredictPartitions):
+    def __init__(self, held):
+        assert cluster.has_gpu() == (sys.argv[1] == "auto")
+        super().__init__(held)
+
+stage.PredictPartitions = OnAGpu
+ray.init(num_cpus=0, num_gpus=1, include_dashboard=False, log_to_driver=False)
+config = load_config(sys.argv[2], [*sys.argv[4:], "train.device=" + sys.argv[1]])
+report = stage.evaluate(config, sys.argv[3])
+print(report["evaluation"]["model"]["all"]["ndcg@10"])
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_predicts_on_a_gpu_where_one_is_free(
+    device: str, trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    """On a node that offers a GPU (which is none) and not one core."""
+    settings = [str(trained_run.config_path), str(tmp_path / "out"), *trained_run.settings]
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_GPU, device, *settings],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    known = json.loads((trained_run.run / "report.json").read_text())["evaluation"]["model"]
+    assert float(done.stdout.split()[-1]) == pytest.approx(known["all"]["ndcg@10"])
