@@ -1,6 +1,7 @@
 """Viewing events of any size, in files as a log would have them: no file holds more than a million.
 
-10 million events are of 350,000 users and 100,000 videos, over 30 days; other sizes in proportion.
+10 million events are of 350,000 users and 100,000 videos, over 30 days; other sizes in proportion,
+unless they are said to be of more videos.
 Popularity is as skewed as on real sites, users differ as much, and what is liked means nothing.
 """
 
@@ -23,13 +24,16 @@ MS_PER_DAY = 24 * 3600 * 1000
 A_FILE = 10**6
 
 
-def write_world(folder: Path, num_events: int, *, seed: int = 0) -> None:
+def write_world(
+    folder: Path, num_events: int, *, num_videos: int | None = None, seed: int = 0
+) -> None:
     """Writes `events/*.parquet` and `videos.parquet`, unless they are there."""
     if (folder / "videos.parquet").exists():
         return
     (folder / "events").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    num_users, num_videos = int(num_events * USERS_AN_EVENT), int(num_events * VIDEOS_AN_EVENT)
+    num_users = int(num_events * USERS_AN_EVENT)
+    num_videos = num_videos or int(num_events * VIDEOS_AN_EVENT)
     users = np.cumsum(rng.lognormal(sigma=1.0, size=num_users))
     videos = np.cumsum(rng.permutation(1 / np.arange(1, num_videos + 1) ** 0.8))
     span = DAYS * MS_PER_DAY / num_events
@@ -49,6 +53,7 @@ def write_world(folder: Path, num_events: int, *, seed: int = 0) -> None:
     rows = np.arange(num_videos)
     table = {
         "video": _ids("v", rows),
+        "uri": _ids("s3://videos/clips/2026/", rows),
         "creator": _ids("c", rng.integers(0, num_videos // VIDEOS_A_CREATOR, num_videos)),
         "category": _ids("", rng.integers(0, NUM_CATEGORIES, num_videos)),
         "duration": rng.uniform(5, 120, num_videos),
@@ -87,6 +92,7 @@ def world_config(folder: Path, **more: object) -> RunConfig:
             },
             "video_columns": {
                 "video": "video",
+                "uri": "uri",
                 "creator": "creator",
                 "categories": ["category"],
                 "duration": "duration",

@@ -7,7 +7,7 @@ written to, for pages of mapped files are the system's to drop.
 
 Polars makes the same timelines, in memory and without any check, as a measure of the CPU seconds.
 A size or a step alone (`--sizes`, `--steps`) is measured anew, and the others are kept as they are
-in the result's file.
+in the result's file. A larger catalogue (`--videos`) has a file of its own.
 """
 
 from __future__ import annotations
@@ -212,6 +212,7 @@ def extrapolate(sizes: dict[str, dict[str, dict[str, float]]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10**7, 4 * 10**7])
+    parser.add_argument("--videos", type=int, help="of each size; else 100,000 for 10 M events")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--work", type=Path, default=Path("runs/bench/scale"))
     parser.add_argument("--out", type=Path, default=Path("runs/bench/scale.json"))
@@ -222,13 +223,15 @@ def main() -> None:
         config = world_config(args.folder, evaluate={"users": EVALUATED_USERS})
         print(json.dumps(STEPS[args.run](config)))
         return
-    sizes = json.loads(args.out.read_text())["sizes"] if args.out.exists() else {}
+    named = f"-{args.videos}-videos" if args.videos else ""
+    out = args.out.with_stem(args.out.stem + named)
+    sizes = json.loads(out.read_text())["sizes"] if out.exists() else {}
     for size in args.sizes:
-        folder = args.work / str(size)
-        write_world(folder, size)
+        folder = args.work / f"{size}{named}"
+        write_world(folder, size, num_videos=args.videos)
         for step in args.steps:
             sizes.setdefault(str(size), {})[step] = measure(step, folder)
-            report(sizes, args.out)
+            report(sizes, out)
 
 
 if __name__ == "__main__":
