@@ -72,6 +72,8 @@ def _renew_showings(config: RunConfig) -> None:
 
 
 def _decode(config: RunConfig, out: str, fingerprint: str) -> StageReport:
+    import pyarrow as pa
+
     from recsys import cluster
     from recsys.decode.stage import decode_videos
     from recsys.prepare.prepared import Prepared
@@ -79,7 +81,7 @@ def _decode(config: RunConfig, out: str, fingerprint: str) -> StageReport:
     if not config.decodes:
         return {"skipped": f"no video files are used: {_why_not_decoded(config)}"}
     cluster.connect()
-    uris = [uri for uri in Prepared(config).catalog.uris() if uri]
+    uris = pa.table({"uri": Prepared(config).catalog.uris()})
     settings = config.decode.model_copy(update={"features": config.stores_features})
     report = decode_videos(uris, out, settings, content=config.model.content, report=say)
     return report["decode"]

@@ -196,7 +196,7 @@ def requests(trained: Trained, partition: int) -> Iterator[tuple[dict[str, Any],
     """Test events as requests, with the trained model's own (score, probabilities …) of them."""
     timelines = trained.prepared.timelines(partition)
     tabs = trained.prepared.vocab("context_tab")
-    ids = trained.prepared.catalog.video_ids()
+    ids = trained.prepared.catalog.video_ids().to_pylist()
     for user in np.flatnonzero(timelines.count_before(TEST + 1) > timelines.count_before(TEST))[:2]:
         start, stop = timelines.offsets[user : user + 2]
         arrays = timelines.windows([start], [stop])
@@ -251,7 +251,7 @@ def test_lists_at_the_cut_are_those_of_the_evaluation(
         owners, rows = predictions.known.pairs(0, len(predictions.user_ids))
         assert len(rows)
         scores[torch.from_numpy(owners), torch.from_numpy(rows).long()] = -torch.inf
-    ids = model.prepared.catalog.video_ids()
+    ids = model.prepared.catalog.video_ids().to_pylist()
     assert predictions.user_ids
     for user, best in zip(predictions.user_ids, scores.topk(10).indices.tolist(), strict=True):
         body = {"user_id": user, "k": 10, "now_ms": model.prepared.cut_ms(TEST)}
@@ -265,7 +265,7 @@ def test_cold_videos_are_recommended_from_their_content(model: Trained, address:
     answer = post(f"{address}/v1/recommend", {"user_id": "stranger", "k": 24})
     recommended = {item["video_id"] for item in answer["items"]}
     cold = np.flatnonzero(model.cold_N)[1:]
-    ids = model.prepared.catalog.video_ids()
+    ids = model.prepared.catalog.video_ids().to_pylist()
     assert len(cold) > 0
     assert {ids[row] for row in cold} <= recommended
     assert len(recommended) == 24

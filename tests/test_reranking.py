@@ -63,7 +63,7 @@ def test_evaluation_and_server_give_the_same_lists(
     ranker = trained.predictor.ranker(predictions)
     service = Service(bundle, EventLog(str(tmp_path / "live.sqlite")))
     client, cut_ms = TestClient(make_api(service)), trained.prepared.cut_ms(TEST)
-    ids, differs = trained.prepared.catalog.video_ids(), False
+    ids, differs = trained.prepared.catalog.video_ids().to_pylist(), False
     # Beside the lists of all videos come those of warm and of cold ones alone, which nobody serves.
     everything = [
         lists

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import safetensors.torch
+from torch import Tensor
 
 from recsys.data.arrays import NumberT, write_pieces
 from recsys.data.storage import exists, join, local_path, open_input, replace_file
@@ -54,9 +56,20 @@ class CheckedWriter:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Writes a Parquet file."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.write(name, sink.getvalue().to_pybytes())
+        with self._open(name) as file:
+            pq.write_table(table, pa.PythonFile(file, "w"), compression="zstd")
+
+    def write_mapped(self, name: str, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
+        """Writes an Arrow file, which `CheckedReader.mapped` maps; it is never held as a whole.
+
+        Args:
+            name: With the ending.
+            parts: Rows that follow each other.
+            schema: Of all parts.
+        """
+        with self._open(name) as file, pa.ipc.new_file(pa.PythonFile(file, "w"), schema) as sink:
+            for part in parts:
+                sink.write_table(part)
 
     @contextlib.contextmanager
     def _open(self, name: str) -> Iterator[_Hashed]:
@@ -66,11 +79,16 @@ class CheckedWriter:
         self.files[name] = hashed.facts()
 
 
-class _Hashed:
+class _Hashed(io.RawIOBase):
     """A file that knows what was written into it."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
         self._file, self._digest, self._bytes = file, hashlib.sha256(), 0
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
 
     def write(self, data: Buffer) -> int:
         """Writes all of it."""
@@ -127,9 +145,30 @@ class CheckedReader:
         # Mapped for private writing: PyTorch warns of arrays that cannot be written to.
         return np.asarray(np.load(local, mmap_mode="c", allow_pickle=False))
 
+    def mapped(self, name: str) -> pa.Table:
+        """The table of an Arrow file, checked as in `read`, and on this machine mapped."""
+        local = local_path(self.path(name))
+        if local is None:
+            return pa.ipc.open_file(pa.BufferReader(self.read(name))).read_all()
+        self.check(name)
+        return pa.ipc.open_file(pa.memory_map(local)).read_all()
+
     def table(self, name: str) -> pa.Table:
         """A Parquet file's content, checked as in `read`."""
-        return pq.read_table(pa.BufferReader(self.read(name)))
+        local = local_path(self.path(name))
+        if local is None:
+            return pq.read_table(pa.BufferReader(self.read(name)))
+        self.check(name)
+        with pq.ParquetFile(local, memory_map=True) as file:
+            return file.read()
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a safetensors file, checked as in `read`, and on this machine mapped."""
+        local = local_path(self.path(name))
+        if local is None:
+            return safetensors.torch.load(self.read(name))
+        self.check(name)
+        return safetensors.torch.load_file(local)
 
     def check_rest(self) -> None:
         """Checks the files that nothing was read from."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import safetensors.torch
+import torch
 import yaml
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter, sync_folders
@@ -34,7 +35,7 @@ from recsys.bundle.versions import (
 )
 from recsys.config.run import RunConfig, ServeConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.details import Details, arrow_file, open_arrow_file
+from recsys.data.details import Details
 from recsys.data.lessons import NO_LESSONS, Lessons
 from recsys.data.places import Ids
 from recsys.data.ragged import FloatArray, Ragged
@@ -50,7 +51,7 @@ from recsys.inference.index import IndexFacts, VideoIndex, kind_for
 from recsys.inference.rerank import VideoTraits, is_active
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.schema import vocab_schema
+from recsys.schema import files_schema, vocab_schema
 
 RERANK = "rerank.parquet"
 INDEX = "index.faiss"
@@ -71,7 +72,10 @@ class Contents:
     """`video`, `creator`, `category` and `context_<column>`."""
     catalog: pa.Table
     """(N,) of `video_schema`."""
-    details: Details
+    details: pa.Table
+    """(N,) of `details_schema`."""
+    files: Iterator[pa.Table]
+    """Parts of `files_schema`, N rows in all."""
     lessons: Lessons
     """Courses, and what must be finished before what."""
     vectors: FloatArray
@@ -306,8 +310,8 @@ def _write_files(
         ids = pa.concat_arrays([pa.nulls(1, pa.string()), vocab.ids])
         writer.write_table(f"vocab/{name}.parquet", pa.table([ids], schema=vocab_schema()))
     writer.write_table("videos.parquet", contents.catalog)
-    writer.write_table(DETAILS, contents.details.table)
-    writer.write(FILES, arrow_file(contents.details.files))
+    writer.write_table(DETAILS, contents.details)
+    writer.write_mapped(FILES, contents.files, files_schema())
     if len(contents.lessons):
         writer.write_table(LESSONS, contents.lessons.to_table())
     vectors = np.ascontiguousarray(contents.vectors, dtype=np.float32)
@@ -397,8 +401,7 @@ def _counts(config: RunConfig, catalog: Catalog, files: CheckedReader) -> EventC
 
 def _details(files: CheckedReader) -> Details:
     """The titles in memory; the pictures stay on the disk where the bundle is on one."""
-    seen = open_arrow_file(files.path(FILES), files.read(FILES))
-    return Details(files.table(DETAILS), seen)
+    return Details(files.table(DETAILS), files.mapped(FILES))
 
 
 def _lessons(files: CheckedReader) -> Lessons:
@@ -434,11 +437,11 @@ def _traits(config: RunConfig, catalog: Catalog, files: CheckedReader) -> VideoT
 
 
 def _recommender(config: RunConfig, sizes: Sizes, files: CheckedReader) -> Recommender:
-    tables = PlainTables(table_specs(config.model, sizes))
+    with torch.device("meta"):  # without numbers, which are those of the file
+        tables = PlainTables(table_specs(config.model, sizes))
     recommender = Recommender(config.model, sizes, tables=tables)
-    state = safetensors.torch.load(files.read("model.safetensors"))
     try:
-        recommender.load_state_dict(state)
+        recommender.load_state_dict(files.tensors("model.safetensors"), assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         path = files.path("model.safetensors")

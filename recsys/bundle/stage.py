@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.bundle.contents import Asked, Contents, write_bundle
@@ -15,10 +16,10 @@ from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
 from recsys.data.catalog import Catalog
 from recsys.data.clip_store import NO_CLIP, ClipRows, ClipStore
-from recsys.data.details import Details
+from recsys.data.details import unseen_files
 from recsys.data.ragged import FloatArray, IntArray, expand_ranges
 from recsys.data.run_folder import RunFolder
-from recsys.data.storage import is_uri, list_files, open_input
+from recsys.data.storage import list_files, open_input
 from recsys.errors import InputError
 from recsys.features.counts import CountLayout, EventCounts, read_counts
 from recsys.features.liked import liked_in_spans
@@ -28,7 +29,6 @@ from recsys.schema import (
     COUNT_FEATURES,
     OLDER_LIKED,
     USER_ROWS,
-    details_schema,
     history_schema,
     timeline_schema,
 )
@@ -36,6 +36,8 @@ from recsys.train.trained import Trained
 
 USERS_A_PART = 1 << 18
 """Users whose features are in memory at once while a bundle is written."""
+FILES_AT_ONCE = 1 << 14
+"""Videos whose pictures are in memory at a time."""
 
 
 def publish(
@@ -73,7 +75,8 @@ def publish(
         recommender=trained.model,
         vocabs={name: prepared.vocab(name) for name in vocab_names(config)},
         catalog=table,
-        details=_details(config, folder),
+        details=_details(folder),
+        files=_files(config, folder),
         lessons=prepared.lessons,
         vectors=trained.vectors.numpy(),
         users=_users(folder) if config.data.user_columns.features else None,
@@ -120,30 +123,40 @@ def _catalog(folder: RunFolder) -> pa.Table:
     with open_input(folder.videos) as file:
         table = pq.read_table(file)
     place = table.schema.get_field_index("uri")
-    uris = [_absolute(uri) for uri in table.column("uri").to_pylist()]
-    return table.set_column(place, table.schema.field(place), pa.array(uris, pa.string()))
+    return table.set_column(place, table.schema.field(place), _absolute(table.column("uri")))
 
 
-def _details(config: RunConfig, folder: RunFolder) -> Details:
-    """What the user's table says, and what decode saw of the files."""
+def _details(folder: RunFolder) -> pa.Table:
+    """What the user's table says people are to be shown."""
     with open_input(folder.details) as file:
         table = pq.read_table(file)
-    posters = pa.array([_absolute(uri) for uri in table.column("poster").to_pylist()], pa.string())
-    table = table.set_column(1, details_schema().field("poster"), posters)
-    if not config.decodes:
-        return Details.of(table)
+    place = table.schema.get_field_index("poster")
+    return table.set_column(place, table.schema.field(place), _absolute(table.column("poster")))
+
+
+def _files(config: RunConfig, folder: RunFolder) -> Iterator[pa.Table]:
+    """What decode saw of the videos' files, the pictures among it: some videos at a time."""
     with open_input(folder.videos) as file:  # clips are known by the addresses as prepare left them
-        uris = pq.read_table(file, columns=["uri"]).column("uri").to_pylist()
-    store = ClipStore(folder.clips)
-    rows = store.rows_of(uris)
-    there = rows != NO_CLIP
-    files = store.files(ClipRows(rows[there]))
-    places = pa.array(np.cumsum(there) - 1, mask=~there)  # null gives null
-    return Details(table, files.take(places))
+        uris = pq.read_table(file, columns=["uri"]).column("uri")
+    store = ClipStore(folder.clips) if config.decodes else None
+    rows = np.full(len(uris), NO_CLIP) if store is None else store.rows_of(uris)
+    for start in range(0, len(rows), FILES_AT_ONCE):
+        part = rows[start : start + FILES_AT_ONCE]
+        there = part != NO_CLIP
+        if store is None or not there.any():
+            yield unseen_files(len(part))
+        else:
+            places = pa.array(np.cumsum(there) - 1, mask=~there)  # null gives null
+            yield store.files(ClipRows(part[there])).take(places)
 
 
-def _absolute(uri: str | None) -> str | None:
-    return uri if uri is None or is_uri(uri) else os.path.abspath(uri)
+def _absolute(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Addresses; those that are relative paths begin at the folder that this process runs in."""
+    is_whole = pc.or_(pc.starts_with(uris, "/"), pc.match_substring(uris, "://"))
+    if pc.all(is_whole).as_py():
+        return uris
+    here = os.path.join(os.getcwd(), "")
+    return pc.if_else(is_whole, uris, pc.binary_join_element_wise(here, uris, ""))
 
 
 def _counts(config: RunConfig, folder: RunFolder, catalog: pa.Table) -> EventCounts:

@@ -65,15 +65,13 @@ class Catalog:
     def __len__(self) -> int:
         return self.table.num_rows
 
-    def video_ids(self) -> list[str | None]:
-        """The users' own ids; None for row 0."""
-        ids: list[str | None] = self.table.column("video_id").to_pylist()
-        return ids
+    def video_ids(self) -> pa.ChunkedArray:
+        """(N,) the users' own ids; null for row 0."""
+        return self.table.column("video_id")
 
-    def uris(self) -> list[str | None]:
-        """Where each video's file lies; None where it has none."""
-        uris: list[str | None] = self.table.column("uri").to_pylist()
-        return uris
+    def uris(self) -> pa.ChunkedArray:
+        """(N,) where each video's file lies; null where it has none."""
+        return self.table.column("uri")
 
     def known_events(self, *, with_valid: bool) -> IntArray:
         """(N,) events that the model may learn from."""

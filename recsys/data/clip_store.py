@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NewType
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recsys.data.storage import as_url
@@ -57,8 +58,7 @@ class ClipStore:
         else:
             size = round((width // frames // 3) ** 0.5)
             self.frame_shape = (frames, size, size, 3)
-        self._uris: list[str] = self._dataset.to_table(columns=["uri"]).column("uri").to_pylist()
-        self._rows = {uri: row for row, uri in enumerate(self._uris)}
+        self._uris: pa.ChunkedArray = self._dataset.to_table(columns=["uri"]).column("uri")
 
     def _open(self) -> None:
         import lance
@@ -79,12 +79,16 @@ class ClipStore:
 
     def uris(self) -> list[str]:
         """The addresses of the videos that have a clip, by row."""
-        return list(self._uris)
+        uris: list[str] = self._uris.to_pylist()
+        return uris
 
-    def rows_of(self, uris: Sequence[str | None]) -> ClipRows:
+    def rows_of(self, uris: Sequence[str | None] | pa.ChunkedArray) -> ClipRows:
         """(N,) rows of videos; `NO_CLIP` where a video has no clip or no address."""
-        rows = [self._rows.get(uri or "", NO_CLIP) for uri in uris]
-        return ClipRows(np.array(rows, np.int64))
+        if not isinstance(uris, pa.ChunkedArray):
+            uris = pa.chunked_array([pa.array(uris, pa.string())])
+        places = pc.index_in(uris, value_set=self._uris, skip_nulls=True)
+        rows = pc.cast(places, pa.int64()).fill_null(NO_CLIP)
+        return ClipRows(np.asarray(rows, np.int64))
 
     def take(self, rows: ClipRows) -> ClipArray:
         """Reads the clips of some rows.

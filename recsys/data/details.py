@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from recsys.data.storage import local_path
 from recsys.schema import files_schema
 
 
@@ -19,12 +18,6 @@ class Details:
     """(N,) of `details_schema`: what the user's own table says."""
     files: pa.Table
     """(N,) of `files_schema`: what decode saw of their files."""
-
-    @classmethod
-    def of(cls, table: pa.Table) -> Details:
-        """Of videos whose files nobody has looked at."""
-        nothing = [pa.nulls(len(table), kind) for kind in files_schema().types]
-        return cls(table, pa.table(nothing, schema=files_schema()))
 
     def title(self, row: int) -> str | None:
         """What people call a video."""
@@ -51,16 +44,7 @@ class Details:
         return picture
 
 
-def arrow_file(table: pa.Table) -> bytes:
-    """A table as an Arrow file, which can be mapped into memory: few of many rows are asked for."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
-
-
-def open_arrow_file(path: str, data: bytes) -> pa.Table:
-    """An Arrow file, mapped where it lies on this machine's disk; else of the bytes given."""
-    place = local_path(path)
-    source = pa.BufferReader(data) if place is None else pa.memory_map(place)
-    return pa.ipc.open_file(source).read_all()
+def unseen_files(num: int) -> pa.Table:
+    """The table of `files_schema` of videos whose files nobody has looked at."""
+    nothing = [pa.nulls(num, kind) for kind in files_schema().types]
+    return pa.table(nothing, schema=files_schema())

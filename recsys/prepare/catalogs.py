@@ -302,24 +302,27 @@ def _padded(texts: pa.Array, num_extra: int) -> pa.Array:
 def _lessons(table: _Table | None, columns: VideoColumns, videos: Vocab) -> LessonDraft | None:
     if table is None or not columns.has_lessons:
         return None
-    courses = _labels(table, columns.course).to_pylist()
-    numbers = _numbers(table, columns.lesson)
-    required: list[list[int]] = [[] for _ in courses]
+    courses, numbers = _labels(table, columns.course), _numbers(table, columns.lesson)
+    required: dict[int, list[int]] = {}
     unknown = 0
     if columns.requires is not None:
         lists = table.column(columns.requires, lambda values, name, _: as_tags(values, name))
         rows = videos.rows(pc.list_flatten(lists))
         unknown = int((rows == 0).sum())
-        for place, row in zip(rows_of_lists(lists).tolist(), rows.tolist(), strict=True):
-            required[place] += [row] * (row > 0)
-    said = {
-        place + 1: Lesson(course, None if np.isnan(number) else float(number), tuple(needed))
-        for place, (course, number, needed) in enumerate(
-            zip(courses, numbers, required, strict=True)
-        )
-        if course is not None or needed
-    }
-    lessons = Lessons.of(said)
+        places, rows = rows_of_lists(lists)[rows > 0], rows[rows > 0]
+        for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+            required.setdefault(place, []).append(row)
+    in_course = np.flatnonzero(np.asarray(pc.is_valid(courses)))
+    lessons = Lessons.of(
+        {
+            place + 1: Lesson(
+                courses[place].as_py(),
+                None if np.isnan(numbers[place]) else float(numbers[place]),
+                tuple(required.get(place, ())),
+            )
+            for place in sorted({*in_course.tolist(), *required})
+        }
+    )
     _require_reachable(lessons, columns, videos)
     return LessonDraft(lessons, unknown)
 

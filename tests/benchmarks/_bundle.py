@@ -18,7 +18,7 @@ import torch
 from recsys.bundle.contents import Contents, write_bundle
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
-from recsys.data.details import Details
+from recsys.data.details import unseen_files
 from recsys.data.lessons import NO_LESSONS
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.data.users import row_lists
@@ -83,6 +83,7 @@ def make_bundle(run: str, *, end_ms: int, seed: int = 0) -> str:
         vocabs=_vocabs(),
         catalog=catalog_table,
         details=_details(),
+        files=iter([unseen_files(NUM_VIDEOS + 1)]),
         lessons=NO_LESSONS,
         vectors=vectors,
         users=iter([_users(rng, 0, NUM_USERS)]),
@@ -107,6 +108,7 @@ def make_large_bundle(run: str, *, num_users: int, per_user: int, end_ms: int) -
         vocabs=_vocabs(),
         catalog=catalog_table,
         details=_details(),
+        files=iter([unseen_files(NUM_VIDEOS + 1)]),
         lessons=NO_LESSONS,
         vectors=vectors,
         users=(_users(rng, *part) for part in _parts_of(num_users)),
@@ -217,10 +219,9 @@ def _vocabs() -> dict[str, Vocab]:
     }
 
 
-def _details() -> Details:
+def _details() -> pa.Table:
     titles = [None, *(f"Video {i}" for i in range(1, NUM_VIDEOS + 1))]
-    table = pa.table([titles, [None] * len(titles)], schema=details_schema())
-    return Details.of(table)
+    return pa.table([titles, [None] * len(titles)], schema=details_schema())
 
 
 def _catalog(rng: np.random.Generator) -> pa.Table:

@@ -3,9 +3,11 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter
+from recsys.data.storage import join, open_input, write_text
 from recsys.errors import InputError
 
 
@@ -38,6 +40,27 @@ def test_an_array_is_written_in_pieces_and_hashed_on_the_way(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="1 rows were written of 2"):
         writer.write_array("b.npy", pieces[:1], shape=(2, 2))
     assert not (tmp_path / "b.npy").exists() and "b.npy" not in writer.files
+
+
+@pytest.mark.parametrize("folder", ["{}", "memory://test_checked"])
+def test_a_table_is_written_in_parts_and_read_from_the_disk_or_from_memory(
+    folder: str, tmp_path: Path
+) -> None:
+    place = folder.format(tmp_path)
+    whole = pa.table({"duration_s": [None, 2.0, 3.0], "poster": [None, b"webp", b""]})
+    writer = CheckedWriter(place)
+    writer.write_mapped("a.arrow", [whole.slice(0, 1), whole.slice(1)], whole.schema)
+    reader = CheckedReader(place, writer.files)
+    assert reader.mapped("a.arrow").equals(whole)
+    with open_input(join(place, "a.arrow")) as file:
+        data = file.read()
+    assert writer.files["a.arrow"] == {
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    write_text("another", join(place, "a.arrow"))
+    with pytest.raises(InputError, match="a.arrow: 7 bytes, the manifest says"):
+        reader.mapped("a.arrow")
 
 
 def test_files_that_nobody_read_are_checked_at_the_end(tmp_path: Path) -> None:

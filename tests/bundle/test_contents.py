@@ -226,10 +226,10 @@ def test_current_is_not_changed_by_a_bundle_that_fails(
 ) -> None:
     first = make_run(tmp_path)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("recsys.bundle.contents.arrow_file", fail)
+    monkeypatch.setattr("recsys.bundle.contents.write_histories", fail)
     with pytest.raises(OSError, match="disk full"):
         make_run(tmp_path)
     folders = [path.name for path in (tmp_path / "bundles").iterdir() if path.is_dir()]

@@ -69,7 +69,7 @@ def test_histories_are_no_longer_than_the_model_reads(tmp_path: Path) -> None:
 
 def test_relative_paths_become_absolute(tmp_path: Path) -> None:
     make_run(tmp_path, uris=["clips/a.mp4", "s3://bucket/b.mp4", "/clips/c.mp4", None])
-    uris = Bundle.load(str(tmp_path)).catalog.uris()
+    uris = Bundle.load(str(tmp_path)).catalog.uris().to_pylist()
     expected = [None, os.path.abspath("clips/a.mp4"), "s3://bucket/b.mp4", "/clips/c.mp4", None]
     assert uris[:5] == expected
 

@@ -31,8 +31,8 @@ def test_columns_become_arrays() -> None:
     assert np.array_equal(videos.durations, [np.nan, 30, np.nan, 60], equal_nan=True)
     assert videos.categories.offsets.tolist() == [0, 0, 2, 2, 3]
     assert videos.categories.values.tolist() == [3, 1, 2]
-    assert videos.video_ids() == [None, "a", "b", "c"]
-    assert videos.uris() == [None, "/a.mp4", None, "/c.mp4"]
+    assert videos.video_ids().to_pylist() == [None, "a", "b", "c"]
+    assert videos.uris().to_pylist() == [None, "/a.mp4", None, "/c.mp4"]
 
 
 def test_known_events_and_positives() -> None:

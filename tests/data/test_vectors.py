@@ -75,7 +75,7 @@ def test_vectors_stand_in_for_the_frames(tmp_path: Path) -> None:
     prepared = Prepared(config)
     assert prepared.sizes.clip == ClipShape(frames=1, size=0, feature_dim=3)
     inputs = prepared.video_inputs(with_valid=False)
-    ids = prepared.catalog.video_ids()
+    ids = prepared.catalog.video_ids().to_pylist()
     batch = inputs.batch(np.array([0, ids.index("v0"), ids.index("v8"), ids.index("v9")]))
     assert batch.clip_index is not None and batch.clip_index.tolist() == [-1, 0, -1, -1]
     assert batch.clips is not None

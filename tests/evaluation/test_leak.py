@@ -91,7 +91,7 @@ def test_nothing_later_is_known(ray_local: None, tmp_path: Path) -> None:
     for number in range(len(run.partitions)):
         timelines = run.timelines(number)
         assert ((timelines.split == TEST) == (timelines.time_ms >= cut)).all()
-    ids = np.array(run.catalog.video_ids(), object)
+    ids = np.array(run.catalog.video_ids().to_pylist(), object)
     answers = [str(video).startswith("a") for video in ids]
     assert sum(answers) == NUM_PAIRS
     assert not run.catalog.known_positives(with_valid=True)[answers].any()

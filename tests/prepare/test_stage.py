@@ -173,8 +173,8 @@ def test_the_catalogue_counts_what_was_seen(tmp_path: Path) -> None:
     told = by_user(config)
     assert told["u1"][0][4] == [1, 0.25] and told["u5"][0][4] == pytest.approx([5, 5 / 6])
     assert told["u1"][7][4] == [4.5, 0]
-    assert catalog.video_ids() == [None, *(f"v{i}" for i in range(11))]
-    assert catalog.uris() == [None, *(f"{tmp_path}/v{i}.mp4" for i in range(10)), None]
+    assert catalog.video_ids().to_pylist() == [None, *(f"v{i}" for i in range(11))]
+    assert catalog.uris().to_pylist() == [None, *(f"{tmp_path}/v{i}.mp4" for i in range(10)), None]
     seen = [[row[0] for row in expected(user)[:6]] for user in range(NUM_USERS)]
     flat = [video for videos in seen for video in videos]
     assert catalog.train_events.tolist() == [0, *(flat.count(f"v{i}") for i in range(11))]

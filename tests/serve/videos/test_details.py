@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
-from recsys.data.details import Details, arrow_file, open_arrow_file
+from recsys.data.details import Details
 from recsys.live.events import EventLog
 from recsys.schema import details_schema, files_schema
 from recsys.serve.api import make_api
@@ -79,15 +79,6 @@ def test_posters_are_pictures_and_nothing_else(client: TestClient) -> None:
         assert answer.headers["content-security-policy"] == "default-src 'none'"
     for video_id in ("v3", "v4", "gone"):
         assert client.get(f"/v1/videos/{video_id}/poster").status_code == 404
-
-
-def test_what_decode_saw_of_files_is_read_from_the_disk_or_from_memory(tmp_path: Path) -> None:
-    table = pa.table([[None, 2.0], [None, WEBP]], schema=files_schema())
-    data = arrow_file(table)
-    path = tmp_path / "files.arrow"
-    path.write_bytes(data)
-    assert open_arrow_file(str(path), b"").equals(table)
-    assert open_arrow_file("memory://bucket/files.arrow", data).equals(table)
 
 
 def test_captions_are_the_file_beside_a_video(client: TestClient) -> None:
