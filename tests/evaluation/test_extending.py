@@ -103,35 +103,58 @@ def evaluated(settings: RerankConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     return assemble(test, rankers, CONFIG, settings, about={"baselines": made.about})
 
 
-@pytest.mark.usefixtures("extended")
-def test_new_entries_are_in_report_table_page_and_comparison(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    report, columns = evaluated(WithEvenRows(even_rows=2.0, candidates=20, page=5))
+@pytest.fixture
+def report(extended: None) -> dict[str, Any]:
+    """Of a model whose lists are re-ranked by the new lever."""
+    return evaluated(WithEvenRows(even_rows=2.0, candidates=20, page=5))[0]
+
+
+def share_with(row: int) -> float:
+    """The share of users who have a video among their relevant ones."""
+    return float(np.mean([row in rows for rows in np.split(data().relevant.values, 40)]))
+
+
+def test_a_new_metric_is_in_the_report(report: dict[str, Any]) -> None:
     evaluation = report["evaluation"]
-    relevant = [set(rows) for rows in np.split(data().relevant.values, 40)]
-    share = np.mean([1 in rows for rows in relevant])
-    assert evaluation["model"]["all"]["top@5"] == pytest.approx(share)
-    assert evaluation["by row"]["all"]["top@5"] == np.mean([60 in rows for rows in relevant])
+    assert evaluation["model"]["all"]["top@5"] == pytest.approx(share_with(1))
+    assert evaluation["by row"]["all"]["top@5"] == share_with(60)
     assert evaluation["model"]["even@5"] == pytest.approx(2 / 5)  # rows 1 to 5
     assert evaluation["by row"]["even@5"] == pytest.approx(3 / 5)  # rows 60 to 56
     assert evaluation["model_reranked"]["even@5"] == 1
-    assert "top@5" in evaluation["model"]["warm"] and columns["model"]["even@5"][0] == 2 / 5
+    assert "top@5" in evaluation["model"]["warm"]
 
+
+@pytest.mark.usefixtures("extended")
+def test_a_new_metric_has_a_value_for_each_user() -> None:
+    _, columns = evaluated(WithEvenRows())
+    assert columns["model"]["even@5"][0] == 2 / 5
+
+
+def test_a_new_metric_is_compared_with_the_new_baseline(report: dict[str, Any]) -> None:
     rows = {row["metric"]: row for row in report["comparisons"]["by row"]}
-    assert rows["top@5"]["ours"] == pytest.approx(share) and rows["top@5"]["p_holm"] is not None
+    assert rows["top@5"]["ours"] == pytest.approx(share_with(1))
+    assert rows["top@5"]["p_holm"] is not None
     assert "even@5" not in rows  # it is no main metric
+
+
+def test_a_new_lever_has_a_trade_off_curve(report: dict[str, Any]) -> None:
     points = report["tradeoff"]["levers"]["even_rows"]
     assert [point["even"] for point in points] == [1, 1]
     assert report["tradeoff"]["plain"]["even"] == pytest.approx(2 / 5)
     assert report["tradeoff"]["configured"]["weights"]["even_rows"] == 2.0
 
+
+def test_new_entries_are_on_the_terminal(
+    report: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     print_report("evaluate", report)
     printed = capsys.readouterr().out
     assert "first place" in printed and "by row with nothing" in printed
     (row,) = (line for line in printed.splitlines() if line.startswith("by row "))
-    assert f"{evaluation['by row']['all']['top@5']:.4f}" in row
+    assert f"{report['evaluation']['by row']['all']['top@5']:.4f}" in row
 
+
+def test_new_entries_are_on_the_page(report: dict[str, Any]) -> None:
     page = render(report, title="x")
     for wanted in (
         "first place@5",

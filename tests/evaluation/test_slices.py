@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines.simple import random_order
 from recsys.evaluation.metrics.interactions import RankingSet, Videos
-from recsys.evaluation.metrics.toplists import Part, top_lists
+from recsys.evaluation.metrics.toplists import Part, TopLists, top_lists
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.evaluation.report.figures import summarise
 from recsys.evaluation.report.tradeoff import reranked
@@ -98,39 +98,60 @@ def test_without_cold_videos_warm_is_all() -> None:
     assert summary["cold"] == summary["cold_among_cold"] == {"users": 0}
 
 
-def test_the_lists_of_all_are_the_same_with_and_without_parts() -> None:
+def drawn_scores(num_values: int) -> tuple[torch.Tensor, list[Part]]:
+    """Scores (20, 40) of so many values, some left out, and two parts of the videos."""
     generator = torch.Generator().manual_seed(0)
-    for values in (3, 10**6):  # with many ties, and with hardly any
-        scores = torch.randint(values, (20, 40), generator=generator).float()
-        scores[torch.rand(20, 40, generator=generator) < 0.2] = -torch.inf
-        is_in = torch.rand(40, generator=generator) < 0.2
-        is_in[0] = False
-        everyone = torch.ones(20, dtype=torch.bool)
-        parts = [Part("a", is_in, everyone), Part("b", ~is_in & (torch.arange(40) > 0), everyone)]
-        for depth in (1, 5, 60):
-            alone = top_lists(torch.arange(20), scores, depth)
-            beside = top_lists(torch.arange(20), scores, depth, parts)
-            of_all = [lists for lists in beside if lists.among == "all"]
-            for part in parts:  # as if the other videos had been left out
-                left_out = scores.masked_fill(~part.is_in_N, -torch.inf)
-                by_hand = top_lists(torch.arange(20), left_out, depth)
-                mine = [lists for lists in beside if lists.among == part.name]
-                expected, shown = ({}, {})
-                for kept, every in ((expected, by_hand), (shown, mine)):
-                    for lists in every:
-                        for user, row in zip(lists.user_B.tolist(), lists.score_BK, strict=True):
-                            kept[user] = row[row > -torch.inf].tolist()
-                assert shown == expected
-            for one, other in zip(alone, of_all, strict=True):
-                assert one.user_B.tolist() == other.user_B.tolist()
-                assert one.score_BK is not None and other.score_BK is not None
-                assert one.score_BK.tolist() == other.score_BK.tolist()
-                if one.ties is None:
-                    assert one.video_BK.tolist() == other.video_BK.tolist()
-                else:
-                    assert other.ties is not None
-                    assert one.ties.start_BK.tolist() == other.ties.start_BK.tolist()
-                    assert one.ties.size_BK.tolist() == other.ties.size_BK.tolist()
+    scores = torch.randint(num_values, (20, 40), generator=generator).float()
+    scores[torch.rand(20, 40, generator=generator) < 0.2] = -torch.inf
+    is_in = torch.rand(40, generator=generator) < 0.2
+    is_in[0] = False
+    everyone = torch.ones(20, dtype=torch.bool)
+    rest = ~is_in & (torch.arange(40) > 0)
+    return scores, [Part("a", is_in, everyone), Part("b", rest, everyone)]
+
+
+def scores_by_user(lists: Iterable[TopLists]) -> dict[int, list[float]]:
+    """The scores of each user's list, without places that nothing is in."""
+    return {
+        user: row[row > -torch.inf].tolist()
+        for one in lists
+        for user, row in zip(one.user_B.tolist(), one.score_BK, strict=True)
+    }
+
+
+def content(lists: TopLists) -> list[object]:
+    """What a list says: its videos, or, where there are ties, which places each may have."""
+    assert lists.score_BK is not None
+    tied = [lists.video_BK] if lists.ties is None else [lists.ties.start_BK, lists.ties.size_BK]
+    shown = [lists.user_B, lists.score_BK, *tied]
+    return [lists.ties is None, *(tensor.tolist() for tensor in shown)]
+
+
+MANY_TIES_OR_FEW = pytest.mark.parametrize("num_values", [3, 10**6])
+DEPTHS = pytest.mark.parametrize("depth", [1, 5, 60])
+
+
+@MANY_TIES_OR_FEW
+@DEPTHS
+def test_the_lists_of_all_are_the_same_with_and_without_parts(num_values: int, depth: int) -> None:
+    scores, parts = drawn_scores(num_values)
+    alone = top_lists(torch.arange(20), scores, depth)
+    beside = top_lists(torch.arange(20), scores, depth, parts)
+    of_all = [content(lists) for lists in beside if lists.among == "all"]
+    assert of_all == [content(lists) for lists in alone]
+
+
+@MANY_TIES_OR_FEW
+@DEPTHS
+def test_the_lists_of_a_part_are_those_with_the_other_videos_left_out(
+    num_values: int, depth: int
+) -> None:
+    scores, parts = drawn_scores(num_values)
+    beside = list(top_lists(torch.arange(20), scores, depth, parts))
+    for part in parts:
+        left_out = scores.masked_fill(~part.is_in_N, -torch.inf)
+        expected = scores_by_user(top_lists(torch.arange(20), left_out, depth))
+        assert scores_by_user(one for one in beside if one.among == part.name) == expected
 
 
 def test_re_ranked_lists_are_measured_among_their_own() -> None:
