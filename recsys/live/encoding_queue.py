@@ -7,8 +7,7 @@ again for another version is left alone after as many, and told of.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from recsys.data.ragged import FloatArray
+from recsys.live.clock import Clock, now
 from recsys.live.database import Database
 from recsys.live.tables import SERVED_VERSIONS, VIDEO_FAULTS, VIDEO_VECTORS, VIDEOS
 from recsys.live.videos import LiveVideo, VideoFacts, VideoVector, next_seq, to_floats, to_video
@@ -81,12 +81,10 @@ class EncodingQueue:
 
     Args:
         database: Of the event log.
-        clock: Gives the time in Unix milliseconds.
+        clock: The server's.
     """
 
-    def __init__(
-        self, database: Database, *, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    ) -> None:
+    def __init__(self, database: Database, *, clock: Clock = now) -> None:
         self._database, self._clock = database, clock
 
     def claim(self) -> LiveVideo | None:
@@ -94,8 +92,8 @@ class EncodingQueue:
 
         One whose encoders never came back from it is refused on the way.
         """
-        now = self._clock()
-        free = or_(_C.claimed_ms.is_(None), _C.claimed_ms < now - LEASE_MS)
+        now_ms = self._clock()
+        free = or_(_C.claimed_ms.is_(None), _C.claimed_ms < now_ms - LEASE_MS)
         waiting = select(VIDEOS).where(_C.state == "stored", free).order_by(_C.seq).limit(1)
         if not self._database.rows(waiting):
             return None
@@ -105,9 +103,9 @@ class EncodingQueue:
                 if fault is not None and fault.tries >= MOST_TRIES:
                     _refuse(connection, row.video_id, NOT_ENCODED, None)
                     continue
-                _count_try(connection, row.video_id, AT_FIRST, now)
+                _count_try(connection, row.video_id, AT_FIRST, now_ms)
                 of_it = update(VIDEOS).where(_C.video_id == row.video_id)
-                connection.execute(of_it.values(claimed_ms=now))
+                connection.execute(of_it.values(claimed_ms=now_ms))
                 return to_video(row)
         return None
 
@@ -242,12 +240,12 @@ def _fault(connection: Connection, video_id: str, version: str) -> Fault | None:
     return None if row is None else _to_fault(row)
 
 
-def _count_try(connection: Connection, video_id: str, version: str, now: int) -> None:
+def _count_try(connection: Connection, video_id: str, version: str, now_ms: int) -> None:
     """One more try; of several encoders that try at the same time one is counted."""
     before = _fault(connection, video_id, version)
-    if before is not None and before.tried_ms > now - LEASE_MS:
+    if before is not None and before.tried_ms > now_ms - LEASE_MS:
         return
-    row = {"tries": 1 if before is None else before.tries + 1, "tried_ms": now, "reason": None}
+    row = {"tries": 1 if before is None else before.tries + 1, "tried_ms": now_ms, "reason": None}
     of_it = (_F.video_id == video_id, _F.version == version)
     connection.execute(delete(VIDEO_FAULTS).where(*of_it))
     connection.execute(insert(VIDEO_FAULTS), {"video_id": video_id, "version": version, **row})

@@ -12,8 +12,7 @@ nothing. It outlives every bundle, since it knows no rows of a vocabulary.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +21,7 @@ from typing import Any
 from sqlalchemy import Row, Select, bindparam, delete, distinct, func, select
 
 from recsys.errors import InputError
+from recsys.live.clock import Clock, now
 from recsys.live.commits import GroupCommit
 from recsys.live.database import READ_LIMIT_S, Database, LogError, among, insert_rows
 from recsys.live.entries import (
@@ -95,17 +95,15 @@ class EventLog:
         address: A local path or `sqlite:///PATH` (on this machine's own disk: SQLite's shared
             memory does not work over a network), or `postgresql://USER@HOST/NAME`.
         create: Make it where there is none.
-        clock: The server's time in Unix milliseconds.
+        clock: The server's.
 
     Raises:
         InputError: It cannot be opened, or is of another version.
     """
 
-    def __init__(
-        self, address: str, *, create: bool = True, clock: Callable[[], int] | None = None
-    ) -> None:
+    def __init__(self, address: str, *, create: bool = True, clock: Clock = now) -> None:
         self.database = Database(address, create=create)
-        self.clock = clock or (lambda: time.time_ns() // 1_000_000)
+        self.clock = clock
         self._commits: GroupCommit[Call, Appended] = GroupCommit(self._write, fatal=LogError)
 
     def __enter__(self) -> EventLog:
@@ -144,8 +142,8 @@ class EventLog:
         Raises:
             InputError: As `append`.
         """
-        now = self.clock()
-        received = [now] * len(events) if received_ms is None else received_ms
+        now_ms = self.clock()
+        received = [now_ms] * len(events) if received_ms is None else received_ms
         call = Call()
         for place, (event, time_ms) in enumerate(zip(events, received, strict=True)):
             try:

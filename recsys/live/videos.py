@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 
 from recsys.data.ragged import FloatArray
 from recsys.errors import InputError
+from recsys.live.clock import Clock, now
 from recsys.live.database import Database
 from recsys.live.tables import VIDEO_FAULTS, VIDEO_VECTORS, VIDEOS
 from recsys.live.tail import Tail
@@ -159,12 +159,10 @@ class LiveVideos:
 
     Args:
         database: Of the event log.
-        clock: Gives the time in Unix milliseconds.
+        clock: The server's.
     """
 
-    def __init__(
-        self, database: Database, *, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    ) -> None:
+    def __init__(self, database: Database, *, clock: Clock = now) -> None:
         self._database, self._clock = database, clock
 
     def get(self, video_id: str) -> LiveVideo | None:
