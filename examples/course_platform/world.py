@@ -3,12 +3,9 @@
 python examples/course_platform/world.py runs/course_platform
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 
-from recsys.demo.example import DAYS, Video, Viewings, write_example
+from recsys.demo.example import DAYS, Video, Viewings, example_command
 
 SHAPES = ("Circles", "Squares", "Rings", "Diamonds", "Crosses", "Triangles")
 """In the order of what clips can show."""
@@ -68,18 +65,12 @@ def learn(videos: list[Video], *, num_users: int, seed: int = 0) -> Viewings:
     return Viewings(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def main() -> None:
-    """Writes the world into the folder that is named."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path, help="the world's folder")
-    parser.add_argument("--shapes", type=int, default=6, help="of six, each with three courses")
-    parser.add_argument("--users", type=int, default=900)
-    given = parser.parse_args()
-    videos = make_videos(given.shapes)
-    viewings = learn(videos, num_users=given.users)
-    write_example(given.out, videos, viewings, clip_s=3.0)
-    print(f"{len(videos)} lessons, {len(viewings.user)} events in {given.out}")
+def make_world(num_shapes: int, num_users: int) -> tuple[list[Video], Viewings]:
+    """The lessons, and who took which."""
+    videos = make_videos(num_shapes)
+    return videos, learn(videos, num_users=num_users)
 
 
 if __name__ == "__main__":
-    main()
+    size = ("--shapes", 6, "of six, each with three courses")
+    example_command(make_world, size=size, users=900, clip_s=3.0)

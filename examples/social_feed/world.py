@@ -3,10 +3,7 @@
 python examples/social_feed/world.py runs/social_feed
 """
 
-import argparse
-from pathlib import Path
-
-from recsys.demo.example import DAYS, Video, viewings_by_taste, write_example
+from recsys.demo.example import DAYS, Video, Viewings, example_command, viewings_by_taste
 from recsys.demo.names import creator_name
 
 THINGS = {
@@ -51,19 +48,13 @@ def make_videos(per_kind: int) -> list[Video]:
     return videos
 
 
-def main() -> None:
-    """Writes the world into the folder that is named."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path, help="the world's folder")
-    parser.add_argument("--per-kind", type=int, default=7, help="videos of each kind (7)")
-    parser.add_argument("--users", type=int, default=600)
-    given = parser.parse_args()
-    videos = make_videos(given.per_kind)
+def make_world(per_kind: int, num_users: int) -> tuple[list[Video], Viewings]:
+    """The videos, and who watched what."""
+    videos = make_videos(per_kind)
     per_user = min(30, len(videos) // 4)
-    viewings = viewings_by_taste(videos, num_users=given.users, per_user=per_user)
-    write_example(given.out, videos, viewings, clip_s=2.0)
-    print(f"{len(videos)} videos, {len(viewings.user)} events in {given.out}")
+    return videos, viewings_by_taste(videos, num_users=num_users, per_user=per_user)
 
 
 if __name__ == "__main__":
-    main()
+    size = ("--per-kind", 7, "videos of each kind (7)")
+    example_command(make_world, size=size, users=600, clip_s=2.0)

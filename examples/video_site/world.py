@@ -3,10 +3,7 @@
 python examples/video_site/world.py runs/video_site
 """
 
-import argparse
-from pathlib import Path
-
-from recsys.demo.example import DAYS, Video, viewings_by_taste, write_example
+from recsys.demo.example import DAYS, Video, Viewings, example_command, viewings_by_taste
 
 SUBJECTS = {
     "sun": ("Crossing the sky", "The sky run backwards", "Sunset", "Sunrise"),
@@ -60,19 +57,13 @@ def make_videos(per_kind: int) -> list[Video]:
     return videos
 
 
-def main() -> None:
-    """Writes the world into the folder that is named."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path, help="the world's folder")
-    parser.add_argument("--per-kind", type=int, default=6, help="videos of each kind (6)")
-    parser.add_argument("--users", type=int, default=600)
-    given = parser.parse_args()
-    videos = make_videos(given.per_kind)
+def make_world(per_kind: int, num_users: int) -> tuple[list[Video], Viewings]:
+    """The videos, and who watched what."""
+    videos = make_videos(per_kind)
     per_user = min(30, len(videos) // 4)
-    viewings = viewings_by_taste(videos, num_users=given.users, per_user=per_user, seed=1)
-    write_example(given.out, videos, viewings, clip_s=3.0)
-    print(f"{len(videos)} videos, {len(viewings.user)} events in {given.out}")
+    return videos, viewings_by_taste(videos, num_users=num_users, per_user=per_user, seed=1)
 
 
 if __name__ == "__main__":
-    main()
+    size = ("--per-kind", 6, "videos of each kind (6)")
+    example_command(make_world, size=size, users=600, clip_s=3.0)

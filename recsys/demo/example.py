@@ -10,8 +10,9 @@ Shapes: V videos, N events.
 
 from __future__ import annotations
 
+import argparse
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -100,6 +101,32 @@ def viewings_by_taste(
         liked = watched & (rng.random(len(first)) < LIKED)
         parts.append((np.full(len(first), user), video_N, day_N, watched, liked))
     return Viewings(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def example_command(
+    make: Callable[[int, int], tuple[list[Video], Viewings]],
+    *,
+    size: tuple[str, int, str],
+    users: int,
+    clip_s: float,
+) -> None:
+    """The command line of an example: makes its world in the folder that is named.
+
+    Args:
+        make: Gives the videos, and who watched what, for a size and a number of people.
+        size: The option that says the size, its default, and what it means.
+        users: Default number of people.
+        clip_s: Length of the clips, in seconds.
+    """
+    option, default, meaning = size
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path, help="the world's folder")
+    parser.add_argument(option, dest="size", type=int, default=default, help=meaning)
+    parser.add_argument("--users", type=int, default=users, help=f"people ({users})")
+    given = parser.parse_args()
+    videos, viewings = make(given.size, given.users)
+    write_example(given.out, videos, viewings, clip_s=clip_s)
+    print(f"{len(videos)} videos, {len(viewings.user)} events in {given.out}")
 
 
 def write_example(
