@@ -22,6 +22,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from _bars import bar, write
+
 from recsys.demo.viewers import WorldSettings
 from recsys.demo.world import make_world
 from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
@@ -151,12 +153,6 @@ def bars_of(found: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[float, fl
 
 
 def report(found: dict[str, list[dict[str, Any]]], out: Path) -> None:
-    bars = {
-        name: {"value": value, "bar": bar, "holds": value >= bar}
-        for name, (value, bar) in bars_of(found).items()
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"runs": found, "bars": bars}, indent=2))
     first = found["as it is"]
     models = of_models(found)
     ours = models.pop("as it is")
@@ -166,8 +162,10 @@ def report(found: dict[str, list[dict[str, Any]]], out: Path) -> None:
         print(f"{'':20} NDCG@10 as it is, over this: {gains(ours, results)}")
     for name, results in baselines_of(first).items():
         print(f"{name:20} {line(results)}")
-    for name, bar in bars.items():
-        print(f"{'holds' if bar['holds'] else 'MISSED'}: {name}: {bar['value']:.3f} ({bar['bar']})")
+    result: dict[str, Any] = {"runs": found}
+    for name, (value, limit) in bars_of(found).items():
+        bar(result, name, value, limit, least=True)
+    write(result, out)
 
 
 if __name__ == "__main__":

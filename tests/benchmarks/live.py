@@ -19,7 +19,6 @@ All on an otherwise idle machine; the clients share its cores with the servers a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import tempfile
@@ -38,6 +37,7 @@ import numpy as np
 from recsys.live.event import VIEW, Event
 from recsys.live.events import EventLog
 from recsys.serve.app import running
+from tests.benchmarks._bars import bar, write
 from tests.benchmarks._load import EVENTS, put_load
 from tests.benchmarks._next_call import unseen_tries
 from tests.benchmarks._postgres import (
@@ -235,12 +235,6 @@ def measure_speed(
             bar(found, title, figures["events_per_s"], least, least=True)
 
 
-def bar(found: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
-    holds = value >= limit if least else value <= limit
-    found["bars"][name] = {"value": value, "bar": limit, "holds": holds}
-    print(f"  {'holds' if holds else 'MISSED'}: {name}: {value:,.4g} (bar {limit:g})", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement of speed")
@@ -251,13 +245,12 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=(*PARTS, "ray"), default=PARTS)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/live.json"))
     args = parser.parse_args()
-    found: dict[str, Any] = {"bars": {}}
+    found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=".") as run:
         make_run(Path(run))
         for kind in args.only:
             measure(kind, run, args, found)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2))
+    write(found, args.out)
 
 
 if __name__ == "__main__":

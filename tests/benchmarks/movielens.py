@@ -32,6 +32,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import ray
 import yaml
+from _bars import bar, write
 
 from recsys.config.run import load_config
 from recsys.evaluation.stage import evaluate
@@ -219,30 +220,24 @@ def best_of(peer: dict[str, Any]) -> float:
     return max(float(epoch["valid_ndcg@10"]) for epoch in peer["history"])
 
 
-def bars_of(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def add_bars(result: dict[str, Any], ours: dict[str, Any], peers: dict[str, Any]) -> None:
     value = ours["test"]["ndcg@10"]
-    bars = {"test NDCG@10": {"value": value, "bar": BAR_NDCG, "holds": value >= BAR_NDCG}}
+    bar(result, "test NDCG@10", value, BAR_NDCG, least=True)
     for name, peer in peers.items():
-        bar = peer["test"]["ndcg@10"]
-        bars[f"test NDCG@10 over {name}'s"] = {"value": value, "bar": bar, "holds": value > bar}
+        theirs = peer["test"]["ndcg@10"]
+        bar(result, f"test NDCG@10 over {name}'s", value, theirs, least=True)
     gru4rec = peers["GRU4Rec"]
     mine = seconds_to(ours["history"], best_of(gru4rec))
     ratio = mine and mine / (seconds_to(gru4rec["history"], best_of(gru4rec)) or 1)
-    bars["seconds to GRU4Rec's best validation NDCG@10, over GRU4Rec's"] = {
-        "value": ratio,
-        "bar": BAR_SECONDS,
-        "holds": ratio is not None and ratio <= BAR_SECONDS,
-    }
-    return bars
+    name = "seconds to GRU4Rec's best validation NDCG@10, over GRU4Rec's"
+    bar(result, name, ratio, BAR_SECONDS, least=False)
 
 
 def report(ours: dict[str, Any], peers: dict[str, Any], args: argparse.Namespace) -> None:
-    bars = bars_of(ours, peers)
-    result = {"settings": SETTINGS, "ours": ours, "peers": peers, "bars": bars}
+    result = {"settings": SETTINGS, "ours": ours, "peers": peers}
     if args.peers:
         result["peers_from"] = [str(path) for path in args.peers]
         print("the peers' figures are those of an earlier run")
-    args.out.write_text(json.dumps(result, indent=2))
     target = best_of(peers["GRU4Rec"])
     heads = ("test", "test", "test NDCG", "valid", "training +", "to NDCG", "start")
     units = ("NDCG@10", "HR@10", "masked", "NDCG@10", "validation", f"{target:.4f}", "etc.")
@@ -257,9 +252,8 @@ def report(ours: dict[str, Any], peers: dict[str, Any], args: argparse.Namespace
         texts = [f"{number:.4f}" for number in numbers]
         texts += ["never" if seconds is None else f"{seconds:.0f} s" for seconds in times]
         print(f"{name:10}" + "".join(f"{text:>11}" for text in texts), f" {side['ended']}")
-    for name, bar in bars.items():
-        value = "not reached" if bar["value"] is None else f"{bar['value']:.4f}"
-        print(f"{'holds' if bar['holds'] else 'MISSED'}: {name}: {value} (bar {bar['bar']:.4f})")
+    add_bars(result, ours, peers)
+    write(result, args.out)
 
 
 def require_same(data: dict[str, Any], peers: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ takes the pictures of the documentation besides.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import socket
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from _bars import bar, write
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from recsys.bundle.contents import Bundle
@@ -168,13 +168,10 @@ def main() -> None:
         if args.screenshots is not None:
             take_pictures(browser, address, args.screenshots)
         browser.close()
-    bars = {}
+    found: dict[str, Any] = {"visits": visits}
     for name, limit in BARS.items():
-        value = median(one[name] for one in visits)
-        bars[name] = {"value": value, "bar": limit, "holds": value <= limit}
-        print(f"{'holds' if value <= limit else 'MISSED'}: {name}: {value:.3f} (bar {limit:g})")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"visits": visits, "bars": bars}, indent=2))
+        bar(found, name, median(one[name] for one in visits), limit, least=False)
+    write(found, args.out)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _bars import bar, write
 from _events import world_config, write_world
 from _memory import Watched
 
@@ -159,8 +160,8 @@ def measure(step: str, folder: Path) -> dict[str, float]:
     return {"cpu_s": job.cpu_s, **figures, **memory}
 
 
-def bars(sizes: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, object]]:
-    """What must hold, of what was measured."""
+def bars(sizes: dict[str, dict[str, dict[str, float]]]) -> dict[str, tuple[float, float]]:
+    """What must hold, of what was measured: each figure, and what it may be at most."""
     found: dict[str, tuple[float, float]] = {}
     few, many = min(sizes, key=int), max(sizes, key=int)
     for step in [step for step in sizes[many] if step != "polars"]:
@@ -173,24 +174,20 @@ def bars(sizes: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, o
     if ours and "polars" in sizes[many]:
         ratio = ours["cpu_s"] / sizes[many]["polars"]["cpu_s"]
         found["prepare: CPU seconds over those of polars"] = (ratio, BAR_POLARS)
-    return {
-        name: {"value": value, "bar": bar, "holds": value <= bar}
-        for name, (value, bar) in found.items()
-    }
+    return found
 
 
 def report(sizes: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
-    result = {"sizes": sizes, "bars": bars(sizes)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2))
     for size, steps in sorted(sizes.items(), key=lambda item: int(item[0])):
         for step, figures in steps.items():
             memory = f"{figures['all_bytes'] / 1e9:5.2f} GB, {figures['largest_bytes'] / 1e9:5.2f}"
             seconds = f"{figures['seconds']:7.1f} s, {figures['cpu_s']:7.1f} of CPUs"
             print(f"  {int(size):>12,} {step:10} {seconds}, {memory} in the largest process")
     extrapolate(sizes)
-    for name, bar in bars(sizes).items():
-        print(f"  {'holds' if bar['holds'] else 'MISSED'}: {name}: {bar['value']:.3g}")
+    result: dict[str, Any] = {"sizes": sizes}
+    for name, (value, limit) in bars(sizes).items():
+        bar(result, name, value, limit, least=False)
+    write(result, out)
 
 
 def extrapolate(sizes: dict[str, dict[str, dict[str, float]]]) -> None:

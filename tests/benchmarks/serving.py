@@ -10,7 +10,6 @@ figures say so.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 import _uptime
 import torch
 import uvicorn
+from _bars import bar, write
 from _bundle import make_bundle
 from _load import Load, descendants, find_wrk, pin, put_load
 from _quota import cpu_quota
@@ -210,12 +210,6 @@ def serve_bare(run: str, port: int) -> None:
     )
 
 
-def bar(found: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
-    holds = value >= limit if least else value <= limit
-    found["bars"][name] = {"value": value, "bar": limit, "holds": holds}
-    print(f"  {'holds' if holds else 'MISSED'}: {name}: {value:,.4g} (bar {limit:g})", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
@@ -233,14 +227,13 @@ def main() -> None:
         return
     find_wrk()
     os.environ.setdefault("RAY_ADDRESS", "local")
-    found: dict[str, Any] = {"cores": sorted(os.sched_getaffinity(0)), "bars": {}}
+    found: dict[str, Any] = {"cores": sorted(os.sched_getaffinity(0))}
     with tempfile.TemporaryDirectory(dir=".") as folder:
         make_bundle(folder, end_ms=time.time_ns() // 1_000_000)
         for measure in MEASUREMENTS:
             if args.only is None or measure.__name__ in args.only:
                 measure(folder, args, found)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=2))
+    write(found, args.out)
 
 
 if __name__ == "__main__":

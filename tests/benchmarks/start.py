@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _bars import bar, write
+
 BAR_S, BAR_BYTES, BAR_SHARE = 30.0, 2e9, 0.3
 ASKED = 200
 GB = 1e9
@@ -124,11 +126,9 @@ def main() -> None:
     }
     for name, value in found.items():
         print(f"{name}: {value:,.3f}")
-    for name, (value, bar) in bars.items():
-        print(f"  {'holds' if value <= bar else 'MISSED'}: {name}: {value:.3g} (bar {bar:g})")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    told = {name: {"value": value, "bar": bar} for name, (value, bar) in bars.items()}
-    args.out.write_text(json.dumps({**found, "bars": told}, indent=2) + "\n")
+    for name, (value, limit) in bars.items():
+        bar(found, name, value, limit, least=False)
+    write(found, args.out)
 
 
 if __name__ == "__main__":

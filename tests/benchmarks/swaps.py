@@ -30,6 +30,7 @@ from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import CURRENT
 from recsys.serve.app import APP_NAME, running
 from recsys.serve.recommender import ServingRecommender
+from tests.benchmarks._bars import bar, write
 from tests.benchmarks._bundle import make_bundle
 from tests.benchmarks._load import descendants
 
@@ -226,16 +227,14 @@ def report(run: Run, rate: float, out: Path) -> None:
         "p99_ms": 1000 * float(np.quantile(run.seconds, 0.99)),
         "failures": Counter(one.text for one in run.failed).most_common(5),
     }
-    bars = {
+    print(json.dumps(figures, indent=2))
+    wrong = {
         "answers that mix versions or are wrong": run.wrong,
         "failed but not in flight at a kill": len(loose),
     }
-    figures["bars"] = {
-        name: {"value": value, "bar": 0, "holds": value == 0} for name, value in bars.items()
-    }
-    print(json.dumps(figures, indent=2))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(figures, indent=2))
+    for name, number in wrong.items():
+        bar(figures, name, number, 0, least=False)
+    write(figures, out)
 
 
 if __name__ == "__main__":

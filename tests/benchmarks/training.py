@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from _bars import bar, write
 
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.catalog import Catalog
@@ -272,21 +273,14 @@ def main() -> None:
         join(args.rank, args.world, args.folder)
         print(json.dumps(PARTS[args.part](args)))
         return
-    result: dict[str, Any] = {"bars": {}}
+    result: dict[str, Any] = {}
     if "plain" in args.only:
         report_plain(args, result)
     if "table" in args.only:
         report_table(args, result)
     if "worker" in args.only:
         report_workers(args, result)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=2))
-
-
-def bar(result: dict[str, Any], name: str, value: float, limit: float, *, least: bool) -> None:
-    holds = value >= limit if least else value <= limit
-    result["bars"][name] = {"value": value, "bar": limit, "holds": holds}
-    print(f"  {'holds' if holds else 'MISSED'}: {name}: {value:.3g} (bar {limit:g})", flush=True)
+    write(result, args.out)
 
 
 def report_plain(args: argparse.Namespace, result: dict[str, Any]) -> None:

@@ -1,0 +1,31 @@
+"""What must hold of a benchmark: its bars, in one form in the file and on the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def bar(
+    found: dict[str, Any], name: str, value: float | None, limit: float, *, least: bool
+) -> None:
+    """Adds a bar to what was found, and prints whether it holds.
+
+    Args:
+        found: What the benchmark will write.
+        name: What is measured.
+        value: The figure; None where it was not reached, which never holds.
+        limit: The bar.
+        least: Whether the figure must be at least that; else it must be at most that.
+    """
+    holds = value is not None and (value >= limit if least else value <= limit)
+    found.setdefault("bars", {})[name] = {"value": value, "bar": limit, "holds": holds}
+    shown = "not reached" if value is None else f"{value:,.4g}"
+    print(f"  {'holds' if holds else 'MISSED'}: {name}: {shown} (bar {limit:,.4g})", flush=True)
+
+
+def write(found: dict[str, Any], out: Path) -> None:
+    """Writes what was found, with its bars, as the file that others read."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=2) + "\n")
