@@ -24,7 +24,7 @@ from recsys.decode.actor.encoder import Encoder
 from recsys.decode.actor.plan import ActorPlan, Resources, plan_actors
 from recsys.decode.actor.processes import has_hardware_package
 from recsys.decode.clips import DecodeClips
-from recsys.decode.stamps import changed_files
+from recsys.decode.stamps import look_at_files
 from recsys.decode.writer import LIMITED_BY, ClipCounts, ClipWriter
 from recsys.errors import InputError
 from recsys.progress import progress
@@ -61,6 +61,8 @@ class DecodeReport(ClipCounts):
     """Videos that were decoded in this run …"""
     changed: int
     """… and those among them whose files are not what they were in the last one."""
+    unseen: int
+    """Videos of earlier runs whose files are gone or do not answer; what was decoded is kept."""
     seconds: float
     videos_per_s: float
     busy: BusyShares
@@ -116,10 +118,12 @@ def _decode_into(
         report(f"decode: {', '.join(writer.changed_settings)} changed; decoding all videos anew")
     there = writer.done()
     known = {uri: there[uri] for uri in wanted if uri in there}
-    changed = changed_files(known, schemes=config.schemes, base=os.getcwd())
-    if changed:
-        report(f"decode: {len(changed)} files are not what they were; decoding them anew")
-        writer.forget(changed)
+    files = look_at_files(known, schemes=config.schemes, base=os.getcwd())
+    if files.unseen:
+        report(f"decode: {files.unseen} files are gone or do not answer; what is there is kept")
+    if files.changed:
+        report(f"decode: {len(files.changed)} files are not what they were; decoding them anew")
+        writer.forget(files.changed)
     done = writer.done()
     missing = [uri for uri in wanted if uri not in done]
     if len(missing) < len(wanted):
@@ -143,7 +147,8 @@ def _decode_into(
     result: DecodeReport = {
         **counts,
         "decoded": len(missing),
-        "changed": len(changed),
+        "changed": len(files.changed),
+        "unseen": files.unseen,
         "seconds": round(seconds, 3),
         "videos_per_s": round(len(missing) / seconds, 2) if missing else 0.0,
         "busy": busy,

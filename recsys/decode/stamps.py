@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from recsys.decode.contract import ReadError
 from recsys.decode.files import local_stamp, remote_filesystem, remote_stamp
@@ -14,24 +15,34 @@ _ASKED_AT_ONCE = 32
 _WAIT_S = 30.0
 
 
-def changed_files(
-    known: Mapping[str, str | None], *, schemes: tuple[str, ...], base: str
-) -> list[str]:
-    """The addresses whose files are not the ones that they were.
+@dataclass(frozen=True)
+class FilesNow:
+    """What became of files that an earlier run has read."""
 
-    A file that is gone, or whose server does not answer, counts as unchanged: what was read of it
-    is kept.
+    changed: list[str]
+    """The addresses whose files are not the ones that they were."""
+    unseen: int
+    """Files that nothing could be learnt of: they are gone, or their server does not answer. What
+    was read of them is kept."""
+
+
+def look_at_files(
+    known: Mapping[str, str | None], *, schemes: tuple[str, ...], base: str
+) -> FilesNow:
+    """Asks for the stamps of files anew.
 
     Args:
         known: The stamp of each address; None where none was to be had.
-        schemes: The kinds of address that may be read; others are left alone.
+        schemes: The kinds of address that may be read; others are not looked at.
         base: Folder that relative paths start from.
     """
     local = [uri for uri in known if scheme_of(uri) == "file"]
     remote = [uri for uri in known if scheme_of(uri) != "file" and scheme_of(uri) in schemes]
     pairs = [(uri, _local(uri, base)) for uri in local]
     pairs += zip(remote, _remote(remote), strict=True)
-    return [uri for uri, stamp in pairs if stamp is not None and stamp != known[uri]]
+    seen = {uri: stamp for uri, stamp in pairs if stamp is not None}
+    changed = [uri for uri, stamp in seen.items() if stamp != known[uri]]
+    return FilesNow(changed, len(known) - len(seen))
 
 
 def _local(uri: str, base: str) -> str | None:

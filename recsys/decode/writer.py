@@ -256,10 +256,19 @@ def storage_folder(path: str) -> Iterator[None]:
 
 
 def _open_clips(path: str) -> lance.LanceDataset | None:
-    """The Lance dataset at a path, None where there is none."""
+    """The Lance dataset at a path, None where none was ever complete.
+
+    Raises:
+        InputError: There is one and it cannot be read: to begin anew would lose what it holds.
+    """
     import lance
 
+    if not storage.list_files(storage.join(path, "_versions"), ".manifest"):
+        return None
     try:
         return lance.dataset(storage.as_url(path))
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: its clips cannot be read ({said}); remove it to decode all videos anew"
+        ) from None

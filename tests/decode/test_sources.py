@@ -20,7 +20,7 @@ from recsys.decode.contract import Clip, ReadError
 from recsys.decode.files import RemoteFile
 from recsys.decode.sandbox import Sandbox
 from recsys.decode.sources import check_size, find_videos, open_source, sha256_of
-from recsys.decode.stamps import changed_files
+from recsys.decode.stamps import FilesNow, look_at_files
 from recsys.errors import InputError
 from tests.videos import numbered, numbers_of, spec
 
@@ -178,18 +178,23 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256_of(file, max_bytes=49) is None
 
 
+def _look(**stamps: str | None) -> FilesNow:
+    return look_at_files(stamps, schemes=SCHEMES, base="")
+
+
 def _changed(**stamps: str | None) -> list[str]:
-    return changed_files(stamps, schemes=SCHEMES, base="")
+    return _look(**stamps).changed
 
 
 def test_a_file_of_another_size_or_time_has_changed(tmp_path: Path) -> None:
     path = str(tmp_path / "a")
     Path(path).write_bytes(b"video")
     stamp = _open(path).stamp
-    assert _changed(**{path: stamp, "none.mp4": "1 2", "file://elsewhere/a": "1 2"}) == []
+    gone = {"none.mp4": "1 2", "file://elsewhere/a": "1 2"}
+    assert _look(**{path: stamp, **gone}) == FilesNow([], unseen=2)
     os.utime(path, ns=(0, 1))
     assert _changed(**{path: stamp}) == [path]
-    assert _changed(**{f"file://{path}": "5 1"}) == []
+    assert _look(**{f"file://{path}": "5 1"}) == FilesNow([], unseen=0)
     Path(path).write_bytes(b"videos")
     os.utime(path, ns=(0, 1))
     assert _changed(**{path: "5 1"}) == [path]
@@ -312,7 +317,7 @@ def test_an_address_is_asked_for_byte_for_byte(
     file = _open(uri)
     assert file.read_at(0, 5) == b"12345"
     file.close()
-    assert changed_files({uri: file.stamp}, schemes=SCHEMES, base="") == []
+    assert _look(**{uri: file.stamp}) == FilesNow([], unseen=0)
     with storage.open_input(uri) as opened:
         assert opened.read() == b"12345"
     assert set(made.asked) == {path}
@@ -353,10 +358,11 @@ def test_another_file_behind_the_same_address_has_changed(site: Callable[..., Si
     assert stamp is not None and stamp.startswith("5 ")
     assert _changed(**{uri: stamp}) == []
     made.data = b"other"
-    assert _changed(**{uri: stamp, f"{made.address}/none.mp4": "1 1"}) == [uri]
+    none = f"{made.address}/none.mp4"
+    assert _look(**{uri: stamp, none: "1 1"}) == FilesNow([uri], unseen=1)
     made.shutdown()
     made.server_close()
-    assert _changed(**{uri: stamp}) == []
+    assert _look(**{uri: stamp}) == FilesNow([], unseen=1)
 
 
 def test_the_temporary_file_goes(site: Callable[..., Site]) -> None:
@@ -386,28 +392,13 @@ def test_what_a_server_may_answer(site: Callable[..., Site]) -> None:
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = pytest.importorskip("moto.server", reason="the S3 test server is not installed")
-    pytest.importorskip("s3fs", reason="s3fs, which reads s3://, is not installed")
+def bucket(s3_bucket: str, tmp_path: Path) -> str:
+    """A folder of a bucket that holds a video."""
     import s3fs
 
-    made = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    made.start()
-    host, port = made.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3 = s3fs.S3FileSystem()
-    s3.mkdir("videos")
-    s3.pipe("videos/in/a.mp4", numbered(tmp_path / "a.mp4").read_bytes())
-    yield "s3://videos/in"
-    s3fs.S3FileSystem.clear_instance_cache()
-    made.stop()
+    folder = f"{s3_bucket}/in"
+    s3fs.S3FileSystem().pipe(f"{folder}/a.mp4", numbered(tmp_path / "a.mp4").read_bytes())
+    return folder
 
 
 def test_a_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +408,7 @@ def test_a_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "FETCHED_WHOLE_BYTES", 0)
     assert numbers_of(_clip_of(f"{bucket}/a.mp4").frames) == [3, 9, 15, 21]
     stamp = _open(f"{bucket}/a.mp4").stamp
-    assert _changed(**{f"{bucket}/a.mp4": stamp}) == []
+    assert _look(**{f"{bucket}/a.mp4": stamp}) == FilesNow([], unseen=0)
     assert _changed(**{f"{bucket}/a.mp4": "1 old"}) == [f"{bucket}/a.mp4"]
     assert _reason(f"{bucket}/none.mp4") == "missing"
     assert _reason("s3://no-such-bucket/a.mp4") in ("missing", "unreachable")

@@ -162,7 +162,13 @@ def test_a_file_that_changed_is_decoded_anew(ray_local: None, tmp_path: Path) ->
     assert numbers_of(store.take(store.rows_of([uris[1]]))[0]) == [1, 3, 5, 7]
     assert _clips(out)[uris[0]] == first[uris[0]]
     again = decode_videos(uris, str(out), CONFIG)["decode"]
-    assert (again["changed"], again["decoded"]) == (0, 0)
+    assert (again["changed"], again["unseen"], again["decoded"]) == (0, 0, 0)
+
+    paths[1].unlink()
+    said.clear()
+    gone = decode_videos(uris, str(out), CONFIG, report=said.append)["decode"]
+    assert said[0] == "decode: 1 files are gone or do not answer; what is there is kept"
+    assert (gone["changed"], gone["unseen"], gone["decoded"], gone["ok"]) == (0, 1, 0, 3)
 
 
 def test_other_settings_are_said_and_decoded_anew(

@@ -54,6 +54,25 @@ def _levels(out: Path) -> dict[str, int]:
     return dict(zip(store.uris(), frames[:, 0, 0, 0, 0].tolist(), strict=True))
 
 
+def test_clips_that_cannot_be_read_are_not_written_over(tmp_path: Path) -> None:
+    _writer(tmp_path).finish(set())
+    manifests = list((tmp_path / "clips.lance" / "_versions").glob("*.manifest"))
+    assert manifests
+    for path in manifests:
+        path.write_bytes(b"garbled")
+    with pytest.raises(InputError, match=r"clips.lance: its clips cannot be read .*; remove it"):
+        _writer(tmp_path)
+    assert {path.read_bytes() for path in manifests} == {b"garbled"}
+
+
+def test_what_a_first_write_left_that_was_cut_off_is_no_table(tmp_path: Path) -> None:
+    (tmp_path / "clips.lance" / "data").mkdir(parents=True)
+    (tmp_path / "clips.lance" / "data" / "part.lance").write_bytes(b"half")
+    writer = _writer(tmp_path)
+    writer.add(_rows(a=1))
+    assert writer.finish({"a"})["ok"] == 1
+
+
 def test_clips_and_broken_files_go_their_ways(tmp_path: Path) -> None:
     writer = _writer(tmp_path)
     writer.add(_rows(a=1, b="not_video", c=3))
