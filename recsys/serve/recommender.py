@@ -23,6 +23,7 @@ from recsys.data.ragged import FloatArray, IntArray
 from recsys.errors import InputError
 from recsys.features.inputs import RequestContext
 from recsys.features.timelines import MS_PER_HOUR, Timelines, gap_buckets, hours
+from recsys.live.clock import now
 from recsys.live.database import LogError
 from recsys.live.events import EventLog
 from recsys.live.text import shown
@@ -451,8 +452,3 @@ def _contexts(readings: Sequence[Reading]) -> RequestContext:
         tallies=torch.from_numpy(np.stack([reading.past.tallies for reading in readings])),
         context_rows=torch.from_numpy(contexts.reshape(len(readings), -1)),
     )
-
-
-def now() -> int:
-    """The clock's time in milliseconds (Unix, UTC)."""
-    return time.time_ns() // 1_000_000

@@ -20,6 +20,7 @@ from recsys.config.run import ServeConfig
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.live.challenger import ChallengeFollower, Comparison
+from recsys.live.clock import now
 from recsys.live.database import LogError
 from recsys.live.event import Event
 from recsys.live.events import Appended, EventLog
@@ -31,7 +32,7 @@ from recsys.serve.lists.explored_record import ExploredRecord
 from recsys.serve.lists.fallback import Fallback
 from recsys.serve.metrics import Metrics
 from recsys.serve.operator.figures import RunFigures
-from recsys.serve.recommender import ServingRecommender, now
+from recsys.serve.recommender import ServingRecommender
 from recsys.serve.retrieve.monitor import SearchShape
 from recsys.serve.versions.replica import Versions
 from recsys.serve.videos.desk import VideoDesk, make_missing

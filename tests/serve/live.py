@@ -1,9 +1,10 @@
 """A recommender beside an event log, told of events as a caller tells of them."""
 
 from recsys.bundle.contents import Bundle
+from recsys.live.clock import now
 from recsys.live.event import VIEW, Event
 from recsys.live.events import EventLog
-from recsys.serve.recommender import ServingRecommender, now
+from recsys.serve.recommender import ServingRecommender
 
 
 class Served(ServingRecommender):

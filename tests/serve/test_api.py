@@ -8,9 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
+from recsys.live.clock import now
 from recsys.live.events import EventLog
 from recsys.serve.api import make_api
-from recsys.serve.recommender import now
 from recsys.serve.service import Service
 from tests.bundles import START_MS, TinyRun, make_run
 

@@ -16,12 +16,12 @@ from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
 from recsys.features.liked import liked_in_spans
 from recsys.features.timelines import Timelines
+from recsys.live.clock import now
 from recsys.live.event import DAY_MS
 from recsys.live.events import EventLog
 from recsys.live.text import check_id
 from recsys.serve.api import make_api
 from recsys.serve.app import read_args
-from recsys.serve.recommender import now
 from recsys.serve.service import Service
 from tests.bundles import COLUMNS, NUM_VIDEOS, START_MS, TinyRun, make_run
 from tests.serve.http.test_guard import listening

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass as plain
@@ -16,6 +15,7 @@ from dataclasses import field
 
 from pydantic.dataclasses import dataclass
 
+from recsys.live.clock import now
 from recsys.serve.http.messages import Described
 from recsys.serve.metrics import STEPS, Metrics
 
@@ -149,7 +149,7 @@ class RunFigures:
         self._metrics = metrics
         self._lock = threading.Lock()
         self._samples: deque[Sample] = deque(maxlen=KEPT)
-        self._started_ms = self._last_ms = _now()
+        self._started_ms = self._last_ms = now()
         self._before = Sums()
 
     def tick(self, version: str, now_ms: int | None = None) -> None:
@@ -159,7 +159,7 @@ class RunFigures:
             version: That serves.
             now_ms: The time; that of the clock without it.
         """
-        now_ms = _now() if now_ms is None else now_ms
+        now_ms = now() if now_ms is None else now_ms
         if now_ms - self._last_ms < EVERY_MS:
             return
         values = Values(self._metrics)
@@ -179,7 +179,7 @@ class RunFigures:
             replica=self._metrics.replica,
             started_ms=self._started_ms,
             version=version,
-            now_ms=_now(),
+            now_ms=now(),
             sample_ms=EVERY_MS,
             requests=sums.requests,
             errors=sums.errors,
@@ -253,7 +253,3 @@ def _resident_bytes() -> int | None:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # another system than Linux
         return None
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -23,10 +23,11 @@ from recsys.data.ragged import IntArray, join_lists
 from recsys.errors import InputError
 from recsys.evaluation.metrics.fairness import gini
 from recsys.inference.rerank import Floats, Reranker, VideoTraits, creator_prices, lever_of
+from recsys.live.clock import now
 from recsys.serve.asks import Ask
 from recsys.serve.http.messages import Described, Message
 from recsys.serve.operator.audience import MOST_USERS
-from recsys.serve.recommender import ServingRecommender, now
+from recsys.serve.recommender import ServingRecommender
 
 SHOWN_USERS = 5
 """Of the sample, whose pages are told."""

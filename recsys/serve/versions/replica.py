@@ -22,11 +22,12 @@ from recsys.bundle.versions import is_version, read_manifest, whole_versions
 from recsys.config.run import ServeConfig
 from recsys.data.storage import join
 from recsys.errors import InputError
+from recsys.live.clock import now
 from recsys.live.database import LogError
 from recsys.live.watch import Challenge, Wanted, Watch
 from recsys.serve import priority
 from recsys.serve.metrics import Metrics
-from recsys.serve.recommender import ServingRecommender, now
+from recsys.serve.recommender import ServingRecommender
 from recsys.serve.versions.known import check_known
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from recsys.data.clip_store import ClipArray
 from recsys.decode.contract import ReadError
+from recsys.live.clock import now
 from recsys.live.database import Database, LogError
 from recsys.live.encoding_queue import NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
 from recsys.live.videos import LiveVideo, LiveVideos, VideoVector
@@ -131,7 +132,7 @@ class EncoderWork:
         for version, encoding in encodings.items():
             clip = self._clip(video, encoding)
             if video.file is not None and decoded_ms is None:
-                decoded_ms = time.time_ns() // 1_000_000
+                decoded_ms = now()
             vectors[version] = encoding.vector(video.facts, clip)
             if video.file is not None and not encoding.looks_at_clips:
                 message = NOT_LOOKED_AT

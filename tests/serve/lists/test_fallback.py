@@ -12,13 +12,13 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
+from recsys.live.clock import now
 from recsys.live.event import HIDE_CREATOR, NOT_INTERESTED
 from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.asks import Answer, Ask, Filters
 from recsys.serve.lists import fallback
 from recsys.serve.lists.fallback import REFRESH_MS, Fallback
-from recsys.serve.recommender import now
 from recsys.serve.service import Service
 from tests.bundles import NUM_VIDEOS, TinyRun, make_run
 from tests.serve.live import Served

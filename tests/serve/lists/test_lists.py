@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from recsys.bundle.contents import Bundle
+from recsys.live.clock import now
 from recsys.serve.asks import Filters, ScoredVideo
-from recsys.serve.recommender import ServingRecommender, now
+from recsys.serve.recommender import ServingRecommender
 from recsys.serve.retrieve.retrieval import Retriever, Search
 from tests.bundles import START_MS, make_run
 from tests.serve.live import Served

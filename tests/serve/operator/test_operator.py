@@ -13,6 +13,7 @@ from recsys.config.run import RerankConfig
 from recsys.data.ragged import IntArray, Ragged
 from recsys.errors import InputError
 from recsys.inference.rerank import VideoTraits
+from recsys.live.clock import now
 from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens
@@ -24,7 +25,6 @@ from recsys.serve.operator.preview import (
     SampledLists,
 )
 from recsys.serve.operator.preview import preview as weights_preview
-from recsys.serve.recommender import now
 from recsys.serve.service import Service
 from tests.bundles import NUM_USERS, TinyRun
 

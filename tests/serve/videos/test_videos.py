@@ -11,9 +11,10 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.features.inputs import ClipShape, VideoBatch
+from recsys.live.clock import now
 from recsys.live.events import EventLog
 from recsys.serve.api import make_api
-from recsys.serve.recommender import ServingRecommender, now
+from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service
 from recsys.serve.videos.desk import make_missing
 from recsys.serve.videos.encoder_work import EncoderWork
