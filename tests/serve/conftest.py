@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.events import EventLog
+from recsys.serve.api import make_api
+from recsys.serve.service import Service
 from tests.bundles import TinyRun, make_run, make_versions
 from tests.serve.live import Served
 
@@ -52,3 +55,16 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
 def served(tiny: TinyRun, log: EventLog) -> Served:
     """A recommender of its own for each test, since live events change it."""
     return Served(Bundle.load(str(tiny.run)), log)
+
+
+@pytest.fixture
+def service(tiny: TinyRun, tmp_path: Path) -> Iterator[Service]:
+    service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")), seed=0)
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def client(service: Service) -> TestClient:
+    """Of `service`, which a file may define anew."""
+    return TestClient(make_api(service))

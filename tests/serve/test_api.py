@@ -1,8 +1,6 @@
 """The routes, over HTTP."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,18 +11,6 @@ from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from tests.bundles import START_MS, TinyRun, make_run
-
-
-@pytest.fixture
-def service(tiny: TinyRun, tmp_path: Path) -> Iterator[Service]:
-    service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")), seed=0)
-    yield service
-    service.close()
-
-
-@pytest.fixture
-def client(service: Service) -> TestClient:
-    return TestClient(make_api(service))
 
 
 def test_recommend(client: TestClient, tiny: TinyRun) -> None:

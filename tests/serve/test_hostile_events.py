@@ -8,7 +8,6 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.events import EventLog
-from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from tests.bundles import TinyRun
 
@@ -46,11 +45,6 @@ def service(tiny: TinyRun, address: str) -> Iterator[Service]:
     service = Service(Bundle.load(str(tiny.run)), EventLog(address))
     yield service
     service.close()
-
-
-@pytest.fixture
-def client(service: Service) -> TestClient:
-    return TestClient(make_api(service))
 
 
 def test_ids_mean_nothing_to_the_database(client: TestClient, service: Service) -> None:

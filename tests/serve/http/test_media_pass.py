@@ -1,30 +1,18 @@
 """The pass that opens pictures and clips: for whom, for what, and for how long."""
 
 import time
-from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-from recsys.bundle.contents import Bundle
-from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.http.media_pass import COOKIE, LASTS_S, make_pass, opens, pass_in
 from recsys.serve.http.tokens import Tokens
 from recsys.serve.service import Service
-from tests.bundles import TinyRun
 
 TOKEN, OTHER = "0123456789abcdef", "f" * 16
 DIGEST, OTHER_DIGEST = (sha256(token.encode()).digest() for token in (TOKEN, OTHER))
-
-
-@pytest.fixture
-def service(tiny: TinyRun, tmp_path: Path) -> Iterator[Service]:
-    service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")))
-    yield service
-    service.close()
 
 
 def client_of(service: Service, digest: bytes = DIGEST) -> TestClient:

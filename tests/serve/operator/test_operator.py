@@ -1,20 +1,17 @@
 """What whoever runs the server looks at."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from recsys.bundle.contents import Bundle
 from recsys.config.run import RerankConfig
 from recsys.data.ragged import IntArray, Ragged
 from recsys.errors import InputError
 from recsys.inference.rerank import VideoTraits
 from recsys.live.clock import now
-from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens
 from recsys.serve.metrics import STEPS
@@ -27,18 +24,6 @@ from recsys.serve.operator.preview import (
 from recsys.serve.operator.preview import preview as weights_preview
 from recsys.serve.service import Service
 from tests.bundles import NUM_USERS, TinyRun
-
-
-@pytest.fixture
-def service(tiny: TinyRun, tmp_path: Path) -> Iterator[Service]:
-    service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")), seed=0)
-    yield service
-    service.close()
-
-
-@pytest.fixture
-def client(service: Service) -> TestClient:
-    return TestClient(make_api(service))
 
 
 def lists(client: TestClient, k: int) -> dict[str, list[str]]:
@@ -131,45 +116,74 @@ def test_all_of_it_needs_the_token_that_may_do_most(service: Service) -> None:
         assert "switched off" in answer.json()["detail"]
 
 
-def test_a_trace_follows_a_list_from_retrieval_on(client: TestClient) -> None:
-    client.post("/v1/events", json={"user_id": "u9", "video_id": "v4", "type": "not_interested"})
-    client.post("/v1/events", json={"user_id": "u9", "creator_id": "c3", "type": "hide_creator"})
-    client.post(
-        "/v1/events", json={"user_id": "u9", "video_id": "v6", "type": "task", "positive": True}
-    )
-    client.patch("/v1/videos/v7", json={"hidden": True})
-    shown = client.post("/v1/recommend", json={"user_id": "u9", "k": 5}).json()["items"]
-    answer = client.get("/v1/operator/trace", params={"user_id": "u9", "k": 5}).json()
-    videos = {one["video_id"]: one for one in answer["videos"]}
-    listed = sorted((one for one in answer["videos"] if one["shown"] is not None), key=by("shown"))
-    assert [(v["video_id"], v["reason"]) for v in listed] == [
+def by(name: str) -> Callable[[dict], int]:
+    return lambda video: int(video[name])
+
+
+@pytest.fixture
+def u9(client: TestClient) -> TestClient:
+    """A client of a server that knows what u9 wants no more, and that hides a video from all."""
+    for event in (
+        {"video_id": "v4", "type": "not_interested"},
+        {"creator_id": "c3", "type": "hide_creator"},
+        {"video_id": "v6", "type": "task", "positive": True},
+    ):
+        assert client.post("/v1/events", json={"user_id": "u9", **event}).status_code == 200
+    assert client.patch("/v1/videos/v7", json={"hidden": True}).status_code == 200
+    return client
+
+
+def traced(client: TestClient) -> dict:
+    return client.get("/v1/operator/trace", params={"user_id": "u9", "k": 5}).json()
+
+
+def listed(trace: dict) -> list[dict]:
+    """What of a trace is in the list, in its order."""
+    return sorted((one for one in trace["videos"] if one["shown"] is not None), key=by("shown"))
+
+
+def test_a_trace_ends_with_the_list_that_is_shown(u9: TestClient) -> None:
+    shown = u9.post("/v1/recommend", json={"user_id": "u9", "k": 5}).json()["items"]
+    videos = listed(traced(u9))
+    assert [(v["video_id"], v["reason"]) for v in videos] == [
         (item["video_id"], item["reason"]["kind"]) for item in shown
     ]
-    assert [v["score"] for v in listed] == pytest.approx([item["score"] for item in shown])
-    for video, item in zip(listed, shown, strict=True):
+    assert [v["score"] for v in videos] == pytest.approx([item["score"] for item in shown])
+    for video, item in zip(videos, shown, strict=True):
         assert video["probabilities"] == pytest.approx(item["probabilities"], rel=1e-5)
+
+
+def test_a_trace_says_why_a_video_was_left_out(u9: TestClient) -> None:
+    videos = {one["video_id"]: one for one in traced(u9)["videos"]}
     causes = {name: videos[name]["left_out"] for name in ("v4", "v6", "v7")}
     assert causes == {"v4": "not_interested", "v6": "liked", "v7": "unlisted"}
     # c3 has every third video, from v2 on; one that was liked says so.
     assert {videos[f"v{n}"]["left_out"] for n in (2, 5, 8, 11)} <= {"hidden_creator", "liked"}
-    places = sorted(one["retrieved"] for one in answer["videos"])
-    assert places == list(range(len(places)))
-    by_score = sorted(answer["videos"], key=by("retrieved"))
-    scores = [video["score"] for video in by_score]
+    assert all(one["left_out"] is None or one["ranked"] is None for one in videos.values())
+
+
+def test_a_trace_takes_a_score_apart(u9: TestClient) -> None:
+    videos = sorted(traced(u9)["videos"], key=by("retrieved"))
+    assert [one["retrieved"] for one in videos] == list(range(len(videos)))
+    scores = [video["score"] for video in videos]
     assert scores == pytest.approx(sorted(scores, reverse=True), abs=1e-5)
-    for one in answer["videos"]:
+    for one in videos:
         assert one["score"] == pytest.approx(one["match"] + one["trending"] + one["seen"], abs=1e-5)
-        assert one["left_out"] is None or one["ranked"] is None
+
+
+def test_a_trace_follows_the_candidates_from_step_to_step(u9: TestClient) -> None:
+    trace = traced(u9)
     # Without ranking and re-ranking the candidates are the list.
-    assert [v["ranked"] for v in listed] == [v["reranked"] for v in listed] == [0, 1, 2, 3, 4]
-    assert sum(one["ranked"] is not None for one in answer["videos"]) == 5
-    assert (answer["num_history"], answer["known_user"], answer["rerank"]) == (27, True, {})
+    assert [v["ranked"] for v in listed(trace)] == [0, 1, 2, 3, 4]
+    assert [v["reranked"] for v in listed(trace)] == [0, 1, 2, 3, 4]
+    assert sum(one["ranked"] is not None for one in trace["videos"]) == 5
+
+
+def test_a_trace_tells_what_it_is_made_from(u9: TestClient) -> None:
+    trace = traced(u9)
+    assert (trace["num_history"], trace["known_user"], trace["rerank"]) == (27, True, {})
     asked = {"user_id": "u9", "limit": 50}
-    assert answer["history"] == client.get("/v1/history", params=asked).json()["events"]
-
-
-def by(name: str) -> Callable[[dict], int]:
-    return lambda video: int(video[name])
+    assert trace["history"] == u9.get("/v1/history", params=asked).json()["events"]
 
 
 def test_a_trace_of_somebody_unknown(client: TestClient) -> None:

@@ -44,10 +44,10 @@ def learner(run: TinyRun, log: EventLog) -> Served:
 
 
 @pytest.fixture
-def client(run: TinyRun, tmp_path: Path) -> Iterator[TestClient]:
+def service(run: TinyRun, tmp_path: Path) -> Iterator[Service]:
     log = EventLog(str(tmp_path / "http.sqlite"))
     service = Service(Bundle.load(str(run.run)), log, seed=0)
-    yield TestClient(make_api(service))
+    yield service
     service.close()
 
 

@@ -12,7 +12,6 @@ from recsys.bundle.contents import Bundle
 from recsys.data.details import Details
 from recsys.live.events import EventLog
 from recsys.schema import details_schema, files_schema
-from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from tests.bundles import NUM_VIDEOS, TinyRun
 
@@ -20,7 +19,7 @@ WEBP = b"RIFF....WEBP"
 
 
 @pytest.fixture
-def client(tiny: TinyRun, log: EventLog, tmp_path: Path) -> Iterator[TestClient]:
+def service(tiny: TinyRun, log: EventLog, tmp_path: Path) -> Iterator[Service]:
     """v1 has a picture of decode's, v2 a poster of its own, v3 one that is no picture."""
     poster, script = tmp_path / "two.png", tmp_path / "three.svg"
     poster.write_bytes(b"a png")
@@ -36,7 +35,7 @@ def client(tiny: TinyRun, log: EventLog, tmp_path: Path) -> Iterator[TestClient]
     )
     bundle = replace(Bundle.load(str(tiny.run)), details=Details(texts, files))
     service = Service(bundle, log)
-    yield TestClient(make_api(service))
+    yield service
     service.close()
 
 

@@ -15,7 +15,6 @@ from recsys.features.batches import VideoInputs
 from recsys.features.inputs import ClipShape
 from recsys.inference.encode import all_vectors
 from recsys.live.events import EventLog
-from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from recsys.serve.videos.encoding import Encoding
 from tests import videos
@@ -43,9 +42,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture
-def client(bundle: Bundle, tmp_path: Path) -> Iterator[TestClient]:
+def service(bundle: Bundle, tmp_path: Path) -> Iterator[Service]:
     service = Service(bundle, EventLog(str(tmp_path / "live.sqlite")), seed=0)
-    yield TestClient(make_api(service))
+    yield service
     service.close()
 
 
