@@ -149,12 +149,14 @@ def make_run(
     return TinyRun(run, version, config, recommender, vectors, counts, timelines)
 
 
-def make_versions(folder: Path, uris: list[str | None]) -> Path:
+def make_versions(
+    folder: Path, uris: list[str | None], *, clip: ClipShape | None = None, **sections: object
+) -> Path:
     """A bundles folder with two versions of other weights; CURRENT names the old one."""
     bundles = folder / "bundles"
     bundles.mkdir()
     for version, seed in ((OLD, 1), (NEW, 5)):
-        run = make_run(folder / version, uris=uris, seed=seed)
+        run = make_run(folder / version, uris=uris, seed=seed, clip=clip, **sections)
         rename_version(run.run / "bundles" / run.version, bundles / version)
     (bundles / CURRENT).write_text(OLD + "\n")
     return bundles

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
+from ray import serve
 
 from recsys.bundle.contents import VideoModel
 from recsys.config.run import ServeConfig
@@ -19,6 +20,7 @@ from recsys.data.storage import join
 from recsys.errors import InputError
 from recsys.live.encoding_queue import EncodingQueue
 from recsys.serve.endpoint import EventsHere
+from recsys.serve.ray_metrics import RayFailures
 from recsys.serve.videos.desk import uploads_folder
 from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.videos.encoding import Encoding
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 LOOKS_S = 1.0
 """How often it looks which versions are served."""
+RETRY_S = 60.0
+"""When a version that could not be loaded is looked at again: its files may have come since."""
 
 
 class ServedEncodings:
@@ -36,13 +40,18 @@ class ServedEncodings:
     Args:
         bundles: The folder of all versions.
         queue: Where replicas say it.
+        failed: Told each time that one cannot be loaded.
         device: Where the models run.
     """
 
-    def __init__(self, bundles: str, queue: EncodingQueue, *, device: str) -> None:
+    def __init__(
+        self, bundles: str, queue: EncodingQueue, *, failed: Callable[[], None], device: str
+    ) -> None:
         self._bundles, self._queue, self._device = bundles, queue, device
+        self._failed = failed
         self._there: dict[str, Encoding] = {}
-        self._broken: set[str] = set()
+        self._tried_again_s: dict[str, float] = {}
+        """Version that could not be loaded → when it is looked at again."""
         self._looked = -LOOKS_S
 
     def __call__(self) -> Mapping[str, Encoding]:
@@ -51,12 +60,14 @@ class ServedEncodings:
         Raises:
             LogError: The database fails.
         """
-        if time.monotonic() - self._looked >= LOOKS_S:
+        now_s = time.monotonic()
+        if now_s - self._looked >= LOOKS_S:
             served = self._queue.served()
-            for version in served - self._there.keys() - self._broken:
-                self._load(version)
+            for version in served - self._there.keys():
+                if now_s >= self._tried_again_s.get(version, now_s):
+                    self._load(version)
             self._there = {v: one for v, one in self._there.items() if v in served}
-            self._looked = time.monotonic()
+            self._looked = now_s
         return self._there
 
     def _load(self, version: str) -> None:
@@ -64,7 +75,8 @@ class ServedEncodings:
             model = VideoModel.load(join(self._bundles, version))
         except InputError as error:
             logger.warning("videos get no vectors of version %s: %s", version, error)
-            self._broken.add(version)
+            self._failed()
+            self._tried_again_s[version] = time.monotonic() + RETRY_S
             return
         self._there[version] = Encoding(model, device=self._device)
 
@@ -84,9 +96,12 @@ class Encoder:
         database = log.database
         queue = EncodingQueue(database)
         device = "cuda" if settings.encoder_gpus and torch.cuda.is_available() else "cpu"
-        encodings = ServedEncodings(os.path.dirname(folder), queue, device=device)
+        failed = RayFailures("encoder", serve.get_replica_context().replica_id.unique_id)
+        folders = os.path.dirname(folder)
+        encodings = ServedEncodings(folders, queue, failed=failed, device=device)
         store = UploadStore(uploads_folder(settings, database.kind, database.shown))
-        self._thread = EncoderThread(EncoderWork(database, store, encodings), encodings, alone=True)
+        work = EncoderWork(database, store, encodings)
+        self._thread = EncoderThread(work, encodings, failed=failed, alone=True)
 
     async def __call__(self) -> str:
         """Says that it is there."""

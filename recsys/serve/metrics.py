@@ -24,6 +24,13 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 STEPS = ("follow", "read", "retrieve", "rank", "rerank", "answer")
 """What a recommendation goes through."""
 UNKNOWN = ("user", "video")
+WORK = ("batch", "encoder", "index", "lists", "versions", "videos")
+"""What the server goes on with after a failure: a micro-batch, whose requests are then answered one
+by one, and what is done between requests: making the vectors of new videos, comparing the index
+with an exact search, keeping the lists ready that stand in for others, looking which version is to
+be served, and looking what became of new videos."""
+FAILURES = ("recsys_failures", "Work that failed and that the server goes on with.")
+"""Name and description of what counts them."""
 LEFT = 499
 """What a request is counted under whose client left before the answer, as proxies do."""
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -65,6 +72,10 @@ class Metrics(Collector):
     def degraded(self, kind: str, cause: str) -> None:
         """An answer was not all it might be; see `asks.Degraded`."""
         self._degraded.labels(kind, cause).inc()
+
+    def failed(self, work: str) -> None:
+        """Something failed that the server goes on with; `work` is one of `WORK`."""
+        self._failures[work].inc()
 
     def step(self, name: str, seconds: float) -> None:
         """One of `STEPS` took so long, for one micro-batch."""
@@ -209,6 +220,8 @@ class Metrics(Collector):
             "Videos tried out without a record of how likely that was.",
             registry=here,
         )
+        failures = Counter(*FAILURES, ("work",), registry=here)
+        self._failures = {work: failures.labels(work) for work in WORK}
         self._log_failures = Counter(
             "recsys_log_failures", "Looks at the event log that failed.", registry=here
         )

@@ -10,7 +10,28 @@ import math
 
 from ray.util.metrics import Gauge
 
-from recsys.serve.metrics import Metrics
+from recsys.serve.metrics import FAILURES, Metrics
+
+
+class RayFailures:
+    """Counts the failures of a worker that has no other figures, beside those of the replicas.
+
+    Args:
+        work: What it does, one of `WORK`.
+        replica: Its name.
+    """
+
+    def __init__(self, work: str, replica: str) -> None:
+        self._labels = {"work": work, "replica": replica}
+        self._number = 0
+        name, description = FAILURES
+        self._gauge = Gauge(f"{name}_total", description, tuple(self._labels))
+        self._gauge.set(0, self._labels)
+
+    def __call__(self) -> None:
+        """Something failed."""
+        self._number += 1
+        self._gauge.set(self._number, self._labels)
 
 
 class RayMetrics:

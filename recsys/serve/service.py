@@ -372,6 +372,7 @@ class Service:
                 one.fallback.refresh()
         except Exception:
             logger.exception("the lists for everybody could not be made anew")
+            self.metrics.failed("lists")
 
     def _all_or_each(
         self, recommender: ServingRecommender, asks: Sequence[Ask]
@@ -381,6 +382,7 @@ class Service:
             return list(recommender.answer(asks))
         except Exception as error:
             fault = error
+        self.metrics.failed("batch")
         answers: list[Answer | Exception] = []
         for ask in asks:
             try:
@@ -405,12 +407,12 @@ class Service:
 
     def _look_at_index(self) -> None:
         serving = self._serving
-        try:
-            for one in serving.all:
+        for one in serving.all:
+            try:
                 one.monitor.check_one()
-        except Exception:
-            logger.exception("the index could not be compared with an exact search")
-            return
+            except Exception:
+                logger.exception("the index could not be compared with an exact search")
+                self.metrics.failed("index")
         monitor = serving.recommender.monitor
         self.metrics.index_online(monitor.recalls(), monitor.left_out)
         beside = serving.beside

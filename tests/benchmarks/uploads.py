@@ -66,7 +66,7 @@ def encode(run: str, log: str, uploads: str) -> None:
     database = EventLog(log).database
     encodings = {encoding.version: encoding}
     work = EncoderWork(database, UploadStore(uploads), lambda: encodings)
-    EncoderThread(work, lambda: encodings, alone=True)
+    EncoderThread(work, lambda: encodings, failed=lambda: print("the encoder failed"), alone=True)
     threading.Event().wait()
 
 

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.clock import now
+from recsys.live.database import LogError
 from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
@@ -130,6 +131,39 @@ def test_ready_when_the_log_is_read(client: TestClient, service: Service) -> Non
     service._caught_up = False
     waiting = client.get("/readyz")
     assert (waiting.status_code, waiting.json()["status"]) == (503, "starting")
+
+
+def test_lists_that_cannot_be_made_anew_are_counted_and_those_of_before_do(
+    client: TestClient,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service._batches.close()
+    monkeypatch.setattr(service.recommender.fallback, "refresh", lambda: 1 / 0)
+    service._keep_ready()
+    assert "the lists for everybody could not be made anew" in caplog.text
+    failed = 'recsys_failures_total{replica="0",work="lists"} 1.0'
+    assert failed in client.get("/metrics").text
+
+
+def test_live_videos_that_cannot_be_looked_at_are_counted(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = service.desk
+    desk._end.set()
+    desk._teller.join()
+    for error in (LogError("away"), ZeroDivisionError("ours")):
+        desk._end.clear()
+
+        def tell(error: Exception = error) -> None:
+            desk._end.set()
+            raise error
+
+        monkeypatch.setattr(desk, "tell", tell)
+        desk._tell_on()
+    failed = 'recsys_failures_total{replica="0",work="videos"} 2.0'
+    assert failed in client.get("/metrics").text
 
 
 def test_a_fault_while_following_is_told_and_ends_nothing(

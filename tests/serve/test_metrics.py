@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from recsys.serve import metrics as module
 from recsys.serve import ray_metrics
 from recsys.serve.metrics import Metrics
-from recsys.serve.ray_metrics import RayMetrics
+from recsys.serve.ray_metrics import RayFailures, RayMetrics
 
 
 def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -55,6 +55,7 @@ def test_what_is_counted(metrics: Metrics) -> None:
     metrics.refused("overload")
     metrics.degraded("popular", "late")
     metrics.log_failed()
+    metrics.failed("index")
     metrics.step("rank", 0.004)
     metrics.batch(3)
     found = values(metrics)
@@ -65,6 +66,8 @@ def test_what_is_counted(metrics: Metrics) -> None:
     assert found["recsys_refused_total", "overload"] == 1
     assert found["recsys_degraded_total", "late", "popular"] == 1
     assert found["recsys_log_failures_total",] == 1
+    failures = {work: found["recsys_failures_total", work] for work in module.WORK}
+    assert failures == {**dict.fromkeys(module.WORK, 0), "index": 1}
     assert found["recsys_step_seconds_count", "rank"] == 1
     assert found["recsys_step_seconds_count", "read"] == 0
     assert found["recsys_batch_size_bucket", "2.0"] == 0
@@ -130,3 +133,18 @@ def test_the_same_through_ray(metrics: Metrics, monkeypatch: pytest.MonkeyPatch)
     labels = (("replica", "r1"), ("status", "accepted"))
     assert told["recsys_events_total", labels] == 4
     assert ("recsys_index_recall", (("replica", "r1"),)) not in told
+
+
+def test_an_encoders_failures_stand_beside_those_of_replicas(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_metrics, "Gauge", FakeGauge)
+    monkeypatch.setattr(FakeGauge, "told", {})
+    RayMetrics(metrics).report()
+    failed = RayFailures("encoder", "e1")
+    name, labels = "recsys_failures_total", (("replica", "e1"), ("work", "encoder"))
+    assert FakeGauge.told[name, labels] == 0
+    failed()
+    failed()
+    assert FakeGauge.told[name, labels] == 2
+    assert FakeGauge.told[name, (("replica", "r1"), ("work", "encoder"))] == 0

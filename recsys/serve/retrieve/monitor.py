@@ -81,15 +81,25 @@ class IndexMonitor:
                 self.left_out += 1
 
     def check_one(self) -> None:
-        """Makes one search again, if one waits."""
+        """Makes one search again, if one waits.
+
+        One that fails says that what was found before does not hold any more: it is forgotten, and
+        nothing is told of the index until searches can be made again.
+        """
         if not self._waiting:
             return
         search = self._waiting.popleft()
         if len(search.trending) != self._searcher.num_rows:
             self.left_out += 1
             return
-        expected = _found(self._searcher.exact([search], K))
-        found = _found(self._searcher.best([search], K))
+        try:
+            expected = _found(self._searcher.exact([search], K))
+            found = _found(self._searcher.best([search], K))
+        except Exception:
+            with self._lock:
+                for recalls in self._recalls.values():
+                    recalls.clear()
+            raise
         if len(expected):
             recall = float(np.isin(expected, found).mean())
             with self._lock:

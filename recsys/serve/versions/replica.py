@@ -273,9 +273,11 @@ class Versions:
                 self.look()
             except (InputError, LogError) as error:
                 logger.warning("which version is to be served cannot be read: %s", error)
+                self._metrics.failed("versions")
             except Exception:
                 # A fault of ours must not end the thread, and must not go unseen.
                 logger.exception("the versions could not be looked at")
+                self._metrics.failed("versions")
             self._wake.wait(every_s)
             self._wake.clear()
 

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from recsys.bundle.contents import VideoModel
@@ -174,10 +175,12 @@ class VideoDesk:
             try:
                 self.tell()
             except LogError:
-                pass  # whoever needs the log says so; what waits here is told the next time
+                # Whoever needs the log says why; what waits here is told the next time.
+                self._metrics.failed("videos")
             except Exception:
                 # A fault of ours must not end the thread, and must not go unseen.
                 logger.exception("the live videos could not be looked at")
+                self._metrics.failed("videos")
             self._end.wait(TELLS_S)
 
     def close(self) -> None:
@@ -190,7 +193,8 @@ class VideoDesk:
     def _begin(self) -> None:
         if self._encoder is None:
             work = EncoderWork(self._database, self.store, self._encodings_of_now)
-            self._encoder = EncoderThread(work, self._encodings_of_now)
+            failed = partial(self._metrics.failed, "encoder")
+            self._encoder = EncoderThread(work, self._encodings_of_now, failed=failed)
 
     def _encodings_of_now(self) -> Mapping[str, Encoding]:
         there = self._encodings

@@ -171,12 +171,21 @@ class EncoderThread:
     Args:
         work: Of the encoder.
         encodings: Of the versions that are served.
+        failed: Told each time that the work fails; it is tried again.
         alone: Whether it has its process to itself. Then it gives way to all others; beside
             requests it must not, for they would wait for it where it holds the interpreter's lock.
     """
 
-    def __init__(self, work: EncoderWork, encodings: Encodings, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        work: EncoderWork,
+        encodings: Encodings,
+        *,
+        failed: Callable[[], None],
+        alone: bool = False,
+    ) -> None:
         self._work, self._encodings, self._alone = work, encodings, alone
+        self._failed = failed
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="encoder", daemon=True)
         self._thread.start()
@@ -205,6 +214,8 @@ class EncoderThread:
                     looked = time.monotonic()
             except LogError as error:
                 logger.warning("the encoder waits: %s", error)
+                self._failed()
             except Exception:
                 # A fault of ours must not end the thread, and must not go unseen.
                 logger.exception("the encoder failed")
+                self._failed()

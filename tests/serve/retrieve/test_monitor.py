@@ -91,6 +91,24 @@ def test_a_search_of_a_smaller_catalogue_is_left_out_and_counted() -> None:
     assert (monitor.recalls(), monitor.left_out) == ({}, 1)
 
 
+def test_a_search_that_cannot_be_made_again_makes_what_was_found_before_void(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searcher = Searcher()
+    monitor = IndexMonitor(searcher, share=1.0)
+    monitor.saw([search(), search(allowed=5)])
+    monitor.check_one()
+    assert monitor.recalls() == {"none": 1.0}
+    with monkeypatch.context() as patched:
+        patched.setattr(searcher, "best", lambda searches, k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            monitor.check_one()
+    assert monitor.recalls() == {}
+    monitor.saw([search(allowed=5)])
+    monitor.check_one()
+    assert monitor.recalls() == {"narrow": 1.0}
+
+
 @pytest.mark.parametrize(("is_exact", "share"), [(True, 1.0), (False, 0.0)])
 def test_where_there_is_nothing_to_learn_nothing_is_kept(is_exact: bool, share: float) -> None:
     monitor = IndexMonitor(Searcher(is_exact=is_exact), share=share)
@@ -126,4 +144,12 @@ def test_an_idle_server_tells_of_its_index(tmp_path: Path) -> None:
     figures = client.get("/metrics").text
     assert f'recsys_index_online_recall{{replica="0",shape="none"}} {mean}' in figures
     assert 'recsys_index_searches_left_out{replica="0"} 0.0' in figures
+
+    retriever._by_index = lambda index, search, k: 1 / 0  # type: ignore[method-assign]
+    recommender.monitor.saw([search(rows=len(recommender.catalogue))])
+    service._idle()
+    figures = client.get("/metrics").text
+    assert "recsys_index_online_recall{" not in figures, "what was found before is not told of now"
+    assert 'recsys_failures_total{replica="0",work="index"} 1.0' in figures
+    assert client.get("/v1/model").json()["index_recall"] == {}
     service.log.close()

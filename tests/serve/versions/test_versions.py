@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,21 +23,6 @@ from recsys.serve.service import Service, Serving
 from tests.bundles import NEW, OLD, rename_version
 
 NOW_MS = 1_760_000_000_000
-
-
-@pytest.fixture
-def bundles(two_versions: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(two_versions, tmp_path / "bundles"))
-
-
-@pytest.fixture
-def service(bundles: Path, tmp_path: Path) -> Iterator[Service]:
-    """It looks when a test says so."""
-    log = EventLog(str(tmp_path / "live.sqlite"))
-    service = Service(Watch(log.database, str(bundles)), log, seed=0)
-    yield service
-    service.close()
 
 
 def look(service: Service) -> None:

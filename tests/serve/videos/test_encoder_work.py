@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pyarrow as pa
@@ -11,13 +12,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle, VideoModel
+from recsys.live.database import LogError
 from recsys.live.encoding_queue import LEASE_MS, MOST_TRIES, EncodingQueue
 from recsys.live.events import EventLog
 from recsys.live.videos import LiveVideos, VideoFacts
 from recsys.schema import files_schema
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
-from recsys.serve.videos.encoder_work import EncoderWork
+from recsys.serve.videos import encoder_work
+from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.videos.encoding import Encoding
 from recsys.serve.videos.upload_store import UploadStore
 from tests import videos as videos_made
@@ -119,6 +122,30 @@ def test_what_cannot_be_encoded_for_another_version_is_told_and_holds_up_no_othe
     assert (served["version"], served["videos_not_encoded"]) == (version, 1)
     service.desk.tell()
     assert 'recsys_live_videos_not_encoded{replica="0"} 1.0' in client.get("/metrics").text
+
+
+def test_an_encoders_failures_are_counted_and_end_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The database is away, then there is a fault of ours, then all is well."""
+    monkeypatch.setattr(encoder_work, "LOOKS_S", 0.0)
+    errors, well, failures = [LogError("away"), ZeroDivisionError("ours")], Event(), []
+
+    class Work:
+        def one(self) -> bool:
+            if errors:
+                raise errors.pop(0)
+            well.set()
+            return False
+
+        def missing(self, encoding: Encoding) -> int:
+            return 0
+
+    thread = EncoderThread(Work(), dict, failed=lambda: failures.append("once"))  # type: ignore[arg-type]
+    assert well.wait(30)
+    thread.close()
+    assert failures == ["once", "once"]
+    assert "the encoder waits: away" in caplog.text and "the encoder failed" in caplog.text
 
 
 def test_a_duration_is_read_from_the_file_in_the_unit_of_the_catalogue(

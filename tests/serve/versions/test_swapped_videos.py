@@ -1,6 +1,5 @@
 """A video that was handed in before a swap: the next version has it as its own publishing would."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +15,16 @@ from recsys.decode.clips import DecodeClips
 from recsys.features.batches import VideoInputs
 from recsys.features.inputs import ClipShape
 from recsys.inference.encode import all_vectors
-from recsys.live.events import EventLog
-from recsys.live.watch import Watch
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from tests import videos
-from tests.bundles import NEW, OLD, make_run, rename_version
-from tests.serve.videos.test_videos import DECODES, FRAMES, SIZE
+from tests.bundles import DECODES, FRAMES, NEW, OLD, SIZE, make_versions
 
 
 @pytest.fixture
 def bundles(tmp_path: Path) -> Path:
-    """Two versions of other weights, whose models look at frames; CURRENT names the old one."""
-    bundles = tmp_path / "bundles"
-    bundles.mkdir()
-    for version, seed in ((OLD, 1), (NEW, 5)):
-        clip = ClipShape(FRAMES, SIZE)
-        run = make_run(tmp_path / version, uris=["/none.mp4"], clip=clip, seed=seed, **DECODES)
-        rename_version(run.run / "bundles" / run.version, bundles / version)
-    (bundles / CURRENT).write_text(OLD + "\n")
-    return bundles
-
-
-@pytest.fixture
-def service(bundles: Path, tmp_path: Path) -> Iterator[Service]:
-    log = EventLog(str(tmp_path / "live.sqlite"))
-    service = Service(Watch(log.database, str(bundles)), log, seed=0)
-    yield service
-    service.close()
+    """Two versions whose models look at frames."""
+    return make_versions(tmp_path, ["/none.mp4"], clip=ClipShape(FRAMES, SIZE), **DECODES)
 
 
 def published(bundle: Bundle, path: Path) -> np.ndarray:
