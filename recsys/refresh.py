@@ -180,37 +180,39 @@ def _decide(config: RunConfig, underway: Underway, show: Show) -> Decision:
     run_in_order(pinned, [BY_NAME["train"], BY_NAME["evaluate"]], show)
     if previous is None:
         return _publish(pinned, None, None, show)
-    found = _judge(pinned)
+    judgement = _judge(pinned)
     taken_back = _published_before(pinned)
     if taken_back is not None:
-        return _kept(previous, f"this model was published as {taken_back} and taken back", found)
-    if not found.passed:
-        return _kept(previous, f"the new model is not shown to be as good: {found}", found)
-    return _publish(pinned, previous, found, show)
+        return _kept(
+            previous, f"this model was published as {taken_back} and taken back", judgement
+        )
+    if not judgement.passed:
+        return _kept(previous, f"the new model is not shown to be as good: {judgement}", judgement)
+    return _publish(pinned, previous, judgement, show)
 
 
 def _publish(
-    config: RunConfig, previous: str | None, found: Judgement | None, show: Show
+    config: RunConfig, previous: str | None, judgement: Judgement | None, show: Show
 ) -> Decision:
     report = run_stage(config, BY_NAME["publish"])
     show("publish", report)
     write_report(config)
     return Decision(
         decision="published",
-        reason=str(found or "there was no bundle to compare with"),
+        reason=str(judgement or "there was no bundle to compare with"),
         version=str(report["version"]),
         previous=previous and _name(previous),
-        gate=None if found is None else asdict(found),
+        gate=None if judgement is None else asdict(judgement),
     )
 
 
-def _kept(previous: str, reason: str, found: Judgement | None = None) -> Decision:
+def _kept(previous: str, reason: str, judgement: Judgement | None = None) -> Decision:
     return Decision(
         decision="kept",
         reason=reason,
         version=_name(previous),
         previous=_name(previous),
-        gate=None if found is None else asdict(found),
+        gate=None if judgement is None else asdict(judgement),
     )
 
 

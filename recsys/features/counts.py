@@ -252,8 +252,8 @@ class EventCounts:
         cls, catalog: Catalog, layout: CountLayout, hourly: Callable[[str], HourlyCounts]
     ) -> EventCounts:
         """Reads the counts of every name of `layout.statistics`, as `hourly` was written."""
-        found = {name: hourly(name) for name in layout.statistics}
-        return cls(layout, found, _growing(rows_of_things(catalog)))
+        by_name = {name: hourly(name) for name in layout.statistics}
+        return cls(layout, by_name, _growing(rows_of_things(catalog)))
 
     def features(
         self, video_rows: IntArray, context_rows: IntArray, time_ms: npt.ArrayLike
@@ -301,8 +301,8 @@ class EventCounts:
         """The rates of everything (E, 1 + T), made once for each hour."""
         unique, place = np.unique(hours, return_inverse=True)
         totals = self.hourly[EVERYTHING].before(np.ones_like(unique), unique).astype(np.float32)
-        found: Floats = rates(totals, np.full((len(unique), self.layout.num_flags), 0.5))[place]
-        return found
+        usual: Floats = rates(totals, np.full((len(unique), self.layout.num_flags), 0.5))[place]
+        return usual
 
     def _of_thing(self, name: str, rows: Ragged, hours: IntArray, usual: Floats) -> FloatArray:
         """The columns of one thing, of E lists of its rows."""

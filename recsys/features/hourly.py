@@ -149,9 +149,9 @@ class HourlyCounts:
     def read(cls, array: Callable[[str], IntArray]) -> HourlyCounts:
         """Reads it out of its `arrays`, whoever opens them."""
         nothing = np.zeros(0, np.int64)
-        found = cls(nothing, nothing, np.zeros((0, 1), np.int64))
-        found._hold(*(array(name) for name in _FILES))
-        return found
+        counts = cls(nothing, nothing, np.zeros((0, 1), np.int64))
+        counts._hold(*(array(name) for name in _FILES))
+        return counts
 
 
 def sampled_rows(part: str, step: int) -> list[tuple[int, int]]:

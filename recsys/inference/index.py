@@ -140,5 +140,5 @@ class VideoIndex:
             sel=faiss.IDSelectorBitmap(bitmap)  # type: ignore[call-arg,arg-type]
         )
         (scores,), (rows,) = self._codes.search(query[None], width, params=parameters)
-        found = rows >= 0
-        return rows[found], scores[found]
+        is_there = rows >= 0
+        return rows[is_there], scores[is_there]

@@ -146,8 +146,8 @@ class Predictor:
             first = timelines.offsets[group]
             spans = Spans(first, first + before[group], first + until[group])
             parts.append(_predictions(timelines, group, spans, self._outputs(read, spans)))
-        found = concat(parts, self.model.dim, timelines.labels.shape[1])
-        return replace(found, num_asked=len(asked))
+        predictions = concat(parts, self.model.dim, timelines.labels.shape[1])
+        return replace(predictions, num_asked=len(asked))
 
     def ranker(self, predictions: Predictions, *, device: torch.device | None = None) -> Ranker:
         """The order of our videos for the users of its predictions.

@@ -102,8 +102,8 @@ def wilson(rate: float, number: float) -> Interval:
 def difference(rate: Rate, other: Rate) -> Rate:
     """By how much a rate is above another one.
 
-    >>> found = difference(Rate(0.5, Interval(0.4, 0.6)), Rate(0.25, Interval(0.25, 0.25)))
-    >>> found.value, [round(end, 6) for end in found.interval]
+    >>> above = difference(Rate(0.5, Interval(0.4, 0.6)), Rate(0.25, Interval(0.25, 0.25)))
+    >>> above.value, [round(end, 6) for end in above.interval]
     (0.25, [0.15, 0.35])
     """
     value = rate.value - other.value

@@ -121,9 +121,9 @@ def _export(arguments: argparse.Namespace) -> None:
         unit = "ms"
         if config is not None:
             columns, unit = config.data.columns, config.data.time_unit
-        found = export_training(log, arguments.out, columns, time_unit=unit)
-    print(f"{arguments.out}: {found.rows:,} showings of {found.users:,} users")
-    for name, number in sorted(found.left_out.items()):
+        exported = export_training(log, arguments.out, columns, time_unit=unit)
+    print(f"{arguments.out}: {exported.rows:,} showings of {exported.users:,} users")
+    for name, number in sorted(exported.left_out.items()):
         print(f"left out: {name}: {number:,}")
 
 
@@ -139,13 +139,13 @@ def _import(arguments: argparse.Namespace) -> None:
     from recsys.live.parquet import import_log
 
     with _open(arguments, _config(arguments), create=True) as log:
-        found = import_log(log, arguments.source)
-    statuses = ", ".join(f"{name} {number:,}" for name, number in found.statuses.items())
-    print(f"{found.files:,} files: {statuses or 'no events'}")
-    if found.forgotten_users:
-        print(f"forgotten users: {found.forgotten_users:,}, {found.deleted:,} events deleted here")
-    if found.ignored:
-        print(f"columns that no event has: {', '.join(found.ignored)}")
+        told = import_log(log, arguments.source)
+    statuses = ", ".join(f"{name} {number:,}" for name, number in told.statuses.items())
+    print(f"{told.files:,} files: {statuses or 'no events'}")
+    if told.forgotten_users:
+        print(f"forgotten users: {told.forgotten_users:,}, {told.deleted:,} events deleted here")
+    if told.ignored:
+        print(f"columns that no event has: {', '.join(told.ignored)}")
 
 
 def _forget(arguments: argparse.Namespace) -> None:

@@ -208,14 +208,14 @@ class EventLog:
             if value is not None:
                 statement = statement.where(condition)
                 parameters[name] = value
-        found: dict[str, list[LoggedEvent]] = {}
+        by_user: dict[str, list[LoggedEvent]] = {}
         for chunk in chunks(user_ids):
             asked = {**parameters, "user_ids": chunk}
             for row in self.database.rows(statement, asked, limit_s=limit_s):
-                found.setdefault(row.user_id, []).append(to_logged(row))
-        for events in found.values():
+                by_user.setdefault(row.user_id, []).append(to_logged(row))
+        for events in by_user.values():
             events.sort(key=lambda logged: (logged.event.time_ms, logged.seq))
-        return found
+        return by_user
 
     def follow(self, after_seq: int, limit: int = PAGE) -> list[Entry]:
         """What was committed after a place in the log, in its order; none is ever skipped.

@@ -74,12 +74,12 @@ class ExploredVideos:
         Raises:
             LogError: The database fails.
         """
-        found: dict[Shown, float] = {}
+        propensities: dict[Shown, float] = {}
         statement = _select(self._database.kind)
         for chunk in chunks({one for one in impression_ids if one is not None}):
             for row in self._database.rows(statement, {"impression_ids": chunk}):
-                found[row.impression_id, row.video_id] = row.propensity
-        return found
+                propensities[row.impression_id, row.video_id] = row.propensity
+        return propensities
 
     def _of(self, connection: Connection, impression_ids: Collection[str]) -> set[Shown]:
         statement = _select(connection.dialect.name)

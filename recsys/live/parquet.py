@@ -164,24 +164,26 @@ def import_log(log: EventLog, spec: str) -> Imported:
             file can be imported again.
     """
     files = parquet_files(spec, "import")
-    found, explored = Imported(files=len(files)), ExploredVideos(log.database)
+    imported, explored = Imported(files=len(files)), ExploredVideos(log.database)
     marks = _forgotten_in(files, log.clock())
     new = {m: t for m, t in marks.items() if log.forgotten_marks().get(m, -1) < t}
     if new:
-        found.forgotten_users = len(new)
+        imported.forgotten_users = len(new)
         users = [user for user in all_users(log) if user_mark(user) in new]
-        found.deleted = log.forget_marks(new, users)
+        imported.deleted = log.forget_marks(new, users)
     for path in files:
-        found.ignored += sorted(set(_names(path)) - set(part_schema().names) - set(found.ignored))
+        imported.ignored += sorted(
+            set(_names(path)) - set(part_schema().names) - set(imported.ignored)
+        )
         for batch, first in _batches(path, ROWS_A_CALL):
             try:
                 events, received = _to_events(batch, log.clock())
-                found.statuses.update(log.append(events, received_ms=received).statuses)
+                imported.statuses.update(log.append(events, received_ms=received).statuses)
                 explored.add(_to_explored(batch))
             except InputError as error:
                 rows = f"rows {first + 1} to {first + len(batch)}"
                 raise InputError(f"{path}: {rows}: {error}") from None
-    return found
+    return imported
 
 
 def all_users(log: EventLog) -> Iterator[str]:

@@ -61,7 +61,7 @@ def showings(events: Sequence[LoggedEvent]) -> list[Showing]:
     exposures = [Showing(one.event) for one in of_videos if one.event.type == EXPOSURE]
     # An exposure may be later than the view that names it, where clocks differ.
     named = {(s.first.impression_id, s.first.video_id): s for s in reversed(exposures)}
-    found: list[Showing] = []
+    made: list[Showing] = []
     last: dict[str | None, Showing] = {}
     waiting = iter(exposures)
     for logged in of_videos:
@@ -78,9 +78,9 @@ def showings(events: Sequence[LoggedEvent]) -> list[Showing]:
         if showing is None or event.type == EXPOSURE:
             showing = showing or Showing(event)
             last[event.video_id] = showing
-            found.append(showing)
+            made.append(showing)
         showing.add(logged)
-    return found
+    return made
 
 
 def is_open(showing: Showing, event: Event) -> bool:

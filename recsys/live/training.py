@@ -65,7 +65,7 @@ def export_training(
     """
     schema = _schema(columns, pa.timestamp("ms") if time_unit == "timestamp" else pa.int64())
     last = log.latest_seq()
-    found = Showings(log.database.shown, last, columns.model_dump_json())
+    counted = Showings(log.database.shown, last, columns.model_dump_json())
     per_ms, explored = PER_MS.get(time_unit, 1), ExploredVideos(log.database)
     with (
         replace_file(out) as file,
@@ -77,21 +77,21 @@ def export_training(
             likely = explored.propensities(
                 {one.event.impression_id for events in by_user.values() for one in events}
             )
-            found.users += len(by_user)
+            counted.users += len(by_user)
             for user_id in sorted(by_user):
                 events = by_user[user_id]
                 for logged in events:
-                    _count_left_out(logged.event, columns, found.left_out)
+                    _count_left_out(logged.event, columns, counted.left_out)
                 for showing in showings(events):
                     came_of_it = outcome(showing, columns)
                     if came_of_it is None:
-                        found.left_out[NOT_POSITIVE] += 1
+                        counted.left_out[NOT_POSITIVE] += 1
                     else:
                         rows.append(_row(showing, came_of_it, columns, per_ms, likely))
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-            found.rows += len(rows)
-        writer.add_key_value_metadata(found.to_metadata())
-    return found
+            counted.rows += len(rows)
+        writer.add_key_value_metadata(counted.to_metadata())
+    return counted
 
 
 def _user_pages(log: EventLog) -> Iterator[list[str]]:

@@ -68,8 +68,8 @@ def write(connection: Connection, calls: Sequence[Call]) -> list[list[Status]]:
             new.append(row)
     if new:
         insert_rows(connection, new)
-    found = iter(statuses)
-    return [[next(found) for _ in call.rows] for call in calls]
+    in_order = iter(statuses)
+    return [[next(in_order) for _ in call.rows] for call in calls]
 
 
 def delete_users(
@@ -105,11 +105,11 @@ def _contents(
 
 def _forgotten_marks(connection: Connection, marks: Collection[str]) -> dict[str, int]:
     """When users were last forgotten, by their marks, of those that ever were."""
-    found: dict[str, int] = {}
+    times: dict[str, int] = {}
     for chunk in chunks(marks):
         for row in connection.execute(select_forgotten(connection.dialect.name), {"marks": chunk}):
-            found[row.user_id] = max(row.time_ms, found.get(row.user_id, row.time_ms))
-    return found
+            times[row.user_id] = max(row.time_ms, times.get(row.user_id, row.time_ms))
+    return times
 
 
 def forgotten_times(connection: Connection, user_ids: Collection[str]) -> dict[str, int]:

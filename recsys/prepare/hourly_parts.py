@@ -64,15 +64,15 @@ def write_part(
     counts = np.stack([np.ones_like(events.time_ms), *events.flags], 1).astype(np.int64)
     hours = hour_of(events.time_ms)
     known = np.flatnonzero(events.video_rows)
-    found: dict[str, HourlyCounts] = {}
+    counted: dict[str, HourlyCounts] = {}
     for name, rows_of in things.items():
         rows = rows_of.select(events.video_rows[known])
         event = known[rows.list_of_value]
-        found[name] = HourlyCounts(rows.values, hours[event], counts[event])
+        counted[name] = HourlyCounts(rows.values, hours[event], counts[event])
     names = CountLayout.of(columns).context_names
     for name, context in zip(names, events.context_rows, strict=True):
-        found[name] = HourlyCounts(context, hours, counts)
-    for name, hourly in found.items():
+        counted[name] = HourlyCounts(context, hours, counts)
+    for name, hourly in counted.items():
         hourly.write_part(join(spill, PARTS, name, f"{number:05d}"))
 
 

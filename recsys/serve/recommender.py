@@ -334,11 +334,11 @@ class ServingRecommender:
 
     def _recommend(self, readings: Sequence[Reading]) -> list[Answer]:
         """The answers to requests of one hour for recommendations."""
-        found = self._find(readings)
+        candidates = self._find(readings)
         with self._step("rerank"):
-            lists = self._lists.choose(readings, found)
+            lists = self._lists.choose(readings, candidates)
         with self._step("answer"):
-            return self.listed(readings, found, lists)
+            return self.listed(readings, candidates, lists)
 
     def candidates(self, asks: Sequence[Ask], number: int = 0) -> tuple[list[Reading], Candidates]:
         """What the lists of requests of now are made of, for those who look at single steps.
@@ -369,7 +369,7 @@ class ServingRecommender:
             return Candidates(rows_BC, scores_BC, self._probabilities(readings, rows_BC))
 
     def listed(
-        self, readings: Sequence[Reading], found: Candidates, lists: Sequence[Listed]
+        self, readings: Sequence[Reading], candidates: Candidates, lists: Sequence[Listed]
     ) -> list[Answer]:
         """The answers that have these lists."""
         scored = []
@@ -377,9 +377,9 @@ class ServingRecommender:
             if listed.places is None:
                 scored.append(self.scored(reading, listed.rows))
             else:
-                chances = found.probabilities_BCT[place][listed.places]
-                scored.append((found.scores_BC[place][listed.places], chances))
-        shown = self._lists.videos(readings, found, lists, scored)
+                chances = candidates.probabilities_BCT[place][listed.places]
+                scored.append((candidates.scores_BC[place][listed.places], chances))
+        shown = self._lists.videos(readings, candidates, lists, scored)
         return [
             self._answer(reading, videos, cursor=self._cursor(reading, listed), tried=listed.tried)
             for reading, listed, videos in zip(readings, lists, shown, strict=True)

@@ -163,13 +163,13 @@ class Service:
         Raises:
             InputError: One is wrong; the message names its place.
         """
-        found = await asyncio.gather(*map(self.answer, asks), return_exceptions=True)
-        for place, answer in enumerate(found):
+        answers = await asyncio.gather(*map(self.answer, asks), return_exceptions=True)
+        for place, answer in enumerate(answers):
             if isinstance(answer, InputError):
                 raise InputError(f"requests.{place}: {answer}")
             if isinstance(answer, BaseException):
                 raise answer
-        return [answer for answer in found if isinstance(answer, Answer)]
+        return [answer for answer in answers if isinstance(answer, Answer)]
 
     async def popular(self, k: int) -> RankedVideos:
         """What is popular now; in time, as `answer`."""
@@ -279,14 +279,14 @@ class Service:
         instead: Callable[[Fallback, Cause], RankedVideos],
     ) -> RankedVideos:
         try:
-            found = await self.read(look)
+            ranked = await self.read(look)
         except NoAnswer as error:
-            found = instead(self.recommender.fallback, error.cause)
+            ranked = instead(self.recommender.fallback, error.cause)
         except Exception:
             logger.exception("a list for everybody could not be made")
-            found = instead(self.recommender.fallback, "failed")
-        self._count_degraded(found.degraded)
-        return found
+            ranked = instead(self.recommender.fallback, "failed")
+        self._count_degraded(ranked.degraded)
+        return ranked
 
     def _count_degraded(self, degraded: Degraded | None) -> None:
         if degraded is not None:

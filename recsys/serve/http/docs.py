@@ -123,8 +123,8 @@ class _Route:
 
     def _body(self) -> Schema:
         content = self._operation.get("requestBody", {}).get("content", {})
-        found: Schema = content.get(JSON_TYPE, {}).get("schema", {})
-        return found
+        schema: Schema = content.get(JSON_TYPE, {}).get("schema", {})
+        return schema
 
     def _answers(self) -> Iterator[str]:
         refusals = []

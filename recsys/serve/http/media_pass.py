@@ -32,12 +32,12 @@ def make_pass(digest: bytes, expires_s: int) -> str:
 
 def opens(value: str, digests: Iterable[bytes], now_s: float) -> bool:
     """Whether a cookie's value is a pass, of one of the tokens of now, that is still good."""
-    found = _VALUE.fullmatch(value)
-    if found is None or not now_s < int(found[1]) <= now_s + LASTS_S:
+    parts = _VALUE.fullmatch(value)
+    if parts is None or not now_s < int(parts[1]) <= now_s + LASTS_S:
         return False
-    expires_s = int(found[1])
+    expires_s = int(parts[1])
     # All are compared, so that the time that it takes tells nothing.
-    return any([hmac.compare_digest(_signature(d, expires_s), found[2]) for d in digests])
+    return any([hmac.compare_digest(_signature(d, expires_s), parts[2]) for d in digests])
 
 
 def is_media(method: str, path: str) -> bool:

@@ -476,12 +476,12 @@ def scores(answer: Answer) -> dict[str, Any]:
     }
 
 
-def ranked(found: RankedVideos) -> ListResponse:
+def ranked(listed: RankedVideos) -> ListResponse:
     """The message of a list that is the same for everybody."""
-    said = found.degraded
+    said = listed.degraded
     return ListResponse(
-        found.version,
-        [RankedItem(video.video_id, video.score) for video in found.videos],
+        listed.version,
+        [RankedItem(video.video_id, video.score) for video in listed.videos],
         None if said is None else DegradedMessage(said.kind, said.cause, said.detail),
     )
 

@@ -95,12 +95,12 @@ class ListMaker:
             return k
         return max(k, self._config.rerank.candidates)
 
-    def choose(self, readings: Sequence[Reading], found: Candidates) -> list[Listed]:
+    def choose(self, readings: Sequence[Reading], candidates: Candidates) -> list[Listed]:
         """The videos of each request's list, in order."""
-        _, order_BC = self.orders(found, max(reading.ask.k for reading in readings))
+        _, order_BC = self.orders(candidates, max(reading.ask.k for reading in readings))
         lists = []
         for place, reading in enumerate(readings):
-            rows, order = found.rows_BC[place], order_BC[place][: reading.ask.k]
+            rows, order = candidates.rows_BC[place], order_BC[place][: reading.ask.k]
             if not rows[order].all():
                 order = order[rows[order] != UNKNOWN_ROW]
             lists.append(self._with_drawn(reading, rows, Listed(rows[order], places=order)))
@@ -109,7 +109,7 @@ class ListMaker:
     def videos(
         self,
         readings: Sequence[Reading],
-        found: Candidates,
+        candidates: Candidates,
         lists: Sequence[Listed],
         scored: Sequence[tuple[FloatArray, FloatArray]],
     ) -> Iterator[tuple[ScoredVideo, ...]]:
@@ -117,11 +117,11 @@ class ListMaker:
 
         Args:
             readings: The requests.
-            found: Their candidates.
+            candidates: Their candidates.
             lists: What `choose` gave.
             scored: Scores (K,) and probabilities (K, T) of each list's videos.
         """
-        whys = self._reasons(readings, found, lists)
+        whys = self._reasons(readings, candidates, lists)
         names = Names(self._catalogue, [listed.rows for listed in lists])
         for listed, (scores, probabilities), why in zip(lists, scored, whys, strict=True):
             yield self.named(names.of(listed.rows), scores, probabilities, why)
@@ -164,26 +164,26 @@ class ListMaker:
             raise InputError(f"serve.rank={rank}: must be one of {known}")
         return self._tasks.index(rank)
 
-    def orders(self, found: Candidates, k: int) -> tuple[IntArray, IntArray]:
+    def orders(self, candidates: Candidates, k: int) -> tuple[IntArray, IntArray]:
         """(B, ≥ k) places among the candidates, the best first: as ranked, and as re-ranked."""
-        order, scores = self._ranked(found)
+        order, scores = self._ranked(candidates)
         if self._reranker is None or not order.shape[1]:
             return order, order
         page = self._config.rerank.page
-        rows, relevance = by_relevance(found, order, scores)
+        rows, relevance = by_relevance(candidates, order, scores)
         places = self._reranker.order(rows, relevance, -(-k // page) * page)
         return order, np.take_along_axis(order, places, 1)
 
-    def relevance(self, found: Candidates) -> tuple[IntArray, Floats]:
+    def relevance(self, candidates: Candidates) -> tuple[IntArray, Floats]:
         """Rows (B, C), the best by `serve.rank` first, and their relevance for re-ranking."""
-        return by_relevance(found, *self._ranked(found))
+        return by_relevance(candidates, *self._ranked(candidates))
 
-    def _ranked(self, found: Candidates) -> tuple[IntArray, FloatArray]:
+    def _ranked(self, candidates: Candidates) -> tuple[IntArray, FloatArray]:
         """Places (B, C) in the order of `serve.rank`, and the scores (B, C) that it goes by."""
-        rows, scores = found.rows_BC, found.scores_BC
+        rows, scores = candidates.rows_BC, candidates.scores_BC
         order = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
         if self._rank_task is not None:
-            chances = found.probabilities_BCT[..., self._rank_task]
+            chances = candidates.probabilities_BCT[..., self._rank_task]
             scores = np.where(rows > 0, np.log(np.maximum(chances, 1e-30)), -np.inf)
             order = np.argsort(-scores, axis=1, kind="stable")
         return order, scores
@@ -217,7 +217,7 @@ class ListMaker:
         return Listed(with_inserted(listed.rows, tried.rows, places), explored, tried=tried)
 
     def _reasons(
-        self, readings: Sequence[Reading], found: Candidates, lists: Sequence[Listed]
+        self, readings: Sequence[Reading], candidates: Candidates, lists: Sequence[Listed]
     ) -> list[list[Reason]]:
         rows_BK = np.zeros((len(lists), max(len(listed.rows) for listed in lists)), np.int64)
         for line, listed in zip(rows_BK, lists, strict=True):
@@ -226,7 +226,7 @@ class ListMaker:
         names = Names(
             self._catalogue, [np.array([r for one in liked for k in one for r in k], int)]
         )
-        popular = self._popular(readings, found, rows_BK)
+        popular = self._popular(readings, candidates, rows_BK)
         creators = self._new_creators(readings, rows_BK)
         return [
             [
@@ -242,7 +242,7 @@ class ListMaker:
         ]
 
     def _popular(
-        self, readings: Sequence[Reading], found: Candidates, rows_BK: IntArray
+        self, readings: Sequence[Reading], candidates: Candidates, rows_BK: IntArray
     ) -> list[list[bool]]:
         """Which videos of the lists are there because they are popular now."""
         popular = np.zeros(rows_BK.shape, np.bool_)
@@ -250,7 +250,7 @@ class ListMaker:
         for place, reading in enumerate(readings):
             by_length.setdefault(reading.ask.k, []).append(place)
         for k, places in by_length.items():
-            rows, scores = found.rows_BC[places], found.scores_BC[places]
+            rows, scores = candidates.rows_BC[places], candidates.scores_BC[places]
             trending = np.stack(
                 [readings[p].search.trending[row] for p, row in zip(places, rows, strict=True)]
             )
@@ -280,12 +280,14 @@ class ListMaker:
         }
 
 
-def by_relevance(found: Candidates, order: IntArray, scores: FloatArray) -> tuple[IntArray, Floats]:
+def by_relevance(
+    candidates: Candidates, order: IntArray, scores: FloatArray
+) -> tuple[IntArray, Floats]:
     """Rows and relevance (B, C) of candidates in an order (B, C) of scores (B, C)."""
     ordered = np.take_along_axis(scores, order, 1)
     # A list without any video has no best one to compare with.
     ordered[~np.isfinite(ordered[:, 0])] = 0
-    return np.take_along_axis(found.rows_BC, order, 1), relative_relevance(ordered)
+    return np.take_along_axis(candidates.rows_BC, order, 1), relative_relevance(ordered)
 
 
 class Names:

@@ -133,8 +133,8 @@ class Values:
         """The sum of the figures of a name that have some labels."""
         return sum(
             value
-            for found, value in self.of(name)
-            if all(found[key] == wanted for key, wanted in labels.items())
+            for said, value in self.of(name)
+            if all(said[key] == wanted for key, wanted in labels.items())
         )
 
 

@@ -118,8 +118,8 @@ def sampled_lists(recommender: ServingRecommender, user_ids: list[str]) -> Sampl
     """The candidates of some users, in the recommender's thread."""
     config = recommender.bundle.config.rerank
     asks = [Ask(user_id, config.page) for user_id in user_ids]
-    _, found = recommender.candidates(asks, config.candidates)
-    return SampledLists(user_ids, *recommender.lists.relevance(found))
+    _, candidates = recommender.candidates(asks, config.candidates)
+    return SampledLists(user_ids, *recommender.lists.relevance(candidates))
 
 
 def joined(parts: list[SampledLists]) -> SampledLists:

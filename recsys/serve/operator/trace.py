@@ -87,15 +87,15 @@ class Tracer:
     def __init__(self, recommender: ServingRecommender, user_id: str, k: int) -> None:
         self._recommender, self._parts = recommender, recommender.parts
         self._ask = Ask(user_id, k)
-        (self.reading,), self._found = recommender.candidates([self._ask])
+        (self.reading,), self._candidates = recommender.candidates([self._ask])
         self._retrieved = self._without_exclusions()
 
     def videos(self) -> list[TracedVideo]:
         """What was retrieved, and what is in the list."""
-        lists, rows = self._recommender.lists, self._found.rows_BC[0]
-        ranked, reranked = (order[0] for order in lists.orders(self._found, self._ask.k))
-        (listed,) = lists.choose([self.reading], self._found)
-        answer = self._recommender.listed([self.reading], self._found, [listed])[0]
+        lists, rows = self._recommender.lists, self._candidates.rows_BC[0]
+        ranked, reranked = (order[0] for order in lists.orders(self._candidates, self._ask.k))
+        (listed,) = lists.choose([self.reading], self._candidates)
+        answer = self._recommender.listed([self.reading], self._candidates, [listed])[0]
         places = {
             "retrieved": _places(self._retrieved),
             "ranked": _places(rows[ranked]),

@@ -182,10 +182,10 @@ class Catalogue:
         rows = torch.as_tensor(rows)
         if not self._live:
             return self._base_NY[rows]
-        found = self._base_NY[rows.clamp(max=self.num_bundle - 1)]
+        vectors = self._base_NY[rows.clamp(max=self.num_bundle - 1)]
         late = rows >= self.num_bundle
-        found[late] = self.live_MY[rows[late] - self.num_bundle]
-        return found
+        vectors[late] = self.live_MY[rows[late] - self.num_bundle]
+        return vectors
 
     def creator_rows(self, rows: IntArray) -> IntArray:
         """The creators (…) of rows (…)."""
@@ -366,10 +366,10 @@ class Catalogue:
         if not self._live:
             return base[rows]
         late = rows >= self.num_bundle
-        found = base[np.where(late, UNKNOWN_ROW, rows)]
+        values = base[np.where(late, UNKNOWN_ROW, rows)]
         if late.any():
-            found[late] = column(self.described()[1])[rows[late] - self.num_bundle]
-        return found
+            values[late] = column(self.described()[1])[rows[late] - self.num_bundle]
+        return values
 
     def _list(self, row: int, video: LiveVideo) -> bool:
         """Notes whether lists may hold a video, and until when; True where that has changed."""

@@ -93,15 +93,15 @@ class IndexMonitor:
             self.left_out += 1
             return
         try:
-            expected = _found(self._searcher.exact([search], K))
-            found = _found(self._searcher.best([search], K))
+            expected = _rows(self._searcher.exact([search], K))
+            by_index = _rows(self._searcher.best([search], K))
         except Exception:
             with self._lock:
                 for recalls in self._recalls.values():
                     recalls.clear()
             raise
         if len(expected):
-            recall = float(np.isin(expected, found).mean())
+            recall = float(np.isin(expected, by_index).mean())
             with self._lock:
                 self._recalls[shape_of(search)].append(recall)
 
@@ -118,6 +118,6 @@ def shape_of(search: Search) -> SearchShape:
     return "user" if len(search.excluded) else "none"
 
 
-def _found(answer: tuple[IntArray, FloatArray]) -> IntArray:
+def _rows(answer: tuple[IntArray, FloatArray]) -> IntArray:
     rows: IntArray = answer[0][0]
     return rows[rows != UNKNOWN_ROW]

@@ -84,23 +84,23 @@ class Lifted:
 
 
 @dataclass(frozen=True)
-class Found:
+class ScoredRows:
     """Videos with their scores, each once."""
 
     rows: IntArray
     scores: FloatArray
 
-    def joined(self, rows: IntArray, scores: FloatArray) -> Found:
+    def joined(self, rows: IntArray, scores: FloatArray) -> ScoredRows:
         """These, and others behind them."""
-        return Found(np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores]))
+        return ScoredRows(np.concatenate([self.rows, rows]), np.concatenate([self.scores, scores]))
 
-    def best(self, k: int) -> Found:
+    def best(self, k: int) -> ScoredRows:
         """The k with the largest scores, the best first."""
         order = np.arange(len(self.rows))
         if k < len(order):
             order = np.argpartition(-self.scores, k - 1)[:k]
         order = order[np.argsort(-self.scores[order], kind="stable")]
-        return Found(self.rows[order], self.scores[order])
+        return ScoredRows(self.rows[order], self.scores[order])
 
 
 class Retriever:
@@ -138,9 +138,9 @@ class Retriever:
         rows = np.full((len(searches), k), UNKNOWN_ROW, np.int64)
         scores = np.full((len(searches), k), -np.inf, np.float32)
         for place, search in enumerate(searches):
-            found = self._by_index(self._index, search, k)
-            rows[place, : len(found.rows)] = found.rows
-            scores[place, : len(found.rows)] = found.scores
+            listed = self._by_index(self._index, search, k)
+            rows[place, : len(listed.rows)] = listed.rows
+            scores[place, : len(listed.rows)] = listed.scores
         return rows, scores
 
     @property
@@ -209,12 +209,12 @@ class Retriever:
         return np.concatenate(rows), np.concatenate(scores)
 
     @torch.inference_mode()
-    def _by_index(self, index: VideoIndex, search: Search, k: int) -> Found:
+    def _by_index(self, index: VideoIndex, search: Search, k: int) -> ScoredRows:
         """The k best: those with a score of their own and few that are left one by one."""
         allowed = ~search.forbidden
         apart = np.union1d(search.seen, self._live_rows)
         apart = apart[allowed[apart]]
-        known = Found(apart, self.scores(search, apart))
+        known = ScoredRows(apart, self.scores(search, apart))
         rest = allowed[: len(index)]
         rest[apart[apart < len(index)]] = False
         left = int(np.count_nonzero(rest))
@@ -224,8 +224,13 @@ class Retriever:
         return known.joined(rows, self.scores(search, rows)).best(k)
 
     def _by_codes(
-        self, index: VideoIndex, search: Search, k: int, known: Found, rest: npt.NDArray[np.bool_]
-    ) -> Found:
+        self,
+        index: VideoIndex,
+        search: Search,
+        k: int,
+        known: ScoredRows,
+        rest: npt.NDArray[np.bool_],
+    ) -> ScoredRows:
         """The k best of what is known and the rest (N,).
 
         A video that is neither a candidate nor lifted scores at most what the code of the last
@@ -243,15 +248,15 @@ class Retriever:
             if len(rows) < width:
                 break
             scores = self.scores(search, rows)
-            found = known.joined(rows, scores).best(k)
+            listed = known.joined(rows, scores).best(k)
             wrong = scores - search.trending[rows] - coded
             missed = coded[-1] + index.margin * float(wrong.std()) + most
-            if len(found.rows) == k and found.scores[-1] >= missed:
-                return found
+            if len(listed.rows) == k and listed.scores[-1] >= missed:
+                return listed
             width *= 4
         rows, scores = (line[0] for line in self.exact([search], k))
         there = rows > UNKNOWN_ROW
-        return Found(rows[there], scores[there])
+        return ScoredRows(rows[there], scores[there])
 
     def _of_lifted(
         self, search: Search, rest: npt.NDArray[np.bool_]

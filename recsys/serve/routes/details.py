@@ -32,7 +32,7 @@ def routes(service: Service, router: APIRouter) -> None:
         """
 
         def look(one: ServingRecommender) -> CoursesResponse:
-            found = one.courses(user_id)
-            return CoursesResponse(one.bundle.version, user_id, len(found), found[:limit])
+            courses = one.courses(user_id)
+            return CoursesResponse(one.bundle.version, user_id, len(courses), courses[:limit])
 
         return await service.read(look)

@@ -29,7 +29,7 @@ from recsys.serve.routes.events import past_events
 from recsys.serve.routes.links import Responses
 from recsys.serve.service import Service
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 NOBODY: Responses = {409: {"description": "The bundle knows no user by events."}}
 UNKNOWN_VIDEO: Responses = {404: {"description": "The catalogue does not hold the video."}}
 
@@ -84,8 +84,8 @@ async def _audience(
     def look(recommender: ServingRecommender, group: list[str]) -> list[audiences.Viewer]:
         return audiences.viewers_among(recommender, video_id, group, k)
 
-    sampled, found = await _of_sample(service, users, look)
-    viewers = [viewer for group in found for viewer in group]
+    sampled, groups = await _of_sample(service, users, look)
+    viewers = [viewer for group in groups for viewer in group]
     return audiences.AudienceResponse(
         version=bundle.version,
         video_id=video_id,
@@ -98,17 +98,17 @@ async def _audience(
 
 async def _preview(service: Service, asked: PreviewRequest) -> PreviewResponse:
     recommender = service.recommender
-    _, found = await _of_sample(service, asked.users, sampled_lists)
+    _, groups = await _of_sample(service, asked.users, sampled_lists)
     traits = await service.read(traits_of)
-    if not found:
+    if not groups:
         raise HTTPException(409, "this bundle knows no user by events: there is nobody to look at")
     names, config = recommender.catalogue.videos.ids_of, recommender.bundle.config.rerank
-    return await asyncio.to_thread(preview, joined(found), traits, config, asked, names)
+    return await asyncio.to_thread(preview, joined(groups), traits, config, asked, names)
 
 
 async def _of_sample(
-    service: Service, users: int, look: Callable[[ServingRecommender, list[str]], Found]
-) -> tuple[list[str], list[Found]]:
+    service: Service, users: int, look: Callable[[ServingRecommender, list[str]], Result]
+) -> tuple[list[str], list[Result]]:
     """A sample of the known users, and what there is to say of each group of them.
 
     A group at a time, so that a recommendation waits for one of them at most.
@@ -119,10 +119,10 @@ async def _of_sample(
 
 
 def _looked(
-    look: Callable[[ServingRecommender, list[str]], Found],
+    look: Callable[[ServingRecommender, list[str]], Result],
     group: list[str],
     recommender: ServingRecommender,
-) -> Found:
+) -> Result:
     return look(recommender, group)
 
 

@@ -180,20 +180,20 @@ def _compared(service: Service) -> ChallengerResponse:
     challenge = None if service.versions is None else service.versions.watch.wanted().challenge
     if challenge is None:
         raise HTTPException(404, "no version is tried; POST /v1/versions/{version}/challenge")
-    found = service.compare(challenge)
+    comparison = service.compare(challenge)
     warning = "users did not come to the versions in their shares: the rates do not compare"
     return ChallengerResponse(
         share=challenge.share,
         since_ms=challenge.since_ms,
-        challenger=_arm(service, challenge.version, found.challenger),
-        champion=_arm(service, challenge.against, found.champion),
-        difference=_rate(found.difference),
-        sample_ratio_p=found.sample_ratio_p,
-        warning=warning if found.is_mismatched else None,
+        challenger=_arm(service, challenge.version, comparison.challenger),
+        champion=_arm(service, challenge.against, comparison.champion),
+        difference=_rate(comparison.difference),
+        sample_ratio_p=comparison.sample_ratio_p,
+        warning=warning if comparison.is_mismatched else None,
         left_out={
-            "crossed": found.crossed,
-            "unnamed": found.unnamed,
-            "unmatched": found.unmatched,
+            "crossed": comparison.crossed,
+            "unnamed": comparison.unnamed,
+            "unmatched": comparison.unmatched,
         },
     )
 

@@ -140,11 +140,11 @@ async def _add(service: Service, request: Request, said: m.AddVideoQuery) -> Res
 
 async def _look(service: Service, video_id: str) -> m.VideoResponse:
     desk = service.desk
-    found = await asyncio.to_thread(desk.videos.get, video_id)
-    facts = None if found is not None else await _of_bundle(service, video_id)
+    video = await asyncio.to_thread(desk.videos.get, video_id)
+    facts = None if video is not None else await _of_bundle(service, video_id)
     if facts is not None:
         return m.of_bundle(video_id, facts)
-    return m.message(_there(found), await asyncio.to_thread(desk.queue.faults, video_id))
+    return m.message(_there(video), await asyncio.to_thread(desk.queue.faults, video_id))
 
 
 async def _delete(service: Service, video_id: str) -> m.DeletedResponse:

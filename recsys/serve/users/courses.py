@@ -65,7 +65,7 @@ def courses_of(
     locked = set(catalogue.locked(finished, now_ms).tolist())
     done = set(finished.tolist())
     ages = {row: age for age, row in reversed(list(enumerate(liked.tolist())))}
-    found = []
+    keyed = []
     for name, lessons in _in_order(catalogue, now_ms).items():
         shown = [
             CourseLesson(video_id, number, finished=row in done, locked=row in locked)
@@ -76,8 +76,8 @@ def courses_of(
         course = Course(name, num_finished, following[0] if following else None, shown)
         begun = 0 < num_finished < len(shown)
         touched = min(ages.get(row, len(ages)) for row, _, _ in lessons)
-        found.append((not begun, num_finished == len(shown), touched, name, course))
-    return [course for *_, course in sorted(found, key=lambda one: one[:4])]
+        keyed.append((not begun, num_finished == len(shown), touched, name, course))
+    return [course for *_, course in sorted(keyed, key=lambda one: one[:4])]
 
 
 def _in_order(catalogue: Catalogue, now_ms: int) -> dict[str, list[tuple[int, str, float | None]]]:

@@ -99,13 +99,13 @@ class LiveReader:
 
     def _rows(self, events: Sequence[LoggedEvent]) -> list[tuple[int, Showing, Outcome]]:
         """Video rows, showings and outcomes of what the bundle does not know."""
-        found = []
+        rows = []
         for showing in showings(events):
             row = self._videos.row(str(showing.first.video_id))
             came_of_it = outcome(showing, self._columns)
             if showing.last_seq > self._after and row != UNKNOWN_ROW and came_of_it is not None:
-                found.append((row, showing, came_of_it))
-        return found
+                rows.append((row, showing, came_of_it))
+        return rows
 
     def _timelines(
         self, user_ids: Sequence[str], kept: Sequence[Sequence[tuple[int, Showing, Outcome]]]

@@ -39,11 +39,11 @@ def index_facts(bundle: Bundle) -> IndexFacts:
     if bundle.index is None or not searches:
         return facts
     dim = bundle.recommender.dim
-    expected, flat_s = _found(Retriever(None, bundle.vectors, dim=dim), searches)
+    expected, flat_s = _searched(Retriever(None, bundle.vectors, dim=dim), searches)
     for margin in MARGINS:
         index = bundle.index.with_margin(margin)
-        found, index_s = _found(Retriever(index, bundle.vectors, dim=dim), searches)
-        recall = _recall(expected, found)
+        rows, index_s = _searched(Retriever(index, bundle.vectors, dim=dim), searches)
+        recall = _recall(expected, rows)
         facts = IndexFacts("pq", margin, recall, index_s / flat_s)
         if recall >= AIM:
             break
@@ -87,19 +87,19 @@ def _searches(bundle: Bundle) -> list[Search]:
     ]
 
 
-def _found(retriever: Retriever, searches: Sequence[Search]) -> tuple[list[IntArray], float]:
+def _searched(retriever: Retriever, searches: Sequence[Search]) -> tuple[list[IntArray], float]:
     """The rows that each search finds, and the median seconds of one."""
     retriever.best(searches[:1], K)  # what trending lifts is made once an hour
     rows, seconds = [], []
     for search in searches:
         begun = time.perf_counter()
-        found = retriever.best([search], K)[0][0]
+        best = retriever.best([search], K)[0][0]
         seconds.append(time.perf_counter() - begun)
-        rows.append(found[found != UNKNOWN_ROW])
+        rows.append(best[best != UNKNOWN_ROW])
     return rows, float(np.median(seconds))
 
 
-def _recall(expected: Sequence[IntArray], found: Sequence[IntArray]) -> float:
-    """The mean share of what was expected that was found; of nothing all was."""
-    pairs = zip(expected, found, strict=True)
+def _recall(expected: Sequence[IntArray], by_index: Sequence[IntArray]) -> float:
+    """The mean share of what was expected that the index finds; of nothing it finds all."""
+    pairs = zip(expected, by_index, strict=True)
     return float(np.mean([np.isin(*pair).mean() if len(pair[0]) else 1.0 for pair in pairs]))

@@ -45,8 +45,8 @@ def resolve(host: str, port: int) -> list[str]:
     Raises:
         OSError: It has none.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in entries]
 
 
 def connect(address: str, port: int, timeout_s: float) -> socket.socket:
@@ -138,13 +138,13 @@ class Fetcher:
 
     def _checked_address(self, host: str, port: int) -> str:
         try:
-            found = self.resolve(host, port)
+            addresses = self.resolve(host, port)
         except (OSError, UnicodeError):
             raise InputError(f"uri: the host {shown(host)} is not known") from None
-        inside = [address for address in found if not is_public(address)]
-        if inside or not found:
+        inside = [address for address in addresses if not is_public(address)]
+        if inside or not addresses:
             raise InputError(f"uri: the host {shown(host)} is inside a network; give a public one")
-        return found[0]
+        return addresses[0]
 
     @contextlib.contextmanager
     def _open_local(self, path: str) -> Iterator[IO[bytes]]:
@@ -224,8 +224,8 @@ def _carried(ip: Address) -> list[Address]:
     """The IPv4 addresses that an IPv6 one leads to."""
     if isinstance(ip, ipaddress.IPv4Address):
         return []
-    found: list[Address | None] = [ip.ipv4_mapped, ip.sixtofour]
-    found += ip.teredo or ()
+    inside: list[Address | None] = [ip.ipv4_mapped, ip.sixtofour]
+    inside += ip.teredo or ()
     if ip in NAT64:
-        found.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    return [inner for inner in found if inner is not None]
+        inside.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    return [inner for inner in inside if inner is not None]

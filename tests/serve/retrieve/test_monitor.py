@@ -14,7 +14,7 @@ from recsys.live.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.retrieve import monitor as module
 from recsys.serve.retrieve.monitor import IndexMonitor, shape_of
-from recsys.serve.retrieve.retrieval import Found, Search
+from recsys.serve.retrieve.retrieval import ScoredRows, Search
 from recsys.serve.service import Service
 from tests.bundles import make_run
 
@@ -130,9 +130,9 @@ def test_an_idle_server_tells_of_its_index(tmp_path: Path) -> None:
     retriever = recommender._parts.retriever
     find = retriever._by_index
 
-    def blind(index: VideoIndex, search: Search, k: int) -> Found:
+    def blind(index: VideoIndex, search: Search, k: int) -> ScoredRows:
         found = find(index, search, k)
-        return Found(found.rows[found.rows != 30], found.scores[found.rows != 30])
+        return ScoredRows(found.rows[found.rows != 30], found.scores[found.rows != 30])
 
     retriever._by_index = blind  # type: ignore[method-assign]
     recommender.recommend("nobody")
