@@ -32,7 +32,8 @@ RAY_QUIET = {
 def connect(*, dashboard: bool = False) -> None:
     """Joins the cluster that the process runs in, or starts a local Ray; once is enough.
 
-    Ray's own hundreds of log lines stay in its log files; the project prints its few.
+    Ray's own hundreds of log lines stay in its log files; the project prints its few. Where the
+    process has joined by itself, Ray's output is as it was set up there.
 
     Args:
         dashboard: Whether a Ray that is started has its dashboard, and with it the service that
@@ -48,15 +49,16 @@ def connect(*, dashboard: bool = False) -> None:
     warnings.filterwarnings("ignore", message="torch.distributed is disabled")
     import ray
 
-    if not ray.is_initialized():
-        where = require_answer()
-        with joining(where), own_signals(), _without_native_output():
-            ray.init(
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=dashboard,
-                runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
-            )
+    if ray.is_initialized():
+        return
+    where = require_answer()
+    with joining(where), own_signals(), _without_native_output():
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=dashboard,
+            runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},
+        )
     _quiet()
 
 

@@ -1,10 +1,13 @@
 """What a cluster has to give, and what it may come to have."""
 
+import logging
+
 import pytest
 import ray
 from ray._private.state import state
+from ray.data import DataContext
 
-from recsys.cluster import num_cpus, num_gpus, require
+from recsys.cluster import connect, num_cpus, num_gpus, require
 from recsys.errors import InputError
 
 
@@ -31,3 +34,17 @@ def test_more_workers_than_there_can_be_are_refused(monkeypatch: pytest.MonkeyPa
     require(4, gpu=True)
     with pytest.raises(InputError, match="train.workers=5: each takes one GPU .* has 4"):
         require(5, gpu=True)
+
+
+def test_a_program_that_has_joined_by_itself_keeps_rays_output(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("joined once more"))
+    context = DataContext.get_current()
+    monkeypatch.setattr(context, "enable_progress_bars", True)
+    logger = logging.getLogger("ray.data")
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    connect()
+    assert context.enable_progress_bars
+    assert logger.level == logging.INFO
