@@ -1,6 +1,7 @@
 """The rules of the layout: who may import whom, and how large things may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -297,6 +298,31 @@ def test_no_file_is_over_500_lines_and_no_function_over_50() -> None:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
                 assert length <= 50, f"{path.relative_to(ROOT)}: {node.name} has {length} lines"
+
+
+OF_AXES = re.compile(r"_?[a-z][a-z0-9_]*_([A-Z]{1,5})")
+"""A name that ends with the letters of its axes, as `vectors_BLD`."""
+
+
+def made_names(tree: ast.Module) -> Iterator[str]:
+    """What a module gives a name: arguments, variables, fields."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+
+
+def test_a_file_says_at_its_head_what_its_letters_of_axes_count() -> None:
+    for path in sorted((ROOT / "recsys").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        legend = (ast.get_docstring(tree) or "").partition("Shapes:")[2]
+        for name in made_names(tree):
+            match = OF_AXES.fullmatch(name)
+            for letter in match[1] if match else "":
+                assert re.search(rf"\b{letter}\b", legend), f"{path.relative_to(ROOT)}: {name}"
 
 
 def test_constructors_take_at_most_five_arguments() -> None:

@@ -1,6 +1,6 @@
 """The picture that stands for a video before it plays: one good frame, as WebP.
 
-Shapes: T frames, S pixels (height and width).
+Shapes: S frames of a clip, H × W pixels (equal), C colours.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def poster_spec(clip: ClipSpec, size: int) -> ClipSpec:
     )
 
 
-def make_poster(frames_TSSC: NDArray[np.uint8]) -> bytes:
+def make_poster(frames_SHWC: NDArray[np.uint8]) -> bytes:
     """The first frame that shows something, or else the one that shows most, as a WebP file."""
-    contrast_T = frames_TSSC[:, ::4, ::4].mean(-1).std((1, 2))  # a sixteenth of it tells as much
-    shows = np.flatnonzero(contrast_T >= LEAST_CONTRAST)
-    best = shows[0] if len(shows) else contrast_T.argmax()
-    return encode_webp(frames_TSSC[best])
+    contrast_S = frames_SHWC[:, ::4, ::4].mean(-1).std((1, 2))  # a sixteenth of it tells as much
+    shows = np.flatnonzero(contrast_S >= LEAST_CONTRAST)
+    best = shows[0] if len(shows) else contrast_S.argmax()
+    return encode_webp(frames_SHWC[best])
 
 
 def encode_webp(picture_HWC: NDArray[np.uint8]) -> bytes:

@@ -24,7 +24,7 @@ from recsys.decode.actor.encoder import Encoder
 from recsys.decode.actor.plan import ActorPlan, Resources, plan_actors
 from recsys.decode.actor.processes import has_hardware_package
 from recsys.decode.clips import DecodeClips
-from recsys.decode.stamps import look_at_files
+from recsys.decode.stamps import FilesNow, look_at_files
 from recsys.decode.writer import LIMITED_BY, ClipCounts, ClipWriter
 from recsys.errors import InputError
 from recsys.progress import progress
@@ -116,14 +116,7 @@ def _decode_into(
     writer = ClipWriter(out, schema=schema, settings=settings, limits=limits)
     if writer.changed_settings:
         report(f"decode: {', '.join(writer.changed_settings)} changed; decoding all videos anew")
-    there = writer.done()
-    known = {uri: there[uri] for uri in wanted if uri in there}
-    files = look_at_files(known, schemes=config.schemes, base=os.getcwd())
-    if files.unseen:
-        report(f"decode: {files.unseen} files are gone or do not answer; what is there is kept")
-    if files.changed:
-        report(f"decode: {len(files.changed)} files are not what they were; decoding them anew")
-        writer.forget(files.changed)
+    files = _forget_changed(writer, wanted, config, report)
     done = writer.done()
     missing = [uri for uri in wanted if uri not in done]
     if len(missing) < len(wanted):
@@ -155,6 +148,21 @@ def _decode_into(
     }
     storage.write_json({"decode": result}, storage.join(out, "report.json"))
     return result
+
+
+def _forget_changed(
+    writer: ClipWriter, wanted: list[str], config: DecodeConfig, report: Callable[[str], None]
+) -> FilesNow:
+    """Looks at the files of what is there, and has those that have changed decoded anew."""
+    there = writer.done()
+    known = {uri: there[uri] for uri in wanted if uri in there}
+    files = look_at_files(known, schemes=config.schemes, base=os.getcwd())
+    if files.unseen:
+        report(f"decode: {files.unseen} files are gone or do not answer; what is there is kept")
+    if files.changed:
+        report(f"decode: {len(files.changed)} files are not what they were; decoding them anew")
+        writer.forget(files.changed)
+    return files
 
 
 def busy_shares(decode_s: float, encode_s: float, *, plan: ActorPlan, seconds: float) -> BusyShares:

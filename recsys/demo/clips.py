@@ -5,7 +5,7 @@ frames in opposite order, so whatever is computed frame by frame and then averag
 apart: only the order of the frames can. All else about a clip (place, size, speed, shade,
 background, noise) varies at random and means nothing.
 
-Shapes: T frames, H and W pixels (equal).
+Shapes: S frames, H × W pixels (equal), C colours.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Clip:
         path: Where the mp4 file goes.
         appearance: Index into `APPEARANCES`.
         motion: Index into `MOTIONS`.
-        frames: T, the number of frames.
+        frames: S, the number of frames.
         seed: Of everything about it that means nothing.
         text: What stands below, in the letters that `lettering` has.
         hue: Of the background, in turns of the colour wheel; dim and any without it.
@@ -84,7 +84,7 @@ def render_frames(clip: Clip, *, size: int) -> NDArray[np.uint8]:
         size: Height and width of a frame, in pixels.
 
     Returns:
-        RGB frames, (T, H, W, 3) uint8.
+        RGB frames, (S, H, W, 3) uint8.
 
     >>> right = Clip(path=Path(), appearance=0, motion=0, frames=6, seed=3)
     >>> left = Clip(path=Path(), appearance=0, motion=1, frames=6, seed=3)
@@ -94,21 +94,21 @@ def render_frames(clip: Clip, *, size: int) -> NDArray[np.uint8]:
     generator = np.random.default_rng(clip.seed)
     vertical, backward = divmod(clip.motion, 2)
     radius = np.float32(generator.uniform(0.17, 0.24))
-    x_TX, y_TY = _offsets(generator, frames=clip.frames, size=size, vertical=bool(vertical))
-    x_THW = np.broadcast_to(x_TX[:, None, :], (clip.frames, size, size))
-    y_THW = np.broadcast_to(y_TY[:, :, None], (clip.frames, size, size))
-    inside_THW = _outline(clip.appearance, x_THW, y_THW, radius)
+    x_SW, y_SH = _offsets(generator, frames=clip.frames, size=size, vertical=bool(vertical))
+    x_SHW = np.broadcast_to(x_SW[:, None, :], (clip.frames, size, size))
+    y_SHW = np.broadcast_to(y_SH[:, :, None], (clip.frames, size, size))
+    inside_SHW = _outline(clip.appearance, x_SHW, y_SHW, radius)
     # One pixel of soft edge: without it a moving outline jumps.
-    cover_THW = np.clip(0.5 - inside_THW * size, 0, 1)[..., None]
-    surface_THW = _surface(clip.appearance, x_THW / radius, y_THW / radius)
-    light_THW = 1 - 0.14 * (x_THW + y_THW) / radius  # it falls in from above, on the left
+    cover_SHW = np.clip(0.5 - inside_SHW * size, 0, 1)[..., None]
+    surface_SHW = _surface(clip.appearance, x_SHW / radius, y_SHW / radius)
+    light_SHW = 1 - 0.14 * (x_SHW + y_SHW) / radius  # it falls in from above, on the left
     background_HWC = _background(generator, size, clip.hue)
-    shape_THWC = (surface_THW * light_THW)[..., None] * _colour(clip.appearance, generator)
+    shape_SHWC = (surface_SHW * light_SHW)[..., None] * _colour(clip.appearance, generator)
     grain_HWC = generator.normal(0, 0.01, background_HWC.shape).astype(np.float32)
-    frames_THWC = background_HWC + cover_THW * (shape_THWC - background_HWC) + grain_HWC
+    frames_SHWC = background_HWC + cover_SHW * (shape_SHWC - background_HWC) + grain_HWC
     if clip.text:
-        frames_THWC = lettered(frames_THWC, clip.text)
-    painted = (np.clip(frames_THWC, 0, 1) * 255).round().astype(np.uint8)
+        frames_SHWC = lettered(frames_SHWC, clip.text)
+    painted = (np.clip(frames_SHWC, 0, 1) * 255).round().astype(np.uint8)
     return painted[::-1] if backward else painted
 
 
@@ -167,14 +167,14 @@ def _write_chunk(chunk: Sequence[Clip], form: ClipFormat) -> int:
 def _offsets(
     generator: np.random.Generator, *, frames: int, size: int, vertical: bool
 ) -> tuple[Floats, Floats]:
-    """Distance of each pixel column (T, W) and row (T, H) from the shape's centre, in widths."""
+    """Distance of each pixel column (S, W) and row (S, H) from the shape's centre, in widths."""
     length = generator.uniform(0.54, 0.68)
-    along_T = generator.uniform(0.14, 0.86 - length) + length * np.linspace(0, 1, frames)
-    across_T = np.full(frames, generator.uniform(0.3, 0.7))
-    centres = (across_T, along_T) if vertical else (along_T, across_T)
+    along_S = generator.uniform(0.14, 0.86 - length) + length * np.linspace(0, 1, frames)
+    across_S = np.full(frames, generator.uniform(0.3, 0.7))
+    centres = (across_S, along_S) if vertical else (along_S, across_S)
     pixels = (np.arange(size) + 0.5) / size
-    x_TX, y_TY = ((pixels[None] - centre[:, None]).astype(np.float32) for centre in centres)
-    return x_TX, y_TY
+    x_SW, y_SH = ((pixels[None] - centre[:, None]).astype(np.float32) for centre in centres)
+    return x_SW, y_SH
 
 
 def _outline(appearance: int, x: Floats, y: Floats, radius: np.float32) -> Floats:

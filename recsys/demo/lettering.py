@@ -1,6 +1,6 @@
 """Short texts painted onto frames, in a font of 5 × 7 dots, so that clips say what they are of.
 
-Shapes: T frames, H and W pixels (equal).
+Shapes: S frames, H × W pixels (equal), C colours.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ def dots(text: str) -> NDArray[np.bool_]:
     return (flat[None, :] >> np.arange(7)[:, None] & 1).astype(np.bool_)
 
 
-def lettered(frames_THWC: Floats, text: str) -> Floats:
-    """Frames (T, H, W, 3; from 0 to 1) with a line of text on a dark band at the top.
+def lettered(frames_SHWC: Floats, text: str) -> Floats:
+    """Frames (S, H, W, 3; from 0 to 1) with a line of text on a dark band at the top.
 
     Captions lie at the bottom. The text is as large as fits, by whole pixels a dot; what does not
     fit at one pixel a dot is cut off.
     """
-    size = frames_THWC.shape[1]
+    size = frames_SHWC.shape[1]
     scale = max(1, min(size // 48, size // (WIDTH * len(text) + 4)))
     letters = dots(text).repeat(scale, 0).repeat(scale, 1)[:, : size - 2 * scale]
     band = (HEIGHT + 2) * scale
-    painted = frames_THWC.copy()
+    painted = frames_SHWC.copy()
     painted[:, :band] *= 0.35
     top = 2 * scale
     left = (size - letters.shape[1]) // 2

@@ -1,4 +1,7 @@
-"""What a prepared run says of its test users, of what they liked before, and of its videos."""
+"""What a prepared run says of its test users, of what they liked before, and of its videos.
+
+Shapes: N video rows, E events.
+"""
 
 from __future__ import annotations
 

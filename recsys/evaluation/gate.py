@@ -1,4 +1,7 @@
-"""Whether a new model may take the place of the one that serves: a paired test over users."""
+"""Whether a new model may take the place of the one that serves: a paired test over users.
+
+Shapes: U users who count.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ that leaves these 48 goes to `OlderHours`, which holds as many as fit.
 What is held follows from the events alone, neither from the clock nor from the order in which they
 come: a server that starts again and reads the log has the counts that it had before.
 
-Shapes: S slots of rows that had events, R rows asked for, n events, W = 2 + T counted numbers.
+Shapes: S slots of rows that had events, R rows asked for, n events, H hours of the ring, W = 2 + T
+counted numbers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 The state that a user is ranked from knows everything before the cut; an event of the test is scored
 with everything before it known, as when serving live.
 
-Shapes: U users, E events of all of them, T tasks, N videos, D retrieval vector, Y video vector.
+Shapes: U users, E events of all of them, B timelines, L positions, T tasks, N videos, D retrieval
+vector, Y video vector.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What ranks the catalogue for users: scores, a chunk of users at a time.
 
-Shapes: U users, N videos, D retrieval vector.
+Shapes: U users, B users of a chunk, N videos, D retrieval vector.
 """
 
 from __future__ import annotations

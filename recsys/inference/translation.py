@@ -1,6 +1,6 @@
 """Timelines as another model numbers them: the same events with its rows of videos and contexts.
 
-Shapes: N videos of ours, E events, C context columns, T tasks of ours, F count features.
+Shapes: N videos of ours, B users, E events, C context columns, T tasks of ours, F count features.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The second pass of prepare: the timelines of one partition of users at a time."""
+"""The second pass of prepare: the timelines of one partition of users at a time.
+
+Shapes: S splits (training, validation, test), R videos of the partition, N video rows.
+"""
 
 from __future__ import annotations
 

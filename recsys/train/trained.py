@@ -1,4 +1,7 @@
-"""A trained run, as the stages after the training read it."""
+"""A trained run, as the stages after the training read it.
+
+Shapes: N video rows.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 On a GPU a batch is copied from pinned memory on a stream of its own, so that the copy of one batch
 and what is computed of the one before it go on at the same time.
 
-Shapes: N frames of a batch, T frames of a clip, S pixels (height and width), Z features.
+Shapes: N frames of a batch, S frames of a clip, H × W pixels (equal), C colours, Z
+features of a frame.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     import torch
 
 Frames = NDArray[np.uint8]
-"""(T, S, S, 3)."""
+"""(S, H, W, 3)."""
 Features = NDArray[np.float16]
-"""(T, Z)."""
+"""(S, Z)."""
 Encoded = tuple[list[Features], float]
 """The features of each clip, and the seconds that the encoder was busy with all of them."""
 
@@ -85,7 +86,7 @@ class Encoder:
         self._copies = _Copies(self._device) if self._device.type == "cuda" else None
 
     def start(self, clips: Sequence[Frames]) -> Callable[[], Encoded]:
-        """Begins to encode a batch of clips, each (T, S, S, 3); the result waits for its end.
+        """Begins to encode a batch of clips, each (S, H, W, 3); the result waits for its end.
 
         On a GPU two batches may be on their way at a time, no more: the third takes the memory of
         the first.
@@ -99,26 +100,26 @@ class Encoder:
         """How long the batch is made: a compiled encoder knows one length."""
         return max(num_frames, self.settings.batch_frames) if self.settings.compiled else num_frames
 
-    def _on_cpu(self, frames_NSSC: Frames, lengths: list[int]) -> Callable[[], Encoded]:
+    def _on_cpu(self, frames_NHWC: Frames, lengths: list[int]) -> Callable[[], Encoded]:
         import torch
 
         began = time.perf_counter()
-        num = len(frames_NSSC)
-        frames = torch.zeros(self._padded(num), *frames_NSSC.shape[1:], dtype=torch.uint8)
-        frames[:num] = torch.from_numpy(frames_NSSC)
+        num = len(frames_NHWC)
+        frames = torch.zeros(self._padded(num), *frames_NHWC.shape[1:], dtype=torch.uint8)
+        frames[:num] = torch.from_numpy(frames_NHWC)
         values = self._features(frames)[:num].numpy()
         encoded = split_clips(values, lengths), time.perf_counter() - began
         return lambda: encoded
 
-    def _features(self, frames_NSSC: torch.Tensor) -> torch.Tensor:
-        """(N, S, S, 3) uint8 on the device → (N, Z) float16 there.
+    def _features(self, frames_NHWC: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, 3) uint8 on the device → (N, Z) float16 there.
 
         Pixels lie with their channels last, and permuted they still do.
         """
         import torch
 
         with torch.inference_mode(), self._autocast():
-            pixels = frames_NSSC.permute(0, 3, 1, 2).float() / 255
+            pixels = frames_NHWC.permute(0, 3, 1, 2).float() / 255
             return self._encoder(pixels).to(torch.float16)
 
     def _autocast(self) -> torch.autocast:

@@ -1,6 +1,6 @@
 """What users liked before the test: all that baselines are made of, and the days they are tuned on.
 
-Shapes: A users, P positives, N video rows.
+Shapes: A users, E events, P positives, N video rows.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 A comparison is worth no more than the other side's settings. What the run config does not fix is
 taken from a short list by NDCG of the validation users' lists, with what they liked before masked
 as in the test; then the table's baselines are made anew of all that is known before the test.
+
+Shapes: U users, N video rows.
 """
 
 from __future__ import annotations

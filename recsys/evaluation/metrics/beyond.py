@@ -3,7 +3,7 @@
 All are expectations where equal scores leave an order open.
 
 Shapes: U users, B users of a chunk, N video rows, K positions, C category rows, M most categories
-of a video, G blocks of users.
+of a video, G blocks of users, O groups of equal scores that go on beyond a list.
 """
 
 from __future__ import annotations

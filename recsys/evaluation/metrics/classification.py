@@ -1,6 +1,7 @@
 """How good the ranking head's probabilities are: AUC, log loss and calibration of each task.
 
-Shapes: E events, U users, G groups of events with one and the same logit, in rising order.
+Shapes: E events, U users, G groups of events with one and the same logit, in rising order, R
+resamplings.
 """
 
 from __future__ import annotations

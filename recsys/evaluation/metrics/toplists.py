@@ -1,7 +1,7 @@
 """The best K videos of each user, and where equal scores leave their order open.
 
-Shapes: B users, N video rows (row 0 is never ranked), M of them that are ranked, K positions, Q
-quantities, O users whose list ends within a group of equal scores.
+Shapes: B users, N video rows (row 0 is never ranked), M of them that are ranked, K positions, L
+of them that are looked at, Q quantities, O users whose list ends within a group of equal scores.
 """
 
 from __future__ import annotations

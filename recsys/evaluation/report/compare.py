@@ -3,7 +3,7 @@
 Only a few metrics that are fixed beforehand are tested, and the tests are corrected for their
 number; of all others the difference and its interval are shown without a verdict.
 
-Shapes: U users, S users who count.
+Shapes: U users, S users who count, R resamplings, M columns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One ranker's result as plain numbers, ready for report.json."""
+"""One ranker's result as plain numbers, ready for report.json.
+
+Shapes: U users, R resamplings, M columns.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the re-ranking step costs and brings at a range of weights: the trade-off curve.
 
-Shapes: S sampled users, C candidates.
+Shapes: S sampled users, B users of a chunk, C candidates, K positions, N video rows.
 """
 
 from __future__ import annotations

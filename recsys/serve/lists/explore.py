@@ -3,6 +3,8 @@
 A video that hardly anybody has seen has a wide posterior and is drawn now and then; one that turned
 out badly has a narrow one and is not drawn any more (W. R. Thompson, 1933; O. Chapelle and L. Li,
 2011, "An Empirical Evaluation of Thompson Sampling").
+
+Shapes: N videos.
 """
 
 from __future__ import annotations

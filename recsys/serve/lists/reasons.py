@@ -1,6 +1,7 @@
 """Why a video is in a list: the sources that put it there, each said only where it is true.
 
-Shapes: B users, K videos of a list, C candidates, L videos that a user liked, D retrieval vector.
+Shapes: B users, K videos of a list, C candidates, L videos that a user liked, M of
+them that are named (or live videos), N videos, D retrieval vector.
 """
 
 from __future__ import annotations

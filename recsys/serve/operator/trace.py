@@ -3,7 +3,7 @@
 The steps are those of a recommendation, on the same code; retrieval is made once more without what
 is left out for the user, so that what was left out, and why, can be seen among the candidates.
 
-Shapes: C candidates, T tasks.
+Shapes: B requests (one), C candidates, T tasks.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A score is the dot product of query and vector, what is trending, and more or le
 the user has seen before. A small catalogue is scored whole; in a large one the index names
 candidates, and those that a bias of their own may lift are scored apart.
 
-Shapes: B requests, N videos, D retrieval vector, k results, S videos that a user has seen, T videos
-that are lifted by what is trending.
+Shapes: B requests, N videos of the bundle, M live ones, D retrieval vector, k results, S videos
+that a user has seen, R videos that are lifted by what is trending.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Lifted:
     trending: FloatArray
     """(N,) what they were chosen by."""
     rows: IntArray
-    """(T,)."""
-    vectors_TD: torch.Tensor
+    """(R,)."""
+    vectors_RD: torch.Tensor
     most: float
     """The most that is added to any other video."""
 
@@ -263,7 +263,7 @@ class Retriever:
     ) -> tuple[IntArray, FloatArray]:
         """Rows and scores of the lifted videos of the rest (N,), which they are taken out of."""
         lifted = self._lifted(search.trending)
-        scores = (lifted.vectors_TD @ torch.from_numpy(search.query)).numpy()
+        scores = (lifted.vectors_RD @ torch.from_numpy(search.query)).numpy()
         scores += search.trending[lifted.rows]
         there = rest[lifted.rows]
         rest[lifted.rows] = False

@@ -1,4 +1,7 @@
-"""What is trending now: what the counts of the last hours add to every video's score."""
+"""What is trending now: what the counts of the last hours add to every video's score.
+
+Shapes: N videos.
+"""
 
 from __future__ import annotations
 
