@@ -122,11 +122,10 @@ def by(name: str) -> Callable[[dict], int]:
 
 @pytest.fixture
 def u9(client: TestClient) -> TestClient:
-    """A client of a server that knows what u9 wants no more, and that hides a video from all."""
+    """Of a server that knows what u9, who liked v6, wants no more, and that hides a video from all."""
     for event in (
         {"video_id": "v4", "type": "not_interested"},
         {"creator_id": "c3", "type": "hide_creator"},
-        {"video_id": "v6", "type": "task", "positive": True},
     ):
         assert client.post("/v1/events", json={"user_id": "u9", **event}).status_code == 200
     assert client.patch("/v1/videos/v7", json={"hidden": True}).status_code == 200
