@@ -122,7 +122,7 @@ def by(name: str) -> Callable[[dict], int]:
 
 @pytest.fixture
 def u9(client: TestClient) -> TestClient:
-    """Of a server that knows what u9, who liked v6, wants no more, and that hides a video from all."""
+    """Of a server that knows what u9, who liked v6, wants no more, and that hides v7 from all."""
     for event in (
         {"video_id": "v4", "type": "not_interested"},
         {"creator_id": "c3", "type": "hide_creator"},
