@@ -164,6 +164,8 @@ async def trouble(bundles: Path, run: Run, every_s: float, until: float) -> None
                 os.kill(pids[turn // 2 % len(pids)], signal.SIGKILL)
             else:
                 run.put_off += 1
+        told = f"{version} serves, {len(run.kills)} kills, {sum(run.answers.values())} answers, "
+        print(f"swap {turn}: {told}{run.wrong} wrong, {len(run.failed)} failed", flush=True)
         await asyncio.sleep(every_s / 2)
 
 

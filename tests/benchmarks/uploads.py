@@ -47,10 +47,10 @@ RUN = {
 }
 
 
-def clips(folder: Path) -> Iterator[bytes]:
+def clips(folder: Path, number_of: int) -> Iterator[bytes]:
     """Clips that differ in every frame, 320 × 240."""
     rng = np.random.default_rng(0)
-    for number in range(CLIPS):
+    for number in range(number_of):
         grid = rng.integers(0, 256, (SECONDS * PER_SECOND, 6, 8, 3), np.uint8)
         pictures = [np.kron(one, np.ones((40, 40, 1), np.uint8)) for one in grid]
         path = videos.render(folder / f"{number}.mp4", pictures, options={"g": "25", "crf": "28"})
@@ -164,11 +164,11 @@ def upload_waiting(clients: list[Client], files: list[bytes], name: str) -> None
             time.sleep(LOOKS_S)
 
 
-def measure(folder: Path, seconds: float) -> dict[str, float]:
+def measure(folder: Path, seconds: float, number_of: int) -> dict[str, float]:
     run = str(make_run(folder / "run", uris=["/none.mp4"], clip=ClipShape(FRAMES, SIZE), **RUN).run)
     log, uploads = str(folder / "live.sqlite"), str(folder / "uploads")
     EventLog(log).close()
-    files = list(clips(folder))
+    files = list(clips(folder, number_of))
     encoder = FORKS.Process(target=encode, args=(run, log, uploads), daemon=True)
     encoder.start()
     with Servers(run, log, encodes=False) as servers:
@@ -197,9 +197,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/bench/uploads.json")
     parser.add_argument("--seconds", type=float, default=15.0, help="of load without uploads")
+    parser.add_argument("--clips", type=int, default=CLIPS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Path(folder), options.seconds)
+        figures = measure(Path(folder), options.seconds, options.clips)
     slower = figures["recommend_p99_ms_with_uploads"] / figures["recommend_p99_ms"]
     bars = {
         "seconds until both servers know an upload, p99": (figures["p99_s"], BAR_S),

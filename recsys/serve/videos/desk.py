@@ -21,7 +21,7 @@ from recsys.serve.metrics import Metrics
 from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.videos.encoding import Encoding
 from recsys.serve.videos.fetching import Fetcher
-from recsys.serve.videos.upload_store import UploadStore
+from recsys.serve.videos.upload_store import Incoming, UploadStore
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ class VideoDesk:
                 if len(gathered) >= AT_ONCE_BYTES:
                     await asyncio.to_thread(incoming.write, bytes(gathered))
                     gathered.clear()
-            incoming.write(bytes(gathered))
-            return await asyncio.to_thread(incoming.keep)
+            return await asyncio.to_thread(_write_and_keep, incoming, bytes(gathered))
 
     async def fetch(self, uri: str) -> StoredFile:
         """Takes in a file by its address.
@@ -200,6 +199,11 @@ class VideoDesk:
         there = self._encodings
         self._encodings = {m.version: there.get(m.version) or Encoding(m) for m in self._models()}
         return self._encodings
+
+
+def _write_and_keep(incoming: Incoming, data: bytes) -> StoredFile:
+    incoming.write(data)
+    return incoming.keep()
 
 
 def uploads_folder(config: ServeConfig, kind: str, log: str) -> str | None:
