@@ -50,6 +50,9 @@ FIRST_WAIT_S = 0.1
 LONGEST_WAIT_S = 5.0
 AGAIN = frozenset({502, 503, 504})
 """Statuses of a server that cannot answer now."""
+NO_REPLICA = "Internal Server Error"
+"""What Ray's HAProxy says, under status 500, where no replica has answered: the server's own 500 is
+a problem document."""
 
 
 class ApiError(Exception):
@@ -102,7 +105,8 @@ def _asked_wait_s(outcome: httpx.Response | httpx.TransportError) -> float | Non
     """The least wait before another try; None where another would end as this did."""
     if isinstance(outcome, httpx.TransportError):
         return None if isinstance(outcome, httpx.UnsupportedProtocol) else 0.0
-    if outcome.status_code not in AGAIN:
+    no_replica = outcome.status_code == 500 and outcome.text == NO_REPLICA
+    if outcome.status_code not in AGAIN and not no_replica:
         return None
     after = outcome.headers.get("Retry-After", "")
     return float(after) if after.isdecimal() else 0.0

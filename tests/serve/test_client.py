@@ -132,7 +132,7 @@ def test_both_clients_have_the_same_calls() -> None:
 @pytest.mark.parametrize(
     "failure",
     [LOST, httpx.ReadTimeout("slow"), httpx.RemoteProtocolError("cut off"), BUSY,
-     httpx.Response(502), httpx.Response(504)],
+     httpx.Response(502), httpx.Response(504), httpx.Response(500, text="Internal Server Error")],
 )  # fmt: skip
 def test_a_failure_of_the_moment_is_tried_again(waits: list[float], failure: Outcome) -> None:
     server = Server(failure, failure, failure, OK)
