@@ -256,19 +256,23 @@ def test_the_command_ends_with_0_whatever_it_decides(
 
 
 @pytest.mark.ray
-def test_from_live_events_to_a_swapped_endpoint(trained_run: TrainedRun, tmp_path: Path) -> None:
+def test_from_live_events_to_a_swapped_endpoint(
+    trained_run: TrainedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Real stages beside a real endpoint, which changes to the new model by itself, or does not.
 
-    The log's events are in the new bundle, whose model went on from the old one.
+    The log's events are in the new bundle, whose model went on from the old one. A model that is
+    not shown to be better where that is asked for, and one that is worse, never serve.
     """
     run = tmp_path / "run"
     shutil.copytree(trained_run.run, run)
-    seen = pq.read_table(trained_run.world / "events.parquet").slice(0, 2).to_pylist()
+    seen = pq.read_table(trained_run.world / "events.parquet").slice(0, 3).to_pylist()
     events: list[Any] = [{"user_id": e["user_id"], "video_id": e["video_id"]} for e in seen]
 
+    arguments = [*trained_run.settings, f"run={run}", "train.epochs=1"]
+
     def refreshed(*settings: str) -> Decision:
-        arguments = [*trained_run.settings, f"run={run}", "train.epochs=1", *settings]
-        return refresh(load_config(trained_run.config_path, arguments))
+        return refresh(load_config(trained_run.config_path, [*arguments, *settings]))
 
     before = Bundle.load(str(run))
     with running(str(run), port=0, watch_s=0.2) as address, Client(address) as client:
@@ -284,6 +288,17 @@ def test_from_live_events_to_a_swapped_endpoint(trained_run: TrainedRun, tmp_pat
         assert (same["decision"], same["version"]) == ("kept", new["version"])
         assert same["gate"] is not None and same["gate"]["passed"] is False
         assert client.model()["version"] == new["version"]
+        client.send_events(events[2])
+        # Steps that are far too large make a model that is worse; now as it is typed.
+        broken = [*arguments, "train.lr=0.5", "train.table_lr=5"]
+        assert main(["refresh", "--config", trained_run.config_path, *broken]) == 0
+        worse = json.loads((run / "refresh" / "report.json").read_text())
+        assert (worse["decision"], worse["version"]) == ("kept", new["version"])
+        assert worse["gate"]["ours"] < worse["gate"]["theirs"] - worse["gate"]["allowed"]
+        assert worse["reason"].startswith("the new model is not shown to be as good: ndcg@10 0.")
+        assert f"kept, {new['version']} serves: {worse['reason']}" in caplog.text
+        assert (run / "bundles" / CURRENT).read_text().strip() == new["version"]
+        assert client.recommend(events[2]["user_id"])["version"] == new["version"]
     after = Bundle.load(str(run))
     assert (before.live_seq, after.live_seq) == (0, 1)
     assert after.version == new["version"]
