@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ray._raylet import GcsClient
+
 from recsys.serve.app import free_port
+from recsys.serve.ingress import node_variables
 
 BIN = Path(sys.executable).parent
 PROJECT = Path(__file__).parents[1]
@@ -47,17 +49,25 @@ class Nodes:
         number = len(self.running) + 1
         folder = self.folder / str(number)
         folder.mkdir()
+        # The proxies of nodes on one machine cannot all listen where the head's does.
+        port = str(free_port("127.0.0.1", 0))
+        own = node_variables(str(folder)) | {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": port}
         # Ray's processes lie below this one; the address tells nodes of one machine apart.
-        start = [BIN / "ray", "start", "--block", f"--node-ip-address=127.0.0.{number}"]
+        start = [BIN / "ray", "start", "--block", f"--node-ip-address={self.address_of(number)}"]
         with open(folder / "log", "wb") as log:
             node = subprocess.Popen(
                 [*map(str, start), *arguments],
-                env=self.env | {"RAY_TMPDIR": str(folder)},
+                env=self.env | own | {"RAY_TMPDIR": str(folder)},
                 stdout=log,
                 stderr=log,
             )
         self.running.append(node)
         return node
+
+    @staticmethod
+    def address_of(number: int) -> str:
+        """That of the first, second … node."""
+        return f"127.0.0.{number}"
 
     def kill_workers(self) -> None:
         """All nodes but the head, those that are dead already among them."""
@@ -65,15 +75,28 @@ class Nodes:
             kill(node)
 
     def add(self, cpus: int) -> subprocess.Popen[bytes]:
+        """Another node, once it has joined: of two that start at once one may fail."""
         # Of nodes on one machine, each agent needs a port of its own.
         agent = f"--dashboard-agent-listen-port={free_port('127.0.0.1', 0)}"
-        return self.start(f"--address={self.address}", f"--num-cpus={cpus}", agent)
+        node = self.start(f"--address={self.address}", f"--num-cpus={cpus}", agent)
+        wait_for(lambda: node.poll() is not None or self.id_of(node) is not None, "the node")
+        assert node.poll() is None, (self.folder / str(len(self.running)) / "log").read_text()
+        return node
 
-    def have_cpus(self) -> bool:
-        """Whether a node with CPUs has joined the head."""
-        command = [BIN / "ray", "status", f"--address={self.address}"]
-        told = subprocess.run(command, env=self.driver_env, capture_output=True, text=True)
-        return bool(re.search(r"/[1-9]\d*\.0 CPU", told.stdout))
+    def id_of(self, node: subprocess.Popen[bytes]) -> str | None:
+        """Ray's id of a node; None before it has joined."""
+        address = self.address_of(self.running.index(node) + 1)
+        for node_id, info in GcsClient(address=self.address).get_all_node_info().items():
+            if info.node_manager_address == address:
+                return str(node_id.hex())
+        return None
+
+    def announce_end(self, node: subprocess.Popen[bytes], within_s: int) -> None:
+        """Tells Ray that a node will go, as a cloud's agent does for a spot machine."""
+        reason = ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot"]
+        asked = [f"--node-id={self.id_of(node)}", f"--deadline-remaining-seconds={within_s}"]
+        command = [str(BIN / "ray"), "drain-node", f"--address={self.address}", *asked, *reason]
+        subprocess.run(command, env=self.driver_env, check=True)
 
     @property
     def driver_env(self) -> dict[str, str]:
@@ -105,13 +128,18 @@ def processes_of(node: subprocess.Popen[bytes]) -> list[int]:
 
 
 def works_on(node: subprocess.Popen[bytes], name: str) -> bool:
-    """Whether a worker of the node is at a task or actor of this name: its title says so."""
+    """Whether a worker of the node is at a task or actor of this name."""
+    return num_workers(node, name) > 0
+
+
+def num_workers(node: subprocess.Popen[bytes], name: str) -> int:
+    """Workers of the node that are at a task or actor of this name: their titles say so."""
+    count = 0
     for process in processes_of(node):
         with contextlib.suppress(OSError):
             title = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
-            if title.startswith("ray::") and name in title:
-                return True
-    return False
+            count += title.startswith("ray::") and name in title
+    return count
 
 
 @contextlib.contextmanager

@@ -17,7 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import TrainedRun
-from tests.nodes import BIN, PATIENCE_S, PROJECT, Nodes, cluster, kill, wait_for, works_on
+from tests.nodes import (
+    BIN,
+    PATIENCE_S,
+    PROJECT,
+    Nodes,
+    cluster,
+    kill,
+    wait_for,
+    works_on,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -56,7 +65,6 @@ def survive(
 ) -> None:
     """Runs a command, kills its node at work, and has another node come."""
     first = nodes.add(2)
-    wait_for(nodes.have_cpus, "the node that is to be killed")
     with driver(nodes, arguments) as command:
         wait_for(lambda: command.poll() is not None or is_at_work(first), "the work")
         assert command.poll() is None, "it was over before its node could be killed"
@@ -119,6 +127,42 @@ def test_train(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
     for mine, other in zip(ours["history"], theirs["history"], strict=True):
         assert mine["timelines"] == other["timelines"]
         assert mine["retrieval_loss"] == pytest.approx(other["retrieval_loss"], rel=1e-3)
+
+
+def test_a_node_that_announces_its_end(
+    nodes: Nodes, trained_run: TrainedRun, tmp_path: Path
+) -> None:
+    """One checkpoint more, inside the epoch; at the end announced training moves, uncounted."""
+    run = tmp_path / "run"
+    arguments = copied(trained_run, run, "prepare", "decode")
+    arguments += ["train.epochs=30", "train.patience=30", "train.refit=false"]
+    arguments += ["train.max_failures=0", "train.checkpoint_every_partitions=100"]
+    both, poll = (nodes.add(1), nodes.add(1)), {"RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.1"}
+    with driver(nodes, ["train", *arguments], **poll) as command:
+        wait_for(lambda: command.poll() is not None or bool(places(run)), "the first epoch")
+        goes, stays = sorted(both, key=lambda node: works_on(node, TRAINING), reverse=True)
+        assert all(partitions == 0 for _, partitions in places(run)), "at the end of epochs alone"
+        nodes.announce_end(goes, within_s=3)
+        wait_for(lambda: any(partitions for _, partitions in places(run)), "the checkpoint")
+        wait_for(lambda: works_on(stays, TRAINING), "the other node")
+        kill(goes)
+        assert command.wait(PATIENCE_S) == 0
+    epochs = report(run, "train")["history"]
+    (timelines,) = {epoch["timelines"] for epoch in report(trained_run.run, "train")["history"]}
+    assert [epoch["timelines"] for epoch in epochs] == [timelines] * 30
+
+
+TRAINING = "RayTrainWorker"
+
+
+def places(run: Path) -> list[tuple[int, int]]:
+    """The epoch, and the partitions of it, of each checkpoint that is there."""
+    found = []
+    for path in (run / "train").glob("fit-*/checkpoint_*/progress.json"):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # it comes or goes just now
+            progress = json.loads(path.read_text())
+            found.append((progress["epoch"], progress["partitions"]))
+    return found
 
 
 def test_sweep(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:

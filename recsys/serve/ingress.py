@@ -78,11 +78,20 @@ def prepare_ingress() -> bool:
     # Not in TMPDIR, which may be long: Ray adds 57 characters, and a socket's path has 107 at most.
     folder = tempfile.mkdtemp(prefix="recsys-", dir="/tmp")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    files = {name: os.path.join(folder, file) for name, file in FILES.items()}
-    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
-    for name, value in {**SETTINGS, **files, **ports}.items():
+    for name, value in node_variables(folder).items():
         os.environ.setdefault(name, value)
     return True
+
+
+def node_variables(folder: str) -> dict[str, str]:
+    """What Ray is started with on a node that other servers may share.
+
+    Args:
+        folder: Of its HAProxy's files; its path is short.
+    """
+    files = {name: os.path.join(folder, file) for name, file in FILES.items()}
+    ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+    return {**SETTINGS, **files, **ports}
 
 
 def _obstacle() -> str | None:
