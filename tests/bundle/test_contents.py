@@ -136,6 +136,7 @@ def test_is_written_to_a_uri(run: TinyRun) -> None:
         "vectors.npy",
         "index.faiss",
         "histories/count_features.npy",
+        "users/rows.npy",
         "counts/creator/totals.npy",
     ],
 )
