@@ -133,7 +133,7 @@ class Deadline:
 
 
 @dataclass(frozen=True)
-class VideoFacts:
+class FileFacts:
     """What a look at a file's head and first frame tells.
 
     `reorders`: frames are decoded in another order than they are shown in (B-frames). `codec` and

@@ -18,7 +18,7 @@ import decord
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.decode.contract import Clip, ClipSpec, Deadline, NotThisReader, VideoFacts, VideoFile
+from recsys.decode.contract import Clip, ClipSpec, Deadline, FileFacts, NotThisReader, VideoFile
 from recsys.decode.pyav_reader import Video
 from recsys.decode.sampling import Geometry, Timeline, plan_geometry
 
@@ -108,7 +108,7 @@ def _frames(
     return np.stack(frames)[places]
 
 
-def choice(spec: ClipSpec, facts: VideoFacts) -> tuple[bool, str]:
+def choice(spec: ClipSpec, facts: FileFacts) -> tuple[bool, str]:
     """Whether decord is asked before PyAV, and why.
 
     decord decodes every frame between a key frame and a sampled one, and reads the whole file's

@@ -26,7 +26,7 @@ WHOLE = ((0, 2**62),)
 
 
 @dataclass(frozen=True)
-class Entry:
+class PacketEntry:
     """When a packet's picture is on show and when it is decoded, in ticks.
 
     None where the file is silent.
@@ -82,7 +82,7 @@ class PacketList:
         self._source = demux()
         self._kept: list[av.Packet] | None = []
         self._kept_bytes = 0
-        self.entries: list[Entry] = []
+        self.entries: list[PacketEntry] = []
         self._hidden: list[bool] = []  # packets that are decoded but not shown (edit lists)
 
     def scan(self) -> None:
@@ -94,7 +94,9 @@ class PacketList:
         packet = next(self._source, None)
         if packet is None:
             return False
-        self.entries.append(Entry(packet.pts, packet.is_keyframe, packet.duration or 0, packet.dts))
+        self.entries.append(
+            PacketEntry(packet.pts, packet.is_keyframe, packet.duration or 0, packet.dts)
+        )
         self._hidden.append(bool(packet.is_discard))
         if self._kept is not None:
             self._kept.append(packet)
@@ -186,7 +188,9 @@ def steady_timeline(index: Sequence[av.index.IndexEntry], tick_s: float) -> Time
     return Timeline(starts_s, float(starts_s[-1] + steps[0] * tick_s), keys)
 
 
-def without_wild(entries: Sequence[Entry], rules: ClockRules) -> tuple[list[Entry], int]:
+def without_wild(
+    entries: Sequence[PacketEntry], rules: ClockRules
+) -> tuple[list[PacketEntry], int]:
     """Entries, given as they are decoded, without the times that the times of decoding belie.
 
     A frame is shown no sooner than decoded, and soon after: decoders hold back 16 frames at most.
@@ -210,7 +214,7 @@ def without_wild(entries: Sequence[Entry], rules: ClockRules) -> tuple[list[Entr
     return [replace(e, tick=None) if is_wild else e for e, is_wild in pairs], int(wild.sum())
 
 
-def _order(entries: Sequence[Entry], rules: ClockRules) -> NDArray[np.int64] | None:
+def _order(entries: Sequence[PacketEntry], rules: ClockRules) -> NDArray[np.int64] | None:
     """The places of entries, given as they are decoded, in the order in which they are shown.
 
     Where the clock of decoding starts anew a recording ends, and all its frames are shown before
@@ -245,7 +249,7 @@ def _or_nan(tick: int | None) -> float:
     return np.nan if tick is None else float(tick)
 
 
-def timeline_of(entries: Sequence[Entry], rules: ClockRules) -> Timeline | None:
+def timeline_of(entries: Sequence[PacketEntry], rules: ClockRules) -> Timeline | None:
     """The timeline of frames that are given in the order in which they are shown.
 
     None where too few of them have a time of their own.
@@ -261,7 +265,7 @@ def timeline_of(entries: Sequence[Entry], rules: ClockRules) -> Timeline | None:
     return Timeline(starts_s, float(starts_s[-1] + last * rules.tick_s), keys, mended.doubts)
 
 
-def by_rate(entries: Sequence[Entry], rate: float) -> Timeline:
+def by_rate(entries: Sequence[PacketEntry], rate: float) -> Timeline:
     """A timeline of frames that come at a constant rate, for files without usable times."""
     keys = np.flatnonzero([entry.is_key for entry in entries]).astype(np.int64)
     return Timeline(np.arange(len(entries)) / rate, len(entries) / rate, keys)

@@ -24,11 +24,11 @@ from recsys.decode.containers import (
     open_video,
     said_duration,
 )
-from recsys.decode.contract import Clip, ClipSpec, Deadline, ReadError, VideoFacts, VideoFile
+from recsys.decode.contract import Clip, ClipSpec, Deadline, FileFacts, ReadError, VideoFile
 from recsys.decode.packets import (
     WHOLE,
     ClockRules,
-    Entry,
+    PacketEntry,
     PacketList,
     by_rate,
     steady_timeline,
@@ -55,7 +55,7 @@ class Video:
         ReadError: On entering, where the file is no video or breaks a limit of `spec`.
     """
 
-    facts: VideoFacts
+    facts: FileFacts
 
     def __init__(self, file: VideoFile, spec: ClipSpec, *, name: str, deadline: Deadline):
         self._file = file
@@ -97,8 +97,8 @@ class Video:
         self._stream.codec_context.flush_buffers()
         return frames[0] if frames else None
 
-    def _look(self) -> VideoFacts:
-        return VideoFacts(
+    def _look(self) -> FileFacts:
+        return FileFacts(
             format_name=self._stream.container.format.name,
             coded=(self._first.width, self._first.height),
             pixel_aspect=float(self._stream.sample_aspect_ratio or 1),
@@ -249,11 +249,11 @@ class Video:
         near = [min(images, key=lambda kept: abs(kept - number)) for number in numbers]
         return self._clip([images[number] for number in near], timeline, indices)
 
-    def _entry(self, frame: av.VideoFrame, given: list[Entry]) -> Entry:
+    def _entry(self, frame: av.VideoFrame, given: list[PacketEntry]) -> PacketEntry:
         """When a decoded frame is shown: as its packet says."""
         place, is_key = frame.pts, bool(frame.key_frame)
         if place is None or not 0 <= place < len(given):
-            return Entry(None, is_key, frame.duration or 0)
+            return PacketEntry(None, is_key, frame.duration or 0)
         return replace(given[place], is_key=is_key)
 
     def _steady(self, timeline: Timeline) -> Timeline:

@@ -126,7 +126,7 @@ class WorldSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Videos:
+class DemoVideos:
     """V videos: what they show, who made them and when they came; all arrays are (V,)."""
 
     appearance: Array
@@ -142,7 +142,7 @@ class Videos:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Users:
+class DemoUsers:
     """U viewers: what they like and which groups they are in; (U,) but for `creators`, (U, 2)."""
 
     first: Array  # favourite pair, appearance × number of motions + motion
@@ -169,7 +169,7 @@ class Events:
     source: Array
 
 
-def make_videos(world: WorldSettings) -> Videos:
+def make_videos(world: WorldSettings) -> DemoVideos:
     """Draws the videos; each pair of appearance and motion has nearly the same number of them."""
     generator = np.random.default_rng([world.seed, 1])
     num = world.num_videos
@@ -183,7 +183,7 @@ def make_videos(world: WorldSettings) -> Videos:
     uploaded_day, cold = _upload_days(world, generator)
     frames = np.round(world.fps * world.clip_s * generator.uniform(0.85, 1.15, num)).astype(int)
     rank = np.argsort(np.argsort(-quality - generator.normal(0, 1.0, num)))
-    return Videos(
+    return DemoVideos(
         appearance=appearance,
         motion=pair % len(MOTIONS),
         creator=_draw(generator, weight),
@@ -197,7 +197,7 @@ def make_videos(world: WorldSettings) -> Videos:
     )
 
 
-def make_users(world: WorldSettings) -> Users:
+def make_users(world: WorldSettings) -> DemoUsers:
     """Draws the viewers; the smallest age group likes most what the others like least."""
     generator = np.random.default_rng([world.seed, 2])
     num = world.num_users
@@ -212,7 +212,7 @@ def make_users(world: WorldSettings) -> Users:
     mix = np.log(0.8 * mix / mix.sum(1, keepdims=True) + 0.2 * own[region])
     pairs = np.argsort(-(mix + generator.gumbel(size=mix.shape)), axis=1)[:, :2]
     drift_day = generator.uniform(0.2, 0.7, num) * world.valid_from_day
-    return Users(
+    return DemoUsers(
         first=pairs[:, 0],
         second=pairs[:, 1],
         drift_day=np.where(generator.random(num) < 0.5, drift_day, np.nan),
@@ -223,7 +223,7 @@ def make_users(world: WorldSettings) -> Users:
     )
 
 
-def watch_log_odds(user: int, *, users: Users, videos: Videos, days: Array) -> Array:
+def watch_log_odds(user: int, *, users: DemoUsers, videos: DemoVideos, days: Array) -> Array:
     """The taste model: log-odds that a viewer watches each video, first in the feed.
 
     Args:
@@ -250,7 +250,7 @@ def watch_log_odds(user: int, *, users: Users, videos: Videos, days: Array) -> A
     return odds_NV
 
 
-def simulate_events(world: WorldSettings, *, videos: Videos, users: Users) -> Events:
+def simulate_events(world: WorldSettings, *, videos: DemoVideos, users: DemoUsers) -> Events:
     """Shows videos to every viewer and draws what they watch and like."""
     parts = [_simulate_user(world, u, videos=videos, users=users) for u in range(world.num_users)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -259,7 +259,7 @@ def simulate_events(world: WorldSettings, *, videos: Videos, users: Users) -> Ev
 
 
 def _simulate_user(
-    world: WorldSettings, user: int, *, videos: Videos, users: Users
+    world: WorldSettings, user: int, *, videos: DemoVideos, users: DemoUsers
 ) -> dict[str, Array]:
     """One viewer's events, as the columns of `Events`."""
     generator = np.random.default_rng([world.seed, 3, user])
@@ -290,7 +290,7 @@ def _simulate_user(
 
 
 def _exposure_weights(
-    generator: np.random.Generator, source: Array, *, odds: Array, videos: Videos, days: Array
+    generator: np.random.Generator, source: Array, *, odds: Array, videos: DemoVideos, days: Array
 ) -> Array:
     """Log-weights with Gumbel noise (N, V): a row's argmax is a draw from the logging policy."""
     weight_NV = generator.gumbel(size=odds.shape)

@@ -35,9 +35,9 @@ from recsys.demo.viewers import (
     TABS,
     TOPICS,
     Array,
+    DemoUsers,
+    DemoVideos,
     Events,
-    Users,
-    Videos,
     WorldSettings,
     make_users,
     make_videos,
@@ -203,7 +203,7 @@ def _event_table(events: Events) -> pa.Table:
     )
 
 
-def _video_table(videos: Videos, world: WorldSettings) -> pa.Table:
+def _video_table(videos: DemoVideos, world: WorldSettings) -> pa.Table:
     ids = _video_ids(np.arange(world.num_videos))
     return pa.table(
         {
@@ -218,7 +218,7 @@ def _video_table(videos: Videos, world: WorldSettings) -> pa.Table:
     )
 
 
-def _user_table(users: Users) -> pa.Table:
+def _user_table(users: DemoUsers) -> pa.Table:
     return pa.table(
         {
             "user_id": _user_ids(np.arange(len(users.age))),
@@ -240,7 +240,7 @@ def _event_truth(events: Events) -> pa.Table:
     )
 
 
-def _video_truth(videos: Videos) -> pa.Table:
+def _video_truth(videos: DemoVideos) -> pa.Table:
     return pa.table(
         {
             "video_id": _video_ids(np.arange(len(videos.cold))),
@@ -252,7 +252,7 @@ def _video_truth(videos: Videos) -> pa.Table:
     )
 
 
-def _user_truth(users: Users, videos: Videos, world: WorldSettings) -> pa.Table:
+def _user_truth(users: DemoUsers, videos: DemoVideos, world: WorldSettings) -> pa.Table:
     days = np.array([float(world.test_from_day)])
     odds = [
         watch_log_odds(user, users=users, videos=videos, days=days)[0]

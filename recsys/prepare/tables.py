@@ -22,7 +22,7 @@ from recsys.data.folders import HIDDEN_ROWS, PARQUET, address_of, find_files
 from recsys.data.storage import exists, is_uri, join, open_input
 from recsys.data.values import all_missing, family, inner_type, is_list, plain
 from recsys.errors import InputError
-from recsys.prepare.times import EventTimes, Sample, find_times
+from recsys.prepare.times import EventTimes, TimeSample, find_times
 
 _SAMPLED_TIMES = 4096
 _TABLE_LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi"}
@@ -253,7 +253,7 @@ def check_showings(path: str, data: DataConfig) -> list[TableFile]:
     return check_table([path], "data.live", event_roles(data))
 
 
-def _sample_times(file: TableFile, column: str) -> Sample:
+def _sample_times(file: TableFile, column: str) -> TimeSample:
     """Times of the middle of a file: where rows are sorted by time, wild ones lie at its ends."""
     with open_table(file.path, "data.events") as table:
         group = int(np.argmax(np.cumsum(file.group_rows) > file.num_rows // 2))
@@ -262,7 +262,7 @@ def _sample_times(file: TableFile, column: str) -> Sample:
     numbers = (array.cast(pa.int64()) if unit else array).drop_null().cast(pa.float64(), safe=False)
     values = np.asarray(numbers)
     picked = values[np.linspace(0, len(values) - 1, min(len(values), _SAMPLED_TIMES)).astype(int)]
-    return Sample(file.path, unit, picked, file.num_rows)
+    return TimeSample(file.path, unit, picked, file.num_rows)
 
 
 def absolute_uri(uri: str | None, table_path: str) -> str | None:

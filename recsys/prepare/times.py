@@ -33,7 +33,7 @@ _UNITS_BELOW = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))
 
 
 @dataclass(frozen=True)
-class Sample:
+class TimeSample:
     """Some of a file's times, to tell the unit of all by."""
 
     path: str
@@ -93,7 +93,7 @@ def to_ms(array: pa.Array, unit: str) -> IntArray:
     return values // round(1 / UNITS_MS[unit])
 
 
-def find_times(samples: Iterable[Sample], given: str, setting: str) -> EventTimes:
+def find_times(samples: Iterable[TimeSample], given: str, setting: str) -> EventTimes:
     """The unit of the times and the span that they can lie in.
 
     Args:
@@ -119,7 +119,7 @@ def find_times(samples: Iterable[Sample], given: str, setting: str) -> EventTime
     return EventTimes(unit, told_by, *_span(_median(scaled), unit, setting))
 
 
-def _unit_of_files(kept: list[tuple[Sample, npt.NDArray[np.float64]]], setting: str) -> str:
+def _unit_of_files(kept: list[tuple[TimeSample, npt.NDArray[np.float64]]], setting: str) -> str:
     unit = guess_unit(_median(kept))
     paths: dict[str, str] = {}
     for sample, values in kept:
@@ -136,7 +136,7 @@ def _unit_of_files(kept: list[tuple[Sample, npt.NDArray[np.float64]]], setting: 
     return unit
 
 
-def _median(parts: list[tuple[Sample, npt.NDArray[np.float64]]]) -> float:
+def _median(parts: list[tuple[TimeSample, npt.NDArray[np.float64]]]) -> float:
     """The median of all files' times, each file weighing as many rows as it has; 0 of none."""
     if not parts:
         return 0.0

@@ -30,7 +30,7 @@ from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Answer, Ask, Degraded, RankedVideo, RankedVideos, ScoredVideo
 from recsys.serve.follower import Follower
-from recsys.serve.lists.assemble import Candidates, Listed, ListMaker, Reading
+from recsys.serve.lists.assemble import Listed, ListMaker, Reading, ScoredCandidates
 from recsys.serve.lists.fallback import STALE, Fallback
 from recsys.serve.lists.parts import Parts
 from recsys.serve.lists.propensities import Tried
@@ -340,7 +340,9 @@ class ServingRecommender:
         with self._step("answer"):
             return self.listed(readings, candidates, lists)
 
-    def candidates(self, asks: Sequence[Ask], number: int = 0) -> tuple[list[Reading], Candidates]:
+    def candidates(
+        self, asks: Sequence[Ask], number: int = 0
+    ) -> tuple[list[Reading], ScoredCandidates]:
         """What the lists of requests of now are made of, for those who look at single steps.
 
         Args:
@@ -357,7 +359,7 @@ class ServingRecommender:
             raise error
         return readings, self._find(readings, number)
 
-    def _find(self, readings: Sequence[Reading], number: int = 0) -> Candidates:
+    def _find(self, readings: Sequence[Reading], number: int = 0) -> ScoredCandidates:
         """Retrieves, at least so many, and ranks what was retrieved."""
         longest = max(reading.ask.k for reading in readings)
         number = max(number, self._lists.candidates(longest))
@@ -366,10 +368,10 @@ class ServingRecommender:
             rows_BC, scores_BC = self._parts.retriever.best(searches, number)
             self.monitor.saw(searches)
         with self._step("rank"):
-            return Candidates(rows_BC, scores_BC, self._probabilities(readings, rows_BC))
+            return ScoredCandidates(rows_BC, scores_BC, self._probabilities(readings, rows_BC))
 
     def listed(
-        self, readings: Sequence[Reading], candidates: Candidates, lists: Sequence[Listed]
+        self, readings: Sequence[Reading], candidates: ScoredCandidates, lists: Sequence[Listed]
     ) -> list[Answer]:
         """The answers that have these lists."""
         scored = []

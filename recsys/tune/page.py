@@ -22,7 +22,7 @@ from recsys.evaluation.report.charts import (
 from recsys.evaluation.report.html import element, page, table, text
 from recsys.evaluation.report.wording import number, whole_tick
 from recsys.tune.search import importance
-from recsys.tune.space import Entry, Settings, Space
+from recsys.tune.space import Settings, Space, SpaceEntry
 from recsys.tune.trials import EPOCH, Trial, front, short, title, value_of, winner
 
 NOT_SHOWN = {EPOCH, "timelines", "events_per_s", "waiting_share"}
@@ -173,14 +173,14 @@ def _parallel(sweep: _Sweep) -> str:
     return figure("All settings together", svg, ["trial", "best trial"])
 
 
-def _scale(entry: Entry) -> Scale:
+def _scale(entry: SpaceEntry) -> Scale:
     if entry.kind == "choice":
         return Scale(entry.setting, str(entry.arguments[0]), str(entry.arguments[-1]))
     low, high = entry.ends
     return Scale(entry.setting, short(low), short(high))
 
 
-def _place(entry: Entry, value: object) -> float | None:
+def _place(entry: SpaceEntry, value: object) -> float | None:
     """Where a value lies in its entry's range, from 0 to 1; None where it is in none."""
     if entry.kind == "choice":
         if value not in entry.arguments:
@@ -192,11 +192,11 @@ def _place(entry: Entry, value: object) -> float | None:
     return (at - low) / (high - low) if high > low else 0.5
 
 
-def _scaled(entry: Entry, value: float) -> float:
+def _scaled(entry: SpaceEntry, value: float) -> float:
     return math.log10(value) if entry.kind == "loguniform" else float(value)
 
 
-def _slice(sweep: _Sweep, entry: Entry) -> str:
+def _slice(sweep: _Sweep, entry: SpaceEntry) -> str:
     """The value of every trial over one setting."""
     lines = []
     for series, name in enumerate(("trial", "best trial")):
@@ -213,7 +213,7 @@ def _slice(sweep: _Sweep, entry: Entry) -> str:
     return figure(entry.setting, svg, ["trial", "best trial"])
 
 
-def _across(entry: Entry, value: object) -> float | None:
+def _across(entry: SpaceEntry, value: object) -> float | None:
     if entry.kind == "choice":
         there = value in entry.arguments
         return float(list(entry.arguments).index(value)) if there else None
@@ -222,7 +222,7 @@ def _across(entry: Entry, value: object) -> float | None:
     return _scaled(entry, value)
 
 
-def _axis(entry: Entry) -> Axis:
+def _axis(entry: SpaceEntry) -> Axis:
     if entry.kind == "choice":
 
         def named(at: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recsys.config.run import RunConfig, TuneConfig
-from recsys.tune.space import Entry, Settings, Space, choose, grid, value_at
+from recsys.tune.space import Settings, Space, SpaceEntry, choose, grid, value_at
 from recsys.tune.trials import Trial, objective, parts
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _sampler(tune: TuneConfig, number: int) -> BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
 
 
-def distribution(entry: Entry) -> BaseDistribution:
+def distribution(entry: SpaceEntry) -> BaseDistribution:
     """Optuna's distribution of an entry; a choice is the place of a value in its list."""
     from optuna import distributions
 
@@ -100,7 +100,7 @@ def distribution(entry: Entry) -> BaseDistribution:
     return distributions.FloatDistribution(low, high, log=entry.kind == "loguniform")
 
 
-def _drawn(asked: OptunaTrial, entry: Entry) -> object:
+def _drawn(asked: OptunaTrial, entry: SpaceEntry) -> object:
     """A value of an entry, as the sampler draws it."""
     if entry.kind == "choice":
         return entry.arguments[

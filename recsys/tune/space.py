@@ -19,7 +19,7 @@ Settings = Mapping[str, object]
 
 
 @dataclass(frozen=True)
-class Entry:
+class SpaceEntry:
     """What one setting may be."""
 
     setting: str
@@ -63,7 +63,7 @@ class Entry:
         return self.values[0] if self.values else self.bounds[0]
 
 
-Space = Mapping[str, Entry]
+Space = Mapping[str, SpaceEntry]
 """Setting → entry; whatever an entry's `when` asks for stands before it."""
 
 
@@ -102,7 +102,7 @@ def make_space(tree: object) -> Space:
             raise InputError(f"{setting}={choice!r}: {problem}")
         ((kind, arguments),) = ((k, v) for k, v in choice.items() if k != WHEN)
         when = {name: _listed(values) for name, values in choice.get(WHEN, {}).items()}
-        entries[str(setting)] = Entry(str(setting), kind, arguments, when)
+        entries[str(setting)] = SpaceEntry(str(setting), kind, arguments, when)
     return {entry.setting: entry for entry in _in_order(entries)}
 
 
@@ -135,7 +135,7 @@ def _problem_of(kind: str, arguments: object) -> str | None:
     return f"{kind} takes numbers above 0" if kind == "loguniform" and low <= 0 else None
 
 
-def _in_order(entries: Mapping[str, Entry]) -> Iterator[Entry]:
+def _in_order(entries: Mapping[str, SpaceEntry]) -> Iterator[SpaceEntry]:
     """The entries, each after those that its condition asks for."""
     waiting = dict(entries)
     while waiting:
@@ -146,7 +146,9 @@ def _in_order(entries: Mapping[str, Entry]) -> Iterator[Entry]:
             yield waiting.pop(entry.setting)
 
 
-def choose(space: Space, config: RunConfig, pick: Callable[[Entry], object]) -> dict[str, object]:
+def choose(
+    space: Space, config: RunConfig, pick: Callable[[SpaceEntry], object]
+) -> dict[str, object]:
     """Settings out of a space: a value for every entry whose condition holds.
 
     Args:
@@ -161,7 +163,7 @@ def choose(space: Space, config: RunConfig, pick: Callable[[Entry], object]) -> 
     return chosen
 
 
-def counts(entry: Entry, config: RunConfig, chosen: Settings) -> bool:
+def counts(entry: SpaceEntry, config: RunConfig, chosen: Settings) -> bool:
     """Whether an entry's condition holds among the settings that are chosen already."""
     return all(
         (chosen[name] if name in chosen else value_at(config, name)) in allowed
@@ -256,7 +258,7 @@ def fit_space(space: Space, config: RunConfig) -> Space:
     return {name: _fitted(entry, config) for name, entry in space.items()}
 
 
-def _fitted(entry: Entry, config: RunConfig) -> Entry:
+def _fitted(entry: SpaceEntry, config: RunConfig) -> SpaceEntry:
     def typed(name: str, value: object) -> object:
         return value_at(with_settings(config, {name: value}), name)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recsys.decode import readers
-from recsys.decode.contract import Clip, Deadline, NotThisReader, VideoFacts
+from recsys.decode.contract import Clip, Deadline, FileFacts, NotThisReader
 from recsys.decode.files import LocalFile
 from recsys.decode.hardware import choice
 from recsys.decode.hardware.choice import (
@@ -165,7 +165,7 @@ def test_torchcodec_keeps_the_contract(tmp_path: Path) -> None:
 def test_what_the_hardware_is_given(
     codec: str, pixel_format: str, coded: tuple[int, int], why: str
 ) -> None:
-    facts = VideoFacts("mp4", coded, 1.0, (0, False), False, 1.0, codec, pixel_format)
+    facts = FileFacts("mp4", coded, 1.0, (0, False), False, 1.0, codec, pixel_format)
     assert why_not_hardware(replace(spec(), hardware_pixels=1280 * 720), facts) == why
 
 

@@ -6,7 +6,7 @@ import pytest
 from recsys.decode import packets
 from recsys.decode.packets import (
     ClockRules,
-    Entry,
+    PacketEntry,
     PacketList,
     by_rate,
     steady_timeline,
@@ -49,19 +49,19 @@ def test_frames_come_in_time_order_whatever_the_decoding_order() -> None:
 
 
 def test_the_last_frame_lasts_as_long_as_it_says() -> None:
-    timeline = timeline_of([Entry(5, True, 0), Entry(6, False, 3)], ClockRules(1.0))
+    timeline = timeline_of([PacketEntry(5, True, 0), PacketEntry(6, False, 3)], ClockRules(1.0))
     assert timeline is not None
     assert timeline.end_s == 4.0  # from the first on
 
 
 @pytest.mark.parametrize("ticks", [[], [None, 0], [5, 5, 5]])
 def test_without_usable_times_there_is_no_timeline(ticks: list[int | None]) -> None:
-    entries = [Entry(tick, True, 1) for tick in ticks]
+    entries = [PacketEntry(tick, True, 1) for tick in ticks]
     assert timeline_of(entries, ClockRules(1.0)) is None
 
 
 def test_a_single_frame_without_duration_lasts_a_tick() -> None:
-    timeline = timeline_of([Entry(7, True, 0)], ClockRules(0.04))
+    timeline = timeline_of([PacketEntry(7, True, 0)], ClockRules(0.04))
     assert timeline is not None
     assert timeline.end_s == pytest.approx(0.04)
 
@@ -100,20 +100,20 @@ def test_a_step_that_decoding_does_not_know_leaves_the_order_to_the_decoder() ->
 
 def test_times_that_the_times_of_decoding_belie_are_taken_away() -> None:
     rules = ClockRules(0.1)
-    entries = [Entry(tick + 2, tick == 0, 1, tick) for tick in range(40)]
+    entries = [PacketEntry(tick + 2, tick == 0, 1, tick) for tick in range(40)]
     assert without_wild(entries, rules) == (entries, 0)
     # Place 5 may be shown when place 21 is decoded, 16 steps later, and a second (10 ticks) on.
     for tick, is_wild in ((21 + 16 + 10, False), (48, True), (4, False), (3, True)):
-        given = [*entries[:5], Entry(tick, False, 1, 5), *entries[6:]]
+        given = [*entries[:5], PacketEntry(tick, False, 1, 5), *entries[6:]]
         kept, num_wild = without_wild(given, rules)
         assert (num_wild, kept[5].tick) == ((1, None) if is_wild else (0, tick))
     # Where all are off it is the times of decoding that are wrong.
-    late = [Entry(tick + 500, False, 1, tick) for tick in range(40)]
+    late = [PacketEntry(tick + 500, False, 1, tick) for tick in range(40)]
     assert without_wild(late, rules) == (late, 0)
 
 
 def test_a_constant_rate_stands_in_for_times() -> None:
-    timeline = by_rate([Entry(None, True, 0), Entry(None, False, 0)], 4.0)
+    timeline = by_rate([PacketEntry(None, True, 0), PacketEntry(None, False, 0)], 4.0)
     assert timeline.starts_s.tolist() == [0.0, 0.25]
     assert timeline.end_s == 0.5
 

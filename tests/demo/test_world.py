@@ -18,9 +18,9 @@ from recsys.demo.viewers import (
     AGE_GROUPS,
     REGIONS,
     TABS,
+    DemoUsers,
+    DemoVideos,
     Events,
-    Users,
-    Videos,
     make_users,
     make_videos,
     simulate_events,
@@ -248,8 +248,8 @@ def test_impossible_settings_say_which_and_what_is_allowed(setting: str, value: 
 @dataclasses.dataclass(frozen=True)
 class World:
     settings: WorldSettings
-    videos: Videos
-    users: Users
+    videos: DemoVideos
+    users: DemoUsers
     events: Events
     chance_UV: np.ndarray  # that a user watches a video when the test days begin
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from recsys.errors import InputError
-from recsys.prepare.times import DAY_MS, EventTimes, Sample, find_times, guess_unit, to_ms
+from recsys.prepare.times import DAY_MS, EventTimes, TimeSample, find_times, guess_unit, to_ms
 
 MAY_2022 = 1_651_507_200
 NAN = float("nan")
@@ -15,7 +15,7 @@ NAN = float("nan")
 
 def times_of(*files: list[float], given: str = "auto", unit: str | None = None) -> EventTimes:
     samples = [
-        Sample(f"{number}.parquet", unit, np.array(values, np.float64), len(values))
+        TimeSample(f"{number}.parquet", unit, np.array(values, np.float64), len(values))
         for number, values in enumerate(files)
     ]
     return find_times(samples, given, "data.events=x")
@@ -65,8 +65,8 @@ def test_the_unit_is_that_of_the_bulk() -> None:
 
 
 def test_a_file_weighs_as_many_rows_as_it_has() -> None:
-    small = [Sample(f"{i}.parquet", None, np.array([5e10]), 1) for i in range(9)]
-    large = Sample("large.parquet", None, np.array([MAY_2022] * 3, np.float64), 100)
+    small = [TimeSample(f"{i}.parquet", None, np.array([5e10]), 1) for i in range(9)]
+    large = TimeSample("large.parquet", None, np.array([MAY_2022] * 3, np.float64), 100)
     assert find_times([*small, large], "auto", "x").high_ms > MAY_2022 * 1000
 
 

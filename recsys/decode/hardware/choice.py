@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from recsys.decode.contract import ClipSpec, VideoFacts
+from recsys.decode.contract import ClipSpec, FileFacts
 
 Decoder = Literal["decord_cuda", "pynvvideocodec", "torchcodec_cuda", "cpu"]
 
@@ -64,7 +64,7 @@ def choose_decoder(has: WorkerHas) -> Decoder:
     return "cpu"
 
 
-def why_not_hardware(spec: ClipSpec, facts: VideoFacts) -> str:
+def why_not_hardware(spec: ClipSpec, facts: FileFacts) -> str:
     """Why a file is left to the cores, one of few reasons; empty where the hardware is given it."""
     if facts.codec not in HARDWARE_CODECS:
         return f"hardware reads no {facts.codec or 'unnamed codec'}"

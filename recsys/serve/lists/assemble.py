@@ -45,7 +45,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class ScoredCandidates:
     """Videos of B requests, the best by retrieval first; row 0 fills up."""
 
     rows_BC: IntArray
@@ -95,7 +95,7 @@ class ListMaker:
             return k
         return max(k, self._config.rerank.candidates)
 
-    def choose(self, readings: Sequence[Reading], candidates: Candidates) -> list[Listed]:
+    def choose(self, readings: Sequence[Reading], candidates: ScoredCandidates) -> list[Listed]:
         """The videos of each request's list, in order."""
         _, order_BC = self.orders(candidates, max(reading.ask.k for reading in readings))
         lists = []
@@ -109,7 +109,7 @@ class ListMaker:
     def videos(
         self,
         readings: Sequence[Reading],
-        candidates: Candidates,
+        candidates: ScoredCandidates,
         lists: Sequence[Listed],
         scored: Sequence[tuple[FloatArray, FloatArray]],
     ) -> Iterator[tuple[ScoredVideo, ...]]:
@@ -164,7 +164,7 @@ class ListMaker:
             raise InputError(f"serve.rank={rank}: must be one of {known}")
         return self._tasks.index(rank)
 
-    def orders(self, candidates: Candidates, k: int) -> tuple[IntArray, IntArray]:
+    def orders(self, candidates: ScoredCandidates, k: int) -> tuple[IntArray, IntArray]:
         """(B, ≥ k) places among the candidates, the best first: as ranked, and as re-ranked."""
         order, scores = self._ranked(candidates)
         if self._reranker is None or not order.shape[1]:
@@ -174,11 +174,11 @@ class ListMaker:
         places = self._reranker.order(rows, relevance, -(-k // page) * page)
         return order, np.take_along_axis(order, places, 1)
 
-    def relevance(self, candidates: Candidates) -> tuple[IntArray, Floats]:
+    def relevance(self, candidates: ScoredCandidates) -> tuple[IntArray, Floats]:
         """Rows (B, C), the best by `serve.rank` first, and their relevance for re-ranking."""
         return by_relevance(candidates, *self._ranked(candidates))
 
-    def _ranked(self, candidates: Candidates) -> tuple[IntArray, FloatArray]:
+    def _ranked(self, candidates: ScoredCandidates) -> tuple[IntArray, FloatArray]:
         """Places (B, C) in the order of `serve.rank`, and the scores (B, C) that it goes by."""
         rows, scores = candidates.rows_BC, candidates.scores_BC
         order = np.broadcast_to(np.arange(rows.shape[1]), rows.shape)
@@ -217,7 +217,7 @@ class ListMaker:
         return Listed(with_inserted(listed.rows, tried.rows, places), explored, tried=tried)
 
     def _reasons(
-        self, readings: Sequence[Reading], candidates: Candidates, lists: Sequence[Listed]
+        self, readings: Sequence[Reading], candidates: ScoredCandidates, lists: Sequence[Listed]
     ) -> list[list[Reason]]:
         rows_BK = np.zeros((len(lists), max(len(listed.rows) for listed in lists)), np.int64)
         for line, listed in zip(rows_BK, lists, strict=True):
@@ -242,7 +242,7 @@ class ListMaker:
         ]
 
     def _popular(
-        self, readings: Sequence[Reading], candidates: Candidates, rows_BK: IntArray
+        self, readings: Sequence[Reading], candidates: ScoredCandidates, rows_BK: IntArray
     ) -> list[list[bool]]:
         """Which videos of the lists are there because they are popular now."""
         popular = np.zeros(rows_BK.shape, np.bool_)
@@ -281,7 +281,7 @@ class ListMaker:
 
 
 def by_relevance(
-    candidates: Candidates, order: IntArray, scores: FloatArray
+    candidates: ScoredCandidates, order: IntArray, scores: FloatArray
 ) -> tuple[IntArray, Floats]:
     """Rows and relevance (B, C) of candidates in an order (B, C) of scores (B, C)."""
     ordered = np.take_along_axis(scores, order, 1)
