@@ -1,12 +1,13 @@
 """The page in a browser: how soon a feed is there, a clip plays, and a like changes what follows.
 
 The server is that of a run with a bundle, without Ray, on this machine; `--screenshots FOLDER`
-takes the pictures of the documentation besides.
+takes the pictures of the documentation besides, as WebP.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import socket
 import tempfile
@@ -18,17 +19,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import av
 import httpx
 import uvicorn
 from _bars import bar, write
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from recsys.bundle.contents import Bundle
+from recsys.decode.poster import encode_webp
 from recsys.live.events import EventLog
 from recsys.serve.api import make_api
+from recsys.serve.routes.page import WEB
 from recsys.serve.service import Service
 
-BARS = {"first feed, s": 1.0, "first clip plays, s": 1.5, "a like changes the feed, s": 0.3}
+TIMES = {"first feed, s": 1.0, "first clip plays, s": 1.5, "a like changes the feed, s": 0.3}
+SIZE = "the page's own files, kB"
+BARS = {**TIMES, SIZE: 250.0}
 PLAYS = "v => v.currentTime > 0 || new Promise((done) => v.addEventListener('timeupdate', done))"
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 860}}
 PHONE: dict[str, Any] = {
@@ -98,7 +104,7 @@ def visit(browser: Browser, address: str) -> dict[str, float]:
 
     liked = timed(like)
     context.close()
-    return dict(zip(BARS, (first, first + played, liked), strict=True))
+    return dict(zip(TIMES, (first, first + played, liked), strict=True))
 
 
 def take_pictures(browser: Browser, address: str, folder: Path) -> None:
@@ -109,27 +115,34 @@ def take_pictures(browser: Browser, address: str, folder: Path) -> None:
         page = context.new_page()
         page.goto(address + path)
         _settle(page)
-        page.screenshot(path=folder / f"page-{name}.png")
+        picture(page, folder / f"page-{name}.webp")
         if name == "desk":
             page.locator("article .like").nth(1).click()
             page.locator("#said", has_text="You liked").wait_for()
             page.wait_for_timeout(700)
-            page.screenshot(path=folder / "page-like.png")
+            picture(page, folder / "page-like.webp")
             page.locator("article .open").nth(2).click()
             page.locator("dialog .next b").wait_for()
-            page.screenshot(path=folder / "page-player.png")
+            picture(page, folder / "page-player.webp")
         if name.startswith("add"):
             page.locator("#add-files").set_input_files([clip_of(address)])
             page.locator(".job .near li").first.wait_for(timeout=30_000)
             page.wait_for_timeout(500)
-            page.screenshot(path=folder / f"page-{name}-done.png")
+            picture(page, folder / f"page-{name}-done.webp")
         if name == "run":
             page.get_by_role("button", name="Show the steps").click()
             page.get_by_role("button", name="Look").click()
             page.locator(".sliders input").nth(1).fill("0.5")
             page.wait_for_timeout(2500)
-            page.screenshot(path=folder / "page-run-steps.png", full_page=True)
+            picture(page, folder / "page-run-steps.webp", full_page=True)
         context.close()
+
+
+def picture(page: Page, path: Path, *, full_page: bool = False) -> None:
+    """What is seen of a page, as a file that a repository can hold."""
+    with av.open(io.BytesIO(page.screenshot(full_page=full_page))) as taken:
+        frame = next(taken.decode(video=0))
+    path.write_bytes(encode_webp(frame.to_ndarray(format="rgb24")))
 
 
 def clip_of(address: str) -> dict[str, Any]:
@@ -168,9 +181,11 @@ def main() -> None:
         if args.screenshots is not None:
             take_pictures(browser, address, args.screenshots)
         browser.close()
+    figures = {name: median(one[name] for one in visits) for name in TIMES}
+    figures[SIZE] = sum(path.stat().st_size for path in WEB.rglob("*") if path.is_file()) / 1000
     found: dict[str, Any] = {"visits": visits}
     for name, limit in BARS.items():
-        bar(found, name, median(one[name] for one in visits), limit, least=False)
+        bar(found, name, figures[name], limit, least=False)
     write(found, args.out)
 
 

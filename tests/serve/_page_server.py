@@ -55,9 +55,9 @@ class PageServer:
         """What the server answers."""
         return httpx.get(self.address + path).json()
 
-    def post(self, path: str, body: object) -> None:
-        """Has it change something."""
-        httpx.post(self.address + path, json=body).raise_for_status()
+    def post(self, path: str, body: object) -> Any:
+        """What it answers to a body."""
+        return httpx.post(self.address + path, json=body).raise_for_status().json()
 
 
 def make_world(folder: Path, **sections: Any) -> Path:

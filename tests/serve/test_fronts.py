@@ -124,6 +124,30 @@ def test_what_was_watched_makes_the_next_row(browser: Browser, rows: PageServer)
     assert like.impression_id and like.version
 
 
+def test_rows_by_keyboard_alone(browser: Browser, rows: PageServer) -> None:
+    focused = "document.activeElement.className"
+    with opened(browser, rows, "?user=newcomer&lang=zh") as page:
+        shelves(page)
+        no_violations(page)
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if page.evaluate(focused) == "tile":
+                break
+        name = page.evaluate("document.activeElement.querySelector('b').textContent")
+        page.keyboard.press("Enter")
+        expect(page.locator("dialog .close")).to_be_focused()
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if page.evaluate(focused) == "act like":
+                break
+        page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+        said(page, f"你喜欢了“{name}”")
+        expect(page.locator("dialog")).to_have_count(0)
+        assert page.evaluate(focused) == "tile", "whoever closes the player is in the rows again"
+    assert len(rows.events("task")) == 1
+
+
 @screens
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_next_lesson_follows_the_one_that_was_finished(

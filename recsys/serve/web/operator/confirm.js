@@ -3,7 +3,7 @@
 import { el } from "../dom.js";
 import { t } from "../i18n.js";
 
-/** A button that asks `question` in its own place before it runs `act`. */
+/** A button that asks `question`, a text or a field to fill in, in its place before it runs `act`. */
 export function confirmed(name, question, act) {
   const place = el("span", { class: "confirm" });
   const ask = el("button", { type: "button" }, name);
@@ -12,10 +12,14 @@ export function confirmed(name, question, act) {
   const back = () => (place.replaceChildren(ask), ask.focus());
   ask.addEventListener("click", () => {
     place.replaceChildren(el("span", {}, question), yes, no);
-    no.focus();
+    (place.querySelector("input") ?? no).focus();
   });
   no.addEventListener("click", back);
-  yes.addEventListener("click", () => (back(), act()));
+  yes.addEventListener("click", () => {
+    if (place.querySelector(":invalid")?.reportValidity() === false) return;
+    back();
+    act();
+  });
   place.append(ask);
   return place;
 }

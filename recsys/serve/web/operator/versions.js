@@ -7,6 +7,8 @@ import { confirmed } from "./confirm.js";
 import { table } from "./tables.js";
 
 const MAY_SERVE = ["available", "warm", "challenger"];
+const MAY_BE_TRIED = ["available", "warm"]; // one at a time: the trial that runs is ended first
+const USUAL_SHARE = 10; // % of the viewers
 const rate = (one) =>
   one ? t("rate", { value: share(one.value), low: share(one.low), high: share(one.high) }) : "–";
 const share = (value) => number(value, { style: "percent", maximumFractionDigits: 1 });
@@ -35,20 +37,23 @@ export class Versions {
     this.trial.replaceChildren(...(challenger ? this.#challenger(challenger) : []));
   }
 
-  #row({ version, state, created, reason }, { wanted, serving }) {
+  #row({ version, state, created, reason }, { wanted, serving, versions }) {
     const made = created ?? madeAt(version);
     const coming = version === wanted && version !== serving ? ` ${t("wanted")}` : "";
+    const path = `versions/${encodeURIComponent(version)}`;
     const acts = [];
     if (MAY_SERVE.includes(state) && version !== wanted)
-      acts.push(this.#act(t("activate"), t("activate_sure"), "POST", `versions/${encodeURIComponent(version)}/activate`));
+      acts.push(this.#swap(t("activate"), t("activate_sure"), `${path}/activate`));
+    if (MAY_BE_TRIED.includes(state) && version !== wanted && !versions.some((one) => one.state === "challenger"))
+      acts.push(this.#challenge(version, `${path}/challenge`));
     if (state === "serving" && version === wanted)
-      acts.push(this.#act(t("roll_back"), t("roll_back_sure"), "POST", `versions/rollback?from=${encodeURIComponent(version)}`));
+      acts.push(this.#swap(t("roll_back"), t("roll_back_sure"), `versions/rollback?from=${encodeURIComponent(version)}`));
     return [version, t(`state_${state}`) + coming, made ? ago(Date.parse(made)) : "–", reason ?? "", el("span", { class: "acts" }, ...acts)];
   }
 
   #summary({ share: part, since_ms, challenger, champion }) {
-    const rates = [challenger, champion].map((one) => (one.rate ? share(one.rate.value) : "–"));
-    return t("challenger_told", { share: share(part), since: ago(since_ms), rate: rates[0], other: rates[1] });
+    const [tried, other] = [challenger, champion].map((one) => rate(one.rate));
+    return t("challenger_told", { share: share(part), since: ago(since_ms), rate: tried, other });
   }
 
   #challenger({ challenger, champion, difference, sample_ratio_p, warning }) {
@@ -59,15 +64,35 @@ export class Versions {
       table(t("challenger_arms"), names, [arm(challenger), arm(champion)]).element,
       el("p", {}, t("challenger_difference", { rate: rate(difference) })),
       el("p", { class: warning ? "wrong" : null }, t("sample_ratio", { p }), warning ? ` ${t("sample_ratio_wrong")}` : ""),
-      this.#act(t("end_challenge"), t("end_challenge_sure"), "DELETE", "challenger"),
+      this.#act(t("end_challenge"), t("end_challenge_sure"), async () => {
+        const { wanted } = await api.change("DELETE", "v1/challenger");
+        return t("challenge_ended", { version: wanted });
+      }),
     ];
   }
 
-  #act(name, question, method, path) {
+  /** Another version for everybody. */
+  #swap(name, question, path) {
+    return this.#act(name, question, async () => {
+      const { wanted } = await api.change("POST", `v1/${path}`);
+      return t("changed_versions", { version: wanted });
+    });
+  }
+
+  /** A version for a share of the viewers, which is asked for. */
+  #challenge(version, path) {
+    const field = el("input", { type: "number", min: 1, max: 99, required: true, value: USUAL_SHARE });
+    return this.#act(t("challenge"), el("label", {}, t("challenge_share"), field), async () => {
+      const answer = await api.change("POST", `v1/${path}`, { share: field.valueAsNumber / 100 });
+      return t("challenge_begun", { version, share: share(answer.share) });
+    });
+  }
+
+  /** A button for a change, which resolves to what there is to say of it. */
+  #act(name, question, change) {
     return confirmed(name, question, async () => {
       try {
-        const { wanted } = await api.change(method, `v1/${path}`);
-        this.say(t("changed_versions", { version: wanted }));
+        this.say(await change());
         await this.look();
       } catch (error) {
         this.say(t("failed", { reason: error.message }), true);

@@ -1,0 +1,320 @@
+"""What operators do in the page, in a real browser: videos are handed in, versions are changed."""
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from hashlib import sha256
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.live.event import EXPOSURE, TASK, Event
+from recsys.live.videos import LiveVideos
+from recsys.serve.http.tokens import Tokens
+from recsys.serve.videos import desk
+from recsys.serve.videos.fetching import Fetcher
+from tests.bundles import NEW, OLD
+from tests.serve._page_server import PageServer, make_world, serving
+from tests.serve.test_page import BROWSER, DESK, PHONE, browser, opened, said, violations
+
+pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
+from playwright.sync_api import Browser, expect
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
+__all__ = ["browser"]
+
+ROOT = "http://films.example/clips/"
+INSIDE = "http://inside.example/clips/"
+SERVE = {"max_k": 20, "max_videos": 40, "video_roots": [ROOT, INSIDE]}
+HOSTS = {"films.example": "93.184.216.34", "inside.example": "10.0.0.7"}
+"""By name the address that a resolver gives: a public one, and one of a network's own."""
+TOKEN = "operators-0123456789"
+everywhere = pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
+in_both = pytest.mark.parametrize("language", ["en", "zh"])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_world(tmp_path_factory.mktemp("operators"), serve=SERVE)
+
+
+class Films(SimpleHTTPRequestHandler):
+    """A web server of a folder, which says nothing."""
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def films(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A web server that the one under test takes for that of `films.example`."""
+    clips = tmp_path / "web" / "clips"
+    clips.mkdir(parents=True)
+    shutil.copy(world.parent / "9.mp4", clips / "ninth.mp4")
+    shutil.copy(clips / "ninth.mp4", clips.parent / "outside.mp4")
+    (clips / "notes.mp4").write_text("no video at all")
+    handler = partial(Films, directory=str(clips.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+
+        def resolve(host: str, _: int) -> list[str]:
+            return [HOSTS[host]]
+
+        def connect(address: str, port: int, timeout_s: float) -> socket.socket:
+            assert (address, port) == (HOSTS["films.example"], 80)
+            return socket.create_connection(("127.0.0.1", site.server_port), timeout_s)
+
+        monkeypatch.setattr(desk, "Fetcher", partial(Fetcher, resolve=resolve, connect=connect))
+        thread = threading.Thread(target=site.serve_forever)
+        thread.start()
+        yield
+        site.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def server(world: Path, films: None, tmp_path: Path) -> Iterator[PageServer]:
+    with serving(world, tmp_path / "live.sqlite") as server:
+        yield server
+
+
+@everywhere
+@in_both
+def test_a_video_is_handed_in_and_followed_until_a_viewer_sees_it(
+    browser: Browser, server: PageServer, world: Path, screen: dict[str, Any], language: str
+) -> None:
+    clip = next(world.parent.glob("9.mp4"))
+    with opened(browser, server, f"?user=u9&lang={language}#add", **screen) as page:
+        page.locator("#add-creator").fill("c1")
+        page.locator("#add-files").set_input_files([clip])
+        job = page.locator(".job")
+        expect(job.locator("[data-step=indexed].reached")).to_be_visible(timeout=20_000)
+        for step in ("stored", "decoded"):
+            expect(job.locator(f"[data-step={step}].reached")).to_be_visible()
+        expect(job.locator(".near li")).to_have_count(6)
+        audience = {"en": "of 10 viewers", "zh": "10 位里"}[language]
+        expect(job.locator(".found")).to_contain_text(audience)
+        (video,) = LiveVideos(server.log.database).newest(1)
+        assert video.facts.creator_id == "c1" and video.video_id.startswith("9-")
+        expect(job.locator("[data-step=shown].reached")).to_have_count(0)
+        server.log.append([Event("u1", EXPOSURE, video.video_id, impression_id="v.1")])
+        expect(job.locator("[data-step=shown].reached")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+        assert not violations(page)
+
+
+def test_a_video_that_was_handed_in_can_be_taken_out(
+    browser: Browser, server: PageServer, world: Path
+) -> None:
+    with opened(browser, server, "?user=u9#add") as page:
+        page.locator("#add-files").set_input_files([world.parent / "9.mp4"])
+        job = page.locator(".job")
+        job.get_by_role("button", name="Take it out").click(timeout=20_000)
+        expect(job).to_contain_text("its id is not given again")
+        job.get_by_role("button", name="Take it out").click()
+        expect(job.locator(".told")).to_contain_text("Cancelled")
+        assert LiveVideos(server.log.database).newest(1) == []
+
+
+def test_what_is_no_video_is_refused_in_words(
+    browser: Browser, server: PageServer, tmp_path: Path
+) -> None:
+    broken = tmp_path / "<b>no video.mp4"
+    broken.write_bytes(b"no video at all")
+    with opened(browser, server, "?user=u9#add") as page:
+        page.locator("#add-files").set_input_files([broken])
+        told = page.locator(".job .told")
+        expect(told).to_contain_text("Refused: it is no video", timeout=20_000)
+        assert page.locator(".job h3").text_content() == broken.stem
+        assert page.locator(".job h3 *").count() == 0
+
+
+@everywhere
+@in_both
+def test_a_video_is_handed_in_by_its_address(
+    browser: Browser, server: PageServer, screen: dict[str, Any], language: str
+) -> None:
+    with opened(browser, server, f"?user=u9&lang={language}#add", **screen) as page:
+        page.locator("#add-title").fill("From <i>elsewhere</i>")
+        page.locator("#add-address").fill(f"{ROOT}ninth.mp4?size=1")
+        page.keyboard.press("Enter")
+        job = page.locator(".job")
+        expect(job.locator("[data-step=indexed].reached")).to_be_visible(timeout=20_000)
+        expect(job.locator(".near li")).to_have_count(6)
+        assert job.locator("h3").text_content() == "From <i>elsewhere</i>"
+        assert not violations(page)
+    (video,) = LiveVideos(server.log.database).newest(1)
+    assert video.video_id.startswith("ninth-")
+    assert video.file is not None and video.file.source == f"{ROOT}ninth.mp4?size=1"
+    assert video.facts.title == "From <i>elsewhere</i>"
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://films.example/outside.mp4", "it lies below none of them; upload the file"),
+        ("http://films.example/clips/../outside.mp4", "it lies below none of them"),
+        ("http://127.0.0.1/clips/ninth.mp4", "it lies below none of them"),
+        ("/etc/passwd", "it lies below none of them"),
+        (f"{INSIDE}ninth.mp4", "the host inside.example is inside a network"),
+        (f"{ROOT}gone.mp4", "its server answered 404"),
+    ],
+)
+def test_an_address_that_may_not_be_fetched_is_refused_with_its_reason(
+    browser: Browser, server: PageServer, address: str, reason: str
+) -> None:
+    with opened(browser, server, "?user=u9#add", expected="status of 422", **DESK) as page:
+        page.locator("#add-address").fill(address)
+        page.get_by_role("button", name="Add the address").click()
+        told = page.locator(".job.wrong .told")
+        expect(told).to_contain_text("Refused: uri")
+        expect(told).to_contain_text(reason)
+        assert page.locator("#add-address").input_value() == ""
+        assert LiveVideos(server.log.database).newest(1) == []
+
+
+def test_what_lies_at_an_address_and_is_no_video_is_refused_in_words(
+    browser: Browser, server: PageServer
+) -> None:
+    with opened(browser, server, "?user=u9#add") as page:
+        page.locator("#add-address").fill(f"{ROOT}notes.mp4")
+        page.keyboard.press("Enter")
+        told = page.locator(".job.wrong .told")
+        expect(told).to_contain_text("Refused: it is no video", timeout=20_000)
+
+
+def test_files_are_dropped(browser: Browser, server: PageServer, world: Path) -> None:
+    clip = (world.parent / "9.mp4").read_bytes()
+    dropped = """(bytes) => {
+      const all = new DataTransfer();
+      const content = new Uint8Array(bytes);
+      for (const name of ["one.mp4", "two.mp4"]) all.items.add(new File([content], name));
+      return all;
+    }"""
+    with opened(browser, server, "?user=u9#add") as page:
+        page.locator(".zone").wait_for()
+        given = page.evaluate_handle(dropped, list(clip))
+        page.locator(".zone").dispatch_event("drop", {"dataTransfer": given})
+        reached = page.locator(".job [data-step=indexed].reached")
+        expect(reached).to_have_count(2, timeout=20_000)
+        assert page.locator(".job h3").all_text_contents() == ["two", "one"]
+        # The second is the first once more, under another id.
+        expect(page.locator(".job .told", has_text="nearly the same")).to_have_count(1)
+
+
+@everywhere
+@in_both
+def test_the_operator_sees_what_was_shown_and_changes_the_version(
+    browser: Browser,
+    world: Path,
+    two_versions: Path,
+    tmp_path: Path,
+    screen: dict[str, Any],
+    language: str,
+) -> None:
+    words = {"en": ("Activate", "in memory", "tried on some"), "zh": ("启用", "在内存中", "试用中")}
+    activate, warm, tried = words[language]
+    with (
+        serving(world, tmp_path / "live.sqlite", versions=two_versions) as server,
+        opened(browser, server, f"?user=u9&lang={language}#run", **screen) as page,
+    ):
+        for place, version in enumerate((OLD, NEW)):
+            event = Event("u1", EXPOSURE, f"v{place + 1}", impression_id=f"{version}.1")
+            server.log.append([event])
+        versions = page.get_by_role("row").filter(has_text=NEW)
+        versions.get_by_role("button", name=activate).click()
+        versions.get_by_role("button", name=activate).click()
+        said(page, NEW)
+        old = page.get_by_role("row").filter(has_text=OLD).filter(has_text=warm)
+        expect(old).to_be_visible(timeout=20_000)
+        expect(page.locator(".run > .note").last).to_contain_text(NEW, timeout=20_000)
+        assert server.get("v1/versions")["serving"] == NEW
+        server.post(f"v1/versions/{OLD}/challenge", {"share": 0.5})
+        expect(page.get_by_role("row").filter(has_text=tried)).to_be_visible(timeout=30_000)
+        page.locator(".challenger summary").click()
+        expect(page.locator(".challenger tbody tr")).to_have_count(2)
+        expect(page.locator(".challenger tbody")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+        assert not violations(page)
+
+
+@everywhere
+@in_both
+def test_a_version_is_tried_on_some_watched_and_ended(
+    browser: Browser,
+    world: Path,
+    two_versions: Path,
+    tmp_path: Path,
+    screen: dict[str, Any],
+    language: str,
+) -> None:
+    """Five viewers of each version: 5 clicks of 10 impressions beside 5 of 20.
+
+    All viewers of a version are alike, so its impressions count as independent, and Wilson's
+    interval of 5 of 10 is 0.5 +- 0.263, that of 5 of 20 is 0.290 +- 0.178. The difference 0.25 ends
+    at hypot(0.263, 0.219) below and hypot(0.263, 0.138) above (`live/click_rates.py`).
+    """
+    words = {
+        "en": ("Try on some", "tried on some", "End the trial", "The trial is over"),
+        "zh": ("试用", "试用中", "结束试用", "试用结束"),
+    }
+    begin, tried, end, over = words[language]
+    tokens = Tokens({"videos": (sha256(TOKEN.encode()).digest(),)})
+    path = f"?user=u9&lang={language}#run"
+    with (
+        serving(world, tmp_path / "live.sqlite", tokens, versions=two_versions) as server,
+        opened(browser, server, path, expected="status of 401", **screen) as page,
+    ):
+        page.locator("#token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        row = page.get_by_role("row").filter(has_text=NEW)
+        row.get_by_role("button", name=begin, exact=True).click()
+        share = page.get_by_role("spinbutton")
+        expect(share).to_be_focused()
+        assert not violations(page)
+        share.fill("0")
+        row.get_by_role("button", name=begin, exact=True).click()
+        expect(share).to_be_visible()  # what cannot be is not sent
+        share.fill("50")
+        row.get_by_role("button", name=begin, exact=True).click()
+        said(page, "50%")
+        expect(row.filter(has_text=tried)).to_be_visible(timeout=30_000)
+        assert server.get("v1/challenger")["share"] == 0.5
+        _five_viewers_of_each(server)
+        page.reload()
+        told = page.locator(".challenger summary")
+        told.click()
+        rates = ["50% (23.7% – 76.3%)", "25% (11.2% – 46.9%)", "25% (-9.2% – 54.7%)"]
+        if language == "zh":
+            rates = [rate.replace(" (", "（").replace(")", "）") for rate in rates]
+        for rate in rates[:2]:
+            expect(told).to_contain_text(rate)
+        for rate in rates:
+            expect(page.locator(".challenger > div")).to_contain_text(rate)
+        assert not violations(page)
+        page.get_by_role("button", name=end).click()
+        page.locator(".challenger .yes").click()
+        said(page, over)
+        expect(row.filter(has_text=tried)).to_have_count(0, timeout=30_000)
+        assert server.get("v1/challenger")["status"] == 404
+
+
+def _five_viewers_of_each(server: PageServer) -> None:
+    """Those of the new version are shown 2 videos each, the others 4, and like one of them."""
+    seen = {OLD: 4, NEW: 2}
+    arms: dict[str, int] = {OLD: 0, NEW: 0}
+    for number in range(100):
+        user = f"guest-{number}"
+        shown = server.post("v1/recommend", {"user_id": user, "k": 4})
+        version, impression = shown["version"], shown["impression_id"]
+        if arms[version] == 5:
+            continue
+        arms[version] += 1
+        ids = [item["video_id"] for item in shown["items"]][: seen[version]]
+        server.log.append([Event(user, EXPOSURE, one, impression_id=impression) for one in ids])
+        like = Event(user, TASK, ids[0], labels={"like": True}, impression_id=impression)
+        server.log.append([like])
+    assert arms == {OLD: 5, NEW: 5}
