@@ -33,8 +33,10 @@ HOSTILE = {
     4: "\u202egnp.evil\u202d " + "e" + "\u0301" * 200,
     5: "long " * 2000,
     6: "مرحبا بالعالم 👩‍👩‍👧‍👦",
+    10: "\u0301\u200d",
 }
-"""Titles by video row: markup, marks that turn the text around, 10,000 characters, Arabic."""
+"""Titles by video row: markup, marks that turn the text around, 10,000 characters, Arabic, a
+combining mark that stands alone."""
 BROKEN, WITHOUT_FILE = 7, 8
 """Rows of a video that no browser plays, and of one that has no file."""
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlencode
 
 import pytest
 
@@ -186,6 +187,20 @@ def test_hostile_titles_are_text_and_break_nothing(browser: Browser, server: Pag
             wide = page.evaluate("document.documentElement.scrollWidth")
             assert wide <= screen["viewport"]["width"]
             assert set(titles.evaluate_all("all => all.map((one) => one.dir)")) == {"auto"}
+
+
+def test_a_hostile_name_of_a_viewer_is_text(browser: Browser, server: PageServer) -> None:
+    name = "<img src=x onerror=alert(1)>\u202e\u0301&amp;" + "y" * 200
+    with opened(browser, server, f"?{urlencode({'user': name})}") as page:
+        feed(page)
+        said(page, name)
+        assert page.locator("#said *").count() == 0
+        page.locator("article .like").first.click()
+        said(page, "You liked")
+        page.get_by_role("link", name="History").click()
+        expect(page.locator(".history h2")).to_have_text(f"What {name} watched")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    assert [event.user_id for event in server.events("task")] == [name]
 
 
 @pytest.mark.parametrize("row", [BROKEN, WITHOUT_FILE])

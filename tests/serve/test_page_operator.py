@@ -32,6 +32,8 @@ INSIDE = "http://inside.example/clips/"
 SERVE = {"max_k": 20, "max_videos": 40, "video_roots": [ROOT, INSIDE]}
 HOSTS = {"films.example": "93.184.216.34", "inside.example": "10.0.0.7"}
 """By name the address that a resolver gives: a public one, and one of a network's own."""
+MARKUP = "<img src=x onerror=alert(1)>\u202e\u0301"
+"""A creator's name that must stay text."""
 TOKEN = "operators-0123456789"
 everywhere = pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
 in_both = pytest.mark.parametrize("language", ["en", "zh"])
@@ -195,7 +197,7 @@ def test_files_are_dropped(browser: Browser, server: PageServer, world: Path) ->
       return all;
     }"""
     with opened(browser, server, "?user=u9#add") as page:
-        page.locator(".zone").wait_for()
+        page.locator("#add-creator").fill(MARKUP)
         given = page.evaluate_handle(dropped, list(clip))
         page.locator(".zone").dispatch_event("drop", {"dataTransfer": given})
         reached = page.locator(".job [data-step=indexed].reached")
@@ -203,6 +205,8 @@ def test_files_are_dropped(browser: Browser, server: PageServer, world: Path) ->
         assert page.locator(".job h3").all_text_contents() == ["two", "one"]
         # The second is the first once more, under another id.
         expect(page.locator(".job .told", has_text="nearly the same")).to_have_count(1)
+        expect(page.locator(".near small", has_text=MARKUP).first).to_be_visible()
+        assert page.locator(".near small *").count() == 0
 
 
 @everywhere
