@@ -16,7 +16,7 @@ from recsys.bundle.contents import Bundle
 from recsys.config.run import load_config
 from recsys.demo.example import Video, viewings_by_taste
 from tests.readmes import ROOT
-from tests.serve._page_server import listening
+from tests.serve.web._server import listening
 
 FRONTS = {"social_feed": "feed", "video_site": "rows", "course_platform": "course"}
 REDUCED = {
@@ -115,7 +115,7 @@ def test_it_is_made_trained_and_looked_at(ray_local: None, name: str, tmp_path: 
     from axe_playwright_python.sync_playwright import Axe
 
     from recsys.cli import main
-    from tests.serve.test_page import BROWSER, DESK, PHONE, opened
+    from tests.serve.web.test_page import BROWSER, DESK, PHONE, opened
 
     if BROWSER is None:
         pytest.skip("chromium is not installed")

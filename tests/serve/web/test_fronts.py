@@ -10,8 +10,8 @@ import pytest
 
 from recsys.data.lessons import Lesson, Lessons
 from tests.bundles import DATA_WITH_COURSES
-from tests.serve._page_server import PageServer, make_world, serving
-from tests.serve.test_page import BROWSER, DESK, PHONE, browser, opened, said
+from tests.serve.web._server import PageServer, make_world, serving
+from tests.serve.web.test_page import BROWSER, DESK, PHONE, browser, opened, said
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 from axe_playwright_python.sync_playwright import Axe

@@ -17,7 +17,7 @@ from recsys.serve.http.tokens import Tokens
 from recsys.serve.operator.trace import Cause
 from recsys.serve.routes.page import WEB
 from recsys.serve.versions.replica import State
-from tests.serve._page_server import BROKEN, HOSTILE, WITHOUT_FILE, PageServer, make_world, serving
+from tests.serve.web._server import BROKEN, HOSTILE, WITHOUT_FILE, PageServer, make_world, serving
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 from axe_playwright_python.sync_playwright import Axe

@@ -18,8 +18,8 @@ from recsys.serve.http.tokens import Tokens
 from recsys.serve.videos import desk
 from recsys.serve.videos.fetching import Fetcher
 from tests.bundles import NEW, OLD
-from tests.serve._page_server import PageServer, make_world, serving
-from tests.serve.test_page import BROWSER, DESK, PHONE, browser, opened, said, violations
+from tests.serve.web._server import PageServer, make_world, serving
+from tests.serve.web.test_page import BROWSER, DESK, PHONE, browser, opened, said, violations
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 from playwright.sync_api import Browser, expect
