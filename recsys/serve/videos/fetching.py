@@ -85,6 +85,8 @@ class Fetcher:
                 else:
                     file = stack.enter_context(self._open_local(_local(uri)))
                 yield self._pieces(file, ends)
+            except InputError:
+                raise  # it says already what is wrong
             except (OSError, http.client.HTTPException, ValueError) as error:
                 said = " ".join(str(error).split())[:200]
                 kind = type(error).__name__

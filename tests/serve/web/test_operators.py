@@ -161,8 +161,8 @@ def test_a_video_is_handed_in_by_its_address(
         ("http://films.example/clips/../outside.mp4", "it lies below none of them"),
         ("http://127.0.0.1/clips/ninth.mp4", "it lies below none of them"),
         ("/etc/passwd", "it lies below none of them"),
-        (f"{INSIDE}ninth.mp4", "the host inside.example is inside a network"),
-        (f"{ROOT}gone.mp4", "its server answered 404"),
+        (f"{INSIDE}ninth.mp4", "Refused: uri: the host 'inside.example' is inside a network"),
+        (f"{ROOT}gone.mp4", "Refused: uri: its server answered 404"),
     ],
 )
 def test_an_address_that_may_not_be_fetched_is_refused_with_its_reason(

@@ -21,8 +21,9 @@ export default {
   nothing: "Nothing is left to recommend to this viewer.",
   failed: "This did not work: {reason}",
   retry: "Try again",
-  greeting_known: ({ user, n }) => `${user}: chosen from ${many(n, "one event", "{n} events")}.`,
-  greeting_new: "{user} is new here: this is popular now, of different kinds.",
+  greeting_known: ({ n }) =>
+    `Chosen for {user} from ${many(n, "one earlier event", "{n} earlier events")}: watched, liked or passed over. What you do here changes it at once.`,
+  greeting_new: "{user} is new here: this is popular now, of different kinds. What you do here changes it at once.",
   play: "Play {title}",
   playing: "Playing: {title}",
   unplayable: "This video cannot be played in this browser.",
