@@ -22,7 +22,7 @@ from tests.serve.web._server import PageServer, make_world, serving
 from tests.serve.web.test_page import BROWSER, DESK, PHONE, browser, opened, said, violations
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
 __all__ = ["browser"]
@@ -255,12 +255,6 @@ def test_a_version_is_tried_on_some_watched_and_ended(
     screen: dict[str, Any],
     language: str,
 ) -> None:
-    """Five viewers of each version: 5 clicks of 10 impressions beside 5 of 20.
-
-    All viewers of a version are alike, so its impressions count as independent, and Wilson's
-    interval of 5 of 10 is 0.5 +- 0.263, that of 5 of 20 is 0.290 +- 0.178. The difference 0.25 ends
-    at hypot(0.263, 0.219) below and hypot(0.263, 0.138) above (`live/click_rates.py`).
-    """
     words = {
         "en": ("Try on some", "tried on some", "End the trial", "The trial is over"),
         "zh": ("试用", "试用中", "结束试用", "试用结束"),
@@ -289,21 +283,30 @@ def test_a_version_is_tried_on_some_watched_and_ended(
         assert server.get("v1/challenger")["share"] == 0.5
         _five_viewers_of_each(server)
         page.reload()
-        told = page.locator(".challenger summary")
-        told.click()
-        rates = ["50% (23.7% – 76.3%)", "25% (11.2% – 46.9%)", "25% (-9.2% – 54.7%)"]
-        if language == "zh":
-            rates = [rate.replace(" (", "（").replace(")", "）") for rate in rates]
-        for rate in rates[:2]:
-            expect(told).to_contain_text(rate)
-        for rate in rates:
-            expect(page.locator(".challenger > div")).to_contain_text(rate)
+        page.locator(".challenger summary").click()
+        _rates_are_told(page, language)
         assert not violations(page)
         page.get_by_role("button", name=end).click()
         page.locator(".challenger .yes").click()
         said(page, over)
         expect(row.filter(has_text=tried)).to_have_count(0, timeout=30_000)
         assert server.get("v1/challenger")["status"] == 404
+
+
+def _rates_are_told(page: Page, language: str) -> None:
+    """Of five viewers of each version: 5 clicks of 10 impressions beside 5 of 20.
+
+    All viewers of a version are alike, so its impressions count as independent, and Wilson's
+    interval of 5 of 10 is 0.5 +- 0.263, that of 5 of 20 is 0.290 +- 0.178. The difference 0.25 ends
+    at hypot(0.263, 0.219) below and hypot(0.263, 0.138) above (`live/click_rates.py`).
+    """
+    rates = ["50% (23.7% – 76.3%)", "25% (11.2% – 46.9%)", "25% (-9.2% – 54.7%)"]
+    if language == "zh":
+        rates = [rate.replace(" (", "（").replace(")", "）") for rate in rates]
+    for rate in rates[:2]:
+        expect(page.locator(".challenger summary")).to_contain_text(rate)
+    for rate in rates:
+        expect(page.locator(".challenger > div")).to_contain_text(rate)
 
 
 def _five_viewers_of_each(server: PageServer) -> None:
