@@ -96,7 +96,7 @@ def test_a_video_is_handed_in_and_followed_until_a_viewer_sees_it(
         expect(job.locator("[data-step=indexed].reached")).to_be_visible(timeout=20_000)
         for step in ("stored", "decoded"):
             expect(job.locator(f"[data-step={step}].reached")).to_be_visible()
-        expect(job.locator(".near li")).to_have_count(6)
+        expect(job.locator(".near li")).to_have_count(6, timeout=20_000)
         audience = {"en": "of 10 viewers", "zh": "10 位里"}[language]
         expect(job.locator(".found")).to_contain_text(audience)
         (video,) = LiveVideos(server.log.database).newest(1)
@@ -145,7 +145,7 @@ def test_a_video_is_handed_in_by_its_address(
         page.keyboard.press("Enter")
         job = page.locator(".job")
         expect(job.locator("[data-step=indexed].reached")).to_be_visible(timeout=20_000)
-        expect(job.locator(".near li")).to_have_count(6)
+        expect(job.locator(".near li")).to_have_count(6, timeout=20_000)
         assert job.locator("h3").text_content() == "From <i>elsewhere</i>"
         assert not violations(page)
     (video,) = LiveVideos(server.log.database).newest(1)
