@@ -151,6 +151,22 @@ def test_a_jobs_error_is_passed_on(own_ray: dict[str, str], world: Path) -> None
     assert "failed with exit code 2" in said
 
 
+def test_a_job_that_is_too_large(own_ray: dict[str, str], tmp_path: Path) -> None:
+    """Ray takes 100 MiB of a job, whatever its pages say; it names large files before that."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "large.bin").write_bytes(os.urandom(101 * 2**20))
+    env = own_ray | {"RAY_AUTH_MODE": "token"}
+    submit = f"ray job submit --working-dir {tmp_path} -- {BIN}/python -c pass"
+    program, *arguments = submit.split()
+    done = subprocess.run([BIN / program, *arguments], env=env, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "Maximum request body size 104857600 exceeded" in said
+    assert "models/large.bin is very large" in said
+    (tmp_path / ".rayignore").write_text("models/\n")
+    command(submit, env)
+
+
 def test_endpoint_by_rays_command(
     own_ray: dict[str, str], world: Path, report: dict[str, Any]
 ) -> None:

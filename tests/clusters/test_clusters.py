@@ -123,7 +123,10 @@ def test_what_is_installed_are_extras_of_the_project(name: str) -> None:
 def test_a_jobs_working_folder_is_code_alone(tmp_path: Path) -> None:
     """By Ray's own packing, of a checkout that has run folders, videos and events in it."""
     here, package = tmp_path / "here", tmp_path / "package.zip"
-    for name in (".rayignore", ".gitignore", "recsys/cli.py", "examples/kuairand/run.yaml"):
+    code = {str(path.relative_to(ROOT)) for path in (ROOT / "recsys").rglob("*.py")}
+    code |= {".rayignore", ".gitignore", "examples/kuairand/run.yaml"}
+    assert "recsys/data/ragged.py" in code
+    for name in code:
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_bytes((ROOT / name).read_bytes())
     for name in (
@@ -141,4 +144,4 @@ def test_a_jobs_working_folder_is_code_alone(tmp_path: Path) -> None:
     create_package(str(here), package, include_gitignore=True)
     with zipfile.ZipFile(package) as packed:
         files = {name for name in packed.namelist() if not name.endswith("/")}
-    assert files == {".rayignore", ".gitignore", "recsys/cli.py", "examples/kuairand/run.yaml"}
+    assert files == code
