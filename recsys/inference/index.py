@@ -80,7 +80,6 @@ class VideoIndex:
         cell = faiss.IndexFlatIP(dim)
         cell.add(np.zeros((1, dim), np.float32))
         codes = faiss.IndexIVFPQFastScan(cell, dim, 1, dim, BITS, faiss.METRIC_INNER_PRODUCT)
-        codes.by_residual = False
         codes.pq.cp.min_points_per_centroid = 1
         # At least as many as levels, and drawn alike each time.
         drawn = np.random.default_rng(0).permutation(num_videos)[:TRAINED_ON]
