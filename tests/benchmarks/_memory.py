@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SAMPLE_S = 0.25
+WORTH_NAMING = 50_000_000
+"""Bytes from which on a process is named."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -27,6 +29,8 @@ class Watched:
         """Of all processes together."""
         self.largest_bytes = 0
         """Of the largest process alone."""
+        self.peaks: dict[str, int] = {}
+        """Of the largest process of each name; of those that held anything worth naming."""
         self._cpu_s: dict[int, float] = {}
         self._kinds = ("Pss:",) if shared else ("Private_Dirty:",)
         self._process = subprocess.Popen(
@@ -52,9 +56,12 @@ class Watched:
         while self._process.poll() is None:
             members = family(self._process.pid)
             self._cpu_s |= {pid: seconds for pid, seconds in members.items() if seconds}
-            sizes = [self._bytes_of(pid) for pid in members]
-            self.peak_bytes = max(self.peak_bytes, sum(sizes))
-            self.largest_bytes = max(self.largest_bytes, *sizes)
+            sizes = {pid: self._bytes_of(pid) for pid in members}
+            self.peak_bytes = max(self.peak_bytes, sum(sizes.values()))
+            self.largest_bytes = max(self.largest_bytes, *sizes.values())
+            for pid in [pid for pid, size in sizes.items() if size >= WORTH_NAMING]:
+                name = name_of(pid)
+                self.peaks[name] = max(self.peaks.get(name, 0), sizes[pid])
             time.sleep(SAMPLE_S)
 
     def _bytes_of(self, pid: int) -> int:
@@ -63,6 +70,14 @@ class Watched:
         except OSError:
             return 0
         return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(self._kinds))
+
+
+def name_of(pid: int) -> str:
+    """What the system calls a process, as `ps` shows it; of Ray's workers what they run."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # it has ended
+        return "ended"
 
 
 def family(root: int) -> dict[int, float]:

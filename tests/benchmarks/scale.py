@@ -36,6 +36,7 @@ STORE_BYTES = 10**9
 BATCH_PARTITIONS = 4
 EVALUATED_USERS = 20_000
 LARGE = 10**9
+PEAK_OF = "most bytes of a "
 
 
 def connect() -> None:
@@ -157,7 +158,8 @@ def measure(step: str, folder: Path) -> dict[str, float]:
     job = Watched(command, shared=False)
     figures = json.loads(job.output().strip().splitlines()[-1])
     memory = {"all_bytes": job.peak_bytes, "largest_bytes": job.largest_bytes}
-    return {"cpu_s": job.cpu_s, **figures, **memory}
+    named = {f"{PEAK_OF}{name}": peak for name, peak in job.peaks.items()}
+    return {"cpu_s": job.cpu_s, **figures, **memory, **named}
 
 
 def bars(sizes: dict[str, dict[str, dict[str, float]]]) -> dict[str, tuple[float, float]]:
@@ -183,6 +185,9 @@ def report(sizes: dict[str, dict[str, dict[str, float]]], out: Path) -> None:
             memory = f"{figures['all_bytes'] / 1e9:5.2f} GB, {figures['largest_bytes'] / 1e9:5.2f}"
             seconds = f"{figures['seconds']:7.1f} s, {figures['cpu_s']:7.1f} of CPUs"
             print(f"  {int(size):>12,} {step:10} {seconds}, {memory} in the largest process")
+            peaks = {name: peak for name, peak in figures.items() if name.startswith(PEAK_OF)}
+            for name, peak in sorted(peaks.items(), key=lambda item: -item[1]):
+                print(f"  {'':23} {name}: {peak / 1e9:.2f} GB")
     extrapolate(sizes)
     result: dict[str, Any] = {"sizes": sizes}
     for name, (value, limit) in bars(sizes).items():
