@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +34,8 @@ from recsys.train.trained import Trained, load_trained
 
 if TYPE_CHECKING:
     from ray import ObjectRef
+
+logger = logging.getLogger(__name__)
 
 
 class Workers(NamedTuple):
@@ -75,7 +78,10 @@ class PredictPartitions:
 
         self.prepared: Prepared
         self.prepared, predictor = ray.get(held[0])
-        self.predictor = predictor.on(device_of(has_gpu=cluster.has_gpu()))
+        device = device_of(has_gpu=cluster.has_gpu())
+        if device.type == "cpu" and cluster.has_gpu():
+            logger.warning("evaluate: PyTorch does not see the GPU that Ray gave; a core predicts")
+        self.predictor = predictor.on(device)
         torch.set_num_threads(1)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[object]]:
