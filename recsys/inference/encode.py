@@ -22,12 +22,13 @@ VIDEOS_A_BATCH = 1024
 def all_vectors(model: Recommender, videos: VideoInputs, device: torch.device) -> Tensor:
     """Vectors of the whole catalogue (N, Y), on the device."""
     model.eval()
-    total, parts = len(videos.catalog), []
+    total = len(videos.catalog)
+    vectors = torch.empty(total, model.vector_dim, device=device)
     for start in range(0, total, VIDEOS_A_BATCH):
         rows = np.arange(start, min(start + VIDEOS_A_BATCH, total))
         batch = move(videos.batch(np.concatenate([[UNKNOWN_ROW], rows])), device)
-        parts.append(model.encode_videos(batch)[1:].float())
-    return torch.cat(parts)
+        vectors[start : start + len(rows)] = model.encode_videos(batch)[1:]
+    return vectors
 
 
 @torch.no_grad()
