@@ -137,7 +137,8 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=scale": BENCH,
     "make bench NAME=scale ARGS='--sizes 10000000 --steps prepare polars'": BENCH,
     "make bench NAME=scale ARGS='--sizes 100000'": BENCH,
-    "make bench NAME=scale ARGS='--sizes 500000 --videos 2000000 --steps prepare publish start'": BENCH,
+    "make bench NAME=scale "
+    "ARGS='--sizes 500000 --videos 2000000 --steps prepare publish start'": BENCH,
     "make bench NAME=uploads": BENCH,
     "make bench NAME=swaps": BENCH,
     "make bench NAME=swaps ARGS='--minutes 2.5 --every 25 --rate 40'": BENCH,
