@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -58,6 +60,14 @@ class CheckedWriter:
         """Writes a Parquet file."""
         with self._open(name) as file:
             pq.write_table(table, pa.PythonFile(file, "w"), compression="zstd")
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Writes a safetensors file, by way of a temporary one: it is never held as a whole."""
+        with tempfile.TemporaryDirectory(prefix="recsys-tensors-") as folder:
+            place = os.path.join(folder, "tensors")
+            safetensors.torch.save_file(dict(tensors), place)
+            with open(place, "rb") as source, self._open(name) as file:
+                shutil.copyfileobj(source, file, BLOCK)
 
     def write_mapped(self, name: str, parts: Iterable[pa.Table], schema: pa.Schema) -> None:
         """Writes an Arrow file, which `CheckedReader.mapped` maps; it is never held as a whole.

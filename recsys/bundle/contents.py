@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import safetensors.torch
 import torch
 import yaml
+from torch import Tensor
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter, sync_folders
 from recsys.bundle.histories import read_histories, write_histories
@@ -305,7 +305,7 @@ def _write_files(
 ) -> None:
     config = contents.config
     writer.write("config.yaml", dump_config(config).encode())
-    writer.write("model.safetensors", _weights(contents.recommender))
+    writer.write_tensors("model.safetensors", _weights(contents.recommender))
     for name, vocab in contents.vocabs.items():
         ids = pa.concat_arrays([pa.nulls(1, pa.string()), vocab.ids])
         writer.write_table(f"vocab/{name}.parquet", pa.table([ids], schema=vocab_schema()))
@@ -356,9 +356,9 @@ def read_config(folder: str) -> RunConfig:
     return _config(CheckedReader(folder, read_manifest(folder)["files"]))
 
 
-def _weights(recommender: Recommender) -> bytes:
+def _weights(recommender: Recommender) -> dict[str, Tensor]:
     state = recommender.state_dict()
-    return safetensors.torch.save({key: t.detach().cpu().contiguous() for key, t in state.items()})
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
 
 
 def _config(files: CheckedReader) -> RunConfig:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter
 from recsys.data.storage import join, open_input, write_text
@@ -61,6 +62,21 @@ def test_a_table_is_written_in_parts_and_read_from_the_disk_or_from_memory(
     write_text("another", join(place, "a.arrow"))
     with pytest.raises(InputError, match="a.arrow: 7 bytes, the manifest says"):
         reader.mapped("a.arrow")
+
+
+@pytest.mark.parametrize("folder", ["{}", "memory://test_tensors"])
+def test_tensors_are_those_that_were_written(folder: str, tmp_path: Path) -> None:
+    place = folder.format(tmp_path)
+    tensors = {"table": torch.tensor([[1.5, -2.0]]), "steps": torch.tensor(7)}
+    writer = CheckedWriter(place)
+    writer.write_tensors("a.safetensors", tensors)
+    reader = CheckedReader(place, writer.files)
+    found = reader.tensors("a.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    write_text("another", join(place, "a.safetensors"))
+    with pytest.raises(InputError, match="a.safetensors: 7 bytes, the manifest says"):
+        reader.tensors("a.safetensors")
 
 
 def test_files_that_nobody_read_are_checked_at_the_end(tmp_path: Path) -> None:
