@@ -237,7 +237,7 @@ TRIED: dict[str, By | Needs | Here] = {
     "ray down clusters/aws.yaml": CLOUD,
     "serve run recsys.serve.app:build bundle=runs/demo": RAYS_SERVE,
     "serve deploy clusters/serve.yaml": By(
-        "tests/clusters/test_clusters.py::test_serve_takes_the_config_file", "serve.yaml"
+        "tests/test_three_ways.py::test_endpoint_by_a_serve_config", "serve deploy {path}"
     ),
     (
         "RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1 serve run "

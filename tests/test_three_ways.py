@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from recsys.config.run import load_config
 from recsys.demo.viewers import WorldSettings
 from recsys.demo.world import make_world
 from recsys.serve.app import ask_once, free_port
+from recsys.serve.client import ApiError, Client
 from tests.conftest import SMALL as SMALL_MODEL
 
 pytestmark = pytest.mark.ray
@@ -27,6 +30,7 @@ pytestmark = pytest.mark.ray
 BIN = Path(sys.executable).parent
 PROJECT = Path(__file__).parents[1]
 PATIENCE_S = 240.0
+TOKEN = "the-token-of-this-test"
 SMALL = "train.epochs=1 train.refit=false prepare.partitions=2"
 
 
@@ -40,11 +44,13 @@ def own_ray() -> Iterator[dict[str, str]]:
     # Not pytest's folder: the path of a Unix socket has at most 107 characters.
     folder = tempfile.mkdtemp(prefix="ray")
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
+    env |= {f"RECSYS_{scope}_TOKEN": TOKEN for scope in ("READ", "EVENTS", "VIDEOS")}
     names = ("port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-port")
     ports = {name: free_port("127.0.0.1", 0) for name in names}
     start = ["ray", "start", "--head", "--block", "--num-cpus=2"]
     start += [f"--{name}={port}" for name, port in ports.items()]
-    env["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{ports['dashboard-port']}"
+    for name in ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS"):  # of `ray job`, of `serve`
+        env[name] = f"http://127.0.0.1:{ports['dashboard-port']}"
     with background(start, env):
         wait_for(lambda: any(Path(folder).glob("ray/ray_current_cluster")))
         yield env
@@ -177,6 +183,34 @@ def test_endpoint_by_rays_command(
         wait_for_version(address, report)
         assert len(ask_once(address, k=3)["items"]) == 3
     command("serve shutdown --yes", own_ray)
+
+
+def test_endpoint_by_a_serve_config(
+    own_ray: dict[str, str], world: Path, report: dict[str, Any], tmp_path: Path
+) -> None:
+    """The file of clusters/, with the places in it that are to be changed."""
+    config = yaml.safe_load((PROJECT / "clusters" / "serve.yaml").read_text())
+    port = free_port("127.0.0.1", 0)
+    config["http_options"] = {"host": "127.0.0.1", "port": port}
+    (application,) = config["applications"]
+    application["args"] |= {"bundle": f"{world}/run", "events": f"{tmp_path}/live.sqlite"}
+    path, env = tmp_path / "serve.yaml", own_ray | {"RAY_AUTH_MODE": "token"}
+    path.write_text(yaml.safe_dump(config))
+    command(f"serve deploy {path}", env)
+    address = f"http://127.0.0.1:{port}"
+    wait_for_version(address, report)
+    with Client(address, token=TOKEN, timeout_s=30.0, deadline_s=60.0) as client:
+        assert len(client.recommend("u1", k=3)["items"]) == 3
+    with Client(address) as stranger, pytest.raises(ApiError, match="send a token for read"):
+        stranger.recommend("u1")
+    command("serve shutdown --yes", env)
+    wait_for(lambda: not is_open(port))
+
+
+def is_open(port: int) -> bool:
+    """Whether anything listens at a port of this machine."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_endpoint_by_our_command(
