@@ -85,8 +85,11 @@ def _run(
     trending: float | None = None,
 ) -> Result:
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    actor = ray.remote(num_cpus=0)(ProgressActor).remote()
+    # Beside the driver that asks it: it must not go with a node that only trains.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressActor).remote()
     epochs = config.train.epochs if epochs is None else epochs
     trainer = make_trainer(
         config,
