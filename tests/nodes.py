@@ -149,6 +149,8 @@ def cluster() -> Iterator[Nodes]:
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     env = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_TMPDIR")}
     env |= {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
+    # Of a busy machine: Serve kills a proxy that is not ready after 5 s.
+    env |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
     names = ("port", "ray-client-server-port", "dashboard-agent-listen-port")
     ports = {name: free_port("127.0.0.1", 0) for name in names}
     nodes = Nodes(ports["port"], folder, env | {"RAY_AUTH_MODE": "disabled"})

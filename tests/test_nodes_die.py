@@ -5,17 +5,24 @@ The head has no CPUs, so that all work is on the node that dies. All tests share
 
 import contextlib
 import json
+import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import lance
 import pyarrow.parquet as pq
 import pytest
 
+from recsys.live.events import EventLog
+from recsys.serve.app import free_port
+from recsys.serve.client import Client
+from tests.benchmarks._postgres import make_database
 from tests.conftest import TrainedRun
 from tests.nodes import (
     BIN,
@@ -24,6 +31,7 @@ from tests.nodes import (
     Nodes,
     cluster,
     kill,
+    num_workers,
     wait_for,
     works_on,
 )
@@ -191,3 +199,65 @@ def test_sweep(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
 
 def without(figures: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if name not in names}
+
+
+REPLICA = "ServeReplica:recsys:Endpoint"
+TOKEN = "the-token-of-this-test"
+
+
+@pytest.mark.timeout(600)
+def test_serve(nodes: Nodes, trained_run: TrainedRun, postgres: str, tmp_path: Path) -> None:
+    """Every call is answered; a replica comes on the node that is left, and knows every event."""
+    port, log = free_port("127.0.0.1", 0), make_database(postgres, "a_node_dies")
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    arguments = copied(trained_run, tmp_path / "run", "bundles")
+    arguments += ["serve.replicas=2", "serve.host=0.0.0.0", f"serve.port={port}"]
+    arguments += [f"serve.events={log}"]
+    arguments += [f"serve.{scope}_token=file:{token}" for scope in ("read", "events", "videos")]
+    dies, stays = nodes.add(1), nodes.add(2)
+    address = f"http://127.0.0.1:{port}"
+    with driver(nodes, ["serve", *arguments]) as server, Client(address, token=TOKEN) as client:
+        known: set[str] = set()
+
+        def answer(count: int) -> Callable[[], bool]:
+            """Whether so many replicas have answered by now."""
+
+            def heard() -> bool:
+                known.update(replica_of(address))
+                return server.poll() is not None or len(known) >= count
+
+            return heard
+
+        wait_for(answer(2), "both replicas")
+        assert [num_workers(node, REPLICA) for node in (dies, stays)] == [1, 1]
+        sent = 0
+
+        def another_answers() -> bool:
+            nonlocal sent
+            user_id = f"u{sent % 7}"
+            assert len(client.recommend(user_id, k=3)["items"]) == 3
+            video_id = f"v{sent % 5:04d}"
+            client.send_events({"user_id": user_id, "video_id": video_id, "watched": 3.0})
+            sent += 1
+            return answer(3)()
+
+        another_answers()
+        kill(dies)
+        wait_for(another_answers, "another replica")
+        assert num_workers(stays, REPLICA) == 2
+        with EventLog(log) as kept:
+            assert kept.counts().events == sent, "each once, whatever was tried again"
+        for _ in range(10):  # whichever replica it is that answers
+            shown = client.history("u0", limit=1)["events"]
+            assert [event["video_id"] for event in shown] == [f"v{(sent - 1) // 7 * 7 % 5:04d}"]
+        server.send_signal(signal.SIGINT)
+        assert server.wait(PATIENCE_S) == 0
+
+
+def replica_of(address: str) -> set[str]:
+    """The name of the replica that answers this once; none where none does."""
+    with contextlib.suppress(httpx.TransportError):
+        answer = httpx.get(f"{address}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+        return set(re.findall(r'replica="([^"]+)"', answer.text))
+    return set()
