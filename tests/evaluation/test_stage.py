@@ -187,9 +187,11 @@ from recsys import cluster
 from recsys.config.run import load_config
 from recsys.evaluation import stage
 
+wanted = sys.argv[1] == "auto"
+
 class OnAGpu(stage.PredictPartitions):
     def __init__(self, held):
-        assert cluster.has_gpu() == (sys.argv[1] == "auto")
+        assert cluster.has_gpu() == wanted
         super().__init__(held)
 
 stage.PredictPartitions = OnAGpu
