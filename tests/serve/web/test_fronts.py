@@ -173,6 +173,8 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
             "open",
             "locked",
         ]
+        drawn = "all => all.map((li) => getComputedStyle(li).display)"
+        assert maths.locator("li").evaluate_all(drawn) == ["list-item"] * 3, "each has its number"
         assert maths.locator("button").count() == 2, "a locked lesson is no button"
         assert "v13" not in [video for row in shelves(page).values() for video in row]
         assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]

@@ -198,7 +198,7 @@ def test_a_hostile_name_of_a_viewer_is_text(browser: Browser, server: PageServer
         page.locator("article .like").first.click()
         said(page, "You liked")
         page.get_by_role("link", name="History").click()
-        expect(page.locator(".history h2")).to_have_text(f"What {name} watched")
+        expect(page.locator(".history h2")).to_have_text(f"What {name} was shown, newest first")
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert [event.user_id for event in server.events("task")] == [name]
 

@@ -63,9 +63,9 @@ export class Chart {
       width,
       height: HEIGHT,
       series: [{ value: (_, s) => (s === null ? "" : new Date(1000 * s).toLocaleTimeString(language, TICKS)) }, ...series],
-      scales: { y: { range: (_, low, high) => [this.from, high > this.from ? high * 1.05 : this.from + 1] } },
+      scales: { x: { range: spanned }, y: { range: (_, low, high) => [this.from, high > this.from ? high * 1.05 : this.from + 1] } },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map((s) => time.format(1000 * s)) },
+        { ...axis, space: 80, values: (_, ticks) => ticks.map((s) => time.format(1000 * s)) },
         { ...axis, size: 64, values: (_, ticks) => ticks.map((value) => this.unit(value)) },
       ],
       cursor: { drag: { x: false, y: false } },
@@ -89,6 +89,9 @@ export class Chart {
     ctx.restore();
   }
 }
+
+/** At least a minute, in seconds: around a single time uPlot would draw days. */
+const spanned = (_, first, last) => (last === null ? [first, last] : [Math.min(first, last - 60), last]);
 
 /** A colour of the page as a canvas takes it: a canvas knows neither variables nor `light-dark`. */
 function painted(element, name) {

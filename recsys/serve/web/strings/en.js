@@ -67,7 +67,7 @@ export default {
   next_in: ({ s }) => many(s, "Next video in one second", "Next video in {n} seconds"),
   stop: "Stop",
   play_next: "Play next",
-  history_of: "What {user} watched",
+  history_of: "What {user} was shown, newest first",
   history_empty: "Nothing yet.",
   passed: "passed over",
   captions: "Captions",

@@ -64,7 +64,7 @@ export default {
   next_in: "{s} 秒后播放下一个",
   stop: "停止",
   play_next: "播放下一个",
-  history_of: "{user} 看过的视频",
+  history_of: "展示给 {user} 的视频（最新在前）",
   history_empty: "还没有记录。",
   passed: "略过",
   captions: "字幕",
