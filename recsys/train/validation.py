@@ -5,11 +5,12 @@ Shapes: N videos, Y video vector, R creators.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from recsys.config.run import RunConfig
@@ -122,23 +123,37 @@ def validate(
         known = np.unique(answers.creators_N[answers.creators_N > 0])
         shown = np.sum([part[1] for part in parts], axis=0)[known]
         figures[f"{prefix}_creator_gini@{K}"] = gini(shown)
+    gains = []
     for number, task in enumerate(answers.config.data.columns.tasks):
         value = auc(labels[:, number], logits[:, number])
         figures[f"{prefix}_{task}_auc"] = 0.5 if value is None else value
-    return {**figures, "score": score(figures)}
+        gains.append(max(figures[f"{prefix}_{task}_auc"] - 0.5, gain_by_chance(labels[:, number])))
+    return {**figures, "score": score(figures[f"{prefix}_ndcg@{K}"], gains)}
 
 
-def score(figures: dict[str, float]) -> float:
+def score(ndcg: float, gains: Sequence[float]) -> float:
     """The number that epochs are chosen by: gains in NDCG and in AUC over chance count alike.
 
-    log NDCG@10 + mean over tasks of log (AUC - 1/2).
+    log NDCG@10 + mean over tasks of log (AUC - 1/2), which counts as `gain_by_chance` where it is
+    smaller: of a task that nothing tells, the smallest difference would outweigh the lists.
     """
-    (ndcg,) = (value for name, value in figures.items() if name.endswith(f"_ndcg@{K}"))
     value = float(np.log(max(ndcg, 1e-9)))
-    gains = [v - 0.5 for name, v in figures.items() if name.endswith("_auc")]
-    if gains:
-        value += float(np.mean(np.log(np.maximum(gains, 1e-9))))
-    return value
+    return value + float(np.mean(np.log(gains))) if gains else value
+
+
+def gain_by_chance(labels_E: ArrayLike) -> float:
+    """What the AUC of a random order is above 1/2 by chance: two of its standard errors.
+
+    One is √((P + N + 1) / (12 P N)) for P positives and N others (Mann & Whitney 1947). Where one
+    kind is missing it is 1/2, the most there is.
+
+    >>> round(gain_by_chance([1, 0, 1, 0]), 3)
+    0.645
+    """
+    labels = np.asarray(labels_E)
+    positives = int(np.count_nonzero(labels > 0))
+    pairs = positives * (len(labels) - positives)
+    return 2 * float(np.sqrt((len(labels) + 1) / (12 * pairs))) if pairs else 0.5
 
 
 def _measured(answers: ValidationAnswers, ranker: Ranker, num_videos: int) -> tuple[Floats, Floats]:

@@ -10,7 +10,13 @@ from recsys.data.ragged import FloatArray
 from recsys.schema import TEST, VALID
 from recsys.train.collectives import Collectives
 from recsys.train.trainable import build_plain
-from recsys.train.validation import fit_trending_weight, predict_validation, validate
+from recsys.train.validation import (
+    fit_trending_weight,
+    gain_by_chance,
+    predict_validation,
+    score,
+    validate,
+)
 from tests.steps import NUM_VIDEOS, SIZES
 from tests.train.memory import MemoryPrepared, make_prepared
 
@@ -64,7 +70,20 @@ def test_the_figures_are_those_of_all_partitions() -> None:
     ]
     assert sum(map(len, users)) == 9
     assert figures["valid_like_auc"] == 0.5
+    clicks = np.concatenate([part.labels[part.split == VALID, 0] for part in prepared.parts])
+    gain = max(figures["valid_click_auc"] - 0.5, gain_by_chance(clicks))
     assert figures["score"] == pytest.approx(
-        np.log(max(figures["valid_ndcg@10"], 1e-9))
-        + np.mean(np.log(np.maximum([figures["valid_click_auc"] - 0.5, 0.0], 1e-9)))
+        np.log(max(figures["valid_ndcg@10"], 1e-9)) + (np.log(gain) + np.log(0.5)) / 2
     )
+
+
+def test_a_task_that_nothing_tells_does_not_choose_the_epoch() -> None:
+    """Its AUC is 0.503, then 0.512, by chance: 0.02 would be two errors of 3,000 events."""
+    labels = np.arange(3000) % 2
+    chance = gain_by_chance(labels)
+    assert chance == pytest.approx(2 * np.sqrt(3001 / (12 * 1500**2)))
+    first, later = (
+        score(ndcg, [max(auc - 0.5, chance), 0.2]) for ndcg, auc in ((0.51, 0.512), (0.70, 0.503))
+    )
+    assert later - first == pytest.approx(np.log(0.70 / 0.51))
+    assert score(0.5, [0.1, 0.4]) == pytest.approx(np.log(0.5) + np.log(0.2))
