@@ -1,6 +1,6 @@
 """The validation figures of an epoch, by the very metrics of the evaluation.
 
-Shapes: N videos, Y video vector, R creators.
+Shapes: N videos, Y video vector, R creators, E events.
 """
 
 from __future__ import annotations
