@@ -307,6 +307,7 @@ def test_workers_of_a_node_share_its_cores(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     given: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", given.append)
-    monkeypatch.setattr(loop, "Worker", lambda *_, **__: SimpleNamespace(run=lambda: None))
+    idle = SimpleNamespace(run=lambda: None, wait_until_told=lambda: None)
+    monkeypatch.setattr(loop, "Worker", lambda *_, **__: idle)
     loop.train_worker(Job(make_prepared().config, VALID, epochs=1).to_dict())
     assert given == [threads]
