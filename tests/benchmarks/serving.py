@@ -173,7 +173,7 @@ def show(name: str, load: Load) -> None:
 
 def replicas() -> list[int]:
     """The processes of the replicas that this program has started."""
-    return descendants("ray::ServeReplica")
+    return descendants("ray::ServeReplica:recsys:Endpoint")
 
 
 @contextmanager
