@@ -104,15 +104,26 @@ def _train(config: RunConfig, out: str, wanted: str) -> StageReport:
 def _evaluate(config: RunConfig, out: str, _: str) -> StageReport:
     from recsys.evaluation.stage import evaluate
 
-    trained = fingerprint(config, BY_NAME["train"])
-    return {**evaluate(config, out, _previous(config)), "trained": trained}
+    return {**evaluate(config, out, _previous(config)), "trained": _training(config)}
+
+
+def _training(config: RunConfig) -> str | None:
+    """Names the very training whose model lies in the run folder; None where there is none.
+
+    By what it reports, losses and time among it: with the same settings and other workers, or once
+    more after its folder was removed, training comes to another model.
+    """
+    report = read_json(RunFolder(config.run).report_of("train"))
+    if report is None:
+        return None
+    return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
 
 
 def _figures(config: RunConfig) -> Mapping[str, object] | None:
     """What the evaluation found of this very training; None where it is another's, or not there."""
     report = read_json(RunFolder(config.run).report_of("evaluate")) or {}
-    current = report.get("trained") == fingerprint(config, BY_NAME["train"])
-    return report.get("evaluation") if current else None
+    trained = _training(config)
+    return report.get("evaluation") if trained and report.get("trained") == trained else None
 
 
 def _publish(config: RunConfig, out: str, _: str) -> StageReport:
@@ -172,7 +183,7 @@ def _train_settings(config: RunConfig) -> object:
 
 
 def _evaluate_settings(config: RunConfig) -> object:
-    return [config.evaluate, config.rerank, _previous(config)]
+    return [config.evaluate, config.rerank, _previous(config), _training(config)]
 
 
 def _previous(config: RunConfig) -> str | None:
@@ -304,6 +315,8 @@ def write_report(config: RunConfig) -> StageReport:
         stage.name: read_json(RunFolder(config.run).report_of(stage.folder)) or {}
         for stage in STAGES
     }
+    if _figures(config) is None:  # of the model that lay there before
+        reports["evaluate"] = {}
     whole = {
         "seconds": {name: r["seconds"] for name, r in reports.items() if "seconds" in r},
         **{name: without(r, *ASIDE) for name, r in reports.items()},
