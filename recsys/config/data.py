@@ -78,7 +78,7 @@ class VideoColumns(Section):
     """Columns of tags; a text column may hold several, separated by commas; a list column works,
     and missing values in its lists are passed over. 1 and 1.0 are one tag."""
     duration: str | None = None
-    """Length of the video, in any unit."""
+    """Length of the video, in any unit; what is not above 0 is missing, and counted."""
     course: str | None = None
     """Name of the course (or series) that the video is a lesson of; no model sees it."""
     lesson: str | None = None

@@ -64,7 +64,9 @@ class CatalogDraft:
     category_rows: pa.ListArray
     """(N,) lists."""
     durations: npt.NDArray[np.float64]
-    """(N,) in the user's unit; NaN where it is unknown."""
+    """(N,) in the user's unit; NaN where it is unknown or cannot be."""
+    impossible_durations: int
+    """How many are not above 0, or have no end: numbers that a writer put for a missing one."""
     vectors: FloatArray | None
     """(N, E), NaN where a video has none."""
     dropped: dict[str, int]
@@ -105,6 +107,8 @@ class CatalogDraft:
         """Its part of the stage's report: numbers of what it holds, and of what was left out."""
         known = counts.events_SN[:2, 1:].sum(0) > 0
         of_some: dict[str, int] = {}
+        if self.impossible_durations:
+            of_some["videos_of_impossible_duration"] = self.impossible_durations
         if self.vectors is not None:
             of_some["videos_without_vector"] = int(np.isnan(self.vectors[1:, 0]).sum())
         if self.lessons is not None:
@@ -156,6 +160,9 @@ def build_catalog(
         "category": Vocab(sorted_ids(tags)),
     }
     padding = np.zeros(num_extra, dtype=np.int64)
+    durations = _numbers(table, columns.duration)
+    impossible = (durations <= 0) | np.isinf(durations)
+    durations[impossible] = np.nan
     return CatalogDraft(
         vocabs=vocabs,
         uris=_padded(_uris(table, columns.uri), num_extra),
@@ -164,7 +171,8 @@ def build_catalog(
         category_rows=_lists_of_rows(
             tagged + 1, vocabs["category"].rows(tags), 1 + len(listed) + num_extra
         ),
-        durations=np.pad(_numbers(table, columns.duration), (1, num_extra), constant_values=np.nan),
+        durations=np.pad(durations, (1, num_extra), constant_values=np.nan),
+        impossible_durations=int(impossible.sum()),
         vectors=_vectors(table, columns.vector, num_extra=num_extra),
         dropped=table.dropped if table else {},
         only_in_events=num_extra if data.videos else 0,
@@ -366,7 +374,7 @@ def _numbers(table: _Table | None, column: str | None) -> npt.NDArray[np.float64
     if table is None or column is None:
         return np.full(len(table.ids) if table else 0, np.nan)
     numbers = table.column(column, lambda values, name, _: pa.array(as_numbers(values, name)))
-    return np.asarray(numbers)
+    return np.array(numbers)
 
 
 def _vectors(table: _Table | None, column: str | None, *, num_extra: int) -> FloatArray | None:

@@ -45,6 +45,23 @@ def test_columns_become_rows(tmp_path: Path) -> None:
     assert 0 < draft.durations[1] < draft.durations[3]
 
 
+def test_durations_that_cannot_be_are_missing_and_counted(tmp_path: Path) -> None:
+    """-1, 0 and infinity stand for a missing one; a NaN is one, and is no impossible one."""
+    rows = {
+        "id": [f"v{i}" for i in range(6)],
+        "s": [-1.0, 0.0, float("inf"), float("nan"), None, 2.5],
+    }
+    config = data(tmp_path, {**{name: [None] * 6 for name in ROWS}, **rows})
+    draft = build_catalog(config, ["v0", "v9"])
+    expected = [np.nan] * 6 + [2.5, np.nan]  # row 0, the six of the table, one of the events alone
+    assert np.array_equal(draft.durations, expected, equal_nan=True)
+    counts = SplitCounts.empty(8)
+    assert draft.report(counts)["videos_of_impossible_duration"] == 3
+    assert draft.with_counts(counts).column("duration").null_count == 7
+    possible = build_catalog(data(tmp_path), []).report(SplitCounts.empty(4))
+    assert "videos_of_impossible_duration" not in possible
+
+
 def test_titles_and_posters_are_kept_apart_from_what_the_model_sees(tmp_path: Path) -> None:
     rows = {"name": ["Two", None, "<b>"], "still": ["p/two.png", "", "s3://bucket/three.webp"]}
     draft = build_catalog(data(tmp_path, rows, title="name", poster="still"), ["v1", "v9"])
