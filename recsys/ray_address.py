@@ -38,6 +38,8 @@ def require_answer() -> str | None:
         InputError: It does not answer, or the address is none.
     """
     address = os.environ.get(VARIABLE, "").strip()
+    if VARIABLE in os.environ:  # Ray would take spaces for a part of it
+        os.environ[VARIABLE] = address
     if address == "local":
         return None
     if address in ("", "auto"):
@@ -58,6 +60,7 @@ def _require_found(address: str) -> str | None:
     """Looks for a cluster of this machine, as Ray does where no address or `auto` is given."""
     from ray._private import services, utils
 
+    file = utils.get_ray_address_file(None)
     try:
         cluster = services.canonicalize_bootstrap_address(address or None)
     except ConnectionError:
@@ -65,11 +68,15 @@ def _require_found(address: str) -> str | None:
             f"{VARIABLE}={address}: no Ray runs on this machine (`ray start --head` starts one); "
             f"{REMEDY}"
         ) from None
+    except ValueError:
+        raise InputError(
+            f"{file}: it names no address of a cluster, which is host:port (`ray stop` removes "
+            f"that file); {REMEDY}"
+        ) from None
     if cluster is None:
         return None
     where = f"{VARIABLE}={address}: {cluster}" if address else cluster
     if services.find_bootstrap_address(None) is not None:
-        file = utils.get_ray_address_file(None)
         where = f"{where}, which {file} names (`ray stop` removes that file)"
     _require_ray(where, cluster)
     return where
@@ -94,6 +101,8 @@ def _problem(host: str, port: int) -> str | None:
             resolved.put("")
         except OSError as error:
             resolved.put(f"the name {host!r} is not known ({error.strerror})")
+        except UnicodeError as error:  # an empty part, or one of more than 63 characters
+            resolved.put(f"{host!r} can be no name of a host ({error})")
 
     # A name server that is silent can hold its caller for a minute.
     threading.Thread(target=resolve, daemon=True).start()

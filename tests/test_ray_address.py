@@ -93,6 +93,23 @@ def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the name 'no-such-host.invalid' is not known" in message
 
 
+@pytest.mark.parametrize("host", ["head..cluster", "a" * 64])
+def test_what_can_be_no_name(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Python looks up neither: it finds an empty part, or one of more than 63 characters."""
+    message = refused(monkeypatch, f"{host}:6379")
+    assert f"RAY_ADDRESS={host}:6379: {host!r} can be no name of a host" in message
+
+
+def test_spaces_around_an_address_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray reads the variable too."""
+    monkeypatch.setenv("RAY_ADDRESS", " \n")
+    assert require_answer() is None
+    assert os.environ["RAY_ADDRESS"] == ""
+    port = free_port()
+    assert f"=127.0.0.1:{port}: nothing listens" in refused(monkeypatch, f" 127.0.0.1:{port} ")
+    assert os.environ["RAY_ADDRESS"] == f"127.0.0.1:{port}"
+
+
 def test_a_silent_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answered.wait())
@@ -130,6 +147,11 @@ def test_the_file_of_a_dead_cluster(
     no_cluster.write_text(f"127.0.0.1:{free_port()}")
     message = refused(monkeypatch, address)
     assert f"which {no_cluster} names (`ray stop` removes that file): nothing listens" in message
+
+
+def test_a_file_that_names_no_cluster(monkeypatch: pytest.MonkeyPatch, no_cluster: Path) -> None:
+    no_cluster.write_text("nonsense")
+    assert f"{no_cluster}: it names no address of a cluster" in refused(monkeypatch, "auto")
 
 
 def test_without_any_address_a_local_ray_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
