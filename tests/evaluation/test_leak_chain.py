@@ -36,15 +36,17 @@ from tests.inputs import DAY_MS, START_MS, write_config, write_rows
 pytestmark = pytest.mark.ray
 
 NUM_USERS, NUM_VIDEOS, FIRST_NEW = 16, 24, 20
-CUT_MS, END_MS = START_MS + 7 * DAY_MS, START_MS + 9 * DAY_MS
+HOUR_MS = 3600 * 1000
+CUT_MS, END_MS = START_MS + 7 * DAY_MS + HOUR_MS // 3, START_MS + 9 * DAY_MS
+SPLIT = {"kind": "time", "valid_from": "2024-05-07 00:40", "test_from": "2024-05-08 00:20"}
 Rows = dict[str, np.ndarray[Any, Any]]
 
 
 def events(seed: int = 0) -> Rows:
     """Days 0 to 5 are learnt from, 6 is validation, 7 and 8 the test.
 
-    Some users and the videos from `FIRST_NEW` on come in the test alone; the cut is no full hour of
-    anything, and events lie right before and after it.
+    Some users and the videos from `FIRST_NEW` on come in the test alone; the cut lies within an
+    hour, as that of validation does, and events right before and after it.
     """
     rng = np.random.default_rng(seed)
     count = 800
@@ -116,7 +118,7 @@ def write(folder: Path, rows: Rows) -> Path:
     # An ID of its own for a video with three events: test events must not count for it.
     train = {"epochs": 2, "batch_timelines": 4, "tables": "plain"}
     prepare = {"partitions": 2, "min_video_events": 3}
-    return write_config(folder, data=data, train=train, prepare=prepare)
+    return write_config(folder, data=data, train=train, prepare=prepare, split=SPLIT)
 
 
 class Kept:
@@ -205,7 +207,8 @@ def test_events_after_the_cut_change_nothing_that_is_served_at_the_cut(
 def test_events_before_the_cut_do(as_it_is: dict[str, Any], tmp_path: Path) -> None:
     """One like less on the last day before the test: the comparison is able to tell."""
     rows = events()
-    before = (rows["time"] < CUT_MS) & (rows["time"] >= CUT_MS - DAY_MS) & (rows["clicked"] == 1)
+    last_day = (rows["time"] < CUT_MS - HOUR_MS) & (rows["time"] >= CUT_MS - DAY_MS)
+    before = last_day & (rows["clicked"] == 1)
     rows["clicked"][np.flatnonzero(before)[0]] = 0
     other = served(tmp_path / "run", rows)
     for name in ("lists", "vectors", "counts"):
