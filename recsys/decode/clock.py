@@ -92,7 +92,7 @@ def mend(ticks: Sequence[int | None], *, jump: float, pauses: bool) -> Mended | 
     max_step = np.inf if pauses else jump
     if len(times) == len(ticks) > 0 and ((steps > 0) & (steps <= max_step)).all():
         return Mended(times - times[0], Doubts())
-    own = np.diff(times, prepend=np.nan) != 0
+    own = _own(times)
     places, times = places[own], times[own]
     believed = _believed(places, times, max_step)
     if pauses and _joints(times[believed], max_step).any():
@@ -109,6 +109,23 @@ def mend(ticks: Sequence[int | None], *, jump: float, pauses: bool) -> Mended | 
             num_jumps=int(joints.sum()),
         ),
     )
+
+
+def _own(times: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) which of the times are their frames' own: of equal ones in a row the first or the last.
+
+    The others' true times lie where the longer step is.
+
+    >>> _own(np.array([0.0, 10, 10, 30])).tolist(), _own(np.array([0.0, 20, 20, 30])).tolist()
+    ([True, True, False, True], [True, False, True, True])
+    """
+    firsts = np.flatnonzero(np.diff(times, prepend=np.nan))
+    lasts = np.append(firsts, len(times))[1:] - 1
+    before = np.diff(times[firsts], prepend=np.nan)
+    after = np.diff(times[firsts], append=np.nan)
+    own = np.zeros(len(times), bool)
+    own[np.where((before > after) & (after > 0), lasts, firsts)] = True
+    return own
 
 
 def _joints(times: NDArray[np.float64], max_step: float) -> NDArray[np.bool_]:

@@ -218,7 +218,7 @@ def _order(entries: Sequence[PacketEntry], rules: ClockRules) -> NDArray[np.int6
     """The places of entries, given as they are decoded, in the order in which they are shown.
 
     Where the clock of decoding starts anew a recording ends, and all its frames are shown before
-    the next one's. None where a time is missing or wild: only the decoder then knows the order.
+    the next one's. None where a time is missing, wild or twice there: only the decoder then knows.
     """
     if not entries or any(entry.tick is None for entry in entries):
         return None
@@ -229,8 +229,11 @@ def _order(entries: Sequence[PacketEntry], rules: ClockRules) -> NDArray[np.int6
     breaks = (steps < 0) | (rules.jumps & (steps > rules.jump))
     runs = np.split(np.arange(len(ticks)), known[1:][breaks])
     orders = [run[np.argsort(ticks[run], kind="stable")] for run in runs]
-    if any(_is_uneven(ticks[order], decode[run]) for order, run in zip(orders, runs, strict=True)):
-        return None
+    for order, run in zip(orders, runs, strict=True):
+        # Of equal times either may come first, where frames are not decoded in their order.
+        is_open = (order != run).any() and not np.diff(ticks[order]).all()
+        if is_open or _is_uneven(ticks[order], decode[run]):
+            return None
     return np.concatenate(orders).astype(np.int64)
 
 

@@ -51,6 +51,16 @@ def test_a_pair_of_one_time_leaves_a_variable_rate_alone() -> None:
     assert _mended([0, 1, 2, 2, 4, 104, 204, 304]) == [0, 1, 2, 3, 4, 104, 204, 304]
 
 
+def test_of_a_pair_the_one_beside_the_longer_step_is_wrong() -> None:
+    assert _mended([0, 20, 20, 30, 40]) == [0, 10, 20, 30, 40]
+    assert _mended([0, 10, 10, 30, 40]) == [0, 10, 20, 30, 40]
+    assert _mended([0, 30, 30, 30, 40]) == [0, 10, 20, 30, 40]
+    # At an end, and where the clock starts anew, there is no step to tell by.
+    assert _mended([0, 10, 20, 20]) == [0, 10, 20, 30]
+    anew: list[int | None] = [0, 20, 40, 60, 60, 0, 20, 40, 60]
+    assert _mended(anew, 1000) == [0, 20, 40, 60, 80, 100, 120, 140, 160]
+
+
 @pytest.mark.parametrize("start", [7000, 5, -300, 33])
 def test_a_clock_that_starts_anew_goes_on_a_step_later(start: int) -> None:
     ticks = [0, 10, 20, 30, *(start + tick for tick in (0, 10, 20, 30))]

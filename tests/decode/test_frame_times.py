@@ -161,3 +161,26 @@ def test_a_pause_of_a_file_that_says_so_is_believed(read: Read, tmp_path: Path) 
         )
         assert numbers_of(clip.frames) == [11] * 8
         assert not clip.damaged
+
+
+@pytest.mark.parametrize(
+    ("ending", "place"), [("mkv", 3), ("mkv", 5), ("mkv", 10), ("mp4", 21), ("ts", 21)]
+)
+def test_a_pair_of_one_time_among_frames_that_are_reordered(
+    place: int, ending: str, read: Read, tmp_path: Path
+) -> None:
+    """A packet has the time of the one before it, which is shown elsewhere: each frame is shown in
+    its turn all the same, though by the times either of the two might come first.
+    """
+    source = numbered(tmp_path / f"a.{ending}", options={"g": "12", "bf": "3", "crf": "10"})
+    with av.open(str(source)) as container:
+        times = [packet.pts for packet in container.demux(video=0) if packet.size]
+
+    def change(number: int, packet: av.Packet) -> bool:
+        if number == place:
+            packet.pts = times[place - 1]
+        return True
+
+    clip = read(edited(source, tmp_path / f"pair.{ending}", change), spec(frames=24))
+    assert numbers_of(clip.frames) == list(range(24))
+    assert clip.times_s.tolist() == pytest.approx([n / 10 for n in range(24)], abs=0.051)
