@@ -249,6 +249,26 @@ def test_videos_that_follow_are_as_if_they_had_been_there() -> None:
     assert lists(growing) == lists(Reranker(config, traits(list(range(8)))))
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_creator_who_comes_with_two_videos_is_drawn_like_any_other(at_once: bool) -> None:
+    """And videos that follow may come together with others that change."""
+    creators = np.array([0, 1, 1, 2, 3, 3])
+    config = RerankConfig(page=3, drawn_places=2)
+    grown = Reranker(config, VideoTraits(creator_row_N=creators[:4]))
+    for rows in [[4, 5]] if at_once else [[4], [5]]:
+        grown.put(np.array(rows), VideoTraits(creator_row_N=creators[rows]))
+    assert lots(grown) == lots(Reranker(config, VideoTraits(creator_row_N=creators)))
+    creators = np.array([0, 1, 1, 4, 3, 3, 5])
+    grown.put(np.array([3, 6]), VideoTraits(creator_row_N=creators[[3, 6]]))
+    assert lots(grown) == lots(Reranker(config, VideoTraits(creator_row_N=creators)))
+
+
+def lots(reranker: Reranker) -> list[list[int]]:
+    """What thirty users are shown in place of videos 1 and 2: of each creator the newest."""
+    args = np.array([1, 2]), np.zeros(0, np.int64), lambda rows: rows * 1.0
+    return [reranker.with_drawn(f"u{n}", *args).tolist() for n in range(30)]
+
+
 def test_an_unknown_creator_takes_part_in_no_lot() -> None:
     """Videos 1 and 2 are of nobody known, 3 of one creator."""
     traits = VideoTraits(creator_row_N=np.array([0, 0, 0, 1]))
