@@ -160,9 +160,7 @@ def build_catalog(
         "category": Vocab(sorted_ids(tags)),
     }
     padding = np.zeros(num_extra, dtype=np.int64)
-    durations = _numbers(table, columns.duration)
-    impossible = (durations <= 0) | np.isinf(durations)
-    durations[impossible] = np.nan
+    durations, num_impossible = _durations(table, columns.duration, num_extra=num_extra)
     return CatalogDraft(
         vocabs=vocabs,
         uris=_padded(_uris(table, columns.uri), num_extra),
@@ -171,8 +169,8 @@ def build_catalog(
         category_rows=_lists_of_rows(
             tagged + 1, vocabs["category"].rows(tags), 1 + len(listed) + num_extra
         ),
-        durations=np.pad(durations, (1, num_extra), constant_values=np.nan),
-        impossible_durations=int(impossible.sum()),
+        durations=durations,
+        impossible_durations=num_impossible,
         vectors=_vectors(table, columns.vector, num_extra=num_extra),
         dropped=table.dropped if table else {},
         only_in_events=num_extra if data.videos else 0,
@@ -375,6 +373,16 @@ def _numbers(table: _Table | None, column: str | None) -> npt.NDArray[np.float64
         return np.full(len(table.ids) if table else 0, np.nan)
     numbers = table.column(column, lambda values, name, _: pa.array(as_numbers(values, name)))
     return np.array(numbers)
+
+
+def _durations(
+    table: _Table | None, column: str | None, *, num_extra: int
+) -> tuple[npt.NDArray[np.float64], int]:
+    """Lengths of all N videos, NaN where there is none, and how many of the table cannot be."""
+    numbers = _numbers(table, column)
+    impossible = (numbers <= 0) | np.isinf(numbers)
+    numbers[impossible] = np.nan
+    return np.pad(numbers, (1, num_extra), constant_values=np.nan), int(impossible.sum())
 
 
 def _vectors(table: _Table | None, column: str | None, *, num_extra: int) -> FloatArray | None:
