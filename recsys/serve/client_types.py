@@ -269,6 +269,7 @@ class Versions(TypedDict):
 
     serving: str
     wanted: str
+    challenger: str | None
     versions: list[Version]
 
 

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
 from recsys.live.click_rates import Rate, Totals
+from recsys.live.watch import Wanted
 from recsys.serve.http.messages import Described, Message
 from recsys.serve.retrieve.monitor import SearchShape
 from recsys.serve.routes.links import Responses
@@ -48,6 +49,8 @@ class VersionsResponse:
     serving: str
     wanted: str
     """What all replicas are to serve; each follows within `serve.watch_s` and the time to load."""
+    challenger: str | None
+    """What all replicas are to try on some of the users, and `GET /v1/challenger` tells of."""
     versions: list[VersionMessage]
 
 
@@ -163,15 +166,16 @@ def routes(service: Service, router: APIRouter) -> None:
 def _listed(service: Service) -> VersionsResponse:
     bundle = service.bundle
     if service.versions is None:
-        wanted = bundle.version
+        wanted = Wanted(bundle.version)
         states = [VersionState(bundle.version, "serving", str(bundle.manifest["created"]))]
     else:
-        wanted = service.versions.watch.wanted().version
+        wanted = service.versions.watch.wanted()
         states = service.versions.states()
     not_encoded = service.desk.queue.counts().not_encoded
     return VersionsResponse(
         bundle.version,
-        wanted,
+        wanted.version,
+        wanted.challenge and wanted.challenge.version,
         [_message(state, not_encoded.get(state.version, 0)) for state in states],
     )
 

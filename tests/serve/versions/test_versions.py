@@ -427,7 +427,16 @@ def test_the_routes(service: Service, bundles: Path) -> None:
         body = {"share": 0.5}
         beside = client.post(f"/v1/versions/{NEW}/challenge", json=body).json()
         assert beside == {"wanted": OLD, "challenger": NEW, "share": 0.5}
+        # Decided, though this replica has not taken it up: the trial may be asked for.
+        listed = client.get("/v1/versions").json()
+        assert listed["challenger"] == NEW and listed["versions"][0]["state"] == "warm"
+        assert client.get("/v1/challenger").status_code == 200
+        look(service)
         assert client.delete("/v1/challenger").json()["challenger"] is None
+        # Ended, though this replica still tries it.
+        listed = client.get("/v1/versions").json()
+        assert listed["challenger"] is None and listed["versions"][0]["state"] == "challenger"
+        assert client.get("/v1/challenger").status_code == 404
 
 
 def test_a_rollback_that_a_proxy_repeats_is_done_once(service: Service, bundles: Path) -> None:

@@ -20,31 +20,52 @@ export class Versions {
     // It is there without a challenger too, so that nothing moves when one comes.
     this.told = el("summary", {}, t("no_challenger"));
     this.trial = el("div");
-    this.beside = el("details", { class: "panel challenger" }, this.told, this.trial);
+    this.beside = el("details", { class: "panel challenger", ontoggle: () => this.#tidy() }, this.told, this.trial);
     this.element = el("section", {}, this.list.element, this.beside);
     this.drawn = "";
+    this.tried = false;
+    this.turn = Promise.resolve();
   }
 
-  async look() {
+  look() {
+    return this.#inTurn(() => this.#look());
+  }
+
+  /** Looks and changes come one after another: a look asks for no trial that a change has just ended. */
+  #inTurn(act) {
+    this.turn = this.turn.then(act, act);
+    return this.turn;
+  }
+
+  async #look() {
     const found = await api.versions();
-    const challenger = found.versions.some(({ state }) => state === "challenger") ? await api.challenger() : null;
+    const challenger = found.challenger ? await api.challenger() : null;
     const drawn = JSON.stringify([found, challenger]);
     // A question that is being answered, or read, must not be taken away.
     if (drawn === this.drawn || this.element.querySelector(".confirm .yes")) return;
     this.drawn = drawn;
     this.list.fill(found.versions.map((one) => this.#row(one, found)));
+    this.tried = challenger !== null;
+    if (this.tried) this.trial.replaceChildren(...this.#challenger(challenger));
+    this.#tidy();
     this.told.textContent = challenger ? this.#summary(challenger) : t("no_challenger");
-    this.trial.replaceChildren(...(challenger ? this.#challenger(challenger) : []));
   }
 
-  #row({ version, state, created, reason }, { wanted, serving, versions }) {
+  /** Last figures of a trial that is over stay where they are read until that is closed: nothing moves by itself. */
+  #tidy() {
+    if (this.tried) return;
+    if (!this.beside.open) this.trial.replaceChildren();
+    for (const button of this.trial.querySelectorAll("button")) button.disabled = true;
+  }
+
+  #row({ version, state, created, reason }, { wanted, serving, challenger }) {
     const made = created ?? madeAt(version);
     const coming = version === wanted && version !== serving ? ` ${t("wanted")}` : "";
     const path = `versions/${encodeURIComponent(version)}`;
     const acts = [];
     if (MAY_SERVE.includes(state) && version !== wanted)
       acts.push(this.#swap(t("activate"), t("activate_sure"), `${path}/activate`));
-    if (MAY_BE_TRIED.includes(state) && version !== wanted && !versions.some((one) => one.state === "challenger"))
+    if (MAY_BE_TRIED.includes(state) && version !== wanted && !challenger)
       acts.push(this.#challenge(version, `${path}/challenge`));
     if (state === "serving" && version === wanted)
       acts.push(this.#swap(t("roll_back"), t("roll_back_sure"), `versions/rollback?from=${encodeURIComponent(version)}`));
@@ -92,7 +113,7 @@ export class Versions {
   #act(name, question, change) {
     return confirmed(name, question, async () => {
       try {
-        this.say(await change());
+        this.say(await this.#inTurn(change));
         await this.look();
       } catch (error) {
         this.say(t("failed", { reason: error.message }), true);
