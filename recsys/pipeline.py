@@ -66,7 +66,7 @@ def _renew_showings(config: RunConfig) -> None:
         for copy in (RunFolder(config.run).showings, RunFolder(config.run).live_videos):
             remove(copy)
         return
-    from recsys.live.snapshot import renew_showings
+    from recsys.live.export.snapshot import renew_showings
 
     renew_showings(config)
 

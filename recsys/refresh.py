@@ -129,7 +129,7 @@ def _require_metric(config: RunConfig) -> None:
 
 
 def _begin(config: RunConfig, folder: RunFolder) -> Underway:
-    from recsys.live.snapshot import renew_showings
+    from recsys.live.export.snapshot import renew_showings
 
     served, start = None, config.train.start_from
     if exists(join(folder.bundles, CURRENT)):

@@ -37,6 +37,14 @@ FLOW = (
     "evaluation.stage",
     "bundle.stage",
     "tune",
+    "live.clock",
+    "live.text",
+    "live.store",
+    "live.log",
+    "live.videos",
+    "live.attribution",
+    "live.versions",
+    "live.export",
     "live",
     "serve.lists.propensities",
     "serve.asks",
@@ -261,7 +269,7 @@ import sys
 def loaded(): return {name.split(".")[0] for name in sys.modules}
 import recsys.config.run, recsys.schema, recsys.cli
 assert not loaded() & {"torch", "ray", "sqlalchemy"}, "config, schema, cli"
-import recsys.live.events, recsys.live.parquet, recsys.live.training
+import recsys.live.log.events, recsys.live.export.parquet, recsys.live.export.training
 assert not loaded() & {"torch", "ray"}, "live"
 import recsys.model.recommender, recsys.inference.predict, recsys.evaluation.ranking
 import recsys.serve.recommender

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from recsys.bundle.contents import Bundle
 from recsys.cli import make_parser
 from recsys.config.settings import all_settings
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.app import BuildArgs
 from recsys.serve.service import Service

@@ -19,7 +19,7 @@ import lance
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.app import free_port
 from recsys.serve.client import Client
 from tests.benchmarks._postgres import make_database

@@ -21,8 +21,8 @@ from recsys.data.vocab import Vocab
 from recsys.errors import InputError
 from recsys.evaluation.report.files import LISTS, write_users
 from recsys.evaluation.report.verdict import PREVIOUS
-from recsys.live.event import Event
-from recsys.live.events import EventLog
+from recsys.live.log.event import Event
+from recsys.live.log.events import EventLog
 from recsys.pipeline import BY_NAME, fingerprint
 from recsys.prepare.showings import Showings
 from recsys.refresh import Decision, refresh

@@ -17,7 +17,7 @@ from recsys.evaluation.metrics.toplists import ALL
 from recsys.evaluation.report.tradeoff import reranked_lists
 from recsys.evaluation.stage import predict_all, rerank_traits
 from recsys.inference.rerank import is_active
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.schema import TEST
 from recsys.serve.api import make_api
 from recsys.serve.service import Service

@@ -12,7 +12,7 @@ from recsys.data.storage import is_uri, join
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
-    from recsys.live.events import EventLog
+    from recsys.live.log.events import EventLog
 
 LOG_FILE = "live.sqlite"
 """Of a run's own log, in its folder."""
@@ -96,15 +96,15 @@ def _config(arguments: argparse.Namespace) -> RunConfig | None:
 
 
 def _open(arguments: argparse.Namespace, config: RunConfig | None, *, create: bool) -> EventLog:
-    from recsys.live.events import EventLog
+    from recsys.live.log.events import EventLog
 
     address = arguments.log if config is None else log_address(config)
     return EventLog(address, create=create)
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from recsys.live.parquet import export_log
-    from recsys.live.training import default_columns, export_training
+    from recsys.live.export.parquet import export_log
+    from recsys.live.export.training import default_columns, export_training
 
     config = _config(arguments)
     if (arguments.tasks or arguments.context) and (config or not arguments.training):
@@ -136,7 +136,7 @@ def _written(out: str) -> Iterator[None]:
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from recsys.live.parquet import import_log
+    from recsys.live.export.parquet import import_log
 
     with _open(arguments, _config(arguments), create=True) as log:
         told = import_log(log, arguments.source)
@@ -154,7 +154,7 @@ def _forget(arguments: argparse.Namespace) -> None:
 
 
 def _prune(arguments: argparse.Namespace) -> None:
-    from recsys.live.event import DAY_MS, iso
+    from recsys.live.log.event import DAY_MS, iso
 
     if not 0 < arguments.days < 100_000:
         raise InputError(f"--days={arguments.days:g}: allowed is a number of days above 0")
@@ -165,7 +165,7 @@ def _prune(arguments: argparse.Namespace) -> None:
 
 
 def _count(arguments: argparse.Namespace) -> None:
-    from recsys.live.event import iso
+    from recsys.live.log.event import iso
 
     with _open(arguments, _config(arguments), create=False) as log:
         counts = log.counts()

@@ -1,7 +1,7 @@
 """The copy of an event log's showings that a run is made of: whose it is, and how much it holds.
 
 The log grows while a run is made of it. So the run keeps a copy, RUN/prepare/live.parquet, which
-`recsys prepare` renews (`live/snapshot.py`); all stages see the log as it was then.
+`recsys prepare` renews (`live/export/snapshot.py`); all stages see the log as it was then.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from recsys.bundle.contents import VideoModel
 from recsys.config.run import ServeConfig
 from recsys.data.storage import join
 from recsys.errors import InputError
-from recsys.live.encoding_queue import EncodingQueue
+from recsys.live.videos.encoding_queue import EncodingQueue
 from recsys.serve.endpoint import EventsHere
 from recsys.serve.ray_metrics import RayFailures
 from recsys.serve.videos.desk import uploads_folder

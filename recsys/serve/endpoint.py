@@ -18,8 +18,8 @@ from recsys.bundle.versions import MANIFEST, find_bundle
 from recsys.config.run import ServeConfig
 from recsys.data.storage import exists, is_uri, join
 from recsys.errors import InputError
-from recsys.live.events import EventLog
-from recsys.live.watch import Watch
+from recsys.live.log.events import EventLog
+from recsys.live.versions.watch import Watch
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens, is_loopback
 from recsys.serve.metrics import Metrics

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.features.hourly import hour_of
-from recsys.live.database import READ_LIMIT_S
-from recsys.live.entries import Entry, Forgotten, LoggedEvent, Pruned, to_entry
-from recsys.live.events import LARGEST_SEQ, PAGE, EventLog
-from recsys.live.open_showings import Change, OpenShowings
-from recsys.live.videos import LiveVideos
+from recsys.live.attribution.open_showings import Change, OpenShowings
+from recsys.live.log.entries import Entry, Forgotten, LoggedEvent, Pruned, to_entry
+from recsys.live.log.events import LARGEST_SEQ, PAGE, EventLog
+from recsys.live.store.database import READ_LIMIT_S
+from recsys.live.videos.live_videos import LiveVideos
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.lists.parts import Parts
 

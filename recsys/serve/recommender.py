@@ -24,8 +24,8 @@ from recsys.errors import InputError
 from recsys.features.inputs import RequestContext
 from recsys.features.timelines import MS_PER_HOUR, Timelines, gap_buckets, hours
 from recsys.live.clock import now
-from recsys.live.database import LogError
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
+from recsys.live.store.database import LogError
 from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Answer, Ask, Degraded, RankedVideo, RankedVideos, ScoredVideo

@@ -19,13 +19,13 @@ from recsys.bundle.contents import Bundle
 from recsys.config.run import ServeConfig
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
-from recsys.live.challenger import ChallengeFollower, Comparison
 from recsys.live.clock import now
-from recsys.live.database import LogError
-from recsys.live.event import Event
-from recsys.live.events import Appended, EventLog
-from recsys.live.explored import ExploredVideos
-from recsys.live.watch import Challenge, Watch
+from recsys.live.log.event import Event
+from recsys.live.log.events import Appended, EventLog
+from recsys.live.log.explored import ExploredVideos
+from recsys.live.store.database import LogError
+from recsys.live.versions.challenger import ChallengeFollower, Comparison
+from recsys.live.versions.watch import Challenge, Watch
 from recsys.serve.asks import Answer, Ask, Cause, Degraded, NoAnswer, RankedVideos
 from recsys.serve.batches import MicroBatches
 from recsys.serve.lists.explored_record import ExploredRecord

@@ -18,8 +18,8 @@ from typing import Self
 
 from recsys.bundle.contents import Bundle
 from recsys.features.hourly import hour_of
-from recsys.live.event import Event
-from recsys.live.events import EventLog
+from recsys.live.log.event import Event
+from recsys.live.log.events import EventLog
 from recsys.serve import client_types
 from recsys.serve.client import Client
 from recsys.serve.recommender import ServingRecommender

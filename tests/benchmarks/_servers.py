@@ -20,7 +20,7 @@ import uvicorn
 from starlette.responses import PlainTextResponse
 
 from recsys.bundle.contents import Bundle
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.client import Client
 from recsys.serve.recommender import ServingRecommender

@@ -19,8 +19,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.live.event import TASK, VIEW, Event
-from recsys.live.events import EventLog, LoggedEvent
+from recsys.live.log.event import TASK, VIEW, Event
+from recsys.live.log.events import EventLog, LoggedEvent
 
 THREADS = 8
 ROOT = Path(__file__).parents[2]

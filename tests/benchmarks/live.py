@@ -34,8 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys.live.event import VIEW, Event
-from recsys.live.events import EventLog
+from recsys.live.log.event import VIEW, Event
+from recsys.live.log.events import EventLog
 from recsys.serve.app import running
 from tests.benchmarks._bars import bar, write
 from tests.benchmarks._load import EVENTS, put_load

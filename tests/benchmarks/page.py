@@ -27,7 +27,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from recsys.bundle.contents import Bundle
 from recsys.decode.poster import encode_webp
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.routes.page import WEB
 from recsys.serve.service import Service

@@ -34,7 +34,7 @@ from _soak import soak
 
 from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import find_bundle
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.app import free_port, running
 from recsys.serve.service import Service, log_address

@@ -25,7 +25,7 @@ import numpy as np
 from recsys.bundle.contents import VideoModel
 from recsys.bundle.versions import find_bundle
 from recsys.features.inputs import ClipShape
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.client import Client
 from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.videos.encoding import Encoding

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 
 NOW = 1_764_143_103_000
 """2025-11-26 07:45:03 (UTC)."""

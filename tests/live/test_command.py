@@ -7,8 +7,8 @@ import pytest
 
 from recsys.cli import main
 from recsys.live.command import LOG_FILE
-from recsys.live.event import DAY_MS, EXPOSURE, TASK, VIEW, Event
-from recsys.live.events import EventLog
+from recsys.live.log.event import DAY_MS, EXPOSURE, TASK, VIEW, Event
+from recsys.live.log.events import EventLog
 from tests.inputs import write_input
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from recsys.config.run import load_config
-from recsys.live.event import EXPOSURE, TASK, VIEW, Event
-from recsys.live.events import EventLog
+from recsys.live.log.event import EXPOSURE, TASK, VIEW, Event
+from recsys.live.log.events import EventLog
 from recsys.pipeline import run_stages
 from recsys.prepare.prepared import Prepared
 from tests.inputs import Rows, event_rows, write_input

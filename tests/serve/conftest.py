@@ -6,7 +6,7 @@ import torch
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from tests.bundles import TinyRun, make_run, make_versions

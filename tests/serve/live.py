@@ -2,8 +2,8 @@
 
 from recsys.bundle.contents import Bundle
 from recsys.live.clock import now
-from recsys.live.event import VIEW, Event
-from recsys.live.events import EventLog
+from recsys.live.log.event import VIEW, Event
+from recsys.live.log.events import EventLog
 from recsys.serve.recommender import ServingRecommender
 
 

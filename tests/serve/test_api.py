@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.clock import now
-from recsys.live.database import LogError
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
+from recsys.live.store.database import LogError
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from tests.bundles import START_MS, TinyRun, make_run

@@ -17,8 +17,8 @@ from recsys.errors import InputError
 from recsys.features.liked import liked_in_spans
 from recsys.features.timelines import Timelines
 from recsys.live.clock import now
-from recsys.live.event import DAY_MS
-from recsys.live.events import EventLog
+from recsys.live.log.event import DAY_MS
+from recsys.live.log.events import EventLog
 from recsys.live.text import check_id
 from recsys.serve.api import make_api
 from recsys.serve.app import read_args

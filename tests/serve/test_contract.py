@@ -16,8 +16,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
-from recsys.live.events import EventLog
-from recsys.live.watch import Watch
+from recsys.live.log.events import EventLog
+from recsys.live.versions.watch import Watch
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from tests.bundles import NEW, OLD, TASKS, TinyRun

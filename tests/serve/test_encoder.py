@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.live.encoding_queue import EncodingQueue
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
+from recsys.live.videos.encoding_queue import EncodingQueue
 from recsys.serve import encoder as module
 from recsys.serve.encoder import ServedEncodings
 from tests.bundles import NEW, OLD

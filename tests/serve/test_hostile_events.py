@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.service import Service
 from tests.bundles import TinyRun
 

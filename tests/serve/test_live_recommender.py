@@ -11,8 +11,8 @@ from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
 from recsys.features.hourly import HourlyCounts
 from recsys.live.clock import now
-from recsys.live.event import DAY_MS, EXPOSURE, HIDE_CREATOR, NOT_INTERESTED, TASK, VIEW, Event
-from recsys.live.events import EventLog
+from recsys.live.log.event import DAY_MS, EXPOSURE, HIDE_CREATOR, NOT_INTERESTED, TASK, VIEW, Event
+from recsys.live.log.events import EventLog
 from recsys.serve.asks import Ask, Filters
 from recsys.serve.recommender import ServingRecommender
 from tests.bundles import NUM_VIDEOS, START_MS, TinyRun, make_run

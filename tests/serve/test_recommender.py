@@ -14,7 +14,7 @@ from recsys.features.batches import event_batch
 from recsys.features.counts import CountLayout, EventCounts, trending
 from recsys.features.hourly import HourlyCounts
 from recsys.features.timelines import Timelines
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.model.user import states_at
 from recsys.schema import timeline_schema
 from recsys.serve.recommender import ServingRecommender

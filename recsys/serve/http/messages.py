@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
-from recsys.live.event import FIRST_MS, LARGEST_PLACE, LONGEST_WATCH, TYPES, Event
+from recsys.live.log.event import FIRST_MS, LARGEST_PLACE, LONGEST_WATCH, TYPES, Event
 from recsys.live.text import LONGEST, MOST_ENTRIES, check_id
 from recsys.serve.asks import (
     Answer,

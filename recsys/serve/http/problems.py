@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from recsys.errors import InputError
-from recsys.live.database import LogError
+from recsys.live.store.database import LogError
 from recsys.serve.asks import NoAnswer
 from recsys.serve.http.messages import ONE, SEVERAL
 

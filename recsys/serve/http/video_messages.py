@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from pydantic.dataclasses import dataclass
 
-from recsys.live.encoding_queue import Fault
 from recsys.live.text import MOST_ENTRIES
-from recsys.live.videos import LONGEST_TITLE, LiveVideo, State, VideoFacts
+from recsys.live.videos.encoding_queue import Fault
+from recsys.live.videos.live_videos import LONGEST_TITLE, LiveVideo, State, VideoFacts
 from recsys.serve.http.messages import AddressId, Described, Id, Message, Time
 
 LONGEST_DURATION = 1e12

@@ -8,8 +8,8 @@ import queue
 import threading
 from dataclasses import dataclass
 
-from recsys.live.database import LogError
-from recsys.live.explored import Explored, ExploredVideos
+from recsys.live.log.explored import Explored, ExploredVideos
+from recsys.live.store.database import LogError
 from recsys.serve.asks import Answer
 from recsys.serve.lists.propensities import propensities
 from recsys.serve.metrics import Metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recsys.bundle.contents import Bundle
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.lists.reasons import Resemblance
 from recsys.serve.lists.task_scores import TaskScores
 from recsys.serve.retrieve.catalogue import Catalogue, Changed

@@ -7,9 +7,9 @@ import threading
 from pydantic.dataclasses import dataclass
 
 from recsys.config.data import EventColumns
-from recsys.live.events import EventLog
-from recsys.live.shown import SPAN_MS, Rates, ShownFollower
-from recsys.live.videos import LiveVideo, LiveVideos, State
+from recsys.live.log.events import EventLog
+from recsys.live.versions.shown import SPAN_MS, Rates, ShownFollower
+from recsys.live.videos.live_videos import LiveVideo, LiveVideos, State
 from recsys.serve.http.messages import Described
 
 NEWEST = 50

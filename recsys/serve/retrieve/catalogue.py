@@ -24,7 +24,7 @@ from recsys.data.growing import Growing, GrowingLists
 from recsys.data.lessons import Lesson, Lessons
 from recsys.data.ragged import IntArray, Ragged
 from recsys.data.vocab import Vocab
-from recsys.live.videos import LiveVideo, VideoFacts
+from recsys.live.videos.live_videos import LiveVideo, VideoFacts
 from recsys.schema import UNKNOWN_ROW
 
 Value = TypeVar("Value", np.int64, np.float64)

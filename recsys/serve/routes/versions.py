@@ -11,8 +11,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
-from recsys.live.click_rates import Rate, Totals
-from recsys.live.watch import Wanted
+from recsys.live.versions.click_rates import Rate, Totals
+from recsys.live.versions.watch import Wanted
 from recsys.serve.http.messages import Described, Message
 from recsys.serve.retrieve.monitor import SearchShape
 from recsys.serve.routes.links import Responses
@@ -175,7 +175,7 @@ def _listed(service: Service) -> VersionsResponse:
     return VersionsResponse(
         bundle.version,
         wanted.version,
-        wanted.challenge and wanted.challenge.version,
+        None if wanted.challenge is None else wanted.challenge.version,
         [_message(state, not_encoded.get(state.version, 0)) for state in states],
     )
 

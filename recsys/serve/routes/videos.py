@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import recsys.serve.http.video_messages as m
-from recsys.live.encoding_queue import REFUSALS
 from recsys.live.text import shown
-from recsys.live.videos import LiveVideo, VideoConflict, VideoFacts
+from recsys.live.videos.encoding_queue import REFUSALS
+from recsys.live.videos.live_videos import LiveVideo, VideoConflict, VideoFacts
 from recsys.serve.http.body import read_json, require_json
 from recsys.serve.http.messages import AddressId
 from recsys.serve.recommender import ServingRecommender

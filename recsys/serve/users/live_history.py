@@ -13,12 +13,12 @@ import numpy as np
 from recsys.bundle.contents import Bundle
 from recsys.data.ragged import IntArray
 from recsys.features.timelines import Timelines, share_watched
-from recsys.live.database import READ_LIMIT_S
-from recsys.live.entries import LoggedEvent, user_mark
-from recsys.live.event import HIDE_CREATOR, NOT_INTERESTED
-from recsys.live.events import EventLog
-from recsys.live.outcomes import Outcome, outcome
-from recsys.live.showings import Showing, showings
+from recsys.live.attribution.outcomes import Outcome, outcome
+from recsys.live.attribution.showings import Showing, showings
+from recsys.live.log.entries import LoggedEvent, user_mark
+from recsys.live.log.event import HIDE_CREATOR, NOT_INTERESTED
+from recsys.live.log.events import EventLog
+from recsys.live.store.database import READ_LIMIT_S
 from recsys.schema import TEST, UNKNOWN_ROW
 from recsys.serve.retrieve.catalogue import Catalogue
 from recsys.serve.users.one_user import merge

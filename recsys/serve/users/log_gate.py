@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from recsys.live.database import LogError
+from recsys.live.store.database import LogError
 
 logger = logging.getLogger(__name__)
 

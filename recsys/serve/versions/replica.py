@@ -23,8 +23,8 @@ from recsys.config.run import ServeConfig
 from recsys.data.storage import join
 from recsys.errors import InputError
 from recsys.live.clock import now
-from recsys.live.database import LogError
-from recsys.live.watch import Challenge, Wanted, Watch
+from recsys.live.store.database import LogError
+from recsys.live.versions.watch import Challenge, Wanted, Watch
 from recsys.serve import priority
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender

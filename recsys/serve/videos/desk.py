@@ -13,10 +13,16 @@ from typing import Any
 
 from recsys.bundle.contents import VideoModel
 from recsys.config.run import ServeConfig
-from recsys.live.database import LogError
-from recsys.live.encoding_queue import EncodingQueue
-from recsys.live.events import EventLog
-from recsys.live.videos import LiveVideo, LiveVideos, StoredFile, VideoConflict, VideoFacts
+from recsys.live.log.events import EventLog
+from recsys.live.store.database import LogError
+from recsys.live.videos.encoding_queue import EncodingQueue
+from recsys.live.videos.live_videos import (
+    LiveVideo,
+    LiveVideos,
+    StoredFile,
+    VideoConflict,
+    VideoFacts,
+)
 from recsys.serve.metrics import Metrics
 from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.videos.encoding import Encoding

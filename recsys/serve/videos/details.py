@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from recsys.bundle.contents import Bundle
 from recsys.data.lessons import Lesson
-from recsys.live.videos import LiveVideo
+from recsys.live.videos.live_videos import LiveVideo
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.http.messages import Described, Id, Message
 from recsys.serve.retrieve.catalogue import Catalogue

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from recsys.bundle.contents import VideoModel
 from recsys.data.ragged import FloatArray
-from recsys.live.encoding_queue import EncodingQueue
+from recsys.live.videos.encoding_queue import EncodingQueue
 
 LEAST_OF_LIVE = 0.9995
 """Cosine of two contents from which on they are near-duplicates."""

@@ -15,9 +15,9 @@ from dataclasses import replace
 from recsys.data.clip_store import ClipArray
 from recsys.decode.contract import ReadError
 from recsys.live.clock import now
-from recsys.live.database import Database, LogError
-from recsys.live.encoding_queue import NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
-from recsys.live.videos import LiveVideo, LiveVideos, VideoVector
+from recsys.live.store.database import Database, LogError
+from recsys.live.videos.encoding_queue import NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
+from recsys.live.videos.live_videos import LiveVideo, LiveVideos, VideoVector
 from recsys.serve import priority
 from recsys.serve.videos.duplicates import LiveContents, Nearest
 from recsys.serve.videos.encoding import NOT_LOOKED_AT, Encoding

@@ -23,7 +23,7 @@ from recsys.data.ragged import IntArray
 from recsys.decode.clips import DecodeClips
 from recsys.decode.contract import ReadError
 from recsys.features.inputs import VideoBatch
-from recsys.live.videos import VideoFacts, VideoVector
+from recsys.live.videos.live_videos import VideoFacts, VideoVector
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.videos.duplicates import CatalogueContents
 

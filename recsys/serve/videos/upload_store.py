@@ -21,7 +21,7 @@ import numpy as np
 from recsys.data.clip_store import ClipArray
 from recsys.data.storage import exists, join, local_path, open_input, remove, replace_file
 from recsys.errors import InputError
-from recsys.live.videos import StoredFile
+from recsys.live.videos.live_videos import StoredFile
 
 HEAD_BYTES = 4096
 

@@ -13,8 +13,8 @@ from fastapi.testclient import TestClient
 from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
 from recsys.live.clock import now
-from recsys.live.event import HIDE_CREATOR, NOT_INTERESTED
-from recsys.live.events import EventLog
+from recsys.live.log.event import HIDE_CREATOR, NOT_INTERESTED
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.asks import Answer, Ask, Filters
 from recsys.serve.lists import fallback

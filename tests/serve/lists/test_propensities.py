@@ -10,10 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
-from recsys.live.database import LogError
-from recsys.live.events import EventLog
-from recsys.live.explored import ExploredVideos
-from recsys.live.training import default_columns, export_training
+from recsys.live.export.training import default_columns, export_training
+from recsys.live.log.events import EventLog
+from recsys.live.log.explored import ExploredVideos
+from recsys.live.store.database import LogError
 from recsys.serve.api import make_api
 from recsys.serve.asks import Answer, Ask
 from recsys.serve.lists import explored_record

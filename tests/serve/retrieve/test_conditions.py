@@ -9,8 +9,8 @@ import pytest
 from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
 from recsys.live.clock import now
-from recsys.live.event import DAY_MS
-from recsys.live.videos import LiveVideo, VideoFacts
+from recsys.live.log.event import DAY_MS
+from recsys.live.videos.live_videos import LiveVideo, VideoFacts
 from recsys.serve.asks import Filters
 from recsys.serve.recommender import ServingRecommender
 from tests.bundles import NUM_VIDEOS, START_MS, make_run

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from recsys.bundle.contents import Bundle
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.inference.index import VideoIndex
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.retrieve import monitor as module
 from recsys.serve.retrieve.monitor import IndexMonitor, shape_of

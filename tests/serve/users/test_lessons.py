@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.data.lessons import Lesson, Lessons
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.asks import Ask, Filters
 from recsys.serve.service import Service

@@ -13,9 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
-from recsys.live import tail
-from recsys.live.database import LogError
-from recsys.live.events import Appended, EventLog
+from recsys.live.log.events import Appended, EventLog
+from recsys.live.store import tail
+from recsys.live.store.database import LogError
 from recsys.serve import service as service_module
 from recsys.serve.api import make_api
 from recsys.serve.follower import Follower

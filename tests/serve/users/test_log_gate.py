@@ -2,7 +2,7 @@
 
 import pytest
 
-from recsys.live.database import LogError
+from recsys.live.store.database import LogError
 from recsys.serve.users.log_gate import LogGate
 
 

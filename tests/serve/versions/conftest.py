@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recsys.live.events import EventLog
-from recsys.live.watch import Watch
+from recsys.live.log.events import EventLog
+from recsys.live.versions.watch import Watch
 from recsys.serve.service import Service
 
 

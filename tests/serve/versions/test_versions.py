@@ -12,10 +12,10 @@ from fastapi.testclient import TestClient
 from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import CURRENT
 from recsys.errors import InputError
-from recsys.live.database import LogError
-from recsys.live.event import EXPOSURE, VIEW, Event
-from recsys.live.events import EventLog
-from recsys.live.watch import Challenge, Decision, Wanted, Watch, resolve
+from recsys.live.log.event import EXPOSURE, VIEW, Event
+from recsys.live.log.events import EventLog
+from recsys.live.store.database import LogError
+from recsys.live.versions.watch import Challenge, Decision, Wanted, Watch, resolve
 from recsys.serve.api import make_api
 from recsys.serve.asks import Answer, Ask
 from recsys.serve.recommender import ServingRecommender

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.data.details import Details
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.schema import details_schema, files_schema
 from recsys.serve.service import Service
 from tests.bundles import NUM_VIDEOS, TinyRun

@@ -14,7 +14,7 @@ from recsys.data.clip_store import ClipRows
 from recsys.features.batches import VideoInputs
 from recsys.features.inputs import ClipShape
 from recsys.inference.encode import all_vectors
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.service import Service
 from recsys.serve.videos.encoding import Encoding
 from tests import videos

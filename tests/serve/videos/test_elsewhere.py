@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.config.run import ServeConfig
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from recsys.serve.videos.elsewhere import address_elsewhere

@@ -12,10 +12,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle, VideoModel
-from recsys.live.database import LogError
-from recsys.live.encoding_queue import LEASE_MS, MOST_TRIES, EncodingQueue
-from recsys.live.events import EventLog
-from recsys.live.videos import LiveVideos, VideoFacts
+from recsys.live.log.events import EventLog
+from recsys.live.store.database import LogError
+from recsys.live.videos.encoding_queue import LEASE_MS, MOST_TRIES, EncodingQueue
+from recsys.live.videos.live_videos import LiveVideos, VideoFacts
 from recsys.schema import files_schema
 from recsys.serve.api import make_api
 from recsys.serve.service import Service

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from recsys.bundle.contents import Bundle
 from recsys.features.inputs import ClipShape, VideoBatch
 from recsys.live.clock import now
-from recsys.live.events import EventLog
+from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service

@@ -19,9 +19,9 @@ from recsys.data.details import Details
 from recsys.decode.poster import encode_webp
 from recsys.demo.clips import Clip, ClipFormat, render_frames, write_clip
 from recsys.features.inputs import ClipShape
-from recsys.live.event import Event
-from recsys.live.events import EventLog
-from recsys.live.watch import Watch
+from recsys.live.log.event import Event
+from recsys.live.log.events import EventLog
+from recsys.live.versions.watch import Watch
 from recsys.schema import details_schema, files_schema
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens

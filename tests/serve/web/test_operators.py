@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from recsys.live.event import EXPOSURE, TASK, Event
-from recsys.live.videos import LiveVideos
+from recsys.live.log.event import EXPOSURE, TASK, Event
+from recsys.live.videos.live_videos import LiveVideos
 from recsys.serve.http.tokens import Tokens
 from recsys.serve.videos import desk
 from recsys.serve.videos.fetching import Fetcher
@@ -302,7 +302,7 @@ def _rates_are_told(page: Page, language: str, *, running: bool = True) -> None:
 
     All viewers of a version are alike, so its impressions count as independent, and Wilson's
     interval of 5 of 10 is 0.5 +- 0.263, that of 5 of 20 is 0.290 +- 0.178. The difference 0.25 ends
-    at hypot(0.263, 0.219) below and hypot(0.263, 0.138) above (`live/click_rates.py`).
+    at hypot(0.263, 0.219) below and hypot(0.263, 0.138) above (`live/versions/click_rates.py`).
     """
     rates = ["50% (23.7% – 76.3%)", "25% (11.2% – 46.9%)", "25% (-9.2% – 54.7%)"]
     if language == "zh":

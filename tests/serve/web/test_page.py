@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from recsys.live.encoding_queue import REFUSALS
+from recsys.live.videos.encoding_queue import REFUSALS
 from recsys.serve.asks import Kind
 from recsys.serve.http.tokens import Tokens
 from recsys.serve.operator.trace import Cause

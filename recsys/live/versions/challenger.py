@@ -1,0 +1,159 @@
+"""What the log says came of a challenge: the click rates of the two versions, side by side.
+
+What is counted are the impressions of the version that is a user's: exposures whose `impression_id`
+names it, in the log after the place where the challenge began. A click is what makes a showing a
+positive one, as it is for training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from recsys.config.data import EventColumns
+from recsys.live.attribution.open_showings import OpenShowings
+from recsys.live.log.entries import Entry, LoggedEvent
+from recsys.live.log.event import EXPOSURE, Event
+from recsys.live.log.events import PAGE, EventLog
+from recsys.live.versions.click_rates import MISMATCH_P, Rate, Totals, difference, sample_ratio_p
+from recsys.live.versions.watch import Challenge
+
+REMEMBERED = 200_000
+"""Users and videos whose showings wait for a click, about 120 MB of them."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of a challenge until now."""
+
+    challenger: Totals
+    champion: Totals
+    crossed: int
+    """Impressions that are left out: of a version that is not the user's."""
+    unnamed: int
+    """Exposures that are left out: without an `impression_id`, so of no known version."""
+    unmatched: int
+    """Clicks that are left out: they name an impression whose exposure the log does not have, or
+    got later, or so long before that it is not remembered."""
+    sample_ratio_p: float | None
+    """See `click_rates.sample_ratio_p`."""
+
+    @property
+    def difference(self) -> Rate | None:
+        """By how much the challenger's click rate is above the other; None until both have one."""
+        rate, other = self.challenger.rate(), self.champion.rate()
+        return None if rate is None or other is None else difference(rate, other)
+
+    @property
+    def is_mismatched(self) -> bool:
+        """Whether users came so far from their shares that the rates do not compare."""
+        return self.sample_ratio_p is not None and self.sample_ratio_p < MISMATCH_P
+
+
+@dataclass
+class _Counts:
+    """What was counted up to a place in the log."""
+
+    seq: int
+    open: OpenShowings
+    of_users: dict[str, list[int]] = field(default_factory=dict)
+    """Impressions and clicks of each user, of the version that is theirs."""
+    totals: dict[str, Totals] = field(default_factory=dict)
+    """By version."""
+    crossed: int = 0
+    unnamed: int = 0
+    unmatched: int = 0
+
+
+class ChallengeFollower:
+    """Counts what comes of a challenge, reading only what the log got since; one thread at a time.
+
+    Args:
+        log: With the events of both versions.
+        challenge: What is counted, from the place in the log where it began.
+        columns: Of the run, which say what a positive showing is.
+    """
+
+    def __init__(self, log: EventLog, challenge: Challenge, *, columns: EventColumns) -> None:
+        self._log, self.challenge = log, challenge
+        self._columns = columns
+        self._counts = self._begin()
+
+    def compare(self) -> Comparison:
+        """What has come of it until now.
+
+        Raises:
+            LogError: The log cannot be read.
+        """
+        while page := self._log.follow(self._counts.seq, PAGE):
+            if all(isinstance(entry, LoggedEvent) for entry in page):
+                self._take(page)
+            else:
+                # What was deleted cannot be taken off one by one: it is gone. All is counted anew.
+                self._recount(page[-1].seq)
+        challenge, totals = self.challenge, self._counts.totals
+        users, others = totals[challenge.version].users, totals[challenge.against].users
+        return Comparison(
+            totals[challenge.version],
+            totals[challenge.against],
+            self._counts.crossed,
+            self._counts.unnamed,
+            self._counts.unmatched,
+            sample_ratio_p(users, others, challenge.share),
+        )
+
+    def _begin(self) -> _Counts:
+        totals = {self.challenge.version: Totals(), self.challenge.against: Totals()}
+        return _Counts(
+            self.challenge.since_seq,
+            OpenShowings(self._columns, capacity=REMEMBERED),
+            totals=totals,
+        )
+
+    def _recount(self, up_to_seq: int) -> None:
+        self._counts = self._begin()
+        self._take(self._log.entries(self.challenge.since_seq, up_to_seq))
+        self._counts.seq = up_to_seq
+
+    def _take(self, entries: Iterable[Entry]) -> None:
+        for logged in entries:
+            if isinstance(logged, LoggedEvent):
+                self._count(logged)
+            self._counts.seq = logged.seq
+
+    def _count(self, logged: LoggedEvent) -> None:
+        event, change = logged.event, self._counts.open.take(logged)
+        if event.type == EXPOSURE:
+            self._impression(event)
+        if change is None or not change.flags[0]:
+            return
+        if change.showing.type != EXPOSURE:
+            self._counts.unmatched += event.impression_id is not None
+        elif self._is_ours(change.showing):
+            self._add(event.user_id, clicks=change.flags[0])
+
+    def _impression(self, event: Event) -> None:
+        if self._is_ours(event):
+            self._add(event.user_id, impressions=1)
+        elif event.impression_id is None:
+            self._counts.unnamed += 1
+        else:
+            self._counts.crossed += 1
+
+    def _is_ours(self, exposure: Event) -> bool:
+        """Whether an exposure is of the version that is its user's."""
+        named, _, _ = (exposure.impression_id or "").rpartition(".")
+        return named == self._version_of(exposure.user_id)
+
+    def _version_of(self, user_id: str) -> str:
+        challenge = self.challenge
+        return challenge.version if challenge.takes(user_id) else challenge.against
+
+    def _add(self, user_id: str, *, impressions: int = 0, clicks: int = 0) -> None:
+        totals = self._counts.totals[self._version_of(user_id)]
+        counts = self._counts.of_users.setdefault(user_id, [0, 0])
+        if counts[0]:
+            totals.add(*counts, sign=-1)
+        counts[0] += impressions
+        counts[1] += clicks
+        totals.add(*counts)

@@ -1,0 +1,110 @@
+"""What comes of a challenge: what is counted of it, and what is left out."""
+
+from dataclasses import replace
+
+import pytest
+
+from recsys.config.data import EventColumns
+from recsys.live.log.event import EXPOSURE, NOT_INTERESTED, VIEW, Event
+from recsys.live.log.events import EventLog
+from recsys.live.versions.challenger import ChallengeFollower, Comparison
+from recsys.live.versions.watch import Challenge
+from tests.live.conftest import NOW
+
+CHALLENGE = Challenge("v2", against="v1", share=0.5, since_ms=NOW)
+COLUMNS = EventColumns(positive="liked")
+NEW = [f"u{i}" for i in range(50) if CHALLENGE.takes(f"u{i}")]
+OLD = [f"u{i}" for i in range(50) if not CHALLENGE.takes(f"u{i}")]
+
+
+def shown(user_id: str, version: str, video_id: str = "a") -> Event:
+    number = f"{version}.{user_id}{video_id}"
+    return Event(user_id, EXPOSURE, video_id, time_ms=NOW - 1000, impression_id=number)
+
+
+def clicked(user_id: str, version: str, video_id: str = "a", kind: str = VIEW) -> Event:
+    number = f"{version}.{user_id}{video_id}"
+    return Event(user_id, kind, video_id, time_ms=NOW - 500, impression_id=number)
+
+
+def follower(log: EventLog, after_seq: int = 0) -> ChallengeFollower:
+    return ChallengeFollower(log, replace(CHALLENGE, since_seq=after_seq), columns=COLUMNS)
+
+
+def figures(found: Comparison) -> list[tuple[int, int, int]]:
+    return [(t.users, t.impressions, t.clicks) for t in (found.challenger, found.champion)]
+
+
+def test_impressions_and_their_clicks_are_counted_by_version(log: EventLog) -> None:
+    log.append(
+        [
+            *(shown(NEW[0], "v2", video) for video in "abc"),
+            clicked(NEW[0], "v2", "b"),
+            clicked(NEW[0], "v2", "b"),
+            shown(NEW[1], "v2"),
+            shown(OLD[0], "v1"),
+            clicked(OLD[0], "v1"),
+        ]
+    )
+    found = follower(log).compare()
+    assert figures(found) == [(2, 4, 1), (1, 1, 1)]
+    assert (found.crossed, found.unnamed, found.unmatched) == (0, 0, 0)
+    assert found.difference is not None
+    assert found.difference.value == pytest.approx(1 / 4 - 1)
+
+
+def test_what_comes_later_is_added(log: EventLog) -> None:
+    counted = follower(log)
+    assert figures(counted.compare()) == [(0, 0, 0), (0, 0, 0)]
+    assert counted.compare().difference is None
+    log.append([shown(NEW[0], "v2")])
+    assert figures(counted.compare()) == [(1, 1, 0), (0, 0, 0)]
+    log.append([clicked(NEW[0], "v2"), shown(NEW[0], "v2", "b")])
+    assert figures(counted.compare()) == [(1, 2, 1), (0, 0, 0)]
+    log.append([clicked(NEW[0], "v2", kind=NOT_INTERESTED)])
+    assert figures(counted.compare()) == [(1, 2, 0), (0, 0, 0)]
+
+
+def test_what_is_left_out_is_counted(log: EventLog) -> None:
+    log.append(
+        [
+            shown(NEW[0], "v1"),
+            clicked(NEW[0], "v1"),
+            shown(OLD[0], "v2"),
+            Event(OLD[1], EXPOSURE, "a", time_ms=NOW),
+            Event(OLD[2], VIEW, "a", time_ms=NOW),
+            clicked(OLD[3], "v1"),
+        ]
+    )
+    found = follower(log).compare()
+    assert figures(found) == [(0, 0, 0), (0, 0, 0)]
+    assert (found.crossed, found.unnamed, found.unmatched) == (2, 1, 1)
+
+
+def test_what_was_before_the_challenge_is_no_part_of_it(log: EventLog) -> None:
+    log.append([shown(OLD[0], "v1")])
+    began = log.latest_seq()
+    log.append([clicked(OLD[0], "v1"), shown(OLD[1], "v1")])
+    found = follower(log, began).compare()
+    assert figures(found) == [(0, 0, 0), (1, 1, 0)]
+    assert found.unmatched == 1
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_a_user_who_was_deleted_is_in_no_figure(log: EventLog, follows: bool) -> None:
+    counted = follower(log)
+    log.append([shown(NEW[0], "v2"), shown(NEW[1], "v2"), clicked(NEW[1], "v2")])
+    if follows:
+        assert figures(counted.compare()) == [(2, 2, 1), (0, 0, 0)]
+    log.forget(NEW[1])
+    log.append([shown(OLD[0], "v1")])
+    assert figures(counted.compare()) == [(1, 1, 0), (1, 1, 0)]
+
+
+def test_a_version_whose_users_do_not_come_is_told_of(log: EventLog) -> None:
+    # 15 of the challenger's and none of the others: χ² = 15, p = 0.0001.
+    log.append([shown(user, "v2") for user in NEW[:15]])
+    found = follower(log).compare()
+    assert found.is_mismatched and found.sample_ratio_p == pytest.approx(0.000108, rel=0.01)
+    log.append([shown(user, "v1") for user in OLD[:15]])
+    assert not follower(log).compare().is_mismatched
