@@ -118,6 +118,13 @@ def _most(resource: str) -> int:
     return int(max(there, with_all_nodes.get(resource, 0)))
 
 
+def leaving_nodes() -> set[str]:
+    """Ray's ids of the nodes that have announced their end, as spot machines do."""
+    from ray._private.state import state
+
+    return set(state.get_draining_nodes())
+
+
 def require(workers: int, *, gpu: bool) -> None:
     """Refuses more training workers than the cluster can ever run at once.
 

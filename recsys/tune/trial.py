@@ -171,8 +171,10 @@ class Reports:
             tune.report(result)
 
     def leaving_nodes(self) -> set[str]:
-        """None is known of: a trial that goes on loses what it has learnt since its checkpoint."""
-        return set()
+        """This trial's own, once it has announced its end, which Ray Tune counts as no failure."""
+        import ray
+
+        return cluster.leaving_nodes() & {ray.get_runtime_context().get_node_id()}
 
     def _keep(self, folder: str, *, is_best: bool) -> None:
         kept = read_json(join(self.out, KEPT)) or {"count": 0, "best": None, "newest": None}
