@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from pydantic import ValidationError
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.config import BackpressureConfig
 from ray.serve.schema import LoggingConfig
 
@@ -31,7 +32,7 @@ from recsys.serve.encoder import Encoder
 from recsys.serve.endpoint import Endpoint, EventsHere, Source
 from recsys.serve.http.problems import RETRY_AFTER_S
 from recsys.serve.http.tokens import Tokens
-from recsys.serve.ingress import prepare_ingress
+from recsys.serve.ingress import READY, prepare_ingress, tell_of_ingress
 from recsys.serve.service import log_address
 from recsys.serve.terminal import follow_versions
 
@@ -192,13 +193,14 @@ def running(
     app = application(source, wanted)
     port = free_port(host, port)
     ours = not ray.is_initialized()
-    prepare_ingress()
+    obstacle = prepare_ingress()
     connect()
     try:
         _require_cpus(wanted.replicas)
         _require_no_serve()
         try:
             _deploy(app, host, port)
+            tell_of_ingress(obstacle)
             yield address_of(host, port)
         finally:
             _quietly(serve.shutdown)
@@ -314,7 +316,7 @@ def _quietly(stop: Callable[[], None]) -> None:
 def _deploy(app: serve.Application, host: str, port: int) -> None:
     """Starts Serve and waits until the application runs."""
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
+    _start_serve(host, port)
     try:
         serve.run(app, name=APP_NAME, route_prefix="/")
     except RuntimeError:
@@ -322,6 +324,22 @@ def _deploy(app: serve.Application, host: str, port: int) -> None:
         if reason is None:
             raise
         raise InputError(reason) from None
+
+
+def _start_serve(host: str, port: int) -> None:
+    """Starts Serve and waits for its proxies, each of which it kills after a while and tries anew.
+
+    Raises:
+        InputError: One was killed, or was not ready after a minute.
+    """
+    try:
+        serve.start(http_options={"host": host, "port": port}, logging_config=QUIET)
+    except (RayActorError, TimeoutError):
+        raise InputError(
+            "the proxies of Ray Serve were not ready in time: this machine, or another of the "
+            f"cluster, is too busy; try again, or start Ray on its nodes with {READY}=120 (seconds "
+            "that a proxy may take)"
+        ) from None
 
 
 def _input_error_of_replica() -> str | None:

@@ -23,6 +23,7 @@ from recsys.ray_address import require_answer
 logger = logging.getLogger(__name__)
 
 SWITCH = "RAY_SERVE_ENABLE_HA_PROXY"
+READY = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"
 SETTINGS = {
     SWITCH: "1",
     # One event loop a replica, and none of Serve's own log lines between two requests.
@@ -37,6 +38,9 @@ SETTINGS = {
     # rollback by the version that it goes back from. Ray's own choice is `conn-failure` alone,
     # which fails all that is in flight at a kill and the next few.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    # As long as `serve.start` waits itself. Ray's own 5 s are too few for a busy machine, and the
+    # proxy that took longer is killed, with the command that waits for it.
+    READY: "60",
 }
 """Variables for every node of a cluster that serves."""
 
@@ -50,6 +54,9 @@ FILES = {
 """HAProxy's files, in a folder of this server's own: without them all servers of a machine share
 one that everybody may write to, the socket that commands HAProxy among them."""
 
+PROXY = "SERVE_PROXY_ACTOR"
+"""In the names of the actors that Serve has for proxies, one a node, whatever they are."""
+
 PORTS = (
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_HAPROXY_STATS_PORT",
@@ -58,29 +65,45 @@ PORTS = (
 """Ports beside that of the endpoint; without them they are fixed, so that a second server fails."""
 
 
-def prepare_ingress() -> bool:
-    """Chooses HAProxy for the Ray that this process is about to start; logs why where it cannot.
+def prepare_ingress() -> str | None:
+    """Chooses HAProxy for the Ray that this process is about to start.
 
     Variables that the user has set stay as they are.
 
     Returns:
-        Whether the Ray of this process puts HAProxy before the replicas.
+        Why it is not chosen here, for `tell_of_ingress`; None where it is.
 
     Raises:
         InputError: There is a cluster to join, and it does not answer.
     """
     if ray.is_initialized() and os.environ.get(SWITCH) == "1":
-        return True  # an earlier call, or the user, chose it for the Ray that runs
+        return None  # an earlier call, or the user, chose it for the Ray that runs
     obstacle = _obstacle()
     if obstacle is not None:
-        logger.warning("HAProxy is not chosen for this server: %s", obstacle)
-        return False
+        return obstacle
     # Not in TMPDIR, which may be long: Ray adds 57 characters, and a socket's path has 107 at most.
     folder = tempfile.mkdtemp(prefix="recsys-", dir="/tmp")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, value in node_variables(folder).items():
         os.environ.setdefault(name, value)
-    return True
+    return None
+
+
+def tell_of_ingress(obstacle: str | None) -> None:
+    """Logs why requests do not go through HAProxy, once Serve runs, and nothing where they do.
+
+    Args:
+        obstacle: What `prepare_ingress` gave. A cluster may have HAProxy all the same.
+    """
+    if obstacle is not None and not has_haproxy():
+        logger.warning("HAProxy is not chosen for this server: %s", obstacle)
+
+
+def has_haproxy() -> bool:
+    """Whether the Serve that runs has HAProxy before its replicas."""
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    proxies = [actor for actor in actors if PROXY in actor["name"]]
+    return any("HAProxy" in repr(ray.get_actor(**proxy)) for proxy in proxies)
 
 
 def node_variables(folder: str) -> dict[str, str]:
@@ -99,14 +122,15 @@ def _obstacle() -> str | None:
     asked = " ".join(f"{name}={value}" for name, value in SETTINGS.items())
     if os.environ.get(SWITCH, "1") != "1":
         return f"{SWITCH}={os.environ[SWITCH]} is set"
-    if ray.is_initialized():
-        return f"Ray already runs; start it with {asked}"
-    cluster = require_answer()
+    cluster = None if ray.is_initialized() else require_answer()
     if cluster is not None:
         return f"the cluster {cluster} already runs; start Ray on its nodes with {asked}"
     if sys.platform != "linux":
         return f"Ray brings it along for Linux alone, and this is {sys.platform}"
-    return _missing_program()
+    missing = _missing_program()
+    if missing is None and ray.is_initialized():
+        return f"Ray already runs; start it with {asked}"
+    return missing
 
 
 def _missing_program() -> str | None:

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -9,9 +10,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ray import serve
+from ray.exceptions import ActorDiedError, GetTimeoutError
 
 from recsys.config.run import ServeConfig
 from recsys.errors import InputError
+from recsys.serve import app
 from recsys.serve.app import (
     ask_once,
     build,
@@ -21,6 +25,7 @@ from recsys.serve.app import (
     require_as_published,
     running,
 )
+from recsys.serve.ingress import SWITCH, has_haproxy
 from tests.bundles import TASKS, TinyRun
 from tests.serve.test_recommender import TABS, training_outputs
 
@@ -65,6 +70,7 @@ def test_asks_itself_once(address: str, tiny: TinyRun) -> None:
     answer = ask_once(address, k=4)
     assert answer["version"] == tiny.version
     assert (answer["user_id"], len(answer["items"])) == ("u0", 4)
+    assert has_haproxy() == (os.environ.get(SWITCH) == "1"), "as Ray was started"
 
 
 @pytest.mark.ray
@@ -96,6 +102,20 @@ def test_more_replicas_than_the_cluster_has_are_refused(ray_local: None, tiny: T
         running(str(tiny.run), port=0, replicas=9),
     ):
         pass
+
+
+@pytest.mark.parametrize("error", [ActorDiedError(), GetTimeoutError()], ids=["killed", "late"])
+def test_a_proxy_that_is_not_ready_in_time_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine: Serve kills it, or waits no longer."""
+
+    def start(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(serve, "start", start)
+    with pytest.raises(InputError, match=r"not ready in time.*RAY_SERVE_PROXY_READY_CHECK_TIMEO"):
+        app._start_serve("127.0.0.1", 8000)
 
 
 def test_a_taken_port_is_named(tiny: TinyRun) -> None:

@@ -11,7 +11,15 @@ import pytest
 import ray
 
 import recsys.serve.ingress as ingress
-from recsys.serve.ingress import FILES, PORTS, SETTINGS, SWITCH, prepare_ingress
+from recsys.serve.ingress import (
+    FILES,
+    PORTS,
+    SETTINGS,
+    SWITCH,
+    has_haproxy,
+    prepare_ingress,
+    tell_of_ingress,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +33,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_new_ray_gets_haproxy_with_files_and_ports_of_its_own() -> None:
-    assert prepare_ingress()
+    assert prepare_ingress() is None
     assert {name: os.environ[name] for name in SETTINGS} == SETTINGS
     ports = [int(os.environ[name]) for name in PORTS]
     assert len(set(ports)) == len(PORTS) and min(ports) > 0
@@ -50,7 +58,7 @@ def test_paths_leave_room_for_what_ray_adds(
 def test_what_the_user_has_set_stays() -> None:
     os.environ["RAY_SERVE_HAPROXY_METRICS_ENABLED"] = "1"
     os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] = "8404"
-    assert prepare_ingress()
+    assert prepare_ingress() is None
     assert os.environ["RAY_SERVE_HAPROXY_METRICS_ENABLED"] == "1"
     assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "8404"
 
@@ -75,19 +83,49 @@ def test_one_line_says_why_not(
 ) -> None:
     change(monkeypatch)
     before = dict(os.environ)
+    monkeypatch.setattr(ingress, "has_haproxy", lambda: False)
     with caplog.at_level(logging.WARNING):
-        assert not prepare_ingress()
+        tell_of_ingress(prepare_ingress())
     (line,) = caplog.messages
     assert line.startswith("HAProxy is not chosen for this server: ") and reason in line
     assert dict(os.environ) == before
 
 
+def test_a_cluster_that_has_haproxy_is_not_told_to_choose_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its nodes were started with the variables, which this process need not have."""
+    monkeypatch.setattr(ingress, "require_answer", lambda: "RAY_ADDRESS=head:6379")
+    monkeypatch.setattr(ingress, "has_haproxy", lambda: True)
+    tell_of_ingress(prepare_ingress())
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("kind", "is_it"), [("HAProxyManager", True), ("ProxyActor", False)])
+def test_the_proxies_tell_what_they_are(
+    kind: str, is_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the class of the actors that Serve calls proxies; others are not asked for."""
+    actors = [{"name": name, "namespace": "serve"} for name in ("other", "SERVE_PROXY_ACTOR-0a")]
+    monkeypatch.setattr(ray.util, "list_named_actors", lambda all_namespaces: actors)
+
+    class Handle:
+        def __init__(self, name: str, namespace: str) -> None:
+            assert name == "SERVE_PROXY_ACTOR-0a"
+
+        def __repr__(self) -> str:
+            return f"Actor({kind}, 0a)"
+
+    monkeypatch.setattr(ray, "get_actor", Handle)
+    assert has_haproxy() == is_it
+
+
 def test_the_ray_that_an_earlier_call_prepared_needs_no_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert prepare_ingress()
+    assert prepare_ingress() is None
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    assert prepare_ingress()
+    assert prepare_ingress() is None
     assert not caplog.messages
 
 
