@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -115,27 +115,40 @@ class Pace:
         return True
 
 
+class Told(NamedTuple):
+    """What the first worker has told of the training so far."""
+
+    plan: str = ""
+    """Of the tables in one line, as `describe_plan` gives it; empty before it has begun."""
+    begun_after: int = 0
+    """Epochs that were done when the workers first began, by a training that was stopped."""
+    epochs_done: float = 0.0
+    """With the fraction of the running one."""
+    figures: dict[str, float] = {}
+    """The running figures by name."""
+    history: list[dict[str, float]] = []
+    """The figures of each epoch that has ended since, its number as `epoch` among them."""
+
+
 class ProgressActor:
     """Holds the newest figures of the first worker; a Ray actor that the driver asks."""
 
     def __init__(self) -> None:
-        self.epochs_done = 0.0
-        self.figures: dict[str, float] = {}
-        self.history: list[dict[str, float]] = []
-        self.plan = ""
+        self._told = Told(history=[])
 
-    def place(self, plan: str) -> None:
-        """Takes the plan of the tables in one line, as `describe_plan` gives it."""
-        self.plan = plan
+    def begin(self, plan: str, epochs_done: int) -> None:
+        """Takes the plan of the tables, and after how many epochs the workers begin."""
+        if not self._told.plan:  # not where they begin again, after a node was lost
+            self._told = self._told._replace(plan=plan, begun_after=epochs_done)
 
     def step(self, epochs_done: float, figures: dict[str, float]) -> None:
         """Takes how many epochs are done, a fraction, and the running figures by name."""
-        self.epochs_done, self.figures = epochs_done, figures
+        self._told = self._told._replace(epochs_done=epochs_done, figures=figures)
 
     def epoch(self, figures: dict[str, float]) -> None:
         """Takes the figures of a finished epoch by name, its number as `epoch` among them."""
-        self.history.append(figures)
+        self._told.history.append(figures)
 
-    def read(self) -> tuple[float, dict[str, float], list[dict[str, float]], str]:
-        """Gives epochs done, newest figures, finished epochs' figures and the tables' plan."""
-        return self.epochs_done, self.figures, self.history, self.plan
+    def read(self) -> Told:
+        """Gives all that was told."""
+        return self._told

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 SHOWN_EVERY_S = 1.0
 """On a GPU, where whoever looks at the figures waits for the steps that are on their way."""
-TOLD_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     # A GPU of the node that was given to another job is none of this worker's.
     device = ray.train.torch.get_device() if job.gpu else torch.device("cpu")
     rank, workers = context.get_world_rank(), context.get_world_size()
-    worker = Worker(job, Prepared(job.config), collectives=Collectives(rank, workers, device))
-    worker.run()
-    worker.wait_until_told()
+    Worker(job, Prepared(job.config), collectives=Collectives(rank, workers, device)).run()
 
 
 class Worker:
@@ -121,7 +118,6 @@ class Worker:
         self.sums = StepSums(self.config.data.columns.tasks)
         self._pace = Pace(SHOWN_EVERY_S if self.device.type == "cuda" else 0.0)
         self.leaving: set[str] = set()
-        self._told: Any = None
         self._contents_are_old = self.batcher.step_clips is not None
 
     def _make_steps(self) -> SingleSteps | PipelinedSteps:
@@ -136,9 +132,9 @@ class Worker:
 
     def run(self) -> None:
         """Trains until the epochs are over or validation has not got better for long enough."""
-        if self._progress_actor is not None:
-            self._progress_actor.place.remote(self.trainable.plan)
         self._restore()
+        if self._progress_actor is not None:
+            self._progress_actor.begin.remote(self.trainable.plan, self.progress.epoch)
         while not self.schedule.is_over(self.progress):
             self.sums = StepSums(self.config.data.columns.tasks, self.progress.sums)
             self._run_epoch()
@@ -326,12 +322,7 @@ class Worker:
             self.session.report(metrics, folder)
         self._contents_are_old = self.batcher.step_clips is not None
         if self._progress_actor is not None and "retrieval_loss" in figures:
-            self._told = self._progress_actor.epoch.remote(self.progress.history[-1])
-
-    def wait_until_told(self) -> None:
-        """Waits until the last epoch's figures have arrived, which the process's end would take."""
-        if self._told is not None:
-            ray.wait([self._told], timeout=TOLD_WITHIN_S)
+            self._progress_actor.epoch.remote(self.progress.history[-1])
 
     def _show(self) -> None:
         if self._progress_actor is not None:

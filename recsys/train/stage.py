@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from recsys.schema import TEST, VALID
 from recsys.stopping import own_signals
 from recsys.train.checkpoint import read_trending
 from recsys.train.curves import AddEpoch, curves
-from recsys.train.figures import ProgressActor
+from recsys.train.figures import ProgressActor, Told
 from recsys.train.trainer import make_trainer, use_gpu
 from recsys.train.warm_start import warm_start
 
@@ -100,7 +100,8 @@ def _run(
         progress_actor=actor,
     )
     with curves(config, RunFolder(config.run).tensorboard(name), name) as add_epoch:
-        with _shown(actor, title, epochs, add_epoch):
+        lines = EpochLines(title, epochs, add_epoch)
+        with _shown(actor, title, epochs, lines):
             try:
                 with own_signals():
                     result = trainer.fit()
@@ -108,9 +109,43 @@ def _run(
                 raise KeyboardInterrupt from None
             except Exception as error:
                 raise training_error(error) from error
-    if result.error:
-        raise training_error(result.error) from result.error
+        if result.error:
+            raise training_error(result.error) from result.error
+        lines.tell(_history(result))
     return result
+
+
+class EpochLines:
+    """Tells of each epoch once, in the log and in the curves.
+
+    A worker tells the actor, and what is lost on the way, as its process ends or its node dies,
+    stands in the last checkpoint: both go through here.
+
+    Args:
+        title: Of the training.
+        most: Epochs that it can have.
+        add_epoch: Draws an epoch's figures.
+    """
+
+    def __init__(self, title: str, most: int, add_epoch: AddEpoch) -> None:
+        self._title, self._most, self._add = title, most, add_epoch
+        self._told: set[int] = set()
+
+    def begin_after(self, epochs: int) -> None:
+        """Of so many first epochs a training has told that was stopped."""
+        self._told.update(range(1, epochs + 1))
+
+    def tell(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Tells of those that were not told before; each holds its number as `epoch`."""
+        for figures in history:
+            number = int(figures["epoch"])
+            if number in self._told:
+                continue
+            self._told.add(number)
+            logger.info(
+                "%s: epoch %d of at most %d: %s", self._title, number, self._most, describe(figures)
+            )
+            self._add(figures)
 
 
 def require_inputs(config: RunConfig) -> None:
@@ -155,38 +190,28 @@ def keep(checkpoint: Checkpoint, target: str) -> None:
 
 
 @contextmanager
-def _shown(actor: ActorHandle, title: str, epochs: int, add_epoch: AddEpoch) -> Iterator[None]:
-    """A progress bar and curves that follow the actor while the block runs."""
+def _shown(actor: ActorHandle, title: str, epochs: int, lines: EpochLines) -> Iterator[None]:
+    """A progress bar, lines and curves that follow the actor while the block runs."""
     import ray
 
     done = threading.Event()
 
     def follow() -> None:
-        shown, told, placed = 0.0, 0, False
+        shown, placed, over = 0.0, False, False
         with progress(title, total=epochs) as advance:
-            while True:
+            while not over:
                 over = done.wait(POLL_S)
                 try:
-                    epochs_done, figures, history, plan = ray.get(actor.read.remote())
-                except ray.exceptions.RayError:  # Ray ended before us
-                    return
-                if plan and not placed:
-                    logger.info("%s: tables: %s", title, plan)
+                    told: Told = ray.get(actor.read.remote())
+                except ray.exceptions.RayError:  # not now; the last checkpoint has what is missed
+                    continue
+                if told.plan and not placed:
+                    logger.info("%s: tables: %s", title, told.plan)
+                    lines.begin_after(told.begun_after)
                     placed = True
-                advance(epochs_done - shown, note=describe(figures))
-                shown = epochs_done
-                for epoch in history[told:]:
-                    logger.info(
-                        "%s: epoch %d of at most %d: %s",
-                        title,
-                        epoch["epoch"],
-                        epochs,
-                        describe(epoch),
-                    )
-                    add_epoch(epoch)
-                told = len(history)
-                if over:
-                    return
+                advance(told.epochs_done - shown, note=describe(told.figures))
+                shown = told.epochs_done
+                lines.tell(told.history)
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -197,7 +222,7 @@ def _shown(actor: ActorHandle, title: str, epochs: int, add_epoch: AddEpoch) -> 
         thread.join()
 
 
-def describe(figures: dict[str, float]) -> str:
+def describe(figures: Mapping[str, float]) -> str:
     """The figures that people follow, in one short line.
 
     >>> describe({"retrieval_loss": 7.25, "valid_ndcg@10": 0.03, "events_per_s": 1200.4})

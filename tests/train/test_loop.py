@@ -1,11 +1,14 @@
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
 
 from recsys.model.recommender import Losses
 from recsys.schema import TEST
-from recsys.train.figures import ProgressActor, StepSums
+from recsys.train.figures import ProgressActor, StepSums, Told
 from recsys.train.loop import Job
+from recsys.train.stage import EpochLines
 from recsys.train.validation import gain_by_chance, score
 from tests.steps import make_config
 
@@ -86,17 +89,32 @@ def test_sums_of_no_steps_are_0() -> None:
 
 
 def test_the_progress_actor_shows_what_is_newest() -> None:
+    """Workers that begin again, after a node was lost, have begun only once."""
     actor = ProgressActor()
-    assert actor.read() == (0.0, {}, [], "")
-    actor.place("video: row_wise on 0")
-    actor.step(0.5, {"retrieval_loss": 1.0})
-    actor.epoch({"epoch": 1.0})
-    assert actor.read() == (
-        0.5,
-        {"retrieval_loss": 1.0},
-        [{"epoch": 1.0}],
-        "video: row_wise on 0",
-    )
+    assert actor.read() == Told("", 0, 0.0, {}, [])
+    actor.begin("video: row_wise on 0", 2)
+    actor.step(2.5, {"retrieval_loss": 1.0})
+    actor.epoch({"epoch": 3.0})
+    actor.begin("video: row_wise on 0", 3)
+    told = Told("video: row_wise on 0", 2, 2.5, {"retrieval_loss": 1.0}, [{"epoch": 3.0}])
+    assert actor.read() == told
+    assert ProgressActor().read().history == []
+
+
+def test_each_epoch_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """By the worker or, where its word was lost, by the last checkpoint."""
+    drawn: list[Mapping[str, float]] = []
+    lines = EpochLines("train", 5, drawn.append)
+    first, second, third, fourth = ({"epoch": n, "click_loss": n / 10} for n in (1, 2, 3, 4))
+    with caplog.at_level("INFO"):
+        lines.begin_after(1)
+        lines.tell([second])
+        lines.tell([second, third])
+        lines.tell([first, second, third, fourth])
+    assert drawn == [second, third, fourth]
+    assert caplog.messages == [
+        f"train: epoch {n} of at most 5: click loss 0.{n}00" for n in (2, 3, 4)
+    ]
 
 
 def test_epochs_are_chosen_by_both_heads() -> None:

@@ -37,7 +37,7 @@ class Calls:
 class FakeActor:
     """Stands for the actor that the driver reads."""
 
-    place: Calls = field(default_factory=Calls)
+    begin: Calls = field(default_factory=Calls)
     step: Calls = field(default_factory=Calls)
     epoch: Calls = field(default_factory=Calls)
 
@@ -188,9 +188,9 @@ def test_the_first_worker_tells_the_driver(
         monkeypatch.setattr(worker, "_run_round", lambda *_: worker._show())
     worker.run()
     if rank:
-        assert not actor.place.given and not actor.step.given and not actor.epoch.given
+        assert not actor.begin.given and not actor.step.given and not actor.epoch.given
         return
-    assert actor.place.given == [("plain torch tables, a copy on each worker",)]
+    assert actor.begin.given == [("plain torch tables, a copy on each worker", 0)]
     places = [done for done, _ in actor.step.given]
     assert places == pytest.approx([epoch + part / 3 for epoch in (0, 1) for part in order])
     assert all(figures["retrieval_loss"] > 0 for _, figures in actor.step.given)
@@ -307,7 +307,7 @@ def test_workers_of_a_node_share_its_cores(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     given: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", given.append)
-    idle = SimpleNamespace(run=lambda: None, wait_until_told=lambda: None)
+    idle = SimpleNamespace(run=lambda: None)
     monkeypatch.setattr(loop, "Worker", lambda *_, **__: idle)
     loop.train_worker(Job(make_prepared().config, VALID, epochs=1).to_dict())
     assert given == [threads]
