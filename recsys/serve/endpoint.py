@@ -23,6 +23,7 @@ from recsys.live.versions.watch import Watch
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens, is_loopback
 from recsys.serve.metrics import Metrics
+from recsys.serve.priority import hand_over_soon
 from recsys.serve.ray_metrics import RayMetrics
 from recsys.serve.service import Service
 
@@ -110,6 +111,7 @@ class Endpoint:
     ) -> None:
         # One thread runs the model; replicas run side by side.
         torch.set_num_threads(1)
+        hand_over_soon()
         metrics = Metrics(serve.get_replica_context().replica_id.unique_id)
         log = events.open()
         watch = Watch(log.database, source.bundles_dir, pinned=source.pinned)

@@ -1,4 +1,4 @@
-"""Threads that give way; each test in a thread of its own, which keeps what it was given."""
+"""Threads that give way; most tests have one of their own, which keeps what it was given."""
 
 import os
 import sys
@@ -42,6 +42,15 @@ def test_lower_is_lower_than_before(before: int, after: int) -> None:
         assert niceness() == min(19, start + after)
 
     in_a_thread(work)
+
+
+def test_the_interpreter_is_handed_over_before_an_answer_is_late() -> None:
+    before = sys.getswitchinterval()
+    try:
+        priority.hand_over_soon()
+        assert sys.getswitchinterval() == pytest.approx(0.0005)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_lowest_is_for_the_thread_and_what_it_starts_alone() -> None:
