@@ -45,7 +45,7 @@ from recsys.run_lock import only_writer
 Show = Callable[[str, StageReport], None]
 
 
-class Decision(TypedDict):
+class RefreshDecision(TypedDict):
     """What RUN/refresh/report.json holds."""
 
     decision: str
@@ -78,7 +78,7 @@ class Underway:
         return config.model_copy(update={"evaluate": evaluate, "train": train})
 
 
-def refresh(config: RunConfig, show: Show = lambda name, report: None) -> Decision:
+def refresh(config: RunConfig, show: Show = lambda name, report: None) -> RefreshDecision:
     """Trains on what there is now and publishes the model if it is not worse; says which.
 
     Args:
@@ -168,7 +168,7 @@ def _keep_start(folder: RunFolder, served: str | None) -> str | None:
     return start.run
 
 
-def _decide(config: RunConfig, underway: Underway, show: Show) -> Decision:
+def _decide(config: RunConfig, underway: Underway, show: Show) -> RefreshDecision:
     previous, pinned = underway.previous, underway.pinned(config)
     # The copy of the log is that of the refresh's beginning.
     data_stages = [replace(BY_NAME["prepare"], renew=lambda _: None), BY_NAME["decode"]]
@@ -193,11 +193,11 @@ def _decide(config: RunConfig, underway: Underway, show: Show) -> Decision:
 
 def _publish(
     config: RunConfig, previous: str | None, judgement: Judgement | None, show: Show
-) -> Decision:
+) -> RefreshDecision:
     report = run_stage(config, BY_NAME["publish"])
     show("publish", report)
     write_report(config)
-    return Decision(
+    return RefreshDecision(
         decision="published",
         reason=str(judgement or "there was no bundle to compare with"),
         version=str(report["version"]),
@@ -206,8 +206,8 @@ def _publish(
     )
 
 
-def _kept(previous: str, reason: str, judgement: Judgement | None = None) -> Decision:
-    return Decision(
+def _kept(previous: str, reason: str, judgement: Judgement | None = None) -> RefreshDecision:
+    return RefreshDecision(
         decision="kept",
         reason=reason,
         version=_name(previous),

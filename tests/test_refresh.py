@@ -25,7 +25,7 @@ from recsys.live.log.event import Event
 from recsys.live.log.events import EventLog
 from recsys.pipeline import BY_NAME, fingerprint
 from recsys.prepare.showings import Showings
-from recsys.refresh import Decision, refresh
+from recsys.refresh import RefreshDecision, refresh
 from recsys.serve.app import running
 from recsys.serve.client import Client
 from tests.conftest import TrainedRun
@@ -271,7 +271,7 @@ def test_from_live_events_to_a_swapped_endpoint(
 
     arguments = [*trained_run.settings, f"run={run}", "train.epochs=1"]
 
-    def refreshed(*settings: str) -> Decision:
+    def refreshed(*settings: str) -> RefreshDecision:
         return refresh(load_config(trained_run.config_path, [*arguments, *settings]))
 
     before = Bundle.load(str(run))

@@ -5,7 +5,7 @@ python examples/course_platform/world.py runs/course_platform
 
 import numpy as np
 
-from recsys.demo.example import DAYS, Video, Viewings, example_command
+from recsys.demo.example import DAYS, ExampleVideo, Viewings, example_command
 
 SHAPES = ("Circles", "Squares", "Rings", "Diamonds", "Crosses", "Triangles")
 """In the order of what clips can show."""
@@ -20,15 +20,15 @@ FINISHES, STAYS = 0.85, 0.9
 """How likely a learner finishes a lesson that they began, and goes on after it."""
 
 
-def make_videos(num_shapes: int) -> list[Video]:
+def make_videos(num_shapes: int) -> list[ExampleVideo]:
     """The lessons, each of which requires the one before it, over the courses of a shape."""
-    videos: list[Video] = []
+    videos: list[ExampleVideo] = []
     for appearance, shape in enumerate(SHAPES[:num_shapes]):
         before: tuple[int, ...] = ()
         for level, lessons in LEVELS.items():
             for number, lesson in enumerate(lessons):
                 videos.append(
-                    Video(
+                    ExampleVideo(
                         title=f"{shape}: {lesson[0].lower()}{lesson[1:]}",
                         creator=TEACHERS[appearance],
                         topic=shape.lower(),
@@ -45,7 +45,7 @@ def make_videos(num_shapes: int) -> list[Video]:
     return videos
 
 
-def learn(videos: list[Video], *, num_users: int, seed: int = 0) -> Viewings:
+def learn(videos: list[ExampleVideo], *, num_users: int, seed: int = 0) -> Viewings:
     """Learners begin with the shape that they like best, and with another when they stop."""
     rng = np.random.default_rng(seed)
     topics = list(dict.fromkeys(video.topic for video in videos))
@@ -65,7 +65,7 @@ def learn(videos: list[Video], *, num_users: int, seed: int = 0) -> Viewings:
     return Viewings(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-def make_world(num_shapes: int, num_users: int) -> tuple[list[Video], Viewings]:
+def make_world(num_shapes: int, num_users: int) -> tuple[list[ExampleVideo], Viewings]:
     """The lessons, and who took which."""
     videos = make_videos(num_shapes)
     return videos, learn(videos, num_users=num_users)

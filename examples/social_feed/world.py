@@ -3,7 +3,7 @@
 python examples/social_feed/world.py runs/social_feed
 """
 
-from recsys.demo.example import DAYS, Video, Viewings, example_command, viewings_by_taste
+from recsys.demo.example import DAYS, ExampleVideo, Viewings, example_command, viewings_by_taste
 from recsys.demo.names import creator_name
 
 THINGS = {
@@ -25,7 +25,7 @@ ABROAD = {
 """Titles and creators of other scripts, by topic and way."""
 
 
-def make_videos(per_kind: int) -> list[Video]:
+def make_videos(per_kind: int) -> list[ExampleVideo]:
     """`per_kind` videos of each thing and each way that it flies."""
     videos = []
     for appearance, (topic, thing) in enumerate(THINGS.items()):
@@ -35,7 +35,7 @@ def make_videos(per_kind: int) -> list[Video]:
                 told = (f"{thing} {way} {place}", creator_name(4 * appearance + number % 4), place)
                 title, creator, text = ABROAD.get((topic, motion), told) if not number else told
                 videos.append(
-                    Video(
+                    ExampleVideo(
                         title=title,
                         creator=creator,
                         topic=topic,
@@ -48,7 +48,7 @@ def make_videos(per_kind: int) -> list[Video]:
     return videos
 
 
-def make_world(per_kind: int, num_users: int) -> tuple[list[Video], Viewings]:
+def make_world(per_kind: int, num_users: int) -> tuple[list[ExampleVideo], Viewings]:
     """The videos, and who watched what."""
     videos = make_videos(per_kind)
     per_user = min(30, len(videos) // 4)

@@ -3,7 +3,7 @@
 python examples/video_site/world.py runs/video_site
 """
 
-from recsys.demo.example import DAYS, Video, Viewings, example_command, viewings_by_taste
+from recsys.demo.example import DAYS, ExampleVideo, Viewings, example_command, viewings_by_taste
 
 SUBJECTS = {
     "sun": ("Crossing the sky", "The sky run backwards", "Sunset", "Sunrise"),
@@ -35,7 +35,7 @@ SHAPES = (
 )
 
 
-def make_videos(per_kind: int) -> list[Video]:
+def make_videos(per_kind: int) -> list[ExampleVideo]:
     """`per_kind` videos of each subject and each way that it moves."""
     videos = []
     for appearance, (topic, phrases) in enumerate(SUBJECTS.items()):
@@ -43,7 +43,7 @@ def make_videos(per_kind: int) -> list[Video]:
             for number in range(per_kind):
                 place = PLACES[(number + 2 * motion + appearance) % len(PLACES)]
                 videos.append(
-                    Video(
+                    ExampleVideo(
                         title=f"{phrase} {OVER.get(topic, '')}{place}",
                         creator=CHANNELS[topic][number % 2],
                         topic=topic,
@@ -57,7 +57,7 @@ def make_videos(per_kind: int) -> list[Video]:
     return videos
 
 
-def make_world(per_kind: int, num_users: int) -> tuple[list[Video], Viewings]:
+def make_world(per_kind: int, num_users: int) -> tuple[list[ExampleVideo], Viewings]:
     """The videos, and who watched what."""
     videos = make_videos(per_kind)
     per_user = min(30, len(videos) // 4)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from recsys import cluster
 from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
-from recsys.decode.actor.encoder import Encoder, EncoderSettings
+from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings
 from recsys.decode.actor.pipeline import ClipPipeline, EncodingStep
 from recsys.decode.actor.processes import Processes, ProcessSet, shared_processes
 from recsys.decode.actor.rows import Row, table_of
@@ -125,7 +125,7 @@ class DecodeClips:
         step = None
         if config.features:
             settings = EncoderSettings.of(config, has_gpu=has_gpu)
-            encoder = Encoder(self._content.encoder, settings)
+            encoder = ClipEncoder(self._content.encoder, settings)
             self._width = encoder.dim
             step = EncodingStep(
                 encoder,

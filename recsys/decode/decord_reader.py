@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.decode.contract import Clip, ClipSpec, Deadline, FileFacts, NotThisReader, VideoFile
-from recsys.decode.pyav_reader import Video
+from recsys.decode.pyav_reader import OpenVideo
 from recsys.decode.sampling import Geometry, Timeline, plan_geometry
 
 FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
@@ -30,7 +30,7 @@ _ANY_FAILED_FRAME = 1e-9  # decord's fault_tol: the smallest share that is not "
 
 
 def read(
-    file: VideoFile, spec: ClipSpec, video: Video, *, device: Literal["cpu", "cuda"] = "cpu"
+    file: VideoFile, spec: ClipSpec, video: OpenVideo, *, device: Literal["cpu", "cuda"] = "cpu"
 ) -> Clip:
     """Reads a clip by decord, at the frames that the packets' times say.
 
@@ -69,7 +69,7 @@ def read(
     )
 
 
-def _timeline(video: Video, spec: ClipSpec) -> Timeline:
+def _timeline(video: OpenVideo, spec: ClipSpec) -> Timeline:
     timeline = video.timeline()
     if timeline is None or timeline.doubts:
         raise NotThisReader("the frame times are not usable as they are")
@@ -124,7 +124,7 @@ def choice(spec: ClipSpec, facts: FileFacts) -> tuple[bool, str]:
     return True, "exact"
 
 
-def _check(file: VideoFile, video: Video) -> None:
+def _check(file: VideoFile, video: OpenVideo) -> None:
     """Raises NotThisReader for what decord is known not to read, or not exactly."""
     facts = video.facts
     if file.path is None:

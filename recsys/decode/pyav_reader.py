@@ -48,7 +48,7 @@ _PREDICTED = (2, 3, 4, 6, 7)  # AVPictureType: P, B, S and their likes
 _OUT_OF_MEMORY = ("Cannot allocate memory", "get_buffer() failed")
 
 
-class Video:
+class OpenVideo:
     """An open file; `facts` says what it is, `read` gives its clip.
 
     Raises:

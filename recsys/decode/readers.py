@@ -25,7 +25,7 @@ from recsys.decode.contract import (
 from recsys.decode.hardware import readers as hardware
 from recsys.decode.hardware.choice import Decoder, why_not_hardware
 
-_IN_HARDWARE: dict[str, Callable[[VideoFile, ClipSpec, pyav_reader.Video], Clip]] = {
+_IN_HARDWARE: dict[str, Callable[[VideoFile, ClipSpec, pyav_reader.OpenVideo], Clip]] = {
     "pynvvideocodec": hardware.read_by_pynvvideocodec,
     "torchcodec_cuda": hardware.read_by_torchcodec,
 }
@@ -46,7 +46,7 @@ def read_clip(
         ReadError: The file gives no clip, or breaks a limit of `spec`.
     """
     deadline = Deadline(spec.max_decode_s)
-    with pyav_reader.Video(file, spec, name=name, deadline=deadline) as video:
+    with pyav_reader.OpenVideo(file, spec, name=name, deadline=deadline) as video:
         fallbacks: list[str] = []
         for reader, read, why in _before_pyav(file, spec, video, decoder):
             try:
@@ -60,7 +60,7 @@ def read_clip(
 
 
 def _before_pyav(
-    file: VideoFile, spec: ClipSpec, video: pyav_reader.Video, decoder: Decoder
+    file: VideoFile, spec: ClipSpec, video: pyav_reader.OpenVideo, decoder: Decoder
 ) -> Iterator[tuple[str, Callable[[], Clip], str]]:
     """Readers that are asked first: their names, how they read, and why they are asked."""
     why = "the worker has a GPU"
@@ -73,7 +73,7 @@ def _before_pyav(
         yield "decord", functools.partial(decord_reader.read, file, spec, video), why
 
 
-def _decord_on_gpu(file: VideoFile, spec: ClipSpec, video: pyav_reader.Video) -> Clip:
+def _decord_on_gpu(file: VideoFile, spec: ClipSpec, video: pyav_reader.OpenVideo) -> Clip:
     """A clip by a decord that was built with CUDA."""
     refused = why_not_hardware(spec, video.facts)
     if refused:

@@ -20,7 +20,7 @@ from recsys import cluster
 from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
 from recsys.data import storage
-from recsys.decode.actor.encoder import Encoder
+from recsys.decode.actor.encoder import ClipEncoder
 from recsys.decode.actor.plan import ActorPlan, Resources, plan_actors
 from recsys.decode.actor.processes import has_hardware_package
 from recsys.decode.clips import DecodeClips
@@ -225,7 +225,7 @@ def _layout(
     settings["encoder"] = encoder
     if config.encode_precision != "auto":
         settings["encode_precision"] = config.encode_precision
-    return feature_schema(config.frames, Encoder(encoder).dim), settings
+    return feature_schema(config.frames, ClipEncoder(encoder).dim), settings
 
 
 def _plan(num_videos: int, config: DecodeConfig) -> ActorPlan:

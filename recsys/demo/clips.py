@@ -54,7 +54,7 @@ class ClipFormat:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class SyntheticClip:
     """One clip to render.
 
     Attributes:
@@ -76,7 +76,7 @@ class Clip:
     hue: float | None = None
 
 
-def render_frames(clip: Clip, *, size: int) -> NDArray[np.uint8]:
+def render_frames(clip: SyntheticClip, *, size: int) -> NDArray[np.uint8]:
     """Paints the frames of a clip.
 
     Args:
@@ -112,7 +112,7 @@ def render_frames(clip: Clip, *, size: int) -> NDArray[np.uint8]:
     return painted[::-1] if backward else painted
 
 
-def write_clip(clip: Clip, *, form: ClipFormat) -> None:
+def write_clip(clip: SyntheticClip, *, form: ClipFormat) -> None:
     """Renders a clip into an mp4 file (H.264, yuv420p); the same clip gives the same bytes."""
     with av.open(str(clip.path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=form.fps)
@@ -128,7 +128,7 @@ def write_clip(clip: Clip, *, form: ClipFormat) -> None:
 
 
 def write_clips(
-    clips: Sequence[Clip],
+    clips: Sequence[SyntheticClip],
     *,
     form: ClipFormat,
     processes: int,
@@ -158,7 +158,7 @@ def write_clips(
             report(done, len(clips))
 
 
-def _write_chunk(chunk: Sequence[Clip], form: ClipFormat) -> int:
+def _write_chunk(chunk: Sequence[SyntheticClip], form: ClipFormat) -> int:
     for clip in chunk:
         write_clip(clip, form=form)
     return len(chunk)

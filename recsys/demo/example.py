@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys.demo.clips import Clip, ClipFormat, write_clips
+from recsys.demo.clips import ClipFormat, SyntheticClip, write_clips
 
 DAYS = 20
 """From the first event to the last, which lies before this midnight (UTC): so a server that is
@@ -38,7 +38,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Video:
+class ExampleVideo:
     """A video of an example: what it is called and what its clip shows.
 
     Attributes:
@@ -80,7 +80,7 @@ class Viewings:
 
 
 def viewings_by_taste(
-    videos: Sequence[Video], *, num_users: int, per_user: int, seed: int = 0
+    videos: Sequence[ExampleVideo], *, num_users: int, per_user: int, seed: int = 0
 ) -> Viewings:
     """People who like two topics each, and are shown half what they like and half anything."""
     rng = np.random.default_rng(seed)
@@ -104,7 +104,7 @@ def viewings_by_taste(
 
 
 def example_command(
-    make: Callable[[int, int], tuple[list[Video], Viewings]],
+    make: Callable[[int, int], tuple[list[ExampleVideo], Viewings]],
     *,
     size: tuple[str, int, str],
     users: int,
@@ -130,7 +130,12 @@ def example_command(
 
 
 def write_example(
-    out: Path, videos: Sequence[Video], viewings: Viewings, *, clip_s: float, processes: int = 1
+    out: Path,
+    videos: Sequence[ExampleVideo],
+    viewings: Viewings,
+    *,
+    clip_s: float,
+    processes: int = 1,
 ) -> None:
     """Writes the tables, the clips and the captions; what was there of the same names goes.
 
@@ -153,7 +158,7 @@ def write_example(
             (folder / f"{name}.vtt").write_text(_captions(video.captions, clip_s), "utf-8")
     topics = sorted({video.topic for video in videos})
     clips = [
-        Clip(
+        SyntheticClip(
             path=folder / f"{name}.mp4",
             appearance=video.appearance,
             motion=video.motion,
@@ -167,7 +172,7 @@ def write_example(
     write_clips(clips, form=FORM, processes=processes)
 
 
-def _video_table(videos: Sequence[Video], names: Sequence[str], length_s: float) -> pa.Table:
+def _video_table(videos: Sequence[ExampleVideo], names: Sequence[str], length_s: float) -> pa.Table:
     columns: dict[str, Iterable[object]] = {
         "video_id": names,
         "title": [video.title for video in videos],

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from recsys.demo.clips import APPEARANCES, MOTIONS, Clip, ClipFormat, write_clips
+from recsys.demo.clips import APPEARANCES, MOTIONS, ClipFormat, SyntheticClip, write_clips
 from recsys.demo.names import creator_name, video_titles
 from recsys.demo.viewers import (
     AGE_GROUPS,
@@ -177,7 +177,7 @@ def _write_world(
         pq.write_table(table, aside / f"{name}.parquet")
     (aside / "run.yaml").write_text(_run_yaml(out, world), encoding="utf-8")
     clips = [
-        Clip(
+        SyntheticClip(
             path=aside / "videos" / f"{name}.mp4",
             appearance=int(videos.appearance[i]),
             motion=int(videos.motion[i]),

@@ -17,7 +17,7 @@ from recsys.data.ragged import Ragged, join_lists
 from recsys.data.storage import open_input
 from recsys.evaluation.baselines.likes import DAY_MS, Likes
 from recsys.evaluation.metrics.classification import TaskFigures, TaskMeter, auc_by_user
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import Columns
 from recsys.inference.predict import Predictions
 from recsys.prepare.prepared import Prepared
@@ -33,7 +33,7 @@ def ranking_set(
         user_ids=predictions.user_ids,
         relevant=predictions.relevant,
         known=predictions.known,
-        videos=Videos(
+        videos=VideoTable(
             cold_N=cold_N,
             popularity_N=catalog.known_positives(with_valid=split == TEST),
             creator_row_N=_creators(prepared.config.data.video_columns.creator, catalog),

@@ -10,7 +10,7 @@ from recsys.bundle.contents import Bundle
 from recsys.config.run import RunConfig
 from recsys.errors import InputError
 from recsys.inference.predict import Predictor
-from recsys.inference.translation import Names, Translation
+from recsys.inference.translation import ModelVocabs, Translation
 from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, UNKNOWN_ROW
 
@@ -39,10 +39,10 @@ def previous_predictor(bundle: Bundle, prepared: Prepared) -> Predictor:
     if prepared.config.data.user_columns.features:
         names.append("user")
     translation = Translation.between(
-        Names(
+        ModelVocabs(
             {name: prepared.vocab(name) for name in names}, ours.context, ours.tasks, ours.watch_dim
         ),
-        Names(bundle.vocabs, theirs.context, theirs.tasks, theirs.watch_dim),
+        ModelVocabs(bundle.vocabs, theirs.context, theirs.tasks, theirs.watch_dim),
     )
     trending, gains = prepared.trending(TEST), None
     if trending is not None:

@@ -36,7 +36,7 @@ SMOOTHING = 10.0
 EVERYTHING, VIDEO = "everything", "video"
 
 
-class Known(NamedTuple):
+class StatisticInputs(NamedTuple):
     """What the statistics of one counted thing are made of, at each of E events."""
 
     total: FloatArray
@@ -53,7 +53,7 @@ class Known(NamedTuple):
 class Statistic:
     """One kind of number that is made of the counts of a thing."""
 
-    of: Callable[[Known], Floats]
+    of: Callable[[StatisticInputs], Floats]
     """Gives (E, 1 + T) where it is one number a flag, else (E, 1)."""
     per_flag: bool = False
 
@@ -307,7 +307,7 @@ class EventCounts:
     def _of_thing(self, name: str, rows: Ragged, hours: IntArray, usual: Floats) -> FloatArray:
         """The columns of one thing, of E lists of its rows."""
         total, recent = _means(self.hourly[name], rows, hours)
-        known = Known(total, recent, usual, rates(total, usual))
+        known = StatisticInputs(total, recent, usual, rates(total, usual))
         parts = [STATISTICS[number].of(known) for number in self.layout.statistics[name]]
         return np.concatenate(parts, -1).astype(np.float32)
 

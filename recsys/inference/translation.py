@@ -25,7 +25,7 @@ LAST = -1e30
 
 
 @dataclass(frozen=True)
-class Names:
+class ModelVocabs:
     """The ids and column names that a model knows, in the order of its numbers."""
 
     vocabs: Mapping[str, Vocab]
@@ -58,7 +58,7 @@ class Translation:
     """Their row of each of our user values; all 0 where they know nothing of users."""
 
     @classmethod
-    def between(cls, ours: Names, theirs: Names) -> Translation:
+    def between(cls, ours: ModelVocabs, theirs: ModelVocabs) -> Translation:
         """Matches ids and the names of columns."""
         contexts = []
         for column in theirs.contexts:

@@ -28,7 +28,7 @@ from recsys.config.access import read_reference
 from recsys.config.run import RunConfig, ServeConfig
 from recsys.config.text import explain
 from recsys.errors import InputError
-from recsys.serve.encoder import Encoder
+from recsys.serve.encoder import LiveEncoder
 from recsys.serve.endpoint import Endpoint, EventsHere, Source
 from recsys.serve.http.problems import RETRY_AFTER_S
 from recsys.serve.http.tokens import Tokens
@@ -91,8 +91,8 @@ def application(source: Source, settings: ServeConfig) -> serve.Application:
 def _encoders(folder: str, settings: ServeConfig, events: EventsHere) -> serve.Application:
     """The deployment that encodes videos; it takes what CPU time the replicas leave."""
     deployment = serve.deployment(
-        Encoder,
-        name=Encoder.__name__,
+        LiveEncoder,
+        name=LiveEncoder.__name__,
         num_replicas=settings.encoders,
         ray_actor_options={"num_cpus": 0, "num_gpus": settings.encoder_gpus},
         logging_config=QUIET,

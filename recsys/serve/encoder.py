@@ -81,7 +81,7 @@ class ServedEncodings:
         self._there[version] = Encoding(model, device=self._device)
 
 
-class Encoder:
+class LiveEncoder:
     """One encoder.
 
     Args:

@@ -39,7 +39,7 @@ from recsys.serve.retrieve.monitor import IndexMonitor
 from recsys.serve.retrieve.retrieval import Search
 from recsys.serve.users.courses import Course, courses_of
 from recsys.serve.users.log_gate import LogGate
-from recsys.serve.users.pasts import Past, Wanted
+from recsys.serve.users.pasts import Past, PastRequest
 
 Timer = Callable[[str, float], None]
 """Takes the name of a step and the seconds that it took."""
@@ -198,12 +198,12 @@ class ServingRecommender:
             LogError: The log cannot be read.
         """
         self.catch_up()
-        past = self.pasts.of([Wanted(user_id, None)])[0]
+        past = self.pasts.of([PastRequest(user_id, None)])[0]
         return courses_of(self.catalogue, past.never_again, past.liked, now())
 
     def knows_user(self, user_id: str) -> bool:
         """Whether anything that a user did is known."""
-        return self.pasts.of([Wanted(user_id, None)])[0].known_user
+        return self.pasts.of([PastRequest(user_id, None)])[0].known_user
 
     def video_id(self, row: int) -> str | None:
         """A row's id; None for the unknown video."""
@@ -241,7 +241,7 @@ class ServingRecommender:
         degraded: Degraded | None,
     ) -> dict[int, Reading]:
         """What each request is answered from; those that are wrong are answered at once."""
-        wanted: dict[int, Wanted] = {}
+        wanted: dict[int, PastRequest] = {}
         for place, ask in enumerate(asks):
             try:
                 wanted[place] = self.check(ask)
@@ -263,7 +263,7 @@ class ServingRecommender:
         return read
 
     def _pasts_of(
-        self, wanted: list[Wanted], degraded: Degraded | None
+        self, wanted: list[PastRequest], degraded: Degraded | None
     ) -> tuple[list[Past], Degraded | None]:
         """The pasts of users; where the log is away, of what is known without it."""
         if degraded is None:
@@ -273,7 +273,7 @@ class ServingRecommender:
                 degraded = STALE
         return self.pasts.of(wanted, ask_log=False), degraded
 
-    def check(self, ask: Ask) -> Wanted:
+    def check(self, ask: Ask) -> PastRequest:
         """Whose past a request is answered from; any thread may ask.
 
         Raises:
@@ -296,7 +296,7 @@ class ServingRecommender:
                 raise InputError(f"user.{name}: unknown; this model's user features: {known}")
             row = self.bundle.vocabs["user"].row(f"{name}={value}")
             features.append((columns.index(name), row))
-        return Wanted(ask.user_id, ask.now_ms, tuple(features))
+        return PastRequest(ask.user_id, ask.now_ms, tuple(features))
 
     def _search(self, ask: Ask, past: Past, now_ms: int) -> Search:
         apart = [

@@ -24,7 +24,7 @@ from recsys.live.log.event import Event
 from recsys.live.log.events import Appended, EventLog
 from recsys.live.log.explored import ExploredVideos
 from recsys.live.store.database import LogError
-from recsys.live.versions.challenger import ChallengeFollower, Comparison
+from recsys.live.versions.challenger import ChallengeFollower, ChallengeResult
 from recsys.live.versions.watch import Challenge, Watch
 from recsys.serve.asks import Answer, Ask, Cause, Degraded, NoAnswer, RankedVideos
 from recsys.serve.batches import MicroBatches
@@ -301,7 +301,7 @@ class Service:
         assert self.versions is not None
         self.versions.challenge(version, share, self.log.latest_seq())
 
-    def compare(self, challenge: Challenge) -> Comparison:
+    def compare(self, challenge: Challenge) -> ChallengeResult:
         """What has come of a challenge until now; of any thread, one after the other.
 
         Raises:

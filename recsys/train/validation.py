@@ -18,7 +18,7 @@ from recsys.data.ragged import IntArray
 from recsys.evaluation.metrics.beyond import ExposureMeter
 from recsys.evaluation.metrics.classification import auc
 from recsys.evaluation.metrics.fairness import gini
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import list_metrics
 from recsys.features.batches import VideoInputs
 from recsys.inference.encode import all_vectors
@@ -171,7 +171,7 @@ def _measured(answers: ValidationAnswers, ranker: Ranker, num_videos: int) -> tu
         user_ids=predictions.user_ids,
         relevant=predictions.relevant,
         known=predictions.known,
-        videos=Videos(cold_N=zeros.astype(bool), popularity_N=zeros),
+        videos=VideoTable(cold_N=zeros.astype(bool), popularity_N=zeros),
     )
     exposure = ExposureMeter(data, K)
     values = list_metrics(data, ranker, answers.config.evaluate, K, exposure).values

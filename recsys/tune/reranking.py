@@ -19,7 +19,7 @@ from recsys.errors import InputError
 from recsys.evaluation.from_prepared import ranking_set
 from recsys.evaluation.metrics.fairness import creator_exposure
 from recsys.evaluation.report.tradeoff import (
-    Sample,
+    CandidateSample,
     draw_sample,
     metrics_of_curve,
     rerank_sample,
@@ -82,7 +82,7 @@ def fitted_model(config: RunConfig) -> str:
     return str(Result.from_path(storage_path(fit)).get_best_checkpoint("score", "max").path)
 
 
-def make_sample(config: RunConfig, split: int, depth: int) -> Sample:
+def make_sample(config: RunConfig, split: int, depth: int) -> CandidateSample:
     """The users' best videos, as the model has them before re-ranking.
 
     Args:
@@ -104,7 +104,9 @@ def make_sample(config: RunConfig, split: int, depth: int) -> Sample:
     return draw_sample(data, ranker, config.evaluate, depth, config.evaluate.tradeoff_users)
 
 
-def reranked_figures(sample: Sample, config: RunConfig, prefix: str = "valid") -> dict[str, float]:
+def reranked_figures(
+    sample: CandidateSample, config: RunConfig, prefix: str = "valid"
+) -> dict[str, float]:
     """What the lists are worth after re-ranking: relevance, and what it is traded for."""
     result = rerank_sample(sample, config.evaluate, config.rerank, K)
     values = result.slices["all"].values
@@ -141,7 +143,7 @@ def run_reranking(
     asked: Mapping[str, object],
     *,
     config_tree: Mapping[str, object],
-    held: tuple[ObjectRef[Sample]],
+    held: tuple[ObjectRef[CandidateSample]],
 ) -> None:
     """One trial, as Ray Tune calls it.
 

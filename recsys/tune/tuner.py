@@ -136,7 +136,7 @@ def make_search(config: RunConfig, space: Space, table: TrialTable) -> Searcher:
 
     waiting = [trial.number for trial in table.trials if not trial.is_done]
 
-    class Search(Searcher):  # type: ignore[misc]
+    class TableSearcher(Searcher):  # type: ignore[misc]
         def suggest(self, trial_id: str) -> dict[str, object] | str:
             number = waiting.pop(0) if waiting else len(table.trials)
             if number == len(table.trials):
@@ -153,7 +153,7 @@ def make_search(config: RunConfig, space: Space, table: TrialTable) -> Searcher:
             """Nothing: the table is on disk."""
             Path(checkpoint_path).touch()
 
-    return Search(metric=OBJECTIVE, mode="max")
+    return TableSearcher(metric=OBJECTIVE, mode="max")
 
 
 def make_scheduler(config: RunConfig, space: Space, trials: Sequence[Trial]) -> TrialScheduler:

@@ -25,7 +25,7 @@ from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines.likes import DAY_MS, Likes
 from recsys.evaluation.baselines.table import make_baselines
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import CHUNK_SCORES, evaluate_ranker
 from recsys.inference.ranker import dot_product
 from recsys.schema import TRAIN, VALID
@@ -36,7 +36,7 @@ BAR_TIMES, BAR_BYTES = 2.5, 2e9
 
 def make(args: argparse.Namespace) -> tuple[RankingSet, torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(0)
-    videos = Videos(
+    videos = VideoTable(
         rng.random(args.videos) < 0.1,
         rng.zipf(1.5, args.videos).clip(max=10**6),
         rng.integers(1, args.videos // 4, args.videos).astype(np.int32),

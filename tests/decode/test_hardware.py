@@ -20,7 +20,7 @@ from recsys.decode.hardware.choice import (
     why_not_hardware,
 )
 from recsys.decode.hardware.readers import read_by_pynvvideocodec, read_by_torchcodec
-from recsys.decode.pyav_reader import Video
+from recsys.decode.pyav_reader import OpenVideo
 from recsys.decode.worker import Growth
 from tests.videos import numbered, numbers_of, spec
 
@@ -135,7 +135,7 @@ def test_torchcodec_keeps_the_contract(tmp_path: Path) -> None:
     """On the CPU, where its FFmpeg libraries are; on a GPU only the device differs."""
     pytest.importorskip("torchcodec", exc_type=(ImportError, RuntimeError, OSError))
     file = LocalFile(str(numbered(tmp_path / "a.mp4")))
-    with Video(file, spec(), name="a.mp4", deadline=Deadline(60)) as video:
+    with OpenVideo(file, spec(), name="a.mp4", deadline=Deadline(60)) as video:
         clip = read_by_torchcodec(file, spec(), video, device="cpu")
         reference = video.read()
     assert numbers_of(clip.frames) == [3, 9, 15, 21]
@@ -212,7 +212,7 @@ def test_pynvvideocodec_is_asked_for_the_packets_frames(
     file = LocalFile(str(numbered(tmp_path / "a.mp4")))
     wanted = replace(spec(), frames=frames)
     _Decoder.asked.clear()
-    with Video(file, wanted, name="a.mp4", deadline=Deadline(60)) as video:
+    with OpenVideo(file, wanted, name="a.mp4", deadline=Deadline(60)) as video:
         clip = read_by_pynvvideocodec(file, wanted, video)
         reference = video.read()
     assert numbers_of(clip.frames) == numbers == numbers_of(reference.frames)

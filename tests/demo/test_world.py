@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.run import load_config
-from recsys.demo.clips import APPEARANCES, MOTIONS, Clip, render_frames
+from recsys.demo.clips import APPEARANCES, MOTIONS, SyntheticClip, render_frames
 from recsys.demo.viewers import (
     AGE_GROUPS,
     REGIONS,
@@ -53,8 +53,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Clips ---------------------------------------------------------------------------------------
 
 
-def clip(motion: str, *, seed: int = 5, appearance: int = 0) -> Clip:
-    return Clip(
+def clip(motion: str, *, seed: int = 5, appearance: int = 0) -> SyntheticClip:
+    return SyntheticClip(
         path=Path(), appearance=appearance, motion=MOTIONS.index(motion), frames=12, seed=seed
     )
 
@@ -139,7 +139,7 @@ def test_files_show_what_the_truth_says(tiny: Path) -> None:
     truth, videos = read(tiny, "truth/videos"), make_videos(TINY)
     for row in (0, 23):
         assert truth["appearance"][row] == APPEARANCES[videos.appearance[row]]
-        wanted = Clip(
+        wanted = SyntheticClip(
             path=Path(),
             appearance=int(videos.appearance[row]),
             motion=MOTIONS.index(truth["motion"][row]),

@@ -18,7 +18,7 @@ from recsys.evaluation.baselines import table as baselines
 from recsys.evaluation.baselines.likes import Likes
 from recsys.evaluation.metrics import table as metrics
 from recsys.evaluation.metrics.expected import HitSums
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.files import LISTS, TASKS, compare_runs, write_users
 from recsys.evaluation.report.page import render
@@ -39,7 +39,7 @@ def first_hit_is_first(sums: HitSums, num_relevant_B: torch.Tensor, k: int) -> t
     return sums.hits(1)
 
 
-def even(videos: Videos, new_days: float) -> NDArray[np.bool_]:
+def even(videos: VideoTable, new_days: float) -> NDArray[np.bool_]:
     return EVEN_N
 
 
@@ -88,7 +88,7 @@ def extended(monkeypatch: pytest.MonkeyPatch) -> None:
 def data() -> RankingSet:
     rng = np.random.default_rng(0)
     relevant = [sorted(rng.choice(np.arange(1, 61), 3, replace=False)) for _ in range(40)]
-    videos = Videos(np.arange(61) > 50, rng.integers(0, 9, 61), age_days_N=np.full(61, 9.0))
+    videos = VideoTable(np.arange(61) > 50, rng.integers(0, 9, 61), age_days_N=np.full(61, 9.0))
     users = [str(user) for user in range(40)]
     return RankingSet(users, Ragged.from_lists(relevant), Ragged.empty(40), videos)
 

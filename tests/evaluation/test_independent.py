@@ -8,7 +8,7 @@ import torch
 
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import evaluate_ranker
 
 # ranx compiles for a minute what plain Python works out in seconds.
@@ -34,7 +34,7 @@ def test_metrics_are_those_of_ranx() -> None:
     ]
     scores = torch.from_numpy(rng.random((NUM_USERS, NUM_VIDEOS)))
     users = [f"u{number:03}" for number in range(NUM_USERS)]
-    videos = Videos(np.zeros(NUM_VIDEOS, np.bool_), np.zeros(NUM_VIDEOS, np.int64))
+    videos = VideoTable(np.zeros(NUM_VIDEOS, np.bool_), np.zeros(NUM_VIDEOS, np.int64))
     data = RankingSet(users, Ragged.from_lists(relevant), Ragged.empty(NUM_USERS), videos)
     config = EvaluateConfig(k=CUTOFFS)
     ours = evaluate_ranker(data, lambda a, b: scores[a:b], config).slices["all"].values

@@ -12,7 +12,7 @@ from recsys.config.run import EvaluateConfig
 from recsys.data.lessons import Lesson, Lessons
 from recsys.data.ragged import Ragged
 from recsys.evaluation import ranking
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.metrics.toplists import TopLists
 from recsys.evaluation.ranking import chunk_users, evaluate_ranker, measure, ranked
 from recsys.inference.ranker import Ranker, dot_product, with_bias
@@ -33,7 +33,7 @@ SCORES = torch.tensor(
 
 
 def ranking_set() -> RankingSet:
-    videos = Videos(
+    videos = VideoTable(
         cold_N=np.isin(np.arange(NUM_VIDEOS), COLD),
         popularity_N=np.array([0, 5, 4, 3, 2, 0, 0]),
         age_days_N=np.array([9, 9, 9, 9, 3.0, 2.0, 4.0]),

@@ -11,14 +11,14 @@ from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines.likes import Likes
 from recsys.evaluation.baselines.simple import random_order
 from recsys.evaluation.baselines.table import make_baselines
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import evaluate_ranker, ranked
 from recsys.evaluation.report.tradeoff import reranked_lists
 
 
 def ranking_set(relevant: list[list[int]], known: list[list[int]], num_videos: int) -> RankingSet:
     counts = np.bincount(np.concatenate(known).astype(np.int64), minlength=num_videos)
-    videos = Videos(np.arange(num_videos) % 3 == 0, counts, age_days_N=np.ones(num_videos))
+    videos = VideoTable(np.arange(num_videos) % 3 == 0, counts, age_days_N=np.ones(num_videos))
     users = [str(user) for user in range(len(relevant))]
     return RankingSet(users, Ragged.from_lists(relevant), Ragged.from_lists(known), videos)
 

@@ -11,7 +11,7 @@ import torch
 from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines.simple import random_order
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.metrics.toplists import Part, TopLists, top_lists
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.evaluation.report.figures import summarise
@@ -25,7 +25,7 @@ def ranking_set(
     relevant: Sequence[Sequence[int]], known: Sequence[Sequence[int]], cold: Sequence[int]
 ) -> RankingSet:
     """Seven videos."""
-    videos = Videos(np.isin(np.arange(8), cold), np.zeros(8, np.int64))
+    videos = VideoTable(np.isin(np.arange(8), cold), np.zeros(8, np.int64))
     users = [str(user) for user in range(len(relevant))]
     return RankingSet(users, Ragged.from_lists(relevant), Ragged.from_lists(known), videos)
 
@@ -157,7 +157,7 @@ def test_the_lists_of_a_part_are_those_with_the_other_videos_left_out(
 def test_re_ranked_lists_are_measured_among_their_own() -> None:
     """Videos that are new come first: 4 of the warm, 7 of the cold."""
     age = np.array([0, 9, 9, 9, 0, 9, 9, 0.0])
-    videos = Videos(np.isin(np.arange(8), [6, 7]), np.zeros(8, np.int64), age_days_N=age)
+    videos = VideoTable(np.isin(np.arange(8), [6, 7]), np.zeros(8, np.int64), age_days_N=age)
     data = RankingSet(["a"], Ragged.from_lists([[4, 7]]), Ragged.empty(1), videos)
     scores = torch.tensor([[0.0, 7, 6, 5, 4, 3, 2, 1]])
     config = EvaluateConfig(k=(1,))
@@ -169,7 +169,7 @@ def test_re_ranked_lists_are_measured_among_their_own() -> None:
 
 
 def test_drawn_videos_are_of_the_slice() -> None:
-    videos = Videos(
+    videos = VideoTable(
         np.isin(np.arange(8), [6, 7]), np.zeros(8, np.int64), np.array([0, 1, 1, 1, 1, 1, 2, 2])
     )
     relevant = Ragged.from_lists([[1, 6]] * 20)
@@ -196,7 +196,7 @@ def test_own_slices_are_those_of_ranx() -> None:
     known = [np.setdiff1d(rng.integers(1, num_videos, 20), rows) for rows in relevant]
     scores = torch.from_numpy(rng.random((num_users, num_videos)))
     users = [f"u{number:03}" for number in range(num_users)]
-    videos = Videos(cold_N, np.zeros(num_videos, np.int64))
+    videos = VideoTable(cold_N, np.zeros(num_videos, np.int64))
     data = RankingSet(users, Ragged.from_lists(relevant), Ragged.from_lists(known), videos)
     config = EvaluateConfig(k=(5, 20))
     ours = evaluate_ranker(data, lambda a, b: scores[a:b], config).slices

@@ -14,7 +14,7 @@ from recsys.cli import print_report
 from recsys.config.run import EvaluateConfig, RerankConfig, load_config
 from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines.simple import random_order
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.page import render
 from recsys.evaluation.report.wording import baseline_lines
@@ -26,7 +26,7 @@ def report(k: tuple[int, ...]) -> dict[str, Any]:
     """Of 40 users and 60 videos, ten of them cold, with a model that knows something."""
     rng = np.random.default_rng(0)
     relevant = [sorted(rng.choice(np.arange(1, 61), 3, replace=False)) for _ in range(40)]
-    videos = Videos(np.arange(61) > 50, rng.integers(0, 9, 61))
+    videos = VideoTable(np.arange(61) > 50, rng.integers(0, 9, 61))
     users = [str(user) for user in range(40)]
     data = RankingSet(users, Ragged.from_lists(relevant), Ragged.empty(40), videos)
     scores = torch.rand(40, 61, generator=torch.Generator().manual_seed(0))
@@ -71,7 +71,7 @@ def test_a_lost_slice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         finding["text"] for finding in whole["verdict"]["findings"]
     )
     rng = np.random.default_rng(0)
-    videos = Videos(np.arange(61) > 50, rng.integers(0, 9, 61))
+    videos = VideoTable(np.arange(61) > 50, rng.integers(0, 9, 61))
     relevant = Ragged.from_lists([[1 + user % 50, 51 + user % 10] for user in range(200)])
     data = RankingSet([str(u) for u in range(200)], relevant, Ragged.empty(200), videos)
     scores = torch.zeros(200, 61)
@@ -94,7 +94,7 @@ def test_a_lost_slice_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_each_slice_has_a_rival_of_its_own() -> None:
     """One ranker knows warm videos alone, another cold ones alone, and the model half of both."""
-    videos = Videos(np.arange(61) > 50, np.ones(61, np.int64))
+    videos = VideoTable(np.arange(61) > 50, np.ones(61, np.int64))
     relevant = Ragged.from_lists([[1 + user % 50, 51 + user % 10] for user in range(200)])
     data = RankingSet([str(u) for u in range(200)], relevant, Ragged.empty(200), videos)
     warm, cold = torch.zeros(200, 61), torch.zeros(200, 61)

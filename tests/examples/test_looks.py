@@ -14,7 +14,7 @@ import pytest
 
 from recsys.bundle.contents import Bundle
 from recsys.config.run import load_config
-from recsys.demo.example import Video, viewings_by_taste
+from recsys.demo.example import ExampleVideo, viewings_by_taste
 from tests.readmes import ROOT
 from tests.serve.web._server import listening
 
@@ -52,7 +52,7 @@ def test_its_config_opens_with_the_front_that_it_is_of(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "size"), [("social_feed", 7), ("video_site", 6)])
 def test_no_two_videos_have_one_title_and_titles_say_what_clips_show(name: str, size: int) -> None:
-    videos: list[Video] = script(name).make_videos(size)
+    videos: list[ExampleVideo] = script(name).make_videos(size)
     assert len(videos) == 6 * 4 * size
     assert len({video.title for video in videos}) == len(videos)
     if name == "social_feed":
@@ -68,7 +68,7 @@ def test_no_two_videos_have_one_title_and_titles_say_what_clips_show(name: str, 
 
 def test_learners_take_lessons_in_their_order() -> None:
     platform = script("course_platform")
-    videos: list[Video] = platform.make_videos(6)
+    videos: list[ExampleVideo] = platform.make_videos(6)
     assert len({video.title for video in videos}) == len(videos) == 6 * 3 * 4
     viewings = platform.learn(videos, num_users=50)
     finished: dict[int, set[int]] = {user: set() for user in range(50)}
@@ -81,9 +81,9 @@ def test_learners_take_lessons_in_their_order() -> None:
 
 
 def test_people_watch_what_they_like_and_nothing_before_it_came() -> None:
-    def video(topic: str, day: float) -> Video:
+    def video(topic: str, day: float) -> ExampleVideo:
         shown: dict[str, Any] = {"appearance": 0, "motion": 0, "text": ""}
-        return Video(title="", creator="", topic=topic, uploaded_day=day, **shown)
+        return ExampleVideo(title="", creator="", topic=topic, uploaded_day=day, **shown)
 
     videos = [video("abcdef"[i % 6], 10.0 * (i % 2)) for i in range(60)]
     viewings = viewings_by_taste(videos, num_users=40, per_user=12)

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recsys.config.data import DecodeConfig
-from recsys.decode.actor.encoder import Encoder, EncoderSettings
+from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings
 from recsys.decode.actor.pipeline import ClipPipeline, EncodingStep
 from recsys.decode.actor.processes import Processes, ProcessSet
 from recsys.decode.actor.rows import Row
@@ -65,7 +65,7 @@ def timed(scale: Scale, once: Callable[[], int]) -> tuple[float, dict[str, float
 
 
 def clips_per_s(
-    scale: Scale, processes: ProcessSet, encoder: Encoder | None = None
+    scale: Scale, processes: ProcessSet, encoder: ClipEncoder | None = None
 ) -> tuple[float, dict[str, Any]]:
     """Clips a second through a pipeline of processes, perhaps an encoder; and its busy shares."""
     config, rows = scale.config, list[Row]()
@@ -140,7 +140,7 @@ def encode(scale: Scale) -> dict[str, Any]:
     for name in ("small_cnn",) if scale.small else ("small_cnn", "efficientnet_lite0"):
         flops = flops_per_image(name, size)
         for way, changes in ways.items():
-            encoder = Encoder(name, scale.encoder_settings(**changes))
+            encoder = ClipEncoder(name, scale.encoder_settings(**changes))
             rate, facts = timed(scale, _encoding(encoder, scale))
             alone, _ = timed(scale, _computing(encoder, scale))
             share = None if peak is None or way == "float32" else alone * flops / peak
@@ -154,7 +154,7 @@ def encode(scale: Scale) -> dict[str, Any]:
     return part
 
 
-def _computing(encoder: Encoder, scale: Scale) -> Callable[[], int]:
+def _computing(encoder: ClipEncoder, scale: Scale) -> Callable[[], int]:
     """A batch that lies on the device already, eight times."""
     num, size = encoder.settings.batch_frames, scale.config.size
     frames = torch.zeros(num, size, size, 3, dtype=torch.uint8, device=scale.device)
@@ -168,7 +168,7 @@ def _computing(encoder: Encoder, scale: Scale) -> Callable[[], int]:
     return once
 
 
-def _encoding(encoder: Encoder, scale: Scale) -> Callable[[], int]:
+def _encoding(encoder: ClipEncoder, scale: Scale) -> Callable[[], int]:
     """Eight batches, two on their way at a time, as the pipeline does it."""
     frames = min(scale.config.frames, encoder.settings.batch_frames) or 1
     shape = (frames, scale.config.size, scale.config.size, 3)
@@ -195,7 +195,7 @@ def fused(scale: Scale) -> dict[str, Any]:
     hardware = scale.config.hardware_processes if scale.on_gpu else 0
     processes = ProcessSet(scale.cores, hardware)
     decoding, _ = clips_per_s(scale, processes)
-    encoder = Encoder(name, scale.encoder_settings())
+    encoder = ClipEncoder(name, scale.encoder_settings())
     images, _ = timed(scale, _encoding(encoder, scale))
     encoding = images / scale.config.frames
     rate, facts = clips_per_s(scale, processes, encoder)

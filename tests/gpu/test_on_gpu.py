@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.decode.actor.encoder import Encoder, EncoderSettings
+from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings
 from recsys.decode.contract import Deadline
 from recsys.decode.files import LocalFile
 from recsys.decode.hardware.choice import look_around
 from recsys.decode.hardware.readers import read_by_pynvvideocodec, read_by_torchcodec
-from recsys.decode.pyav_reader import Video
+from recsys.decode.pyav_reader import OpenVideo
 from recsys.inference.ranker import dot_product
 from recsys.train.loss import LossWeights
 from recsys.train.steps import SingleSteps
@@ -40,7 +40,7 @@ def test_hardware_gives_the_same_frames(
 ) -> None:
     (path,) = make_clips(tmp_path, 1, seconds=3, scale=2, **options)
     file, wanted = LocalFile(str(path)), replace(spec(), frames=16, size=112)
-    with Video(file, wanted, name="a.mp4", deadline=Deadline(60)) as video:
+    with OpenVideo(file, wanted, name="a.mp4", deadline=Deadline(60)) as video:
         clip = READERS[reader](file, wanted, video)
         reference = video.read()
     assert clip.times_s.tolist() == reference.times_s.tolist()
@@ -50,7 +50,7 @@ def test_hardware_gives_the_same_frames(
 
 def test_hardware_takes_no_frame_for_another(reader: str, tmp_path: Path) -> None:
     file = LocalFile(str(numbered(tmp_path / "a.mp4")))
-    with Video(file, spec(), name="a.mp4", deadline=Deadline(60)) as video:
+    with OpenVideo(file, spec(), name="a.mp4", deadline=Deadline(60)) as video:
         assert numbers_of(READERS[reader](file, spec(), video).frames) == [3, 9, 15, 21]
 
 
@@ -64,8 +64,8 @@ def test_features_are_those_of_a_cpu_and_batches_on_their_way_do_not_mix(
 ) -> None:
     clips = _clips()
     settings = EncoderSettings("cuda", batch_frames=16)
-    encoder = Encoder("small_cnn", settings)
-    expected, _ = Encoder("small_cnn").start(clips)()
+    encoder = ClipEncoder("small_cnn", settings)
+    expected, _ = ClipEncoder("small_cnn").start(clips)()
     first, second = encoder.start(clips[:3]), encoder.start(clips[3:])
     values = [*first()[0], *second()[0]]
     third = encoder.start(clips[:3])()[0]  # takes the first one's memory
@@ -75,8 +75,8 @@ def test_features_are_those_of_a_cpu_and_batches_on_their_way_do_not_mix(
 
 def test_features_in_bfloat16_are_near(gpu: torch.device) -> None:
     settings = EncoderSettings("cuda", half=True, batch_frames=16)
-    values, seconds = Encoder("small_cnn", settings).start(_clips())()
-    expected, _ = Encoder("small_cnn").start(_clips())()
+    values, seconds = ClipEncoder("small_cnn", settings).start(_clips())()
+    expected, _ = ClipEncoder("small_cnn").start(_clips())()
     assert seconds > 0
     for value, wanted in zip(values, expected, strict=True):
         assert np.abs(value.astype(float) - wanted).max() < 0.05 * np.abs(wanted).max()

@@ -6,13 +6,13 @@ import torch
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
 from recsys.data.vocab import Vocab
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.features.timelines import Timelines
 from recsys.inference.ranker import dot_product
-from recsys.inference.translation import Names, Translation
+from recsys.inference.translation import ModelVocabs, Translation
 
-OURS = Names(
+OURS = ModelVocabs(
     {
         "video": Vocab(["a", "b", "c"]),
         "context_tab": Vocab(["home", "search"]),
@@ -21,7 +21,7 @@ OURS = Names(
     ("tab",),
     ("click", "like"),
 )
-THEIRS = Names(
+THEIRS = ModelVocabs(
     {
         "video": Vocab(["c", "x", "a"]),
         "context_tab": Vocab(["search"]),
@@ -86,7 +86,7 @@ def test_a_model_of_the_same_names_changes_nothing() -> None:
 
 
 def test_nothing_in_common_is_no_trouble() -> None:
-    other = Names({"video": Vocab(["z"])}, (), ())
+    other = ModelVocabs({"video": Vocab(["z"])}, (), ())
     found = Translation.between(OURS, other)
     seen = found.timelines(timelines())
     assert seen.video_rows.tolist() == [0, 0, 0]
@@ -100,13 +100,13 @@ def test_nothing_in_common_is_no_trouble() -> None:
 
 def test_unknown_videos_come_last_in_random_order() -> None:
     """Ten videos, of which the other model knows 1 and 2; the user liked 9."""
-    ours = Names({"video": Vocab([str(i) for i in range(1, 11)])}, (), ())
-    theirs = Names({"video": Vocab(["2", "1"])}, (), ())
+    ours = ModelVocabs({"video": Vocab([str(i) for i in range(1, 11)])}, (), ())
+    theirs = ModelVocabs({"video": Vocab(["2", "1"])}, (), ())
     ranker = Translation.between(ours, theirs).ranker(
         dot_product(torch.tensor([[1.0]]), torch.tensor([[9.0], [-3.0], [-5.0]]))
     )
     assert ranker(0, 1)[0, [1, 2]].tolist() == [-5, -3]
-    videos = Videos(np.zeros(11, np.bool_), np.zeros(11, np.int64))
+    videos = VideoTable(np.zeros(11, np.bool_), np.zeros(11, np.int64))
     data = RankingSet(["u"], Ragged.from_lists([[9]]), Ragged.empty(1), videos)
     found = evaluate_ranker(data, ranker, EvaluateConfig(k=(4,))).slices["all"].values
     # Places 3 and 4 go to two of the eight others.

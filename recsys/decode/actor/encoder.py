@@ -61,7 +61,7 @@ class EncoderSettings:
         return cls("cuda", half, config.encode_compiled, config.encode_frames)
 
 
-class Encoder:
+class ClipEncoder:
     """Frames to features, a batch of clips at a time.
 
     Args:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile
 from recsys.decode.hardware.choice import why_not_hardware
-from recsys.decode.pyav_reader import Video
+from recsys.decode.pyav_reader import OpenVideo
 from recsys.decode.sampling import Geometry, Timeline, plan_geometry
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class _Wanted:
         )
 
 
-def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: Video) -> Clip:
+def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> Clip:
     """Reads a clip by NVIDIA's PyNvVideoCodec.
 
     Raises:
@@ -63,7 +63,7 @@ def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: Video) -> Cli
     return wanted.clip(frames, "pynvvideocodec")
 
 
-def _by_pynvvideocodec(wanted: _Wanted, video: Video) -> Iterator[NDArray[np.uint8]]:
+def _by_pynvvideocodec(wanted: _Wanted, video: OpenVideo) -> Iterator[NDArray[np.uint8]]:
     import PyNvVideoCodec as nvc
     import torch
 
@@ -90,7 +90,7 @@ def _by_pynvvideocodec(wanted: _Wanted, video: Video) -> Iterator[NDArray[np.uin
 
 
 def read_by_torchcodec(
-    file: VideoFile, spec: ClipSpec, video: Video, *, device: str = "cuda"
+    file: VideoFile, spec: ClipSpec, video: OpenVideo, *, device: str = "cuda"
 ) -> Clip:
     """Reads a clip by torchcodec.
 
@@ -105,7 +105,7 @@ def read_by_torchcodec(
     return wanted.clip(frames, f"torchcodec_{device}")
 
 
-def _by_torchcodec(wanted: _Wanted, video: Video, device: str) -> Iterator[NDArray[np.uint8]]:
+def _by_torchcodec(wanted: _Wanted, video: OpenVideo, device: str) -> Iterator[NDArray[np.uint8]]:
     from torchcodec.decoders import VideoDecoder
 
     decoder = VideoDecoder(wanted.path, device=device, num_ffmpeg_threads=1)
@@ -119,7 +119,7 @@ def _by_torchcodec(wanted: _Wanted, video: Video, device: str) -> Iterator[NDArr
         yield _resize(batch.data, wanted.geometry)
 
 
-def _wanted(file: VideoFile, spec: ClipSpec, video: Video) -> _Wanted:
+def _wanted(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> _Wanted:
     """What is to be read; raises NotThisReader for what the hardware is not given."""
     facts = video.facts
     refused = why_not_hardware(spec, facts)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.ragged import Ragged
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.schema import VALID
 
 DAY_MS = 86_400_000
@@ -48,7 +48,7 @@ class Likes:
             num_videos=num_videos,
         )
 
-    def validation(self, videos: Videos, *, seed: int) -> RankingSet | None:
+    def validation(self, videos: VideoTable, *, seed: int) -> RankingSet | None:
         """Users who liked something new in the validation days, drawn at random.
 
         They are what a baseline's settings may be chosen by; None where there are none.
@@ -66,7 +66,7 @@ class Likes:
         relevant = Ragged(offsets.astype(np.int64), (new & 0xFFFFFFFF).astype(np.int32))
         known = self.before(VALID).lists
         counts = np.bincount(known.values, minlength=len(videos))
-        then = Videos(np.zeros(len(videos), np.bool_), counts, lessons=videos.lessons)
+        then = VideoTable(np.zeros(len(videos), np.bool_), counts, lessons=videos.lessons)
         return RankingSet([str(user) for user in users], relevant, known.select(users), then)
 
 

@@ -34,7 +34,7 @@ from recsys.inference.ranker import Ranker
 
 
 @dataclass(frozen=True)
-class Known:
+class BaselineInputs:
     """What baselines may be made of: what is known before the test, and the users to rank for."""
 
     likes: Likes
@@ -97,7 +97,7 @@ class Baseline:
     """Of the ranker, in report.json and for people."""
     help: str
     """What it is, in one sentence, for the glossary."""
-    make: Callable[[Known], Ranker | None]
+    make: Callable[[BaselineInputs], Ranker | None]
     """Gives scores (users, N) for a chunk of test users; None where the data or the config do not
     allow it."""
     made_with: Callable[[MadeWith], str | None] = lambda about: None
@@ -105,13 +105,13 @@ class Baseline:
     where there was nothing to choose."""
 
 
-def _ease(known: Known) -> Ranker | None:
+def _ease(known: BaselineInputs) -> Ranker | None:
     if not known.config.ease_videos:
         return None
     return known.gram.fit(known.settings.penalty).ranker(known.data)
 
 
-def _ease_and_recent(known: Known) -> Ranker | None:
+def _ease_and_recent(known: BaselineInputs) -> Ranker | None:
     if not known.config.ease_videos:
         return None
     ease: Ease = known.gram.fit(known.settings.blend_penalty)
@@ -132,7 +132,7 @@ def _ease_and_recent_made_with(about: MadeWith) -> str | None:
     return f"EASE beside recent popularity with one of {ease['blend_penalty']:g}, {weight}"
 
 
-def _content_knn(known: Known) -> Ranker | None:
+def _content_knn(known: BaselineInputs) -> Ranker | None:
     return None if known.contents_ND is None else content_knn(known.contents_ND, known.data)
 
 
@@ -201,7 +201,7 @@ def make_baselines(
         contents_ND: Content vectors, where there are some.
     """
     settings = choose(likes, data.videos, config)
-    known = Known(likes, data, config, settings, contents_ND)
+    known = BaselineInputs(likes, data, config, settings, contents_ND)
     made = {baseline.name: baseline.make(known) for baseline in BASELINES}
     rankers = {name: ranker for name, ranker in made.items() if ranker is not None}
     about: MadeWith = {

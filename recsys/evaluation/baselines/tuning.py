@@ -24,7 +24,7 @@ from recsys.evaluation.baselines.simple import (
     item_knn,
     recent_popularity,
 )
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import list_metrics
 from recsys.inference.ranker import Ranker
 from recsys.schema import VALID
@@ -57,7 +57,7 @@ class Settings:
     """Validation users that they were chosen by; 0 where there were none, and these are guesses."""
 
 
-def choose(likes: Likes, videos: Videos, config: EvaluateConfig) -> Settings:
+def choose(likes: Likes, videos: VideoTable, config: EvaluateConfig) -> Settings:
     """The settings: those that the config fixes, and else the best on the validation days."""
     fixed: dict[str, Any] = {
         "half_life_days": config.half_life_days,

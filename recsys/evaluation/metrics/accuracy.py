@@ -24,7 +24,7 @@ from recsys.evaluation.metrics.expected import (
     hits_with_ties,
     hits_without_ties,
 )
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.metrics.table import metrics_at
 from recsys.evaluation.metrics.toplists import TopLists
 
@@ -46,7 +46,7 @@ class SliceMetrics:
     """Metric (`ndcg@10`, …) → one value for each of them."""
 
 
-def video_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
+def video_slices(videos: VideoTable) -> dict[str, NDArray[np.bool_]]:
     """Name → which video rows belong to that slice (N).
 
     `all`, `warm` (with training events), `cold` (without), and `age: …` where ages are known.
@@ -62,7 +62,7 @@ def video_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
     return slices
 
 
-def own_slices(videos: Videos) -> dict[str, NDArray[np.bool_]]:
+def own_slices(videos: VideoTable) -> dict[str, NDArray[np.bool_]]:
     """Name → the videos that are ranked among themselves; together they are the catalogue (N)."""
     is_video_N = np.arange(len(videos)) > 0
     return {

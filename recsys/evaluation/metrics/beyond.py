@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.metrics.toplists import Inclusion
 
 NUM_BLOCKS = 20
 """Parts that users are dealt into, by whose differences the error of exposure is estimated."""
 
 
-def self_information(videos: Videos) -> NDArray[np.float64]:
+def self_information(videos: VideoTable) -> NDArray[np.float64]:
     """How surprising each video is: -log2 of its share of the known positives, in bits (N).
 
     T. Zhou et al., "Solving the apparent diversity-accuracy dilemma of recommender systems", 2010;
@@ -37,7 +37,7 @@ OfLists = Callable[[Inclusion, Tensor], Tensor]
 """Takes the lists and how many videos each holds (B); gives a value each (B)."""
 
 
-def diversity(videos: Videos) -> OfLists | None:
+def diversity(videos: VideoTable) -> OfLists | None:
     """One minus the mean cosine of the categories of two videos of a list; None without categories.
 
     It is 0 where all are of one category (B. Smyth and P. McClave, "Similarity vs. Diversity",
@@ -56,7 +56,7 @@ def diversity(videos: Videos) -> OfLists | None:
 class _CategoryVectors:
     """The categories of videos as vectors of length 1, kept sparse."""
 
-    def __init__(self, videos: Videos) -> None:
+    def __init__(self, videos: VideoTable) -> None:
         assert videos.categories is not None
         rows_NM, weight_N = videos.categories.padded()
         self.rows_NM = torch.from_numpy(rows_NM).long()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from recsys.config.run import EvaluateConfig
 from recsys.evaluation.metrics.beyond import Exposure
 from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval, jackknife_interval
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 
 Floats = NDArray[np.float64]
 
@@ -158,7 +158,7 @@ def creator_exposure(data: RankingSet, exposure: Exposure) -> CreatorExposure:
 class _Creators:
     """The known creators of a catalogue."""
 
-    def __init__(self, videos: Videos) -> None:
+    def __init__(self, videos: VideoTable) -> None:
         assert videos.creator_row_N is not None
         self._row_N = videos.creator_row_N
         self._known = np.unique(self._row_N[1:][self._row_N[1:] > 0])

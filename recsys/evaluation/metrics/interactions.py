@@ -17,7 +17,7 @@ from recsys.errors import InputError
 
 
 @dataclass(frozen=True)
-class Videos:
+class VideoTable:
     """The catalogue, one entry a video row; the entries of row 0 are never looked at."""
 
     cold_N: NDArray[np.bool_]
@@ -61,7 +61,7 @@ class RankingSet:
     """U lists of video rows: test positives on videos without an earlier positive of that user."""
     known: Ragged
     """U lists of video rows: positives before the test cut; may hold one several times."""
-    videos: Videos
+    videos: VideoTable
     groups: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
     """Group column → a name a user, None where it is not known."""
 

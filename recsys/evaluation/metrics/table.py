@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recsys.evaluation.metrics.beyond import Exposure, OfLists, diversity, self_information
 from recsys.evaluation.metrics.expected import ExpectedHits, HitSums, ideal_gain
-from recsys.evaluation.metrics.interactions import Videos
+from recsys.evaluation.metrics.interactions import VideoTable
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class OfHits:
 class MeanOfVideos:
     """The mean over a list of a value that each video has."""
 
-    of: Callable[[Videos, float], NDArray[np.number] | NDArray[np.bool_] | None]
+    of: Callable[[VideoTable, float], NDArray[np.number] | NDArray[np.bool_] | None]
     """Takes the catalogue and the age in days up to which a video is new; gives a value a video
     (N), or None where the catalogue does not know it."""
 
@@ -42,7 +42,7 @@ class MeanOfVideos:
 class OfWholeLists:
     """What only all videos of a list together have."""
 
-    of: Callable[[Videos], OfLists | None]
+    of: Callable[[VideoTable], OfLists | None]
     """Takes the catalogue; gives what makes a value a list (B), or None where the catalogue does
     not know enough."""
 

@@ -59,7 +59,7 @@ class Finding(TypedDict):
     text: str
 
 
-class Decision(TypedDict):
+class BaselineDecision(TypedDict):
     """Whether the model is better than every baseline."""
 
     decision: str
@@ -68,7 +68,7 @@ class Decision(TypedDict):
     evidence: str
 
 
-class Verdict(Decision):
+class Verdict(BaselineDecision):
     """The decision with the findings."""
 
     findings: list[Finding]

@@ -18,7 +18,7 @@ from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.metrics.accuracy import own_slices
 from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval
 from recsys.evaluation.metrics.fairness import creator_exposure, gini
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.metrics.toplists import ALL, TopLists
 from recsys.evaluation.ranking import RankerResult, measure, ranked
 from recsys.inference import rerank as levers
@@ -33,7 +33,7 @@ STEP = 256
 
 
 @dataclass(frozen=True)
-class Sample:
+class CandidateSample:
     """Some users' candidates for re-ranking, and how relevant each is to its user."""
 
     data: RankingSet
@@ -42,7 +42,7 @@ class Sample:
     relevance_SC: NDArray[np.float64]
 
 
-def video_traits(videos: Videos, *, new_days: float) -> VideoTraits:
+def video_traits(videos: VideoTable, *, new_days: float) -> VideoTraits:
     """What the step may look at of a catalogue."""
     categories = videos.categories
     if categories is not None and not len(categories.values):
@@ -56,7 +56,7 @@ def video_traits(videos: Videos, *, new_days: float) -> VideoTraits:
 
 def draw_sample(
     data: RankingSet, ranker: Ranker, config: EvaluateConfig, count: int, num_users: int
-) -> Sample:
+) -> CandidateSample:
     """The best `count` videos of `num_users` users, who are drawn once and for all.
 
     Equal scores stay in whatever order topk leaves them.
@@ -73,7 +73,7 @@ def draw_sample(
         assert lists.score_BK is not None
         videos[lists.user_B.numpy()] = lists.video_BK.numpy()
         relevance[lists.user_B.numpy()] = relative_relevance(lists.score_BK.numpy())
-    return Sample(part, of_part, videos, relevance)
+    return CandidateSample(part, of_part, videos, relevance)
 
 
 def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
@@ -83,7 +83,7 @@ def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
     return scores
 
 
-def priced(sample: Sample, rerank: RerankConfig) -> VideoTraits:
+def priced(sample: CandidateSample, rerank: RerankConfig) -> VideoTraits:
     """What the step looks at, with the prices that the lists of these users lead to."""
     traits = video_traits(sample.data.videos, new_days=rerank.new_days)
     if not rerank.creator_exposure or traits.creator_row_N is None:
@@ -168,7 +168,7 @@ class _Step:
 
 
 def rerank_sample(
-    sample: Sample, config: EvaluateConfig, rerank: RerankConfig, k: int
+    sample: CandidateSample, config: EvaluateConfig, rerank: RerankConfig, k: int
 ) -> RankerResult:
     """What the sample's lists are worth after the step; the first k of each are measured."""
     step = _Step(Reranker(rerank, priced(sample, rerank)), sample.data, sample.ranker, config)
@@ -214,7 +214,9 @@ def tradeoff(
 class _Curve:
     """Points, measured against the lists in plain order of relevance."""
 
-    def __init__(self, sample: Sample, config: EvaluateConfig, rerank: RerankConfig) -> None:
+    def __init__(
+        self, sample: CandidateSample, config: EvaluateConfig, rerank: RerankConfig
+    ) -> None:
         self._sample, self._config, self._rerank = sample, config, rerank
         self.configured = levers.weights(rerank)
         self._plain: RankerResult | None = None
@@ -266,7 +268,7 @@ def metrics_of_curve(result: RankerResult, k: int) -> dict[str, float]:
     return figures
 
 
-def _limits(sample: Sample) -> dict[str, float]:
+def _limits(sample: CandidateSample) -> dict[str, float]:
     """What creator exposure could be at best, and what it would be if relevance were all."""
     creator_N = sample.data.videos.creator_row_N
     assert creator_N is not None

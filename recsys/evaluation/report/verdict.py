@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from recsys.evaluation.metrics.accuracy import WARM_AND_COLD
-from recsys.evaluation.report.schema import Decision, Figures, Finding, Measured, Tested, Verdict
+from recsys.evaluation.report.schema import (
+    BaselineDecision,
+    Figures,
+    Finding,
+    Measured,
+    Tested,
+    Verdict,
+)
 from recsys.evaluation.report.wording import (
     metric_title,
     number,
@@ -57,7 +64,7 @@ def compared(report: Measured, ranker: str, metric: str) -> Tested | None:
     return next((row for row in rows if row["metric"] == metric), None)
 
 
-def _decision(report: Measured) -> Decision:
+def _decision(report: Measured) -> BaselineDecision:
     rival, metric = best_baseline(report), report["setup"]["metric"]
     if rival is None:
         headline = "There is nothing to compare the model with."

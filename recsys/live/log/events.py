@@ -34,7 +34,7 @@ from recsys.live.log.entries import (
     user_mark,
 )
 from recsys.live.log.event import STANDING, Event, to_row
-from recsys.live.log.writing import CHUNK, Call, Status, chunks, delete_users, write
+from recsys.live.log.writing import CHUNK, AppendCall, Status, chunks, delete_users, write
 from recsys.live.store.commits import GroupCommit
 from recsys.live.store.database import READ_LIMIT_S, Database, LogError, among, insert_rows
 from recsys.live.store.tables import EVENTS, EXPLORED
@@ -104,7 +104,7 @@ class EventLog:
     def __init__(self, address: str, *, create: bool = True, clock: Clock = now) -> None:
         self.database = Database(address, create=create)
         self.clock = clock
-        self._commits: GroupCommit[Call, Appended] = GroupCommit(self._write, fatal=LogError)
+        self._commits: GroupCommit[AppendCall, Appended] = GroupCommit(self._write, fatal=LogError)
 
     def __enter__(self) -> EventLog:
         return self
@@ -144,7 +144,7 @@ class EventLog:
         """
         now_ms = self.clock()
         received = [now_ms] * len(events) if received_ms is None else received_ms
-        call = Call()
+        call = AppendCall()
         for place, (event, time_ms) in enumerate(zip(events, received, strict=True)):
             try:
                 row, second_id = to_row(event, time_ms)
@@ -156,7 +156,7 @@ class EventLog:
             call.second_ids.append(second_id)
         return self._commits.submit(call)
 
-    def _write(self, calls: Sequence[Call]) -> list[Appended]:
+    def _write(self, calls: Sequence[AppendCall]) -> list[Appended]:
         with self.database.writing() as connection:
             statuses = write(connection, calls)
         ids = [[row["event_id"] for row in call.rows] for call in calls]

@@ -24,7 +24,7 @@ deleted after it happened, so it is not kept."""
 
 
 @dataclass(frozen=True)
-class Call:
+class AppendCall:
     """The rows of one call of `append`, and the second ids that they may be there under."""
 
     rows: list[Row] = field(default_factory=list)
@@ -49,7 +49,7 @@ def select_forgotten(kind: str) -> Select[Any]:
     return select(c.user_id, c.time_ms).where(among(c.user_id, "marks", kind), c.type == FORGET)
 
 
-def write(connection: Connection, calls: Sequence[Call]) -> list[list[Status]]:
+def write(connection: Connection, calls: Sequence[AppendCall]) -> list[list[Status]]:
     """Writes calls, the first call's events first, and says what became of each event.
 
     What is not there now may be inserted, since no other transaction writes meanwhile.

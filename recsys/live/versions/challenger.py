@@ -23,7 +23,7 @@ REMEMBERED = 200_000
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ChallengeResult:
     """What came of a challenge until now."""
 
     challenger: Totals
@@ -79,7 +79,7 @@ class ChallengeFollower:
         self._columns = columns
         self._counts = self._begin()
 
-    def compare(self) -> Comparison:
+    def compare(self) -> ChallengeResult:
         """What has come of it until now.
 
         Raises:
@@ -93,7 +93,7 @@ class ChallengeFollower:
                 self._recount(page[-1].seq)
         challenge, totals = self.challenge, self._counts.totals
         users, others = totals[challenge.version].users, totals[challenge.against].users
-        return Comparison(
+        return ChallengeResult(
             totals[challenge.version],
             totals[challenge.against],
             self._counts.crossed,

@@ -56,7 +56,7 @@ class Challenge:
 
 
 @dataclass(frozen=True)
-class Decision:
+class VersionDecision:
     """What somebody decided."""
 
     chosen: str | None = None
@@ -67,7 +67,7 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedVersion:
     """What is to be served now."""
 
     version: str
@@ -89,7 +89,7 @@ class Watch:
         self.bundles_dir = bundles_dir
         self.pinned = pinned
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> WantedVersion:
         """What is to be served now.
 
         Raises:
@@ -97,10 +97,10 @@ class Watch:
             LogError: The database cannot be read.
         """
         if self.pinned is not None:
-            return Wanted(self.pinned)
+            return WantedVersion(self.pinned)
         return resolve(self.decision(), current_version(self.bundles_dir))
 
-    def decision(self) -> Decision:
+    def decision(self) -> VersionDecision:
         """What was decided last."""
         return _read(next(iter(self._database.rows(OF_DECISION)), None))
 
@@ -114,9 +114,9 @@ class Watch:
         """
         published = current_version(self.bundles_dir)
 
-        def decide(before: Decision) -> Decision:
+        def decide(before: VersionDecision) -> VersionDecision:
             serving = resolve(before, published).version
-            return Decision(version, published) if instead_of in (None, serving) else before
+            return VersionDecision(version, published) if instead_of in (None, serving) else before
 
         self._decide(decide)
 
@@ -126,13 +126,13 @@ class Watch:
         The same once more goes on from where it began.
         """
 
-        def decide(before: Decision) -> Decision:
+        def decide(before: VersionDecision) -> VersionDecision:
             same = challenge is not None and challenge.continues(before.challenge)
             return before if same else dataclasses.replace(before, challenge=challenge)
 
         self._decide(decide)
 
-    def _decide(self, decide: Callable[[Decision], Decision]) -> None:
+    def _decide(self, decide: Callable[[VersionDecision], VersionDecision]) -> None:
         """Changes what is decided; nobody else does between the look at it and the change."""
         with self._database.writing() as connection:
             decision = decide(_read(connection.execute(OF_DECISION).first()))
@@ -141,15 +141,15 @@ class Watch:
             connection.execute(insert(FACTS), {"name": DECISION, "value": value})
 
 
-def _read(row: Row[Any] | None) -> Decision:
+def _read(row: Row[Any] | None) -> VersionDecision:
     if row is None:
-        return Decision()
+        return VersionDecision()
     tree = json.loads(row[0])
     challenge = tree.pop("challenge")
-    return Decision(**tree, challenge=challenge and Challenge(**challenge))
+    return VersionDecision(**tree, challenge=challenge and Challenge(**challenge))
 
 
-def resolve(decision: Decision, published: str) -> Wanted:
+def resolve(decision: VersionDecision, published: str) -> WantedVersion:
     """What is to be served, from what was decided and what is published.
 
     >>> resolve(Decision("v1", published="v2"), published="v2").version
@@ -161,4 +161,4 @@ def resolve(decision: Decision, published: str) -> Wanted:
     version = decision.chosen if holds and decision.chosen else published
     challenge = decision.challenge
     valid = challenge is not None and version == challenge.against != challenge.version
-    return Wanted(version, challenge if valid else None)
+    return WantedVersion(version, challenge if valid else None)

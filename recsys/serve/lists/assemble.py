@@ -122,7 +122,7 @@ class ListMaker:
             scored: Scores (K,) and probabilities (K, T) of each list's videos.
         """
         whys = self._reasons(readings, candidates, lists)
-        names = Names(self._catalogue, [listed.rows for listed in lists])
+        names = VideoIds(self._catalogue, [listed.rows for listed in lists])
         for listed, (scores, probabilities), why in zip(lists, scored, whys, strict=True):
             yield self.named(names.of(listed.rows), scores, probabilities, why)
 
@@ -223,7 +223,7 @@ class ListMaker:
         for line, listed in zip(rows_BK, lists, strict=True):
             line[: len(listed.rows)] = listed.rows
         liked = self._resemblance.best([reading.past.liked for reading in readings], rows_BK)
-        names = Names(
+        names = VideoIds(
             self._catalogue, [np.array([r for one in liked for k in one for r in k], int)]
         )
         popular = self._popular(readings, candidates, rows_BK)
@@ -290,7 +290,7 @@ def by_relevance(
     return np.take_along_axis(candidates.rows_BC, order, 1), relative_relevance(ordered)
 
 
-class Names:
+class VideoIds:
     """The ids of some video rows, looked up together."""
 
     def __init__(self, catalogue: Catalogue, rows: Sequence[IntArray]) -> None:

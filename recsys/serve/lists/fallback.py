@@ -29,7 +29,7 @@ from recsys.serve.asks import (
     Reason,
     ScoredVideo,
 )
-from recsys.serve.lists.assemble import Names
+from recsys.serve.lists.assemble import VideoIds
 from recsys.serve.lists.parts import Parts
 from recsys.serve.retrieve.conditions import Conditions
 from recsys.serve.users.pasts import AtHand
@@ -172,7 +172,7 @@ class Fallback:
     def _videos(
         self, ready: Everybody, rows: IntArray, num_popular: int
     ) -> tuple[ScoredVideo, ...]:
-        names = Names(self._parts.catalogue, [rows]).of(rows)
+        names = VideoIds(self._parts.catalogue, [rows]).of(rows)
         scores = [
             *ready.popular.scores_N[rows[:num_popular]].tolist(),
             *ready.latest.scores_N[rows[num_popular:]].tolist(),
@@ -185,7 +185,7 @@ class Fallback:
 
     def _ranked(self, ready: Ready, k: int, cause: Cause) -> RankedVideos:
         rows = ready.rows[~np.isin(ready.rows, self._parts.catalogue.unlisted(self._clock()))][:k]
-        names = Names(self._parts.catalogue, [rows]).of(rows)
+        names = VideoIds(self._parts.catalogue, [rows]).of(rows)
         scores = ready.scores_N[rows].tolist()
         said = Degraded("stale", cause, f"{WHY[cause]}: this is the list as it was looked at last")
         videos = tuple(map(RankedVideo, names, scores))

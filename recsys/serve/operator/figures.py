@@ -28,7 +28,7 @@ OF_THE_MODEL = frozenset({"/v1/recommend", "/v1/recommend/batch", "/v1/score"})
 
 
 @dataclass(config=Described)
-class Sample:
+class RunSample:
     """A few seconds of a replica."""
 
     time_ms: int
@@ -84,7 +84,7 @@ class RunResponse:
     unknown_videos: int
     log_lag_seconds: float
     steps: list[StepFigures]
-    samples: list[Sample]
+    samples: list[RunSample]
     """The oldest first."""
 
 
@@ -148,7 +148,7 @@ class RunFigures:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._lock = threading.Lock()
-        self._samples: deque[Sample] = deque(maxlen=KEPT)
+        self._samples: deque[RunSample] = deque(maxlen=KEPT)
         self._started_ms = self._last_ms = now()
         self._before = Sums()
 
@@ -195,11 +195,11 @@ class RunFigures:
 
 def _sample(
     before: Sums, sums: Sums, values: Values, version: str, between_ms: tuple[int, int]
-) -> Sample:
+) -> RunSample:
     begun_ms, now_ms = between_ms
     batches = sums.batches - before.batches
     fast = {bound: count - before.fast.get(bound, 0) for bound, count in sums.fast.items()}
-    return Sample(
+    return RunSample(
         time_ms=now_ms,
         version=version,
         requests_per_s=1000 * (sums.requests - before.requests) / (now_ms - begun_ms),

@@ -80,7 +80,7 @@ class _LiveKnown:
         return Described(self._creator_rows.now, self._categories.later, self._durations.now)
 
 
-class Names:
+class GrowingVocab:
     """A vocabulary of the bundle that goes on with what came live."""
 
     def __init__(self, vocab: Vocab) -> None:
@@ -129,9 +129,9 @@ class Catalogue:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self.num_bundle = len(bundle.catalog)
-        self.videos = Names(bundle.vocabs["video"])
-        self.creators = Names(bundle.vocabs["creator"])
-        self.categories = Names(bundle.vocabs["category"])
+        self.videos = GrowingVocab(bundle.vocabs["video"])
+        self.creators = GrowingVocab(bundle.vocabs["creator"])
+        self.categories = GrowingVocab(bundle.vocabs["category"])
         self.changing = threading.RLock()
         """Held while anything changes, and by other threads while they read."""
         self.on_change: list[Callable[[Changed], None]] = []

@@ -20,7 +20,7 @@ from recsys.errors import InputError
 from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import NO_FILTERS, Filters
-from recsys.serve.retrieve.catalogue import Catalogue, Changed, Described, Names
+from recsys.serve.retrieve.catalogue import Catalogue, Changed, Described, GrowingVocab
 from recsys.serve.retrieve.cursors import Cursors
 
 Mask = npt.NDArray[np.bool_]
@@ -161,7 +161,7 @@ def _passing(part: Described, filters: Filters, categories: list[int], creators:
     return mask
 
 
-def _named(kind: str, known: Names, asked: Iterable[str]) -> list[int]:
+def _named(kind: str, known: GrowingVocab, asked: Iterable[str]) -> list[int]:
     rows = []
     for name in asked:
         rows.append(known.row(name))

@@ -47,7 +47,7 @@ FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
 RANGE_REFUSED = "Range: no part of this file; send bytes=FIRST-LAST, counted from 0, or no Range"
 
 
-class VideoFile(FileResponse):
+class VideoFileResponse(FileResponse):
     """A file whose refusals of a `Range` are problem documents, as all others are."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +135,7 @@ def _add_pictures_and_captions(service: Service, router: APIRouter) -> None:
 def _add_files(service: Service, router: APIRouter) -> None:
     @router.get(
         "/v1/videos/{video_id:path}/file",
-        response_class=VideoFile,
+        response_class=VideoFileResponse,
         responses=FILE_ANSWERS,
     )
     async def video_file(video_id: m.AddressId) -> Response:
@@ -151,4 +151,4 @@ def _add_files(service: Service, router: APIRouter) -> None:
         if file is None:
             raise HTTPException(404, "no file of this video is served here")
         path, media_type = file
-        return VideoFile(path, media_type=media_type)
+        return VideoFileResponse(path, media_type=media_type)

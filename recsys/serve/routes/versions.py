@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
 from recsys.live.versions.click_rates import Rate, Totals
-from recsys.live.versions.watch import Wanted
+from recsys.live.versions.watch import WantedVersion
 from recsys.serve.http.messages import Described, Message
 from recsys.serve.retrieve.monitor import SearchShape
 from recsys.serve.routes.links import Responses
@@ -166,7 +166,7 @@ def routes(service: Service, router: APIRouter) -> None:
 def _listed(service: Service) -> VersionsResponse:
     bundle = service.bundle
     if service.versions is None:
-        wanted = Wanted(bundle.version)
+        wanted = WantedVersion(bundle.version)
         states = [VersionState(bundle.version, "serving", str(bundle.manifest["created"]))]
     else:
         wanted = service.versions.watch.wanted()

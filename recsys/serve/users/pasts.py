@@ -70,7 +70,7 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PastRequest:
     """Whose past, as of when, and what the request itself says of the user."""
 
     user_id: str
@@ -146,7 +146,7 @@ class Pasts:
         """All states are made anew."""
         self._held.clear()
 
-    def of(self, wanted: Sequence[Wanted], *, ask_log: bool = True) -> list[Past]:
+    def of(self, wanted: Sequence[PastRequest], *, ask_log: bool = True) -> list[Past]:
         """The past of each request's user; all that must be made is made together.
 
         Args:
@@ -169,7 +169,7 @@ class Pasts:
             self._held.popitem(last=False)
         return [past for past in pasts if past is not None]
 
-    def _kept(self, one: Wanted) -> Past | None:
+    def _kept(self, one: PastRequest) -> Past | None:
         past = None if one.features else self._held.get(one.user_id)
         if past is None or (one.now_ms is not None and one.now_ms <= past.last_ms):
             return None
@@ -214,7 +214,7 @@ class Pasts:
         return cut(histories, start, stop, user_id=user_id, user_rows=rows)
 
     @torch.inference_mode()
-    def _make(self, wanted: Sequence[Wanted], ask_log: bool) -> list[Past]:
+    def _make(self, wanted: Sequence[PastRequest], ask_log: bool) -> list[Past]:
         user_ids = [one.user_id for one in wanted]
         histories = self._live.read(user_ids, ask_log=ask_log)
         whole = list(map(self._merged, user_ids, histories))
@@ -230,7 +230,7 @@ class Pasts:
                 )
         return [past for past in pasts if past is not None]
 
-    def _as_asked(self, whole: Timelines, one: Wanted) -> Timelines:
+    def _as_asked(self, whole: Timelines, one: PastRequest) -> Timelines:
         """The events that a request reads: the last ones before it."""
         timeline = whole if one.now_ms is None else before(whole, one.now_ms)
         stop = int(timeline.offsets[-1])

@@ -17,7 +17,7 @@ from recsys.inference.index import IndexFacts
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.lists.parts import Parts
 from recsys.serve.retrieve.retrieval import Retriever, Search
-from recsys.serve.users.pasts import Wanted
+from recsys.serve.users.pasts import PastRequest
 
 NUM_USERS, K = 100, 100
 MARGINS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -81,7 +81,7 @@ def _searches(bundle: Bundle) -> list[Search]:
     """What users ask for first: all but what they liked."""
     parts, now_ms = Parts.of(bundle, None), just_after(bundle)
     trending = parts.trending.at(now_ms)
-    pasts = parts.pasts.of([Wanted(user, now_ms) for user in some_users(bundle, NUM_USERS)])
+    pasts = parts.pasts.of([PastRequest(user, now_ms) for user in some_users(bundle, NUM_USERS)])
     return [
         Search(past.query, trending, past.seen, past.seen_bias, past.never_again) for past in pasts
     ]

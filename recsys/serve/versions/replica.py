@@ -24,7 +24,7 @@ from recsys.data.storage import join
 from recsys.errors import InputError
 from recsys.live.clock import now
 from recsys.live.store.database import LogError
-from recsys.live.versions.watch import Challenge, Wanted, Watch
+from recsys.live.versions.watch import Challenge, WantedVersion, Watch
 from recsys.serve import priority
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender
@@ -331,7 +331,7 @@ class Versions:
         refusal = self._refused.get(version)
         return refusal is not None and time.monotonic() - refusal.at_s < RETRY_S
 
-    def _serve(self, version: str, recommender: ServingRecommender, wanted: Wanted) -> None:
+    def _serve(self, version: str, recommender: ServingRecommender, wanted: WantedVersion) -> None:
         """Changes the reference; the one before is kept warm, and older ones go."""
         before, beside = self._serving, self._beside(wanted)
         self._host.flip(recommender, beside)
@@ -345,7 +345,7 @@ class Versions:
         logger.warning("version %s serves now, in place of %s", version, before)
         self._metrics.version_swapped()
 
-    def _challenge_as(self, wanted: Wanted) -> None:
+    def _challenge_as(self, wanted: WantedVersion) -> None:
         """Begins or ends what is tried beside the version that serves."""
         challenge = wanted.challenge if wanted.version == self._serving else None
         if challenge == self._challenge:
@@ -365,7 +365,7 @@ class Versions:
             self._drop()
         logger.warning("tried beside version %s: %s", self._serving, challenge or "none")
 
-    def _beside(self, wanted: Wanted) -> tuple[Challenge, ServingRecommender] | None:
+    def _beside(self, wanted: WantedVersion) -> tuple[Challenge, ServingRecommender] | None:
         challenge = wanted.challenge
         if challenge is None or challenge.version not in self._held:
             return None

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from recsys.config.data import DecodeConfig
-from recsys.decode.actor.encoder import Encoder, EncoderSettings
+from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings
 from recsys.model.frames import make_frame_encoder
 
 
@@ -14,7 +14,7 @@ def clips(*lengths: int) -> list[np.ndarray]:
 
 def test_many_clips_at_a_time_give_what_each_gives_alone() -> None:
     some = clips(3, 1, 4)
-    values, seconds = Encoder("small_cnn").start(some)()
+    values, seconds = ClipEncoder("small_cnn").start(some)()
     encoder = make_frame_encoder("small_cnn").eval()
     assert [value.shape for value in values] == [(3, 1024), (1, 1024), (4, 1024)]
     assert seconds > 0
@@ -40,7 +40,7 @@ def test_before_they_are_rounded_they_differ_by_1e_5_at_most() -> None:
 def test_a_padded_batch_gives_the_same() -> None:
     """What a compiled encoder is given: the frames behind the last clip are nobody's."""
     settings = EncoderSettings(batch_frames=16)
-    plain, padded = Encoder("small_cnn", settings), Encoder("small_cnn", settings)
+    plain, padded = ClipEncoder("small_cnn", settings), ClipEncoder("small_cnn", settings)
     padded._padded = lambda num: 16  # type: ignore[method-assign]
     some = clips(3, 4)
     for one, other in zip(plain.start(some)()[0], padded.start(some)()[0], strict=True):
@@ -48,8 +48,8 @@ def test_a_padded_batch_gives_the_same() -> None:
 
 
 def test_bfloat16_is_near() -> None:
-    (exact,), _ = Encoder("small_cnn").start(clips(4))()
-    (half,), _ = Encoder("small_cnn", EncoderSettings(half=True)).start(clips(4))()
+    (exact,), _ = ClipEncoder("small_cnn").start(clips(4))()
+    (half,), _ = ClipEncoder("small_cnn", EncoderSettings(half=True)).start(clips(4))()
     assert half.dtype == np.float16
     assert not np.array_equal(half, exact)
     assert np.abs(half.astype(float) - exact).max() < 0.05 * np.abs(exact).max()

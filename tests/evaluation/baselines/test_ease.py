@@ -6,12 +6,12 @@ import torch
 
 from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines.ease import Gram
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 
 
 def of_users(known: list[list[int]], popularity: list[int]) -> RankingSet:
     size = len(popularity)
-    videos = Videos(np.zeros(size, np.bool_), np.array(popularity))
+    videos = VideoTable(np.zeros(size, np.bool_), np.array(popularity))
     users = [str(number) for number in range(len(known))]
     relevant = Ragged.from_lists([[size - 1]] * len(known))
     return RankingSet(users, relevant, Ragged.from_lists(known), videos)

@@ -19,13 +19,13 @@ from recsys.evaluation.baselines.simple import (
     random_order,
     recent_popularity,
 )
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import evaluate_ranker
 
 
 def small(known: list[list[int]], popularity: list[int]) -> RankingSet:
     size = len(popularity)
-    videos = Videos(np.zeros(size, np.bool_), np.array(popularity))
+    videos = VideoTable(np.zeros(size, np.bool_), np.array(popularity))
     users = [str(number) for number in range(len(known))]
     return RankingSet(
         users, Ragged.from_lists([[1]] * len(known)), Ragged.from_lists(known), videos
@@ -136,7 +136,7 @@ def kuairand(folder: Path) -> tuple[RankingSet, Ragged]:
         return Ragged(offsets, (pairs % num_videos).astype(np.int32))
 
     counts = np.bincount(video[before], minlength=num_videos)
-    videos = Videos(counts == 0, counts)
+    videos = VideoTable(counts == 0, counts)
     names = [str(number) for number in users]
     data = RankingSet(names, lists(relevant, users), lists(known, users), videos)
     return data, lists(known, np.unique(known // num_videos))

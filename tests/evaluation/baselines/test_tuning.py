@@ -19,7 +19,7 @@ from recsys.evaluation.baselines.tuning import (
     Settings,
     choose,
 )
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.report.wording import baseline_lines
 from recsys.schema import TRAIN, VALID
 
@@ -49,7 +49,7 @@ def likes(*, trend_lasts: bool = True) -> Likes:
 
 def users_of(known: Likes) -> RankingSet:
     counts = np.bincount(known.lists.values, minlength=NUM_VIDEOS)
-    videos = Videos(counts == 0, counts)
+    videos = VideoTable(counts == 0, counts)
     relevant = Ragged.from_lists([[NUM_VIDEOS - 1]] * NUM_USERS)
     return RankingSet([str(u) for u in range(NUM_USERS)], relevant, known.lists, videos)
 
@@ -61,7 +61,7 @@ def test_likes_before_a_split_and_those_of_validation() -> None:
     before = likes.before(VALID)
     assert [part.tolist() for part in before.lists.pairs(0, 3)] == [[0, 0, 1, 2], [1, 2, 4, 0]]
     assert before.time_ms.tolist() == [0, 1, 5, 6]
-    data = likes.validation(Videos(np.zeros(6, np.bool_), np.zeros(6, np.int64)), seed=0)
+    data = likes.validation(VideoTable(np.zeros(6, np.bool_), np.zeros(6, np.int64)), seed=0)
     assert data is not None
     assert data.user_ids == ["0", "2"]  # of the first only 3 is new, the second has nothing
     assert [part.tolist() for part in data.relevant.pairs(0, 2)] == [[0, 1], [3, 5]]

@@ -10,10 +10,10 @@ import torch
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.metrics.beyond import self_information
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import RankerResult, evaluate_ranker
 
-VIDEOS = Videos(
+VIDEOS = VideoTable(
     cold_N=np.array([0, 0, 0, 0, 0, 1], np.bool_),
     popularity_N=np.array([99, 7, 3, 1, 0, 0]),
     categories=Ragged.from_lists([[], [1], [1, 2], [2], [], []]),
@@ -86,6 +86,6 @@ def test_coverage_of_a_random_order() -> None:
 
 def test_duplicate_category_is_refused() -> None:
     with pytest.raises(ValueError, match="twice"):
-        Videos(
+        VideoTable(
             np.zeros(2, np.bool_), np.zeros(2, np.int64), categories=Ragged.from_lists([[], [3, 3]])
         )

@@ -7,7 +7,7 @@ import torch
 from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.metrics.expected import hits_without_ties, ideal_gain
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.metrics.table import metrics_at
 from recsys.evaluation.ranking import evaluate_ranker
 
@@ -77,6 +77,8 @@ def test_all_equal_scores_in_closed_form() -> None:
 
 
 def ranking_set(relevant: list[list[int]], *, num_videos: int) -> RankingSet:
-    videos = Videos(torch.zeros(num_videos).bool().numpy(), torch.zeros(num_videos).long().numpy())
+    videos = VideoTable(
+        torch.zeros(num_videos).bool().numpy(), torch.zeros(num_videos).long().numpy()
+    )
     users = [str(number) for number in range(len(relevant))]
     return RankingSet(users, Ragged.from_lists(relevant), Ragged.empty(len(users)), videos)

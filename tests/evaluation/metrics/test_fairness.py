@@ -13,7 +13,7 @@ from recsys.evaluation.metrics.fairness import (
     quality_gap,
     top_share,
 )
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import evaluate_ranker
 
 CONFIG = EvaluateConfig(k=(2,), bootstrap=50, mask_history=False)
@@ -33,7 +33,7 @@ def test_top_share_is_of_at_least_one() -> None:
 
 
 def data(num_users: int = 2) -> RankingSet:
-    videos = Videos(
+    videos = VideoTable(
         cold_N=np.zeros(6, np.bool_),
         popularity_N=np.array([0, 10, 4, 2, 0, 4]),
         creator_row_N=np.array([9, 1, 1, 2, 3, 0], np.int32),

@@ -13,7 +13,7 @@ from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
 from recsys.evaluation.baselines.simple import popularity, random_order
 from recsys.evaluation.metrics.classification import TaskMeter
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.page import render
 from recsys.evaluation.report.verdict import best_baseline, verdict
@@ -23,7 +23,7 @@ CONFIG = EvaluateConfig(k=(5, 50), bootstrap=40, tradeoff_users=100)
 
 def data(num_users: int = 260) -> RankingSet:
     rng = np.random.default_rng(0)
-    videos = Videos(
+    videos = VideoTable(
         cold_N=np.arange(61) > 50,
         popularity_N=rng.integers(0, 30, 61),
         creator_row_N=rng.integers(1, 20, 61).astype(np.int32),
@@ -209,7 +209,7 @@ def test_page_is_whole_escaped_and_fetches_nothing(report: dict[str, Any]) -> No
 
 def test_page_without_anything_optional() -> None:
     ranking_set = data()
-    bare = Videos(ranking_set.videos.cold_N, ranking_set.videos.popularity_N)
+    bare = VideoTable(ranking_set.videos.cold_N, ranking_set.videos.popularity_N)
     plain = dataclasses.replace(ranking_set, videos=bare, groups={})
     rankers = {"model": random_order(61), "random": random_order(61)}
     config = EvaluateConfig(k=(5,), bootstrap=0)

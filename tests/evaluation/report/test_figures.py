@@ -8,14 +8,14 @@ from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import Ragged
 from recsys.data.storage import finite
 from recsys.evaluation.baselines.simple import random_order
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.evaluation.report.figures import summarise
 
 
 def data(num_users: int = 240) -> RankingSet:
     rng = np.random.default_rng(0)
-    videos = Videos(
+    videos = VideoTable(
         cold_N=np.arange(30) >= 25,
         popularity_N=rng.integers(0, 9, 30),
         creator_row_N=rng.integers(0, 6, 30).astype(np.int32),
@@ -65,7 +65,7 @@ def test_summary_has_every_slice_and_is_json() -> None:
 
 def test_without_bootstrap_and_metadata() -> None:
     whole = data()
-    bare = Videos(whole.videos.cold_N, whole.videos.popularity_N)
+    bare = VideoTable(whole.videos.cold_N, whole.videos.popularity_N)
     plain = RankingSet(whole.user_ids, whole.relevant, whole.known, bare)
     config = EvaluateConfig(k=(3,), bootstrap=0)
     summary = summarise(plain, evaluate_ranker(plain, random_order(30), config), config)

@@ -7,7 +7,7 @@ import torch
 
 from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
-from recsys.evaluation.metrics.interactions import RankingSet, Videos
+from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.evaluation.report.tradeoff import draw_sample, reranked, reranked_lists, tradeoff
 from recsys.inference.ranker import Ranker, dot_product
@@ -28,7 +28,7 @@ def world(num_users: int = 400, num_videos: int = 301) -> tuple[RankingSet, Rank
     bias = 1.0 * (creators <= 6)
     queries = torch.from_numpy(np.c_[1.5 * tastes, np.ones(num_users)]).float()
     vectors = torch.from_numpy(np.c_[kinds, bias]).float()
-    videos = Videos(
+    videos = VideoTable(
         cold_N=np.zeros(num_videos, np.bool_),
         popularity_N=np.bincount(relevant.values, minlength=num_videos),
         creator_row_N=creators,
@@ -82,7 +82,7 @@ def test_the_configured_point_is_on_its_lever() -> None:
 
 def test_levers_without_metadata_are_left_out() -> None:
     data, ranker = world(60)
-    bare = Videos(data.videos.cold_N, data.videos.popularity_N)
+    bare = VideoTable(data.videos.cold_N, data.videos.popularity_N)
     curve = tradeoff(dataclasses.replace(data, videos=bare), ranker, CONFIG, RerankConfig())
     assert curve["levers"] == {} and curve["limits"] is None
     assert "gini" not in curve["plain"]

@@ -23,7 +23,7 @@ from recsys.live.log.event import (
     to_row,
 )
 from recsys.live.log.events import Entry, EventLog
-from recsys.live.log.writing import Call
+from recsys.live.log.writing import AppendCall
 from recsys.live.store import database
 from recsys.live.store.database import LogError, insert_rows
 from recsys.live.store.tables import EVENTS
@@ -386,7 +386,7 @@ def test_one_fault_does_not_touch_the_others_of_its_group(log: EventLog) -> None
     rows = [to_row(view(number), NOW)[0] for number in range(4)]
     rows[2]["type"] = None
     with log.database.writing():  # all of them wait
-        waiting = [log._commits.submit(Call([row], [None])) for row in rows]
+        waiting = [log._commits.submit(AppendCall([row], [None])) for row in rows]
     for number in (0, 1, 3):
         assert waiting[number].result(20).statuses == ["accepted"]
     with pytest.raises(IntegrityError):

@@ -7,7 +7,7 @@ import pytest
 from recsys.config.data import EventColumns
 from recsys.live.log.event import EXPOSURE, NOT_INTERESTED, VIEW, Event
 from recsys.live.log.events import EventLog
-from recsys.live.versions.challenger import ChallengeFollower, Comparison
+from recsys.live.versions.challenger import ChallengeFollower, ChallengeResult
 from recsys.live.versions.watch import Challenge
 from tests.live.conftest import NOW
 
@@ -31,7 +31,7 @@ def follower(log: EventLog, after_seq: int = 0) -> ChallengeFollower:
     return ChallengeFollower(log, replace(CHALLENGE, since_seq=after_seq), columns=COLUMNS)
 
 
-def figures(found: Comparison) -> list[tuple[int, int, int]]:
+def figures(found: ChallengeResult) -> list[tuple[int, int, int]]:
     return [(t.users, t.impressions, t.clicks) for t in (found.challenger, found.champion)]
 
 

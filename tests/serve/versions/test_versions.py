@@ -15,7 +15,7 @@ from recsys.errors import InputError
 from recsys.live.log.event import EXPOSURE, VIEW, Event
 from recsys.live.log.events import EventLog
 from recsys.live.store.database import LogError
-from recsys.live.versions.watch import Challenge, Decision, Wanted, Watch, resolve
+from recsys.live.versions.watch import Challenge, VersionDecision, WantedVersion, Watch, resolve
 from recsys.serve.api import make_api
 from recsys.serve.asks import Answer, Ask
 from recsys.serve.recommender import ServingRecommender
@@ -389,15 +389,15 @@ def test_users_are_split_anew_for_other_versions() -> None:
 @pytest.mark.parametrize(
     ("decision", "published", "wanted"),
     [
-        (Decision(), OLD, Wanted(OLD)),
-        (Decision(NEW, OLD), OLD, Wanted(NEW)),
-        (Decision(OLD, OLD), NEW, Wanted(NEW)),
-        (Decision(challenge=(c := Challenge(NEW, OLD, 0.5, 0))), OLD, Wanted(OLD, c)),
-        (Decision(challenge=c), NEW, Wanted(NEW)),
-        (Decision(NEW, OLD, c), OLD, Wanted(NEW)),
+        (VersionDecision(), OLD, WantedVersion(OLD)),
+        (VersionDecision(NEW, OLD), OLD, WantedVersion(NEW)),
+        (VersionDecision(OLD, OLD), NEW, WantedVersion(NEW)),
+        (VersionDecision(challenge=(c := Challenge(NEW, OLD, 0.5, 0))), OLD, WantedVersion(OLD, c)),
+        (VersionDecision(challenge=c), NEW, WantedVersion(NEW)),
+        (VersionDecision(NEW, OLD, c), OLD, WantedVersion(NEW)),
     ],
 )
-def test_what_is_wanted(decision: Decision, published: str, wanted: Wanted) -> None:
+def test_what_is_wanted(decision: VersionDecision, published: str, wanted: WantedVersion) -> None:
     assert resolve(decision, published) == wanted
 
 
@@ -406,9 +406,9 @@ def test_decisions_reach_every_replica(bundles: Path, tmp_path: Path) -> None:
     with EventLog(address) as one, EventLog(address) as other:
         here, there = (Watch(log.database, str(bundles)) for log in (one, other))
         here.choose(NEW)
-        assert there.wanted() == Wanted(NEW)
+        assert there.wanted() == WantedVersion(NEW)
         here.challenge(Challenge(OLD, NEW, 0.25, 3))
-        assert there.wanted() == Wanted(NEW, Challenge(OLD, NEW, 0.25, 3))
+        assert there.wanted() == WantedVersion(NEW, Challenge(OLD, NEW, 0.25, 3))
 
 
 def test_the_routes(service: Service, bundles: Path) -> None:

@@ -17,7 +17,7 @@ import uvicorn
 from recsys.bundle.contents import Bundle
 from recsys.data.details import Details
 from recsys.decode.poster import encode_webp
-from recsys.demo.clips import Clip, ClipFormat, render_frames, write_clip
+from recsys.demo.clips import ClipFormat, SyntheticClip, render_frames, write_clip
 from recsys.features.inputs import ClipShape
 from recsys.live.log.event import Event
 from recsys.live.log.events import EventLog
@@ -67,7 +67,7 @@ def make_world(folder: Path, **sections: Any) -> Path:
     uris: list[str | None] = []
     for row in range(1, NUM_VIDEOS + 1):
         path = folder / f"{row}.mp4"
-        clip = Clip(path=path, appearance=row % 6, motion=row % 4, frames=12, seed=row)
+        clip = SyntheticClip(path=path, appearance=row % 6, motion=row % 4, frames=12, seed=row)
         if row == BROKEN:
             path.write_bytes(b"no video at all")
         elif row != WITHOUT_FILE:
@@ -85,7 +85,7 @@ def with_details(bundle: Bundle) -> Bundle:
     texts = pa.table([titles, [None] * len(titles)], schema=details_schema())
     posters = []
     for row in rows:
-        clip = Clip(path=Path(), appearance=row % 6, motion=row % 4, frames=2, seed=row)
+        clip = SyntheticClip(path=Path(), appearance=row % 6, motion=row % 4, frames=2, seed=row)
         posters.append(encode_webp(render_frames(clip, size=64)[0]))
     files = pa.table([[None, *([1.0] * NUM_VIDEOS)], [None, *posters]], schema=files_schema())
     return replace(bundle, details=Details(texts, files))
