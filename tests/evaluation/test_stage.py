@@ -158,6 +158,12 @@ def test_the_page_says_that_users_were_drawn() -> None:
     made = {"users": 9, "half_life_days": 1.0, "neighbours": 50, "neighbours_share": 0.12}
     lines = [line.replace("\xa0", " ") for line in baseline_lines(made)]
     assert "Item-kNN is made of 12 % of the users, drawn at random." in lines
+    lines = [line.replace("\xa0", " ") for line in baseline_lines({**made, "users_share": 0.5})]
+    assert lines[-2:] == [
+        "Recent popularity, item-kNN and EASE are made of the likes of 50 % of the users, drawn at "
+        "random.",
+        "Item-kNN is made of 12 % of these users, drawn at random.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ TUNED_SCORES, FEWEST_USERS, MOST_USERS = 2**25, 500, 5000
 
 @dataclass(frozen=True)
 class Likes:
-    """Positive events, of A users one after the other."""
+    """Positive events of A users, one user after the other."""
 
     lists: Ragged
     """A lists of video rows, in order of time; may hold one several times."""
@@ -29,13 +29,15 @@ class Likes:
     """When each happened (P)."""
     split: NDArray[np.int8]
     """TRAIN or VALID (P)."""
+    share_of_users: float = 1.0
+    """Of all users, those whose likes these are."""
 
     def before(self, split: int) -> Likes:
         """Those of earlier splits, of the same users."""
         kept = self.split < split
         ends = np.concatenate([[0], np.cumsum(kept)])
         lists = Ragged(ends[self.lists.offsets], self.lists.values[kept])
-        return Likes(lists, self.time_ms[kept], self.split[kept])
+        return Likes(lists, self.time_ms[kept], self.split[kept], self.share_of_users)
 
     def recent(self, half_life_days: float, num_videos: int) -> NDArray[np.float64]:
         """Each video's count, recent ones counting more (N); the newest of all is the present."""

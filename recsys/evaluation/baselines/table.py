@@ -38,7 +38,7 @@ class BaselineInputs:
     """What baselines may be made of: what is known before the test, and the users to rank for."""
 
     likes: Likes
-    """Of all users before the test."""
+    """Of all users before the test, or of some drawn at random."""
     data: RankingSet
     """The test users; of their test nothing may be looked at."""
     config: EvaluateConfig
@@ -84,8 +84,10 @@ class MadeWith(TypedDict):
     """Validation users that the settings were chosen by; 0 where they are guesses."""
     half_life_days: float
     neighbours: int
+    users_share: NotRequired[float]
+    """Of the users, those whose likes all of them are made of, where there are too many for all."""
     neighbours_share: NotRequired[float]
-    """Of the users, those that item-kNN is made of, where there are too many for all."""
+    """Of these users, those that item-kNN is made of, where there are too many for all."""
     ease: NotRequired[EaseMadeWith]
 
 
@@ -195,7 +197,7 @@ def make_baselines(
     """All of the table that the data allow, with the settings that were chosen for them.
 
     Args:
-        likes: Of all users before the test.
+        likes: Of all users before the test, or of some drawn at random.
         data: The test users; of their test nothing is looked at.
         config: Fixes settings, or leaves them to be chosen.
         contents_ND: Content vectors, where there are some.
@@ -209,6 +211,8 @@ def make_baselines(
         "half_life_days": settings.half_life_days,
         "neighbours": settings.neighbours,
     }
+    if likes.share_of_users < 1:
+        about["users_share"] = likes.share_of_users
     if known.neighbours.share_of_users < 1:
         about["neighbours_share"] = known.neighbours.share_of_users
     if config.ease_videos:

@@ -124,9 +124,15 @@ def baseline_lines(about: MadeWith) -> list[str]:
         "is a guess."
     )
     lines = [f"Baselines: {', '.join(made)}.", chosen]
+    if "users_share" in about:
+        share = percent(about["users_share"])
+        lines.append(
+            f"Recent popularity, item-kNN and EASE are made of the likes of {share} of the users, "
+            "drawn at random."
+        )
     if "neighbours_share" in about:
-        share = percent(about["neighbours_share"])
-        lines.append(f"Item-kNN is made of {share} of the users, drawn at random.")
+        share, of = percent(about["neighbours_share"]), "these" if "users_share" in about else "the"
+        lines.append(f"Item-kNN is made of {share} of {of} users, drawn at random.")
     if ease and ease["share_of_likes"] < 1:
         lines.append(
             f"EASE is made of the {ease['videos']:,} most popular videos, with "
