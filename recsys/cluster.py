@@ -118,6 +118,31 @@ def _most(resource: str) -> int:
     return int(max(there, with_all_nodes.get(resource, 0)))
 
 
+def tell_of_gpus(who: str, num: int, share: float) -> None:
+    """Logs that actors may wait, where others have GPUs or parts of them.
+
+    Ray adds up the parts that are free, and an actor's share lies on one GPU: halves of two are no
+    whole one, and nothing tells which GPU the parts are of.
+
+    Args:
+        who: What the actors are for, as the line begins.
+        num: Actors.
+        share: GPUs of each, perhaps a part of one; 0 is none.
+    """
+    if not share:
+        return
+    import ray
+
+    there = ray.cluster_resources().get("GPU", 0.0)
+    free = ray.available_resources().get("GPU", 0.0)
+    if free < there or num * share > free:
+        logger.warning(
+            "%s: %d × %g GPUs are needed, each on one GPU, and others have %g of %g: waiting where "
+            "no GPU has the room",
+            *(who, num, share, there - free, there),
+        )
+
+
 def leaving_nodes() -> set[str]:
     """Ray's ids of the nodes that have announced their end, as spot machines do."""
     from ray._private.state import state

@@ -7,7 +7,7 @@ import ray
 from ray._private.state import state
 from ray.data import DataContext
 
-from recsys.cluster import connect, num_cpus, num_gpus, require
+from recsys.cluster import connect, num_cpus, num_gpus, require, tell_of_gpus
 from recsys.errors import InputError
 
 
@@ -34,6 +34,31 @@ def test_more_workers_than_there_can_be_are_refused(monkeypatch: pytest.MonkeyPa
     require(4, gpu=True)
     with pytest.raises(InputError, match="train.workers=5: each takes one GPU .* has 4"):
         require(5, gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("free", "num", "share", "line"),
+    [
+        (2.0, 2, 1.0, None),
+        (1.0, 1, 0.0, None),  # none is asked for
+        (1.0, 1, 1.0, "decode: 1 × 1 GPUs are needed, each on one GPU, and others have 1 of 2: w"),
+        (0.5, 1, 0.5, "decode: 1 × 0.5 GPUs are needed, each on one GPU, and others have 1.5 of 2"),
+        (2.0, 3, 0.75, "decode: 3 × 0.75 GPUs are needed, each on one GPU, and others have 0 of 2"),
+    ],
+    ids=["all free", "none asked for", "two halves or a whole", "a half", "more than there is"],
+)
+def test_what_may_wait_for_gpus_says_so(
+    free: float,
+    num: int,
+    share: float,
+    line: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 2.0})
+    monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": free})
+    tell_of_gpus("decode", num, share)
+    assert [message[: len(line or "")] for message in caplog.messages] == ([line] if line else [])
 
 
 def test_a_program_that_has_joined_by_itself_keeps_rays_output(

@@ -241,6 +241,7 @@ def _plan(num_videos: int, config: DecodeConfig) -> ActorPlan:
         [node["Resources"] for node in ray.nodes() if node["Alive"]],
     )
     plan = plan_actors(config.workers, num_videos=num_videos, has=has, in_hardware=in_hardware)
+    cluster.tell_of_gpus("decode", plan.actors, plan.gpus)
     if has.free_gpus and not plan.gpus:
         logger.info("decode: on CPUs, for not every node that has CPUs has a GPU")
     return plan

@@ -118,6 +118,7 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
     held = ray.put((Prepared(prepared.config), predictor))
     use_gpu = prepared.config.train.device != "cpu"
     workers = plan_workers(ray.available_resources(), total, use_gpu=use_gpu)
+    cluster.tell_of_gpus("evaluate", workers.num, workers.gpus)
     numbers = [{"id": number} for number in range(total)]
     dataset = ray.data.from_items(numbers, override_num_blocks=total).map_batches(
         PredictPartitions,

@@ -23,7 +23,7 @@ from ray.serve.schema import LoggingConfig
 
 from recsys.bundle.contents import read_config
 from recsys.bundle.versions import find_bundle
-from recsys.cluster import connect, num_cpus
+from recsys.cluster import connect, num_cpus, num_gpus, tell_of_gpus
 from recsys.config.access import read_reference
 from recsys.config.run import RunConfig, ServeConfig
 from recsys.config.text import explain
@@ -197,6 +197,7 @@ def running(
     connect()
     try:
         _require_cpus(wanted.replicas)
+        _require_gpus(wanted)
         _require_no_serve()
         try:
             _deploy(app, host, port)
@@ -295,6 +296,22 @@ def _require_cpus(replicas: int) -> None:
     free = int(ray.available_resources().get("CPU", 0))
     if replicas > free:
         logger.warning("serving needs %d CPUs and %d are free: waiting for them", replicas, free)
+
+
+def _require_gpus(settings: ServeConfig) -> None:
+    """Refuses encoders that can never all have their share; says so where they may have to wait."""
+    share = settings.encoder_gpus
+    if not settings.encoders or not share:
+        return
+    there = num_gpus()
+    room = there // share if share >= 1 else there * int(1 / share)
+    if settings.encoders > room:
+        raise InputError(
+            f"serve.encoder_gpus={share:g}: each of {settings.encoders} encoders takes so much of "
+            f"one GPU, or so many, and the cluster has {there}, room for {room:g}; set it to 0, "
+            "lower serve.encoders or add nodes"
+        )
+    tell_of_gpus("serve", settings.encoders, share)
 
 
 def _require_no_serve() -> None:

@@ -49,6 +49,7 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, object]:
     cluster.connect()
     gpu, num_gpus = use_gpu(config), cluster.num_gpus()
     cluster.require(config.train.workers, gpu=gpu)
+    cluster.tell_of_gpus("train", config.train.workers, float(gpu))
     if config.train.device == "auto" and num_gpus and not gpu:
         logger.warning(
             "train.device=auto: %d GPUs for %d workers, so that all train on CPUs; "

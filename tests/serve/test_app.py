@@ -104,6 +104,22 @@ def test_more_replicas_than_the_cluster_has_are_refused(ray_local: None, tiny: T
         pass
 
 
+@pytest.mark.parametrize(
+    ("encoders", "share", "gpus", "room"),
+    [(1, 0.5, 0, "0"), (3, 0.75, 2, "2"), (5, 0.5, 2, "4"), (2, 2, 3, "1")],
+)
+def test_encoders_that_no_gpu_has_room_for_are_refused(
+    encoders: int, share: float, gpus: int, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would wait for ever: of two GPUs none has room for a third share of 0.75."""
+    monkeypatch.setattr(app, "num_gpus", lambda: gpus)
+    monkeypatch.setattr(app, "tell_of_gpus", lambda *_: None)
+    with pytest.raises(InputError, match=rf"serve.encoder_gpus={share}: .* room for {room};"):
+        app._require_gpus(ServeConfig(encoders=encoders, encoder_gpus=share))
+    app._require_gpus(ServeConfig(encoders=int(room), encoder_gpus=share))
+    app._require_gpus(ServeConfig(encoders=encoders, encoder_gpus=0))
+
+
 @pytest.mark.parametrize("error", [ActorDiedError(), GetTimeoutError()], ids=["killed", "late"])
 def test_a_proxy_that_is_not_ready_in_time_is_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch
