@@ -24,8 +24,8 @@ from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST
 
 MOST_LIKES = 1 << 24
-"""What the baselines are made of at most. The process that makes them holds 13 bytes of each, and 60
-more while it chooses the validation users."""
+"""What the baselines are made of at most. The process that makes them holds 13 bytes of each, and
+60 more while it chooses the validation users."""
 
 
 def ranking_set(
