@@ -48,7 +48,7 @@ class Killer:
                     os.kill(pid, signal.SIGKILL)
                     self.killed.append(pid)
 
-    def place(self, _: str) -> None:
+    def begin(self, plan: str, epochs_done: int) -> None:
         pass
 
     def epoch(self, _: dict[str, float]) -> None:
@@ -93,7 +93,7 @@ class Starts:
     def __init__(self) -> None:
         self.count = 0
 
-    def place(self, _: str) -> None:
+    def begin(self, plan: str, epochs_done: int) -> None:
         self.count += 1
 
     def step(self, _: float, __: dict[str, float]) -> None:
