@@ -42,6 +42,13 @@ def test_an_index_of_another_kind_is_refused() -> None:
         VideoIndex.from_bytes(flat)
 
 
+def test_codes_are_of_the_vectors_themselves() -> None:
+    """And not of what is left of them beside a cell's middle: there is one cell, at 0."""
+    index = VideoIndex.build(VECTORS + 5)
+    cell = faiss.downcast_index(index._codes.quantizer)
+    assert (cell.ntotal, cell.reconstruct(0).tolist()) == (1, [0, 0])
+
+
 def test_the_same_vectors_make_the_same_codes() -> None:
     vectors = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
     assert VideoIndex.build(vectors).to_bytes() == VideoIndex.build(vectors).to_bytes()
