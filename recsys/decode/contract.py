@@ -84,6 +84,21 @@ class VideoFile(Protocol):
         """Up to `size` bytes from `offset` on; empty at the end."""
 
 
+def require_path(file: VideoFile, reader: str) -> str:
+    """The path of a file, for a reader that opens it by itself.
+
+    Raises:
+        NotThisReader: It has none, or one that is no text.
+    """
+    if file.path is None:
+        raise NotThisReader(f"{reader} reads local files only")
+    try:
+        file.path.encode()
+    except UnicodeEncodeError:
+        raise NotThisReader(f"{reader} opens no file whose name is not UTF-8") from None
+    return file.path
+
+
 class ByteStream(io.RawIOBase):
     """A seekable stream over a `VideoFile`; a wrong seek gives -1 back, as FFmpeg expects."""
 

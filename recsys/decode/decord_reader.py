@@ -18,7 +18,15 @@ import decord
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.decode.contract import Clip, ClipSpec, Deadline, FileFacts, NotThisReader, VideoFile
+from recsys.decode.contract import (
+    Clip,
+    ClipSpec,
+    Deadline,
+    FileFacts,
+    NotThisReader,
+    VideoFile,
+    require_path,
+)
 from recsys.decode.pyav_reader import OpenVideo
 from recsys.decode.sampling import Geometry, Timeline, plan_geometry
 
@@ -37,7 +45,8 @@ def read(
     Raises:
         NotThisReader: decord cannot read it, or not exactly.
     """
-    _check(file, video)
+    path = require_path(file, "decord")
+    _check(video)
     timeline = _timeline(video, spec)
     indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
     coded, aspect = video.facts.coded, video.facts.pixel_aspect
@@ -48,7 +57,7 @@ def read(
     before = _stderr_size()
     try:
         reader = decord.VideoReader(
-            f"file:{file.path}",
+            f"file:{path}",
             decord.gpu(0) if device == "cuda" else decord.cpu(0),
             width=geometry.scale_width,
             height=geometry.scale_height,
@@ -124,11 +133,9 @@ def choice(spec: ClipSpec, facts: FileFacts) -> tuple[bool, str]:
     return True, "exact"
 
 
-def _check(file: VideoFile, video: OpenVideo) -> None:
+def _check(video: OpenVideo) -> None:
     """Raises NotThisReader for what decord is known not to read, or not exactly."""
     facts = video.facts
-    if file.path is None:
-        raise NotThisReader("decord reads local files only")
     if facts.format_name not in FORMATS:
         raise NotThisReader(f"decord is not given {facts.format_name} files")
     if facts.orientation != (0, False):

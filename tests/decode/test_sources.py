@@ -82,6 +82,8 @@ def test_a_name_that_is_not_utf8_has_its_clip(name: bytes, tmp_path: Path) -> No
     rows = decode(pa.table({"uri": uris})).to_pylist()
     assert [row["uri"] for row in rows] == uris
     assert sorted(row["reason"] or "" for row in rows) == ["", "not_video"]
+    (why,) = [row["why"] for row in rows if row["why"]]  # and no process of decord's dies of it
+    assert why == "not decord: decord opens no file whose name is not UTF-8"
     stamps = {row["uri"]: row["stamp"] for row in rows}
     assert _changed(**stamps) == []
     (tmp_path / os.fsdecode(name)).write_bytes(b"another")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile
+from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile, require_path
 from recsys.decode.hardware.choice import why_not_hardware
 from recsys.decode.pyav_reader import OpenVideo
 from recsys.decode.sampling import Geometry, Timeline, plan_geometry
@@ -125,8 +125,7 @@ def _wanted(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> _Wanted:
     refused = why_not_hardware(spec, facts)
     if refused:
         raise NotThisReader(refused)
-    if file.path is None:
-        raise NotThisReader("hardware reads local files only")
+    path = require_path(file, "hardware")
     if facts.orientation != (0, False):
         raise NotThisReader("the frame must be turned")
     if video.starts_inside() or video.marks_doubt:
@@ -138,7 +137,7 @@ def _wanted(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> _Wanted:
     if geometry.cut:
         raise NotThisReader("the frame is too long and narrow to resize whole")
     indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
-    return _Wanted(file.path, timeline, indices, geometry)
+    return _Wanted(path, timeline, indices, geometry)
 
 
 def _resize(frames_N3HW: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
