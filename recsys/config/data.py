@@ -12,10 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, and refusing keys that it does not know, and empty texts."""
+    """A part of the config: frozen, and refusing unknown keys, empty texts, infinity and NaN."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, str_min_length=1
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        str_min_length=1,
+        allow_inf_nan=False,
     )
 
 

@@ -216,7 +216,7 @@ class ServeConfig(Section):
     """Processes that answer, each with one CPU and the whole bundle in memory."""
     max_replicas: int | None = Field(None, ge=1)
     """With it, replicas come and go with the load: at least `replicas`, at most this many."""
-    target_ongoing_requests: float = Field(16, gt=0, allow_inf_nan=False)
+    target_ongoing_requests: float = Field(16, gt=0)
     """Requests in progress that each replica should have; where replicas come and go, more requests
     than that call for another one."""
     max_queued_requests: int = Field(128, ge=1)
@@ -240,7 +240,7 @@ class ServeConfig(Section):
     live.sqlite in the run folder. SQLite serves the replicas of one machine."""
     held_users: int = Field(50_000, ge=0)
     """Users whose state a replica keeps until they do something again; about 4 kB each."""
-    watch_s: float = Field(2.0, gt=0, allow_inf_nan=False)
+    watch_s: float = Field(2.0, gt=0)
     """How often each replica looks whether another version of the bundle is to be served."""
     front: Literal["feed", "rows", "course"] = "feed"
     """What the web page opens with. `feed`: one list, which reorders with each reaction. `rows`:

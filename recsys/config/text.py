@@ -109,7 +109,10 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
         message = str(first["msg"]).removeprefix("Value error, ")
         return f"{where}: {message}{more}" if where else f"{message}{more}"
     allowed = " or ".join(dict.fromkeys(_lower(str(detail["msg"])) for detail in here))
-    return f"{where}={first['input']!r}: {allowed}{more}"
+    given = first["input"]
+    if first["type"] == "tuple_type" and not str(given).startswith(("[", "{")):
+        allowed += f"; a list of one is written [{given}]"
+    return f"{where}={given!r}: {allowed}{more}"
 
 
 def _lower(message: str) -> str:
