@@ -175,9 +175,9 @@ class Client:
         """A score and a probability of each task for given videos."""
         return self._send(calls.score(user_id, video_ids, options))
 
-    def similar(self, video_id: Id, *, k: int = 10) -> Items:
-        """The videos most like one."""
-        return self._send(calls.similar(video_id, k))
+    def similar(self, video_id: Id, *, k: int = 10, user_id: Id | None = None) -> Items:
+        """The videos most like one, of those that a user may be shown if one is named."""
+        return self._send(calls.similar(video_id, k, user_id))
 
     def popular(self, *, k: int = 10) -> Items:
         """What is popular now."""
@@ -342,9 +342,9 @@ class AsyncClient:
         """A score and a probability of each task for given videos."""
         return self._send(calls.score(user_id, video_ids, options))
 
-    def similar(self, video_id: Id, *, k: int = 10) -> Awaitable[Items]:
-        """The videos most like one."""
-        return self._send(calls.similar(video_id, k))
+    def similar(self, video_id: Id, *, k: int = 10, user_id: Id | None = None) -> Awaitable[Items]:
+        """The videos most like one, of those that a user may be shown if one is named."""
+        return self._send(calls.similar(video_id, k, user_id))
 
     def popular(self, *, k: int = 10) -> Awaitable[Items]:
         """What is popular now."""

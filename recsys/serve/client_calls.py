@@ -78,9 +78,10 @@ def forget_user(user_id: Id) -> Call[Deleted]:
     return Call("DELETE", "/v1/users", query={"user_id": user_id})
 
 
-def similar(video_id: Id, k: int) -> Call[Items]:
+def similar(video_id: Id, k: int, user_id: Id | None) -> Call[Items]:
     """Videos like one."""
-    return Call("GET", "/v1/similar", query={"video_id": video_id, "k": k})
+    viewer = {} if user_id is None else {"user_id": user_id}
+    return Call("GET", "/v1/similar", query={"video_id": video_id, "k": k, **viewer})
 
 
 def courses(user_id: Id, limit: int) -> Call[Courses]:

@@ -153,8 +153,13 @@ class ServingRecommender:
             return STALE
         return None
 
-    def similar(self, video_id: str, k: int) -> RankedVideos:
+    def similar(self, video_id: str, k: int, user_id: str | None = None) -> RankedVideos:
         """The videos most like one, by the cosine of their retrieval vectors.
+
+        Args:
+            video_id: The one.
+            k: How many.
+            user_id: Who is shown them: none that no list of this user may hold (`_withheld`).
 
         Raises:
             InputError: The catalogue does not hold it.
@@ -163,8 +168,11 @@ class ServingRecommender:
         row = self.catalogue.row(video_id)
         if row == UNKNOWN_ROW:
             raise InputError(f"video_id={shown(video_id)}: not in the catalogue of this model")
-        unlisted = self.catalogue.unlisted(now())
-        nearest = self._parts.resemblance.nearest(row, k, excluded=unlisted)
+        excluded = self.catalogue.unlisted(now())
+        if user_id is not None:
+            pasts, degraded = self._pasts_of([PastRequest(user_id, None)], degraded)
+            excluded = np.concatenate(self._withheld(pasts[0], now()))
+        nearest = self._parts.resemblance.nearest(row, k, excluded=excluded)
         return self._ranked(*nearest, degraded)
 
     def popular(self, k: int, now_ms: int | None = None) -> RankedVideos:
@@ -299,11 +307,7 @@ class ServingRecommender:
         return PastRequest(ask.user_id, ask.now_ms, tuple(features))
 
     def _search(self, ask: Ask, past: Past, now_ms: int) -> Search:
-        apart = [
-            past.refused,
-            self.catalogue.unwanted(past.hidden_creators, now_ms),
-            self.catalogue.locked(past.never_again, now_ms),
-        ]
+        apart = self._withheld(past, now_ms)
         if ask.exclude:
             apart.append(self._conditions.rows(ask.exclude))
         if ask.cursor is not None:
@@ -318,6 +322,14 @@ class ServingRecommender:
             excluded=np.unique(np.concatenate(apart)),
             allowed=self._conditions.allowed(ask.filters, now_ms),
         )
+
+    def _withheld(self, past: Past, now_ms: int) -> list[IntArray]:
+        """Rows that no list of a user may hold: out of all lists, refused by them, or locked."""
+        return [
+            past.refused,
+            self.catalogue.unwanted(past.hidden_creators, now_ms),
+            self.catalogue.locked(past.never_again, now_ms),
+        ]
 
     def _score_given(self, readings: Sequence[Reading]) -> list[Answer]:
         """The answers to requests of one hour for the scores of given videos."""

@@ -86,6 +86,7 @@ EVERY_CALL: list[tuple[str, tuple[Any, ...], dict[str, Any], str, Any]] = [
     ("change_video", ("n",), {"title": None}, "PATCH /v1/videos/n", {"title": None}),
     ("delete_video", ("n",), {}, "DELETE /v1/videos/n", None),
     ("similar", ("v&1",), {"k": 2}, "GET /v1/similar?video_id=v%261&k=2", None),
+    ("similar", ("v1",), {"user_id": "u 1"}, "GET /v1/similar?video_id=v1&k=10&user_id=u+1", None),
     ("popular", (), {}, "GET /v1/popular?k=10", None),
     ("latest", (), {"k": 1}, "GET /v1/latest?k=1", None),
     ("send_events", ({"user_id": "u1", "event_id": "e1"},), {}, "POST /v1/events",

@@ -45,9 +45,15 @@ def routes(service: Service, router: APIRouter) -> None:
         return _json(m.scores(answer))
 
     @router.get("/v1/similar", responses=links.AFTER_LIST)
-    async def similar(video_id: m.AddressId, k: Count = 10) -> m.ListResponse:
-        """The videos most like one, by the cosine of their vectors."""
-        return m.ranked(await service.read(lambda recommender: recommender.similar(video_id, k)))
+    async def similar(
+        video_id: m.AddressId, k: Count = 10, user_id: m.AddressId | None = None
+    ) -> m.ListResponse:
+        """The videos most like one, by the cosine of their vectors.
+
+        For a user, without what they may not be shown: refused, of creators that they hid, locked.
+        """
+        found = await service.read(lambda recommender: recommender.similar(video_id, k, user_id))
+        return m.ranked(found)
 
     @router.get("/v1/popular", responses=links.AFTER_LIST)
     async def popular(k: Count = 10) -> m.ListResponse:

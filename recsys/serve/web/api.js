@@ -54,7 +54,8 @@ const query = (values) => new URLSearchParams(values).toString();
 export const model = () => get("v1/model");
 export const users = () => get("v1/users?limit=200");
 export const recommend = (asked) => post("v1/recommend", asked);
-export const similar = (video_id, k) => get(`v1/similar?${query({ video_id, k })}`);
+/** Videos like one; for a `user_id` without what they may not be shown. */
+export const similar = (video_id, k, user) => get(`v1/similar?${query({ video_id, k, ...user })}`);
 export const history = (user_id, limit) => get(`v1/history?${query({ user_id, limit })}`);
 export const popular = (k) => get(`v1/popular?${query({ k })}`);
 export const latest = (k) => get(`v1/latest?${query({ k })}`);

@@ -72,7 +72,7 @@ export function openPlayer(card, feed) {
   async function fillSimilar(video) {
     beside.replaceChildren(el("h3", {}, t("similar_to")));
     try {
-      const answer = await api.similar(video.video_id, SIMILAR);
+      const answer = await api.similar(video.video_id, SIMILAR, { user_id: feed.user });
       const videos = await api.details(answer.items.map((item) => item.video_id));
       const told = (one) => (seconds, share) =>
         feed.watched({ id: one.video_id, item: { details: one } }, seconds, share);

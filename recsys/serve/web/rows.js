@@ -40,7 +40,7 @@ export class Rows extends Front {
     const details = await api.details(watched.slice(0, 6));
     for (const video of details) {
       if (rows.length === BECAUSE) break;
-      const near = await api.similar(video.video_id, 2 * PER_ROW);
+      const near = await api.similar(video.video_id, 2 * PER_ROW, { user_id: this.user });
       const among = near.items.map((item) => item.video_id);
       const row = await this.#row(t("row_because", { title: titleOf(video) }), among);
       if (row) rows.push(row);

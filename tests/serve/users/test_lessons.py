@@ -15,7 +15,7 @@ from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.asks import Ask, Filters
 from recsys.serve.service import Service
-from tests.bundles import DATA_WITH_COURSES, START_MS, TinyRun, make_run
+from tests.bundles import DATA_WITH_COURSES, NUM_VIDEOS, START_MS, TinyRun, make_run
 from tests.serve.live import Served
 
 LESSONS = Lessons.of(
@@ -97,6 +97,26 @@ def only(client: TestClient, *video_ids: str) -> set[str]:
 
 def finish(client: TestClient, video_id: str) -> None:
     assert client.post("/v1/events", json={"user_id": NOBODY, "video_id": video_id}).is_success
+
+
+def similar(client: TestClient, **asked: object) -> set[str]:
+    answer = client.get("/v1/similar", params={"video_id": "v9", "k": 1000, **asked})
+    return {item["video_id"] for item in answer.json()["items"]}
+
+
+def test_what_is_similar_holds_for_a_user_what_their_lists_may_hold(client: TestClient) -> None:
+    everything = {f"v{row}" for row in range(1, NUM_VIDEOS + 1)} - {"v9"}
+    assert similar(client) == everything
+    assert similar(client, user_id=NOBODY) == everything - {"v2", "v3", "v4"}
+    finish(client, "v1")  # what was finished may be seen again
+    assert similar(client, user_id=NOBODY) == everything - {"v3", "v4"}
+    assert similar(client, user_id="somebody else") == everything - {"v2", "v3", "v4"}
+    refusals = [{"type": "not_interested", "video_id": "v8"}]
+    refusals.append({"type": "hide_creator", "creator_id": "c1"})
+    for refusal in refusals:
+        assert client.post("/v1/events", json={"user_id": NOBODY, **refusal}).is_success
+    of_creator = {f"v{row}" for row in range(3, NUM_VIDEOS + 1, 3)}
+    assert similar(client, user_id=NOBODY) == everything - {"v3", "v4", "v8"} - of_creator
 
 
 def test_what_no_list_may_hold_is_not_asked_for(client: TestClient) -> None:
