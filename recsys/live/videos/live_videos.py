@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -19,6 +20,7 @@ import numpy as np
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 
 from recsys.data.ragged import FloatArray
+from recsys.data.storage import join
 from recsys.errors import InputError
 from recsys.live.clock import Clock, now
 from recsys.live.store.database import Database
@@ -111,6 +113,16 @@ class StoredFile:
     size_bytes: int
     source: str | None = None
     """The address that it was fetched from; None of an upload."""
+
+    @property
+    def aside(self) -> str:
+        """The folder beside it with what was decoded of it."""
+        return join(os.path.dirname(self.uri), "clips", self.sha256)
+
+    @property
+    def poster_uri(self) -> str:
+        """Where its poster lies, if one could be made."""
+        return join(self.aside, "poster.webp")
 
 
 @dataclass(frozen=True)

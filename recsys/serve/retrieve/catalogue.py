@@ -223,6 +223,12 @@ class Catalogue:
         uri: str | None = self._bundle.catalog.table.column("uri")[row].as_py()
         return uri
 
+    def live_poster(self, video_id: str) -> str | None:
+        """Where the poster of a video that came live lies, if one could be made."""
+        row = self.row(video_id)
+        file = self._live[row - self.num_bundle].file if row >= self.num_bundle else None
+        return None if file is None else file.poster_uri
+
     def said_of(self, row: int) -> LiveVideo | None:
         """What was said of a row's video while serving; None where nothing was."""
         return self._overrides.get(row)

@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 import recsys.serve.http.messages as m
+from recsys.schema import UNKNOWN_ROW
 from recsys.serve.service import Service
 from recsys.serve.videos.elsewhere import address_elsewhere, origins
 from recsys.serve.videos.files import local_captions, local_picture, local_video
@@ -102,11 +103,17 @@ def _add_pictures_and_captions(service: Service, router: APIRouter) -> None:
             404: {"description": "No picture of this video is served here."},
         },
     )
-    def video_poster(video_id: m.AddressId) -> Response:
-        """A picture of a video: the catalogue's own, where it is a local one, or decode's."""
+    async def video_poster(video_id: m.AddressId) -> Response:
+        """A picture of a video: the catalogue's own, where it is a local one, or decode's.
+
+        One that came live has decode's.
+        """
         bundle = service.bundle
         row = bundle.vocabs["video"].row(video_id)
-        file = local_picture(bundle.details.poster(row))
+        uri = bundle.details.poster(row)
+        if row == UNKNOWN_ROW:
+            uri = await service.read(lambda one: one.catalogue.live_poster(video_id))
+        file = local_picture(uri)
         if file is not None:
             return FileResponse(file[0], media_type=file[1], headers=SMALL_FILE_HEADERS)
         picture = bundle.details.picture(row)

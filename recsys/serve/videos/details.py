@@ -88,6 +88,8 @@ def details_of(bundle: Bundle, catalogue: Catalogue, video_ids: Sequence[str]) -
 def _of_live(bundle: Bundle, video: LiveVideo) -> VideoDetails:
     facts, uri = video.facts, None if video.file is None else video.file.uri
     served = bundle.config.serve.files and local_video(uri) is not None
+    pictured = video.file is not None and local_picture(video.file.poster_uri) is not None
+    address = f"v1/videos/{quote(video.video_id, safe='')}"
     return VideoDetails(
         video_id=video.video_id,
         title=facts.title,
@@ -95,8 +97,8 @@ def _of_live(bundle: Bundle, video: LiveVideo) -> VideoDetails:
         categories=list(facts.categories),
         duration=facts.duration,
         duration_s=None,
-        poster=None,
-        file=f"v1/videos/{quote(video.video_id, safe='')}/file" if served else None,
+        poster=f"{address}/poster" if served and pictured else None,
+        file=f"{address}/file" if served else None,
         captions=None,
         course=facts.course,
         lesson=facts.lesson,

@@ -17,10 +17,10 @@ from recsys.decode.contract import ReadError
 from recsys.live.clock import now
 from recsys.live.store.database import Database, LogError
 from recsys.live.videos.encoding_queue import NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
-from recsys.live.videos.live_videos import LiveVideo, LiveVideos, VideoVector
+from recsys.live.videos.live_videos import LiveVideo, LiveVideos, StoredFile, VideoVector
 from recsys.serve import priority
 from recsys.serve.videos.duplicates import LiveContents, Nearest
-from recsys.serve.videos.encoding import NOT_LOOKED_AT, Encoding
+from recsys.serve.videos.encoding import NOT_LOOKED_AT, Decoded, Encoding
 from recsys.serve.videos.upload_store import UploadStore
 
 logger = logging.getLogger(__name__)
@@ -120,8 +120,7 @@ class EncoderWork:
         encoding = next(of_unit, None)
         if video.file is None or video.facts.duration is not None or encoding is None:
             return video
-        decoded = encoding.decode(video.file.uri)
-        self._store.keep_clip(video.file, encoding.clip_key, decoded.clip)
+        decoded = self._decode(video.file, encoding)
         if not decoded.duration_s or encoding.duration_per_s is None:
             return video
         duration = round(decoded.duration_s * encoding.duration_per_s, 3)
@@ -148,9 +147,16 @@ class EncoderWork:
             return None
         kept = self._store.clip(video.file, encoding.clip_key)
         if kept is None:
-            kept = encoding.clip(video.file.uri)
-            self._store.keep_clip(video.file, encoding.clip_key, kept)
+            kept = self._decode(video.file, encoding).clip
         return kept
+
+    def _decode(self, file: StoredFile, encoding: Encoding) -> Decoded:
+        """What a file holds; its clip and its poster are kept."""
+        decoded = encoding.decode(file.uri)
+        self._store.keep_clip(file, encoding.clip_key, decoded.clip)
+        if decoded.poster is not None:
+            self._store.keep_poster(file, decoded.poster)
+        return decoded
 
     def _nearest(
         self, vectors: Mapping[str, VideoVector], encodings: Mapping[str, Encoding]

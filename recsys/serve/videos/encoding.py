@@ -37,6 +37,8 @@ class Decoded:
     clip: ClipArray
     """(S, size, size, 3) uint8 frames or (S, Z) float16 features."""
     duration_s: float | None
+    poster: bytes | None
+    """A picture of it (WebP), where one was asked for and could be made."""
 
 
 class Encoding:
@@ -105,7 +107,8 @@ class Encoding:
         name, shape = ("features", (-1,)) if self._decode_config.features else ("frames", None)
         values = row.column(name).combine_chunks().flatten().to_numpy()
         clip: ClipArray = values.reshape(frames, *(shape or (size, size, 3)))
-        return Decoded(clip, row.column("duration_s")[0].as_py())
+        told = (row.column(name)[0].as_py() for name in ("duration_s", "poster"))
+        return Decoded(clip, *told)
 
     @torch.inference_mode()
     def vector(self, facts: VideoFacts, clip: ClipArray | None) -> VideoVector:

@@ -74,6 +74,11 @@ class UploadStore:
         with replace_file(self._clip_path(file, key)) as kept:
             np.save(kept, clip, allow_pickle=False)
 
+    def keep_poster(self, file: StoredFile, picture: bytes) -> None:
+        """Keeps a picture of a file, which people are shown."""
+        with replace_file(file.poster_uri) as kept:
+            kept.write(picture)
+
     def remove(self, uri: str) -> None:
         """Removes a file, and what was decoded of it with the newest settings."""
         remove(uri)
@@ -82,7 +87,7 @@ class UploadStore:
 
     def _clip_path(self, file: StoredFile, key: str) -> str:
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        return join(self._folder, "clips", file.sha256, f"{digest}.npy")
+        return join(file.aside, f"{digest}.npy")
 
 
 class Incoming:

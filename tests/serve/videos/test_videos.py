@@ -93,6 +93,16 @@ def test_an_upload_is_recommended_scored_and_similar_at_once(
     assert [item["video_id"] for item in found] == ["new/1"]
     assert "new/1" in [v["video_id"] for v in client.get("/v1/latest?k=1").json()["items"]]
     assert client.get("/v1/videos/new/1/file").content == clip
+    details = client.post("/v1/details", json={"video_ids": ["new/1"]}).json()["items"][0]
+    assert (details["file"], details["poster"]) == (
+        "v1/videos/new%2F1/file",
+        "v1/videos/new%2F1/poster",
+    )
+    picture = client.get("/v1/videos/new/1/poster")
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/webp")
+    assert picture.content[8:12] == b"WEBP"
+    client.delete("/v1/videos/new/1")
+    assert client.get("/v1/videos/new/1/poster").status_code == 404
 
 
 def test_its_vector_is_the_one_that_decode_and_publish_would_have_given(
