@@ -168,7 +168,9 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         hero.locator("button.start").click()
         expect(page.locator("dialog aside li")).to_have_count(8)
         beside = page.locator("dialog aside").text_content()
-        assert "Video number 13" not in str(beside), "a locked lesson is not opened as a similar one"
+        assert "Video number 13" not in str(beside), (
+            "a locked lesson is not opened as a similar one"
+        )
         page.keyboard.press("Escape")
         maths = page.locator(".course", has_text="Maths")
         assert maths.get_attribute("open") is not None, "what was begun is open"
