@@ -34,7 +34,7 @@ def make_videos(num_shapes: int) -> list[ExampleVideo]:
                         topic=shape.lower(),
                         appearance=appearance,
                         motion=number,
-                        text=f"{shape} {number + 1}",
+                        text=lesson,
                         captions=(f"{shape}, lesson {number + 1}.", f"{lesson}."),
                         course=f"{shape}: {level}",
                         lesson=number + 1,

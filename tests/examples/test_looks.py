@@ -70,6 +70,8 @@ def test_learners_take_lessons_in_their_order() -> None:
     platform = script("course_platform")
     videos: list[ExampleVideo] = platform.make_videos(6)
     assert len({video.title for video in videos}) == len(videos) == 6 * 3 * 4
+    # What stands in a clip says which lesson of the shape it is.
+    assert len({(video.appearance, video.text) for video in videos}) == len(videos)
     viewings = platform.learn(videos, num_users=50)
     finished: dict[int, set[int]] = {user: set() for user in range(50)}
     order = np.argsort(viewings.day, kind="stable")

@@ -1,7 +1,7 @@
 // Lines over time, drawn by uPlot, which is fetched when the first of them is needed.
 
 import { el } from "../dom.js";
-import { language, number } from "../i18n.js";
+import { language, number, t } from "../i18n.js";
 
 const HEIGHT = 150;
 const COLORS = ["--accent", "--second", "--third", "--soft"];
@@ -62,7 +62,7 @@ export class Chart {
     return {
       width,
       height: HEIGHT,
-      series: [{ value: (_, s) => (s === null ? "" : new Date(1000 * s).toLocaleTimeString(language, TICKS)) }, ...series],
+      series: [{ label: t("time"), value: (_, s) => (s === null ? "" : new Date(1000 * s).toLocaleTimeString(language, TICKS)) }, ...series],
       scales: { x: { range: spanned }, y: { range: (_, low, high) => [this.from, high > this.from ? high * 1.05 : this.from + 1] } },
       axes: [
         { ...axis, space: 80, values: (_, ticks) => ticks.map((s) => time.format(1000 * s)) },
@@ -90,7 +90,7 @@ export class Chart {
   }
 }
 
-/** At least a minute, in seconds: around a single time uPlot would draw days. */
+/** At least a minute, in seconds. */
 const spanned = (_, first, last) => (last === null ? [first, last] : [Math.min(first, last - 60), last]);
 
 /** A colour of the page as a canvas takes it: a canvas knows neither variables nor `light-dark`. */
@@ -104,6 +104,7 @@ function painted(element, name) {
 /** Columns as uPlot wants them: all times in seconds, and of each line a value or null. */
 function aligned(lines) {
   const times = [...new Set(lines.flatMap(({ points }) => points.map(([time]) => time)))].sort((a, b) => a - b);
+  if (times.length === 1) times.unshift(times[0] - 60_000); // around a single time uPlot draws a day
   const column = ({ points }) => {
     const known = new Map(points);
     return times.map((time) => known.get(time) ?? null);

@@ -47,7 +47,7 @@ export default {
   changed_watch: "You watched “{title}”.",
   changed: ({ came, up }) =>
     came || up
-      ? `${[came && many(came, "one new video came in", "{n} new videos came in"), up && many(up, "one moved up", "{n} moved up")].filter(Boolean).join(", ")}.`
+      ? `${[came && many(came, "One new video came in", "{n} new videos came in"), up && many(up, "one moved up", "{n} moved up")].filter(Boolean).join(", ")}.`
       : "The rest of the feed stays as it was.",
   badge_new: "new",
   badge_up: "up {n}",
@@ -215,6 +215,7 @@ export default {
   left_out: "Left out: {n} that name no version.",
   new_videos: "New videos",
   came: "Came",
+  time: "Time",
   until_indexed: "Until recommended",
   until_shown: "Until first shown",
   not_evaluated: "This bundle has no figures: it was published without an evaluation.",

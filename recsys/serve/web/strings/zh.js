@@ -212,6 +212,7 @@ export default {
   left_out: "未计入：{n} 次没有版本的展示或点击。",
   new_videos: "新视频",
   came: "提交于",
+  time: "时间",
   until_indexed: "到可推荐",
   until_shown: "到首次展示",
   not_evaluated: "此版本没有评估数据：发布时未评估。",
