@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import InputError
-from recsys.inference.index import VideoIndex
+from recsys.inference.index import IndexFacts, VideoIndex
 
 VECTORS = np.array([[9, 9], [1, 0], [0, 2], [-1, -1], [3, 0]], np.float32)
 QUERY = np.array([1, 1], np.float32)  # dot products 18 (row 0), 1, 2, -2, 3
@@ -29,6 +29,13 @@ def test_bytes_and_back() -> None:
     index = VideoIndex.from_bytes(VideoIndex.build(VECTORS).to_bytes(), margin=0.5)
     assert (index.shape, index.margin) == ((5, 2), 0.5)
     assert index.candidates(QUERY, 1, ALLOWED)[0].tolist() == [4]
+
+
+def test_three_standard_deviations_where_nothing_else_is_said() -> None:
+    """Of the codes' errors, 99.7 % lie within that."""
+    index = VideoIndex.build(VECTORS)
+    assert index.margin == VideoIndex.from_bytes(index.to_bytes()).margin == 3
+    assert IndexFacts("pq").margin == 3
 
 
 def test_wrong_bytes_are_refused() -> None:
