@@ -29,7 +29,6 @@ from recsys.evaluation.gate import Judgement, judge
 from recsys.evaluation.metrics import table as metric_table
 from recsys.evaluation.report.files import LISTS, read_users
 from recsys.evaluation.report.verdict import PREVIOUS
-from recsys.live.command import LOG_FILE
 from recsys.pipeline import (
     BY_NAME,
     StageReport,
@@ -104,7 +103,7 @@ def refresh(config: RunConfig, show: Show = lambda name, report: None) -> Refres
 def _with_log(config: RunConfig) -> RunConfig:
     """The config with the server's own event log, where `data.live` names no other."""
     live = config.data.live or config.serve.events
-    own = join(config.run, LOG_FILE)
+    own = RunFolder(config.run).live_log
     if live is None and not is_uri(own) and exists(own):
         live = own
     say(f"refresh: live events: {live or 'none (data.live and serve.events are not set)'}")

@@ -137,6 +137,11 @@ class RunFolder:
         return join(self.run, "bundles")
 
     @property
+    def live_log(self) -> str:
+        """The event log that servers keep where no other is named."""
+        return join(self.run, "live.sqlite")
+
+    @property
     def refresh_report(self) -> str:
         """What the last refresh decided."""
         return join(self.run, "refresh", REPORT)

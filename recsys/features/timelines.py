@@ -144,6 +144,13 @@ class EventArrays:
         return np.arange(self.video_rows.shape[1]) < self.lengths[:, None]
 
 
+EVENT_FIELDS = (
+    *("video_rows", "time_ms", "positive", "labels", "watched", "context_rows", "split"),
+    "count_features",
+)
+"""The fields of `Timelines` with one entry an event."""
+
+
 @dataclass(frozen=True)
 class Timelines:
     """Timelines of some users, one after the other; `offsets` (U + 1,) says where each lies."""
@@ -264,6 +271,20 @@ class Timelines:
         if not len(self):
             return np.zeros((len(starts), self.user_rows.shape[1]), np.int64)
         return self.user_rows[np.searchsorted(self.offsets[1:-1], starts, side="right")]
+
+
+def join(timelines: Sequence[Timelines]) -> Timelines:
+    """Timelines of several users, one after the other."""
+    lengths = np.concatenate([np.diff(one.offsets) for one in timelines])
+    fields = {
+        name: np.concatenate([getattr(one, name) for one in timelines])
+        for name in (*EVENT_FIELDS, "user_rows")
+    }
+    return Timelines(
+        user_ids=[user_id for one in timelines for user_id in one.user_ids],
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        **fields,
+    )
 
 
 def _padded(

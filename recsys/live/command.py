@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from recsys.config.run import RunConfig, load_config
-from recsys.data.storage import is_uri, join
+from recsys.data.run_folder import RunFolder
+from recsys.data.storage import is_uri
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
     from recsys.live.log.events import EventLog
 
-LOG_FILE = "live.sqlite"
-"""Of a run's own log, in its folder."""
 
 HELP = """\
 The log of what happens while a model is served. It is named by --log, a local path (SQLite) or
@@ -73,7 +72,7 @@ def add_events_command(commands: Any) -> None:
     add("count", "Say how many events of which types there are", _count)
 
 
-def log_address(config: RunConfig) -> str:
+def _own_log(config: RunConfig) -> str:
     """Where a run's own log is.
 
     Raises:
@@ -84,7 +83,7 @@ def log_address(config: RunConfig) -> str:
             f"run={config.run}: the event log cannot be kept there; name one with --log, a local "
             "path or postgresql://…"
         )
-    return join(config.run, LOG_FILE)
+    return RunFolder(config.run).live_log
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig | None:
@@ -98,7 +97,7 @@ def _config(arguments: argparse.Namespace) -> RunConfig | None:
 def _open(arguments: argparse.Namespace, config: RunConfig | None, *, create: bool) -> EventLog:
     from recsys.live.log.events import EventLog
 
-    address = arguments.log if config is None else log_address(config)
+    address = arguments.log if config is None else _own_log(config)
     return EventLog(address, create=create)
 
 

@@ -28,7 +28,7 @@ from recsys.prepare.times import EventTimes, cuts_ms, date_text
 def prepare(config: RunConfig, out: str) -> dict[str, object]:
     """Runs the stage into the folder `out`, RUN/prepare, and returns its report.
 
-    With `data.live` it reads the copy of the log that `live.snapshot.renew_showings` made.
+    With `data.live` it reads the copy of the log that `live.export.snapshot.renew_showings` made.
 
     Raises:
         InputError: A file, column, type or value is wrong, or nothing is left to learn from.

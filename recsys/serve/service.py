@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from recsys.bundle.contents import Bundle
 from recsys.config.run import ServeConfig
+from recsys.data.run_folder import RunFolder
 from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.live.clock import now
@@ -40,7 +41,6 @@ from recsys.serve.videos.desk import VideoDesk, make_missing
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-LOG_FILE = "live.sqlite"
 EVENTS_WAIT_S = 10.0
 """How long a caller waits for its events to be on disk."""
 RECENT = 64
@@ -473,4 +473,4 @@ def log_address(bundle_folder: str, events: str | None) -> str:
         )
     bundles = os.path.dirname(os.path.abspath(bundle_folder))
     run = os.path.dirname(bundles) if os.path.basename(bundles) == "bundles" else bundles
-    return os.path.join(run, LOG_FILE)
+    return RunFolder(run).live_log

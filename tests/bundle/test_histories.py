@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter
-from recsys.bundle.histories import EVENT_ARRAYS, read_histories, write_histories
+from recsys.bundle.histories import read_histories, write_histories
 from recsys.config.data import EventColumns
 from recsys.errors import InputError
-from recsys.features.timelines import Timelines
+from recsys.features.timelines import EVENT_FIELDS, Timelines
 from recsys.schema import history_schema
 
 COLUMNS = EventColumns(tasks=["click"], context=["tab"], watched="seconds")
@@ -52,7 +52,7 @@ def test_they_are_those_of_all_parts_one_after_the_other(tmp_path: Path) -> None
     assert found.count_features[:].tolist() == [[3, -3, 7], [5, -5, 7], [4, -4, 7]]
     assert [older[user].tolist() for user in range(3)] == [[9], [], [1, 2]]
     whole = Timelines.from_histories(pa.concat_tables(PARTS), COLUMNS, num_count_features=3)
-    for name in EVENT_ARRAYS:
+    for name in EVENT_FIELDS:
         ours, theirs = getattr(found, name)[:], getattr(whole, name)[:]
         assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs), name
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.cli import main
-from recsys.live.command import LOG_FILE
+from recsys.data.run_folder import RunFolder
 from recsys.live.log.event import DAY_MS, EXPOSURE, TASK, VIEW, Event
 from recsys.live.log.events import EventLog
 from tests.inputs import write_input
@@ -17,7 +17,7 @@ def run(tmp_path: Path) -> Path:
     """A run's config file, beside a log with four events of two users."""
     path = write_input(tmp_path)
     main_run = tmp_path / "run"
-    with EventLog(str(main_run / LOG_FILE)) as log:
+    with EventLog(RunFolder(str(main_run)).live_log) as log:
         now = log.clock()
         log.append(
             [
@@ -46,7 +46,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_count_forget_and_prune(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    where = ("--log", str(run.parent / "run" / LOG_FILE))
+    where = ("--log", RunFolder(str(run.parent / "run")).live_log)
     assert events(capsys, "count", *where).splitlines()[:4] == [
         "4 events of 2 users, seq up to 4",
         "exposure: 1",
@@ -87,7 +87,7 @@ def test_what_is_wrong_is_one_line(
     none = str(tmp_path / "none.sqlite")
     for command in (["count"], ["export", "out"], ["forget", "u"], ["prune", "--days", "1"]):
         assert "none.sqlite: there is no event log" in refused(capsys, *command, "--log", none)
-    here = ("--log", str(tmp_path / "run" / LOG_FILE))
+    here = ("--log", RunFolder(str(tmp_path / "run")).live_log)
     assert "--days=-1: allowed is" in refused(capsys, "prune", *here, "--days=-1")
     assert "--days=nan: allowed is" in refused(capsys, "prune", *here, "--days=nan")
     assert "no Parquet file is there" in refused(capsys, "import", *here, none)

@@ -9,7 +9,7 @@ from torch import Tensor
 from recsys.config.run import ModelConfig
 from recsys.features.batches import event_batch
 from recsys.features.inputs import Batch, ClipShape, EventBatch, Sizes, VideoBatch
-from recsys.features.timelines import Timelines, watch_inputs
+from recsys.features.timelines import Timelines, join, watch_inputs
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
@@ -181,24 +181,7 @@ def batch_of(
 
     Only each user's first `learn_before` events are learnt from.
     """
-    joined = Timelines(
-        user_ids=[user for part in parts for user in part.user_ids],
-        offsets=np.cumsum([0, *(len(part.video_rows) for part in parts)]),
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in (
-                "video_rows",
-                "time_ms",
-                "positive",
-                "labels",
-                "watched",
-                "context_rows",
-                "split",
-                "count_features",
-                "user_rows",
-            )
-        },
-    )
+    joined = join(parts)
     arrays = joined.windows(joined.offsets[:-1], joined.offsets[1:])
     log_q = -torch.arange(NUM_VIDEOS) / 10
     log_q[0] = torch.inf

@@ -26,8 +26,6 @@ from recsys.train.collectives import Collectives
 from recsys.train.loop import Job, Worker
 from tests.steps import NUM_VIDEOS, SIZES, make_config, make_timelines, make_videos
 
-EVENT_FIELDS = ("video_rows", "time_ms", "positive", "labels", "watched", "context_rows", "split")
-
 
 @dataclass(frozen=True)
 class MemoryPrepared(Prepared):
@@ -84,17 +82,6 @@ def split_off(timelines: Timelines) -> Timelines:
         split[max(stop - 2, start) : stop] = VALID
         split[stop - 1] = TEST
     return replace(timelines, split=split)
-
-
-def joined(*parts: Timelines) -> Timelines:
-    """The users of some timelines, one after the other."""
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    names = (*EVENT_FIELDS, "count_features", "user_rows")
-    return Timelines(
-        user_ids=[user for part in parts for user in part.user_ids],
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
-    )
 
 
 def make_prepared(num_users: tuple[int, ...] = (6, 9, 4), **sections: Any) -> MemoryPrepared:

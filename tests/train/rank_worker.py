@@ -10,12 +10,13 @@ import torch
 import torch.distributed as dist
 
 from recsys.data.run_folder import RunFolder
+from recsys.features.timelines import join
 from recsys.schema import TEST, VALID
 from recsys.train.checkpoint import Progress, save
 from recsys.train.loop import Job, Worker
 from tests.steps import make_config, make_timelines
 from tests.train import memory
-from tests.train.memory import Checkpoints, MemoryPrepared, Stopped, joined, make_worker, split_off
+from tests.train.memory import Checkpoints, MemoryPrepared, Stopped, make_worker, split_off
 
 EPOCHS = 3
 CASES = {"unequal": (30, 2), "idle": (12,)}
@@ -29,7 +30,7 @@ def make_prepared(case: str, folder: Path, *, alone: bool, **train: Any) -> Memo
     # Clipping would make steps of wrong sizes the same.
     settings = {"batch_timelines": 100, "task_weights": {"like": 3.0}, "clip_norm": 1e9}
     config = make_config(run=str(folder), train={**settings, **train})
-    return MemoryPrepared(config, (joined(*parts),) if alone else tuple(parts))
+    return MemoryPrepared(config, (join(parts),) if alone else tuple(parts))
 
 
 class Process:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.config.run import RunConfig
+from recsys.data.run_folder import RunFolder
 from recsys.data.storage import (
     exists,
     join,
@@ -57,7 +58,7 @@ def compare_runs(config: RunConfig, against: str) -> list[Tested | Shown]:
     rows = corrected(lists + tasks, tested)
     order = {metric: place for place, metric in enumerate(tested)}
     rows.sort(key=lambda row: order.get(row["metric"], len(order)))
-    out = join(config.run, "evaluate")
+    out = RunFolder(config.run).evaluate
     path = join(out, "report.json")
     report: Report = read_json(path)
     report["against"] = {"run": against, "rows": rows}
@@ -83,7 +84,7 @@ def read_users(run: str, name: str) -> tuple[list[str], Columns]:
     Raises:
         InputError: The run was not evaluated.
     """
-    path = _users_path(join(run, "evaluate"), name)
+    path = _users_path(RunFolder(run).evaluate, name)
     if not exists(path):
         raise InputError(f"{path}: this run was not evaluated; run recsys evaluate on it first")
     with open_input(path) as file:

@@ -1,7 +1,7 @@
 """The database of the event log: SQLite by default, PostgreSQL by URL.
 
 Readers see what is committed; writers take turns, one transaction at a time over all threads,
-processes and machines. What is kept is in `live.tables`.
+processes and machines. What is kept is in `live.store.tables`.
 """
 
 from __future__ import annotations

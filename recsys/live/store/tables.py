@@ -78,7 +78,6 @@ VIDEOS = Table(
     Column("claimed_ms", BigInteger),
     Column("decoded_ms", BigInteger),
     Column("indexed_ms", BigInteger),
-    Column("deleted_ms", BigInteger),
     Column("reason", TEXT),
     Column("message", TEXT),
     Column("duplicate_of", TEXT),
@@ -86,7 +85,7 @@ VIDEOS = Table(
     Index("recsys_videos_state", "state", "seq"),
     Index("recsys_videos_sha256", "sha256"),
 )
-"""See `live.videos`."""
+"""See `live.videos.live_videos`."""
 
 VIDEO_VECTORS = Table(
     "recsys_video_vectors",
@@ -130,4 +129,4 @@ EXPLORED = Table(
     Index("recsys_explored_user", "user_id"),
     Index("recsys_explored_time", "time_ms"),
 )
-"""See `live.explored`."""
+"""See `live.log.explored`."""

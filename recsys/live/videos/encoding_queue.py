@@ -113,7 +113,7 @@ class EncodingQueue:
                 _count_try(connection, row.video_id, AT_FIRST, now_ms)
                 of_it = update(VIDEOS).where(_C.video_id == row.video_id)
                 connection.execute(of_it.values(claimed_ms=now_ms))
-                return to_video(row)
+                return to_video(row._mapping)
         return None
 
     def missing(self, version: str, *, after: str = "", limit: int = 100) -> list[LiveVideo]:
@@ -128,7 +128,7 @@ class EncodingQueue:
         resting = select(_F.video_id).where(failed).exists()
         statement = select(VIDEOS).where(_C.state == "indexed", ~made, ~resting)
         page = statement.where(_C.video_id > after).order_by(_C.video_id).limit(limit)
-        return [to_video(row) for row in self._database.rows(page)]
+        return [to_video(row._mapping) for row in self._database.rows(page)]
 
     def encoded(self, video: LiveVideo, made: Encoded) -> None:
         """Keeps what an encoder made; nothing where the video was changed or deleted meanwhile."""
@@ -146,7 +146,7 @@ class EncodingQueue:
             there = connection.execute(of_it).first()
             if there is None or there.state != video.state:
                 return
-            if _is_read_from_file(to_video(there).facts, video.facts):
+            if _is_read_from_file(to_video(there._mapping).facts, video.facts):
                 row |= {"duration": video.facts.duration, "facts": video.facts.digest}
             for version, vector in made.vectors.items():
                 _put_vector(connection, version, video, vector)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, select, update
 
 from recsys.data.ragged import FloatArray
 from recsys.data.storage import join
@@ -138,7 +138,6 @@ class LiveVideo:
     received_ms: int | None
     decoded_ms: int | None = None
     indexed_ms: int | None = None
-    deleted_ms: int | None = None
     reason: str | None = None
     """Of `encoding_queue.REFUSALS`: why it was refused."""
     message: str | None = None
@@ -180,7 +179,7 @@ class LiveVideos:
     def get(self, video_id: str) -> LiveVideo | None:
         """A video's row; None where nothing was said of it."""
         rows = self._database.rows(select(VIDEOS).where(_C.video_id == video_id))
-        return to_video(rows[0]) if rows else None
+        return to_video(rows[0]._mapping) if rows else None
 
     def page(self, after: str = "", limit: int = 100, *, deleted: bool = False) -> list[LiveVideo]:
         """The next videos in the order of their ids, perhaps with deleted ones."""
@@ -188,13 +187,13 @@ class LiveVideos:
         if not deleted:
             there = there.where(_C.state != "deleted")
         rows = self._database.rows(there.order_by(_C.video_id).limit(limit))
-        return [to_video(row) for row in rows]
+        return [to_video(row._mapping) for row in rows]
 
     def newest(self, limit: int) -> list[LiveVideo]:
         """The videos that were handed in last and are still there, refused ones too."""
         there = select(VIDEOS).where(_C.state.not_in(("deleted", "catalogue")))
         rows = self._database.rows(there.order_by(_C.received_ms.desc()).limit(limit))
-        return [to_video(row) for row in rows]
+        return [to_video(row._mapping) for row in rows]
 
     def latest_seq(self) -> int:
         """The `seq` of the newest change; 0 without any."""
@@ -262,11 +261,7 @@ class LiveVideos:
                 return None
             if there is not None and there.state == "deleted":
                 return None
-            row = {
-                "state": "deleted",
-                "deleted_ms": self._clock(),
-                "seq": next_seq(connection),
-            }
+            row = {"state": "deleted", "seq": next_seq(connection)}
             self._put(connection, video_id, there, row)
             of_it = VIDEO_VECTORS.c.video_id == video_id
             connection.execute(delete(VIDEO_VECTORS).where(of_it))
@@ -284,7 +279,7 @@ class LiveVideos:
 
     def _find(self, connection: Connection, video_id: str) -> LiveVideo | None:
         row = connection.execute(select(VIDEOS).where(_C.video_id == video_id)).first()
-        return None if row is None else to_video(row)
+        return None if row is None else to_video(row._mapping)
 
     def _put(
         self,
@@ -324,26 +319,18 @@ class VideoTail:
             LogError: The database fails.
         """
         rows = self._tail.rows(after_seq, 2**63 - 1, limit)
-        return [to_video(_Named(dict(zip(self._names, row, strict=True)))) for row in rows]
+        return [to_video(dict(zip(self._names, row, strict=True))) for row in rows]
 
 
-class _Named:
-    """A row by names, as SQLAlchemy's own rows are."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._mapping = values
-
-
-def to_video(row: Any) -> LiveVideo:
+def to_video(values: RowMapping | Mapping[str, Any]) -> LiveVideo:
     """A row of the table, perhaps with a vector, as a value."""
-    values = row._mapping
     facts = {name: values[name] for name in _OF_CALLERS}
     facts |= {name: tuple(json.loads(values[name])) for name in _LISTS}
     facts["hidden"] = bool(values["hidden"])
     names = ("uri", "sha256", "size_bytes", "source")
     file = StoredFile(**{name: values[name] for name in names}) if values["uri"] else None
     others = ("video_id", "seq", "state", "received_ms", "decoded_ms", "indexed_ms")
-    more = ("deleted_ms", "reason", "message", "duplicate_of", "similarity")
+    more = ("reason", "message", "duplicate_of", "similarity")
     vector = values.get("vector")
     return LiveVideo(
         **{name: values[name] for name in (*others, *more)},

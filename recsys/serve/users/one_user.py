@@ -1,4 +1,4 @@
-"""Timelines of one user, and several of them as one: what a server makes of events.
+"""Timelines of one user: what a server makes of events.
 
 Shapes: L events, T tasks, W numbers of how long a video was watched, C context columns, F count
 features, J columns of user features.
@@ -6,27 +6,14 @@ features, J columns of user features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from recsys.data.ragged import IntArray
-from recsys.features.timelines import Timelines
+from recsys.features.timelines import EVENT_FIELDS, Timelines
 from recsys.schema import TEST, UNKNOWN_ROW
-
-EVENT_FIELDS = (
-    "video_rows",
-    "time_ms",
-    "positive",
-    "labels",
-    "watched",
-    "context_rows",
-    "split",
-    "count_features",
-)
-"""The fields of `Timelines` with one entry an event."""
 
 
 def cut(
@@ -61,7 +48,7 @@ def merge(older: Timelines, newer: Timelines) -> Timelines:
     """
     if not len(newer.video_rows):
         return older
-    both = {name: _concat([older, newer], name) for name in EVENT_FIELDS}
+    both = {name: _concat(older, newer, name) for name in EVENT_FIELDS}
     last = len(older.video_rows)
     again = np.isin(_keys(older), _keys(newer))
     kept = np.flatnonzero(np.append(~again, np.ones(len(both["time_ms"]) - last, bool)))
@@ -93,17 +80,5 @@ def with_request(timeline: Timelines) -> Timelines:
     return replace(timeline, offsets=timeline.offsets + np.array([0, 1]), **events)
 
 
-def join(timelines: Sequence[Timelines]) -> Timelines:
-    """Timelines of several users, one after the other."""
-    lengths = [len(one.video_rows) for one in timelines]
-    events = {name: _concat(timelines, name) for name in EVENT_FIELDS}
-    return Timelines(
-        user_ids=[user_id for one in timelines for user_id in one.user_ids],
-        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        user_rows=_concat(timelines, "user_rows"),
-        **events,
-    )
-
-
-def _concat(timelines: Sequence[Timelines], name: str) -> np.ndarray:
-    return np.concatenate([getattr(one, name) for one in timelines])
+def _concat(older: Timelines, newer: Timelines, name: str) -> np.ndarray:
+    return np.concatenate([getattr(older, name), getattr(newer, name)])

@@ -23,12 +23,12 @@ from recsys.data.places import Places
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.batches import event_batch
 from recsys.features.liked import liked_rows
-from recsys.features.timelines import Timelines
+from recsys.features.timelines import Timelines, join
 from recsys.model.seen import seen_before
 from recsys.model.user import states_at
 from recsys.serve.retrieve.catalogue import Catalogue, Changed
 from recsys.serve.users.live_history import LiveHistory, LiveReader
-from recsys.serve.users.one_user import before, cut, join, with_request
+from recsys.serve.users.one_user import before, cut, with_request
 
 BUCKET = 16
 """Histories are padded to the longest of their bucket: lengths up to 16, 32, 64, … together."""
