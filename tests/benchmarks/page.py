@@ -42,7 +42,7 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
     "has_touch": True,
 }
-TALL: dict[str, Any] = {"viewport": {"width": 1280, "height": 3000}}
+TALL: dict[str, Any] = {"viewport": {"width": 1280, "height": 1300}}
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "desk": ("", DESK),
     "phone": ("", PHONE),
@@ -134,13 +134,16 @@ def take_pictures(browser: Browser, address: str, folder: Path) -> None:
             page.get_by_role("button", name="Look").click()
             page.locator(".sliders input").nth(1).fill("0.5")
             page.wait_for_timeout(2500)
-            picture(page, folder / "page-run-steps.webp", full_page=True)
+            page.get_by_role("button", name="Show the steps").evaluate(
+                "one => one.scrollIntoView()"
+            )
+            picture(page, folder / "page-run-steps.webp")
         context.close()
 
 
-def picture(page: Page, path: Path, *, full_page: bool = False) -> None:
+def picture(page: Page, path: Path) -> None:
     """What is seen of a page, as a file that a repository can hold."""
-    with av.open(io.BytesIO(page.screenshot(full_page=full_page))) as taken:
+    with av.open(io.BytesIO(page.screenshot())) as taken:
         frame = next(taken.decode(video=0))
     path.write_bytes(encode_webp(frame.to_ndarray(format="rgb24")))
 

@@ -20,11 +20,19 @@ export function choose(name) {
   document.documentElement.lang = name;
 }
 
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\u200f\u202a-\u202e\u2066-\u2069\ufb1d-\ufdff\ufe70-\ufeff\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+
+/** What comes from outside, kept apart where it is written from right to left: else it draws numbers beside it in. */
+function isolated(value) {
+  const text = String(value);
+  return RIGHT_TO_LEFT.test(text) ? `\u2068${text.replace(/[\u2066-\u2069]/g, "")}\u2069` : text;
+}
+
 /** A text by its name; `{place}`s are filled, and a function tells one thing from many. */
 export function t(name, values = {}) {
   const text = LANGUAGES[language][name];
   const filled = typeof text === "function" ? text(values) : text;
-  return filled.replace(/\{(\w+)\}/g, (_, key) => values[key]);
+  return filled.replace(/\{(\w+)\}/g, (_, key) => isolated(values[key]));
 }
 
 export const number = (value, options) => new Intl.NumberFormat(language, options).format(value);

@@ -189,6 +189,20 @@ def test_hostile_titles_are_text_and_break_nothing(browser: Browser, server: Pag
             assert set(titles.evaluate_all("all => all.map((one) => one.dir)")) == {"auto"}
 
 
+def test_a_title_from_right_to_left_draws_no_number_in(
+    browser: Browser, server: PageServer
+) -> None:
+    """What is said after it stands after it: both isolated, as Unicode has it (UAX #9)."""
+    with opened(browser, server, "?user=u0") as page:
+        whole_feed(page)
+        arabic = page.locator("article", has_text=HOSTILE[6])
+        arabic.locator(".like").click()
+        said(page, f"You liked “\u2068{HOSTILE[6]}\u2069”.")
+        turned = page.locator("article", has_text=HOSTILE[4])
+        turned.locator(".like").click()
+        said(page, f"You liked “\u2068{HOSTILE[4]}\u2069”.")
+
+
 def test_a_hostile_name_of_a_viewer_is_text(browser: Browser, server: PageServer) -> None:
     name = "<img src=x onerror=alert(1)>\u202e\u0301&amp;" + "y" * 200
     with opened(browser, server, f"?{urlencode({'user': name})}") as page:
@@ -198,7 +212,9 @@ def test_a_hostile_name_of_a_viewer_is_text(browser: Browser, server: PageServer
         page.locator("article .like").first.click()
         said(page, "You liked")
         page.get_by_role("link", name="History").click()
-        expect(page.locator(".history h2")).to_have_text(f"What {name} was shown, newest first")
+        expect(page.locator(".history h2")).to_have_text(
+            f"What \u2068{name}\u2069 was shown, newest first"
+        )
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert [event.user_id for event in server.events("task")] == [name]
 

@@ -65,7 +65,7 @@ export class Chart {
       series: [{ label: t("time"), value: (_, s) => (s === null ? "" : new Date(1000 * s).toLocaleTimeString(language, TICKS)) }, ...series],
       scales: { x: { range: spanned }, y: { range: (_, low, high) => [this.from, high > this.from ? high * 1.05 : this.from + 1] } },
       axes: [
-        { ...axis, space: 80, values: (_, ticks) => ticks.map((s) => time.format(1000 * s)) },
+        { ...axis, space: 80, values: (_, ticks) => once(ticks.map((s) => time.format(1000 * s))) },
         { ...axis, size: 64, values: (_, ticks) => ticks.map((value) => this.unit(value)) },
       ],
       cursor: { drag: { x: false, y: false } },
@@ -89,6 +89,9 @@ export class Chart {
     ctx.restore();
   }
 }
+
+/** Ticks of one minute have its name at the first of them. */
+const once = (names) => names.map((name, place) => (name === names[place - 1] ? "" : name));
 
 /** At least a minute, in seconds. */
 const spanned = (_, first, last) => (last === null ? [first, last] : [Math.min(first, last - 60), last]);
