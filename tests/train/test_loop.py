@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,6 +18,15 @@ def test_a_job_crosses_to_the_workers_as_plain_values() -> None:
     job = Job(make_config(train={"task_weights": {"like": 2}}), TEST, epochs=3)
     values = job.to_dict()
     assert values["config"]["train"]["task_weights"] == {"like": 2.0}
+    assert Job.from_dict(values) == job
+
+
+def test_a_jobs_dates_cross_as_texts() -> None:
+    """Nothing of ours or of Python's own kinds is in it: it is what a JSON file holds."""
+    cuts = {"kind": "time", "valid_from": "2024-05-01 08:00", "test_from": "2024-05-02"}
+    job = Job(make_config(split=cuts), TEST, epochs=3)
+    values = json.loads(json.dumps(job.to_dict()))
+    assert values["config"]["split"]["valid_from"] == "2024-05-01T08:00:00"
     assert Job.from_dict(values) == job
 
 
