@@ -1,6 +1,8 @@
 """Steps that read the clips of some of their videos and take cached vectors for the others."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from recsys.inference.encode import all_contents
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
 from recsys.schema import TRAIN, VALID
+from recsys.train.collectives import Collectives
+from recsys.train.loop import Worker
 from tests.steps import NUM_VIDEOS, SIZES, loss_of, make_config, make_timelines, make_videos
 
 CPU = torch.device("cpu")
@@ -93,6 +97,28 @@ def test_fresh_cached_vectors_give_the_same_loss(model: Recommender) -> None:
     torch.testing.assert_close(loss_of(model(capped)), loss_of(model(whole)))
     model.video.cached_contents = torch.zeros(NUM_VIDEOS + 1, 4)
     assert not torch.isclose(loss_of(model(capped)), loss_of(model(whole)))
+
+
+def test_two_workers_make_the_vectors_together(model: Recommender) -> None:
+    """Each makes its share, and what both get is the sum."""
+    shares: list[torch.Tensor] = []
+
+    class Together(Collectives):
+        def sum(self, mine: torch.Tensor) -> torch.Tensor:
+            shares.append(mine)
+            return mine
+
+    for rank in (0, 1):
+        worker = SimpleNamespace(
+            collectives=Together(rank, 2),
+            trainable=SimpleNamespace(model=model, module=model),
+            batcher=SimpleNamespace(videos=make_videos()),
+            device=CPU,
+        )
+        Worker._refresh_contents(cast(Worker, worker))
+    whole = all_contents(model, make_videos(), CPU)
+    assert whole is not None
+    torch.testing.assert_close(shares[0] + shares[1], whole)
 
 
 def test_the_encoder_learns_from_what_is_read_alone(model: Recommender) -> None:
