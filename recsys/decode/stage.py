@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _BATCH_VIDEOS = 4
 _MAX_BLOCK_VIDEOS = 64
 _BLOCKS_A_WORKER = 32  # many, so that the workers end together
+_LOOKED_AT_ONCE = 1 << 16  # files whose addresses are Python strings meanwhile
 _BLOCK_BYTES = 8 * 2**20  # of decoded rows; small, so that rows come out of a task early
 
 
@@ -92,7 +93,7 @@ def decode_videos(
         InputError: No videos are given, none of them gives a clip, or `out` cannot be written.
     """
     wanted = _unique(uris)
-    if not wanted:
+    if not len(wanted):
         raise InputError("no videos to decode; check the videos' addresses")
     with only_writer(out):
         result = _decode_into(wanted, out, config, content=content, report=report)
@@ -104,7 +105,7 @@ def decode_videos(
 
 
 def _decode_into(
-    wanted: list[str],
+    wanted: pa.Array,
     out: str,
     config: DecodeConfig,
     *,
@@ -117,23 +118,23 @@ def _decode_into(
     if writer.changed_settings:
         report(f"decode: {', '.join(writer.changed_settings)} changed; decoding all videos anew")
     files = _forget_changed(writer, wanted, config, report)
-    done = writer.done()
-    missing = [uri for uri in wanted if uri not in done]
+    done = writer.done().column("uri")
+    missing = wanted.filter(pc.invert(pc.is_in(wanted, done)))
     if len(missing) < len(wanted):
         report(f"decode: {len(wanted) - len(missing)} of {len(wanted)} videos are already there")
     start = time.monotonic()
     num_broken, busy_s = 0, np.zeros(2)
     with progress("decode", total=len(missing), unit="videos", report=report) as advance:
-        plan = _plan(len(missing), config) if missing else ActorPlan(0, 0.0)
-        for rows in _rows(missing, config, content, plan) if missing else ():
+        plan = _plan(len(missing), config) if len(missing) else ActorPlan(0, 0.0)
+        for rows in _rows(missing, config, content, plan) if len(missing) else ():
             writer.add(rows)
             busy_s += [pc.sum(rows.column(name)).as_py() for name in ("decode_s", "encode_s")]
             num_broken += len(rows) - rows.column("reason").null_count
             advance(len(rows), note=f"{num_broken} broken")
     seconds = time.monotonic() - start
-    counts = writer.finish(set(wanted))
+    counts = writer.finish(wanted)
     busy = busy_shares(*busy_s.tolist(), plan=plan, seconds=seconds)
-    if missing:
+    if len(missing):
         report(busy_line(busy))
     for said in reader_lines(counts["why"]):
         report(said)
@@ -143,7 +144,7 @@ def _decode_into(
         "changed": len(files.changed),
         "unseen": files.unseen,
         "seconds": round(seconds, 3),
-        "videos_per_s": round(len(missing) / seconds, 2) if missing else 0.0,
+        "videos_per_s": round(len(missing) / seconds, 2) if len(missing) else 0.0,
         "busy": busy,
     }
     storage.write_json({"decode": result}, storage.join(out, "report.json"))
@@ -151,18 +152,25 @@ def _decode_into(
 
 
 def _forget_changed(
-    writer: ClipWriter, wanted: list[str], config: DecodeConfig, report: Callable[[str], None]
+    writer: ClipWriter, wanted: pa.Array, config: DecodeConfig, report: Callable[[str], None]
 ) -> FilesNow:
     """Looks at the files of what is there, and has those that have changed decoded anew."""
     there = writer.done()
-    known = {uri: there[uri] for uri in wanted if uri in there}
-    files = look_at_files(known, schemes=config.schemes, base=os.getcwd())
-    if files.unseen:
-        report(f"decode: {files.unseen} files are gone or do not answer; what is there is kept")
-    if files.changed:
-        report(f"decode: {len(files.changed)} files are not what they were; decoding them anew")
-        writer.forget(files.changed)
-    return files
+    there = there.filter(pc.is_in(there.column("uri"), wanted))
+    changed: list[str] = []
+    unseen = 0
+    for start in range(0, len(there), _LOOKED_AT_ONCE):
+        some = there.slice(start, _LOOKED_AT_ONCE)
+        columns = (some.column(name).to_pylist() for name in ("uri", "stamp"))
+        known = dict(zip(*columns, strict=True))
+        now = look_at_files(known, schemes=config.schemes, base=os.getcwd())
+        changed, unseen = [*changed, *now.changed], unseen + now.unseen
+    if unseen:
+        report(f"decode: {unseen} files are gone or do not answer; what is there is kept")
+    if changed:
+        report(f"decode: {len(changed)} files are not what they were; decoding them anew")
+        writer.forget(changed)
+    return FilesNow(changed, unseen)
 
 
 def busy_shares(decode_s: float, encode_s: float, *, plan: ActorPlan, seconds: float) -> BusyShares:
@@ -205,9 +213,15 @@ def reader_lines(why: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
         yield f"decode: {num} clip{'s' * (num != 1)} read by {reader} ({said})"
 
 
-def _unique(uris: Sequence[str] | pa.Table) -> list[str]:
-    values = uris.column("uri").to_pylist() if isinstance(uris, pa.Table) else uris
-    return list(dict.fromkeys(uri for uri in values if uri))
+def _unique(uris: Sequence[str] | pa.Table) -> pa.Array:
+    """Each address once, in the order in which they come, without those that are missing or empty.
+
+    >>> _unique(["b", "", "a", "b", None]).to_pylist()
+    ['b', 'a']
+    """
+    column = uris.column("uri") if isinstance(uris, pa.Table) else pa.array(uris, pa.string())
+    different = pc.unique(column.cast(pa.string())).drop_null()
+    return different.filter(pc.not_equal(different, ""))
 
 
 def _layout(
@@ -259,7 +273,7 @@ def _pool(plan: ActorPlan) -> ray.data.ActorPoolStrategy:
 
 
 def _rows(
-    uris: list[str], config: DecodeConfig, content: ContentConfig | None, plan: ActorPlan
+    uris: pa.Array, config: DecodeConfig, content: ContentConfig | None, plan: ActorPlan
 ) -> Iterator[pa.Table]:
     """Decoded rows, in the order in which they are ready."""
     import ray
@@ -272,8 +286,9 @@ def _rows(
     step = on_cores * max(1, min(_MAX_BLOCK_VIDEOS, share))
     with ray.data.DataContext.current(context):  # a dataset keeps the context it was made in
         # from_arrow would run a task, and so wait for a CPU.
-        rows = [{"uri": uri} for uri in uris]
-        dataset = ray.data.from_items(rows, override_num_blocks=-(-len(uris) // step)).map_batches(
+        table = pa.table({"uri": uris})
+        blocks = [table.slice(start, step) for start in range(0, len(uris), step)]
+        dataset = ray.data.from_blocks(blocks).map_batches(
             DecodeClips,
             fn_constructor_args=[config],
             fn_constructor_kwargs={

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from recsys.data import storage
 from recsys.decode.contract import FALLBACK
+from recsys.decode.stamps import SCHEMA, DoneFiles
 from recsys.errors import InputError
 from recsys.schema import quarantine_schema
 
@@ -104,12 +105,9 @@ class ClipWriter:
         self._dataset = self._begin() if there is None or self.changed_settings else there
         self._limits = json.loads(json.dumps(limits or {}))  # as they will be read
         self._quarantine = self._open_quarantine()
-        clips = self._dataset.to_table(columns=["uri", "stamp"])
-        self._done: dict[str, str | None] = {
-            row["uri"]: row["stamp"]
-            for table in (clips, self._quarantine.select(["uri", "stamp"]))
-            for row in table.to_pylist()
-        }
+        tables = (self._dataset.to_table(columns=SCHEMA.names), self._quarantine)
+        done = [table.select(SCHEMA.names).cast(SCHEMA) for table in tables]
+        self._done = DoneFiles(pa.concat_tables(done))
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._flushed = time.monotonic()
@@ -157,30 +155,30 @@ class ClipWriter:
         ]
         return [*RETRIED_REASONS, *gone]
 
-    def _num_posters(self, uris: set[str]) -> int:
+    def _num_posters(self, uris: pa.Array) -> int:
         there = self._dataset.to_table(columns=["uri"], filter="poster IS NOT NULL")
-        return len(uris.intersection(there.column("uri").to_pylist()))
+        return int(pc.sum(pc.is_in(there.column("uri"), uris)).as_py() or 0)
 
-    def done(self) -> dict[str, str | None]:
-        """Addresses of the videos that need not be decoded, and their files' stamps."""
-        return dict(self._done)
+    def done(self) -> pa.Table:
+        """Addresses (`uri`) of the videos that need not be decoded, and their files' `stamp`."""
+        return self._done.table()
 
     def forget(self, uris: Sequence[str]) -> None:
         """Removes what there is of videos, for they are to be decoded anew."""
         for start in range(0, len(uris), _DELETED_AT_ONCE):
             quoted = [uri.replace("'", "''") for uri in uris[start : start + _DELETED_AT_ONCE]]
             self._dataset.delete("uri IN ('{}')".format("', '".join(quoted)))
-        gone = pc.is_in(self._quarantine.column("uri"), pa.array(uris, pa.string()))
+        forgotten = pa.array(uris, pa.string())
+        gone = pc.is_in(self._quarantine.column("uri"), forgotten)
         self._quarantine = self._quarantine.filter(pc.invert(gone))
-        for uri in uris:
-            del self._done[uri]
+        self._done.forget(forgotten)
 
     def add(self, rows: pa.Table) -> None:
         """Takes decoded rows; writes what has gathered when it is much or old."""
         new = [uri not in self._done for uri in rows.column("uri").to_pylist()]
         rows = rows.filter(pa.array(new, pa.bool_()))
         uris, stamps = rows.column("uri").to_pylist(), rows.column("stamp").to_pylist()
-        self._done.update(zip(uris, stamps, strict=True))
+        self._done.add(dict(zip(uris, stamps, strict=True)))
         self._pending.append(rows)
         self._pending_bytes += rows.nbytes
         late = time.monotonic() - self._flushed > _FLUSH_S
@@ -207,41 +205,50 @@ class ClipWriter:
         self._pending, self._pending_bytes = [], 0
         self._flushed = time.monotonic()
 
-    def finish(self, uris: set[str]) -> ClipCounts:
-        """Writes what is left and counts what became of `uris`."""
+    def finish(self, uris: pa.Array) -> ClipCounts:
+        """Writes what is left and counts what became of `uris`, different ones."""
         self.flush()
         storage.write_table(self._quarantine, self._quarantine_path)
         self._dataset.cleanup_old_versions(_KEEP_OLD_VERSIONS)
         clips = self._dataset.to_table(columns=["uri", "note", "reader", "why"])
-        clips = clips.filter(pc.is_in(clips.column("uri"), pa.array(uris, pa.string())))
-        notes = Counter(clips.column("note").to_pylist())
-        broken = self._quarantine.select(["uri", "reason"]).to_pylist()
-        reasons = Counter(row["reason"] for row in broken if row["uri"] in uris)
+        clips = clips.filter(pc.is_in(clips.column("uri"), uris))
+        notes = _count(clips, "note")
+        broken = self._quarantine.filter(pc.is_in(self._quarantine.column("uri"), uris))
+        reasons = {reason: num for (reason,), num in sorted(_count(broken, "reason").items())}
         return {
-            "ok": notes[""],
-            "damaged": notes["damaged"],
+            "ok": notes[("",)],
+            "damaged": notes[("damaged",)],
             "posters": self._num_posters(uris),
-            "quarantined": dict(sorted(reasons.items())),
-            **_readers(clips.column("reader").to_pylist(), clips.column("why").to_pylist()),
+            "quarantined": reasons,
+            **_readers(_count(clips, "reader", "why")),
         }
 
 
-def _readers(readers: list[str], whys: list[str]) -> ReaderCounts:
+def _count(table: pa.Table, *columns: str) -> Counter[tuple[str, ...]]:
+    """How many rows of a table have each combination of some columns' values.
+
+    >>> _count(pa.table({"note": ["", "damaged", ""]}), "note")
+    Counter({('',): 2, ('damaged',): 1})
+    """
+    counts = table.group_by(list(columns)).aggregate([([], "count_all")])
+    keys = zip(*(counts.column(name).to_pylist() for name in columns), strict=True)
+    return Counter(dict(zip(keys, counts.column("count_all").to_pylist(), strict=True)))
+
+
+def _readers(clips: Counter[tuple[str, ...]]) -> ReaderCounts:
     """Which reader read how many clips, and why.
 
-    >>> _readers(["decord", "pyav", "pyav"], ["exact", "not decord: it complained", "exact"])[
-    ...     "why"
-    ... ]
-    {'decord': {'exact': 1}, 'pyav': {'exact': 1, 'not decord: it complained': 1}}
+    >>> clips = {("decord", "exact"): 1, ("pyav", "exact"): 1, ("pyav", "not decord: it failed"): 1}
+    >>> _readers(Counter(clips))["why"]
+    {'decord': {'exact': 1}, 'pyav': {'exact': 1, 'not decord: it failed': 1}}
     """
-    pairs = Counter(zip(readers, whys, strict=True))
-    why: dict[str, dict[str, int]] = {reader: {} for reader in sorted(set(readers))}
-    for (reader, reason), num in sorted(pairs.items()):
-        why[reader][reason] = num
+    why: dict[str, dict[str, int]] = {}
+    for (reader, reason), num in sorted(clips.items()):
+        why.setdefault(reader, {})[reason] = num
     return {
         "readers": {reader: sum(reasons.values()) for reader, reasons in why.items()},
         "why": why,
-        "fallbacks": sum(reason.startswith(FALLBACK) for reason in whys),
+        "fallbacks": sum(num for (_, reason), num in clips.items() if reason.startswith(FALLBACK)),
     }
 
 

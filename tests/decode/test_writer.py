@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.clip_store import NO_CLIP, ClipStore
+from recsys.decode import stamps
 from recsys.decode.actor.rows import fixed_lists
 from recsys.decode.writer import ClipWriter
 from recsys.errors import InputError
@@ -48,6 +49,12 @@ def _rows(**levels: int | str) -> pa.Table:
     )
 
 
+def _done(writer: ClipWriter) -> dict[str, str]:
+    """The stamps of what is done, by address."""
+    there = writer.done().to_pydict()
+    return dict(zip(there["uri"], there["stamp"], strict=True))
+
+
 def _levels(out: Path) -> dict[str, int]:
     store = ClipStore(str(out / "clips.lance"))
     frames = store.take(range(len(store)))
@@ -55,7 +62,7 @@ def _levels(out: Path) -> dict[str, int]:
 
 
 def test_clips_that_cannot_be_read_are_not_written_over(tmp_path: Path) -> None:
-    _writer(tmp_path).finish(set())
+    _writer(tmp_path).finish(pa.array([], pa.string()))
     manifests = list((tmp_path / "clips.lance" / "_versions").glob("*.manifest"))
     assert manifests
     for path in manifests:
@@ -70,13 +77,13 @@ def test_what_a_first_write_left_that_was_cut_off_is_no_table(tmp_path: Path) ->
     (tmp_path / "clips.lance" / "data" / "part.lance").write_bytes(b"half")
     writer = _writer(tmp_path)
     writer.add(_rows(a=1))
-    assert writer.finish({"a"})["ok"] == 1
+    assert writer.finish(pa.array(["a"]))["ok"] == 1
 
 
 def test_clips_and_broken_files_go_their_ways(tmp_path: Path) -> None:
     writer = _writer(tmp_path)
     writer.add(_rows(a=1, b="not_video", c=3))
-    counts = writer.finish({"a", "b", "c"})
+    counts = writer.finish(pa.array(["a", "b", "c"]))
     assert _levels(tmp_path) == {"a": 1, "c": 3}
     assert pq.read_table(tmp_path / "quarantine.parquet").select(["uri", "reason"]).to_pylist() == [
         {"uri": "b", "reason": "not_video"}
@@ -89,7 +96,7 @@ def test_only_what_was_flushed_is_found_again(tmp_path: Path) -> None:
     writer.add(_rows(a=1, b="no_frames"))
     writer.flush()
     writer.add(_rows(c=3))  # the run is killed here
-    assert _writer(tmp_path).done() == {"a": "1 a", "b": "1 b"}
+    assert _done(_writer(tmp_path)) == {"a": "1 a", "b": "1 b"}
 
 
 def test_a_row_that_comes_twice_is_kept_once(tmp_path: Path) -> None:
@@ -97,21 +104,39 @@ def test_a_row_that_comes_twice_is_kept_once(tmp_path: Path) -> None:
     writer.add(_rows(a=1))
     writer.add(_rows(a=1, b=2))
     again = _writer(tmp_path)
-    writer.finish({"a", "b"})
+    writer.finish(pa.array(["a", "b"]))
     again = _writer(tmp_path)
     again.add(_rows(a=9, c=3))
-    again.finish({"a", "b", "c"})
+    again.finish(pa.array(["a", "b", "c"]))
     assert _levels(tmp_path) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_row_that_comes_again_much_later_is_kept_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest addresses are looked up elsewhere than those before them: here two at a time."""
+    monkeypatch.setattr(stamps, "LEAST_NEW", 1)
+    writer = _writer(tmp_path)
+    for level, name in enumerate(["a", "b", "c", "a", "d", "b", "e", "d"]):
+        writer.add(_rows(**{name: level}))
+    writer.flush()
+    writer.forget(["c", "e"])
+    assert _done(writer) == {"a": "1 a", "b": "1 b", "d": "1 d"}
+    writer.finish(pa.array([], pa.string()))
+    assert _levels(tmp_path) == {"a": 0, "b": 1, "d": 4}
 
 
 def test_missing_files_are_tried_again(tmp_path: Path) -> None:
     writer = _writer(tmp_path)
     writer.add(_rows(a="missing", b="unreachable", c="not_video"))
-    writer.finish({"a", "b", "c"})
+    writer.finish(pa.array(["a", "b", "c"]))
     again = _writer(tmp_path)
-    assert again.done() == {"c": "1 c"}
+    assert _done(again) == {"c": "1 c"}
     again.add(_rows(a=1, b="unreachable"))
-    assert again.finish({"a", "b", "c"})["quarantined"] == {"not_video": 1, "unreachable": 1}
+    assert again.finish(pa.array(["a", "b", "c"]))["quarantined"] == {
+        "not_video": 1,
+        "unreachable": 1,
+    }
     assert len(pq.read_table(tmp_path / "quarantine.parquet")) == 2
 
 
@@ -122,19 +147,20 @@ def test_what_a_limit_broke_is_tried_again_once_it_is_another(tmp_path: Path) ->
 
     first = writer(max_decode_s=9, max_pixels=9, schemes=("file",))
     first.add(_rows(a="too_slow", b="too_many_pixels", c="unsupported_source"))
-    first.finish({"a", "b", "c"})
-    assert writer(max_decode_s=10, max_pixels=9, schemes=("file",)).done().keys() == {"b", "c"}
+    first.finish(pa.array(["a", "b", "c"]))
+    later = writer(max_decode_s=10, max_pixels=9, schemes=("file",))
+    assert _done(later).keys() == {"b", "c"}
 
 
 def test_what_is_forgotten_gives_way_to_what_comes(tmp_path: Path) -> None:
     writer = _writer(tmp_path)
     writer.add(_rows(**{"a": 1, "it's": 2, "c": 3, "d": "not_video", "e": "no_frames"}))
-    writer.finish({"a"})
+    writer.finish(pa.array(["a"]))
     again = _writer(tmp_path)
     again.forget(["it's", "d"])
-    assert again.done().keys() == {"a", "c", "e"}
+    assert _done(again).keys() == {"a", "c", "e"}
     again.add(_rows(**{"it's": 9, "d": 4}))
-    counts = again.finish({"a", "it's", "c", "d", "e"})
+    counts = again.finish(pa.array(["a", "it's", "c", "d", "e"]))
     assert _levels(tmp_path) == {"a": 1, "c": 3, "it's": 9, "d": 4}
     assert (counts["ok"], counts["quarantined"]) == (4, {"no_frames": 1})
 
@@ -142,12 +168,12 @@ def test_what_is_forgotten_gives_way_to_what_comes(tmp_path: Path) -> None:
 def test_other_settings_start_anew(tmp_path: Path) -> None:
     writer = _writer(tmp_path)
     writer.add(_rows(a=1, b="not_video"))
-    writer.finish({"a", "b"})
+    writer.finish(pa.array(["a", "b"]))
     other = _writer(tmp_path, {**SETTINGS, "sampling": "keyframes"})
     assert other.changed_settings == ["sampling"]
-    assert other.done() == {}
+    assert _done(other) == {}
     other.add(_rows(a=7))
-    other.finish({"a"})
+    other.finish(pa.array(["a"]))
     assert _levels(tmp_path) == {"a": 7}
     assert len(list((tmp_path / "clips.lance" / "data").iterdir())) == 1  # the old ones are gone
 
@@ -155,17 +181,17 @@ def test_other_settings_start_anew(tmp_path: Path) -> None:
 def test_a_run_killed_right_after_new_settings_does_not_mix(tmp_path: Path) -> None:
     writer = _writer(tmp_path)
     writer.add(_rows(a=1, b="not_video"))
-    writer.finish({"a", "b"})
+    writer.finish(pa.array(["a", "b"]))
     _writer(tmp_path, {**SETTINGS, "fit": "letterbox"})  # and dies
     again = _writer(tmp_path, {**SETTINGS, "fit": "letterbox"})
     assert again.changed_settings == []
-    assert again.done() == {}
+    assert _done(again) == {}
 
 
 def test_counts_are_of_the_asked_videos(tmp_path: Path) -> None:
     writer = _writer(tmp_path)
     writer.add(_rows(a=1, b=2, c="not_video"))
-    counts = writer.finish({"b", "x"})
+    counts = writer.finish(pa.array(["b", "x"]))
     assert (counts["ok"], counts["quarantined"]) == (1, {})
 
 
@@ -178,7 +204,7 @@ def store(tmp_path: Path) -> ClipStore:
     writer.add(_rows(a=1, b="not_video", c=3))
     writer.flush()
     writer.add(_rows(d=4, e=5))
-    writer.finish(set())
+    writer.finish(pa.array([], pa.string()))
     return ClipStore(str(tmp_path / "clips.lance"))
 
 
