@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from recsys.bundle.contents import Asked, Contents, write_bundle
 from recsys.config.data import EventColumns
 from recsys.config.run import RunConfig
-from recsys.data.catalog import Catalog
 from recsys.data.clip_store import NO_CLIP, ClipRows, ClipStore
 from recsys.data.details import unseen_files
 from recsys.data.ragged import FloatArray, IntArray, expand_ranges
@@ -67,16 +66,15 @@ def publish(
     """
     prepared, config = trained.prepared, trained.prepared.config
     folder = RunFolder(config.run)
-    table = _catalog(folder)
-    counts = _counts(config, folder, table)
+    counts = read_counts(folder.counts, prepared.catalog, CountLayout.of(config.data.columns))
     contents = Contents(
         config=config,
         sizes=prepared.sizes,
         recommender=trained.model,
         vocabs={name: prepared.vocab(name) for name in vocab_names(config)},
-        catalog=table,
+        catalog=_catalog(prepared.catalog.table),
         details=_details(folder),
-        files=_files(config, folder),
+        files=_files(config, prepared.catalog.uris()),
         lessons=prepared.lessons,
         vectors=trained.vectors.numpy(),
         users=_users(folder) if config.data.user_columns.features else None,
@@ -118,10 +116,8 @@ def _last(lists: pa.ListArray, events: IntArray, longest: int) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
-def _catalog(folder: RunFolder) -> pa.Table:
+def _catalog(table: pa.Table) -> pa.Table:
     """The catalogue; a relative path becomes absolute, since a server runs in another folder."""
-    with open_input(folder.videos) as file:
-        table = pq.read_table(file)
     place = table.schema.get_field_index("uri")
     return table.set_column(place, table.schema.field(place), _absolute(table.column("uri")))
 
@@ -134,11 +130,14 @@ def _details(folder: RunFolder) -> pa.Table:
     return table.set_column(place, table.schema.field(place), _absolute(table.column("poster")))
 
 
-def _files(config: RunConfig, folder: RunFolder) -> Iterator[pa.Table]:
-    """What decode saw of the videos' files, the pictures among it: some videos at a time."""
-    with open_input(folder.videos) as file:  # clips are known by the addresses as prepare left them
-        uris = pq.read_table(file, columns=["uri"]).column("uri")
-    store = ClipStore(folder.clips) if config.decodes else None
+def _files(config: RunConfig, uris: pa.ChunkedArray) -> Iterator[pa.Table]:
+    """What decode saw of the videos' files, the pictures among it: some videos at a time.
+
+    Args:
+        config: Of the run.
+        uris: (N,) addresses as prepare left them, by which clips are known.
+    """
+    store = ClipStore(RunFolder(config.run).clips) if config.decodes else None
     rows = np.full(len(uris), NO_CLIP) if store is None else store.rows_of(uris)
     for start in range(0, len(rows), FILES_AT_ONCE):
         part = rows[start : start + FILES_AT_ONCE]
@@ -157,11 +156,6 @@ def _absolute(uris: pa.ChunkedArray) -> pa.ChunkedArray:
         return uris
     here = os.path.join(os.getcwd(), "")
     return pc.if_else(is_whole, uris, pc.binary_join_element_wise(here, uris, ""))
-
-
-def _counts(config: RunConfig, folder: RunFolder, catalog: pa.Table) -> EventCounts:
-    layout = CountLayout.of(config.data.columns)
-    return read_counts(folder.counts, Catalog.from_table(catalog), layout)
 
 
 def _users(folder: RunFolder) -> Iterator[pa.Table]:

@@ -30,6 +30,8 @@ FLAT_UP_TO = 100_000
 BITS = 4
 TRAINED_ON = 1 << 16
 """Most vectors that the levels are fitted to."""
+ADDED_AT_ONCE = 1 << 16
+"""Vectors that are copied while their codes are made: they are the first columns of wider rows."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class VideoIndex:
         # At least as many as levels, and drawn alike each time.
         drawn = np.random.default_rng(0).permutation(num_videos)[:TRAINED_ON]
         codes.train(vectors[np.resize(drawn, max(len(drawn), 1 << BITS))])
-        codes.add(np.ascontiguousarray(vectors))
+        for start in range(0, num_videos, ADDED_AT_ONCE):
+            codes.add(np.ascontiguousarray(vectors[start : start + ADDED_AT_ONCE]))
         return cls(codes)
 
     @classmethod

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from recsys.errors import InputError
+from recsys.inference import index as index_module
 from recsys.inference.index import IndexFacts, VideoIndex
 
 VECTORS = np.array([[9, 9], [1, 0], [0, 2], [-1, -1], [3, 0]], np.float32)
@@ -59,6 +60,16 @@ def test_codes_are_of_the_vectors_themselves() -> None:
 def test_the_same_vectors_make_the_same_codes() -> None:
     vectors = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
     assert VideoIndex.build(vectors).to_bytes() == VideoIndex.build(vectors).to_bytes()
+
+
+def test_vectors_that_are_added_some_at_a_time_get_the_same_codes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are the first columns of wider rows, as a bundle's are."""
+    wide = np.random.default_rng(0).normal(size=(500, 9)).astype(np.float32)
+    whole = VideoIndex.build(wide[:, :6]).to_bytes()
+    monkeypatch.setattr(index_module, "ADDED_AT_ONCE", 33)
+    assert VideoIndex.build(wide[:, :6]).to_bytes() == whole
 
 
 def test_codes_say_nearly_what_the_vectors_do() -> None:
