@@ -86,8 +86,8 @@ def render_frames(clip: SyntheticClip, *, size: int) -> NDArray[np.uint8]:
     Returns:
         RGB frames, (S, H, W, 3) uint8.
 
-    >>> right = Clip(path=Path(), appearance=0, motion=0, frames=6, seed=3)
-    >>> left = Clip(path=Path(), appearance=0, motion=1, frames=6, seed=3)
+    >>> right = SyntheticClip(path=Path(), appearance=0, motion=0, frames=6, seed=3)
+    >>> left = SyntheticClip(path=Path(), appearance=0, motion=1, frames=6, seed=3)
     >>> bool((render_frames(right, size=32) == render_frames(left, size=32)[::-1]).all())
     True
     """
