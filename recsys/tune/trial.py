@@ -171,7 +171,7 @@ class Reports:
             tune.report(result)
 
     def leaving_nodes(self) -> set[str]:
-        """This trial's own, once it has announced its end, which Ray Tune counts as no failure."""
+        """This trial's own, once it has announced its end: one more checkpoint is kept."""
         import ray
 
         return cluster.leaving_nodes() & {ray.get_runtime_context().get_node_id()}
