@@ -152,9 +152,9 @@ def _read(row: Row[Any] | None) -> VersionDecision:
 def resolve(decision: VersionDecision, published: str) -> WantedVersion:
     """What is to be served, from what was decided and what is published.
 
-    >>> resolve(Decision("v1", published="v2"), published="v2").version
+    >>> resolve(VersionDecision("v1", published="v2"), published="v2").version
     'v1'
-    >>> resolve(Decision("v1", published="v2"), published="v3").version
+    >>> resolve(VersionDecision("v1", published="v2"), published="v3").version
     'v3'
     """
     holds = decision.chosen is not None and decision.published == published
