@@ -15,6 +15,8 @@ class RunFolder:
 
     >>> RunFolder("runs/first").vocab("video")
     'runs/first/prepare/vocab/video.parquet'
+    >>> RunFolder("runs/first").live_log  # old run folders hold one of this name
+    'runs/first/live.sqlite'
     """
 
     run: str

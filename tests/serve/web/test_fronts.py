@@ -165,7 +165,9 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         page.locator("dialog .done").click()
         page.keyboard.press("Escape")
         expect(hero).to_contain_text("Video number 12")
-        hero.locator("button.start").click()
+        with page.expect_request(lambda request: "v1/similar?" in request.url) as asked:
+            hero.locator("button.start").click()
+        assert f"user_id={NOBODY}" in asked.value.url, "what is locked is so for somebody"
         expect(page.locator("dialog aside li")).to_have_count(8)
         beside = page.locator("dialog aside").text_content()
         assert "Video number 13" not in str(beside), (
