@@ -9,14 +9,15 @@ import threading
 LOWER = 10
 """By how much, as of `nice`."""
 LOWEST = 19
-HAND_OVER_S = 0.0005
+HAND_OVER_S = 0.001
 
 
 def hand_over_soon() -> None:
-    """A thread that computes gives the interpreter to one that waits within half a millisecond.
+    """A thread that computes gives the interpreter to one that waits within a millisecond.
 
     Python's own 5 ms (`sys.setswitchinterval`) are more than a whole answer takes, and a request
     goes through two threads: it would wait twice where a third one reads the log or a new video.
+    Half a millisecond costs a tenth of what a server can answer, this hardly anything.
     It counts for the whole process, so that only a process that is a server's own calls it.
     """
     sys.setswitchinterval(HAND_OVER_S)
