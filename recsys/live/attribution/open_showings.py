@@ -10,7 +10,7 @@ who reads the same log from the same place.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from recsys.config.data import EventColumns
@@ -20,7 +20,7 @@ from recsys.live.log.entries import LoggedEvent
 from recsys.live.log.event import EXPOSURE, Event
 
 CAPACITY = 50_000
-"""Users and videos whose showings are remembered; about 600 bytes each."""
+"""Users and videos whose showings are remembered; about 450 bytes each."""
 AT_ONCE = 8
 """Showings of one user and video that are remembered."""
 
@@ -36,12 +36,58 @@ class Change(NamedTuple):
     """(1 + T,) what the positive flag and the tasks' labels gain; -1 for what was undone."""
 
 
+class _Remembered(NamedTuple):
+    """What can still be asked of a showing: there are many, so without its ids and the rest."""
+
+    type: str
+    time_ms: int | None
+    impression_id: str | None
+    context: Mapping[str, str]
+    """Of the event that the showing began with, as all above."""
+    positive: bool
+    viewed: bool
+    not_interested: bool
+    labels: Mapping[str, bool]
+
+    @classmethod
+    def of(cls, showing: Showing) -> _Remembered:
+        first = showing.first
+        return cls(
+            first.type,
+            first.time_ms,
+            first.impression_id,
+            first.context,
+            showing.positive,
+            showing.viewed,
+            showing.not_interested,
+            showing.labels,
+        )
+
+    def showing(self, event: Event) -> Showing:
+        """The showing again, of the user and the video of an event."""
+        first = Event(
+            event.user_id,
+            self.type,
+            event.video_id,
+            time_ms=self.time_ms,
+            context=self.context,
+            impression_id=self.impression_id,
+        )
+        return Showing(
+            first,
+            positive=self.positive,
+            viewed=self.viewed,
+            not_interested=self.not_interested,
+            labels=self.labels,
+        )
+
+
 class OpenShowings:
     """The newest showings of a log, in the order of commits."""
 
     def __init__(self, columns: EventColumns, *, capacity: int = CAPACITY) -> None:
         self._columns, self._capacity = columns, capacity
-        self._open: OrderedDict[tuple[str, str], list[Showing]] = OrderedDict()
+        self._open: OrderedDict[str, tuple[_Remembered, ...]] = OrderedDict()
 
     def __len__(self) -> int:
         """Users and videos that are remembered."""
@@ -52,30 +98,32 @@ class OpenShowings:
         event = logged.event
         if event.video_id is None:
             return None
-        key = (event.user_id, event.video_id)
-        known = self._open.pop(key, [])
-        showing, before = self._of(event, known), None
-        if showing is None:
-            # Without what nobody asks for later: there are many of them.
-            showing = Showing(replace(event, event_id=None, version=None, place=None))
-            known.append(showing)
-        else:
-            before = outcome(showing, self._columns)
+        # One text, since a pair holds three objects; no id has a NUL character (`check_text`).
+        key = f"{event.user_id}\0{event.video_id}"
+        known = list(self._open.pop(key, ()))
+        place = _place(event, known)
+        showing = Showing(event) if place is None else known[place].showing(event)
+        before = None if place is None else outcome(showing, self._columns)
         showing.add(logged)
-        self._open[key] = known[-AT_ONCE:]
+        last = len(known) if place is None else place
+        known[last : last + 1] = [_Remembered.of(showing)]
+        self._open[key] = tuple(known[-AT_ONCE:])
         if len(self._open) > self._capacity:
             self._open.popitem(last=False)
         return _change(showing.first, before, outcome(showing, self._columns))
 
-    def _of(self, event: Event, known: list[Showing]) -> Showing | None:
-        """The remembered showing that an event belongs to."""
-        if event.type == EXPOSURE:
-            return None
-        if event.impression_id is not None:
-            for showing in known:
-                if showing.first.impression_id == event.impression_id:
-                    return showing
-        return known[-1] if known and is_open(known[-1], event) else None
+
+def _place(event: Event, known: Sequence[_Remembered]) -> int | None:
+    """Which of the remembered showings an event belongs to."""
+    if event.type == EXPOSURE:
+        return None
+    if event.impression_id is not None:
+        for place, remembered in enumerate(known):
+            if remembered.impression_id == event.impression_id:
+                return place
+    if known and is_open(known[-1].showing(event), event):
+        return len(known) - 1
+    return None
 
 
 def _change(first: Event, before: Outcome | None, after: Outcome | None) -> Change | None:

@@ -7,14 +7,18 @@ that a liked video was also shown and not liked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from recsys.live.log.entries import LoggedEvent
 from recsys.live.log.event import DAY_MS, EXPOSURE, NOT_INTERESTED, VIEW, Event
 
 WITHIN_MS = DAY_MS
 """How long after a showing an event that does not name its impression still counts as its."""
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -30,9 +34,9 @@ class Showing:
     not_interested: bool = False
     watched: float | None = None
     """The longest that was told of."""
-    labels: dict[str, bool] = field(default_factory=dict)
+    labels: Mapping[str, bool] = field(default_factory=lambda: NOTHING)
     """Of each task what was said of it last."""
-    context: dict[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
     def add(self, logged: LoggedEvent) -> None:
         """Takes what an event says; events come in the order of their times."""
@@ -43,8 +47,11 @@ class Showing:
         self.positive = (self.positive or bool(event.positive)) and not self.not_interested
         if event.watched is not None:
             self.watched = max(event.watched, self.watched or 0.0)
-        self.labels.update(event.labels)
-        self.context = {**event.context, **self.context}
+        # What says nothing new is not copied: the log's events share their labels and contexts.
+        if event.labels:
+            self.labels = {**self.labels, **event.labels} if self.labels else event.labels
+        if event.context:
+            self.context = {**event.context, **self.context} if self.context else event.context
 
 
 def showings(events: Sequence[LoggedEvent]) -> list[Showing]:

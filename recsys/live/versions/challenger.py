@@ -19,7 +19,7 @@ from recsys.live.versions.click_rates import MISMATCH_P, Rate, Totals, differenc
 from recsys.live.versions.watch import Challenge
 
 REMEMBERED = 200_000
-"""Users and videos whose showings wait for a click, about 120 MB of them."""
+"""Users and videos whose showings wait for a click, about 90 MB of them."""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,25 @@ def test_a_second_viewing_and_one_a_day_later_are_events_of_their_own() -> None:
     assert [change and change.events for change in (*changes, late)] == [1, 1, 1]
 
 
+def test_what_comes_of_a_showing_is_counted_where_it_was_shown() -> None:
+    taken = OpenShowings(LIKED)
+    taken.take(logged(1, EXPOSURE, impression_id="i", context={"tab": "home"}))
+    taken.take(logged(2, VIEW, impression_id="i", watched=3.0, context={"tab": "other"}))
+    liked = taken.take(logged(3, TASK, labels={"liked": True}, impression_id="i"))
+    assert liked is not None
+    first = liked.showing
+    assert (first.user_id, first.video_id, first.type) == ("u1", "v1", EXPOSURE)
+    assert (first.context, first.impression_id) == ({"tab": "home"}, "i")
+
+
+def test_ids_that_read_alike_side_by_side_are_kept_apart() -> None:
+    taken = OpenShowings(VIEWED)
+    for user_id, video_id in (("a", "bc"), ("ab", "c")):
+        event = Event(user_id, VIEW, video_id, time_ms=START_MS, positive=True)
+        change = taken.take(LoggedEvent(1, event, START_MS, START_MS))
+        assert change is not None and change.events == 1
+
+
 def test_memory_is_bounded() -> None:
     taken = OpenShowings(VIEWED, capacity=10)
     for seq in range(100):
