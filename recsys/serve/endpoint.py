@@ -23,7 +23,7 @@ from recsys.live.versions.watch import Watch
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens, is_loopback
 from recsys.serve.metrics import Metrics
-from recsys.serve.priority import hand_over_soon
+from recsys.serve.priority import hand_over_soon, spare_what_stays
 from recsys.serve.ray_metrics import RayMetrics
 from recsys.serve.service import Service
 
@@ -117,13 +117,15 @@ class Endpoint:
         watch = Watch(log.database, source.bundles_dir, pinned=source.pinned)
         self._service = Service(watch, log, settings=settings, metrics=metrics)
         assert self._service.versions is not None
-        self._service.versions.start(settings.watch_s)
+        self._service.versions.start(settings.watch_s, after_drop=spare_what_stays)
         self._tokens = replace(tokens, local=is_loopback(_listening_host()))
         threading.Thread(target=_report, args=(RayMetrics(metrics),), daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the replica is made."""
-        return make_api(self._service, tokens=self._tokens, gives_id=False)
+        app = make_api(self._service, tokens=self._tokens, gives_id=False)
+        spare_what_stays()
+        return app
 
     def __del__(self) -> None:
         """Called by Serve when the replica stops: what was handed in is committed."""

@@ -23,7 +23,7 @@ from recsys.bundle.contents import Bundle
 from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.client import Client
-from recsys.serve.priority import hand_over_soon
+from recsys.serve.priority import hand_over_soon, spare_what_stays
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service
 from tests.benchmarks._postgres import free_port
@@ -103,6 +103,7 @@ def serve(run: str, address: str, port: int, encodes: bool = True) -> None:
     others = None if encodes else bundle.config.serve.model_copy(update={"encoders": 1})
     service = Service(bundle, EventLog(address), settings=others)
     api = make_api(service)
+    spare_what_stays()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if not scope.get("path", "").startswith(COUNTS):

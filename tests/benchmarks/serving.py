@@ -37,7 +37,7 @@ from recsys.bundle.versions import find_bundle
 from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.app import free_port, running
-from recsys.serve.priority import hand_over_soon
+from recsys.serve.priority import hand_over_soon, spare_what_stays
 from recsys.serve.service import Service, log_address
 
 ONE, MANY = 1, 32
@@ -207,9 +207,9 @@ def serve_bare(run: str, port: int) -> None:
     torch.set_num_threads(1)
     hand_over_soon()
     service = Service(Bundle.load(run), EventLog(log_address(find_bundle(run), None)))
-    uvicorn.run(
-        make_api(service), host="127.0.0.1", port=port, access_log=False, log_level="warning"
-    )
+    app = make_api(service)
+    spare_what_stays()
+    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, log_level="warning")
 
 
 def main() -> None:

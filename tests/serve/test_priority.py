@@ -1,8 +1,10 @@
 """Threads that give way; most tests have one of their own, which keeps what it was given."""
 
+import gc
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -51,6 +53,30 @@ def test_the_interpreter_is_handed_over_before_an_answer_is_late() -> None:
         assert sys.getswitchinterval() == pytest.approx(0.001)
     finally:
         sys.setswitchinterval(before)
+
+
+class Circle:
+    """Nothing but a collection frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_stays_is_spared_until_nobody_uses_it() -> None:
+    gc.disable()
+    try:
+        circle = Circle()
+        priority.spare_what_stays()
+        assert gc.get_freeze_count() > 1000
+        gone = weakref.ref(circle)
+        del circle
+        gc.collect()
+        assert gone() is not None, "a collection did not look at it"
+        priority.spare_what_stays()
+        assert gone() is None
+    finally:
+        gc.unfreeze()
+        gc.enable()
 
 
 def test_lowest_is_for_the_thread_and_what_it_starts_alone() -> None:

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -103,6 +104,8 @@ class Versions:
         """Version → why it could not be looked at yet."""
         self._wake, self._ended = threading.Event(), False
         self._thread: threading.Thread | None = None
+        self._after_drop: Callable[[], None] = lambda: None
+        self._dropped = False
 
     @property
     def watch(self) -> Watch:
@@ -132,8 +135,14 @@ class Versions:
         refusal = self._refused.get(wanted)
         raise InputError(self._waiting[wanted] if refusal is None else refusal.reason)
 
-    def start(self, every_s: float) -> None:
-        """Looks every so often, in a thread of its own, until `close`."""
+    def start(self, every_s: float, *, after_drop: Callable[[], None] = lambda: None) -> None:
+        """Looks every so often, in a thread of its own, until `close`.
+
+        Args:
+            every_s: How often.
+            after_drop: Called when no request is answered any more by a version that is not held.
+        """
+        self._after_drop = after_drop
         self._thread = threading.Thread(target=self._run, args=(every_s,), daemon=True)
         self._thread.start()
 
@@ -270,6 +279,9 @@ class Versions:
         priority.lower()
         while not self._ended:
             try:
+                if self._dropped:  # a look ago: what it was asked then is answered by now
+                    self._dropped = False
+                    self._after_drop()
                 self.look()
             except (InputError, LogError) as error:
                 logger.warning("which version is to be served cannot be read: %s", error)
@@ -380,3 +392,4 @@ class Versions:
         others = [version for version in self._held if version not in kept]
         for version in others[:-1]:
             del self._held[version]
+            self._dropped = True

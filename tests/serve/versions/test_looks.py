@@ -1,11 +1,14 @@
-"""A look at the versions, or at their index, that fails: it is counted, and ends nothing."""
+"""Looks at the versions and at their index: what fails ends nothing, what is dropped is told of."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from recsys.errors import InputError
 from recsys.serve.service import Service
-from tests.bundles import NEW
-from tests.serve.versions.test_versions import Monitor, service_beside
+from tests.bundles import NEW, OLD, rename_version
+from tests.serve.versions.test_versions import Monitor, publish, service_beside, states
 
 
 def test_an_index_that_fails_does_not_keep_another_one_from_being_looked_at(
@@ -52,3 +55,29 @@ def test_a_look_that_fails_is_counted_and_ends_nothing(
     versions._run(every_s=60.0)
     assert said in caplog.text
     assert b'recsys_failures_total{replica="0",work="versions"} 2.0' in service.metrics.text()
+
+
+def test_what_was_dropped_is_told_of_when_nothing_is_answered_by_it(
+    service: Service, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look later, so that the requests of before are answered; and once."""
+    newest = "20260103T000000000000Z-00000003"
+    rename_version(bundles / OLD, bundles / newest)
+    versions, told = service.versions, []
+    assert versions is not None
+    looks = iter([NEW, newest, None, None])
+
+    def look_once(of_versions: Callable[[], None] = versions.look) -> None:
+        version = next(looks)
+        if version is not None:
+            publish(bundles, version)
+        of_versions()
+        told.append(states(service)[OLD])
+        versions._ended = len(told) == 4
+        versions._wake.set()
+
+    monkeypatch.setattr(versions, "look", look_once)
+    monkeypatch.setattr("recsys.serve.priority.lower", lambda: None)
+    versions._after_drop = lambda: told.append("dropped")
+    versions._run(every_s=60.0)
+    assert told == ["warm", "available", "dropped", "available"]
