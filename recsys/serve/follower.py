@@ -7,7 +7,9 @@ the log alone: a process that starts now ends up with the same counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,34 @@ from recsys.schema import UNKNOWN_ROW
 from recsys.serve.lists.parts import Parts
 
 VIDEOS_A_PAGE = 1000
+BITS = 1 << 23
+"""Of what is remembered of the ids that no video has yet."""
+
+
+class NamedIds:
+    """Ids of which it is known whether they may have been named; in a mebibyte, however many.
+
+    A Bloom filter: none that was added is missed, and of those that were not, two in a hundred
+    are taken for one after a million (Bloom 1970, "Space/time trade-offs in hash coding").
+    """
+
+    def __init__(self) -> None:
+        self._bits = bytearray(BITS // 8)
+
+    def add(self, name: str) -> None:
+        """Remembers an id."""
+        for place in _places(name):
+            self._bits[place >> 3] |= 1 << (place & 7)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether an id may have been added."""
+        return all(self._bits[place >> 3] >> (place & 7) & 1 for place in _places(name))
+
+
+def _places(name: str) -> Iterator[int]:
+    """Four of the bits, each four bytes of a digest."""
+    digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+    return (place % BITS for (place,) in struct.iter_unpack("<I", digest))
 
 
 @dataclass
@@ -51,7 +81,7 @@ class Follower:
         self._catalogue, self._videos = parts.catalogue, LiveVideos(log.database)
         self._video_tail = self._videos.tail(parts.bundle.version)
         self._video_seq = 0
-        self._unknown_ids: set[str] = set()
+        self._unknown_ids = NamedIds()
         self._open = OpenShowings(parts.bundle.config.data.columns)
         self.followed = Followed(seq=parts.bundle.live_seq)
 
@@ -98,7 +128,7 @@ class Follower:
         self._parts.trending.forget_live()
         self._open = OpenShowings(self._bundle.config.data.columns)
         self.followed.seq = self._bundle.live_seq
-        self._unknown_ids.clear()
+        self._unknown_ids = NamedIds()
         last = self._log.latest_seq()
         events: list[LoggedEvent] = []
         marks: dict[str, int] = {}
