@@ -1,8 +1,9 @@
-"""What must hold of a benchmark: its bars, in one form in the file and on the terminal."""
+"""What benchmarks share: their bars, in one form in file and terminal, and where they work."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,14 @@ def write(found: dict[str, Any], out: Path) -> None:
     """Writes what was found, with its bars, as the file that others read."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def work_folder(folder: str | None = None) -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder on the disk that runs lie on: what is called temporary may be memory.
+
+    Args:
+        folder: Where it is made; else beside the figures of other benchmarks.
+    """
+    place = Path(folder or "runs/bench")
+    place.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=place)

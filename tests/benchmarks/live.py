@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import tempfile
 import threading
 import time
 import urllib.request
@@ -37,7 +36,7 @@ import numpy as np
 from recsys.live.log.event import VIEW, Event
 from recsys.live.log.events import EventLog
 from recsys.serve.app import running
-from tests.benchmarks._bars import bar, write
+from tests.benchmarks._bars import bar, work_folder, write
 from tests.benchmarks._load import EVENTS, put_load
 from tests.benchmarks._next_call import unseen_tries
 from tests.benchmarks._postgres import (
@@ -149,7 +148,7 @@ def http_speed(run: str, address: str, *, clients: int, size: int, seconds: floa
 @contextmanager
 def databases(kind: str) -> Iterator[tuple[Iterator[str], PostgresServer | None]]:
     """Addresses of as many empty logs as are asked for, and the server that holds them."""
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with work_folder() as folder:
         if kind == "sqlite":
             yield (f"{folder}/{number}/live.sqlite" for number in range(99)), None
             return
@@ -246,7 +245,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench/live.json"))
     args = parser.parse_args()
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(dir=".") as run:
+    with work_folder() as run:
         make_run(Path(run))
         for kind in args.only:
             measure(kind, run, args, found)

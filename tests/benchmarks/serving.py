@@ -13,7 +13,6 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -26,7 +25,7 @@ from typing import Any
 import _uptime
 import torch
 import uvicorn
-from _bars import bar, write
+from _bars import bar, work_folder, write
 from _bundle import make_bundle
 from _load import Load, descendants, find_wrk, pin, put_load
 from _quota import cpu_quota
@@ -230,7 +229,7 @@ def main() -> None:
     find_wrk()
     os.environ.setdefault("RAY_ADDRESS", "local")
     found: dict[str, Any] = {"cores": sorted(os.sched_getaffinity(0))}
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with work_folder() as folder:
         make_bundle(folder, end_ms=time.time_ns() // 1_000_000)
         for measure in MEASUREMENTS:
             if args.only is None or measure.__name__ in args.only:

@@ -12,11 +12,10 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from _bars import bar, write
+from _bars import bar, work_folder, write
 
 BAR_S, BAR_BYTES, BAR_SHARE = 30.0, 2e9, 0.3
 ASKED = 200
@@ -114,7 +113,7 @@ def main() -> None:
     if args.replica:
         replica(args.replica, args.users)
         return
-    with tempfile.TemporaryDirectory(dir=args.folder or ".") as folder:
+    with work_folder(args.folder) as folder:
         found = measure(args.users, args.events, folder)
     bars = {
         "seconds to start": (found["start_s"], BAR_S),

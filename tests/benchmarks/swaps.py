@@ -14,7 +14,6 @@ import asyncio
 import json
 import os
 import signal
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from recsys.bundle.contents import Bundle
 from recsys.bundle.versions import CURRENT
 from recsys.serve.app import APP_NAME, running
 from recsys.serve.recommender import ServingRecommender
-from tests.benchmarks._bars import bar, write
+from tests.benchmarks._bars import bar, work_folder, write
 from tests.benchmarks._bundle import make_bundle
 from tests.benchmarks._load import descendants
 
@@ -194,7 +193,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench/swaps.json"))
     args = parser.parse_args()
     os.environ.setdefault("RAY_ADDRESS", "local")
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with work_folder() as folder:
         now_ms = time.time_ns() // 1_000_000
         for seed in range(2):
             make_bundle(folder, end_ms=now_ms, seed=seed)
