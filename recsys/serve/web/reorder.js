@@ -4,15 +4,18 @@ import { calm } from "./dom.js";
 
 const GLIDE = { duration: 450, easing: "cubic-bezier(.2, .8, .2, 1)" };
 
-/** Puts `after` in place of all that follows `fixed` cards, and lets what stays glide there. */
+/**
+ * Puts `after` in place of all that follows `fixed` cards, and lets what stays glide there.
+ *
+ * All of it is taken out and put in anew, what keeps its place too: what was taken out has no place
+ * that it is pushed from, so nothing shifts, however late the answer is and however high each card.
+ */
 export function reorder(list, fixed, after) {
+  const { activeElement } = document;
   const before = new Map([...list.children].map((element) => [element, element.getBoundingClientRect()]));
-  const wanted = [...fixed, ...after].map((card) => card.element);
-  const kept = new Set(wanted);
-  for (const element of [...list.children]) if (!kept.has(element)) element.remove();
-  wanted.forEach((element, place) => {
-    if (list.children[place] !== element) list.insertBefore(element, list.children[place] ?? null);
-  });
+  for (const element of [...list.children].slice(fixed.length)) element.remove();
+  list.append(...after.map((card) => card.element));
+  if (list.contains(activeElement)) activeElement.focus({ preventScroll: true });
   if (calm()) return;
   for (const card of after) glide(card.element, before.get(card.element));
 }

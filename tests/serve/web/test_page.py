@@ -39,6 +39,14 @@ new PerformanceObserver((list) => {
 }).observe({ type: "layout-shift", buffered: true });
 """
 """Adds up what moved without anybody's doing: cumulative layout shift."""
+LATE = """() => {
+  const soon = window.fetch;
+  window.fetch = async (...asked) => {
+    await new Promise((done) => setTimeout(done, 600));
+    return soon(...asked);
+  };
+}"""
+"""Every answer comes over half a second after a tap: a shift before that would not be counted."""
 PLAYED = """(video, s) => new Promise((done) => {
   const look = () => video.currentTime >= s && done();
   video.addEventListener("timeupdate", look);
@@ -124,6 +132,7 @@ def test_a_like_is_kept_and_the_rest_of_the_feed_follows_it(
     with opened(browser, server, f"?user=u9&lang={language}", **screen) as page:
         before = feed(page)
         assert page.locator("html").get_attribute("lang") == language
+        page.evaluate(LATE)
         page.locator("article .like").nth(1).click()
         said(page, {"en": "You liked", "zh": "你喜欢了"}[language])
         after = feed(page)
@@ -141,6 +150,7 @@ def test_what_is_refused_does_not_come_again(
 ) -> None:
     with opened(browser, server, **screen) as page:
         refused = feed(page)[0]
+        page.evaluate(LATE)
         page.locator("article .not_interested").first.click()
         said(page, "No more of")
         expect(page.locator("article").first).to_contain_text("You will not be shown this again.")
