@@ -70,7 +70,7 @@ class Complaints:
 
 
 def open_video(
-    file: VideoFile, spec: ClipSpec, *, name: str, complaints: Complaints
+    file: VideoFile, spec: ClipSpec, *, name: str, complaints: Complaints, edits: bool = True
 ) -> tuple[av.container.InputContainer, av.VideoStream]:
     """Opens a file at its start.
 
@@ -79,6 +79,7 @@ def open_video(
         spec: Its limits are kept.
         name: What the file is called; FFmpeg looks at the ending where the bytes tell too little.
         complaints: Open; from now on listens to the container and the video's decoder only.
+        edits: Whether the edit list of an MP4 is followed: which frames it shows, and when.
 
     Returns:
         PyAV's container and the best video stream.
@@ -86,7 +87,7 @@ def open_video(
     Raises:
         ReadError: It is no video or its head shows that it breaks a limit.
     """
-    container = _open(file, spec, name, complaints)
+    container = _open(file, spec, name, complaints, edits)
     try:
         stream = container.streams.best("video")
         if stream is None or stream.codec_context is None:
@@ -101,7 +102,7 @@ def open_video(
 
 
 def _open(
-    file: VideoFile, spec: ClipSpec, name: str, complaints: Complaints
+    file: VideoFile, spec: ClipSpec, name: str, complaints: Complaints, edits: bool
 ) -> av.container.InputContainer:
     # An ending may make it a format that is not opened; some pictures are known by nothing else.
     by_name = name.lower().endswith(NAMED_STILLS)
@@ -117,6 +118,7 @@ def _open(
                     "format_whitelist": FORMAT_WHITELIST,
                     "protocol_whitelist": "none",
                     "max_pixels": str(spec.max_pixels),
+                    "ignore_editlist": str(int(not edits)),
                 },
             )
         except FFMPEG_ERRORS as error:

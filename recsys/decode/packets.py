@@ -135,6 +135,11 @@ class PacketList:
         """Whether the first packet is decoded for others only; its frame is never seen."""
         return any(self._hidden[:1])
 
+    def hides_all(self) -> bool:
+        """Whether no packet's frame is ever seen, of some that there are."""
+        self.scan()
+        return bool(self._hidden) and all(self._hidden)
+
     def key_places(self) -> NDArray[np.int64]:
         """Places of the key packets."""
         return np.flatnonzero([entry.is_key for entry in self.entries]).astype(np.int64)

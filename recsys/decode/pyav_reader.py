@@ -64,13 +64,14 @@ class OpenVideo:
         self.deadline = deadline
         self._complaints = Complaints()
         self._notes: list[str] = []  # what we say of the file ourselves
+        self._follows_edits = True
         self._container: av.container.InputContainer | None = None
 
     def __enter__(self) -> Self:
         self._complaints.__enter__()
         try:
             self._packets = PacketList(self._demux)
-            self._first = self._first_frame()
+            self._first = self._first_frame() or self._first_of_hidden()
             self.facts = self._look()
         except BaseException:
             self.__exit__()
@@ -82,14 +83,24 @@ class OpenVideo:
         if self._container is not None:
             self._container.close()
 
-    def _first_frame(self) -> av.VideoFrame:
+    def _first_frame(self) -> av.VideoFrame | None:
         """The first frame: by the first key packet alone or, where that gives none, by all."""
         first_key = next((packet for packet in self._packets.head() if packet.is_keyframe), None)
         frame = first_key and self._alone(first_key)
-        frame = frame or next(self._frames(), None)
-        if frame is None:
-            raise self._no_frames()
-        return frame
+        return frame or next(self._frames(), None)
+
+    def _first_of_hidden(self) -> av.VideoFrame:
+        """The first frame of a file whose edit list shows none: it is wrong, and not followed.
+
+        A muxer begins it at the first frame's time; where that one is wild, behind all others.
+        """
+        if self._packets.hides_all():
+            self._follows_edits = False
+            self._packets = PacketList(self._demux)
+            frame = self._first_frame()
+            if frame is not None:
+                return frame
+        raise self._no_frames()
 
     def _alone(self, packet: av.Packet) -> av.VideoFrame | None:
         """The first frame that a packet gives without any other."""
@@ -118,7 +129,12 @@ class OpenVideo:
         return ReadError("no_frames", said or "no frame could be decoded")
 
     def timeline(self) -> Timeline | None:
-        """When the packets say that frames are on show; None where they do not say it."""
+        """When the packets say that frames are on show; None where they do not say it.
+
+        So where the edit list shows none, for other readers do follow it.
+        """
+        if not self._follows_edits:
+            return None
         if self.facts.format_name in INDEXED and not self.facts.reorders:
             index = list(self._stream.index_entries)
             # In a fragmented file the index is that of the fragments read so far.
@@ -286,6 +302,8 @@ class OpenVideo:
         self, squares: list[NDArray[np.uint8]], timeline: Timeline, indices: NDArray[np.int64]
     ) -> Clip:
         damage = [*self._notes, self._missing(), self._complaints.text()]
+        if not self._follows_edits:
+            damage.append("the edit list shows no frame and is not followed")
         if timeline.doubts.is_broken:
             damage.append(str(timeline.doubts))
         said = "; ".join(filter(None, damage))
@@ -299,8 +317,12 @@ class OpenVideo:
         )
 
     def _missing(self) -> str:
-        """How many frames an index tells of that are not there."""
-        missing = self._stream.frames - len(self._packets.entries)
+        """How many frames an index tells of that are not there.
+
+        FFmpeg takes out of it what an edit list cuts off; the head counts these too.
+        """
+        told = min(self._stream.frames, len(self._stream.index_entries))
+        missing = told - len(self._packets.entries)
         if self.facts.format_name not in INDEXED or missing <= 0:
             return ""
         return f"the last {missing} frames are not there"
@@ -315,7 +337,11 @@ class OpenVideo:
         if self._container is not None:
             self._container.close()
         container, self._stream = open_video(
-            self._file, self._spec, name=self._name, complaints=self._complaints
+            self._file,
+            self._spec,
+            name=self._name,
+            complaints=self._complaints,
+            edits=self._follows_edits,
         )
         self._container = container
         failures = 0

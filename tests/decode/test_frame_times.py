@@ -69,6 +69,51 @@ def test_a_wild_time_at_either_end(ending: str, place: int, read: Read, tmp_path
     _assert_right(clip)
 
 
+@pytest.mark.parametrize("off_s", [5.0, 319.0])
+def test_an_edit_list_that_shows_no_frame_is_not_followed(
+    off_s: float, read: Read, tmp_path: Path
+) -> None:
+    """A muxer begins it at the first frame's time, which is wild here and behind all others."""
+    source = numbered(tmp_path / "a.mp4", options=OPTIONS["0"])
+
+    def change(place: int, packet: av.Packet) -> bool:
+        packet.pts += round(off_s / packet.time_base) if place == 0 else 0
+        return True
+
+    path = edited(source, tmp_path / "wild.mp4", change)
+    with av.open(str(path)) as container:
+        assert all(packet.is_discard for packet in container.demux(video=0) if packet.size)
+    clip = read(path, spec(frames=8))
+    _assert_right(clip)
+    assert "the edit list shows no frame and is not followed" in clip.message
+    assert clip.reader == "pyav"
+
+
+@BOTH
+@pytest.mark.parametrize("cut_s", [0.6, 0.9])
+def test_what_an_edit_list_cuts_off_is_not_missing(
+    cut_s: float, bframes: str, read: Read, tmp_path: Path
+) -> None:
+    """A video that was trimmed without encoding it anew: the frames before the cut are still there.
+
+    Eight of the 18 or 15 frames that it shows: the middles of eight parts.
+    """
+    source = numbered(tmp_path / "a.mp4", options=OPTIONS[bframes])
+
+    def change(_: int, packet: av.Packet) -> bool:
+        packet.pts -= round(cut_s / packet.time_base)
+        packet.dts -= round(cut_s / packet.time_base)
+        return True
+
+    path = edited(source, tmp_path / "trimmed.mp4", change)
+    for reader in ("auto", "pyav"):
+        clip = read(path, spec(frames=8, reader=reader))
+        shown = {0.6: [7, 9, 11, 13, 16, 18, 20, 22], 0.9: [9, 11, 13, 15, 17, 19, 21, 23]}
+        assert numbers_of(clip.frames) == shown[cut_s]
+        assert (clip.damaged, clip.message) == (False, "")
+        assert clip.duration_s == pytest.approx(2.4 - cut_s, abs=0.01)
+
+
 def test_a_time_before_the_first_one(read: Read, tmp_path: Path) -> None:
     """An MP4 whose table of offsets has one entry that cannot be."""
     source = numbered(tmp_path / "a.mp4", options=OPTIONS["0"])
