@@ -85,6 +85,13 @@ class TrainConfig(Section):
     Evaluation takes the GPUs that are free, unless it is `cpu`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16`: matrix products in half the bits (autocast), for GPUs; weights stay float32."""
+    exchange_precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16`: what workers send each other in a step, the rows of the tables and all gradients,
+    takes half the bits, for slow networks; what it is added to stays float32."""
+    average_every: int = Field(1, ge=1)
+    """Steps after which workers exchange the dense part. 1: the gradient of each step. More: each
+    learns by its own gradient, and the mean of all weights is taken after so many steps and before
+    each checkpoint (local SGD), for slow networks; the tables, which are shared, learn as ever."""
     tables: Literal["auto", "torchrec", "plain"] = "auto"
     """`torchrec`: tables sharded over the workers. `plain`: a copy on each worker, for machines
     where fbgemm cannot be installed. `auto`: torchrec where it is there."""

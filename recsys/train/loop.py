@@ -251,6 +251,7 @@ class Worker:
 
     def _gather(self) -> None:
         """Adds what all workers have learnt, and from what, since the last checkpoint."""
+        self.trainable.agree()
         self._require_finite_sums()
         seen = self.collectives.sum(self.seen).tolist()
         before = self.progress.seen_timelines

@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 from torch import Tensor, fx, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from recsys.config.run import RunConfig
 from recsys.errors import InputError
 from recsys.features.inputs import Batch, Sizes, TableInputs
 from recsys.model.embeddings import TableSpec, init_table
 from recsys.model.recommender import Losses, Recommender, table_specs
+from recsys.train.exchange import set_exchange
 from recsys.train.placement import CACHED_SHARE, Card, choose_kernels
-from recsys.train.steps import Step, StepLoss, clip
+from recsys.train.steps import Step, StepLoss
 from recsys.train.trainable import Trainable, make_adamw
 
 if TYPE_CHECKING:
     from torchrec import KeyedJaggedTensor
     from torchrec.distributed.planner import EmbeddingShardingPlanner
-    from torchrec.distributed.types import ShardingPlan
+    from torchrec.distributed.types import QuantizedCommCodecs, ShardingPlan
 
 FUSED_EPS = 1e-8
 QUIETED = ("torchrec", "fbgemm_gpu")
@@ -142,7 +144,7 @@ def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
     apply_optimizer_in_backward(
         RowWiseAdagrad, tables.parameters(), {"lr": config.train.table_lr, "eps": FUSED_EPS}
     )
-    sharders = [EmbeddingCollectionSharder()]
+    sharders = [EmbeddingCollectionSharder(qcomm_codecs_registry=make_codecs(config, device))]
     planner = make_planner(table_specs(config.model, sizes), device, workers=dist.get_world_size())
     plan = planner.collective_plan(model, sharders, dist.GroupMember.WORLD)
     sharded = DistributedModelParallel(model, device=device, plan=plan, sharders=sharders)
@@ -150,7 +152,7 @@ def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
         dict(in_backward_optimizer_filter(sharded.named_parameters())),
         lambda parameters: make_adamw(parameters, config.train),
     )
-    return Trainable(
+    trainable = Trainable(
         module=sharded,
         model=unwrap(sharded),
         dense_optimizer=dense,
@@ -159,6 +161,28 @@ def _build(config: RunConfig, sizes: Sizes, device: torch.device) -> Trainable:
         sharded=True,
         half=config.train.precision == "bfloat16",
     )
+    if dist.get_world_size() > 1:
+        (parallel,) = (m for m in sharded.modules() if isinstance(m, DistributedDataParallel))
+        learnt = trainable.dense_parameters()
+        trainable.local_steps = set_exchange(parallel, learnt, dense, config.train)
+    return trainable
+
+
+def make_codecs(config: RunConfig, device: torch.device) -> dict[str, QuantizedCommCodecs] | None:
+    """What makes fewer bits of the rows and gradients that workers send each other; None: nothing.
+
+    A worker that is alone sends none.
+    """
+    from torchrec.distributed.fbgemm_qcomm_codec import (
+        CommType,
+        QCommsConfig,
+        get_qcomm_codecs_registry,
+    )
+
+    if config.train.exchange_precision == "float32" or dist.get_world_size() == 1:
+        return None
+    halves = QCommsConfig(forward_precision=CommType.BF16, backward_precision=CommType.BF16)
+    return get_qcomm_codecs_registry(halves, device=device)
 
 
 def make_planner(
@@ -267,6 +291,5 @@ class _Clipped:
     def zero_grad(self) -> None:
         self.trainable.optimizer.zero_grad()
 
-    def step(self) -> object:
-        clip(self.trainable, self.clip_norm)
-        return self.trainable.optimizer.step()
+    def step(self) -> None:
+        self.trainable.update(self.clip_norm)

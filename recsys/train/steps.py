@@ -37,11 +37,5 @@ class SingleSteps:
         self.trainable.optimizer.zero_grad()
         losses = self.trainable.losses(batch)
         self.step_loss(losses, batch).backward()  # type: ignore[no-untyped-call]
-        clip(self.trainable, self.clip_norm)
-        self.trainable.optimizer.step()
+        self.trainable.update(self.clip_norm)
         return losses, batch
-
-
-def clip(trainable: Trainable, clip_norm: float) -> None:
-    """Clips the dense gradient; the tables have learnt inside backward already."""
-    torch.nn.utils.clip_grad_norm_(trainable.dense_parameters(), clip_norm)

@@ -17,9 +17,11 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.nn.parallel import DistributedDataParallel
 
 from recsys.config.run import RunConfig, TrainConfig
+from recsys.errors import InputError
 from recsys.features.inputs import Batch, Sizes
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Losses, Recommender, table_specs
+from recsys.train.exchange import LocalSteps, set_exchange
 
 TABLE_PREFIX = "tables."
 StateDict = dict[str, Any]
@@ -60,11 +62,28 @@ class Trainable:
     """Whether the tables are TorchRec's."""
     half: bool = False
     """Whether matrix products take bfloat16."""
+    local_steps: LocalSteps | None = None
+    """Takes the mean of the workers' dense parts, where not every step's gradient is exchanged."""
 
     def losses(self, batch: Batch) -> Losses:
         """The step's losses, ready for backward."""
         with torch.autocast(batch.learn.device.type, torch.bfloat16, enabled=self.half):
             return self.module(batch)
+
+    def update(self, clip_norm: float) -> None:
+        """Steps the optimizers by the gradients that backward left.
+
+        The dense gradient is clipped; the tables may have learnt inside backward already.
+        """
+        torch.nn.utils.clip_grad_norm_(self.dense_parameters(), clip_norm)
+        self.optimizer.step()
+        if self.local_steps is not None:
+            self.local_steps.step_taken()
+
+    def agree(self) -> None:
+        """Makes all workers' dense parts the same; every worker calls it, before a checkpoint."""
+        if self.local_steps is not None:
+            self.local_steps.average()
 
     def dense_parameters(self) -> list[nn.Parameter]:
         """What AdamW learns, and gradient clipping reaches."""
@@ -198,7 +217,14 @@ def build_plain(config: RunConfig, sizes: Sizes, device: torch.device) -> Traina
     sparse = RowWiseAdagrad(tables.parameters(), lr=config.train.table_lr)
     module: nn.Module = model
     if workers > 1:
+        if config.train.average_every > 1:
+            raise InputError(
+                f"train.average_every={config.train.average_every}: {workers} workers' copies of "
+                "the tables would part; set train.tables=torchrec (pip install 'recsys[cpu]' or "
+                "[gpu]) or train.average_every=1"
+            )
         module = DistributedDataParallel(model, static_graph=True, broadcast_buffers=False)
+        set_exchange(module, [], dense, config.train)
     return Trainable(
         module=module,
         model=model,
