@@ -35,7 +35,7 @@ def make_videos(num_shapes: int) -> list[ExampleVideo]:
                         appearance=appearance,
                         motion=number,
                         text=lesson,
-                        captions=(f"{shape}, lesson {number + 1}.", f"{lesson}."),
+                        captions=(f"{shape}: {level}, lesson {number + 1}.", f"{lesson}."),
                         course=f"{shape}: {level}",
                         lesson=number + 1,
                         requires=before,

@@ -42,16 +42,17 @@ def make_videos(per_kind: int) -> list[ExampleVideo]:
         for motion, phrase in enumerate(phrases):
             for number in range(per_kind):
                 place = PLACES[(number + 2 * motion + appearance) % len(PLACES)]
+                title = f"{phrase} {OVER.get(topic, '')}{place}"
                 videos.append(
                     ExampleVideo(
-                        title=f"{phrase} {OVER.get(topic, '')}{place}",
+                        title=title,
                         creator=CHANNELS[topic][number % 2],
                         topic=topic,
                         appearance=appearance,
                         motion=motion,
                         text=place,
                         uploaded_day=DAYS * 0.9 * number / per_kind,
-                        captions=(f"{place}.", f"The {SHAPES[appearance]} {SPOKEN[motion]}."),
+                        captions=(f"{title}.", f"The {SHAPES[appearance]} {SPOKEN[motion]}."),
                     )
                 )
     return videos

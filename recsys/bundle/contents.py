@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,13 @@ class VideoModel:
     details: Details
     """With what decode saw of the files."""
 
+    @cached_property
+    def duration_per_s(self) -> float | None:
+        """A second in the catalogue's unit of durations; None where none is known."""
+        if self.config.data.video_columns.duration is None:
+            return None
+        return self.details.duration_per_s(self.catalog.durations)
+
     @classmethod
     def load(cls, folder: str) -> VideoModel:
         """Reads it out of a version's folder, and none of the rest.
@@ -167,6 +175,11 @@ class Bundle:
     def num_videos(self) -> int:
         """Videos of the catalogue, N - 1."""
         return len(self.vectors) - 1
+
+    @cached_property
+    def duration_per_s(self) -> float | None:
+        """A second in the catalogue's unit of durations; None where none is known."""
+        return self.video_model.duration_per_s
 
     @property
     def live_seq(self) -> int:

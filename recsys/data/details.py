@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.schema import files_schema
@@ -33,6 +35,19 @@ class Details:
         """Length of a video's file, in seconds."""
         duration: float | None = self.files.column("duration_s")[row].as_py()
         return None if duration is None or not math.isfinite(duration) else round(duration, 3)
+
+    def duration_per_s(self, durations: npt.NDArray[np.float64]) -> float | None:
+        """A second in the unit of a table's durations; None where no video has both.
+
+        No setting says the unit. It is the median, over the videos, of the duration in the table
+        over that of the file.
+
+        Args:
+            durations: (N,) of the user's own table, NaN where it says none.
+        """
+        seconds = np.asarray(self.files.column("duration_s").fill_null(np.nan), np.float64)
+        known = (seconds > 0) & (durations > 0)
+        return float(np.median(durations[known] / seconds[known])) if known.any() else None
 
     def has_picture(self, row: int) -> bool:
         """Whether decode made a picture of a video."""

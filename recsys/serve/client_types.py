@@ -271,6 +271,7 @@ class Versions(TypedDict):
     wanted: str
     challenger: str | None
     versions: list[Version]
+    comparison: Challenger | None
 
 
 class Wanted(TypedDict):

@@ -55,6 +55,10 @@ def test_no_two_videos_have_one_title_and_titles_say_what_clips_show(name: str, 
     videos: list[ExampleVideo] = script(name).make_videos(size)
     assert len(videos) == 6 * 4 * size
     assert len({video.title for video in videos}) == len(videos)
+    captions = {video.captions for video in videos}
+    assert len(captions) == (len(videos) if name == "video_site" else 1), (
+        "each has its own, or none"
+    )
     if name == "social_feed":
         kite = next(v for v in videos if v.title.startswith("Green kite taking off"))
         assert (kite.appearance, kite.motion, kite.topic) == (3, 3, "kites")
@@ -70,6 +74,7 @@ def test_learners_take_lessons_in_their_order() -> None:
     platform = script("course_platform")
     videos: list[ExampleVideo] = platform.make_videos(6)
     assert len({video.title for video in videos}) == len(videos) == 6 * 3 * 4
+    assert len({video.captions for video in videos}) == len(videos)
     # What stands in a clip says which lesson of the shape it is.
     assert len({(video.appearance, video.text) for video in videos}) == len(videos)
     viewings = platform.learn(videos, num_users=50)
@@ -106,7 +111,9 @@ def test_clips_captions_and_tables_fit(tmp_path: Path) -> None:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, stream.frames) == (160, 160, 36)
     captions = (out / "videos" / "v000.vtt").read_text()
-    assert captions.startswith("WEBVTT\n\n00:00.000 --> 00:01.500\nCircles, lesson 1.\n")
+    assert captions.startswith(
+        "WEBVTT\n\n00:00.000 --> 00:01.500\nCircles: first steps, lesson 1.\n"
+    )
 
 
 @pytest.mark.ray

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from recsys.errors import InputError
 from recsys.live.versions.click_rates import Rate, Totals
-from recsys.live.versions.watch import WantedVersion
+from recsys.live.versions.watch import Challenge, WantedVersion
 from recsys.serve.http.messages import Described, Message
 from recsys.serve.retrieve.monitor import SearchShape
 from recsys.serve.routes.links import Responses
@@ -40,18 +40,6 @@ class VersionMessage:
     """Why it is refused, or waits."""
     videos_not_encoded: int
     """Live videos that it does not list, since they could not be encoded for it."""
-
-
-@dataclass(config=Described)
-class VersionsResponse:
-    """The answer of /v1/versions, the newest first."""
-
-    serving: str
-    wanted: str
-    """What all replicas are to serve; each follows within `serve.watch_s` and the time to load."""
-    challenger: str | None
-    """What all replicas are to try on some of the users, and `GET /v1/challenger` tells of."""
-    versions: list[VersionMessage]
 
 
 class ChallengeRequest(Message):
@@ -113,13 +101,28 @@ class ChallengerResponse:
     impression id. `unmatched`: clicks on an impression that the log does not have."""
 
 
+@dataclass(config=Described)
+class VersionsResponse:
+    """The answer of /v1/versions, the newest first."""
+
+    serving: str
+    wanted: str
+    """What all replicas are to serve; each follows within `serve.watch_s` and the time to load."""
+    challenger: str | None
+    """What all replicas are to try on some of the users, and `GET /v1/challenger` tells of."""
+    versions: list[VersionMessage]
+    comparison: ChallengerResponse | None
+    """The answer of /v1/challenger, where `compare` asked for it and a version is tried: of the
+    same moment as the rest, so that nobody asks for a trial that has just been ended."""
+
+
 def routes(service: Service, router: APIRouter) -> None:
     """Adds the routes to a router."""
 
     @router.get("/v1/versions")
-    async def versions() -> VersionsResponse:
+    async def versions(compare: bool = False) -> VersionsResponse:
         """What versions there are, and what this replica makes of each."""
-        return await asyncio.to_thread(_listed, service)
+        return await asyncio.to_thread(_listed, service, compare)
 
     @router.post("/v1/versions/{version}/activate", status_code=202, responses=REFUSED)
     async def activate(version: str) -> WantedResponse:
@@ -163,7 +166,7 @@ def routes(service: Service, router: APIRouter) -> None:
         return await asyncio.to_thread(lambda: _changed(service, Versions.end_challenge))
 
 
-def _listed(service: Service) -> VersionsResponse:
+def _listed(service: Service, compare: bool) -> VersionsResponse:
     bundle = service.bundle
     if service.versions is None:
         wanted = WantedVersion(bundle.version)
@@ -172,11 +175,13 @@ def _listed(service: Service) -> VersionsResponse:
         wanted = service.versions.watch.wanted()
         states = service.versions.states()
     not_encoded = service.desk.queue.counts().not_encoded
+    challenge = wanted.challenge
     return VersionsResponse(
         bundle.version,
         wanted.version,
-        None if wanted.challenge is None else wanted.challenge.version,
+        None if challenge is None else challenge.version,
         [_message(state, not_encoded.get(state.version, 0)) for state in states],
+        _comparison(service, challenge) if compare and challenge is not None else None,
     )
 
 
@@ -184,6 +189,10 @@ def _compared(service: Service) -> ChallengerResponse:
     challenge = None if service.versions is None else service.versions.watch.wanted().challenge
     if challenge is None:
         raise HTTPException(404, "no version is tried; POST /v1/versions/{version}/challenge")
+    return _comparison(service, challenge)
+
+
+def _comparison(service: Service, challenge: Challenge) -> ChallengerResponse:
     comparison = service.compare(challenge)
     warning = "users did not come to the versions in their shares: the rates do not compare"
     return ChallengerResponse(

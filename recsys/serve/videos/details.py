@@ -39,7 +39,8 @@ class VideoDetails:
     duration: float | None
     """As the catalogue has it, in its own unit, which is that of watch times too."""
     duration_s: float | None
-    """Length of its file, in seconds."""
+    """Length of its file, in seconds; of a video that came live, its duration in seconds, where the
+    bundle tells the unit."""
     poster: str | None
     """Address of a picture of it, from this server's root on; null where none is served."""
     file: str | None
@@ -96,13 +97,18 @@ def _of_live(bundle: Bundle, video: LiveVideo) -> VideoDetails:
         creator_id=facts.creator_id,
         categories=list(facts.categories),
         duration=facts.duration,
-        duration_s=None,
+        duration_s=_seconds(facts.duration, bundle.duration_per_s),
         poster=f"{address}/poster" if served and pictured else None,
         file=f"{address}/file" if served else None,
         captions=None,
         course=facts.course,
         lesson=facts.lesson,
     )
+
+
+def _seconds(duration: float | None, per_s: float | None) -> float | None:
+    """A duration in the catalogue's unit, of which a second has `per_s`, in seconds."""
+    return None if duration is None or per_s is None else round(duration / per_s, 3)
 
 
 def _of_video(bundle: Bundle, video_id: str, row: int, said: LiveVideo | None) -> VideoDetails:

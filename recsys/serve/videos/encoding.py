@@ -75,19 +75,10 @@ class Encoding:
         """Whether the version's bundle has the video itself."""
         return self._model.vocabs["video"].row(video_id) != UNKNOWN_ROW
 
-    @functools.cached_property
+    @property
     def duration_per_s(self) -> float | None:
-        """A second in the catalogue's unit of durations; None where it has none, or none is known.
-
-        No setting says the unit. It is the median, over the bundle's videos, of the duration in the
-        table over that of the file.
-        """
-        files, durations = self._model.details.files, self._model.catalog.durations
-        if self._model.config.data.video_columns.duration is None:
-            return None
-        seconds = np.asarray(files.column("duration_s").fill_null(np.nan), np.float64)
-        known = (seconds > 0) & (durations > 0)
-        return float(np.median(durations[known] / seconds[known])) if known.any() else None
+        """A second in the catalogue's unit of durations; None where none is known."""
+        return self._model.duration_per_s
 
     def clip(self, uri: str) -> ClipArray:
         """The clip of a file, as `decode` gives it."""

@@ -65,24 +65,27 @@ export const courses = (user_id) => get(`v1/courses?${query({ user_id, limit: 10
 const asOperator = (body) => headers(body, operatorToken.get() || token.get());
 const operatorGet = async (path) => JSON.parse(await answer(path, { headers: asOperator() }));
 
-/** Changes something; `tree` is the body, `signal` gives up. */
-export async function change(method, path, tree, signal) {
+/** Changes something; `tree` is the body. */
+export async function change(method, path, tree) {
   const body = tree === undefined ? undefined : JSON.stringify(tree);
-  return JSON.parse(await answer(path, { method, headers: asOperator(body), body, signal }));
+  return JSON.parse(await answer(path, { method, headers: asOperator(body), body }));
 }
 
 export const shownLately = () => operatorGet("v1/operator/shown");
 export const run = (after_ms) => operatorGet(`v1/operator/run?${query({ after_ms })}`);
-export const versions = () => operatorGet("v1/versions");
-export const challenger = () => operatorGet("v1/challenger");
+/** With what came of a trial so far: asked for apart, it may have just been ended by somebody else. */
+export const versions = () => operatorGet("v1/versions?compare=true");
 export const trace = (user_id) => operatorGet(`v1/operator/trace?${query({ user_id })}`);
 export const preview = (weights) => change("POST", "v1/operator/preview", weights);
 export const audience = (video_id) => operatorGet(`v1/operator/audience?${query({ video_id })}`);
 export const video = (video_id) => operatorGet(`v1/videos/${encodeURIComponent(video_id)}`);
 export const removeVideo = (video_id) => change("DELETE", `v1/videos/${encodeURIComponent(video_id)}`);
-export const addByAddress = (said, signal) => change("POST", "v1/videos?wait_s=0", said, signal);
+export const addByAddress = (said) => change("POST", "v1/videos?wait_s=0", said);
 
-/** Sends a file; `progress(share)` is told how much of it is there. Only this way of asking tells. */
+/**
+ * Sends a file; `progress(share)` is told how much of it is there. Only this way of asking tells.
+ * `signal` gives up as long as not all of it was sent.
+ */
 export function upload(file, said, progress, signal) {
   return new Promise((done, fail) => {
     const request = new XMLHttpRequest();
@@ -96,7 +99,10 @@ export function upload(file, said, progress, signal) {
         : fail(refused(request.status, request.responseText, request.statusText)),
     );
     request.addEventListener("error", () => fail(new Refused(0, "the connection was lost")));
-    signal.addEventListener("abort", () => request.abort());
+    request.addEventListener("abort", () => fail(new Refused(0, "it was given up")));
+    let whole = false;
+    request.upload.addEventListener("load", () => (whole = true));
+    signal.addEventListener("abort", () => whole || request.abort());
     request.send(file);
   });
 }

@@ -430,12 +430,16 @@ def test_the_routes(service: Service, bundles: Path) -> None:
         # Decided, though this replica has not taken it up: the trial may be asked for.
         listed = client.get("/v1/versions").json()
         assert listed["challenger"] == NEW and listed["versions"][0]["state"] == "warm"
-        assert client.get("/v1/challenger").status_code == 200
+        compared = client.get("/v1/challenger").json()
+        assert compared["challenger"]["version"] == NEW
+        assert client.get("/v1/versions?compare=true").json()["comparison"] == compared
+        assert listed["comparison"] is None
         look(service)
         assert client.delete("/v1/challenger").json()["challenger"] is None
         # Ended, though this replica still tries it.
         listed = client.get("/v1/versions").json()
         assert listed["challenger"] is None and listed["versions"][0]["state"] == "challenger"
+        assert client.get("/v1/versions?compare=true").json()["comparison"] is None
         assert client.get("/v1/challenger").status_code == 404
 
 

@@ -34,6 +34,9 @@ def service(tiny: TinyRun, log: EventLog, tmp_path: Path) -> Iterator[Service]:
         schema=files_schema(),
     )
     bundle = replace(Bundle.load(str(tiny.run)), details=Details(texts, files))
+    columns = bundle.config.data.video_columns.model_copy(update={"duration": "length"})
+    data = bundle.config.data.model_copy(update={"video_columns": columns})
+    bundle = replace(bundle, config=bundle.config.model_copy(update={"data": data}))
     service = Service(bundle, log)
     yield service
     service.close()
@@ -60,6 +63,14 @@ def test_details_of_videos_in_the_order_asked_for(client: TestClient) -> None:
     three, two = answer["items"][0], answer["items"][2]
     assert (three["title"], three["poster"], three["file"]) == ("Three", None, None)
     assert (two["title"], two["duration_s"], two["poster"]) == (None, None, "v1/videos/v2/poster")
+
+
+def test_what_came_live_has_its_length_in_seconds(client: TestClient) -> None:
+    """The table says 11 of v1, whose file lasts 62.5 s: 22 of the same unit are 125 s."""
+    for said in ({"video_id": "long", "duration": 22.0}, {"video_id": "unsaid"}):
+        assert client.post("/v1/videos?wait_s=10", json=said).status_code == 201
+    answer = client.post("/v1/details", json={"video_ids": ["long", "unsaid"]}).json()
+    assert [one["duration_s"] for one in answer["items"]] == [125.0, None]
 
 
 @pytest.mark.parametrize("asked", [[], ["v1"] * 1001, [None], "v1"])

@@ -10,12 +10,14 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from recsys.live.log.event import EXPOSURE, TASK, Event
 from recsys.live.videos.live_videos import LiveVideos
 from recsys.serve.http.tokens import Tokens
 from recsys.serve.videos import desk
+from recsys.serve.videos.encoding import Decoded, Encoding
 from recsys.serve.videos.fetching import Fetcher
 from tests.bundles import NEW, OLD
 from tests.serve.web._server import PageServer, make_world, serving
@@ -48,7 +50,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Films(SimpleHTTPRequestHandler):
-    """A web server of a folder, which says nothing."""
+    """A web server of a folder, which says nothing, and answers when it may."""
+
+    may_answer = threading.Event()
+    may_answer.set()
+
+    def do_GET(self) -> None:
+        """Answers as it always does, once it may."""
+        assert self.may_answer.wait(60)
+        super().do_GET()
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
@@ -108,6 +118,70 @@ def test_a_video_is_handed_in_and_followed_until_a_viewer_sees_it(
         expect(job.locator("[data-step=shown].reached")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
         assert not violations(page)
+
+
+def test_what_is_cancelled_before_all_of_it_was_sent_is_not_stored(
+    browser: Browser, server: PageServer, world: Path
+) -> None:
+    with opened(browser, server, "?user=u9#add", expected="net::ERR_") as page:
+        page.route("**/v1/videos?**", lambda _: None)  # on its way, for good
+        page.locator("#add-files").set_input_files([world.parent / "9.mp4"])
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator(".job.cancelled .told")).to_contain_text("Cancelled")
+        assert LiveVideos(server.log.database).page() == []
+
+
+def test_what_is_cancelled_while_its_address_is_fetched_is_deleted(
+    browser: Browser, server: PageServer
+) -> None:
+    """The server goes on fetching; what it then has is asked to be deleted."""
+    with opened(browser, server, "?user=u9#add") as page:
+        Films.may_answer.clear()
+        page.locator("#add-address").fill(f"{ROOT}ninth.mp4")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator(".job .told")).to_contain_text("Being cancelled")
+        with page.expect_response(lambda answer: answer.request.method == "DELETE") as deleted:
+            Films.may_answer.set()
+        assert deleted.value.json()["video_id"].startswith("ninth-")
+        expect(page.locator(".job.cancelled .told")).to_contain_text("Cancelled")
+        assert LiveVideos(server.log.database).page() == []
+
+
+@pytest.mark.parametrize("by_address", [False, True], ids=["upload", "address"])
+def test_what_is_cancelled_while_it_is_decoded_is_deleted(
+    browser: Browser,
+    server: PageServer,
+    world: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by_address: bool,
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    decode = Encoding.decode
+
+    def held(encoding: Encoding, uri: str) -> Decoded:
+        begun.set()
+        assert may_end.wait(60)
+        return decode(encoding, uri)
+
+    monkeypatch.setattr(Encoding, "decode", held)
+    with opened(browser, server, "?user=u9#add") as page:
+        if by_address:
+            page.locator("#add-address").fill(f"{ROOT}ninth.mp4")
+            page.keyboard.press("Enter")
+        else:
+            page.locator("#add-files").set_input_files([world.parent / "9.mp4"])
+        expect(page.locator(".job [data-step=stored].reached")).to_be_visible(timeout=20_000)
+        assert begun.wait(20)
+        videos = LiveVideos(server.log.database)
+        (video,) = videos.page()
+        assert video.state == "stored"
+        page.get_by_role("button", name="Cancel").click()
+        expect(page.locator(".job.cancelled .told")).to_contain_text("Cancelled")
+        may_end.set()
+        assert videos.page() == []
+        gone = videos.get(video.video_id)
+        assert gone is not None and gone.state == "deleted"
 
 
 def test_a_video_that_was_handed_in_can_be_taken_out(
@@ -236,6 +310,8 @@ def test_the_operator_sees_what_was_shown_and_changes_the_version(
         expect(old).to_be_visible(timeout=20_000)
         expect(page.locator(".run > .note").last).to_contain_text(NEW, timeout=20_000)
         assert server.get("v1/versions")["serving"] == NEW
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
         server.post(f"v1/versions/{OLD}/challenge", {"share": 0.5})
         expect(page.get_by_role("row").filter(has_text=tried)).to_be_visible(timeout=30_000)
         page.locator(".challenger summary").click()
@@ -243,6 +319,10 @@ def test_the_operator_sees_what_was_shown_and_changes_the_version(
         expect(page.locator(".challenger tbody")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
         assert not violations(page)
+        # Whoever else ends the trial, nothing is asked for that is no longer there.
+        httpx.delete(server.address + "v1/challenger").raise_for_status()
+        expect(page.get_by_role("row").filter(has_text=tried)).to_have_count(0, timeout=30_000)
+        assert not [url for url in asked if "/v1/challenger" in url]
 
 
 @everywhere

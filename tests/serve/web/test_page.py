@@ -21,7 +21,7 @@ from tests.serve.web._server import BROKEN, HOSTILE, WITHOUT_FILE, PageServer, m
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
@@ -53,6 +53,7 @@ PLAYED = """(video, s) => new Promise((done) => {
   look();
 })"""
 """Waits until a video has played for so many seconds."""
+LOUD = ("error", "warning")
 UNPLAYABLE = (f"v{BROKEN}", f"v{WITHOUT_FILE}")
 
 
@@ -91,7 +92,7 @@ def opened(
     context = browser.new_context(locale="en-US", **(screen or DESK))
     page = context.new_page()
     wrong: list[str] = []
-    page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("console", lambda m: wrong.append(_complaint(m)) if m.type in LOUD else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
         "request", lambda r: wrong.append(r.url) if not r.url.startswith(server.address) else None
@@ -102,6 +103,11 @@ def opened(
     assert not [text for text in wrong if expected is None or expected not in text]
     assert page.evaluate("shifts") < 0.1
     context.close()
+
+
+def _complaint(message: ConsoleMessage) -> str:
+    """What the browser complains of, and which address."""
+    return f"{message.text} {message.location['url']}"
 
 
 def feed(page: Page) -> list[str]:

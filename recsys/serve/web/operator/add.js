@@ -44,7 +44,7 @@ export async function addView({ say }) {
     if (!uri) return say(t("add_nothing"), true);
     say("");
     const name = uri.split(/[?#]/)[0].split("/").pop().replace(/\.[^.]*$/, "");
-    begin(name || "video", (said, _, signal) => api.addByAddress({ ...said, uri }, signal));
+    begin(name || "video", (said) => api.addByAddress({ ...said, uri }));
     fields.uri.input.value = "";
   });
   files.addEventListener("change", () => take(files.files));

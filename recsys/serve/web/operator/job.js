@@ -2,7 +2,7 @@
 
 import * as api from "../api.js";
 import { el, outside } from "../dom.js";
-import { number, t } from "../i18n.js";
+import { number, spoken, t } from "../i18n.js";
 import { row } from "../player.js";
 import { confirmed } from "./confirm.js";
 
@@ -37,16 +37,24 @@ export class Job {
     clearInterval(this.timer);
   }
 
-  /** While it is sent, sending ends; what is stored already is deleted. */
+  /**
+   * Sending ends where the server cannot have all of it yet. Else the server may keep it whether or
+   * not its answer is waited for: `#run` waits, and deletes it then. What is stored already is deleted.
+   */
   async cancel() {
     this.cancelled = true;
+    this.acts.replaceChildren();
+    this.told.textContent = t("add_cancelling");
     this.giveUp.abort();
-    if (this.at.stored !== undefined)
-      try {
-        await api.removeVideo(this.video_id);
-      } catch (error) {
-        return this.#end("wrong", t("failed", { reason: error.message }));
-      }
+    if (this.at.stored !== undefined) await this.#remove();
+  }
+
+  async #remove() {
+    try {
+      await api.removeVideo(this.video_id);
+    } catch (error) {
+      return this.#end("wrong", t("failed", { reason: error.message }));
+    }
     this.found.replaceChildren();
     this.#end("cancelled", t("add_cancelled"));
   }
@@ -58,7 +66,7 @@ export class Job {
   async #run() {
     try {
       let video = await this.send((share) => (this.bar.value = share), this.giveUp.signal);
-      if (this.cancelled) return;
+      if (this.cancelled) return await this.#remove();
       this.bar.remove();
       this.#reached("stored");
       while (video.state === "stored" && !this.#over) {
@@ -70,6 +78,7 @@ export class Job {
       // What fails once it is indexed does not take it out again.
       const what = this.at.indexed === undefined ? "add_refused" : "failed";
       if (!this.cancelled) this.#end("wrong", t(what, { reason: error.message }));
+      else if (this.at.stored === undefined) this.#end("cancelled", t("add_cancelled"));
     }
   }
 
@@ -83,8 +92,11 @@ export class Job {
     if (video.decoded_ms) this.#reached("decoded", since(video.decoded_ms));
     else this.lines.decoded.textContent = t("add_not_decoded");
     this.#reached("indexed", since(video.indexed_ms));
-    const near = video.duplicate_of ? t("add_duplicate", { video: video.duplicate_of }) : "";
-    this.told.textContent = [t("add_indexed"), near].filter(Boolean).join(" ");
+    const near = video.duplicate_of && t("add_duplicate", { video: video.duplicate_of });
+    const [{ duration_s }] = await api.details([this.video_id]);
+    if (this.#over) return;
+    const length = duration_s && t("add_length", { length: spoken(duration_s) });
+    this.told.textContent = [t("add_indexed"), length, near].filter(Boolean).join(" ");
     this.acts.replaceChildren(confirmed(t("take_out"), t("take_out_sure"), () => this.cancel()));
     await this.#look();
     await this.#untilShown(video, since);

@@ -39,8 +39,8 @@ export class Versions {
 
   async #look() {
     const found = await api.versions();
-    const challenger = found.challenger ? await api.challenger() : null;
-    const drawn = JSON.stringify([found, challenger]);
+    const challenger = found.comparison;
+    const drawn = JSON.stringify(found);
     // A question that is being answered, or read, must not be taken away.
     if (drawn === this.drawn || this.element.querySelector(".confirm .yes")) return;
     this.drawn = drawn;

@@ -126,6 +126,8 @@ export default {
   add_do: "Add the address",
   add_nothing: "Choose a file, or fill in an address.",
   add_sending: "Sent so far",
+  add_cancelling: "Being cancelled…",
+  add_length: "It is {length} long.",
   add_cancelled: "Cancelled: it is nowhere in the lists.",
   add_refused: "Refused: {reason}",
   add_indexed: "It may be recommended now.",

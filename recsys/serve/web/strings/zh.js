@@ -123,6 +123,8 @@ export default {
   add_do: "添加此地址",
   add_nothing: "请选择文件或填写地址。",
   add_sending: "已发送",
+  add_cancelling: "正在取消…",
+  add_length: "时长 {length}。",
   add_cancelled: "已取消：任何列表中都没有它。",
   add_refused: "被拒绝：{reason}",
   add_indexed: "现在可以被推荐了。",
