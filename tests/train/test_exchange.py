@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from recsys.schema import VALID
+from recsys.train.exchange import LocalSteps
+from recsys.train.loop import Job
 from recsys.train.sharding import have_torchrec
+from tests.train.memory import Checkpoints, make_prepared, make_worker
 from tests.train.processes import run_processes
 
 
@@ -52,3 +56,29 @@ def test_copies_of_the_tables_never_part(tmp_path: Path) -> None:
     for rank in range(2):
         told = (tmp_path / f"refused-{rank}").read_text()
         assert told.startswith("train.average_every=4: 2 workers' copies of the tables would part")
+
+
+def test_workers_agree_before_each_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two epochs of three partitions: a checkpoint after each."""
+    steps, averaged = [0], []
+
+    class Counted(LocalSteps):
+        def step_taken(self) -> None:
+            steps[0] += 1
+
+        def average(self) -> None:
+            averaged.append(steps[0])
+
+    class Kept(Checkpoints):
+        def report(self, metrics: dict[str, Any], checkpoint: Any) -> None:
+            assert averaged[-1] == steps[0] > 0
+            super().report(metrics, checkpoint)
+
+    prepared = make_prepared(train={"tables": "plain", "checkpoint_every_partitions": 1})
+    kept = Kept(tmp_path)
+    worker = make_worker(monkeypatch, Job(prepared.config, VALID, 2), prepared, kept)
+    worker.trainable.local_steps = Counted([], worker.trainable.dense_optimizer, 2)
+    worker.run()
+    assert kept.kept == len(averaged) == 6
