@@ -141,13 +141,14 @@ class Worker:
             self._gather()
             figures = self.sums.figures()
             if self.schedule.validates:
-                figures |= self._validate()
+                figures |= self._fit_and_validate()
             self._finish_epoch(figures)
 
-    def _validate(self) -> dict[str, float]:
-        """The figures of the validation events, and the seconds that they took.
+    def _fit_and_validate(self) -> dict[str, float]:
+        """Fits the weight of what trends, which the model keeps, and measures the model with it.
 
-        The weight of what trends is fitted first, and the model keeps it.
+        Returns:
+            The figures of the validation events, and the seconds that all took.
         """
         started, model, together = time.perf_counter(), self.trainable.model, self.collectives
         answers = predict_validation(
