@@ -229,7 +229,7 @@ class Capacity:
     def limits(self) -> list[Limit]:
         """Where one copy of something is not enough, the worst first."""
         train_hours = self._train().cores * 24
-        found = [
+        loads = [
             Limit(
                 "events that one database takes",
                 self.peak_events,
@@ -268,7 +268,7 @@ class Capacity:
                 "GPUs (train.device=cuda), fewer days, or a sample of the users",
             ),
         ]
-        return sorted(found, key=lambda limit: -limit.ratio)
+        return sorted(loads, key=lambda limit: -limit.ratio)
 
 
 def short(value: float) -> str:

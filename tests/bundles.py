@@ -290,13 +290,13 @@ def _users() -> pa.Table:
 
 
 def _counts(table: pa.Table, catalog: Catalog) -> EventCounts:
-    found = Timelines.from_table(table, COLUMNS, lambda rows, *_: np.zeros((len(rows), 0)))
-    rows, hours = found.video_rows, hour_of(found.time_ms)
-    actions = np.concatenate([found.positive[:, None], found.labels], 1)
+    rows_only = Timelines.from_table(table, COLUMNS, lambda rows, *_: np.zeros((len(rows), 0)))
+    rows, hours = rows_only.video_rows, hour_of(rows_only.time_ms)
+    actions = np.concatenate([rows_only.positive[:, None], rows_only.labels], 1)
     counts = np.concatenate([np.ones((len(rows), 1)), actions], 1).astype(np.int64)
     tables = {
         "video": HourlyCounts(rows, hours, counts),
-        "context_tab": HourlyCounts(found.context_rows[:, 0], hours, counts),
+        "context_tab": HourlyCounts(rows_only.context_rows[:, 0], hours, counts),
     }
     return EventCounts.of(catalog, CountLayout.of(COLUMNS), tables)
 

@@ -121,10 +121,10 @@ def processes_of(node: subprocess.Popen[bytes]) -> list[int]:
             # pid (name) state parent …, and the name may hold anything.
             parent = int(status.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(status.parent.name))
-    found = [node.pid]
-    for process in found:
-        found += children.get(process, [])
-    return found
+    pids = [node.pid]
+    for process in pids:
+        pids += children.get(process, [])
+    return pids
 
 
 def works_on(node: subprocess.Popen[bytes], name: str) -> bool:

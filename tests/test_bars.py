@@ -10,11 +10,11 @@ from tests.benchmarks._bars import bar, write
 
 
 def test_a_bar_is_told_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found: dict[str, Any] = {"sizes": {"users": 5}}
-    bar(found, "speed over theirs", 2.0, 2.0, least=True)
-    bar(found, "memory, bytes", 1_234.0, 1_000.0, least=False)
-    bar(found, "seconds to the best", None, 1.0, least=False)
-    write(found, tmp_path / "bench" / "one.json")
+    results: dict[str, Any] = {"sizes": {"users": 5}}
+    bar(results, "speed over theirs", 2.0, 2.0, least=True)
+    bar(results, "memory, bytes", 1_234.0, 1_000.0, least=False)
+    bar(results, "seconds to the best", None, 1.0, least=False)
+    write(results, tmp_path / "bench" / "one.json")
     assert json.loads((tmp_path / "bench" / "one.json").read_text()) == {
         "sizes": {"users": 5},
         "bars": {

@@ -171,12 +171,12 @@ TRAINING = "RayTrainWorker"
 
 def places(run: Path) -> list[tuple[int, int]]:
     """The epoch, and the partitions of it, of each checkpoint that is there."""
-    found = []
+    seen = []
     for path in (run / "train").glob("fit-*/checkpoint_*/progress.json"):
         with contextlib.suppress(FileNotFoundError, ValueError):  # it comes or goes just now
             progress = json.loads(path.read_text())
-            found.append((progress["epoch"], progress["partitions"]))
-    return found
+            seen.append((progress["epoch"], progress["partitions"]))
+    return seen
 
 
 def test_sweep(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:

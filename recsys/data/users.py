@@ -52,8 +52,8 @@ class UserRows:
     def of(self, user_ids: Iterable[str | None] | pa.Array) -> IntArray:
         """The rows of many users (U, J)."""
         ids = user_ids if isinstance(user_ids, pa.Array) else pa.array(list(user_ids), pa.string())
-        found = pc.index_in(ids.cast(self._ids.type), value_set=self._ids, skip_nulls=True)
-        places = np.asarray(found.fill_null(-1), np.int64)
+        known = pc.index_in(ids.cast(self._ids.type), value_set=self._ids, skip_nulls=True)
+        places = np.asarray(known.fill_null(-1), np.int64)
         rows = np.zeros((len(places), self._rows.shape[1]), np.int64)
         rows[places >= 0] = self._rows[places[places >= 0]]
         return rows

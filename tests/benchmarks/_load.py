@@ -113,8 +113,8 @@ def descendants(title: str) -> list[int]:
         parents[int(folder.name)] = int(fields[1])
     ours, more = {os.getpid()}, True
     while more:
-        found = {pid for pid, parent in parents.items() if parent in ours} - ours
-        ours, more = ours | found, bool(found)
+        children = {pid for pid, parent in parents.items() if parent in ours} - ours
+        ours, more = ours | children, bool(children)
     return sorted(pid for pid in ours if _title(pid).startswith(title))
 
 

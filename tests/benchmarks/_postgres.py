@@ -19,11 +19,11 @@ SUPERUSER = "recsys"
 
 def find_binaries() -> Path | None:
     """The folder with `initdb` and `postgres`: of the newest version under Debian's folder."""
-    found = sorted(
+    folders = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda p: int(p.parts[-3])
     )
-    if found:
-        return found[-1].parent
+    if folders:
+        return folders[-1].parent
     initdb = shutil.which("initdb")
     return Path(initdb).parent if initdb else None
 

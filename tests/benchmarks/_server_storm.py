@@ -118,22 +118,22 @@ def server_storm(
         most_calls: That are answered between two kills.
         seed: Of the moments.
     """
-    found, rng = ServerStorm(), random.Random(seed)
+    result, rng = ServerStorm(), random.Random(seed)
     with Servers(run, address) as servers, Senders(servers.addresses) as senders:
         for _ in range(kills):
             senders.wait_for(rng.randint(1, most_calls))
             crash(servers, database, rng)
-            found.kills += 1
+            result.kills += 1
             with EventLog(address) as log:  # what was not answered is there whole or not at all
-                found.torn += torn_in(names_in(log))
+                result.torn += torn_in(names_in(log))
             servers.start()
         senders.wait_for(rng.randint(1, most_calls))
         senders.stop()
         with EventLog(address) as log:
-            check(log, senders.acknowledged, found)
-            found.retried = senders.retried
-            found.counts = differing(servers, ServingRecommender(Bundle.load(run), log))
-    return found
+            check(log, senders.acknowledged, result)
+            result.retried = senders.retried
+            result.counts = differing(servers, ServingRecommender(Bundle.load(run), log))
+    return result
 
 
 def crash(servers: Servers, database: PostgresServer | None, rng: random.Random) -> None:

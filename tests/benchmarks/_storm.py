@@ -72,9 +72,9 @@ def blow(address: str, starts: list[int]) -> None:
     def run(thread: int) -> None:
         call = starts[thread]
         while True:
-            found = log.append(list(events_of(thread, call)))
-            again = found.count("duplicate")
-            assert again + found.count("accepted") == len(found.statuses)
+            result = log.append(list(events_of(thread, call)))
+            again = result.count("duplicate")
+            assert again + result.count("accepted") == len(result.statuses)
             # One short write to a pipe is whole.
             os.write(1, f"{thread} {call} {int(again > 0)}\n".encode())
             call += 1
@@ -85,7 +85,7 @@ def blow(address: str, starts: list[int]) -> None:
 
 def storm(address: str, kills: int, *, seed: int = 0) -> LogStorm:
     """Kills a storming process `kills` times and looks at what is in the log."""
-    found, rng = LogStorm(), random.Random(seed)
+    result, rng = LogStorm(), random.Random(seed)
     followed: Counter[str] = Counter()
     acknowledged: set[tuple[int, int]] = set()
     next_calls = [0] * THREADS
@@ -98,13 +98,13 @@ def storm(address: str, kills: int, *, seed: int = 0) -> LogStorm:
             for thread, call, again in answers:
                 acknowledged.add((thread, call))
                 next_calls[thread] = call + 1
-                found.retried += again
-            found.kills += 1
+                result.retried += again
+            result.kills += 1
         stop.set()
         follower.join()
-        names = check(log, acknowledged, found)
-        found.missed = sum(followed[name] != number for name, number in names.items())
-    return found
+        names = check(log, acknowledged, result)
+        result.missed = sum(followed[name] != number for name, number in names.items())
+    return result
 
 
 def blow_and_kill(address: str, starts: list[int], calls: int) -> list[tuple[int, int, int]]:
@@ -135,16 +135,16 @@ def follow(log: EventLog, followed: Counter[str], stop: threading.Event) -> None
         stop.wait(0.01)
 
 
-def check(log: EventLog, acknowledged: Collection[tuple[int, int]], found: Storm) -> Counter[str]:
+def check(log: EventLog, acknowledged: Collection[tuple[int, int]], result: Storm) -> Counter[str]:
     """Compares the log with the calls (thread, call) that were answered; gives what it holds."""
     names = names_in(log)
-    found.acknowledged = sum(size_of(*call) for call in acknowledged)
-    found.in_log = sum(names.values())
-    found.twice = sum(number > 1 for number in names.values())
-    found.lost = sum(
+    result.acknowledged = sum(size_of(*call) for call in acknowledged)
+    result.in_log = sum(names.values())
+    result.twice = sum(number > 1 for number in names.values())
+    result.lost = sum(
         event.impression_id not in names for call in acknowledged for event in events_of(*call)
     )
-    found.torn += torn_in(names)
+    result.torn += torn_in(names)
     return names
 
 

@@ -61,7 +61,7 @@ def measure() -> dict[str, float]:
             started = time.perf_counter()
             make(videos, tabs, now_ms)
             seconds[name].append(time.perf_counter() - started)
-    return {name: median(found) for name, found in seconds.items()} | {
+    return {name: median(measured) for name, measured in seconds.items()} | {
         f"bytes_{days}_day{'s' * (days > 1)}": sizes[24 * days] for days in (1, DAYS // 2, DAYS)
     }
 
@@ -82,8 +82,8 @@ def _counts() -> EventCounts:
             rows, counts = _sums(rng, num_rows)
             parts[name].append((rows, np.full(len(rows), hour), counts))
     stored = {
-        name: HourlyCounts(*(np.concatenate(arrays) for arrays in zip(*found, strict=True)))
-        for name, found in parts.items()
+        name: HourlyCounts(*(np.concatenate(arrays) for arrays in zip(*measured, strict=True)))
+        for name, measured in parts.items()
     }
     return EventCounts.of(catalog, LAYOUT, stored)
 

@@ -46,10 +46,10 @@ def make(num_videos: int, num_queries: int, dim: int) -> tuple[FloatArray, Float
     mixing = rng.normal(size=(DIRECTIONS, dim)).astype(np.float32)
 
     def points(count: int) -> FloatArray:
-        found = 0.7 * centres[rng.integers(CLUSTERS, size=count)]
-        found += rng.normal(size=(count, DIRECTIONS)).astype(np.float32) @ mixing / 4
-        found += 0.3 * rng.normal(size=(count, dim)).astype(np.float32)
-        unit: FloatArray = found / np.linalg.norm(found, axis=1, keepdims=True)
+        points_ND = 0.7 * centres[rng.integers(CLUSTERS, size=count)]
+        points_ND += rng.normal(size=(count, DIRECTIONS)).astype(np.float32) @ mixing / 4
+        points_ND += 0.3 * rng.normal(size=(count, dim)).astype(np.float32)
+        unit: FloatArray = points_ND / np.linalg.norm(points_ND, axis=1, keepdims=True)
         return unit
 
     vectors = points(num_videos) * rng.uniform(0.5, 2, (num_videos, 1)).astype(np.float32)
@@ -91,9 +91,11 @@ def compare(
         group = searches[begin : begin + turn]
         rows: dict[str, list[IntArray]] = {}
         for name, retriever in (("index_s", index), ("flat_s", exact)):
-            found = [timed(lambda one=one, r=retriever: r.best([one], K)[0][0]) for one in group]  # type: ignore[misc]
-            rows[name] = [best for best, _ in found]
-            times[name] += [seconds for _, seconds in found]
+            timed_searches = [
+                timed(lambda one=one, r=retriever: r.best([one], K)[0][0]) for one in group
+            ]  # type: ignore[misc]
+            rows[name] = [best for best, _ in timed_searches]
+            times[name] += [seconds for _, seconds in timed_searches]
         for best, right in zip(rows["index_s"], rows["flat_s"], strict=True):
             recalls.append(float(np.isin(right, best).mean()))
     medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
@@ -121,9 +123,9 @@ def measure(
     for margin in MARGINS:
         by_index = Retriever(index.with_margin(margin), first)
         by_index.best(whole[:1], K)
-        if (found := compare(by_index, exact, whole, turn))["recall"] >= AIM:
+        if (of_all := compare(by_index, exact, whole, turn))["recall"] >= AIM:
             break
-    kinds = {"all": found}
+    kinds = {"all": of_all}
     for share in SHARES:
         filtered = searches(share, len(first))
         by_index.best(filtered[:1], K)
@@ -150,8 +152,8 @@ def users(count: int) -> dict[str, float]:
     made = time.perf_counter()
     asked = np.random.default_rng(0).integers(count, size=10_000).tolist()
     wrong = sum(places.get(f"user-{place}") != place for place in asked)
-    found = time.perf_counter()
-    return {"make_s": made - begin, "one_s": (found - made) / 1e4, "wrong": wrong}
+    ended = time.perf_counter()
+    return {"make_s": made - begin, "one_s": (ended - made) / 1e4, "wrong": wrong}
 
 
 def main() -> None:

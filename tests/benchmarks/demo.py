@@ -66,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     if "as it is" not in args.only:
         parser.error('--only: add "as it is", which the others are compared with')
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in args.only}
+    by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in args.only}
     with tempfile.TemporaryDirectory() as folder:
         for number in args.worlds:
             world = Path(folder) / f"world-{number}"
@@ -74,10 +74,10 @@ def main() -> None:
             for seed, name in product(range(args.seeds), args.only):
                 run = world / f"{name.replace(' ', '-')}-{seed}"
                 settings = [*VARIANTS[name], f"train.seed={seed}"]
-                found[name].append(measure(world, run, settings))
-                shown = line([found[name][-1]["model"]])
+                by_name[name].append(measure(world, run, settings))
+                shown = line([by_name[name][-1]["model"]])
                 print(f"world {number}, seed {seed}, {name}: {shown}", flush=True)
-    report(found, args.out)
+    report(by_name, args.out)
 
 
 def values(results: list[dict[str, Any]], part: str, metric: str) -> list[float]:
@@ -109,9 +109,9 @@ def gains(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
     return ", ".join(parts)
 
 
-def of_models(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def of_models(by_name: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """The models' figures, without the baselines'."""
-    return {name: [result["model"] for result in results] for name, results in found.items()}
+    return {name: [result["model"] for result in results] for name, results in by_name.items()}
 
 
 def baselines_of(results: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -125,11 +125,11 @@ def best_of(others: dict[str, list[dict[str, Any]]], part: str) -> str:
     return max(others, key=lambda name: mean(values(others[name], part, "ndcg@10")))
 
 
-def bars_of(found: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[float, float]]:
+def bars_of(by_name: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[float, float]]:
     """What must hold, of what was run."""
-    models = of_models(found)
+    models = of_models(by_name)
     ours = models["as it is"]
-    others = baselines_of(found["as it is"])
+    others = baselines_of(by_name["as it is"])
     bars = {}
     for part in SLICES:
         best = best_of(others, part)
@@ -152,9 +152,9 @@ def bars_of(found: dict[str, list[dict[str, Any]]]) -> dict[str, tuple[float, fl
     return bars
 
 
-def report(found: dict[str, list[dict[str, Any]]], out: Path) -> None:
-    first = found["as it is"]
-    models = of_models(found)
+def report(by_name: dict[str, list[dict[str, Any]]], out: Path) -> None:
+    first = by_name["as it is"]
+    models = of_models(by_name)
     ours = models.pop("as it is")
     print(f"{'as it is':20} {line(ours)}")
     for name, results in models.items():
@@ -162,8 +162,8 @@ def report(found: dict[str, list[dict[str, Any]]], out: Path) -> None:
         print(f"{'':20} NDCG@10 as it is, over this: {gains(ours, results)}")
     for name, results in baselines_of(first).items():
         print(f"{name:20} {line(results)}")
-    result: dict[str, Any] = {"runs": found}
-    for name, (value, limit) in bars_of(found).items():
+    result: dict[str, Any] = {"runs": by_name}
+    for name, (value, limit) in bars_of(by_name).items():
         bar(result, name, value, limit, least=True)
     write(result, out)
 

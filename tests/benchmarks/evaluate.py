@@ -85,9 +85,9 @@ def baselines(data: RankingSet, k: int) -> dict[str, float]:
     split = np.where(rng.random(count) < 0.1, VALID, TRAIN).astype(np.int8)
     likes = Likes(data.known, rng.integers(0, 10 * DAY_MS, count), split)
     begin = time.perf_counter()
-    found = make_baselines(likes, data, EvaluateConfig(k=(10, k)))
+    table = make_baselines(likes, data, EvaluateConfig(k=(10, k)))
     made = time.perf_counter()
-    evaluate_ranker(data, found.rankers["EASE"], EvaluateConfig(k=(10, k)))
+    evaluate_ranker(data, table.rankers["EASE"], EvaluateConfig(k=(10, k)))
     ranked = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"make": made - begin, "rank_ease": ranked - made, "peak_bytes": peak}

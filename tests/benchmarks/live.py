@@ -159,21 +159,21 @@ def databases(kind: str) -> Iterator[tuple[Iterator[str], PostgresServer | None]
             yield (make_database(server.address, f"bench_{n}") for n in range(99)), server
 
 
-def measure(kind: str, run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+def measure(kind: str, run: str, args: argparse.Namespace, results: dict[str, Any]) -> None:
     """All figures and bars of one database."""
-    result = found[kind] = {}
+    result = results[kind] = {}
     with databases(kind) as (addresses, database):
         if "speed" in args.parts:
-            measure_speed(kind, run, addresses, args.seconds, found)
+            measure_speed(kind, run, addresses, args.seconds, results)
         if "tries" in args.parts:
             with Servers(run, next(addresses)) as servers:
                 result["unseen"] = unseen_tries(servers.addresses, args.tries)
             name = f"{kind}: next calls of {args.tries} that do not know"
-            bar(found, name, result["unseen"], 0, least=False)
+            bar(results, name, result["unseen"], 0, least=False)
         if "ray" in args.parts:
             result["unseen of Ray"] = through_ray(run, next(addresses), args.tries)
             name = f"{kind}: next calls of {args.tries} through Ray Serve that do not know"
-            bar(found, name, result["unseen of Ray"], 0, least=False)
+            bar(results, name, result["unseen of Ray"], 0, least=False)
         storms: dict[str, Callable[[str], Storm]] = {
             "log": lambda address: storm(address, args.kills, seed=args.seed),
             "servers": lambda address: server_storm(
@@ -188,7 +188,7 @@ def measure(kind: str, run: str, args: argparse.Namespace, found: dict[str, Any]
             for what in ("lost", "twice", "torn", "missed", "counts"):
                 if what in seen:
                     title = f"{kind}, {name}: {what} after {args.kills} kills"
-                    bar(found, title, seen[what], 0, least=False)
+                    bar(results, title, seen[what], 0, least=False)
 
 
 def through_ray(run: str, address: str, tries: int) -> int:
@@ -220,7 +220,7 @@ def answers_of_a_replica(server: str) -> Counter[str]:
 
 
 def measure_speed(
-    kind: str, run: str, addresses: Iterator[str], seconds: float, found: dict[str, Any]
+    kind: str, run: str, addresses: Iterator[str], seconds: float, results: dict[str, Any]
 ) -> None:
     """Events a second of the log alone, and through HTTP."""
     for name, clients, size, least in CALLS:
@@ -229,9 +229,9 @@ def measure_speed(
         http = http_speed(run, next(addresses), clients=clients, size=size, seconds=seconds)
         for way, figures in (("", alone), (" over HTTP", http)):
             title = f"{kind}{way}: events/s in {name}"
-            found[kind][f"{name}{way}"] = figures
+            results[kind][f"{name}{way}"] = figures
             print(f"{title}: " + ", ".join(f"{key} {value:,.4g}" for key, value in figures.items()))
-            bar(found, title, figures["events_per_s"], least, least=True)
+            bar(results, title, figures["events_per_s"], least, least=True)
 
 
 def main() -> None:
@@ -244,12 +244,12 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=(*PARTS, "ray"), default=PARTS)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/live.json"))
     args = parser.parse_args()
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     with work_folder() as run:
         make_run(Path(run))
         for kind in args.only:
-            measure(kind, run, args, found)
-    write(found, args.out)
+            measure(kind, run, args, results)
+    write(results, args.out)
 
 
 if __name__ == "__main__":

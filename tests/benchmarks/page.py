@@ -186,10 +186,10 @@ def main() -> None:
         browser.close()
     figures = {name: median(one[name] for one in visits) for name in TIMES}
     figures[SIZE] = sum(path.stat().st_size for path in WEB.rglob("*") if path.is_file()) / 1000
-    found: dict[str, Any] = {"visits": visits}
+    results: dict[str, Any] = {"visits": visits}
     for name, limit in BARS.items():
-        bar(found, name, figures[name], limit, least=False)
-    write(found, args.out)
+        bar(results, name, figures[name], limit, least=False)
+    write(results, args.out)
 
 
 if __name__ == "__main__":

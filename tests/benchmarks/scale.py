@@ -164,19 +164,19 @@ def measure(step: str, folder: Path) -> dict[str, float]:
 
 def bars(sizes: dict[str, dict[str, dict[str, float]]]) -> dict[str, tuple[float, float]]:
     """What must hold, of what was measured: each figure, and what it may be at most."""
-    found: dict[str, tuple[float, float]] = {}
+    checked: dict[str, tuple[float, float]] = {}
     few, many = min(sizes, key=int), max(sizes, key=int)
     for step in [step for step in sizes[many] if step != "polars"]:
         figures, name = sizes[many][step], f"{step}: memory of the largest process, bytes"
-        found[name] = (figures["largest_bytes"], BAR_BYTES)
+        checked[name] = (figures["largest_bytes"], BAR_BYTES)
         if step in sizes[few] and few != many:
             growth = figures["cpu_s"] / sizes[few][step]["cpu_s"] / (int(many) / int(few))
-            found[f"{step}: growth of CPU seconds over that of the events"] = (growth, BAR_GROWTH)
+            checked[f"{step}: growth of CPU seconds over that of the events"] = (growth, BAR_GROWTH)
     ours = sizes[many].get("prepare")
     if ours and "polars" in sizes[many]:
         ratio = ours["cpu_s"] / sizes[many]["polars"]["cpu_s"]
-        found["prepare: CPU seconds over those of polars"] = (ratio, BAR_POLARS)
-    return found
+        checked["prepare: CPU seconds over those of polars"] = (ratio, BAR_POLARS)
+    return checked
 
 
 def report(sizes: dict[str, dict[str, dict[str, float]]], out: Path) -> None:

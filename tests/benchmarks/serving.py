@@ -48,26 +48,26 @@ WARM_UPS = 6
 START_S = 120
 
 
-def speed(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+def speed(run: str, args: argparse.Namespace, results: dict[str, Any]) -> None:
     """One replica beside bare uvicorn."""
     with bare_server(run) as bare, running(run, port=0) as served:
         servers = {"bare": (bare[0], [bare[1]]), "serve": (served, replicas())}
         loads = in_turn(servers, args)
-    found["loads"] = {name: [asdict(load) for load in rounds] for name, rounds in loads.items()}
+    results["loads"] = {name: [asdict(load) for load in rounds] for name, rounds in loads.items()}
     rate = {name: median(load.per_s for load in rounds) for name, rounds in loads.items()}
     p50 = {name: median(load.p50_ms for load in rounds) for name, rounds in loads.items()}
     p99 = median(load.p99_ms for load in loads[f"serve, {MANY}"])
     one, many = rate[f"serve, {ONE}"], rate[f"serve, {MANY}"]
     over_bare = p50[f"serve, {ONE}"] / p50[f"bare, {ONE}"]
-    bar(found, "1 client: p50 through Serve over bare", over_bare, BAR_LATENCY, least=False)
-    bar(found, "32 clients, one replica: recommend/s", many, BAR_RATE, least=True)
-    bar(found, "32 clients over 1 client", many / one, BAR_MANY, least=True)
-    bar(found, "32 clients, one replica: p99 ms", p99, BAR_P99_MS, least=False)
+    bar(results, "1 client: p50 through Serve over bare", over_bare, BAR_LATENCY, least=False)
+    bar(results, "32 clients, one replica: recommend/s", many, BAR_RATE, least=True)
+    bar(results, "32 clients over 1 client", many / one, BAR_MANY, least=True)
+    bar(results, "32 clients, one replica: p99 ms", p99, BAR_P99_MS, least=False)
     errors = sum(load.errors for rounds in loads.values() for load in rounds)
-    bar(found, "requests that failed", errors, 0, least=False)
+    bar(results, "requests that failed", errors, 0, least=False)
 
 
-def two_replicas(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+def two_replicas(run: str, args: argparse.Namespace, results: dict[str, Any]) -> None:
     """Two replicas over one, each with the same share of a core: the most that each number does.
 
     Two whole cores for them would leave none for the load and for HAProxy on a machine of two. With
@@ -89,26 +89,26 @@ def two_replicas(run: str, args: argparse.Namespace, found: dict[str, Any]) -> N
         for load in loads:
             show(f"{number} replicas of {SHARE} of a core", load)
         rates[number] = {load.clients: load.per_s for load in loads}
-    found["replicas"] = rates
+    results["replicas"] = rates
     most = {number: max(by_clients.values()) for number, by_clients in rates.items()}
-    bar(found, "2 replicas over one", most[2] / most[1], BAR_REPLICAS, least=True)
+    bar(results, "2 replicas over one", most[2] / most[1], BAR_REPLICAS, least=True)
     for clients in rates[1]:
         print(
             f"  with {clients} clients: {rates[2][clients] / rates[1][clients]:.2f} x", flush=True
         )
 
 
-def uptime(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+def uptime(run: str, args: argparse.Namespace, results: dict[str, Any]) -> None:
     """What 90 days of events do to a request and to memory."""
-    seen = found["uptime"] = _uptime.measure()
+    seen = results["uptime"] = _uptime.measure()
     print(", ".join(f"{name} {value:,.6g}" for name, value in seen.items()), flush=True)
     after = seen["after_s"] / seen["fresh_s"]
-    bar(found, "count features of 100 videos after 90 days over fresh", after, 1.2, least=False)
+    bar(results, "count features of 100 videos after 90 days over fresh", after, 1.2, least=False)
     grown = seen["bytes_90_days"] / seen["bytes_45_days"]
-    bar(found, "memory of live counts after 90 days over 45", grown, 1.05, least=False)
+    bar(results, "memory of live counts after 90 days over 45", grown, 1.05, least=False)
 
 
-def half_load(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None:
+def half_load(run: str, args: argparse.Namespace, results: dict[str, Any]) -> None:
     """A soak of one replica, with events."""
     if not args.soak_minutes:
         return
@@ -118,10 +118,10 @@ def half_load(run: str, args: argparse.Namespace, found: dict[str, Any]) -> None
         pin(pid, {cores[0]})
         others = cores[1:] or cores
         seen = soak(served, pid, minutes=args.soak_minutes, per_s=args.soak_rate, cores=others)
-    found["soak"] = asdict(seen)
+    results["soak"] = asdict(seen)
     print(f"soak: {seen.load}, memory {seen.growth:.3f} x", flush=True)
-    bar(found, "private memory's growth after 5 minutes", seen.growth, 1.05, least=False)
-    bar(found, "soak: requests that failed", seen.load["errors"], 0, least=False)
+    bar(results, "private memory's growth after 5 minutes", seen.growth, 1.05, least=False)
+    bar(results, "soak: requests that failed", seen.load["errors"], 0, least=False)
 
 
 MEASUREMENTS = (speed, two_replicas, uptime, half_load)
@@ -228,13 +228,13 @@ def main() -> None:
         return
     find_wrk()
     os.environ.setdefault("RAY_ADDRESS", "local")
-    found: dict[str, Any] = {"cores": sorted(os.sched_getaffinity(0))}
+    results: dict[str, Any] = {"cores": sorted(os.sched_getaffinity(0))}
     with work_folder() as folder:
         make_bundle(folder, end_ms=time.time_ns() // 1_000_000)
         for measure in MEASUREMENTS:
             if args.only is None or measure.__name__ in args.only:
-                measure(folder, args, found)
-    write(found, args.out)
+                measure(folder, args, results)
+    write(results, args.out)
 
 
 if __name__ == "__main__":

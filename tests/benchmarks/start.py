@@ -114,20 +114,20 @@ def main() -> None:
         replica(args.replica, args.users)
         return
     with work_folder(args.folder) as folder:
-        found = measure(args.users, args.events, folder)
+        figures = measure(args.users, args.events, folder)
     bars = {
-        "seconds to start": (found["start_s"], BAR_S),
-        "private GB of a replica": (found["private_bytes"] / GB, BAR_BYTES / GB),
+        "seconds to start": (figures["start_s"], BAR_S),
+        "private GB of a replica": (figures["private_bytes"] / GB, BAR_BYTES / GB),
         "private memory of the second over all of the first": (
-            found["second_over_first"],
+            figures["second_over_first"],
             BAR_SHARE,
         ),
     }
-    for name, value in found.items():
+    for name, value in figures.items():
         print(f"{name}: {value:,.3f}")
     for name, (value, limit) in bars.items():
-        bar(found, name, value, limit, least=False)
-    write(found, args.out)
+        bar(figures, name, value, limit, least=False)
+    write(figures, args.out)
 
 
 if __name__ == "__main__":

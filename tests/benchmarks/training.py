@@ -337,13 +337,13 @@ def report_workers(args: argparse.Namespace, result: dict[str, Any]) -> None:
     result["workers"] = rounds
     ratios = {}
     for name in ("one", "apart", "two"):
-        speeds = [sum(each["events_per_s"] for each in found[name]) for found in rounds]
+        speeds = [sum(each["events_per_s"] for each in speed_of[name]) for speed_of in rounds]
         ratios[name] = median(
-            speed / found["one"][0]["events_per_s"]
-            for speed, found in zip(speeds, rounds, strict=True)
+            speed / speed_of["one"][0]["events_per_s"]
+            for speed, speed_of in zip(speeds, rounds, strict=True)
         )
         wall, busy = (
-            median(found[name][0][figure] * 1000 for found in rounds)
+            median(speed_of[name][0][figure] * 1000 for speed_of in rounds)
             for figure in ("s_a_step", "cpu_s_a_step")
         )
         print(f"  {name}: {median(speeds):,.0f} events/s, {wall:.0f} ms a step, {busy:.0f} of CPU")

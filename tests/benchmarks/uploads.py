@@ -207,10 +207,10 @@ def main() -> None:
         "p99 of recommend with uploads / without": (slower, BAR_SLOWER),
     }
     print(json.dumps(figures, indent=2))
-    found: dict[str, Any] = {"figures": figures}
+    results: dict[str, Any] = {"figures": figures}
     for name, (value, limit) in bars.items():
-        bar(found, name, value, limit, least=False)
-    write(found, Path(options.out))
+        bar(results, name, value, limit, least=False)
+    write(results, Path(options.out))
 
 
 if __name__ == "__main__":

@@ -71,9 +71,9 @@ def test_tensors_are_those_that_were_written(folder: str, tmp_path: Path) -> Non
     writer = CheckedWriter(place)
     writer.write_tensors("a.safetensors", tensors)
     reader = CheckedReader(place, writer.files)
-    found = reader.tensors("a.safetensors")
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    read_back = reader.tensors("a.safetensors")
+    assert read_back.keys() == tensors.keys()
+    assert all(torch.equal(read_back[name], tensors[name]) for name in tensors)
     write_text("another", join(place, "a.safetensors"))
     with pytest.raises(InputError, match="a.safetensors: 7 bytes, the manifest says"):
         reader.tensors("a.safetensors")

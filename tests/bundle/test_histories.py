@@ -44,36 +44,36 @@ PARTS = (part(("ada", [3, 5], [9]), ("zoë", [], [])), part(), part(("李", [4],
 
 
 def test_they_are_those_of_all_parts_one_after_the_other(tmp_path: Path) -> None:
-    found, older = read_histories(written(tmp_path, *PARTS))
-    assert list(found.user_ids) == ["ada", "zoë", "李"]
-    assert found.offsets.tolist() == [0, 2, 2, 3]
-    assert found.video_rows.tolist() == [3, 5, 4]
-    assert found.watched.tolist() == [[1.5, 0.5], [2.5, 0.5], [2, 0.5]]
-    assert found.count_features[:].tolist() == [[3, -3, 7], [5, -5, 7], [4, -4, 7]]
+    histories, older = read_histories(written(tmp_path, *PARTS))
+    assert list(histories.user_ids) == ["ada", "zoë", "李"]
+    assert histories.offsets.tolist() == [0, 2, 2, 3]
+    assert histories.video_rows.tolist() == [3, 5, 4]
+    assert histories.watched.tolist() == [[1.5, 0.5], [2.5, 0.5], [2, 0.5]]
+    assert histories.count_features[:].tolist() == [[3, -3, 7], [5, -5, 7], [4, -4, 7]]
     assert [older[user].tolist() for user in range(3)] == [[9], [], [1, 2]]
     whole = Timelines.from_histories(pa.concat_tables(PARTS), COLUMNS, num_count_features=3)
     for name in EVENT_FIELDS:
-        ours, theirs = getattr(found, name)[:], getattr(whole, name)[:]
+        ours, theirs = getattr(histories, name)[:], getattr(whole, name)[:]
         assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs), name
 
 
 def test_they_are_mapped(tmp_path: Path) -> None:
-    found, older = read_histories(written(tmp_path, *PARTS))
-    for array in (found.video_rows, found.time_ms, found.count_features, older.values):
+    histories, older = read_histories(written(tmp_path, *PARTS))
+    for array in (histories.video_rows, histories.time_ms, histories.count_features, older.values):
         assert isinstance(array.base, np.memmap)  # type: ignore[union-attr]
 
 
 def test_blocks_of_rows_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recsys.bundle.spooled.BLOCK", 16)
-    found, _ = read_histories(written(tmp_path, part(("u", list(range(1, 40)), []))))
-    assert found.video_rows.tolist() == list(range(1, 40))
-    assert found.count_features[30].tolist() == [31, -31, 7]
+    histories, _ = read_histories(written(tmp_path, part(("u", list(range(1, 40)), []))))
+    assert histories.video_rows.tolist() == list(range(1, 40))
+    assert histories.count_features[30].tolist() == [31, -31, 7]
 
 
 def test_nobody_has_a_history(tmp_path: Path) -> None:
-    found, older = read_histories(written(tmp_path))
-    assert (len(found), len(older)) == (0, 0)
-    assert (found.count_features.shape, found.labels.shape) == ((0, 3), (0, 1))
+    histories, older = read_histories(written(tmp_path))
+    assert (len(histories), len(older)) == (0, 0)
+    assert (histories.count_features.shape, histories.labels.shape) == ((0, 3), (0, 1))
 
 
 def test_arrays_of_several_lengths_are_refused(tmp_path: Path) -> None:

@@ -116,9 +116,9 @@ class Found:
 
 def check(manifest: dict[str, Any]) -> Found:
     """Compares a manifest with the table of its kind."""
-    found = list(_walk(manifest["spec"], KINDS[manifest["kind"]], "spec"))
-    pods = tuple(each for each in found if isinstance(each, dict))
-    return Found(tuple(each for each in found if isinstance(each, str)), pods)
+    faults = list(_walk(manifest["spec"], KINDS[manifest["kind"]], "spec"))
+    pods = tuple(each for each in faults if isinstance(each, dict))
+    return Found(tuple(each for each in faults if isinstance(each, str)), pods)
 
 
 def _walk(value: Any, kind: Any, path: str) -> Iterator[str | dict[str, Any]]:

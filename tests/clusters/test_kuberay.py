@@ -26,8 +26,8 @@ def name_of(path: Path) -> str:
 def cluster_of(manifest: dict[str, Any]) -> dict[str, Any]:
     spec = manifest["spec"]
     spec = spec.get("jobTemplate", spec)
-    found: dict[str, Any] = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
-    return found
+    cluster: dict[str, Any] = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+    return cluster
 
 
 def groups(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -66,9 +66,9 @@ def test_kuberay_knows_every_field(path: Path) -> None:
     manifest = read(path)
     assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
     assert manifest["apiVersion"] == "ray.io/v1"
-    found = check(manifest)
-    assert found.problems == ()
-    for template in found.pods:
+    faults = check(manifest)
+    assert faults.problems == ()
+    for template in faults.pods:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, **template}
         valid({**pod, "metadata": {"name": "a", **template.get("metadata", {})}})
 

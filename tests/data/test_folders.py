@@ -17,7 +17,7 @@ def make(folder: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def found(folder: Path, spec: str = "", **rules: str) -> list[str]:
+def listed(folder: Path, spec: str = "", **rules: str) -> list[str]:
     """What is found, from the folder on."""
     files = find_files(os.path.join(folder, spec).rstrip("/"), "data", **rules)  # type: ignore[arg-type]
     return [os.path.relpath(file, folder) for file in files]
@@ -93,9 +93,9 @@ def test_links_are_followed_once_and_not_in_circles(tmp_path: Path) -> None:
     (folder / "also c.mp4").symlink_to(folder / "own" / "c.mp4")
     (folder / "gone.mp4").symlink_to(tmp_path / "none.mp4")
     (tmp_path / "elsewhere" / "back").symlink_to(folder)
-    assert found(folder) == ["1/a.mp4", "1/deep/b.mp4", "gone.mp4", "own/c.mp4"]
-    assert found(folder, "*/*.mp4") == ["1/a.mp4", "2/b.mp4", "own/c.mp4"]
-    assert found(folder, "**/b.mp4") == ["1/deep/b.mp4"]
+    assert listed(folder) == ["1/a.mp4", "1/deep/b.mp4", "gone.mp4", "own/c.mp4"]
+    assert listed(folder, "*/*.mp4") == ["1/a.mp4", "2/b.mp4", "own/c.mp4"]
+    assert listed(folder, "**/b.mp4") == ["1/deep/b.mp4"]
 
 
 def test_many_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
@@ -104,13 +104,13 @@ def test_many_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
     for one in range(12):
         for other in range(12):
             (tmp_path / str(one) / f"to {other}").symlink_to(tmp_path / str(other))
-    assert len(found(tmp_path)) == len(found(tmp_path, "**/*.mp4")) == 12
+    assert len(listed(tmp_path)) == len(listed(tmp_path, "**/*.mp4")) == 12
 
 
 def test_the_place_itself_may_be_a_link(tmp_path: Path) -> None:
     make(tmp_path, "real/a.mp4")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert found(tmp_path, "link") == ["link/a.mp4"]
+    assert listed(tmp_path, "link") == ["link/a.mp4"]
 
 
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:

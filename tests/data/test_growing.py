@@ -39,8 +39,8 @@ def test_nothing_is_put() -> None:
 
 
 def lists_of(lists: GrowingLists) -> list[list[int]]:
-    found = lists.select(np.arange(len(lists)))
-    return [found[place].tolist() for place in range(len(found))]
+    selected = lists.select(np.arange(len(lists)))
+    return [selected[place].tolist() for place in range(len(selected))]
 
 
 def test_lists_that_follow_and_lists_in_their_place() -> None:

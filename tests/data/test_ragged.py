@@ -12,9 +12,9 @@ def test_columns_of_lists_in_chunks_are_read_as_one(kind: pa.DataType) -> None:
     """A slice begins within its values; a null is an empty list."""
     first = pa.array([[9, 9], [5, 6], None], kind).slice(1)
     column = pa.chunked_array([first, pa.array([], kind), pa.array([[], [7]], kind)])
-    found = Ragged.from_arrow(column)
-    assert found.offsets.tolist() == [0, 2, 2, 2, 3]
-    assert found.values.tolist() == [5, 6, 7]
+    ragged = Ragged.from_arrow(column)
+    assert ragged.offsets.tolist() == [0, 2, 2, 2, 3]
+    assert ragged.values.tolist() == [5, 6, 7]
     assert flat_values(column, np.int64).dtype == np.int64
 
 

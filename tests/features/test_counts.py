@@ -84,9 +84,9 @@ def test_what_is_popular_now() -> None:
     likes = [3, 1, 14, 7, 50, 0, 9]
     videos = counts(rows, hours, [[60, liked] for liked in likes])
     known = EventCounts.of(catalog(), FLAG_ALONE, {"video": videos})
-    found = known.positives(300 * HOUR + HOUR // 2)
-    assert found.dtype == np.float32 and found.shape == (NUM_VIDEOS,)
-    assert found[:5].tolist() == [0, 4, 3, 0, 0]
+    popular = known.positives(300 * HOUR + HOUR // 2)
+    assert popular.dtype == np.float32 and popular.shape == (NUM_VIDEOS,)
+    assert popular[:5].tolist() == [0, 4, 3, 0, 0]
     known.count(3, [], 300 * HOUR, [1])
     assert known.positives(300 * HOUR)[3] == 1, "a live event counts at once"
 
@@ -107,8 +107,8 @@ def test_many_live_events_are_counted_as_one_after_the_other() -> None:
         known[1].count(
             int(rows[event]), tabs[event].tolist(), int(times[event]), flags[event].tolist()
         )
-    found = [k.features(rows, tabs, times) for k in known]
-    assert found[0].any() and np.array_equal(found[0], found[1])
+    features = [k.features(rows, tabs, times) for k in known]
+    assert features[0].any() and np.array_equal(features[0], features[1])
 
 
 def test_everything_is_counted_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_features_by_hand() -> None:
     """Video 1 was shown 10 times an hour ago, 30 times a day and more ago, and liked 10 times."""
     videos = counts([1, 1], [75, 20], [[10, 10], [30, 0]])
     known = EventCounts.of(catalog(), FLAG_ALONE, {"video": videos})
-    (found,) = known.features(np.array([1]), np.zeros((1, 0), np.int64), 76 * HOUR)
+    (features,) = known.features(np.array([1]), np.zeros((1, 0), np.int64), 76 * HOUR)
     base = (10 + 5) / 50  # everything's rate, shrunk towards one half by 10 events
     rate = (10 + 10 * base) / 50
     recent = (10 + 10 * rate) / 20
@@ -143,7 +143,7 @@ def test_features_by_hand() -> None:
     def odds(p: float) -> float:
         return float(np.log(p / (1 - p)))
 
-    by_name = dict(zip(FLAG_ALONE.columns, found.tolist(), strict=True))
+    by_name = dict(zip(FLAG_ALONE.columns, features.tolist(), strict=True))
     expected = {
         "everything/total/rate": odds(base),
         "everything/recent/rate": odds((10 + 10 * base) / 20) - odds(base),
@@ -171,9 +171,9 @@ def test_columns_with_tasks_and_contexts_by_hand() -> None:
         "context_tab": counts([2, 0], [9, 9], values),
     }
     known = EventCounts.of(catalog(), layout, stored)
-    found = known.features(np.array([2, 1]), np.array([[2], [0]]), 10 * HOUR)
-    assert found.shape == (2, len(layout)) == (2, 28)
-    second, first = (dict(zip(layout.columns, row.tolist(), strict=True)) for row in found)
+    features = known.features(np.array([2, 1]), np.array([[2], [0]]), 10 * HOUR)
+    assert features.shape == (2, len(layout)) == (2, 28)
+    second, first = (dict(zip(layout.columns, row.tolist(), strict=True)) for row in features)
     log = np.log
     base = 6 / 13
     video_2, tab = (1 + 10 * base) / 12, (1 + 10 * base) / 11
@@ -213,7 +213,7 @@ def test_each_thing_has_its_own_features() -> None:
         "context_tab": counts([2, 1], [9, 9], [[10, 10], [20, 5]]),
     }
     known = EventCounts.of(catalog(), CountLayout((), ("tab",)), things)
-    (found,) = known.features(np.array([2]), np.array([[1]]), 10 * HOUR)
+    (features,) = known.features(np.array([2]), np.array([[1]]), 10 * HOUR)
 
     def odds(p: float) -> float:
         return float(np.log(p / (1 - p)))
@@ -225,7 +225,7 @@ def test_each_thing_has_its_own_features() -> None:
         recent = (liked + 10 * rate) / (shown + 10)
         log = np.log(shown + 1) / 4
         expected += [log, odds(rate) - odds(base), log, odds(recent) - odds(rate)]
-    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert features == pytest.approx(expected, rel=1e-5, abs=1e-6)
     (other,) = known.features(np.array([2]), np.array([[2]]), 10 * HOUR)
     assert other[-4] == pytest.approx(np.log(11) / 4)
     assert other[:-4] == pytest.approx(expected[:-4], rel=1e-5, abs=1e-6)
@@ -260,9 +260,9 @@ def test_the_catalogue_of_counts_is_read_as_it_was_written(tmp_path: Path) -> No
 
 def test_without_events_all_is_zero() -> None:
     known = EventCounts.of(catalog(), FLAG_ALONE, {"video": counts([1], [9], [[1, 1]])})
-    found = known.features(np.array([2, 0]), np.zeros((2, 0), np.int64), 9 * HOUR)
-    assert found.shape == (2, len(FLAG_ALONE))
-    assert not found.any()
+    features = known.features(np.array([2, 0]), np.zeros((2, 0), np.int64), 9 * HOUR)
+    assert features.shape == (2, len(FLAG_ALONE))
+    assert not features.any()
 
 
 def test_the_events_own_hour_is_unseen() -> None:
@@ -276,25 +276,25 @@ def test_the_events_own_hour_is_unseen() -> None:
 
 def replayed(timelines: Timelines, known: EventCounts) -> np.ndarray:
     """Features of all events as a server gives them that hears of each when it happens."""
-    found = np.zeros_like(timelines.count_features)
+    features = np.zeros_like(timelines.count_features)
     for event in np.argsort(timelines.time_ms, kind="stable"):
         rows, context = timelines.video_rows[[event]], timelines.context_rows[[event]]
         time_ms = int(timelines.time_ms[event])
-        found[event] = known.features(rows, context, time_ms)[0]
+        features[event] = known.features(rows, context, time_ms)[0]
         actions = [int(timelines.positive[event]), *timelines.labels[event].tolist()]
         known.count(int(rows[0]), context[0].tolist(), time_ms, actions)
-    return found
+    return features
 
 
 def test_training_features_replayed_through_serving_are_the_same() -> None:
     """From nothing, and from a bundle of the first half of the events."""
-    found = make_timelines(0, num_users=40)
-    hours, half = hour_of(found.time_ms), np.median(found.time_ms)
-    actions = np.concatenate([found.positive[:, None], found.labels], 1).astype(np.int64)
+    timelines = make_timelines(0, num_users=40)
+    hours, half = hour_of(timelines.time_ms), np.median(timelines.time_ms)
+    actions = np.concatenate([timelines.positive[:, None], timelines.labels], 1).astype(np.int64)
     values = np.concatenate([np.ones((len(hours), 1), np.int64), actions], 1)
 
     def known(kept: np.ndarray) -> EventCounts:
-        things = {"video": found.video_rows, "context_tab": found.context_rows[:, 0]}
+        things = {"video": timelines.video_rows, "context_tab": timelines.context_rows[:, 0]}
         tables = {
             name: HourlyCounts(rows[kept], hours[kept], values[kept])
             for name, rows in things.items()
@@ -302,14 +302,14 @@ def test_training_features_replayed_through_serving_are_the_same() -> None:
         return EventCounts.of(catalog(), CountLayout.of(COLUMNS), tables)
 
     whole = known(np.ones(len(hours), bool))
-    all_of_it = whole.features(found.video_rows, found.context_rows, found.time_ms)
+    all_of_it = whole.features(timelines.video_rows, timelines.context_rows, timelines.time_ms)
     assert np.abs(all_of_it).max() > 0.5
     nothing = known(np.zeros(len(hours), bool))
-    assert np.array_equal(replayed(found, nothing), all_of_it)
-    later = found.time_ms >= half
+    assert np.array_equal(replayed(timelines, nothing), all_of_it)
+    later = timelines.time_ms >= half
     rest = replace(
-        found,
-        **{name: getattr(found, name)[later] for name in EVENT_ARRAYS},
+        timelines,
+        **{name: getattr(timelines, name)[later] for name in EVENT_ARRAYS},
     )
     assert np.array_equal(replayed(rest, known(~later)), all_of_it[later])
 
@@ -347,9 +347,9 @@ def test_one_more_thing_and_one_more_statistic_are_an_entry_each(
     monkeypatch.setattr(counts_module, "THINGS", counts_module.THINGS | {"half": halves})
     layout = CountLayout(tasks=(), contexts=())
     known = EventCounts.of(catalog(), layout, {"video": counts([1, 3, 4], [9] * 3, [[2, 1]] * 3)})
-    found = known.features(np.array([5, 6]), np.zeros((2, 0), np.int64), 10 * HOUR)
-    assert found.shape == (2, len(layout))
-    assert found[:, layout.columns.index("half/total/events")].tolist() == [4, 2]
+    features = known.features(np.array([5, 6]), np.zeros((2, 0), np.int64), 10 * HOUR)
+    assert features.shape == (2, len(layout))
+    assert features[:, layout.columns.index("half/total/events")].tolist() == [4, 2]
     assert layout.places_in(FLAG_ALONE)[-5:] == [None] * 5
     known.count(7, [], 9 * HOUR, [1])
     after = known.features(np.array([5]), np.zeros((1, 0), np.int64), 10 * HOUR)

@@ -95,9 +95,9 @@ def test_histories_hold_the_count_features(timelines: Timelines) -> None:
     stored = pa.array([[1.0, 2, 3, 4, 5, 6, 7, 8], [], [9.0, 10, 11, 12]], pa.list_(pa.float32()))
     histories = table().append_column(COUNT_FEATURES, stored)
     histories = histories.append_column(OLDER_LIKED, pa.array([[7], [], []])).cast(history_schema())
-    found = Timelines.from_histories(histories, COLUMNS, num_count_features=2)
-    assert found.count_features.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12]]
-    assert found.offsets.tolist() == timelines.offsets.tolist()
+    made = Timelines.from_histories(histories, COLUMNS, num_count_features=2)
+    assert made.count_features.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12]]
+    assert made.offsets.tolist() == timelines.offsets.tolist()
     empty = history_schema().empty_table()
     nothing = Timelines.from_histories(empty, COLUMNS, num_count_features=2)
     assert nothing.count_features.shape == (0, 2)

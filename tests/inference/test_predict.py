@@ -31,12 +31,12 @@ def vectors(model: Recommender) -> torch.Tensor:
 
 def timelines() -> Timelines:
     """Three users: with test events, without any, and with nothing but test events."""
-    found = make_timelines(0, num_users=3)
+    made = make_timelines(0, num_users=3)
     lengths = [6, 3, 2]
     total = sum(lengths)
     rng = np.random.default_rng(1)
     return replace(
-        found,
+        made,
         offsets=np.array([0, 6, 9, 11]),
         video_rows=np.array([1, 2, 3, 2, 4, 4, 5, 6, 7, 8, 9]),
         time_ms=np.arange(total) * 10**6,
@@ -71,21 +71,27 @@ def test_scores_stay_on_the_device_that_is_asked_for(
     """`meta` tensors cannot be copied to the CPU: one that was would fail here."""
     trending_N = torch.ones(NUM_VIDEOS + 1)
     predictor = Predictor(model, vectors, 20, trending_N=trending_N)
-    found = predictor.predict(timelines(), split=TEST)
-    scores = predictor.ranker(found, device=torch.device("meta"))(0, 1)
+    predictions = predictor.predict(timelines(), split=TEST)
+    scores = predictor.ranker(predictions, device=torch.device("meta"))(0, 1)
     assert (scores.device.type, tuple(scores.shape)) == ("meta", (1, NUM_VIDEOS + 1))
-    assert predictor.ranker(found)(0, 1).device == CPU
+    assert predictor.ranker(predictions)(0, 1).device == CPU
 
 
 def test_who_is_ranked_and_what_is_relevant(model: Recommender, vectors: torch.Tensor) -> None:
     """User 0 liked 1 and 3 before, and 2 and 4 in the test; user 2 likes nothing there."""
-    found = predict(model, vectors, timelines(), split=TEST, max_history=20)
-    assert found.user_ids == ["u0"]
-    assert found.relevant.values.tolist() == [2, 4]
-    assert found.known.values.tolist() == [1, 3]
-    assert found.event_videos.tolist() == [2, 4, 4, 8, 9]
-    assert found.asked_ids == ["u0", "u2"] and found.event_users.tolist() == [0, 0, 0, 1, 1]
-    assert found.labels.tolist() == timelines().labels[[3, 4, 5, 9, 10]].tolist()
+    predictions = predict(model, vectors, timelines(), split=TEST, max_history=20)
+    assert predictions.user_ids == ["u0"]
+    assert predictions.relevant.values.tolist() == [2, 4]
+    assert predictions.known.values.tolist() == [1, 3]
+    assert predictions.event_videos.tolist() == [2, 4, 4, 8, 9]
+    assert predictions.asked_ids == ["u0", "u2"] and predictions.event_users.tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]
+    assert predictions.labels.tolist() == timelines().labels[[3, 4, 5, 9, 10]].tolist()
 
 
 def test_what_was_liked_before_is_not_relevant_again(
@@ -93,38 +99,38 @@ def test_what_was_liked_before_is_not_relevant_again(
 ) -> None:
     again = timelines()
     again.video_rows[3] = 1
-    found = predict(model, vectors, again, split=TEST, max_history=20)
-    assert found.relevant.values.tolist() == [4]
+    predictions = predict(model, vectors, again, split=TEST, max_history=20)
+    assert predictions.relevant.values.tolist() == [4]
 
 
 def test_a_user_is_ranked_from_what_lies_before_the_cut(
     model: Recommender, vectors: torch.Tensor
 ) -> None:
     """The query is that of the history's end alone, whatever happens in the test."""
-    found = predict(model, vectors, timelines(), split=TEST, max_history=20)
+    predictions = predict(model, vectors, timelines(), split=TEST, max_history=20)
     arrays = timelines().windows([0], [3])
     with torch.no_grad():
         history = vectors[torch.from_numpy(arrays.video_rows)]
         states = model.encode_history(history, event_batch(arrays))
         expected = model.queries(states[:, -1])
-    assert np.allclose(found.queries, expected.numpy(), atol=1e-6)
+    assert np.allclose(predictions.queries, expected.numpy(), atol=1e-6)
     later = timelines()
     later.video_rows[3:6] = [11, 12, 13]
     other = predict(model, vectors, later, split=TEST, max_history=20)
-    assert np.allclose(other.queries, found.queries, atol=1e-6)
+    assert np.allclose(other.queries, predictions.queries, atol=1e-6)
 
 
 def test_an_event_is_scored_with_all_before_it_known(
     model: Recommender, vectors: torch.Tensor
 ) -> None:
-    found = predict(model, vectors, timelines(), split=TEST, max_history=20)
+    predictions = predict(model, vectors, timelines(), split=TEST, max_history=20)
     arrays = timelines().windows([0], [6])
     with torch.no_grad():
         events = event_batch(arrays)
         own = vectors[torch.from_numpy(arrays.video_rows)]
         states = states_at(model.encode_history(own, events), events.num_prior)
         expected = model.task_logits(states, own, events.context, events.count_features)[0, 3:]
-    assert np.allclose(found.logits[:3], expected.numpy(), atol=1e-6)
+    assert np.allclose(predictions.logits[:3], expected.numpy(), atol=1e-6)
 
 
 def test_history_before_the_longest_is_forgotten(model: Recommender, vectors: torch.Tensor) -> None:
@@ -139,27 +145,27 @@ def test_history_before_the_longest_is_forgotten(model: Recommender, vectors: to
 
 
 def test_the_validation_sees_no_test_event(model: Recommender, vectors: torch.Tensor) -> None:
-    found = predict(model, vectors, timelines(), split=VALID, max_history=20)
-    assert found.event_videos.tolist() == [3]
-    assert found.relevant.values.tolist() == [3]
+    predictions = predict(model, vectors, timelines(), split=VALID, max_history=20)
+    assert predictions.event_videos.tolist() == [3]
+    assert predictions.relevant.values.tolist() == [3]
 
 
-def same(found: Predictions, expected: Predictions) -> None:
-    assert found.user_ids == expected.user_ids
-    assert found.asked_ids == expected.asked_ids
+def same(predictions: Predictions, expected: Predictions) -> None:
+    assert predictions.user_ids == expected.user_ids
+    assert predictions.asked_ids == expected.asked_ids
     for name in ("queries", "repeat_bias", "labels", "logits", "event_videos", "event_users"):
-        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+        assert np.array_equal(getattr(predictions, name), getattr(expected, name)), name
     for name in ("relevant", "known", "seen"):
-        assert np.array_equal(getattr(found, name).offsets, getattr(expected, name).offsets)
-        assert np.array_equal(getattr(found, name).values, getattr(expected, name).values)
+        assert np.array_equal(getattr(predictions, name).offsets, getattr(expected, name).offsets)
+        assert np.array_equal(getattr(predictions, name).values, getattr(expected, name).values)
 
 
 def test_predictions_cross_as_a_row(model: Recommender, vectors: torch.Tensor) -> None:
-    for found in (
+    for predictions in (
         predict(model, vectors, timelines(), split=TEST, max_history=20),
         predict(model, vectors, make_timelines(2), split=TEST, max_history=20),  # nobody
     ):
-        same(Predictions.from_row(found.to_row(), dim=8, num_tasks=2), found)
+        same(Predictions.from_row(predictions.to_row(), dim=8, num_tasks=2), predictions)
 
 
 def test_groups_of_users_are_joined(model: Recommender, vectors: torch.Tensor) -> None:
@@ -178,10 +184,10 @@ def test_groups_of_users_are_joined(model: Recommender, vectors: torch.Tensor) -
 def test_what_is_trending_weighs_in_the_ranking_of_everybody(
     model: Recommender, vectors: torch.Tensor
 ) -> None:
-    found = predict(model, vectors, timelines(), split=TEST, max_history=20)
+    predictions = predict(model, vectors, timelines(), split=TEST, max_history=20)
     gains = torch.linspace(-1, 1, len(vectors))
-    with_gains = Predictor(model, vectors, 20, trending_N=gains).ranker(found)(0, 1)[0]
-    plain = Predictor(model, vectors, 20).ranker(found)(0, 1)[0]
+    with_gains = Predictor(model, vectors, 20, trending_N=gains).ranker(predictions)(0, 1)[0]
+    plain = Predictor(model, vectors, 20).ranker(predictions)(0, 1)[0]
     assert torch.allclose(with_gains - plain, gains, atol=1e-5)
 
 
@@ -194,11 +200,11 @@ def test_what_a_user_met_before_the_cut_weighs_in_the_ranking(
         model.repeat[:] = 0
         plain = predictor.ranker(predictor.predict(timelines(), split=TEST))(0, 1)[0]
         model.repeat[:] = torch.tensor([-0.2, 0.5])
-        found = predictor.predict(timelines(), split=TEST)
+        predictions = predictor.predict(timelines(), split=TEST)
         model.repeat[:] = 0
-    assert found.seen.values.tolist() == [1, 1, 2, 3, 3]
-    assert found.repeat_bias.tolist() == pytest.approx([-2, 5, -2, -2, 5])
-    gained = (predictor.ranker(found)(0, 1)[0] - plain).numpy()
+    assert predictions.seen.values.tolist() == [1, 1, 2, 3, 3]
+    assert predictions.repeat_bias.tolist() == pytest.approx([-2, 5, -2, -2, 5])
+    gained = (predictor.ranker(predictions)(0, 1)[0] - plain).numpy()
     assert gained[:5] == pytest.approx([0, 3, -2, 3, 0], abs=1e-5)
     assert not gained[5:].any()
 

@@ -54,8 +54,8 @@ def test_equal_values_keep_their_order(k: int, values: int) -> None:
     places = Reranker(RerankConfig(candidates=200, page=1), VideoTraits()).order(
         videos, relevance, k
     )
-    for row, found in zip(relevance, places, strict=True):
-        assert found.tolist() == sorted(range(200), key=lambda place: -row[place])[:k]
+    for row, order in zip(relevance, places, strict=True):
+        assert order.tolist() == sorted(range(200), key=lambda place: -row[place])[:k]
 
 
 def test_creator_prices_are_subtracted() -> None:
@@ -146,10 +146,10 @@ def drawn(
 
 def test_the_last_places_of_a_page_are_drawn() -> None:
     assert drawn("u", [1, 3, 5, 7], drawn_places=0) == [1, 3, 5, 7]
-    found = drawn("u", [1, 3, 5, 7], page=2, drawn_places=1)
-    assert found[0] == 1 and found[2] == 3  # what has lost its place moves on
-    assert {found[1], found[3]} <= {2, 4, 6, 8, 10} and found[1] != found[3]
-    assert found == drawn("u", [1, 3, 5, 7], page=2, drawn_places=1)
+    order = drawn("u", [1, 3, 5, 7], page=2, drawn_places=1)
+    assert order[0] == 1 and order[2] == 3  # what has lost its place moves on
+    assert {order[1], order[3]} <= {2, 4, 6, 8, 10} and order[1] != order[3]
+    assert order == drawn("u", [1, 3, 5, 7], page=2, drawn_places=1)
     lots = {tuple(drawn(f"u{i}", [1], page=1, drawn_places=1)) for i in range(60)}
     assert lots == {(2,), (4,), (6,), (8,), (10,)}  # the better video of each creator
 

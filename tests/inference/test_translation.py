@@ -51,51 +51,51 @@ def timelines() -> Timelines:
 
 
 def test_rows_columns_and_tasks_are_found_by_name() -> None:
-    found = Translation.between(OURS, THEIRS).timelines(timelines())
-    assert found.video_rows.tolist() == [3, 0, 1]
+    translated = Translation.between(OURS, THEIRS).timelines(timelines())
+    assert translated.video_rows.tolist() == [3, 0, 1]
     # A device is not known here; "search" is their row 1, "home" they do not know.
-    assert found.context_rows.tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert translated.context_rows.tolist() == [[0, 1], [0, 0], [0, 0]]
     # Nobody shares here; click is their second task.
-    assert found.labels.tolist() == [[0, 1], [0, 0], [0, 1]]
+    assert translated.labels.tolist() == [[0, 1], [0, 0], [0, 1]]
     # How long somebody watched they want to know, and nobody says it here.
-    assert found.watched.tolist() == [[0, 0]] * 3
-    assert found.user_rows.tolist() == [[2, 0]]
+    assert translated.watched.tolist() == [[0, 0]] * 3
+    assert translated.user_rows.tolist() == [[2, 0]]
     # Each of our features is its own number; those of what we do not count are 0.
     ours = {name: number for number, name in enumerate(OURS.count_layout.columns)}
     expected = [ours.get(name, 0) for name in THEIRS.count_layout.columns]
-    assert found.count_features[0].tolist() == expected
-    theirs = dict(zip(THEIRS.count_layout.columns, found.count_features[1], strict=True))
+    assert translated.count_features[0].tolist() == expected
+    theirs = dict(zip(THEIRS.count_layout.columns, translated.count_features[1], strict=True))
     assert theirs["everything/total/rate:click"] == 38 + 1
     assert theirs["everything/total/rate:share"] == 0, "nobody shares here"
     assert theirs["context_tab/recent/rate:click"] == 38 + 36
     assert theirs["context_device/total/count"] == 0, "a device is not known here"
-    assert found.positive.tolist() == [1, 0, 1] and found.time_ms.tolist() == [0, 1, 2]
+    assert translated.positive.tolist() == [1, 0, 1] and translated.time_ms.tolist() == [0, 1, 2]
 
 
 def test_logits_come_back_in_our_order() -> None:
-    found = Translation.between(OURS, THEIRS).logits(np.array([[5.0, 7.0]]))
-    assert found[0, 0] == 7 and np.isnan(found[0, 1])
+    translated = Translation.between(OURS, THEIRS).logits(np.array([[5.0, 7.0]]))
+    assert translated[0, 0] == 7 and np.isnan(translated[0, 1])
 
 
 def test_a_model_of_the_same_names_changes_nothing() -> None:
     same = Translation.between(OURS, OURS)
-    found = same.timelines(timelines())
+    translated = same.timelines(timelines())
     for name in ("video_rows", "labels", "context_rows", "count_features"):
-        assert np.array_equal(getattr(found, name), getattr(timelines(), name)), name
+        assert np.array_equal(getattr(translated, name), getattr(timelines(), name)), name
     assert same.logits(np.array([[1.0, 2.0]])).tolist() == [[1, 2]]
 
 
 def test_nothing_in_common_is_no_trouble() -> None:
     other = ModelVocabs({"video": Vocab(["z"])}, (), ())
-    found = Translation.between(OURS, other)
-    seen = found.timelines(timelines())
+    translation = Translation.between(OURS, other)
+    seen = translation.timelines(timelines())
     assert seen.video_rows.tolist() == [0, 0, 0]
     assert (seen.labels.shape, seen.context_rows.shape) == ((3, 0), (3, 0))
     assert not seen.user_rows.any()
     ours = OURS.count_layout.columns
     places = [ours.index(name) for name in other.count_layout.columns]
     assert seen.count_features[0].tolist() == places, "the positive flag and videos we all have"
-    assert np.isnan(found.logits(np.zeros((3, 0)))).all()
+    assert np.isnan(translation.logits(np.zeros((3, 0)))).all()
 
 
 def test_unknown_videos_come_last_in_random_order() -> None:
@@ -108,6 +108,6 @@ def test_unknown_videos_come_last_in_random_order() -> None:
     assert ranker(0, 1)[0, [1, 2]].tolist() == [-5, -3]
     videos = VideoTable(np.zeros(11, np.bool_), np.zeros(11, np.int64))
     data = RankingSet(["u"], Ragged.from_lists([[9]]), Ragged.empty(1), videos)
-    found = evaluate_ranker(data, ranker, EvaluateConfig(k=(4,))).slices["all"].values
+    translated = evaluate_ranker(data, ranker, EvaluateConfig(k=(4,))).slices["all"].values
     # Places 3 and 4 go to two of the eight others.
-    assert found["hr@4"].tolist() == [2 / 8]
+    assert translated["hr@4"].tolist() == [2 / 8]

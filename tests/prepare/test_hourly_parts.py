@@ -27,8 +27,8 @@ def events(videos: list[int], hours: list[int], tabs: list[int], liked: list[int
 def counts_in(folder: Path, name: str, first: int = 0, end: int = 99) -> list[tuple[int, ...]]:
     """Row, hour, events and liked ones, of the partitions' files."""
     paths = sorted(str(path) for path in (folder / "count-parts" / name).iterdir())
-    found = sum_rows(paths, first, end)
-    rows, hours, counts = found.entries()
+    hourly = sum_rows(paths, first, end)
+    rows, hours, counts = hourly.entries()
     return list(zip(rows.tolist(), hours.tolist(), *counts[:, :2].T.tolist(), strict=True))
 
 
@@ -94,10 +94,10 @@ def test_joined_blocks_are_the_counts_of_all(tmp_path: Path) -> None:
         folders.append(str(tmp_path / f"{first:02d}"))
         HourlyCounts(rows[kept], hours[kept], counts[kept]).write_part(folders[-1])
     join_sorted(folders, str(tmp_path / "all"))
-    found = HourlyCounts.open(str(tmp_path / "all"))
+    hourly = HourlyCounts.open(str(tmp_path / "all"))
     asked = np.repeat(np.arange(60), 32), np.tile(np.arange(32), 60)
-    assert np.array_equal(found.before(*asked), whole.before(*asked))
-    for ours, theirs in zip(found.entries(), whole.entries(), strict=True):
+    assert np.array_equal(hourly.before(*asked), whole.before(*asked))
+    for ours, theirs in zip(hourly.entries(), whole.entries(), strict=True):
         assert np.array_equal(ours, theirs)
 
 
@@ -105,5 +105,5 @@ def test_joined_blocks_without_any_event(tmp_path: Path) -> None:
     nothing = np.zeros(0, np.int64)
     HourlyCounts(nothing, nothing, np.zeros((0, 3), np.int64)).write_part(str(tmp_path / "a"))
     join_sorted([str(tmp_path / "a")], str(tmp_path / "all"))
-    found = HourlyCounts.open(str(tmp_path / "all"))
-    assert found.before(np.array([0, 5]), np.array([9, 9])).tolist() == [[0, 0, 0]] * 2
+    hourly = HourlyCounts.open(str(tmp_path / "all"))
+    assert hourly.before(np.array([0, 5]), np.array([9, 9])).tolist() == [[0, 0, 0]] * 2

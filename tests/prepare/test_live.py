@@ -24,7 +24,7 @@ def rows_of(numbers: range) -> Rows:
 
 def live_events(rows: Rows) -> list[Event]:
     """Each row as an exposure, a view, and what the user did, if they did anything."""
-    found = []
+    events = []
     for i, (user, video, time_ms) in enumerate(
         zip(rows["user_id"], rows["video_id"], rows["time"], strict=True)
     ):
@@ -37,8 +37,8 @@ def live_events(rows: Rows) -> list[Event]:
         view = replace(shown, type=VIEW, time_ms=time_ms + 1000, watched=rows["seconds"][i])
         labels = {name: bool(rows[name][i]) for name in ("clicked", "liked")}
         did = replace(shown, type=TASK, time_ms=time_ms + 2000, labels=labels)
-        found += [shown, view, did] if any(labels.values()) else [shown, view]
-    return found
+        events += [shown, view, did] if any(labels.values()) else [shown, view]
+    return events
 
 
 def test_events_of_a_log_become_the_same_timelines(tmp_path: Path) -> None:

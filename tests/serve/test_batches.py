@@ -38,10 +38,10 @@ def test_what_waits_is_answered_together() -> None:
         model.go_on.set()
         return await asyncio.gather(first, *rest, return_exceptions=True)
 
-    found = asyncio.run(ask())
+    answers = asyncio.run(ask())
     batches.close()
     assert model.batches == [[1], [2, -3, 4, 5], [6]]
-    assert [repr(one) for one in found] == ["2", "4", "ValueError('-3')", "8", "10", "12"]
+    assert [repr(one) for one in answers] == ["2", "4", "ValueError('-3')", "8", "10", "12"]
 
 
 def test_where_all_fails_each_is_told() -> None:

@@ -189,15 +189,15 @@ class Seen:
 
 def failures(event: ScenarioFinished) -> list[str]:
     """What was wrong in a scenario: the check, the request and the answer."""
-    found = []
+    failed = []
     for case_id, nodes in event.recorder.checks.items():
         case = event.recorder.cases[case_id].value
         for node in nodes:
             if node.failure_info is not None:
                 failure = node.failure_info.failure
                 asked = f"{case.method} {case.formatted_path} {case.query} {case.body!r:.500}"
-                found.append(f"{failure.title} ({event.phase.value})\n{asked}\n{failure.message}")
-    return found
+                failed.append(f"{failure.title} ({event.phase.value})\n{asked}\n{failure.message}")
+    return failed
 
 
 def require_answers(seen: Seen) -> None:

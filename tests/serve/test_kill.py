@@ -26,7 +26,7 @@ def test_what_was_acknowledged_outlives_kill_9_of_everything(
     tiny: TinyRun, killable: tuple[str, PostgresServer | None]
 ) -> None:
     address, database = killable
-    found = server_storm(str(tiny.run), address, kills=2, database=database, most_calls=60)
-    assert found.kills == 2
-    assert found.in_log >= found.acknowledged > 0
-    assert (found.lost, found.twice, found.torn, found.counts) == (0, 0, 0, 0)
+    result = server_storm(str(tiny.run), address, kills=2, database=database, most_calls=60)
+    assert result.kills == 2
+    assert result.in_log >= result.acknowledged > 0
+    assert (result.lost, result.twice, result.torn, result.counts) == (0, 0, 0, 0)

@@ -263,9 +263,9 @@ def test_similar_is_by_cosine_and_without_itself(served: Served) -> None:
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = unit @ unit[5]
     expected = [f"v{row}" for row in np.argsort(-cosine) if row not in (0, 5)][:4]
-    found = served.similar("v5", 4).videos
-    assert [video.video_id for video in found] == expected
-    assert found[0].score == pytest.approx(cosine[int(expected[0][1:])], abs=1e-5)
+    similar = served.similar("v5", 4).videos
+    assert [video.video_id for video in similar] == expected
+    assert similar[0].score == pytest.approx(cosine[int(expected[0][1:])], abs=1e-5)
     assert len(served.similar("v5", 1000).videos) == NUM_VIDEOS - 1
     with pytest.raises(InputError, match="video_id='zz': not in the catalogue of this model"):
         served.similar("zz", 3)

@@ -13,15 +13,15 @@ from recsys.serve.ray_metrics import RayFailures, RayMetrics
 
 def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
     """By the name and the labels' values in the order of their names, but for the replica's."""
-    found = {}
+    figures = {}
     for family in text_string_to_metric_families(metrics.text().decode()):
         for sample in family.samples:
             labels = dict(sample.labels)
             assert labels.pop("replica") == "r1"
             key = (sample.name, *(labels[name] for name in sorted(labels)))
-            assert key not in found
-            found[key] = sample.value
-    return found
+            assert key not in figures
+            figures[key] = sample.value
+    return figures
 
 
 @pytest.fixture
@@ -34,17 +34,17 @@ def test_requests(metrics: Metrics) -> None:
     metrics.request("/v1/score", 200, 0.3)
     metrics.request("/v1/score", 503, 0.0001)
     metrics.request("none", 0, 9.0)
-    found = values(metrics)
+    figures = values(metrics)
     name = "recsys_request_seconds"
-    assert found[f"{name}_count", "/v1/score", "200"] == 2
-    assert found[f"{name}_sum", "/v1/score", "200"] == pytest.approx(0.303)
+    assert figures[f"{name}_count", "/v1/score", "200"] == 2
+    assert figures[f"{name}_sum", "/v1/score", "200"] == pytest.approx(0.303)
     # In the order of label names: le, route, status.
-    assert found[f"{name}_bucket", "0.002", "/v1/score", "200"] == 0
-    assert found[f"{name}_bucket", "0.005", "/v1/score", "200"] == 1
-    assert found[f"{name}_bucket", "0.5", "/v1/score", "200"] == 2
-    assert found[f"{name}_bucket", "0.001", "/v1/score", "503"] == 1
-    assert found[f"{name}_bucket", "5.0", "none", "499"] == 0
-    assert found[f"{name}_bucket", "+Inf", "none", "499"] == 1
+    assert figures[f"{name}_bucket", "0.002", "/v1/score", "200"] == 0
+    assert figures[f"{name}_bucket", "0.005", "/v1/score", "200"] == 1
+    assert figures[f"{name}_bucket", "0.5", "/v1/score", "200"] == 2
+    assert figures[f"{name}_bucket", "0.001", "/v1/score", "503"] == 1
+    assert figures[f"{name}_bucket", "5.0", "none", "499"] == 0
+    assert figures[f"{name}_bucket", "+Inf", "none", "499"] == 1
 
 
 def test_what_is_counted(metrics: Metrics) -> None:
@@ -58,20 +58,20 @@ def test_what_is_counted(metrics: Metrics) -> None:
     metrics.failed("index")
     metrics.step("rank", 0.004)
     metrics.batch(3)
-    found = values(metrics)
-    assert found["recsys_events_total", "accepted"] == 5
-    assert found["recsys_events_total", "duplicate"] == 1
-    assert found["recsys_unknown_ids_total", "video"] == 4
-    assert found["recsys_unknown_ids_total", "user"] == 1
-    assert found["recsys_refused_total", "overload"] == 1
-    assert found["recsys_degraded_total", "late", "popular"] == 1
-    assert found["recsys_log_failures_total",] == 1
-    failures = {work: found["recsys_failures_total", work] for work in module.WORK}
+    figures = values(metrics)
+    assert figures["recsys_events_total", "accepted"] == 5
+    assert figures["recsys_events_total", "duplicate"] == 1
+    assert figures["recsys_unknown_ids_total", "video"] == 4
+    assert figures["recsys_unknown_ids_total", "user"] == 1
+    assert figures["recsys_refused_total", "overload"] == 1
+    assert figures["recsys_degraded_total", "late", "popular"] == 1
+    assert figures["recsys_log_failures_total",] == 1
+    failures = {work: figures["recsys_failures_total", work] for work in module.WORK}
     assert failures == {**dict.fromkeys(module.WORK, 0), "index": 1}
-    assert found["recsys_step_seconds_count", "rank"] == 1
-    assert found["recsys_step_seconds_count", "read"] == 0
-    assert found["recsys_batch_size_bucket", "2.0"] == 0
-    assert found["recsys_batch_size_bucket", "4.0"] == 1
+    assert figures["recsys_step_seconds_count", "rank"] == 1
+    assert figures["recsys_step_seconds_count", "read"] == 0
+    assert figures["recsys_batch_size_bucket", "2.0"] == 0
+    assert figures["recsys_batch_size_bucket", "4.0"] == 1
 
 
 def test_what_is_the_case_now(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,16 +84,16 @@ def test_what_is_the_case_now(metrics: Metrics, monkeypatch: pytest.MonkeyPatch)
     metrics.index(7_583, 0.97)
     metrics.model("v1", 400.0)
     metrics.model("v2", 900.0)
-    found = values(metrics)
-    assert found["recsys_requests_inside",] == 7
-    assert (found["recsys_log_lag_events",], found["recsys_log_lag_seconds",]) == (12, 0.5)
-    assert found["recsys_log_events_waiting",] == 3
-    assert (found["recsys_known", "user"], found["recsys_known", "video"]) == (24_000, 7_583)
-    assert found["recsys_cache_entries", "histories"] == 9
-    assert (found["recsys_index_videos",], found["recsys_index_recall",]) == (7_583, 0.97)
-    assert found["recsys_model_age_seconds",] == 100
-    assert found["recsys_model_info", "v2"] == 1
-    assert ("recsys_model_info", "v1") not in found
+    figures = values(metrics)
+    assert figures["recsys_requests_inside",] == 7
+    assert (figures["recsys_log_lag_events",], figures["recsys_log_lag_seconds",]) == (12, 0.5)
+    assert figures["recsys_log_events_waiting",] == 3
+    assert (figures["recsys_known", "user"], figures["recsys_known", "video"]) == (24_000, 7_583)
+    assert figures["recsys_cache_entries", "histories"] == 9
+    assert (figures["recsys_index_videos",], figures["recsys_index_recall",]) == (7_583, 0.97)
+    assert figures["recsys_model_age_seconds",] == 100
+    assert figures["recsys_model_info", "v2"] == 1
+    assert ("recsys_model_info", "v1") not in figures
     metrics.index(10, None)
     assert math.isnan(values(metrics)["recsys_index_recall",])
 

@@ -83,9 +83,9 @@ def test_lowest_is_for_the_thread_and_what_it_starts_alone() -> None:
     def work() -> None:
         priority.lowest()
         assert os.sched_getscheduler(0) == os.SCHED_IDLE
-        in_a_thread(lambda: found.append(os.sched_getscheduler(0)))
+        in_a_thread(lambda: policies.append(os.sched_getscheduler(0)))
 
-    found: list[int] = []
+    policies: list[int] = []
     in_a_thread(work)
-    assert found == [os.SCHED_IDLE]
+    assert policies == [os.SCHED_IDLE]
     assert os.sched_getscheduler(0) != os.SCHED_IDLE

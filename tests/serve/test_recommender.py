@@ -63,8 +63,8 @@ def test_scores_are_those_of_training(tiny: TinyRun, served: Served, position: i
     )
     assert answer.num_history == position - position % 2
     assert answer.videos[0].score == pytest.approx(dots[position], abs=1e-5)
-    found = [answer.videos[0].probabilities[task] for task in TASKS]
-    assert found == pytest.approx(probabilities[position].tolist(), abs=1e-5)
+    of_tasks = [answer.videos[0].probabilities[task] for task in TASKS]
+    assert of_tasks == pytest.approx(probabilities[position].tolist(), abs=1e-5)
 
 
 def without_events(bundle: Bundle) -> Bundle:
@@ -87,21 +87,21 @@ def test_a_server_told_of_every_event_answers_as_one_whose_bundle_holds_them(
     """All users' events in the order of time, one by one, against what prepare made of them."""
     served = ServingRecommender(Bundle.load(str(tiny.run)))
     live = Served(without_events(served.bundle), log)
-    found = made(tiny, tiny.timelines)
-    users = np.repeat(np.arange(len(found)), np.diff(found.offsets))
-    for i in np.argsort(found.time_ms, kind="stable"):
-        tab = TABS[found.context_rows[i, 0]]
+    events = made(tiny, tiny.timelines)
+    users = np.repeat(np.arange(len(events)), np.diff(events.offsets))
+    for i in np.argsort(events.time_ms, kind="stable"):
+        tab = TABS[events.context_rows[i, 0]]
         live.tell(
-            found.user_ids[users[i]],
-            f"v{found.video_rows[i]}",
+            events.user_ids[users[i]],
+            f"v{events.video_rows[i]}",
             event_id=f"e{i}",
-            time_ms=int(found.time_ms[i]),
-            positive=bool(found.positive[i]),
-            labels={task: bool(found.labels[i, j]) for j, task in enumerate(TASKS)},
-            watched=float(found.watched[i, 0]),
+            time_ms=int(events.time_ms[i]),
+            positive=bool(events.positive[i]),
+            labels={task: bool(events.labels[i, j]) for j, task in enumerate(TASKS)},
+            watched=float(events.watched[i, 0]),
             context={"tab": tab} if tab else {},
         )
-    for user in found.user_ids:
+    for user in events.user_ids:
         ours, theirs = (server.recommend(user, 5, now_ms=LATER).videos for server in (live, served))
         assert [v.video_id for v in ours] == [v.video_id for v in theirs]
         for a, b in zip(ours, theirs, strict=True):
@@ -223,7 +223,7 @@ def test_what_was_met_before_is_found_by_its_whole_score(served: Served) -> None
         every = served.score("u9", [f"v{i}" for i in range(1, NUM_VIDEOS + 1)], now_ms=LATER)
         best = sorted(every.videos, key=lambda video: -video.score)[:5]
         assert [v.video_id for v in answer.videos] == [v.video_id for v in best]
-        found = [v.score for v in answer.videos]
-        assert found == pytest.approx([v.score for v in best], abs=1e-4)
+        scores = [v.score for v in answer.videos]
+        assert scores == pytest.approx([v.score for v in best], abs=1e-4)
     with torch.no_grad():
         model.repeat[:] = before

@@ -70,7 +70,8 @@ class Process:
         worker, _ = self.worker(make_stopped(self.folder, self.tables), "none")
         worker._restore()
         self.keep(
-            "validation", worker._fit_and_validate() | {"weight": float(worker.trainable.model.trending)}
+            "validation",
+            worker._fit_and_validate() | {"weight": float(worker.trainable.model.trending)},
         )
 
     def stop(self) -> None:

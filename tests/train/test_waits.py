@@ -93,10 +93,10 @@ def test_rows_are_summed_as_coalescing_does() -> None:
     values = torch.randint(-9, 9, (200, 5), generator=random).float()  # sums in any order
     expected = torch.sparse_coo_tensor(rows[None], values, (40, 5)).coalesce()
     num = len(expected.values())
-    found_rows, found = summed_by_row(rows, values)
+    found_rows, sums = summed_by_row(rows, values)
     assert torch.equal(found_rows[:num], expected.indices()[0])
-    assert torch.equal(found[:num], expected.values())
-    assert not found_rows[num:].any() and not found[num:].any()
+    assert torch.equal(sums[:num], expected.values())
+    assert not found_rows[num:].any() and not sums[num:].any()
     nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5)
     assert [len(part) for part in summed_by_row(*nothing)] == [0, 0]
 

@@ -85,9 +85,9 @@ def test_neighbours_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.Monke
     ]
     for size in (1, 50, 10**9):
         monkeypatch.setattr(simple, "BLOCK_PAIRS", size)
-        found = Neighbours.of(Ragged.from_lists(likes), 30, most=4)
-        assert [part.tolist() for part in found.lists] == expected
-        assert found.share_of_users == 1
+        neighbours = Neighbours.of(Ragged.from_lists(likes), 30, most=4)
+        assert [part.tolist() for part in neighbours.lists] == expected
+        assert neighbours.share_of_users == 1
 
 
 def test_too_many_likes_are_counted_of_users_drawn_at_random(

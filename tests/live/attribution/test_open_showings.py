@@ -104,30 +104,30 @@ def storm(seed: int, task: str) -> list[LoggedEvent]:
 def summed(events: list[LoggedEvent], columns: EventColumns) -> Counter[tuple[object, ...]]:
     """What the changes add up to, by video, time and number."""
     taken = OpenShowings(columns)
-    found: Counter[tuple[object, ...]] = Counter()
+    counted: Counter[tuple[object, ...]] = Counter()
     for event in events:
         change = taken.take(event)
         if change is not None:
             key = (change.showing.video_id, change.showing.time_ms)
-            found.update({(*key, "events"): change.events})
+            counted.update({(*key, "events"): change.events})
             for place, gain in enumerate(change.flags):
-                found.update({(*key, place): gain})
-    return found
+                counted.update({(*key, place): gain})
+    return counted
 
 
 @pytest.mark.parametrize("columns", [LIKED, VIEWED])
 @pytest.mark.parametrize("seed", range(20))
 def test_adds_up_to_the_showings_of_the_whole_past(columns: EventColumns, seed: int) -> None:
     events = storm(seed, columns.tasks[-1])
-    found = summed(events, columns)
+    counted = summed(events, columns)
     expected: Counter[tuple[object, ...]] = Counter()
     for showing in showings(events):
         came_of_it = outcome(showing, columns)
         key = (showing.first.video_id, showing.first.time_ms)
-        if came_of_it is not None or (*key, "events") in found:
+        if came_of_it is not None or (*key, "events") in counted:
             expected[(*key, "events")] += 1
         if came_of_it is not None:
             for place, flag in enumerate((came_of_it.positive, *came_of_it.labels)):
                 expected[(*key, place)] += int(flag)
-    assert +found == +expected
-    assert not -found
+    assert +counted == +expected
+    assert not -counted

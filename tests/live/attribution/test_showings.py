@@ -14,8 +14,8 @@ def at(time_s: int, kind: str, video_id: str | None = "v", **more: Any) -> Logge
     return LoggedEvent(0, event, NOW, NOW)
 
 
-def times(found: list[Showing]) -> list[int]:
-    return [((showing.first.time_ms or 0) - NOW) // 1000 for showing in found]
+def times(shown: list[Showing]) -> list[int]:
+    return [((showing.first.time_ms or 0) - NOW) // 1000 for showing in shown]
 
 
 def test_an_exposure_its_view_and_its_like_are_one_row() -> None:
@@ -41,12 +41,12 @@ def test_views_without_exposures_are_rows_of_their_own() -> None:
 
 
 def test_a_second_view_of_one_exposure_is_another_showing() -> None:
-    found = showings([at(0, EXPOSURE), at(1, VIEW), at(9, VIEW)])
-    assert times(found) == [0, 9]
+    shown = showings([at(0, EXPOSURE), at(1, VIEW), at(9, VIEW)])
+    assert times(shown) == [0, 9]
 
 
 def test_views_that_name_their_impression_are_told_apart_and_may_tell_of_progress() -> None:
-    found = showings(
+    shown = showings(
         [
             at(0, EXPOSURE, impression_id="a"),
             at(1, EXPOSURE, impression_id="b"),
@@ -55,26 +55,26 @@ def test_views_that_name_their_impression_are_told_apart_and_may_tell_of_progres
             at(4, VIEW, impression_id="a", watched=1.0),
         ]
     )
-    assert times(found) == [0, 1]
-    assert [showing.watched for showing in found] == [5.0, None]
+    assert times(shown) == [0, 1]
+    assert [showing.watched for showing in shown] == [5.0, None]
 
 
 def test_an_exposure_may_be_later_than_the_view_that_names_it() -> None:
     """The phone's clock is slow; the exposure has the server's time."""
-    found = showings([at(0, VIEW, impression_id="a"), at(2, EXPOSURE, impression_id="a")])
-    assert times(found) == [2]
-    assert found[0].positive
+    shown = showings([at(0, VIEW, impression_id="a"), at(2, EXPOSURE, impression_id="a")])
+    assert times(shown) == [2]
+    assert shown[0].positive
 
 
 def test_one_impression_shows_many_videos() -> None:
-    found = showings(
+    shown = showings(
         [
             at(0, EXPOSURE, "v", impression_id="a"),
             at(0, EXPOSURE, "w", impression_id="a"),
             at(1, VIEW, "w", impression_id="a"),
         ]
     )
-    assert [showing.positive for showing in found] == [False, True]
+    assert [showing.positive for showing in shown] == [False, True]
 
 
 def test_what_comes_over_a_day_later_stands_alone() -> None:

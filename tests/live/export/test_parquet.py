@@ -120,8 +120,8 @@ def test_the_forgotten_do_not_come_back_with_old_parts(
     assert import_log(log, str(tmp_path / "day1")).statuses == {"forgotten": 2, "duplicate": 2}
     # Into a new log, with the parts of before and after the deletion.
     export_log(log, str(tmp_path / "day1"))
-    found = import_log(other, str(tmp_path / "day1"))
-    assert (found.forgotten_users, found.statuses) == (1, {"forgotten": 2, "accepted": 3})
+    imported = import_log(other, str(tmp_path / "day1"))
+    assert (imported.forgotten_users, imported.statuses) == (1, {"forgotten": 2, "accepted": 3})
     assert other.user_ids() == ["u2", "u3"]
 
 
@@ -134,8 +134,8 @@ def test_a_deletion_reaches_a_log_that_has_the_old_parts_already(
     clock.now_ms += DAY_MS
     log.forget("u1")
     export_log(log, str(tmp_path / "day2"))
-    found = import_log(other, str(tmp_path / "day2"))
-    assert (found.forgotten_users, found.deleted) == (1, 2)
+    imported = import_log(other, str(tmp_path / "day2"))
+    assert (imported.forgotten_users, imported.deleted) == (1, 2)
     assert other.user_ids() == ["u2"]
     assert import_log(other, str(tmp_path / "day2")).forgotten_users == 0
 
@@ -150,8 +150,8 @@ def test_a_users_own_file(log: EventLog, tmp_path: Path) -> None:
         positive=[True, False],
         colour=["red", "blue"],
     )
-    found = import_log(log, str(path))
-    assert (found.files, found.statuses, found.ignored) == (1, {"accepted": 2}, ["colour"])
+    imported = import_log(log, str(path))
+    assert (imported.files, imported.statuses, imported.ignored) == (1, {"accepted": 2}, ["colour"])
     (logged,) = log.of_user("1")
     assert (logged.event.type, logged.event.watched, logged.event.positive) == (VIEW, 1.5, True)
     assert (logged.given_ms, logged.received_ms) == (NOW - 7, NOW)

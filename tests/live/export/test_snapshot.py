@@ -40,9 +40,9 @@ def test_the_copy_says_what_it_holds(config: RunConfig, log: EventLog) -> None:
     log.append([SHOWN, LIKED, Event("u2", VIEW, "v2", time_ms=NOW, labels={"shared": True})])
     assert Showings.read(str(copy_of(config))) is None
     renew_showings(config)
-    found = Showings.read(str(copy_of(config)))
-    assert found is not None and found.latest_seq == log.latest_seq() == 3
-    assert found.report() == {
+    snapshot = Showings.read(str(copy_of(config)))
+    assert snapshot is not None and snapshot.latest_seq == log.latest_seq() == 3
+    assert snapshot.report() == {
         **{"seq": 3, "showings": 2, "users": 2},
         "left_out": {"label shared": 1},
     }
@@ -96,8 +96,8 @@ def test_without_a_column_for_it_only_what_was_liked_is_taken(
     log.append([SHOWN, Event("u1", VIEW, "v2", time_ms=NOW), Event("u2", EXPOSURE, "v1")])
     path = write_config(tmp_path, data={"live": config.data.live, "columns": {}})
     renew_showings(load_config(str(path), ()))
-    found = Showings.read(str(copy_of(config)))
-    assert found is not None and (found.rows, found.left_out) == (
+    snapshot = Showings.read(str(copy_of(config)))
+    assert snapshot is not None and (snapshot.rows, snapshot.left_out) == (
         1,
         {NOT_POSITIVE: 2, "context tab": 1},
     )

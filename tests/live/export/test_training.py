@@ -32,7 +32,7 @@ def test_one_row_a_showing_user_by_user(log: EventLog, tmp_path: Path) -> None:
     shown = [Explored("i", video, "u2", NOW - 9000, p) for video, p in (("v1", 0.25), ("v2", 0.5))]
     ExploredVideos(log.database).add(shown)
     out = tmp_path / "events.parquet"
-    found = export_training(log, str(out), default_columns(["like"], ["tab"]))
+    exported = export_training(log, str(out), default_columns(["like"], ["tab"]))
     rest = {"not_interested": 0, "creator_id": None}
     assert pq.read_table(out).to_pylist() == [
         {
@@ -46,8 +46,12 @@ def test_one_row_a_showing_user_by_user(log: EventLog, tmp_path: Path) -> None:
             **{"impression_id": "i", "version": "3", "place": 4, "propensity": 0.25},
         },
     ]
-    assert (found.rows, found.users) == (2, 2)
-    assert found.left_out == {"label share": 1, "context os": 1, "hide_creator without a video": 1}
+    assert (exported.rows, exported.users) == (2, 2)
+    assert exported.left_out == {
+        "label share": 1,
+        "context os": 1,
+        "hide_creator without a video": 1,
+    }
 
 
 def test_columns_have_the_names_of_the_run(log: EventLog, tmp_path: Path) -> None:
@@ -98,10 +102,10 @@ def test_a_name_for_two_columns_is_refused(log: EventLog, tmp_path: Path) -> Non
 def test_many_users(log: EventLog, tmp_path: Path) -> None:
     log.append([Event(f"u{n}", VIEW, "v", time_ms=NOW - n) for n in range(1201)])
     log.forget("u7")
-    found = export_training(log, str(tmp_path / "x.parquet"), default_columns())
+    exported = export_training(log, str(tmp_path / "x.parquet"), default_columns())
     users = pq.read_table(tmp_path / "x.parquet").column("user_id").to_pylist()
     assert users == sorted(f"u{n}" for n in range(1201) if n != 7)
-    assert found.rows == found.users == 1200
+    assert exported.rows == exported.users == 1200
 
 
 def test_an_empty_log_gives_an_empty_file(log: EventLog, tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def test_events_of_a_user_are_in_the_order_of_their_times(log: EventLog, clock: 
 
 def test_many_users_at_once(log: EventLog) -> None:
     log.append([view(1), view(2, "u2"), view(3, "u2"), view(4, "u'3")])
-    found = log.of_users(["u2", "u'3", "nobody"])
-    assert {user: [e.event.video_id for e in events] for user, events in found.items()} == {
+    by_user = log.of_users(["u2", "u'3", "nobody"])
+    assert {user: [e.event.video_id for e in events] for user, events in by_user.items()} == {
         "u2": ["v2", "v3"],
         "u'3": ["v4"],
     }
@@ -205,11 +205,11 @@ def test_a_follower_beside_many_writers_misses_nothing(
     logs, done = [log, open_log()], threading.Event()
 
     def follow() -> list[Entry]:
-        found: list[Entry] = []
-        while not (stop := done.is_set()) or log.latest_seq() > (found[-1].seq if found else 0):
-            found += log.follow(found[-1].seq if found else 0, limit=7)
-            assert not stop or found
-        return found
+        entries: list[Entry] = []
+        while not (stop := done.is_set()) or log.latest_seq() > (entries[-1].seq if entries else 0):
+            entries += log.follow(entries[-1].seq if entries else 0, limit=7)
+            assert not stop or entries
+        return entries
 
     def write(thread: int) -> None:
         for number in range(40):
@@ -220,9 +220,9 @@ def test_a_follower_beside_many_writers_misses_nothing(
         following = threads.submit(follow)
         list(threads.map(write, range(8)))
         done.set()
-        found = following.result(timeout=30)
-    assert len(found) == len(set(ids(found))) == 8 * 40 * 2
-    assert [entry.seq for entry in found] == sorted({entry.seq for entry in found})
+        entries = following.result(timeout=30)
+    assert len(entries) == len(set(ids(entries))) == 8 * 40 * 2
+    assert [entry.seq for entry in entries] == sorted({entry.seq for entry in entries})
 
 
 def test_a_forgotten_user_is_gone_and_stays_gone(log: EventLog, clock: Clock) -> None:

@@ -56,8 +56,8 @@ def test_it_goes_out_with_the_exposure_and_in_again(
     (part,) = (tmp_path / "out").iterdir()
     assert pq.read_table(part).column("propensity").to_pylist() == [0.25, None, None]
     with EventLog(str(tmp_path / "other.sqlite"), clock=clock) as other:
-        found = import_log(other, str(tmp_path / "out"))
-        assert (found.statuses, found.ignored) == ({"accepted": 3}, [])
+        imported = import_log(other, str(tmp_path / "out"))
+        assert (imported.statuses, imported.ignored) == ({"accepted": 3}, [])
         there = ExploredVideos(other.database)
         assert there.propensities(["i1"]) == {("i1", "v1"): 0.25}
 

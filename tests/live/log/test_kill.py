@@ -4,7 +4,7 @@ from tests.benchmarks._storm import storm
 
 
 def test_what_was_acknowledged_outlives_kill_9(address: str) -> None:
-    found = storm(address, kills=3)
-    assert found.kills == 3
-    assert found.in_log >= found.acknowledged > 0
-    assert (found.lost, found.twice, found.torn, found.missed) == (0, 0, 0, 0)
+    result = storm(address, kills=3)
+    assert result.kills == 3
+    assert result.in_log >= result.acknowledged > 0
+    assert (result.lost, result.twice, result.torn, result.missed) == (0, 0, 0, 0)

@@ -44,9 +44,9 @@ def submit_behind(store: Store, calls: list[str]) -> list[str]:
                 pass
         store.go_on.set()
         assert first.result(20) == "FIRST"
-        found = [repr(f.exception(20)) if f.exception(20) else f.result() for f in waiting]
+        outcomes = [repr(f.exception(20)) if f.exception(20) else f.result() for f in waiting]
     group.close()
-    return found
+    return outcomes
 
 
 def test_what_waits_is_committed_together() -> None:
@@ -69,8 +69,8 @@ def test_one_calls_fault_is_its_own() -> None:
 
 def test_where_the_database_is_gone_nobody_waits_for_it_twice() -> None:
     store = Store()
-    found = submit_behind(store, ["gone", "b", "c"])
-    assert found == ["Gone('gone')"] * 3
+    outcomes = submit_behind(store, ["gone", "b", "c"])
+    assert outcomes == ["Gone('gone')"] * 3
     assert store.commits[1:] == [["gone", "b", "c"], ["gone"]]
 
 

@@ -31,8 +31,8 @@ def follower(log: EventLog, after_seq: int = 0) -> ChallengeFollower:
     return ChallengeFollower(log, replace(CHALLENGE, since_seq=after_seq), columns=COLUMNS)
 
 
-def figures(found: ChallengeResult) -> list[tuple[int, int, int]]:
-    return [(t.users, t.impressions, t.clicks) for t in (found.challenger, found.champion)]
+def figures(result: ChallengeResult) -> list[tuple[int, int, int]]:
+    return [(t.users, t.impressions, t.clicks) for t in (result.challenger, result.champion)]
 
 
 def test_impressions_and_their_clicks_are_counted_by_version(log: EventLog) -> None:
@@ -46,11 +46,11 @@ def test_impressions_and_their_clicks_are_counted_by_version(log: EventLog) -> N
             clicked(OLD[0], "v1"),
         ]
     )
-    found = follower(log).compare()
-    assert figures(found) == [(2, 4, 1), (1, 1, 1)]
-    assert (found.crossed, found.unnamed, found.unmatched) == (0, 0, 0)
-    assert found.difference is not None
-    assert found.difference.value == pytest.approx(1 / 4 - 1)
+    result = follower(log).compare()
+    assert figures(result) == [(2, 4, 1), (1, 1, 1)]
+    assert (result.crossed, result.unnamed, result.unmatched) == (0, 0, 0)
+    assert result.difference is not None
+    assert result.difference.value == pytest.approx(1 / 4 - 1)
 
 
 def test_what_comes_later_is_added(log: EventLog) -> None:
@@ -76,18 +76,18 @@ def test_what_is_left_out_is_counted(log: EventLog) -> None:
             clicked(OLD[3], "v1"),
         ]
     )
-    found = follower(log).compare()
-    assert figures(found) == [(0, 0, 0), (0, 0, 0)]
-    assert (found.crossed, found.unnamed, found.unmatched) == (2, 1, 1)
+    result = follower(log).compare()
+    assert figures(result) == [(0, 0, 0), (0, 0, 0)]
+    assert (result.crossed, result.unnamed, result.unmatched) == (2, 1, 1)
 
 
 def test_what_was_before_the_challenge_is_no_part_of_it(log: EventLog) -> None:
     log.append([shown(OLD[0], "v1")])
     began = log.latest_seq()
     log.append([clicked(OLD[0], "v1"), shown(OLD[1], "v1")])
-    found = follower(log, began).compare()
-    assert figures(found) == [(0, 0, 0), (1, 1, 0)]
-    assert found.unmatched == 1
+    result = follower(log, began).compare()
+    assert figures(result) == [(0, 0, 0), (1, 1, 0)]
+    assert result.unmatched == 1
 
 
 @pytest.mark.parametrize("follows", [True, False])
@@ -104,7 +104,7 @@ def test_a_user_who_was_deleted_is_in_no_figure(log: EventLog, follows: bool) ->
 def test_a_version_whose_users_do_not_come_is_told_of(log: EventLog) -> None:
     # 15 of the challenger's and none of the others: χ² = 15, p = 0.0001.
     log.append([shown(user, "v2") for user in NEW[:15]])
-    found = follower(log).compare()
-    assert found.is_mismatched and found.sample_ratio_p == pytest.approx(0.000108, rel=0.01)
+    result = follower(log).compare()
+    assert result.is_mismatched and result.sample_ratio_p == pytest.approx(0.000108, rel=0.01)
     log.append([shown(user, "v1") for user in OLD[:15]])
     assert not follower(log).compare().is_mismatched

@@ -15,10 +15,10 @@ from recsys.live.versions.click_rates import (
 
 
 def totals(*users: tuple[int, int]) -> Totals:
-    found = Totals()
+    added = Totals()
     for impressions, clicks in users:
-        found.add(impressions, clicks)
-    return found
+        added.add(impressions, clicks)
+    return added
 
 
 def test_the_interval_knows_that_one_users_impressions_are_alike() -> None:
@@ -51,9 +51,9 @@ def test_a_version_that_nobody_clicked_has_an_interval_by_its_users() -> None:
 
 
 def test_a_user_is_taken_out_as_they_came_in() -> None:
-    found = totals((3, 1), (7, 2))
-    found.add(7, 2, sign=-1)
-    assert found == totals((3, 1))
+    left = totals((3, 1), (7, 2))
+    left.add(7, 2, sign=-1)
+    assert left == totals((3, 1))
 
 
 def test_without_impressions_there_is_no_rate() -> None:
@@ -61,10 +61,10 @@ def test_without_impressions_there_is_no_rate() -> None:
 
 
 def test_a_difference_is_as_uncertain_as_both_rates() -> None:
-    found = difference(Rate(0.5, Interval(0.46, 0.57)), Rate(0.3, Interval(0.24, 0.33)))
+    gap = difference(Rate(0.5, Interval(0.46, 0.57)), Rate(0.3, Interval(0.24, 0.33)))
     # Below: √(0.04² + 0.03²) = 0.05; above: √(0.07² + 0.06²).
-    assert found.value == pytest.approx(0.2)
-    assert found.interval == pytest.approx((0.15, 0.2 + math.sqrt(0.0085)))
+    assert gap.value == pytest.approx(0.2)
+    assert gap.interval == pytest.approx((0.15, 0.2 + math.sqrt(0.0085)))
 
 
 @pytest.mark.parametrize(

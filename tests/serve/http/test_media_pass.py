@@ -33,8 +33,8 @@ def test_a_token_is_exchanged_for_a_cookie_that_opens_files_alone(service: Servi
     assert all(part in head for part in ("HttpOnly", "SameSite=strict", "Path=/v1/videos"))
     assert TOKEN not in head and DIGEST.hex() not in head
     assert client.cookies[COOKIE]
-    found = client.get("/v1/videos/v1/file", headers={"Range": "bytes=0-9"})
-    assert (found.status_code, found.content) == (206, bytes(range(10)))
+    first = client.get("/v1/videos/v1/file", headers={"Range": "bytes=0-9"})
+    assert (first.status_code, first.content) == (206, bytes(range(10)))
     # What else a token opens, the cookie does not, wherever it is sent.
     sent = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
     for path in ("/v1/videos/v1", "/v1/videos", "/v1/history?user_id=u1", "/v1/videos/v1/file/x"):

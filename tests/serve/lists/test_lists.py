@@ -68,9 +68,9 @@ def test_new_from_a_creator_that_one_likes(served: Served) -> None:
     served.ages.first_ms_N[7] = now() - 1000
     served.tell("someone", "v4")  # of creator 2 as well
     some = Filters(video_ids=("v7", "v8", "v10", "v1"))
-    found = by_kind(served.recommend("someone", 20, filters=some).videos, "creator")
-    assert [video.video_id for video in found] == ["v7"]
-    assert found[0].reason is not None and found[0].reason.creator_id == "c2"
+    of_creator = by_kind(served.recommend("someone", 20, filters=some).videos, "creator")
+    assert [video.video_id for video in of_creator] == ["v7"]
+    assert of_creator[0].reason is not None and of_creator[0].reason.creator_id == "c2"
     served.tell("other", "v3")  # of creator 1
     assert not by_kind(served.recommend("other", 20, filters=some).videos, "creator")
 

@@ -53,17 +53,17 @@ def test_as_worked_out_by_hand(
 ) -> None:
     """Means of 40 estimates, each with a standard error of 0.022 at most."""
     given = tried(good, bad, expected, *range(len(good)))
-    found = np.mean([propensities(given, seed) for seed in range(40)], axis=0)
-    np.testing.assert_allclose(found, likely, atol=0.012)
+    estimates = np.mean([propensities(given, seed) for seed in range(40)], axis=0)
+    np.testing.assert_allclose(estimates, likely, atol=0.012)
 
 
 @pytest.mark.parametrize(("size", "error"), [(2, 0.025), (100, 0.0012), (10_000, 0.00012)])
 def test_the_error_of_one_estimate(size: int, error: float) -> None:
     """Of one of so many equal videos with one place; right on average, within three errors."""
     given = tried([3] * size, [7] * size, 1.0, 0)
-    found = [propensities(given, seed)[0] for seed in range(60)]
-    assert np.std(found) < error
-    assert abs(np.mean(found) - 1 / size) < 3 * error / np.sqrt(60)
+    estimates = [propensities(given, seed)[0] for seed in range(60)]
+    assert np.std(estimates) < error
+    assert abs(np.mean(estimates) - 1 / size) < 3 * error / np.sqrt(60)
 
 
 def test_the_same_seed_gives_the_same_and_nothing_drawn_was_impossible() -> None:
@@ -136,9 +136,9 @@ def test_the_showing_is_exported_with_its_propensity(service: Service, tmp_path:
     service._explored.close()  # once all is recorded
     export_training(service.log, str(tmp_path / "out.parquet"), default_columns())
     rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    found = {row["video_id"]: row["propensity"] for row in rows}
-    assert len(found) == 2 and found.pop("v9") == 1.0
-    assert list(found.values()) == [None]
+    propensity_of = {row["video_id"]: row["propensity"] for row in rows}
+    assert len(propensity_of) == 2 and propensity_of.pop("v9") == 1.0
+    assert list(propensity_of.values()) == [None]
 
 
 class Away(ExploredVideos):

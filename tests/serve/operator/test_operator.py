@@ -48,8 +48,8 @@ def test_the_audience_are_those_whose_lists_hold_the_video(
     for video_id in ("v1", "v2", "v3"):
         answer = audience(client, video_id=video_id, k=5)
         assert (answer["num_sampled"], answer["num_users"], answer["k"]) == (known, known, 5)
-        found = {one["user_id"]: one["place"] for one in answer["viewers"]}
-        assert found == {u: ids.index(video_id) for u, ids in shown.items() if video_id in ids}
+        place_of = {one["user_id"]: one["place"] for one in answer["viewers"]}
+        assert place_of == {u: ids.index(video_id) for u, ids in shown.items() if video_id in ids}
         places = [one["place"] for one in answer["viewers"]]
         assert places == sorted(places)
     assert any(audience(client, video_id=f"v{i}", k=5)["viewers"] for i in range(1, 31))
@@ -242,14 +242,14 @@ def test_what_weights_would_do_by_hand() -> None:
     def names(rows: IntArray) -> list[str]:
         return [f"v{row}" for row in rows]
 
-    found = weights_preview(lists, traits, config, PreviewRequest(new_videos=1), names)
+    preview = weights_preview(lists, traits, config, PreviewRequest(new_videos=1), names)
     # All four places are of creator 1: amounts 4 and 0 have a Gini of 1/2.
-    assert found.plain == found.now
-    assert figures(found.now) == pytest.approx([0.95, 1, 0.5, 1, 0])
+    assert preview.plain == preview.now
+    assert figures(preview.now) == pytest.approx([0.95, 1, 0.5, 1, 0])
     # Videos 1 and 4 have the values 1 and 1.7: a creator each, and both categories.
-    assert figures(found.then) == pytest.approx([0.85, 2, 0, 2, 0.5])
-    assert (found.changed_places, found.num_changed, found.num_sampled) == (0.5, 2, 2)
-    assert found.pages[0] == PageChange("a", ["v1", "v2"], ["v1", "v4"])
+    assert figures(preview.then) == pytest.approx([0.85, 2, 0, 2, 0.5])
+    assert (preview.changed_places, preview.num_changed, preview.num_sampled) == (0.5, 2, 2)
+    assert preview.pages[0] == PageChange("a", ["v1", "v2"], ["v1", "v4"])
     without = replace(traits, creator_row_N=None)
     with pytest.raises(InputError, match=r"creator_exposure=0\.1: needs data\.video_columns"):
         weights_preview(lists, without, config, PreviewRequest(creator_exposure=0.1), names)

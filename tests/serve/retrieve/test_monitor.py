@@ -131,8 +131,10 @@ def test_an_idle_server_tells_of_its_index(tmp_path: Path) -> None:
     find = retriever._by_index
 
     def blind(index: VideoIndex, search: Search, k: int) -> ScoredRows:
-        found = find(index, search, k)
-        return ScoredRows(found.rows[found.rows != 30], found.scores[found.rows != 30])
+        retrieved = find(index, search, k)
+        return ScoredRows(
+            retrieved.rows[retrieved.rows != 30], retrieved.scores[retrieved.rows != 30]
+        )
 
     retriever._by_index = blind  # type: ignore[method-assign]
     recommender.recommend("nobody")

@@ -81,13 +81,13 @@ def test_an_event_of_the_day_before_yesterday_is_not_of_the_last_24_hours(
 
 def test_what_is_popular_is_at_most_a_minute_old(tiny_run: TinyRun) -> None:
     server = Trending(tiny_run.recommender, tiny_run.counts)
-    found = server.popular(NOW)
-    assert np.array_equal(found, tiny_run.counts.positives(NOW))
+    popular = server.popular(NOW)
+    assert np.array_equal(popular, tiny_run.counts.positives(NOW))
     count(server, 7, NOW, (1, 0, 0))
     count(server, 7, NOW, (0, 1, 0))
-    assert server.popular(NOW + 59_999) is found
+    assert server.popular(NOW + 59_999) is popular
     later = server.popular(NOW + 60_000)
-    assert (later - found).tolist() == [float(row == 7) for row in range(NUM_VIDEOS + 1)]
+    assert (later - popular).tolist() == [float(row == 7) for row in range(NUM_VIDEOS + 1)]
 
 
 def test_few_hours_are_held(tiny_run: TinyRun) -> None:

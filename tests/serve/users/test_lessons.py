@@ -56,9 +56,9 @@ def lessons(learner: Served, user_id: str = NOBODY, **asked: object) -> set[str]
     asked = {"filters": Filters(video_ids=ONLY), **asked}
     answer = learner.recommend(user_id, 10, **asked)
     instead = learner.fallback.answer(Ask(user_id, 10, **asked), "late")  # type: ignore[arg-type]
-    found = {video.video_id for video in answer.videos}
-    assert {video.video_id for video in instead.videos} == found
-    return found
+    open_lessons = {video.video_id for video in answer.videos}
+    assert {video.video_id for video in instead.videos} == open_lessons
+    return open_lessons
 
 
 def test_the_next_lesson_opens_with_the_event_that_finishes_the_one_before(learner: Served) -> None:

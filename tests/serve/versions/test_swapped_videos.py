@@ -72,8 +72,8 @@ def test_its_vector_after_a_swap_is_that_of_decode_and_publish(
         others = bundle.vectors[1:, :dim]
         lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(expected[:dim])
         cosines = others @ expected[:dim] / lengths
-        found = {item["video_id"]: item["score"] for item in told["items"]}
-        assert found == pytest.approx(
+        scores = {item["video_id"]: item["score"] for item in told["items"]}
+        assert scores == pytest.approx(
             {f"v{row + 1}": cosine for row, cosine in enumerate(cosines)}, abs=1e-5
         )
         row = np.array([service.recommender.catalogue.row("new")])

@@ -167,8 +167,8 @@ def test_a_duration_is_read_from_the_file_in_the_unit_of_the_catalogue(
     videos.add("without a file", None, VideoFacts())
     while work.one():
         pass
-    found = {video.video_id: video.facts.duration for video in videos.page()}
-    assert found == {
+    durations = {video.video_id: video.facts.duration for video in videos.page()}
+    assert durations == {
         "said": 7.0,
         "unsaid": pytest.approx(1000 * seconds, abs=0.001),
         "without a file": None,

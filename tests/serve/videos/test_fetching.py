@@ -199,10 +199,10 @@ def test_a_video_is_fetched_from_the_address_that_was_checked(port: int) -> None
     assert (network.asked, network.connected) == (["cdn.example"], [PUBLIC])
 
 
-@pytest.mark.parametrize("found", [["10.0.0.7"], [PUBLIC, "::1"], []])
-def test_a_host_with_any_inside_address_is_refused(port: int, found: list[str]) -> None:
+@pytest.mark.parametrize("addresses", [["10.0.0.7"], [PUBLIC, "::1"], []])
+def test_a_host_with_any_inside_address_is_refused(port: int, addresses: list[str]) -> None:
     network = Network(port)
-    network.answers["cdn.example"] = [found]
+    network.answers["cdn.example"] = [addresses]
     with pytest.raises(InputError, match="inside a network"):
         fetch(network.fetcher(), "http://cdn.example/v/a.mp4")
     assert network.connected == []

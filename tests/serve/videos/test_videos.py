@@ -90,8 +90,8 @@ def test_an_upload_is_recommended_scored_and_similar_at_once(
     assert scored["items"][0]["video_id"] == "new/1"
     filters = {"categories": ["kind=calm"], "creators": ["c2"], "max_duration": 12}
     body = {"user_id": "u9", "k": 20, "filters": filters}
-    found = client.post("/v1/recommend", json=body).json()["items"]
-    assert [item["video_id"] for item in found] == ["new/1"]
+    items = client.post("/v1/recommend", json=body).json()["items"]
+    assert [item["video_id"] for item in items] == ["new/1"]
     assert "new/1" in [v["video_id"] for v in client.get("/v1/latest?k=1").json()["items"]]
     assert client.get("/v1/videos/new/1/file").content == clip
     details = client.post("/v1/details", json={"video_ids": ["new/1"]}).json()["items"][0]
@@ -127,8 +127,8 @@ def test_its_vector_is_the_one_that_decode_and_publish_would_have_given(
     with torch.inference_mode():
         expected = run.recommender.encode_videos(batch)[1].numpy()
     row = service.recommender.catalogue.row("new")
-    found = service.recommender.catalogue.vectors(np.array([row]))[0].numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    vector = service.recommender.catalogue.vectors(np.array([row]))[0].numpy()
+    np.testing.assert_allclose(vector, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_same_once_more_changes_nothing_and_another_is_a_conflict(
@@ -282,8 +282,8 @@ def test_changed_facts_make_another_vector(
     encoding = Encoding(service.bundle.video_model)
     client.patch("/v1/videos/new", json={"creator_id": "c1", "categories": ["kind=wild"]})
     body = {"user_id": "u9", "filters": {"creators": ["c1"], "categories": ["kind=wild"]}}
-    found = client.post("/v1/recommend", json=body).json()["items"]
-    assert [item["video_id"] for item in found] == ["new"]
+    items = client.post("/v1/recommend", json=body).json()["items"]
+    assert [item["video_id"] for item in items] == ["new"]
     work = EncoderWork(service.log.database, service.desk.store, lambda: {"": encoding})
     work.missing(encoding)  # now, rather than when the encoder looks again
     service.recommender.catch_up()

@@ -64,8 +64,10 @@ def courses(course_world: Path, tmp_path: Path) -> Iterator[PageServer]:
 
 
 def no_violations(page: Page) -> None:
-    found = Axe().run(page).response["violations"]
-    assert not found, [(one["id"], [node["target"] for node in one["nodes"]]) for one in found]
+    violations = Axe().run(page).response["violations"]
+    assert not violations, [
+        (one["id"], [node["target"] for node in one["nodes"]]) for one in violations
+    ]
 
 
 def get(server: PageServer, path: str) -> Any:
@@ -76,11 +78,11 @@ def get(server: PageServer, path: str) -> Any:
 def shelves(page: Page) -> dict[str, list[str]]:
     """The videos of each row, by its title."""
     page.locator(".shelf").first.wait_for()
-    found: list[list[Any]] = page.locator(".shelf").evaluate_all(
+    titled: list[list[Any]] = page.locator(".shelf").evaluate_all(
         "all => all.map((one) => [one.querySelector('h2').textContent,"
         " [...one.querySelectorAll('li')].map((li) => li.card.id)])"
     )
-    return dict(found)  # type: ignore[arg-type]
+    return dict(titled)  # type: ignore[arg-type]
 
 
 @screens
@@ -88,12 +90,12 @@ def test_rows_are_what_their_titles_say_and_hold_no_video_twice(
     browser: Browser, rows: PageServer, screen: dict[str, Any]
 ) -> None:
     with opened(browser, rows, "?user=u3", **screen) as page:
-        found = shelves(page)
-        titles = list(found)
+        shelf_of = shelves(page)
+        titles = list(shelf_of)
         assert titles[0] == "Chosen for you"
-        shown = [video for row in found.values() for video in row]
+        shown = [video for row in shelf_of.values() for video in row]
         assert len(set(shown)) == len(shown)
-        because = {title: row for title, row in found.items() if title.startswith("Because")}
+        because = {title: row for title, row in shelf_of.items() if title.startswith("Because")}
         events = get(rows, "v1/history?user_id=u3&limit=100")["events"]
         watched = {one["video_id"] for one in events if one["positive"]}
         named = {f"Because you watched “Video number {v[1:]}”": v for v in watched}

@@ -313,8 +313,8 @@ def test_what_others_made_is_as_they_made_it() -> None:
     vendor = WEB / "vendor"
     told = dict(re.findall(r"`(uplot/\S+)`.*`(\w{64})`", (vendor / "README.md").read_text()))
     files = {path for path in (vendor / "uplot").iterdir()}
-    found = {f"uplot/{path.name}": sha256(path.read_bytes()).hexdigest() for path in files}
-    assert found == told
+    hashes = {f"uplot/{path.name}": sha256(path.read_bytes()).hexdigest() for path in files}
+    assert hashes == told
 
 
 def test_the_whole_feed_by_keyboard_alone(browser: Browser, server: PageServer) -> None:
@@ -366,8 +366,8 @@ def test_axe_finds_nothing(
 
 
 def violations(page: Page) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found]
+    elements = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in elements]
 
 
 def test_whoever_wants_no_motion_gets_none(browser: Browser, server: PageServer) -> None:
