@@ -28,7 +28,7 @@ from recsys.decode.contract import (
     require_path,
 )
 from recsys.decode.pyav_reader import OpenVideo
-from recsys.decode.sampling import Geometry, Timeline, plan_geometry
+from recsys.decode.sampling import FrameTimes, Geometry, plan_geometry
 
 FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """Containers that decord is given: it seeks exactly in them, and none opens another file."""
@@ -47,8 +47,8 @@ def read(
     """
     path = require_path(file, "decord")
     _check(video)
-    timeline = _timeline(video, spec)
-    indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
+    frame_times = _frame_times(video, spec)
+    indices = frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
     coded, aspect = video.facts.coded, video.facts.pixel_aspect
     geometry = plan_geometry(coded, aspect, 0, size=spec.size, fit=spec.fit)
     if geometry.cut:
@@ -64,7 +64,7 @@ def read(
             num_threads=1,
             fault_tol=_ANY_FAILED_FRAME,
         )
-        _check_times(reader, timeline)
+        _check_times(reader, frame_times)
         frames = _frames(reader, indices, geometry, video.deadline)
     except (decord.DECORDError, RuntimeError, AssertionError, IndexError) as error:
         raise NotThisReader("decord failed", _first_line(error)) from error
@@ -72,28 +72,28 @@ def read(
         raise NotThisReader("decord complained of the file")
     return Clip(
         frames=geometry.square(frames),
-        times_s=timeline.starts_s[indices].astype(np.float32),
-        duration_s=timeline.end_s,
+        times_s=frame_times.starts_s[indices].astype(np.float32),
+        duration_s=frame_times.end_s,
         reader="decord" if device == "cpu" else "decord_cuda",
     )
 
 
-def _timeline(video: OpenVideo, spec: ClipSpec) -> Timeline:
-    timeline = video.timeline()
-    if timeline is None or timeline.doubts:
+def _frame_times(video: OpenVideo, spec: ClipSpec) -> FrameTimes:
+    frame_times = video.frame_times()
+    if frame_times is None or frame_times.doubts:
         raise NotThisReader("the frame times are not usable as they are")
-    if timeline.end_s > spec.max_duration_s:
+    if frame_times.end_s > spec.max_duration_s:
         raise NotThisReader("the frame times reach too far")
-    return timeline
+    return frame_times
 
 
-def _check_times(reader: decord.VideoReader, timeline: Timeline) -> None:
+def _check_times(reader: decord.VideoReader, frame_times: FrameTimes) -> None:
     """Raises NotThisReader where decord's frames are not those of the packets."""
-    num = len(timeline.starts_s)
+    num = len(frame_times.starts_s)
     if len(reader) != num:
         raise NotThisReader("decord counts the frames in another way")
     starts_s = reader.get_frame_timestamp(np.arange(num))[:, 0]
-    if np.abs(starts_s - starts_s[0] - timeline.starts_s).max() > _SAME_TIME_S:
+    if np.abs(starts_s - starts_s[0] - frame_times.starts_s).max() > _SAME_TIME_S:
         raise NotThisReader("decord has other frame times")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.decode.clock import JUMP_S, MAX_WILD, mend
-from recsys.decode.sampling import Timeline
+from recsys.decode.sampling import FrameTimes
 
 if TYPE_CHECKING:
     import av
@@ -59,11 +59,11 @@ class ClockRules:
 class Plan:
     """What the packets alone say.
 
-    The timeline, the place of each of its frames' packets, each packet's rank in time, and how many
+    The frame times, the place of each frame's packet, each packet's rank in time, and how many
     frames at the start are left out because their key frame is missing.
     """
 
-    timeline: Timeline
+    frame_times: FrameTimes
     places: NDArray[np.int64]
     ranks: NDArray[np.int64]
     num_without_key: int
@@ -144,7 +144,7 @@ class PacketList:
         """Places of the key packets."""
         return np.flatnonzero([entry.is_key for entry in self.entries]).astype(np.int64)
 
-    def timeline(self, rules: ClockRules) -> Plan | None:
+    def frame_times(self, rules: ClockRules) -> Plan | None:
         """The frames in the order in which they are shown, by the packets' times alone.
 
         None where these do not tell the order.
@@ -157,10 +157,10 @@ class PacketList:
         shown = order[~np.array(self._hidden, bool)[order]]
         keys = self.key_places()
         places = shown[shown >= keys[0]] if len(keys) else shown
-        timeline = timeline_of([entries[place] for place in places.tolist()], rules)
-        if timeline is None:
+        frame_times = frame_times_of([entries[place] for place in places.tolist()], rules)
+        if frame_times is None:
             return None
-        return Plan(timeline, places, np.argsort(order), len(shown) - len(places))
+        return Plan(frame_times, places, np.argsort(order), len(shown) - len(places))
 
 
 def _placed(packet: av.Packet, place: int) -> av.Packet:
@@ -169,8 +169,8 @@ def _placed(packet: av.Packet, place: int) -> av.Packet:
     return packet
 
 
-def steady_timeline(index: Sequence[av.index.IndexEntry], tick_s: float) -> Timeline | None:
-    """A timeline from a container's index alone, without reading its packets.
+def steady_frame_times(index: Sequence[av.index.IndexEntry], tick_s: float) -> FrameTimes | None:
+    """The frame times by a container's index alone, without reading its packets.
 
     An index has decoding times, which are the frames' own where none is reordered, and does not say
     how long the last frame lasts.
@@ -190,7 +190,7 @@ def steady_timeline(index: Sequence[av.index.IndexEntry], tick_s: float) -> Time
         return None
     keys = np.flatnonzero([entry.is_keyframe for entry in index]).astype(np.int64)
     starts_s = (ticks - ticks[0]) * tick_s
-    return Timeline(starts_s, float(starts_s[-1] + steps[0] * tick_s), keys)
+    return FrameTimes(starts_s, float(starts_s[-1] + steps[0] * tick_s), keys)
 
 
 def without_wild(
@@ -257,8 +257,8 @@ def _or_nan(tick: int | None) -> float:
     return np.nan if tick is None else float(tick)
 
 
-def timeline_of(entries: Sequence[PacketEntry], rules: ClockRules) -> Timeline | None:
-    """The timeline of frames that are given in the order in which they are shown.
+def frame_times_of(entries: Sequence[PacketEntry], rules: ClockRules) -> FrameTimes | None:
+    """The times of frames that are given in the order in which they are shown.
 
     None where too few of them have a time of their own.
     """
@@ -270,10 +270,10 @@ def timeline_of(entries: Sequence[PacketEntry], rules: ClockRules) -> Timeline |
     last = (0 if rules.jumps else entries[-1].duration) or float(np.median([*steps] or [1]))
     keys = np.flatnonzero([entry.is_key for entry in entries]).astype(np.int64)
     starts_s = mended.ticks * rules.tick_s
-    return Timeline(starts_s, float(starts_s[-1] + last * rules.tick_s), keys, mended.doubts)
+    return FrameTimes(starts_s, float(starts_s[-1] + last * rules.tick_s), keys, mended.doubts)
 
 
-def by_rate(entries: Sequence[PacketEntry], rate: float) -> Timeline:
-    """A timeline of frames that come at a constant rate, for files without usable times."""
+def by_rate(entries: Sequence[PacketEntry], rate: float) -> FrameTimes:
+    """The times of frames that come at a constant rate, for files without usable times."""
     keys = np.flatnonzero([entry.is_key for entry in entries]).astype(np.int64)
-    return Timeline(np.arange(len(entries)) / rate, len(entries) / rate, keys)
+    return FrameTimes(np.arange(len(entries)) / rate, len(entries) / rate, keys)

@@ -31,11 +31,11 @@ from recsys.decode.packets import (
     PacketEntry,
     PacketList,
     by_rate,
-    steady_timeline,
-    timeline_of,
+    frame_times_of,
+    steady_frame_times,
     without_wild,
 )
-from recsys.decode.sampling import Timeline, decode_ranges
+from recsys.decode.sampling import FrameTimes, decode_ranges
 from recsys.decode.scaling import Resizer, knows_matrix, orientation
 
 INDEXED = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})
@@ -128,7 +128,7 @@ class OpenVideo:
             return ReadError("too_much_memory", said)
         return ReadError("no_frames", said or "no frame could be decoded")
 
-    def timeline(self) -> Timeline | None:
+    def frame_times(self) -> FrameTimes | None:
         """When the packets say that frames are on show; None where they do not say it.
 
         So where the edit list shows none, for other readers do follow it.
@@ -139,11 +139,11 @@ class OpenVideo:
             index = list(self._stream.index_entries)
             # In a fragmented file the index is that of the fragments read so far.
             if len(index) == self._stream.frames:
-                steady = steady_timeline(index, self._clock.tick_s)
+                steady = steady_frame_times(index, self._clock.tick_s)
                 if steady is not None:
                     return steady
-        plan = self._packets.timeline(self._clock)
-        return None if plan is None else plan.timeline
+        plan = self._packets.frame_times(self._clock)
+        return None if plan is None else plan.frame_times
 
     @functools.cached_property
     def marks_doubt(self) -> str:
@@ -204,13 +204,13 @@ class OpenVideo:
 
     def _read_by_packets(self) -> Clip | None:
         """Decodes no more than the sampled frames need; None where one of them does not come."""
-        plan = self._packets.timeline(self._clock)
+        plan = self._packets.frame_times(self._clock)
         if plan is None:
             return None
         if plan.num_without_key:
             self._notes.append(f"{plan.num_without_key} frames before the first key frame")
-        timeline = self._steady(plan.timeline)
-        indices = self._pick(timeline)
+        frame_times = self._steady(plan.frame_times)
+        indices = self._pick(frame_times)
         places = plan.places[indices].tolist()
         wanted = set(places)
         images: dict[int, NDArray[np.uint8]] = {}
@@ -227,7 +227,7 @@ class OpenVideo:
                 self._keep(images, frame.pts, frame)
         if len(images) < len(wanted):
             return None
-        return self._clip([images[place] for place in places], timeline, indices)
+        return self._clip([images[place] for place in places], frame_times, indices)
 
     def _read_all(self) -> Clip:
         """Decodes everything, and samples the frames that there are."""
@@ -246,11 +246,11 @@ class OpenVideo:
                 self._notes.append("frames before the first key frame")
         entries = entries[start:]
         rate = float(self._stream.average_rate or 0) or _DEFAULT_RATE
-        timeline = timeline_of(entries, self._clock) or by_rate(entries, rate)
+        frame_times = frame_times_of(entries, self._clock) or by_rate(entries, rate)
         if num_wild:
-            timeline = replace(timeline, doubts=timeline.doubts.with_wild(num_wild))
-        timeline = self._steady(timeline)
-        indices = self._pick(timeline)
+            frame_times = replace(frame_times, doubts=frame_times.doubts.with_wild(num_wild))
+        frame_times = self._steady(frame_times)
+        indices = self._pick(frame_times)
         numbers = (indices + start).tolist()
         wanted = set(numbers)
         images: dict[int, NDArray[np.uint8]] = {}
@@ -263,7 +263,7 @@ class OpenVideo:
             raise self._no_frames()
         # A frame that the filters do not take is stood in for by the nearest that they do.
         near = [min(images, key=lambda kept: abs(kept - number)) for number in numbers]
-        return self._clip([images[number] for number in near], timeline, indices)
+        return self._clip([images[number] for number in near], frame_times, indices)
 
     def _entry(self, frame: av.VideoFrame, given: list[PacketEntry]) -> PacketEntry:
         """When a decoded frame is shown: as its packet says."""
@@ -272,25 +272,25 @@ class OpenVideo:
             return PacketEntry(None, is_key, frame.duration or 0)
         return replace(given[place], is_key=is_key)
 
-    def _steady(self, timeline: Timeline) -> Timeline:
-        """The timeline; at a steady rate where only broken frame times make it too long.
+    def _steady(self, frame_times: FrameTimes) -> FrameTimes:
+        """The frame times; at a steady rate where only broken frame times make it too long.
 
         Raises:
             ReadError: It is too long.
         """
-        if timeline.end_s <= self._spec.max_duration_s:
-            return timeline
-        steady = timeline.at_steady_rate()
+        if frame_times.end_s <= self._spec.max_duration_s:
+            return frame_times
+        steady = frame_times.at_steady_rate()
         if can_last(steady.end_s, self._file.size):
             check_duration(steady.end_s, self._spec)
         else:
-            steady = timeline.at_steady_rate(1 / _DEFAULT_RATE)
-        self._notes.append(f"frame times reach {timeline.end_s:.0f} s")
+            steady = frame_times.at_steady_rate(1 / _DEFAULT_RATE)
+        self._notes.append(f"frame times reach {frame_times.end_s:.0f} s")
         return steady
 
-    def _pick(self, timeline: Timeline) -> NDArray[np.int64]:
+    def _pick(self, frame_times: FrameTimes) -> NDArray[np.int64]:
         spec = self._spec
-        return timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
+        return frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
 
     def _keep(self, images: dict[int, NDArray[np.uint8]], key: int, frame: av.VideoFrame) -> None:
         try:
@@ -299,21 +299,21 @@ class OpenVideo:
             self._complaints.add("scale", error)
 
     def _clip(
-        self, squares: list[NDArray[np.uint8]], timeline: Timeline, indices: NDArray[np.int64]
+        self, squares: list[NDArray[np.uint8]], frame_times: FrameTimes, indices: NDArray[np.int64]
     ) -> Clip:
         damage = [*self._notes, self._missing(), self._complaints.text()]
         if not self._follows_edits:
             damage.append("the edit list shows no frame and is not followed")
-        if timeline.doubts.is_broken:
-            damage.append(str(timeline.doubts))
+        if frame_times.doubts.is_broken:
+            damage.append(str(frame_times.doubts))
         said = "; ".join(filter(None, damage))
         return Clip(
             frames=np.stack(squares),
-            times_s=timeline.starts_s[indices].astype(np.float32),
-            duration_s=timeline.end_s,
+            times_s=frame_times.starts_s[indices].astype(np.float32),
+            duration_s=frame_times.end_s,
             reader="pyav",
             damaged=bool(said),
-            message=said or "; ".join(filter(None, [str(timeline.doubts), self._colours()])),
+            message=said or "; ".join(filter(None, [str(frame_times.doubts), self._colours()])),
         )
 
     def _missing(self) -> str:

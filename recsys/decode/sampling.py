@@ -80,7 +80,7 @@ def within_budget(
 
 
 @dataclass(frozen=True)
-class Timeline:
+class FrameTimes:
     """When the frames of a video are on show: N sorted starts in seconds, and which are key.
 
     `doubts` says where the file's own times could not be taken.
@@ -91,7 +91,7 @@ class Timeline:
     key_indices: NDArray[np.int64]
     doubts: Doubts = Doubts()
 
-    def at_steady_rate(self, step_s: float | None = None) -> Timeline:
+    def at_steady_rate(self, step_s: float | None = None) -> FrameTimes:
         """The same frames, each on show for `step_s`, whatever their times say.
 
         Without `step_s` it is the median of the times that they are on show.
@@ -99,7 +99,7 @@ class Timeline:
         steps = np.diff(self.starts_s, append=self.end_s)
         step = float(np.median(steps)) if step_s is None else step_s
         starts_s = np.arange(len(steps), dtype=np.float64) * step
-        return Timeline(starts_s, len(steps) * step, self.key_indices, self.doubts)
+        return FrameTimes(starts_s, len(steps) * step, self.key_indices, self.doubts)
 
     def pick(self, num: int, sampling: Sampling, *, auto_max_frames: int) -> NDArray[np.int64]:
         """Indices of the `num` frames that a way of sampling takes, in time order.

@@ -101,23 +101,23 @@ def digest(data: Any) -> str:
     return hashlib.sha256("\n".join(pairs).encode()).hexdigest()
 
 
-def met_by(dataset: Any) -> torch.Tensor:
+def seen_by(dataset: Any) -> torch.Tensor:
     """(users, items) bool: who has had which item at any time; the padding counts as had."""
-    met = torch.zeros(dataset.user_num, dataset.item_num, dtype=torch.bool)
+    seen = torch.zeros(dataset.user_num, dataset.item_num, dtype=torch.bool)
     columns = (dataset.uid_field, dataset.iid_field)
-    met[tuple(torch.tensor(dataset.inter_feat[name].to_numpy()) for name in columns)] = True
-    met[:, 0] = True
-    return met
+    seen[tuple(torch.tensor(dataset.inter_feat[name].to_numpy()) for name in columns)] = True
+    seen[:, 0] = True
+    return seen
 
 
-def measure(trainer: Any, data: Any, met: torch.Tensor) -> dict[str, float]:
+def measure(trainer: Any, data: Any, seen: torch.Tensor) -> dict[str, float]:
     """RecBole's own figures, and NDCG@10 with the user's other items left out of the ranking."""
     figures = trainer.evaluate(data, load_best_model=False)
     rows = data._dataset.inter_feat
     with torch.no_grad():
         scores = trainer.model.full_sort_predict(rows)
     wanted = scores.gather(1, rows[data._dataset.iid_field][:, None])
-    place = ((scores > wanted) & ~met[rows[data._dataset.uid_field]]).sum(dim=1)
+    place = ((scores > wanted) & ~seen[rows[data._dataset.uid_field]]).sum(dim=1)
     gains = torch.where(place < 10, 1 / torch.log2(place + 2.0), 0.0)
     return {
         "ndcg@10": float(figures["ndcg@10"]),
@@ -132,7 +132,7 @@ def run(name: str, out: Path, limit_s: float) -> None:
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     dataset = create_dataset(config)
-    met = met_by(dataset)
+    seen = seen_by(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(name)(config, train_data._dataset).to(config["device"])
@@ -149,7 +149,7 @@ def run(name: str, out: Path, limit_s: float) -> None:
         "ended": None,
         "history": [],
     }
-    test = partial(measure, trainer, test_data, met)
+    test = partial(measure, trainer, test_data, seen)
     watch = Watch(trainer, test, answer, out=out, limit_s=limit_s)
     try:
         trainer.fit(train_data, valid_data, verbose=False, callback_fn=watch.epoch)

@@ -125,7 +125,7 @@ def half_load(run: str, args: argparse.Namespace, results: dict[str, Any]) -> No
 
 
 MEASUREMENTS = (speed, two_replicas, uptime, half_load)
-"""What is measured, one after the other: each takes the run folder, the arguments and `found`."""
+"""What is measured, one after the other: each takes the run folder, the arguments and `results`."""
 
 
 def in_turn(

@@ -9,8 +9,8 @@ from recsys.decode.packets import (
     PacketEntry,
     PacketList,
     by_rate,
-    steady_timeline,
-    timeline_of,
+    frame_times_of,
+    steady_frame_times,
     without_wild,
 )
 
@@ -38,64 +38,66 @@ def _list(*given: Packet) -> tuple[PacketList, list[int]]:
 def test_frames_come_in_time_order_whatever_the_decoding_order() -> None:
     # I P B B with times 0, 3, 1, 2.
     kept, _ = _list(Packet(0, True), Packet(30), Packet(10), Packet(20, duration=10))
-    plan = kept.timeline(ClockRules(0.1))
+    plan = kept.frame_times(ClockRules(0.1))
     assert plan is not None
-    assert plan.timeline.starts_s.tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
+    assert plan.frame_times.starts_s.tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
     assert plan.places.tolist() == [0, 2, 3, 1]
     assert plan.ranks.tolist() == [0, 3, 1, 2]
-    assert plan.timeline.key_indices.tolist() == [0]
-    assert plan.timeline.end_s == pytest.approx(4.0)  # the last one lasts as long as the median
-    assert not plan.timeline.doubts
+    assert plan.frame_times.key_indices.tolist() == [0]
+    assert plan.frame_times.end_s == pytest.approx(4.0)  # the last one lasts as long as the median
+    assert not plan.frame_times.doubts
 
 
 def test_the_last_frame_lasts_as_long_as_it_says() -> None:
-    timeline = timeline_of([PacketEntry(5, True, 0), PacketEntry(6, False, 3)], ClockRules(1.0))
-    assert timeline is not None
-    assert timeline.end_s == 4.0  # from the first on
+    frame_times = frame_times_of(
+        [PacketEntry(5, True, 0), PacketEntry(6, False, 3)], ClockRules(1.0)
+    )
+    assert frame_times is not None
+    assert frame_times.end_s == 4.0  # from the first on
 
 
 @pytest.mark.parametrize("ticks", [[], [None, 0], [5, 5, 5]])
 def test_without_usable_times_there_is_no_timeline(ticks: list[int | None]) -> None:
     entries = [PacketEntry(tick, True, 1) for tick in ticks]
-    assert timeline_of(entries, ClockRules(1.0)) is None
+    assert frame_times_of(entries, ClockRules(1.0)) is None
 
 
 def test_a_single_frame_without_duration_lasts_a_tick() -> None:
-    timeline = timeline_of([PacketEntry(7, True, 0)], ClockRules(0.04))
-    assert timeline is not None
-    assert timeline.end_s == pytest.approx(0.04)
+    frame_times = frame_times_of([PacketEntry(7, True, 0)], ClockRules(0.04))
+    assert frame_times is not None
+    assert frame_times.end_s == pytest.approx(0.04)
 
 
 def test_hidden_packets_are_decoded_but_never_sampled() -> None:
     kept, _ = _list(Packet(0, True, is_discard=True), Packet(1), Packet(2))
-    plan = kept.timeline(ClockRules(1.0))
+    plan = kept.frame_times(ClockRules(1.0))
     assert plan is not None
     assert (plan.places.tolist(), plan.num_without_key) == ([1, 2], 0)
 
 
 def test_frames_before_the_first_key_frame_are_left_out() -> None:
     kept, _ = _list(Packet(0), Packet(1), Packet(2, True), Packet(3))
-    plan = kept.timeline(ClockRules(1.0))
+    plan = kept.frame_times(ClockRules(1.0))
     assert plan is not None
     assert (plan.places.tolist(), plan.num_without_key) == ([2, 3], 2)
-    assert plan.timeline.starts_s.tolist() == [0.0, 1.0]
+    assert plan.frame_times.starts_s.tolist() == [0.0, 1.0]
 
 
 def test_a_recording_is_shown_before_the_next_one_whose_clock_starts_anew() -> None:
     # Two times I P B P, shown as 0, 2, 1, 3; the second clock starts at 0 again.
     one = [(0, -1), (2, 0), (1, 1), (3, 2)]
     packets = [Packet(pts, pts == 0, dts=dts) for pts, dts in one + one]
-    plan = _list(*packets)[0].timeline(ClockRules(1.0))
+    plan = _list(*packets)[0].frame_times(ClockRules(1.0))
     assert plan is not None
     assert plan.places.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert plan.timeline.starts_s.tolist() == [float(number) for number in range(8)]
-    assert plan.timeline.doubts.num_jumps == 1
+    assert plan.frame_times.starts_s.tolist() == [float(number) for number in range(8)]
+    assert plan.frame_times.doubts.num_jumps == 1
 
 
 def test_a_step_that_decoding_does_not_know_leaves_the_order_to_the_decoder() -> None:
     packets = [Packet(tick, tick == 0, dts=tick) for tick in range(6)]
     packets[3].pts = 30
-    assert _list(*packets)[0].timeline(ClockRules(0.001)) is None
+    assert _list(*packets)[0].frame_times(ClockRules(0.001)) is None
 
 
 def test_times_that_the_times_of_decoding_belie_are_taken_away() -> None:
@@ -113,9 +115,9 @@ def test_times_that_the_times_of_decoding_belie_are_taken_away() -> None:
 
 
 def test_a_constant_rate_stands_in_for_times() -> None:
-    timeline = by_rate([PacketEntry(None, True, 0), PacketEntry(None, False, 0)], 4.0)
-    assert timeline.starts_s.tolist() == [0.0, 0.25]
-    assert timeline.end_s == 0.5
+    frame_times = by_rate([PacketEntry(None, True, 0), PacketEntry(None, False, 0)], 4.0)
+    assert frame_times.starts_s.tolist() == [0.0, 0.25]
+    assert frame_times.end_s == 0.5
 
 
 @dataclass
@@ -125,12 +127,14 @@ class IndexEntry:
     is_discard: bool = False
 
 
-def test_an_index_of_a_steady_rate_is_a_timeline() -> None:
-    timeline = steady_timeline([IndexEntry(10 + 5 * i, i % 2 == 0) for i in range(4)], tick_s=0.1)
-    assert timeline is not None
-    assert timeline.starts_s.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5])
-    assert timeline.end_s == pytest.approx(2.0)
-    assert timeline.key_indices.tolist() == [0, 2]
+def test_an_index_of_a_steady_rate_has_the_frame_times() -> None:
+    frame_times = steady_frame_times(
+        [IndexEntry(10 + 5 * i, i % 2 == 0) for i in range(4)], tick_s=0.1
+    )
+    assert frame_times is not None
+    assert frame_times.starts_s.tolist() == pytest.approx([0.0, 0.5, 1.0, 1.5])
+    assert frame_times.end_s == pytest.approx(2.0)
+    assert frame_times.key_indices.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_an_index_of_a_steady_rate_is_a_timeline() -> None:
     ],
 )
 def test_any_other_index_says_nothing(index: list[IndexEntry]) -> None:
-    assert steady_timeline(index, tick_s=0.1) is None
+    assert steady_frame_times(index, tick_s=0.1) is None
 
 
 @pytest.mark.parametrize("limit", [10**6, 250])

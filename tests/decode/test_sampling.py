@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from recsys.decode.sampling import (
+    FrameTimes,
     Geometry,
-    Timeline,
     decode_ranges,
     keyframe_indices,
     plan_geometry,
@@ -66,23 +66,23 @@ def test_no_budget_leaves_the_key_frames() -> None:
     assert moved.tolist() == [0, 10, 20]
 
 
-def _timeline(num: int, keys: list[int]) -> Timeline:
-    return Timeline(np.arange(float(num)), float(num), np.array(keys, np.int64))
+def _frame_times(num: int, keys: list[int]) -> FrameTimes:
+    return FrameTimes(np.arange(float(num)), float(num), np.array(keys, np.int64))
 
 
 def test_auto_takes_key_frames_where_there_are_enough() -> None:
-    timeline = _timeline(12, [0, 3, 6, 9])
-    assert timeline.pick(4, "auto", auto_max_frames=99).tolist() == [0, 3, 6, 9]
+    frame_times = _frame_times(12, [0, 3, 6, 9])
+    assert frame_times.pick(4, "auto", auto_max_frames=99).tolist() == [0, 3, 6, 9]
     # Five are too many for four key frames: middles at 1.2, 3.6, 6, 8.4, 10.8 s.
-    assert timeline.pick(5, "auto", auto_max_frames=99).tolist() == [1, 3, 6, 8, 10]
+    assert frame_times.pick(5, "auto", auto_max_frames=99).tolist() == [1, 3, 6, 8, 10]
 
 
 def test_key_frames_of_a_file_that_marks_none_are_sampled_uniformly() -> None:
-    assert _timeline(8, []).pick(4, "keyframes", auto_max_frames=1).tolist() == [1, 3, 5, 7]
+    assert _frame_times(8, []).pick(4, "keyframes", auto_max_frames=1).tolist() == [1, 3, 5, 7]
 
 
 def test_a_steady_rate_takes_the_median_step() -> None:
-    broken = Timeline(np.array([0.0, 1.0, 2.0, 1e9]), 1e9 + 1, np.array([0]))
+    broken = FrameTimes(np.array([0.0, 1.0, 2.0, 1e9]), 1e9 + 1, np.array([0]))
     steady = broken.at_steady_rate()
     assert steady.starts_s.tolist() == [0.0, 1.0, 2.0, 3.0]
     assert steady.end_s == 4.0

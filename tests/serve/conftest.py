@@ -58,8 +58,16 @@ def served(tiny: TinyRun, log: EventLog) -> Served:
 
 
 @pytest.fixture
-def service(tiny: TinyRun, tmp_path: Path) -> Iterator[Service]:
-    service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")), seed=0)
+def served_run(tiny: TinyRun) -> TinyRun:
+    """Of `service`, which a file may define anew."""
+    return tiny
+
+
+@pytest.fixture
+def service(served_run: TinyRun, tmp_path: Path) -> Iterator[Service]:
+    service = Service(
+        Bundle.load(str(served_run.run)), EventLog(str(tmp_path / "live.sqlite")), seed=0
+    )
     yield service
     service.close()
 

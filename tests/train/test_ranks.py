@@ -41,9 +41,9 @@ def test_unequal_work_by_hand() -> None:
     """300 events of slope 1 and 20 of slope -2: the mean is (300 - 40) / 320, and not -0.5."""
     loss_weights = LossWeights(1.0, torch.tensor([1.0]))
     mean = batch(160, 160)
-    ranks = [loss_weights.combine(losses(slopes, [0.0]), mean) for slopes in (300.0, -40.0)]
+    ranks = [loss_weights.combine(losses(grad, [0.0]), mean) for grad in (300.0, -40.0)]
     assert torch.stack(ranks).mean().item() == pytest.approx(260 / 320)
-    ranks = [loss_weights.combine(losses(0.0, [slopes]), mean) for slopes in (300.0, -40.0)]
+    ranks = [loss_weights.combine(losses(0.0, [grad]), mean) for grad in (300.0, -40.0)]
     assert torch.stack(ranks).mean().item() == pytest.approx(260 / 320)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile, require_path
 from recsys.decode.hardware.choice import why_not_hardware
 from recsys.decode.pyav_reader import OpenVideo
-from recsys.decode.sampling import Geometry, Timeline, plan_geometry
+from recsys.decode.sampling import FrameTimes, Geometry, plan_geometry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class _Wanted:
     """What is to be read of a file that the hardware may read."""
 
     path: str
-    timeline: Timeline
+    frame_times: FrameTimes
     indices: NDArray[np.int64]
     geometry: Geometry
 
@@ -41,8 +41,8 @@ class _Wanted:
         """The clip of the wanted frames, resized and in their order."""
         return Clip(
             frames=self.geometry.square(frames),
-            times_s=self.timeline.starts_s[self.indices].astype(np.float32),
-            duration_s=self.timeline.end_s,
+            times_s=self.frame_times.starts_s[self.indices].astype(np.float32),
+            duration_s=self.frame_times.end_s,
             reader=reader,
         )
 
@@ -74,7 +74,7 @@ def _by_pynvvideocodec(wanted: _Wanted, video: OpenVideo) -> Iterator[NDArray[np
         decoder_cache_size=1,
         output_color_type=nvc.OutputColorType.RGB,
     )
-    if len(decoder) != len(wanted.timeline.starts_s):
+    if len(decoder) != len(wanted.frame_times.starts_s):
         raise NotThisReader("pynvvideocodec counts the frames in another way")
     numbers, places = np.unique(wanted.indices, return_inverse=True)
     resized = []
@@ -114,7 +114,7 @@ def _by_torchcodec(wanted: _Wanted, video: OpenVideo, device: str) -> Iterator[N
         some = wanted.indices[start : start + _FRAMES_AT_A_TIME]
         batch = decoder.get_frames_at(some.tolist())
         starts_s = batch.pts_seconds.numpy() - decoder.metadata.begin_stream_seconds
-        if not np.allclose(starts_s, wanted.timeline.starts_s[some], atol=_SAME_TIME_S):
+        if not np.allclose(starts_s, wanted.frame_times.starts_s[some], atol=_SAME_TIME_S):
             raise NotThisReader("torchcodec counts the frames in another way")
         yield _resize(batch.data, wanted.geometry)
 
@@ -130,14 +130,14 @@ def _wanted(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> _Wanted:
         raise NotThisReader("the frame must be turned")
     if video.starts_inside() or video.marks_doubt:
         raise NotThisReader(video.marks_doubt or "the file starts inside a group of frames")
-    timeline = video.timeline()
-    if timeline is None or timeline.doubts or timeline.end_s > spec.max_duration_s:
+    frame_times = video.frame_times()
+    if frame_times is None or frame_times.doubts or frame_times.end_s > spec.max_duration_s:
         raise NotThisReader("the frame times are not usable as they are")
     geometry = plan_geometry(facts.coded, facts.pixel_aspect, 0, size=spec.size, fit=spec.fit)
     if geometry.cut:
         raise NotThisReader("the frame is too long and narrow to resize whole")
-    indices = timeline.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
-    return _Wanted(path, timeline, indices, geometry)
+    indices = frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
+    return _Wanted(path, frame_times, indices, geometry)
 
 
 def _resize(frames_N3HW: Tensor, geometry: Geometry) -> NDArray[np.uint8]:

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
 from recsys.live.clock import now
 from recsys.live.log.event import HIDE_CREATOR, NOT_INTERESTED
-from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.asks import Answer, Ask, Filters
 from recsys.serve.lists import fallback
@@ -172,12 +170,9 @@ class Model:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
+def served_run(tmp_path: Path) -> TinyRun:
     """With a budget that a hanging model uses up at once."""
-    run = make_run(tmp_path / "run", serve={"max_k": 20, "budget_ms": 1000})
-    service = Service(Bundle.load(str(run.run)), EventLog(str(tmp_path / "live.sqlite")), seed=0)
-    yield service
-    service.close()
+    return make_run(tmp_path / "run", serve={"max_k": 20, "budget_ms": 1000})
 
 
 @pytest.fixture

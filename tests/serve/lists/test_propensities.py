@@ -1,7 +1,6 @@
 """How likely it was that videos were tried out: worked out by hand, and as often as it happens."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.export.training import default_columns, export_training
-from recsys.live.log.events import EventLog
 from recsys.live.log.explored import ExploredVideos
 from recsys.live.store.database import LogError
 from recsys.serve.api import make_api
@@ -22,7 +20,7 @@ from recsys.serve.lists.propensities import Tried, propensities
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service
-from tests.bundles import make_run
+from tests.bundles import TinyRun, make_run
 
 LATER = 1_760_000_000_000
 NEW = [3, 5, 9, 12]
@@ -104,11 +102,8 @@ def test_they_are_as_often_drawn_as_it_is_said(recommender: ServingRecommender) 
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    run = make_run(tmp_path / "run", serve={"explore": 0.5, "max_k": 20})
-    service = Service(Bundle.load(str(run.run)), EventLog(str(tmp_path / "live.sqlite")), seed=0)
-    yield service
-    service.close()
+def served_run(tmp_path: Path) -> TinyRun:
+    return make_run(tmp_path / "run", serve={"explore": 0.5, "max_k": 20})
 
 
 def test_the_showing_is_exported_with_its_propensity(service: Service, tmp_path: Path) -> None:
