@@ -20,7 +20,7 @@ from recsys.evaluation.metrics.bootstrap import Table, bootstrap_means, interval
 from recsys.evaluation.metrics.fairness import creator_exposure, gini
 from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.metrics.toplists import ALL, TopLists
-from recsys.evaluation.ranking import RankerResult, measure, ranked
+from recsys.evaluation.ranking import RankerResult, chunk_users, measure, ranked
 from recsys.inference import rerank as levers
 from recsys.inference.ranker import Ranker
 from recsys.inference.rerank import Reranker, VideoTraits, creator_prices, relative_relevance
@@ -143,8 +143,9 @@ class _Step:
         """The lists after the step, some users at a time."""
         own = own_slices(self.data.videos).get(among)
         others = np.zeros(0, np.int64) if own is None else np.flatnonzero(~own)
-        for start in range(0, len(user_B), STEP):
-            part = slice(start, start + STEP)
+        step = min(STEP, chunk_users(self.data))  # no more than can be measured at a time
+        for start in range(0, len(user_B), step):
+            part = slice(start, start + step)
             places = self.reranker.order(video_BC[part], relevance_BC[part], k)
             shown = np.take_along_axis(video_BC[part], places, 1)
             if self.reranker.config.drawn_places:

@@ -7,6 +7,7 @@ import torch
 
 from recsys.config.run import EvaluateConfig, RerankConfig
 from recsys.data.ragged import Ragged
+from recsys.evaluation import ranking
 from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import evaluate_ranker
 from recsys.evaluation.report.tradeoff import draw_sample, reranked, reranked_lists, tradeoff
@@ -63,6 +64,15 @@ def test_each_lever_moves_what_it_is_for() -> None:
     assert min(point["gini_change"] for point in cheap) < -0.2
     assert curve["limits"]["lowest_gini"] == 0
     assert curve["configured"] is None
+
+
+def test_a_catalogue_of_which_few_users_fit_at_a_time_has_the_same_curve(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, ranker = world(20)
+    whole = tradeoff(data, ranker, CONFIG, RerankConfig(diversity=0.2))
+    monkeypatch.setattr(ranking, "CHUNK_SCORES", 7 * data.num_videos)
+    assert tradeoff(data, ranker, CONFIG, RerankConfig(diversity=0.2)) == whole
 
 
 def test_of_one_creator_nothing_can_be_evened_out() -> None:
