@@ -218,6 +218,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
+        if self.server.is_closed:  # a connection that was kept open has a thread of its own
+            self.close_connection = True
+            return
         data = self.server.data
         self.server.asked.append(self.path)
         if "a.mp4" not in self.path:
@@ -251,11 +254,16 @@ class Site(http.server.ThreadingHTTPServer):
 
     def __init__(self, data: bytes, *, ranges: bool):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.data, self.ranges = data, ranges
+        self.data, self.ranges, self.is_closed = data, ranges, False
         self.sent_bytes: list[int] = []
         self.asked: list[str] = []
         self.address = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def server_close(self) -> None:
+        """Answers nobody any more."""
+        self.is_closed = True
+        super().server_close()
 
 
 @pytest.fixture
