@@ -20,6 +20,7 @@ from recsys.evaluation.baselines.tuning import (
     choose,
 )
 from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
+from recsys.evaluation.ranking import evaluate_ranker
 from recsys.evaluation.report.wording import baseline_lines
 from recsys.schema import TRAIN, VALID
 
@@ -80,6 +81,30 @@ def test_settings_are_of_the_lists_and_follow_the_data() -> None:
         assert {settings.penalty, settings.blend_penalty} <= set(PENALTIES)
         assert settings.blend_weight in RECENT_WEIGHTS
         assert NUM_USERS / 2 < settings.users <= NUM_USERS
+
+
+def test_ease_alone_has_the_penalty_that_does_best_on_the_validation_days() -> None:
+    rng = np.random.default_rng(0)
+    kind = np.arange(NUM_USERS)[:, None] % 4
+    own = rng.random((NUM_USERS, 10)) < 0.6  # the others are of all kinds
+    rows = np.where(own, 1 + 14 * kind, 1) + rng.integers(0, np.where(own, 14, 56))
+    drawn = likes()
+    known = dataclasses.replace(
+        drawn, lists=Ragged(drawn.lists.offsets, rows.ravel().astype(np.int32))
+    )
+    videos = users_of(known).videos
+    data = known.validation(videos, seed=CONFIG.seed)
+    assert data is not None
+    gram = Gram.of(known.before(VALID).lists, NUM_VIDEOS, most_videos=NUM_VIDEOS)
+    ndcg = {
+        penalty: evaluate_ranker(data, gram.fit(penalty).ranker(data), CONFIG)
+        .slices["all"]
+        .values["ndcg@5"]
+        .mean()
+        for penalty in PENALTIES
+    }
+    (best,) = (penalty for penalty in PENALTIES if ndcg[penalty] == max(ndcg.values()))
+    assert choose(known, videos, CONFIG).penalty == best != Settings().penalty
 
 
 def test_what_the_config_fixes_is_taken() -> None:
