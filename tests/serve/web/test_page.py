@@ -116,6 +116,11 @@ def feed(page: Page) -> list[str]:
     return page.locator("article").evaluate_all("all => all.map((one) => one.card.id)")
 
 
+def first_playable(ids: list[str]) -> int:
+    """The place of the first video that a browser plays."""
+    return next(place for place, one in enumerate(ids) if one not in UNPLAYABLE)
+
+
 def whole_feed(page: Page) -> list[str]:
     """Scrolls until nothing more comes."""
     num = len(feed(page))
@@ -256,7 +261,7 @@ def test_the_player_goes_on_until_it_is_stopped_and_shows_what_is_similar(
 ) -> None:
     with opened(browser, server) as page:
         ids = feed(page)
-        playable = next(i for i, one in enumerate(ids) if one not in UNPLAYABLE)
+        playable = first_playable(ids)
         page.locator("article .open").nth(playable).click()
         expect(page.locator("dialog aside li")).to_have_count(8)
         page.locator("dialog .next").get_by_text("Up next").wait_for()
@@ -273,7 +278,7 @@ def test_what_was_watched_until_the_page_was_left_is_kept(
 ) -> None:
     with opened(browser, server) as page:
         ids = feed(page)
-        playable = next(i for i, one in enumerate(ids) if one not in UNPLAYABLE)
+        playable = first_playable(ids)
         page.locator("article").nth(playable).hover()
         page.locator("article video").evaluate(PLAYED, 0.6)
         page.goto("about:blank")
