@@ -21,7 +21,7 @@ from recsys.serve.videos.encoding import Decoded, Encoding
 from recsys.serve.videos.fetching import Fetcher
 from tests.bundles import NEW, OLD
 from tests.serve.web._server import PageServer, make_world, serving
-from tests.serve.web.test_page import BROWSER, DESK, PHONE, browser, opened, said, violations
+from tests.serve.web.test_page import BROWSER, DESK, LATE, PHONE, browser, opened, said, violations
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 from playwright.sync_api import Browser, Page, expect
@@ -409,3 +409,36 @@ def _five_viewers_of_each(server: PageServer) -> None:
         like = Event(user, TASK, ids[0], labels={"like": True}, impression_id=impression)
         server.log.append([like])
     assert arms == {OLD: 5, NEW: 5}
+
+
+@everywhere
+def test_why_somebody_got_a_list_and_what_other_weights_would_do(
+    browser: Browser, server: PageServer, screen: dict[str, Any], language: str
+) -> None:
+    words = {
+        "en": ("Show the steps", "From retrieval to the list", "Look", "Creators' exposure"),
+        "zh": ("显示各步骤", "从召回到列表", "查看", "作者曝光"),
+    }
+    steps, list_of, look, exposure = words[language]
+    with opened(browser, server, f"?user=u9&lang={language}#run", **screen) as page:
+        page.evaluate(LATE)
+        page.get_by_role("button", name=steps, exact=True).click()
+        traced = server.get("v1/operator/trace?user_id=u9")
+        rows = page.get_by_role("table", name=list_of).locator("tbody tr")
+        expect(rows).to_have_count(len(traced["videos"]))
+        page.get_by_role("button", name=look, exact=True).click()
+        now = server.post("v1/operator/preview", {})
+        panel = page.locator(".panel", has=page.locator(".sliders"))
+        expect(panel.locator("pre")).to_have_text(now["settings"])
+        slider = panel.get_by_label(exposure)
+        slider.focus()
+        page.keyboard.press("End")  # the most that the slider gives
+        weights = {**now["weights"], "creator_exposure": 0.4}
+        then = server.post("v1/operator/preview", weights)
+        expect(panel.locator("pre")).to_have_text(then["settings"])
+        lost = 1 - then["then"]["relevance"] / then["now"]["relevance"]
+        told = panel.locator(".worth > p").first
+        expect(told).to_contain_text(f"{lost:.0%}")
+        expect(told).to_contain_text(f"{then['changed_places']:.0%}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
+        assert not violations(page)

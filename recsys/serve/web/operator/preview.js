@@ -10,18 +10,20 @@ const MOST = { creator_exposure: 0.4, diversity: 1, new_videos: 0.8 }; // where 
 const AFTER_MS = 300; // of a slider that rests
 
 export function previewing(say) {
-  const found = el("div", { class: "found", "aria-live": "polite" });
   const place = el("div", { class: "sliders" });
+  const worth = el("div", { class: "worth", "aria-live": "polite" });
+  const shown = el("div", {}, place, worth);
   let [sliders, timer, turn] = [[], null, 0];
   async function look() {
     const mine = ++turn;
+    shown.className = "asked";
     const weights = Object.fromEntries(sliders.map(({ name, input }) => [name, Number(input.value)]));
     try {
       const answer = await api.preview(weights);
       const drawn = await drawnOf(answer);
       if (mine !== turn) return;
       if (!sliders.length) begin(answer.weights);
-      found.replaceChildren(...drawn);
+      worth.replaceChildren(...drawn);
       say("");
     } catch (error) {
       if (mine === turn) say(t("failed", { reason: error.message }), true);
@@ -39,7 +41,7 @@ export function previewing(say) {
       });
   }
   const button = el("button", { type: "button", onclick: look }, t("preview_do"));
-  return el("section", { class: "panel" }, el("h3", {}, t("preview")), el("p", {}, t("preview_how")), place, button, found);
+  return el("section", { class: "panel" }, el("h3", {}, t("preview")), el("p", {}, t("preview_how")), button, shown);
 }
 
 function slider(name, weight) {

@@ -13,18 +13,19 @@ const figure = (value) => number(value, { maximumFractionDigits: 2 });
 export function tracing(user, say) {
   const field = el("input", { id: "trace-user", autocomplete: "off", spellcheck: "false", maxlength: 256, required: true });
   field.value = user;
-  const found = el("div", { class: "found" });
+  const shown = el("div", {});
   const show = async (event) => {
     event.preventDefault();
+    shown.className = "asked";
     try {
-      found.replaceChildren(...(await traced(field.value)));
+      shown.replaceChildren(...(await traced(field.value)));
     } catch (error) {
       say(t("failed", { reason: error.message }), true);
     }
   };
   const label = el("label", { for: "trace-user" }, t("viewer"));
   const form = el("form", { class: "ask", onsubmit: show }, label, field, el("button", { type: "submit" }, t("trace_do")));
-  return el("section", { class: "panel" }, el("h3", {}, t("trace")), form, found);
+  return el("section", { class: "panel" }, el("h3", {}, t("trace")), form, shown);
 }
 
 async function traced(user) {
