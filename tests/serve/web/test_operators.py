@@ -113,6 +113,7 @@ def test_a_video_is_handed_in_and_followed_until_a_viewer_sees_it(
         expect(job.locator(".found")).to_contain_text(audience)
         (video,) = LiveVideos(server.log.database).newest(1)
         assert video.facts.creator_id == "c1" and video.video_id.startswith("9-")
+        assert video.facts.title == "9", "where nobody says another, the file's name"
         expect(job.locator("[data-step=shown].reached")).to_have_count(0)
         server.log.append([Event("u1", EXPOSURE, video.video_id, impression_id="v.1")])
         expect(job.locator("[data-step=shown].reached")).to_be_visible()

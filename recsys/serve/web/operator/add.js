@@ -26,8 +26,8 @@ export async function addView({ say }) {
 
   function begin(name, send) {
     const video_id = `${name.slice(0, LONGEST_NAME)}-${newId().slice(0, 6)}`;
-    const said = { video_id, ...values(fields, ["title", "creator_id"]) };
-    const job = new Job(video_id, said.title ?? name, (...told) => send(said, ...told));
+    const said = { video_id, title: name, ...values(fields, ["title", "creator_id"]) };
+    const job = new Job(video_id, said.title, (...told) => send(said, ...told));
     jobs.push(job);
     list.prepend(job.element);
   }

@@ -13,10 +13,11 @@ const figure = (value) => number(value, { maximumFractionDigits: 2 });
 export function tracing(user, say) {
   const field = el("input", { id: "trace-user", autocomplete: "off", spellcheck: "false", maxlength: 256, required: true });
   field.value = user;
-  const shown = el("div", {});
+  const shown = el("div", { role: "region", "aria-label": t("trace") });
   const show = async (event) => {
     event.preventDefault();
-    shown.className = "asked";
+    shown.className = "asked long";
+    shown.tabIndex = 0; // so that keys scroll it
     try {
       shown.replaceChildren(...(await traced(field.value)));
     } catch (error) {

@@ -118,7 +118,7 @@ export default {
   keep_it: "No, keep it",
   place: ({ n }) => `place ${n}`,
   add_heading: "Add videos",
-  add_title: "Title (may be left out)",
+  add_title: "Title (else the file's name)",
   add_how: "A video is recommended seconds after it came in; nothing is trained.",
   add_drop: "Drop video files here, or choose them:",
   add_address: "Or an address (below one of serve.video_roots)",

@@ -115,7 +115,7 @@ export default {
   keep_it: "不，保留",
   place: "第 {n} 位",
   add_heading: "添加视频",
-  add_title: "标题（可不填）",
+  add_title: "标题（不填则用文件名）",
   add_how: "视频在提交几秒后即可被推荐，无需训练。",
   add_drop: "把视频文件拖到这里，或选择文件：",
   add_address: "或填写地址（位于 serve.video_roots 之下）",
