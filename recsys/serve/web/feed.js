@@ -105,16 +105,20 @@ export class Feed {
   async #follow(card, said) {
     await api.flush();
     const at = this.cards.indexOf(card) + 1;
-    const [fixed, old] = [this.cards.slice(0, at), this.cards.slice(at)];
-    const kept = fixed.map((one) => one.id);
-    const k = Math.min(Math.max(old.length, PAGE), this.model.max_k);
-    const answer = await this.#ask({ k }, kept, new Map(old.map((one) => [one.id, one])));
+    const kept = this.cards.slice(0, at).map((one) => one.id);
+    const rest = new Map(this.cards.slice(at).map((one) => [one.id, one]));
+    const k = Math.min(Math.max(rest.size, PAGE), this.model.max_k);
+    const answer = await this.#ask({ k }, kept, rest);
+    const from = Math.max(at, this.#lookedAt(card));
+    const [fixed, old] = [this.cards.slice(0, from), this.cards.slice(from)];
+    this.apart = fixed.map((one) => one.id);
     const places = new Map(old.map((one, place) => [one, place]));
-    reorder(this.list, fixed, answer.cards);
-    this.cards = [...fixed, ...answer.cards];
+    const after = answer.cards.filter((one) => !fixed.includes(one));
+    reorder(this.list, fixed, after);
+    this.cards = [...fixed, ...after];
     this.#number();
     let [came, up] = [0, 0];
-    answer.cards.forEach((one, place) => {
+    after.forEach((one, place) => {
       const before = places.get(one);
       const rose = before === undefined ? 0 : before - place;
       came += before === undefined;
@@ -124,6 +128,13 @@ export class Feed {
       this.impressions.again(one);
     });
     this.say(`${said} ${t("changed", { came, up })}`);
+  }
+
+  /** How many cards stay for whoever has gone on, past a card: all down to those in view. */
+  #lookedAt(card) {
+    const top = (one) => one.element.getBoundingClientRect().top;
+    const gone = card.element.getBoundingClientRect().bottom <= 0;
+    return gone ? this.cards.filter((one) => top(one) < innerHeight).length : 0;
   }
 
   /** Asks for recommendations; those of `cards` that come again keep their elements. */

@@ -155,6 +155,20 @@ def test_a_like_is_kept_and_the_rest_of_the_feed_follows_it(
     assert like.labels == {"click": True, "like": True} and like.impression_id and like.version
 
 
+def test_what_one_has_gone_on_to_stays_when_the_answer_comes(
+    browser: Browser, server: PageServer
+) -> None:
+    with opened(browser, server, **PHONE) as page:
+        before = feed(page)
+        page.evaluate(LATE)
+        page.locator("article .like").first.click()
+        page.locator("article").nth(3).scroll_into_view_if_needed()
+        said(page, "You liked")
+        after = feed(page)
+        assert after[:4] == before[:4] and after[4:] != before[4:]
+        assert len(set(after)) == len(after)
+
+
 @pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
 def test_what_is_refused_does_not_come_again(
     browser: Browser, server: PageServer, screen: dict[str, Any]
