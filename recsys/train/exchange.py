@@ -1,7 +1,7 @@
 """What the workers tell each other of the dense part: gradients, or now and then the weights.
 
-Every step's gradient in whole numbers of 32 bits is `DistributedDataParallel`'s own way, and needs
-nothing of this module.
+The gradient of each step in float32 is `DistributedDataParallel`'s own way, and needs nothing of
+this module.
 """
 
 from collections.abc import Sequence
