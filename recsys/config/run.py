@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from recsys.config.access import TokenReference
 from recsys.config.addresses import FileServer
@@ -320,7 +320,7 @@ class TuneConfig(Section):
     """The sweep."""
 
     trials: int = Field(8, ge=1)
-    """How many configs are tried; the first is the config as it is."""
+    """How many configs are tried; the first is the config as it is. With `pbt` the members."""
     concurrent: int | None = Field(None, ge=1)
     """Trials at a time; without it as many as the cluster has room for. With 1 the same sweep tries
     the same configs again, to the last one."""
@@ -329,26 +329,19 @@ class TuneConfig(Section):
     search: Literal["tpe", "random", "grid"] = "tpe"
     """How configs are chosen. `tpe`: where earlier trials did well (Optuna). `random`: anywhere.
     `grid`: every combination of the space's values, and as many trials as there are."""
-    scheduler: Literal["asha", "hyperband", "none"] = "asha"
-    """What ends weak trials early. `asha`: after 1, 4, 16 … epochs all but the best quarter.
-    `hyperband`: the same, and some trials are left alone for longer. `none`: nothing does."""
+    scheduler: Literal["asha", "hyperband", "pbt", "none"] = "asha"
+    """What becomes of weak trials. `asha`: after 1, 4, 16 … epochs all but the best quarter end.
+    `hyperband`: the same, and some trials are left alone for longer. `pbt`: nothing ends; every
+    `perturb_every` epochs the worst quarter of the trials goes on from the weights of the best
+    quarter, with settings a little changed. `none`: nothing."""
+    perturb_every: int = Field(1, ge=1)
+    """With `pbt` the epochs after which trials take over others' weights."""
     objective: dict[str, float] = Field({"score": 1.0}, min_length=1)
     """Validation figures and their weights; the sweep makes the weighted sum as large as it can. A
     weight below 0 asks for a small figure."""
     pareto: bool = False
     """Whether the search looks for the best trades between the objective's figures and not for the
     largest sum, which then only names the winner among them."""
-
-    @field_validator("search", "scheduler", mode="before")
-    @classmethod
-    def _no_schedules(cls, value: object) -> object:
-        if value == "pbt":
-            raise ValueError(
-                "population-based training finds a schedule of settings, which no config can say "
-                "and `recsys run` could not train again; take tune.search=tpe with "
-                "tune.scheduler=hyperband (BOHB)"
-            )
-        return value
 
 
 class RunConfig(Section):

@@ -35,7 +35,7 @@ from recsys.train.checkpoint import Progress, is_finite, load, restore, save
 from recsys.train.collectives import Collectives
 from recsys.train.figures import Pace, StepSums
 from recsys.train.loss import LossWeights
-from recsys.train.schedule import Schedule
+from recsys.train.schedule import Schedule, Stretch
 from recsys.train.session import RayTrainSession, Session
 from recsys.train.sharding import PipelinedSteps, build_sharded, have_torchrec
 from recsys.train.steps import SingleSteps
@@ -63,6 +63,8 @@ class Job:
     """Weight of what is trending, where no validation finds it."""
     progress_actor: ActorHandle | None = None
     """The `ProgressActor` that the driver reads; None shows no progress."""
+    stretch: Stretch = Stretch()
+    """The part of the training that is asked for."""
 
     def to_dict(self) -> dict[str, object]:
         """Makes plain values of it, for `train_loop_config`."""
@@ -101,13 +103,14 @@ class Worker:
         self.job, self.config, self.prepared = job, job.config, prepared
         self.device, self.collectives = collectives.device, collectives
         self.session = session or RayTrainSession()
-        self.schedule = Schedule.of(
+        schedule = Schedule.of(
             self.config,
             epochs=job.epochs,
             num_partitions=len(prepared.partitions),
             workers=collectives.workers,
             validates=job.learn_before == VALID,
         )
+        self.schedule = replace(schedule, last_epoch=job.stretch.last_epoch)
         torch.manual_seed(self.config.train.seed)
         self.batcher = make_batcher(job, prepared)
         self.trainable = make_trainable(self.config, prepared, self.device)
@@ -164,7 +167,10 @@ class Worker:
         with self.session.newest() as folder:
             if folder is not None:
                 self.progress = restore(folder, self.trainable)
-        if folder is None and self.config.train.start_from is not None:
+        if folder is None and self.job.stretch.start is not None:
+            with local_folder(self.job.stretch.start) as start:
+                self.progress = restore(start, self.trainable)
+        elif folder is None and self.config.train.start_from is not None:
             with local_folder(RunFolder(self.config.run).start) as start:
                 load(start, self.trainable)
         if self.job.trending is not None:

@@ -21,6 +21,16 @@ FINAL_LR = 0.05
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """A part of a training, for whoever trains one part after the other."""
+
+    start: str | None = None
+    """The checkpoint that it goes on from, place and all; None begins the training."""
+    last_epoch: int | None = None
+    """The epoch that it ends with, and nowhere else; None: where the training does."""
+
+
+@dataclass(frozen=True)
 class Schedule:
     """The plan of a training; a place in it is a `Progress`."""
 
@@ -34,6 +44,8 @@ class Schedule:
     """`model.id_dropout`, which applies once content alone has had its epochs."""
     validates: bool = True
     """Whether validation may end the training before its last epoch."""
+    last_epoch: int | None = None
+    """Of a `Stretch`."""
 
     @classmethod
     def of(
@@ -44,7 +56,12 @@ class Schedule:
         return cls(config.train, epochs, num_partitions, workers, dropout, validates)
 
     def is_over(self, place: Progress) -> bool:
-        """Whether all epochs are done, or validation has not got better for `train.patience`."""
+        """Whether all epochs are done, or validation has not got better for `train.patience`.
+
+        A stretch is over after its last epoch.
+        """
+        if self.last_epoch is not None:
+            return place.epoch >= self.last_epoch
         waited = place.epoch - place.best_epoch
         return place.epoch >= self.epochs or (self.validates and waited >= self.train.patience)
 

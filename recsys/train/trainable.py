@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,6 +30,10 @@ StateDict = dict[str, Any]
 
 class JointOptimizer(Protocol):
     """Several optimizers stepped as one: TorchRec's `CombinedOptimizer`, or plain torch ones."""
+
+    @property
+    def param_groups(self) -> Collection[dict[str, Any]]:
+        """The parameters of all of them, in groups, with their settings."""
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -94,14 +98,26 @@ class Trainable:
         return {"model": self._named.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Takes over a state that `torch.distributed.checkpoint` filled."""
+        """Takes over a state that `torch.distributed.checkpoint` filled.
+
+        Not the optimizers' settings: learning rates and weight decay stay the config's, where the
+        checkpoint is of a training that had others.
+        """
+        own = [_settings(group) for group in self.optimizer.param_groups]
         self._named.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
 
     @property
     def _named(self) -> nn.Module:
         """What names the parameters as one worker does: DDP puts `module.` before them."""
         return self.model if isinstance(self.module, DistributedDataParallel) else self.module
+
+
+def _settings(group: Mapping[str, Any]) -> StateDict:
+    """What an optimizer's group of parameters has beside them."""
+    return {name: value for name, value in group.items() if name != "params"}
 
 
 class RowWiseAdagrad(torch.optim.Optimizer):
@@ -185,6 +201,10 @@ class _Optimizers:
 
     def __init__(self, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
         self.model, self.optimizers = model, optimizers
+
+    @property
+    def param_groups(self) -> Collection[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def zero_grad(self) -> None:
         for optimizer in self.optimizers:

@@ -11,6 +11,7 @@ from recsys.data.storage import as_url, local_path
 from recsys.errors import InputError, unwrapped
 from recsys.schema import VALID
 from recsys.train.loop import Job, train_worker
+from recsys.train.schedule import Stretch
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -28,6 +29,7 @@ def make_trainer(
     trending: float | None = None,
     progress_actor: ActorHandle | None = None,
     callbacks: list[UserCallback] | None = None,
+    stretch: Stretch | None = None,
 ) -> TorchTrainer:
     """A `ray.train.torch.TorchTrainer` of a run whose data stages are done.
 
@@ -42,6 +44,7 @@ def make_trainer(
         trending: Weight of what is trending, which a refit has no days to find by.
         progress_actor: A `ProgressActor` that takes the progress.
         callbacks: Ray Train callbacks, as Ray Tune needs one.
+        stretch: The part of the training that is asked for; all of it without.
 
     Raises:
         InputError: The cluster has too few CPUs or GPUs for `train.workers`.
@@ -52,7 +55,7 @@ def make_trainer(
     gpu = use_gpu(config)
     cluster.require(config.train.workers, gpu=gpu)
     epochs = config.train.epochs if epochs is None else epochs
-    job = Job(config, learn_before, epochs, gpu, trending, progress_actor)
+    job = Job(config, learn_before, epochs, gpu, trending, progress_actor, stretch or Stretch())
     return TorchTrainer(
         train_worker,
         train_loop_config=job.to_dict(),

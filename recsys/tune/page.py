@@ -21,6 +21,7 @@ from recsys.evaluation.report.charts import (
 )
 from recsys.evaluation.report.html import element, page, table, text
 from recsys.evaluation.report.wording import number, whole_tick
+from recsys.tune.population import schedule
 from recsys.tune.search import importance
 from recsys.tune.space import Settings, Space, SpaceEntry
 from recsys.tune.trials import EPOCH, Trial, front, short, title, value_of, winner
@@ -84,6 +85,15 @@ class _Sweep:
         """What a trial is worth."""
         return value_of(trial, self.tune)
 
+    def curve(self, trial: Trial) -> list[dict[str, float]]:
+        """The epochs that are drawn of a trial: of what it took over the last, where it begins.
+
+        The winner's are drawn whole.
+        """
+        if trial.parent is None or trial.number == self.best.number:
+            return trial.epochs
+        return trial.epochs[len(self.trials[trial.parent].epochs) - 1 :]
+
     def series(self, trial: Trial) -> int:
         """The colour of a trial: the winner's is its own."""
         return 1 if trial.number == self.best.number else 0
@@ -98,6 +108,9 @@ def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
     if sweep.tune.search != "grid" and first in sweep.measured:
         value += f"; the config as it was has {number(sweep.value(first))}"
     lines.append(text("p", f"{value}.", "evidence"))
+    if best.parent is not None:
+        told = "; ".join(schedule_text(sweep.trials, best))
+        lines.append(text("p", f"{NOT_THE_SCHEDULE} {told}.", "evidence"))
     figures = ", ".join(f"{name.replace('_', ' ')} {number(v)}" for name, v in test.items())
     told = (
         f"On the test events, which were read once, for this trial alone and after it was chosen: "
@@ -105,6 +118,20 @@ def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
     )
     lines.append(text("p", told, "evidence"))
     return element("div", lines, "verdict better")
+
+
+NOT_THE_SCHEDULE = (
+    "The settings are those of the winner's last epochs, in a population whose settings changed on "
+    "the way; a run with them from the start is another training, and not the one measured here:"
+)
+
+
+def schedule_text(trials: Sequence[Trial], trial: Trial) -> list[str]:
+    """The settings that a trial's weights were trained with, a line for each change."""
+    return [
+        f"epochs {first} to {last}: {settings_text(settings)}"
+        for first, last, settings in schedule(trials, trial)
+    ]
 
 
 def settings_text(settings: Settings) -> str:
@@ -131,6 +158,8 @@ def _history(sweep: _Sweep) -> str:
 
 
 def _importance(sweep: _Sweep) -> str:
+    if sweep.tune.scheduler == "pbt":  # what a trial is worth hangs on the settings before its own
+        return ""
     shares = importance(sweep.space, sweep.trials, sweep.tune)
     if not shares:
         return ""
@@ -240,12 +269,12 @@ def _axis(entry: SpaceEntry) -> Axis:
 def _curves(sweep: _Sweep) -> str:
     """The score of each epoch; nothing where trials have one epoch."""
     ranked = sorted(sweep.measured, key=sweep.value)[-MOST_CURVES:]
-    if all(len(t.epochs) < 2 for t in ranked):
+    if all(len(sweep.curve(t)) < 2 for t in ranked):
         return ""
     lines = [
         Line(
             f"trial {t.number}",
-            [(epoch[EPOCH], epoch["score"]) for epoch in t.epochs],
+            [(epoch[EPOCH], epoch["score"]) for epoch in sweep.curve(t)],
             series=sweep.series(t),
             pale=sweep.series(t) == 0,
         )
@@ -275,6 +304,10 @@ def _table(sweep: _Sweep) -> str:
         )
     titles = [name.replace("_", " ") for name in figures]
     head = ["trial", "state", "epochs", sweep.title, *names, *titles]
+    if sweep.tune.scheduler == "pbt":
+        head.append("goes on from")
+        for row, t in zip(rows, sweep.trials, strict=True):
+            row.append("–" if t.parent is None else f"trial {t.parent}")
     return table(head, rows, main=sweep.trials.index(sweep.best))
 
 

@@ -7,6 +7,7 @@ from recsys.config.run import RunConfig
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import read_json
 from recsys.train.trainer import use_gpu
+from recsys.tune.population import is_population, num_members, num_stretches
 from recsys.tune.search import num_trials, suggest
 from recsys.tune.space import Space, fit_space, is_reranking, read_space
 from recsys.tune.trials import Trial, read_table, title
@@ -29,7 +30,7 @@ def plan_sweep(config: RunConfig, space_path: str) -> dict[str, object]:
     table = read_table(config, space)
     total, done = num_trials(space, config), len(table.done)
     return {
-        "trials": total,
+        "trials": _trials(config, space, total),
         "done": done,
         "at a time": room,
         "a trial takes": _each(config, space),
@@ -42,18 +43,24 @@ def plan_sweep(config: RunConfig, space_path: str) -> dict[str, object]:
     }
 
 
+def _trials(config: RunConfig, space: Space, total: int) -> int | str:
+    if not is_population(config):
+        return total
+    return f"{total}: {num_members(space, config)} members, {num_stretches(config)} stretches each"
+
+
 def _each(config: RunConfig, space: Space) -> str:
     if is_reranking(space):
         return "1 CPU"
     workers, kind = config.train.workers, "GPU" if use_gpu(config) else "CPU"
-    epochs = most_epochs(config, space)
+    epochs = _epochs(config, space)
     return f"{workers} {kind}{'s' if workers > 1 else ''}, at most {epochs} epochs"
 
 
 def _first(config: RunConfig, space: Space, trials: list[Trial]) -> dict[str, object]:
     """The settings of the next trials, as far as they do not hang on what earlier ones find."""
     start = len(trials)
-    known = range(start, min(start + SHOWN, num_trials(space, config)))
+    known = range(start, min(start + SHOWN, num_members(space, config)))
     return {f"trial {number}": suggest(space, config, trials, number) for number in known}
 
 
@@ -64,10 +71,17 @@ def _time(config: RunConfig, space: Space, done: list[Trial], *, left: int, room
     epoch_s, whose = _epoch_s(config, done)
     if epoch_s is None:
         return "unknown: no epoch has been measured yet; the first trial or `recsys train` does it"
-    rounds = -(-left // room)
-    most = rounds * most_epochs(config, space) * epoch_s
-    early = "" if config.tune.scheduler == "none" else f"; {config.tune.scheduler} ends most sooner"
+    members = num_members(space, config) if is_population(config) else left
+    rounds = -(-left // members) * -(-members // room) if left else 0
+    most = rounds * _epochs(config, space) * epoch_s
+    ends = config.tune.scheduler in ("asha", "hyperband")
+    early = f"; {config.tune.scheduler} ends most sooner" if ends else ""
     return f"at most {_span(most)}, by the {epoch_s:.1f} s that an epoch took {whose}{early}"
+
+
+def _epochs(config: RunConfig, space: Space) -> int:
+    """Epochs of the longest trial."""
+    return config.tune.perturb_every if is_population(config) else most_epochs(config, space)
 
 
 def _epoch_s(config: RunConfig, done: list[Trial]) -> tuple[float | None, str]:

@@ -6,6 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recsys.config.run import RunConfig, TuneConfig
+from recsys.tune.population import (
+    is_extinct,
+    is_population,
+    num_members,
+    num_stretches,
+    successor,
+)
 from recsys.tune.space import Settings, Space, SpaceEntry, choose, grid, value_at
 from recsys.tune.trials import Trial, objective, parts
 
@@ -21,8 +28,22 @@ MOST_AT_RANDOM = 10
 
 def num_trials(space: Space, config: RunConfig) -> int:
     """How many trials the sweep has."""
-    trials = config.tune.trials
-    return min(trials, len(grid(space, config))) if config.tune.search == "grid" else trials
+    return num_members(space, config) * num_stretches(config)
+
+
+def is_over(space: Space, config: RunConfig, trials: Sequence[Trial]) -> bool:
+    """Whether no other trial is to begin."""
+    if len(trials) >= num_trials(space, config):
+        return True
+    return is_population(config) and is_extinct(space, config, trials)
+
+
+def next_trial(space: Space, config: RunConfig, trials: Sequence[Trial]) -> Trial | None:
+    """The trial behind those so far; None while it hangs on one that is running."""
+    number = len(trials)
+    if number < num_members(space, config):
+        return Trial(number, suggest(space, config, trials, number))
+    return successor(space, config, trials, number)
 
 
 def suggest(

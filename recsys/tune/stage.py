@@ -16,9 +16,10 @@ from recsys.train.stage import require_inputs
 from recsys.train.trained import load_trained
 from recsys.train.validation import predict_validation, validate
 from recsys.train.warm_start import warm_start
-from recsys.tune.page import sweep_page
+from recsys.tune.page import NOT_THE_SCHEDULE, schedule_text, sweep_page
+from recsys.tune.population import is_population
 from recsys.tune.reranking import require_trade, reranked_test_figures
-from recsys.tune.search import num_trials
+from recsys.tune.search import is_over
 from recsys.tune.space import Space, fit_space, is_reranking, read_space, with_settings
 from recsys.tune.trial import best_checkpoint
 from recsys.tune.trials import Trial, TrialTable, open_table, title, value_of, winner
@@ -55,7 +56,7 @@ def tune_run(
     table = open_table(config, space, resume=resume, anew=anew)
     if config.train.start_from is not None and not is_reranking(space):
         warm_start(config, RunFolder(config.run).start)
-    if len(table.done) < num_trials(space, config):
+    if not is_over(space, config, table.done):
         make_tuner(config, space, table).fit()
     return _report(config, space, table)
 
@@ -65,7 +66,7 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
     if best is None:
         error = table.trials[0].error
         raise InputError(f"all {len(table.trials)} trials failed: {error}")
-    write_text(dump_config(with_settings(config, best.settings)), folder.best_config)
+    write_text(_best_config(config, table.trials, best), folder.best_config)
     write_table(as_table(table.trials, config), folder.trials_table)
     test = _read_test(config, space, table, best)
     write_text(sweep_page(space, config, table.trials, test), folder.sweep_page)
@@ -74,6 +75,7 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
         **{state: _count(table.trials, state) for state in ("finished", "stopped", "failed")},
         "winner": best.number,
         "best": best.settings,
+        **({"schedule": schedule_text(table.trials, best)} if best.parent is not None else {}),
         title(config.tune): value_of(best, config.tune),
         "test": test,
         "best.yaml": folder.best_config,
@@ -81,6 +83,15 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
     }
     write_json(report, folder.report_of("tune"))
     return report
+
+
+def _best_config(config: RunConfig, trials: list[Trial], best: Trial) -> str:
+    """The config with the best settings, and what it does not say of a population's."""
+    text = dump_config(with_settings(config, best.settings))
+    if best.parent is None:
+        return text
+    told = [f"#   {line}" for line in schedule_text(trials, best)]
+    return "\n".join([f"# {NOT_THE_SCHEDULE}", *told, text])
 
 
 def test_figures(config: RunConfig, model: str) -> dict[str, float]:
@@ -135,6 +146,7 @@ def as_table(trials: list[Trial], config: RunConfig) -> pa.Table:
             "epochs": len(trial.epochs),
             "objective": value_of(trial, config.tune),
             "error": trial.error,
+            **({"parent": trial.parent} if is_population(config) else {}),
             **{f"config/{name}": str(value) for name, value in trial.settings.items()},
             **(trial.best or {}),
         }

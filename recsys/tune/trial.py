@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.distributed as dist
@@ -22,16 +22,18 @@ from recsys.schema import VALID
 from recsys.train.checkpoint import PROGRESS_FILE
 from recsys.train.collectives import Collectives
 from recsys.train.loop import Job, Worker
+from recsys.train.schedule import Stretch
 from recsys.train.stage import root_cause
 from recsys.train.trainer import make_trainer, storage_path
+from recsys.tune.population import last_epoch
 from recsys.tune.space import with_settings
 from recsys.tune.trials import EPOCH, ERROR, FIGURES, OBJECTIVE, Figures, Trial, objective
 
 if TYPE_CHECKING:
-    from ray.train import Checkpoint
+    from ray.train import Checkpoint, Result
     from ray.train.v2._internal.execution.context import TrainRunContext
 
-NUMBER, SETTINGS = "number", "settings"
+NUMBER, SETTINGS, PARENT = "number", "settings", "parent"
 """What Ray Tune hands a trial as its config."""
 FIT = "fit"
 """Folder of the checkpoints of a trial with several workers."""
@@ -54,8 +56,9 @@ def run_trial(
         threads: Of PyTorch, for its share of the node's cores.
     """
     base = parse_config(config_tree, "sweep")
-    reports = Reports(base, int(str(asked[NUMBER])))
     with failure_told():
+        number, parent = cast("int", asked[NUMBER]), cast("int | None", asked.get(PARENT))
+        reports = Reports(base, number, parent)
         config = asked_config(base, asked)
         if config.train.workers > 1:
             _train_apart(config, reports)
@@ -87,7 +90,7 @@ def _train_here(config: RunConfig, session: Reports, *, gpu: bool) -> None:
     """Trains as the one worker of `recsys train` would, in this very process."""
     _join_alone("nccl" if gpu else "gloo")
     device = torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
-    job = Job(config, VALID, config.train.epochs, gpu)
+    job = Job(config, VALID, config.train.epochs, gpu, stretch=session.stretch)
     Worker(job, Prepared(config), collectives=Collectives(device=device), session=session).run()
 
 
@@ -112,7 +115,9 @@ def _train_apart(config: RunConfig, reports: Reports) -> None:
                 super().after_report(run_context, [reports.result(metrics[0])], checkpoint)
 
     cluster.connect()
-    make_trainer(config, name=FIT, callbacks=[Passed()], out=reports.out).fit()
+    make_trainer(
+        config, name=FIT, callbacks=[Passed()], out=reports.out, stretch=reports.stretch
+    ).fit()
 
 
 def is_epoch(figures: Figures) -> bool:
@@ -125,18 +130,38 @@ def best_checkpoint(config: RunConfig, number: int) -> str:
     out = RunFolder(config.run).trained_trial(number)
     if config.train.workers == 1:
         return join(out, str(read_json(join(out, KEPT))["best"]))
+    return str(_ray_result(out).get_best_checkpoint("score", "max").path)
+
+
+def newest_checkpoint(config: RunConfig, number: int) -> str:
+    """The folder of a trial's last checkpoint."""
+    out = RunFolder(config.run).trained_trial(number)
+    if config.train.workers == 1:
+        return join(out, str(read_json(join(out, KEPT))["newest"]))
+    return str(_ray_result(out).checkpoint.path)
+
+
+def _ray_result(out: str) -> Result:
     from ray.train import Result
 
-    best = Result.from_path(storage_path(join(out, FIT))).get_best_checkpoint("score", "max")
-    return best.path
+    return Result.from_path(storage_path(join(out, FIT)))
 
 
 class Reports:
     """The session of a trial's training: keeps its newest and best checkpoint, tells Ray Tune."""
 
-    def __init__(self, config: RunConfig, number: int) -> None:
-        self.config, self.trial = config, Trial(number, {})
-        self.out = RunFolder(config.run).trained_trial(number)
+    def __init__(self, config: RunConfig, number: int, parent: int | None = None) -> None:
+        folder = RunFolder(config.run)
+        before = [] if parent is None else read_json(folder.trial(parent))["epochs"]
+        self.config, self.trial = config, Trial(number, {}, epochs=before, parent=parent)
+        self.out = folder.trained_trial(number)
+
+    @property
+    def stretch(self) -> Stretch:
+        """What the trial trains: all of it, but in a population."""
+        parent = self.trial.parent
+        start = None if parent is None else newest_checkpoint(self.config, parent)
+        return Stretch(start, last_epoch(self.config, len(self.trial.epochs)))
 
     def result(self, figures: Figures) -> dict[str, object]:
         """What Ray Tune is told of an epoch: its figures, and what the trial is worth by now."""

@@ -33,6 +33,8 @@ class Trial:
     """The figures of each epoch."""
     error: str | None = None
     """Why it failed."""
+    parent: int | None = None
+    """The trial whose weights and epochs it went on from, in a population."""
 
     @property
     def is_done(self) -> bool:
@@ -151,8 +153,9 @@ class TrialTable:
 def held_fixed(config: RunConfig, space: Space) -> dict[str, object]:
     """Everything that all trials of a sweep must have in common, by dotted name."""
     tree = config.model_dump(mode="json", exclude={"serve": True, "publish": True})
-    for name in ("trials", "concurrent"):
-        del tree["tune"][name]
+    del tree["tune"]["concurrent"]
+    if config.tune.scheduler != "pbt":  # with more members others would be the worst
+        del tree["tune"]["trials"]
     folder = RunFolder(config.run)
     data = {
         f"the output of {stage}": (read_json(folder.report_of(stage)) or {}).get("fingerprint")

@@ -18,10 +18,11 @@ from recsys.data.run_folder import RunFolder
 from recsys.data.storage import join, remove
 from recsys.errors import InputError
 from recsys.train.trainer import storage_path, use_gpu
+from recsys.tune.population import first_needed, is_population, num_members, require_population
 from recsys.tune.reranking import rerank_trainable
-from recsys.tune.search import num_trials, suggest
+from recsys.tune.search import is_over, next_trial, num_trials
 from recsys.tune.space import Space, fit_space, is_reranking, with_settings
-from recsys.tune.trial import NUMBER, SETTINGS, run_trial
+from recsys.tune.trial import NUMBER, PARENT, SETTINGS, run_trial
 from recsys.tune.trials import (
     EPOCH,
     ERROR,
@@ -117,6 +118,7 @@ def require_room(config: RunConfig, space: Space) -> int:
     Raises:
         InputError: The cluster can never run so many, or not even one.
     """
+    require_population(space, config)
     gpu = use_gpu(config) and not is_reranking(space)
     kind, there = ("GPU", cluster.num_gpus()) if gpu else ("CPU", cluster.num_cpus())
     each = 1 if is_reranking(space) else config.train.workers
@@ -127,7 +129,7 @@ def require_room(config: RunConfig, space: Space) -> int:
             f"tune.concurrent={wanted}: a trial takes {each} {kind}s and the cluster has {there}; "
             f"set tune.concurrent to at most {fits}, leave it out, or add nodes"
         )
-    return min(wanted or fits, num_trials(space, config))
+    return min(wanted or fits, num_members(space, config))
 
 
 def make_search(config: RunConfig, space: Space, table: TrialTable) -> Searcher:
@@ -137,14 +139,17 @@ def make_search(config: RunConfig, space: Space, table: TrialTable) -> Searcher:
     waiting = [trial.number for trial in table.trials if not trial.is_done]
 
     class TableSearcher(Searcher):  # type: ignore[misc]
-        def suggest(self, trial_id: str) -> dict[str, object] | str:
+        def suggest(self, trial_id: str) -> dict[str, object] | str | None:
             number = waiting.pop(0) if waiting else len(table.trials)
             if number == len(table.trials):
-                if number >= num_trials(space, config):
+                if is_over(space, config, table.trials):
                     return str(Searcher.FINISHED)
-                settings = suggest(space, config, table.trials, number)
-                table.put(Trial(number, settings))
-            return {NUMBER: number, SETTINGS: table[number].settings}
+                trial = next_trial(space, config, table.trials)
+                if trial is None:
+                    return None
+                table.put(trial)
+            trial = table[number]
+            return {NUMBER: number, SETTINGS: trial.settings, PARENT: trial.parent}
 
         def on_trial_complete(self, trial_id: str, *_: object, **__: object) -> None:
             """The table knows it already."""
@@ -160,7 +165,7 @@ def make_scheduler(config: RunConfig, space: Space, trials: Sequence[Trial]) -> 
     """Ray Tune's scheduler, which has seen the trials that are done."""
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-    if config.tune.scheduler == "none" or is_reranking(space):
+    if config.tune.scheduler in ("none", "pbt") or is_reranking(space):
         return FIFOScheduler()
     np.random.seed(config.tune.seed)  # which trials Ray leaves alone for longer
     scheduler = ASHAScheduler(
@@ -229,9 +234,13 @@ def _end(config: RunConfig, space: Space, table: TrialTable, trial: Trial) -> No
     trial = replace(trial, state=state_of(config, space, trial))
     table.put(trial)
     best = winner(table.done, config.tune)
-    for loser in {trial.number, best_before.number if best_before else trial.number}:
-        if best is None or best.number != loser:
-            remove(table.folder.trained_trial(loser))
+    kept_from = first_needed(space, config, table.trials)
+    ended = {trial.number, best_before.number if best_before else trial.number}
+    if is_population(config):
+        ended |= set(range(max(0, kept_from - 2 * num_members(space, config)), kept_from))
+    for number in ended - {best.number if best else None}:
+        if number < kept_from:
+            remove(table.folder.trained_trial(number))
     settings = ", ".join(f"{name}={short(value)}" for name, value in trial.settings.items())
     done, total = len(table.done), num_trials(space, config)
     if trial.error is not None:
@@ -246,7 +255,7 @@ def state_of(config: RunConfig, space: Space, trial: Trial) -> State:
     """What became of a trial that has ended."""
     if trial.error is not None:
         return "failed"
-    if is_reranking(space):
+    if is_reranking(space) or is_population(config):
         return "finished"
     train, best = with_settings(config, trial.settings).train, trial.best
     waited = len(trial.epochs) - best[EPOCH] if best else 0

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from recsys.config.run import RunConfig, load_config
-from recsys.errors import InputError
 from recsys.tune.search import num_trials, suggest
 from recsys.tune.space import Space, fit_space, make_space, with_settings
 from recsys.tune.trials import Trial
@@ -111,9 +110,3 @@ def test_a_grid_is_walked_in_order_and_ends(config: RunConfig) -> None:
         {"train.seed": 7},
     ]
     assert num_trials(space, with_settings(changed, {"tune.trials": 2})) == 2
-
-
-@pytest.mark.parametrize("setting", ["tune.search", "tune.scheduler"])
-def test_population_based_training_is_refused_with_its_reason(tmp_path: Path, setting: str) -> None:
-    with pytest.raises(InputError, match=rf"{setting}: population-based .* take tune.search=tpe"):
-        load_config(str(write_input(tmp_path)), [f"{setting}=pbt"])

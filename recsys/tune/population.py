@@ -1,0 +1,212 @@
+"""Population-based training: stretches of training, and from whose weights each of them goes on.
+
+All members of a population train `tune.perturb_every` epochs at a time. Then each of the worst
+quarter takes the weights, optimizers and settings of one of the best quarter, and its settings are
+changed a little (M. Jaderberg et al., Population Based Training of Neural Networks, 2017, where
+members wait for each other as in appendix A.1). A stretch of a member is a trial of its own, whose
+number is stretch · members + member: so it follows from the trials so far, as in every search.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from recsys.config.run import RunConfig, TuneConfig
+from recsys.errors import InputError
+from recsys.tune.space import Settings, Space, SpaceEntry, choose, grid
+from recsys.tune.trials import Trial, objective
+
+QUANTILE = 0.25
+"""Share of the members that are the worst, and that are the best."""
+STEP = 0.2
+"""A changed number is so much more or less than it was."""
+ANYWHERE = 0.25
+"""How often a changed setting is drawn anew from its whole range."""
+CHANGEABLE = (
+    "train.lr",
+    "train.table_lr",
+    "train.weight_decay",
+    "train.clip_norm",
+    "train.batch_timelines",
+    "train.negatives",
+    "train.step_clips",
+    "train.retrieval_weight",
+    "train.task_weights",
+    "model.dropout",
+    "model.id_dropout",
+)
+"""Settings with which a checkpoint of other values goes on."""
+
+
+def is_population(config: RunConfig) -> bool:
+    """Whether the sweep trains a population."""
+    return config.tune.scheduler == "pbt"
+
+
+def num_members(space: Space, config: RunConfig) -> int:
+    """How many configs the sweep begins with: all trials, but in a population."""
+    trials = config.tune.trials
+    return min(trials, len(grid(space, config))) if config.tune.search == "grid" else trials
+
+
+def num_stretches(config: RunConfig) -> int:
+    """How many trials each of them is: one after the other, in a population."""
+    if not is_population(config):
+        return 1
+    return -(-config.train.epochs // config.tune.perturb_every)
+
+
+def last_epoch(config: RunConfig, epochs_before: int) -> int | None:
+    """The epoch that a stretch ends with; None where training ends by itself."""
+    if not is_population(config):
+        return None
+    return min(epochs_before + config.tune.perturb_every, config.train.epochs)
+
+
+def require_population(space: Space, config: RunConfig) -> None:
+    """Refuses what a population cannot be trained with.
+
+    Raises:
+        InputError: A setting that cannot change in the middle of training, one member, or one
+            stretch.
+    """
+    if not is_population(config):
+        return
+    for name in space:
+        if not f"{name}.".startswith(tuple(f"{allowed}." for allowed in CHANGEABLE)):
+            raise InputError(
+                f"{name}: tune.scheduler=pbt changes settings in the middle of training, and this "
+                f"one cannot change there; allowed are {', '.join(CHANGEABLE)}"
+            )
+    members, stretches = num_members(space, config), num_stretches(config)
+    if members < 2:
+        raise InputError(f"tune.trials={members}: a population (tune.scheduler=pbt) has 2 or more")
+    if stretches < 2:
+        raise InputError(
+            f"tune.perturb_every={config.tune.perturb_every}: with train.epochs="
+            f"{config.train.epochs} nothing would change before the end (tune.scheduler=pbt)"
+        )
+
+
+def is_extinct(space: Space, config: RunConfig, trials: Sequence[Trial]) -> bool:
+    """Whether all members failed in the same stretch, so that nothing is left to go on from."""
+    members = num_members(space, config)
+    whole = len(trials) - len(trials) % members
+    newest = trials[max(0, whole - members) : whole]
+    return bool(newest) and all(trial.state == "failed" for trial in newest)
+
+
+def successor(
+    space: Space, config: RunConfig, trials: Sequence[Trial], number: int
+) -> Trial | None:
+    """A stretch that is not its member's first; None while one of the stretch before is running.
+
+    Args:
+        space: What may be tried.
+        config: The run.
+        trials: Those so far, by number.
+        number: Of the trial; its member's stretch before did not fail, or another's did not.
+    """
+    members = num_members(space, config)
+    member, start = number % members, (number // members - 1) * members
+    before = trials[start : start + members]
+    if not all(trial.is_done for trial in before):
+        return None
+    ranked = sorted(before, key=lambda trial: -value_now(trial, config.tune))
+    count = math.ceil(QUANTILE * members)
+    best = [trial for trial in ranked[:count] if trial.state != "failed"]
+    own, rng = before[member], np.random.default_rng([config.tune.seed, number])
+    if own.state != "failed" and own not in ranked[members - count :]:
+        return Trial(number, dict(own.settings), epochs=own.epochs, parent=own.number)
+    parent = best[rng.integers(len(best))]
+    settings = perturb(space, config, parent.settings, rng)
+    return Trial(number, settings, epochs=parent.epochs, parent=parent.number)
+
+
+def value_now(trial: Trial, config: TuneConfig) -> float:
+    """What a trial's weights are worth as they are by now, whatever they were before."""
+    failed = trial.state == "failed" or not trial.epochs
+    return float("-inf") if failed else objective(trial.epochs[-1], config)
+
+
+def perturb(
+    space: Space, config: RunConfig, settings: Settings, rng: np.random.Generator
+) -> dict[str, object]:
+    """The settings, each of them changed."""
+
+    def pick(entry: SpaceEntry) -> object:
+        return perturbed(entry, settings.get(entry.setting), rng)
+
+    return choose(space, config, pick)
+
+
+def perturbed(entry: SpaceEntry, value: object, rng: np.random.Generator) -> object:
+    """Another value of an entry: near the one that it has, or now and then any.
+
+    Args:
+        entry: Whose bounds are kept.
+        value: What it is; None, or one outside the entry, gets any.
+        rng: Decides.
+    """
+    anywhere, up = rng.random() < ANYWHERE, rng.random() < 0.5
+    if entry.kind == "choice":
+        values = list(entry.arguments)
+        if anywhere or value not in values:
+            return values[rng.integers(len(values))]
+        at = values.index(value) + (1 if up else -1)
+        return values[min(max(at, 0), len(values) - 1)]
+    low, high = entry.bounds
+    if anywhere or not isinstance(value, int | float):
+        return _drawn(entry, rng)
+    if entry.kind == "randint":
+        step = max(1, round(STEP * value))
+        return int(min(max(value + step if up else value - step, low), high))
+    return float(min(max(value * (1 + STEP if up else 1 - STEP), low), high))
+
+
+def _drawn(entry: SpaceEntry, rng: np.random.Generator) -> object:
+    """Any value of an entry of numbers."""
+    low, high = entry.bounds
+    if entry.kind == "randint":
+        return int(rng.integers(int(low), int(high) + 1))
+    if entry.kind == "loguniform":
+        return float(math.exp(rng.uniform(math.log(low), math.log(high))))
+    return float(rng.uniform(low, high))
+
+
+def first_needed(space: Space, config: RunConfig, trials: Sequence[Trial]) -> int:
+    """The number from which on trials' weights are what one to come may start from.
+
+    Args:
+        space: What is tried.
+        config: The run.
+        trials: Those so far, by number; one at least.
+    """
+    if not is_population(config):
+        return len(trials)
+    members = num_members(space, config)
+    stretch = trials[-1].number // members
+    first = stretch * members
+    if len(trials) < first + members or not all(trial.is_done for trial in trials[first:]):
+        return max(0, first - members)
+    return len(trials) if stretch == num_stretches(config) - 1 else first
+
+
+def schedule(trials: Sequence[Trial], trial: Trial) -> list[tuple[int, int, Settings]]:
+    """The stretches behind a trial's weights: first and last epoch, and the settings then.
+
+    Args:
+        trials: All of them, each at the place of its number.
+        trial: Whose stretches, of which the last is its own.
+    """
+    before: list[tuple[int, int, Settings]] = []
+    start = 0
+    if trial.parent is not None:
+        parent = trials[trial.parent]
+        before, start = schedule(trials, parent), len(parent.epochs)
+    if before and before[-1][2] == trial.settings:
+        start = before.pop()[0] - 1
+    return [*before, (start + 1, len(trial.epochs), trial.settings)]
