@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import recsys.tune.population
 from recsys.cli import main
 from recsys.config.run import RunConfig, load_config
 from recsys.data.run_folder import RunFolder
@@ -133,3 +134,29 @@ def wait_for_trials(folder: Path, count: int, process: "subprocess.Popen[bytes]"
         assert process.poll() is None, "it ended too soon"
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+TIMES = ("epoch_s", "events_per_s", "validate_s", "waiting_share")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_member_takes_over_weights_optimizers_and_place(
+    trained_run: TrainedRun,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+) -> None:
+    """To the last bit: where nothing is changed, the worse one goes on as the better one does."""
+    monkeypatch.setattr(recsys.tune.population, "perturb", lambda _, __, settings, ___: settings)
+    settings = ["tune.trials=2", "train.epochs=2", f"train.workers={workers}", "tune.concurrent=1"]
+    config = config_of(trained_run, folder, "tune.scheduler=pbt", *settings)
+    tune_run(config, str(SPACES / "population.yaml"))
+    first, second, *next_two = TrialTable(RunFolder(str(folder))).trials
+    better = max((first, second), key=lambda trial: trial.epochs[-1]["score"])
+    assert first.epochs != second.epochs
+    assert [trial.parent for trial in next_two] == [better.number] * 2
+    assert [trial.settings for trial in next_two] == [better.settings] * 2
+    one, other = ([without(e, *TIMES) for e in trial.epochs] for trial in next_two)
+    assert one == other
+    assert [epoch["epoch"] for epoch in one] == [1, 2]
+    assert one[0]["score"] != one[1]["score"]
