@@ -156,6 +156,13 @@ TRIED: dict[str, By | Needs | Here] = {
         "'tune.objective={valid_ndcg@10: 1, valid_creator_gini@10: -0.1}'"
     ): SWEEP,
     (
+        "recsys tune --config run.yaml --space tuning/spaces/population.yaml tune.scheduler=pbt "
+        "tune.trials=8 train.epochs=12 tune.perturb_every=2"
+    ): By(
+        "tests/tune/test_sweeps.py::test_a_population_says_the_schedule_of_its_winner",
+        'SPACES / "population.yaml"',
+    ),
+    (
         "recsys tune --config run.yaml --space tuning/spaces/rerank.yaml tune.trials=100 "
         "'tune.objective={valid_ndcg@10: 1, valid_creator_gini@10: -0.1}'"
     ): By(

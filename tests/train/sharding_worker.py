@@ -13,6 +13,7 @@ os.environ["FBGEMM_TBE_BOUNDS_CHECK_MODE"] = "0"  # fatal: a row that is not the
 import torch
 import torch.distributed as dist
 
+from recsys.config.run import RunConfig
 from recsys.features.inputs import Batch
 from recsys.model.recommender import Losses
 from recsys.train.checkpoint import Progress, restore, save
@@ -136,6 +137,9 @@ def resume(rank: int, folder: Path) -> None:
     results = {"steps": progress.steps, "vectors": vectors(trainable)}
     results["loss"] = step(trainable, STEPS, rank)
     save(str(folder / "resumed"), trainable, progress)
+    results["moved"] = moved_after(folder, make_config(), rank)
+    half = make_config(train={"table_lr": make_config().train.table_lr / 2})
+    results["moved_half"] = moved_after(folder, half, rank)
     batch = make_batch(0)
     batch.videos.id_rows[0] = NUM_VIDEOS + 1
     try:
@@ -143,6 +147,23 @@ def resume(rank: int, folder: Path) -> None:
     except RuntimeError as error:
         results["out_of_bounds"] = str(error)
     torch.save(results, folder / f"resume-{rank}.pt")
+
+
+def moved_after(folder: Path, config: RunConfig, rank: int) -> torch.Tensor:
+    """How far a step moves the video table of a checkpoint that goes on with this config."""
+    trainable = build_sharded(config, SIZES, torch.device("cpu"))
+    restore(str(folder / "end"), trainable)
+    before = video_table(trainable)
+    step(trainable, STEPS, rank)
+    return video_table(trainable) - before
+
+
+def video_table(trainable: Trainable) -> torch.Tensor:
+    """The rows that lie on this rank."""
+    (table,) = (
+        v for n, v in trainable.module.state_dict().items() if ".video." in n and "tables" in n
+    )
+    return torch.cat([shard.tensor for shard in table.local_shards()]).clone()
 
 
 def spread(rank: int, folder: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
+from recsys.config.run import RunConfig
 from recsys.errors import InputError
 from recsys.train.checkpoint import Progress, load_plain, restore, save
 from recsys.train.trainable import Trainable, build_plain
@@ -15,9 +16,9 @@ from tests.steps import SIZES, loss_of, make_batch, make_config
 CONFIG = make_config()
 
 
-def build(seed: int) -> Trainable:
+def build(seed: int, config: RunConfig = CONFIG) -> Trainable:
     torch.manual_seed(seed)
-    return build_plain(CONFIG, SIZES, torch.device("cpu"))
+    return build_plain(config, SIZES, torch.device("cpu"))
 
 
 def train(trainable: Trainable, *seeds: int) -> None:
@@ -68,6 +69,24 @@ def test_resumed_training_equals_uninterrupted(saved: tuple[str, Trainable]) -> 
     restore(saved[0], resumed)
     train(resumed, 2, 3)
     assert_equal(weights(resumed), weights(uninterrupted))
+
+
+def test_rates_are_the_configs_and_not_the_checkpoints(saved: tuple[str, Trainable]) -> None:
+    """With the tables' rate halved a step moves each table by half of what it would have."""
+    rates = {"table_lr": CONFIG.train.table_lr / 2, "weight_decay": 0.5}
+    moved = []
+    for config in (CONFIG, make_config(train=rates)):
+        resumed = build(2, config)
+        restore(saved[0], resumed)
+        before = weights(resumed)
+        train(resumed, 2)
+        after = weights(resumed)
+        moved.append({n: after[n] - before[n] for n in after if n.startswith("tables.")})
+    assert {group["weight_decay"] for group in resumed.dense_optimizer.param_groups} == {0.5}
+    whole, half = moved
+    assert any(value.any() for value in whole.values())
+    for name, value in whole.items():
+        assert torch.allclose(half[name], value / 2, rtol=1e-3, atol=1e-7), name
 
 
 def test_an_earlier_versions_progress_is_refused_in_one_line(

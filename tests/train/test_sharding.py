@@ -121,6 +121,9 @@ def test_a_checkpoint_of_two_workers_goes_on_in_one(
     """With the optimizers' states: one more step is that of a plain model that went on."""
     (resumed,) = run("resume", 1, folder)
     assert resumed["steps"] == STEPS
+    moved, half = resumed["moved"], resumed["moved_half"]
+    assert moved.any()
+    assert torch.allclose(half, moved / 2, rtol=1e-3, atol=1e-7), "rates are the config's"
     assert torch.allclose(resumed["vectors"], sharded[0]["vectors"], atol=1e-6)
     trainable, _ = reference(str(folder / "start"))
     trainable.optimizer.zero_grad()

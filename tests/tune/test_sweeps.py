@@ -90,32 +90,47 @@ def test_re_ranking_needs_a_trained_model(trained_run: TrainedRun, folder: Path)
         tune_run(config, str(SPACES / "rerank.yaml"))
 
 
+ASHA = ("quick.yaml", "tune.trials=4")
+POPULATION = ("population.yaml", "tune.trials=2", "tune.scheduler=pbt", "train.epochs=3")
+"""Two members, three stretches each."""
+
+
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(("sweep_of", "at", "total"), [(ASHA, 2, 4), (POPULATION, 3, 6)])
 def test_a_sweep_that_was_killed_ends_as_one_that_was_not(
-    trained_run: TrainedRun, folder: Path, tmp_path: Path
+    trained_run: TrainedRun,
+    folder: Path,
+    tmp_path: Path,
+    sweep_of: tuple[str, ...],
+    at: int,
+    total: int,
 ) -> None:
-    """kill -9 when the second of four trials is done; the first two are not run again."""
+    """kill -9 when some of its trials are done; these are not run again."""
     whole = tmp_path / "whole"
     shutil.copytree(folder, whole)
-    sweep(trained_run, whole).wait(timeout=240)
-    killed = sweep(trained_run, folder)
-    wait_for_trials(folder, 2, killed)
+    sweep(trained_run, whole, sweep_of).wait(timeout=240)
+    killed = sweep(trained_run, folder, sweep_of)
+    wait_for_trials(folder, at, killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     before = {p.name: p.stat().st_mtime_ns for p in done(folder)}
-    assert 2 <= len(before) < 4, "it was killed in the middle"
-    again = sweep(trained_run, folder, "--resume")
+    assert at <= len(before) < total, "it was killed in the middle"
+    again = sweep(trained_run, folder, sweep_of, "--resume")
     assert again.wait(timeout=240) == 0
     after = {p.name: p.stat().st_mtime_ns for p in done(folder)}
     assert {name: after[name] for name in before} == before
     reports = [json.loads((at / "tune" / "report.json").read_text()) for at in (whole, folder)]
     same = [without(report, "best.yaml", "page") for report in reports]
     assert same[0] == same[1]
+    assert reports[0]["trials"] == total
 
 
-def sweep(run: TrainedRun, folder: Path, *how: str) -> "subprocess.Popen[bytes]":
-    arguments = ["--config", run.config_path, "--space", str(SPACES / "quick.yaml"), *how]
-    settings = [*run.settings, f"run={folder}", "tune.trials=4", "tune.concurrent=1"]
+def sweep(
+    run: TrainedRun, folder: Path, sweep_of: tuple[str, ...], *how: str
+) -> "subprocess.Popen[bytes]":
+    space, *own = sweep_of
+    arguments = ["--config", run.config_path, "--space", str(SPACES / space), *how]
+    settings = [*run.settings, f"run={folder}", "tune.concurrent=1", *own]
     return subprocess.Popen(
         [sys.executable, "-m", "recsys", "tune", *arguments, *settings],
         env={**os.environ, "RAY_ADDRESS": "local"},
@@ -160,3 +175,35 @@ def test_a_member_takes_over_weights_optimizers_and_place(
     assert one == other
     assert [epoch["epoch"] for epoch in one] == [1, 2]
     assert one[0]["score"] != one[1]["score"]
+
+
+def test_a_population_says_the_schedule_of_its_winner(
+    trained_run: TrainedRun, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four members; after each epoch the worst goes on from the best."""
+    space = ["--space", str(SPACES / "population.yaml")]
+    settings = ["tune.scheduler=pbt", "tune.trials=4", "train.epochs=3", "tune.perturb_every=1"]
+    command = ["tune", "--config", trained_run.config_path, *space, *trained_run.settings]
+    assert main([*command, f"run={folder}", *settings, "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    assert "12: 4 members, 3 stretches each" in plan
+    assert "1 CPU, at most 1 epochs" in plan
+    assert main([*command, f"run={folder}", *settings]) == 0
+    trials = TrialTable(RunFolder(str(folder))).trials
+    assert [len(trial.epochs) for trial in trials] == [1] * 4 + [2] * 4 + [3] * 4
+    assert any(trial.parent != trial.number - 4 for trial in trials[4:])
+    report = json.loads((folder / "tune" / "report.json").read_text())
+    winner = trials[report["winner"]]
+    best, page = ((folder / "tune" / name).read_text() for name in ("best.yaml", "sweep.html"))
+    assert load_config(str(folder / "tune" / "best.yaml")).train.lr == winner.settings["train.lr"]
+    assert ("# The settings are those of the winner's last epochs" in best) == (
+        winner.parent is not None
+    )
+    for line in report.get("schedule", []):
+        assert f"#   {line}" in best
+        assert line in page
+    assert "goes on from" in page
+    assert [p.name for p in (folder / "tune" / "trials").iterdir() if p.is_dir()] == [
+        f"{winner.number:04d}"
+    ]
+    assert 0 < report["test"]["test_ndcg@10"] < 1
