@@ -108,8 +108,8 @@ def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
     if sweep.tune.search != "grid" and first in sweep.measured:
         value += f"; the config as it was has {number(sweep.value(first))}"
     lines.append(text("p", f"{value}.", "evidence"))
-    if best.parent is not None:
-        told = "; ".join(schedule_text(sweep.trials, best))
+    if changes := schedule_text(sweep.trials, best):
+        told = "; ".join(changes)
         lines.append(text("p", f"{NOT_THE_SCHEDULE} {told}.", "evidence"))
     figures = ", ".join(f"{name.replace('_', ' ')} {number(v)}" for name, v in test.items())
     told = (
@@ -127,11 +127,12 @@ NOT_THE_SCHEDULE = (
 
 
 def schedule_text(trials: Sequence[Trial], trial: Trial) -> list[str]:
-    """The settings that a trial's weights were trained with, a line for each change."""
-    return [
+    """The settings that a trial's weights were trained with, a line each; none if never changed."""
+    lines = [
         f"epochs {first} to {last}: {settings_text(settings)}"
         for first, last, settings in schedule(trials, trial)
     ]
+    return lines if len(lines) > 1 else []
 
 
 def settings_text(settings: Settings) -> str:

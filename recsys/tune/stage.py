@@ -66,7 +66,8 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
     if best is None:
         error = table.trials[0].error
         raise InputError(f"all {len(table.trials)} trials failed: {error}")
-    write_text(_best_config(config, table.trials, best), folder.best_config)
+    changes = schedule_text(table.trials, best)
+    write_text(_best_config(config, best, changes), folder.best_config)
     write_table(as_table(table.trials, config), folder.trials_table)
     test = _read_test(config, space, table, best)
     write_text(sweep_page(space, config, table.trials, test), folder.sweep_page)
@@ -75,7 +76,7 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
         **{state: _count(table.trials, state) for state in ("finished", "stopped", "failed")},
         "winner": best.number,
         "best": best.settings,
-        **({"schedule": schedule_text(table.trials, best)} if best.parent is not None else {}),
+        **({"schedule": changes} if changes else {}),
         title(config.tune): value_of(best, config.tune),
         "test": test,
         "best.yaml": folder.best_config,
@@ -85,13 +86,10 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
     return report
 
 
-def _best_config(config: RunConfig, trials: list[Trial], best: Trial) -> str:
-    """The config with the best settings, and what it does not say of a population's."""
-    text = dump_config(with_settings(config, best.settings))
-    if best.parent is None:
-        return text
-    told = [f"#   {line}" for line in schedule_text(trials, best)]
-    return "\n".join([f"# {NOT_THE_SCHEDULE}", *told, text])
+def _best_config(config: RunConfig, best: Trial, changes: list[str]) -> str:
+    """The config with the best settings, and what it cannot say: how they changed on the way."""
+    told = [f"# {NOT_THE_SCHEDULE}", *(f"#   {line}" for line in changes)] if changes else []
+    return "\n".join([*told, dump_config(with_settings(config, best.settings))])
 
 
 def test_figures(config: RunConfig, model: str) -> dict[str, float]:

@@ -104,3 +104,27 @@ def test_importance_is_said_once_there_are_enough_trials(config: RunConfig, spac
     assert shares["train.lr"] > 0.9
     assert importance(space, trials[:9], config.tune) == {}
     assert "What mattered" in sweep_page(space, config, trials, {})
+
+
+def test_the_winner_of_a_population_is_told_with_its_schedule(tmp_path: Path) -> None:
+    """Trial 2 took over trial 1's weights; trial 3 went on as trial 1, unchanged."""
+    config = with_settings(load_config(str(write_input(tmp_path))), {"tune.scheduler": "pbt"})
+    space = fit_space(make_space({"train.lr": {"loguniform": [1e-4, 1e-2]}}), config)
+
+    def stretch(number: int, lr: float, *scores: float, parent: int | None = None) -> Trial:
+        epochs = [{"epoch": at + 1, "score": score} for at, score in enumerate(scores)]
+        return Trial(number, {"train.lr": lr}, "finished", epochs, parent=parent)
+
+    first = [stretch(0, 0.002, 0.0, 1.0), stretch(1, 0.001, 0.0, 2.0)]
+    unchanged = stretch(3, 0.001, 0.0, 2.0, 3.0, parent=1)
+    taken = [stretch(2, 0.0012, 0.0, 2.0, 4.0, parent=1), unchanged]
+    html = sweep_page(space, config, [*first, *taken], {})
+    assert "not the one measured here: epochs 1 to 2: train.lr=0.001; epochs 3 to 3: train" in html
+    assert "trial 1</td>" in html
+    curves = html.partition('aria-label="The score of each epoch"')[2].partition("</svg>")[0]
+    lengths = [
+        len(line.split()) for line in re.findall(r'polyline class=".+?" points="(.+?)"', curves)
+    ]
+    assert sorted(lengths) == [2, 2, 2, 3], "from where each begins, and the winner's whole"
+    worse = stretch(2, 0.0012, 0.0, 2.0, 1.0, parent=1)
+    assert "another training" not in sweep_page(space, config, [*first, worse, unchanged], {})

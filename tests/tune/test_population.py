@@ -19,7 +19,7 @@ from recsys.tune.population import (
 )
 from recsys.tune.search import is_over, next_trial, num_trials
 from recsys.tune.space import Space, SpaceEntry, fit_space, make_space, with_settings
-from recsys.tune.trials import Trial, TrialTable
+from recsys.tune.trials import Trial, TrialTable, open_table
 from recsys.tune.tuner import make_keeper
 from tests.inputs import write_input
 
@@ -238,6 +238,12 @@ def test_checkpoints_are_removed_once_nothing_starts_from_them(
         run(trained(trial, 0.0, 1.0))
         end(trial)
     assert there() == list(range(7, 16))
+
+
+def test_a_population_is_gone_on_with_as_large_as_it_was(config: RunConfig, space: Space) -> None:
+    open_table(config, space)
+    with pytest.raises(InputError, match=r"another tune.trials \(8 then, 9 now\)"):
+        open_table(with_settings(config, {"tune.trials": 9}), space)
 
 
 def test_the_schedule_of_a_winner_is_told_by_its_changes() -> None:
