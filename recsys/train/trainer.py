@@ -15,7 +15,7 @@ from recsys.train.schedule import Stretch
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
-    from ray.train import UserCallback
+    from ray.train import CheckpointConfig, UserCallback
     from ray.train.torch import TorchTrainer
 
 
@@ -65,11 +65,18 @@ def make_trainer(
             name=name,
             storage_path=storage_path(out or RunFolder(config.run).train),
             failure_config=train.FailureConfig(max_failures=config.train.max_failures),
-            checkpoint_config=train.CheckpointConfig(
-                num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
-            ),
+            checkpoint_config=_newest_and_best(),
             callbacks=[*(callbacks or []), make_stop_at_final()],
         ),
+    )
+
+
+def _newest_and_best() -> CheckpointConfig:
+    """Which checkpoints are kept."""
+    from ray.train import CheckpointConfig
+
+    return CheckpointConfig(
+        num_to_keep=2, checkpoint_score_attribute="score", checkpoint_score_order="max"
     )
 
 
