@@ -150,6 +150,7 @@ def test_a_population_that_died_out_ends(config: RunConfig, space: Space) -> Non
         ("loguniform", [0.01, 1.0], 0.01, {0.01, 0.012}),
         ("randint", [1, 201], 100, {80, 120}),
         ("randint", [1, 4], 2, {1, 3}),
+        ("randint", [1, 4], 3, {2, 3}),
         ("choice", [8, 16, 32], 16, {8, 32}),
         ("choice", [8, 16, 32], 8, {8, 16}),
     ],
