@@ -20,7 +20,7 @@ from recsys.tune.population import (
 from recsys.tune.search import is_over, next_trial, num_trials
 from recsys.tune.space import Space, SpaceEntry, fit_space, make_space, with_settings
 from recsys.tune.trials import Trial, TrialTable, open_table
-from recsys.tune.tuner import make_keeper
+from recsys.tune.tuner import make_keeper, require_room
 from tests.inputs import write_input
 
 TREE = {
@@ -189,7 +189,7 @@ def test_what_no_population_can_be_trained_with_is_refused(
 ) -> None:
     changed = with_settings(config, settings)
     with pytest.raises(InputError, match=message):
-        require_population(make_space(tree), changed)
+        require_room(changed, make_space(tree))
     require_population(make_space(tree), with_settings(changed, {"tune.scheduler": "none"}))
 
 
