@@ -21,7 +21,7 @@ from recsys.evaluation.report.charts import (
 )
 from recsys.evaluation.report.html import element, page, table, text
 from recsys.evaluation.report.wording import number, whole_tick
-from recsys.tune.population import schedule
+from recsys.tune.population import schedule, unchanged
 from recsys.tune.search import importance
 from recsys.tune.space import Settings, Space, SpaceEntry
 from recsys.tune.trials import EPOCH, Trial, front, short, title, value_of, winner
@@ -100,13 +100,15 @@ class _Sweep:
 
 
 def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
-    best, first = sweep.best, sweep.trials[0]
+    best, first = sweep.best, unchanged(sweep.trials, sweep.trials[0])
     lines = [
         text("p", f"Trial {best.number} is the best: {settings_text(best.settings)}", "headline")
     ]
     value = f"{sweep.title} {number(sweep.value(best))} on the validation events"
     if sweep.tune.search != "grid" and first in sweep.measured:
         value += f"; the config as it was has {number(sweep.value(first))}"
+        if sweep.tune.scheduler == "pbt":
+            value += f" after {len(first.epochs)} epochs"
     lines.append(text("p", f"{value}.", "evidence"))
     if changes := schedule_text(sweep.trials, best):
         told = "; ".join(changes)

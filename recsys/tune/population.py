@@ -195,6 +195,14 @@ def first_needed(space: Space, config: RunConfig, trials: Sequence[Trial]) -> in
     return len(trials) if stretch == num_stretches(config) - 1 else first
 
 
+def unchanged(trials: Sequence[Trial], trial: Trial) -> Trial:
+    """The last stretch of a trial's weights that was trained with its settings too."""
+    for other in trials:
+        if other.parent == trial.number and other.settings == trial.settings:
+            return unchanged(trials, other)
+    return trial
+
+
 def schedule(trials: Sequence[Trial], trial: Trial) -> list[tuple[int, int, Settings]]:
     """The stretches behind a trial's weights: first and last epoch, and the settings then.
 

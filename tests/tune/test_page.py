@@ -121,10 +121,15 @@ def test_the_winner_of_a_population_is_told_with_its_schedule(tmp_path: Path) ->
     html = sweep_page(space, config, [*first, *taken], {})
     assert "not the one measured here: epochs 1 to 2: train.lr=0.001; epochs 3 to 3: train" in html
     assert "trial 1</td>" in html
+    assert "the config as it was has 1 after 2 epochs." in html
     curves = html.partition('aria-label="The score of each epoch"')[2].partition("</svg>")[0]
     lengths = [
         len(line.split()) for line in re.findall(r'polyline class=".+?" points="(.+?)"', curves)
     ]
     assert sorted(lengths) == [2, 2, 2, 3], "from where each begins, and the winner's whole"
     worse = stretch(2, 0.0012, 0.0, 2.0, 1.0, parent=1)
-    assert "another training" not in sweep_page(space, config, [*first, worse, unchanged], {})
+    html = sweep_page(space, config, [*first, worse, unchanged], {})
+    assert "another training" not in html
+    went_on = [stretch(2, 0.002, 0.0, 1.0, 1.5, parent=0), unchanged]
+    html = sweep_page(space, config, [*first, *went_on], {})
+    assert "the config as it was has 1.5" in html and "after 3 epochs." in html
