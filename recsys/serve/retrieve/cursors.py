@@ -2,7 +2,7 @@
 
 It names them by a code of their ids, so that it holds on any replica and of any version.
 
-Shapes: N videos of the bundle, M live ones, S videos shown.
+Shapes: N rows of the bundle, M live videos, S videos shown.
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ class Cursors:
 
     def __init__(self, bundle: Bundle, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
-        codes_N = id_codes(bundle.vocabs["video"].ids)
-        order = np.argsort(codes_N, kind="stable")
-        self._codes_N, self._rows_N = codes_N[order], (order + 1).astype(np.int32)
-        self._live_codes_M = Growing(np.zeros(0, np.uint32))
+        codes = id_codes(bundle.vocabs["video"].ids)
+        order = np.argsort(codes, kind="stable")
+        self._sorted_codes, self._sorted_rows = codes[order], (order + 1).astype(np.int32)
+        self._codes = Growing(np.concatenate([np.zeros(1, np.uint32), codes]))
+        """(N + M,) by row; row 0 has none."""
         catalogue.on_change.append(self._grow)
 
     def _grow(self, changed: Changed) -> None:
-        self._live_codes_M.append(self._codes_of(changed.new_rows))
+        ids = self._catalogue.videos.ids_of(changed.new_rows)
+        self._codes.append(id_codes(pa.array(ids, pa.string())))
 
     def rows(self, cursor: str | None) -> IntArray:
         """The sorted rows of what a cursor remembers.
@@ -54,22 +56,20 @@ class Cursors:
         if cursor is None:
             return np.zeros(0, np.int64)
         codes_S = np.unique(_decode(cursor))
-        first = np.searchsorted(self._codes_N, codes_S)
-        last = np.searchsorted(self._codes_N, codes_S, side="right")
-        rows = self._rows_N[expand_ranges(first, last - first)].astype(np.int64)
-        live = np.flatnonzero(np.isin(self._live_codes_M.now, codes_S))
-        return np.concatenate([np.sort(rows), live + self._catalogue.num_bundle])
+        first = np.searchsorted(self._sorted_codes, codes_S)
+        last = np.searchsorted(self._sorted_codes, codes_S, side="right")
+        rows = self._sorted_rows[expand_ranges(first, last - first)].astype(np.int64)
+        num_bundle = self._catalogue.num_bundle
+        live = np.flatnonzero(np.isin(self._codes.now[num_bundle:], codes_S))
+        return np.concatenate([np.sort(rows), live + num_bundle])
 
     def after(self, before: str | None, shown: IntArray) -> str | None:
         """The cursor that remembers what it did before, and these rows (S,) too."""
         known = _decode(before) if before is not None else np.zeros(0, np.uint32)
         if len(known) + len(shown) > MOST_PAGED or not len(shown):
             return None
-        codes = np.concatenate([known, self._codes_of(shown)]).astype("<u4")
+        codes = np.concatenate([known, self._codes.now[shown]]).astype("<u4")
         return base64.urlsafe_b64encode(codes.tobytes()).decode().rstrip("=")
-
-    def _codes_of(self, rows: IntArray) -> Codes:
-        return id_codes(pa.array(self._catalogue.videos.ids_of(rows), pa.string()))
 
 
 def id_codes(ids: pa.Array) -> Codes:
