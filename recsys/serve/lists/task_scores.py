@@ -4,8 +4,8 @@ The head's first layer is linear in what it joins: the user's state and request 
 video's profile and counts on the other. Each side goes through it by itself, a video's once an hour
 (counts are of finished hours), and a pair costs one addition of hidden values.
 
-Shapes: B requests, K videos of each, N videos, R rows, H state, M hidden values, T tasks, F count
-features, C context columns.
+Shapes: B requests, K videos of each, N videos, R rows, S rows that were asked for, H state, M hidden
+values, T tasks, F count features, C context columns.
 """
 
 from __future__ import annotations
@@ -130,18 +130,22 @@ class TaskScores:
 
 
 class _Hour:
-    """The videos' side in one hour, made when a video is first asked for."""
+    """The videos' side in one hour, made when a video is first asked for.
+
+    Lists show few of a large catalogue's videos, and only theirs take memory.
+    """
 
     def __init__(self, scores: TaskScores, hour: int, num_videos: int) -> None:
         self._scores, self._number = scores, hour
-        self._there_N = Growing(np.zeros(num_videos, np.bool_))
-        self._sides_NM: Growing[np.float32] | None = None
+        self._place_N = Growing(np.zeros(num_videos, np.int32))
+        """Of each video's side among those that were made; 0 where there is none."""
+        self._sides_SM: Growing[np.float32] | None = None
         self._contexts: dict[tuple[int, ...], Tensor] = {}
 
     def change(self, rows: IntArray, num_videos: int) -> None:
         """Videos have other vectors than before, or have followed the last ones."""
-        self._there_N.reach(num_videos)
-        self._there_N.now[rows] = False
+        self._place_N.reach(num_videos)
+        self._place_N.now[rows] = 0
 
     def of_contexts(self, contexts: Sequence[tuple[int, ...]]) -> Tensor:
         """What the counts of context values add to the users' side (B, M)."""
@@ -156,13 +160,12 @@ class _Hour:
 
     def of(self, rows: IntArray) -> Tensor:
         """The sides (…, M) of video rows (…)."""
-        there_N = self._there_N.now
-        missing = np.unique(rows[~there_N[rows]])
-        if self._sides_NM is None or len(missing):
+        place_N = self._place_N.now
+        missing = np.unique(rows[place_N[rows] == 0])
+        if self._sides_SM is None or len(missing):
             made = self._scores.videos(missing, self._number).numpy()
-            if self._sides_NM is None:
-                self._sides_NM = Growing(np.zeros((0, made.shape[1]), np.float32))
-            self._sides_NM.reach(len(there_N))
-            self._sides_NM.put(missing, made)
-            there_N[missing] = True
-        return torch.from_numpy(self._sides_NM.now)[torch.from_numpy(rows)]
+            if self._sides_SM is None:
+                self._sides_SM = Growing(np.zeros((1, made.shape[1]), np.float32))
+            place_N[missing] = len(self._sides_SM) + np.arange(len(missing))
+            self._sides_SM.append(made)
+        return torch.from_numpy(self._sides_SM.now)[torch.from_numpy(place_N[rows])]
