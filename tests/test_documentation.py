@@ -162,7 +162,7 @@ def told_of_the_run_folder() -> re.Pattern[str]:
     [
         ("config.yaml", True),
         ("prepare/timelines/part-00001.parquet", True),
-        ("bundles/20260101T000000Z-1/vocab/video.parquet", True),
+        ("bundles/20260101T000000Z-1/vocab/video.arrow", True),
         ("decode/clips.lance/data/1.lance", True),
         ("live.sqlite-shm", True),
         ("prepare/trends/video.parquet", False),

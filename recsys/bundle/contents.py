@@ -39,7 +39,7 @@ from recsys.data.catalog import Catalog
 from recsys.data.details import Details
 from recsys.data.lessons import NO_LESSONS, Lessons
 from recsys.data.places import Ids
-from recsys.data.ragged import FloatArray, Ragged
+from recsys.data.ragged import FloatArray, Ragged, whole
 from recsys.data.storage import finite, join, remove, replace_file
 from recsys.data.users import UserRows
 from recsys.data.vocab import Vocab
@@ -56,7 +56,9 @@ from recsys.schema import files_schema, vocab_schema
 
 RERANK = "rerank.parquet"
 INDEX = "index.faiss"
-DETAILS, FILES, KNOWN = "details.parquet", "files.arrow", "known.json"
+VIDEOS, DETAILS, FILES = "videos.arrow", "details.arrow", "files.arrow"
+"""Tables with a row a video are mapped, so that the servers of a machine share them."""
+KNOWN = "known.json"
 LESSONS = "lessons.parquet"
 """Only in a bundle with courses."""
 
@@ -127,7 +129,7 @@ class VideoModel:
         manifest = read_manifest(folder)
         files = CheckedReader(folder, manifest["files"])
         config, sizes = _config(files), _sizes(manifest["sizes"])
-        catalog = Catalog.from_table(files.table("videos.parquet"))
+        catalog = Catalog.from_table(files.mapped(VIDEOS))
         recommender = _recommender(config, sizes, files)
         version, vocabs = manifest["version"], _vocabs(files)
         vectors = files.array("vectors.npy")
@@ -235,7 +237,7 @@ class Bundle:
         config = _config(files)
         sizes = _sizes(manifest["sizes"])
         vectors = files.array("vectors.npy")
-        catalog = Catalog.from_table(files.table("videos.parquet"))
+        catalog = Catalog.from_table(files.mapped(VIDEOS))
         histories, older_liked = read_histories(files)
         bundle = cls(
             version=manifest["version"],
@@ -321,9 +323,10 @@ def _write_files(
     writer.write_tensors("model.safetensors", _weights(contents.recommender))
     for name, vocab in contents.vocabs.items():
         ids = pa.concat_arrays([pa.nulls(1, pa.string()), vocab.ids])
-        writer.write_table(f"vocab/{name}.parquet", pa.table([ids], schema=vocab_schema()))
-    writer.write_table("videos.parquet", contents.catalog)
-    writer.write_table(DETAILS, contents.details)
+        table = pa.table([ids], schema=vocab_schema())
+        writer.write_mapped(f"vocab/{name}.arrow", [table], vocab_schema())
+    for name, table in ((VIDEOS, contents.catalog), (DETAILS, contents.details)):
+        writer.write_mapped(name, [table.combine_chunks()], table.schema)
     writer.write_mapped(FILES, contents.files, files_schema())
     if len(contents.lessons):
         writer.write_table(LESSONS, contents.lessons.to_table())
@@ -392,8 +395,8 @@ def _sizes(tree: Mapping[str, Any]) -> Sizes:
 def _vocabs(files: CheckedReader) -> dict[str, Vocab]:
     names = [name for name in files.names if name.startswith("vocab/")]
     return {
-        name.removeprefix("vocab/").removesuffix(".parquet"): Vocab(
-            files.table(name).column("id").combine_chunks().slice(1)
+        name.removeprefix("vocab/").removesuffix(".arrow"): Vocab(
+            whole(files.mapped(name).column("id")).slice(1)
         )
         for name in names
     }
@@ -413,8 +416,8 @@ def _counts(config: RunConfig, catalog: Catalog, files: CheckedReader) -> EventC
 
 
 def _details(files: CheckedReader) -> Details:
-    """The titles in memory; the pictures stay on the disk where the bundle is on one."""
-    return Details(files.table(DETAILS), files.mapped(FILES))
+    """They stay on the disk where the bundle is on one."""
+    return Details(files.mapped(DETAILS), files.mapped(FILES))
 
 
 def _lessons(files: CheckedReader) -> Lessons:
@@ -450,8 +453,7 @@ def _traits(config: RunConfig, catalog: Catalog, files: CheckedReader) -> VideoT
 
 
 def _recommender(config: RunConfig, sizes: Sizes, files: CheckedReader) -> Recommender:
-    with torch.device("meta"):  # without numbers, which are those of the file
-        tables = PlainTables(table_specs(config.model, sizes))
+    tables = PlainTables.unfilled(table_specs(config.model, sizes))
     recommender = Recommender(config.model, sizes, tables=tables)
     try:
         recommender.load_state_dict(files.tensors("model.safetensors"), assign=True)

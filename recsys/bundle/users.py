@@ -1,7 +1,7 @@
 """The features of users in a bundle, in arrays that a machine's servers share.
 
     users/ids.npy, id_ends.npy      the users' ids, as `bundle/spooled.py` says
-    users/rows.npy                  (U, J) rows of vocab/user.parquet, 0 where a value is missing
+    users/rows.npy                  (U, J) rows of vocab/user.arrow, 0 where a value is missing
 
 Shapes: U users, those without events among them; J columns of user features.
 """

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.data.ragged import IntArray, Ragged
+from recsys.data.ragged import IntArray, Ragged, whole
 from recsys.data.storage import open_input
 
 
@@ -42,12 +42,12 @@ class Catalog:
         table = table.combine_chunks()
 
         def column(name: str) -> IntArray:
-            return np.asarray(table.column(name).combine_chunks(), dtype=np.int64)
+            return np.asarray(whole(table.column(name)), dtype=np.int64)
 
         return cls(
             table=table,
             creator_rows=column("creator_row"),
-            categories=Ragged.from_arrow(table.column("category_rows").combine_chunks()),
+            categories=Ragged.from_arrow(whole(table.column("category_rows"))),
             durations=np.asarray(table.column("duration").fill_null(np.nan), np.float64),
             duration_buckets=column("duration_bucket"),
             train_events=column("num_train_events"),

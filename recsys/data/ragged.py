@@ -148,6 +148,11 @@ def flat_values(
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
 
 
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array, which is copied only where it is in parts."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def expand_ranges(starts: IntArray, lengths: IntArray) -> IntArray:
     """The numbers of many ranges, one after the other.
 

@@ -45,6 +45,15 @@ class PlainTables(nn.Module):
             init_table(table.weight)
         self.embeddings = nn.ModuleDict(tables)
 
+    @classmethod
+    def unfilled(cls, specs: Mapping[str, TableSpec]) -> PlainTables:
+        """Tables whose numbers are yet to come: no page of them is touched."""
+        made = cls({})
+        for name, spec in specs.items():
+            weight = torch.empty(spec.num_rows, spec.dim)
+            made.embeddings[name] = nn.Embedding.from_pretrained(weight, freeze=False)
+        return made
+
     def forward(self, inputs: TableInputs) -> dict[str, Tensor]:
         """Looks rows up: their embeddings (R, D) by the name of the table."""
         return {name: self.embeddings[name](rows) for name, (rows, _) in inputs.items()}

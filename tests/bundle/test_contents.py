@@ -149,9 +149,9 @@ def test_a_changed_file_is_named(copy: Path, name: str) -> None:
 
 
 def test_a_cut_file_is_named(copy: Path) -> None:
-    path = copy / "videos.parquet"
+    path = copy / "videos.arrow"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"videos.parquet: 100 bytes, the manifest says \d+"):
+    with pytest.raises(InputError, match=r"videos.arrow: 100 bytes, the manifest says \d+"):
         Bundle.load(str(copy))
 
 
@@ -172,9 +172,9 @@ def test_a_bundle_without_manifest_was_never_finished(copy: Path) -> None:
     [
         ("{", "not a bundle's manifest"),
         ("[]", "not a bundle's manifest"),
-        ('{"format": 99}', "format 99, this recsys reads 9"),
-        ('{"format": 7}', "format 7, this recsys reads 9; publish again"),
-        ('{"format": 9, "files": {}}', "created, metrics, sizes, version missing"),
+        ('{"format": 99}', "format 99, this recsys reads 10"),
+        ('{"format": 7}', "format 7, this recsys reads 10; publish again"),
+        ('{"format": 10, "files": {}}', "created, metrics, sizes, version missing"),
     ],
 )
 def test_a_wrong_manifest_is_refused(copy: Path, text: str, message: str) -> None:

@@ -141,7 +141,7 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: change_byte(folder, "vectors.npy"), "sha256 is not the manifest's"),
     (lambda folder: change_byte(folder, "known.json"), "sha256 is not the manifest's"),
     (lambda folder: (folder / "manifest.json").unlink(), "manifest.json"),
-    (lambda folder: (folder / "videos.parquet").unlink(), "the file is missing"),
+    (lambda folder: (folder / "videos.arrow").unlink(), "the file is missing"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "not a bundle's manifest"),
     (other_format, "format 1, this recsys reads"),
     (other_log, "it is another log"),
