@@ -43,6 +43,17 @@ def video_schema() -> pa.Schema:
     )
 
 
+def served_video_schema() -> pa.Schema:
+    """BUNDLE/videos.arrow: `video_schema` with numbers as wide as `Catalog` has them.
+
+    A server uses them where they lie in the file, and has no copy of its own.
+    """
+    wide = {"creator_row": pa.int64(), "duration_bucket": pa.int64(), "duration": pa.float64()}
+    wide["category_rows"] = pa.large_list(pa.int32())
+    fields = video_schema()
+    return pa.schema([field.with_type(wide.get(field.name, field.type)) for field in fields])
+
+
 def details_schema() -> pa.Schema:
     """RUN/prepare/details.parquet: what people are shown of each video, and no model sees.
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 import yaml
 from torch import Tensor
 
@@ -52,7 +51,7 @@ from recsys.inference.index import IndexFacts, VideoIndex, kind_for
 from recsys.inference.rerank import VideoTraits, is_active
 from recsys.model.embeddings import PlainTables
 from recsys.model.recommender import Recommender, table_specs
-from recsys.schema import files_schema, vocab_schema
+from recsys.schema import files_schema, served_video_schema, vocab_schema
 
 RERANK = "rerank.parquet"
 INDEX = "index.faiss"
@@ -325,7 +324,8 @@ def _write_files(
         ids = pa.concat_arrays([pa.nulls(1, pa.string()), vocab.ids])
         table = pa.table([ids], schema=vocab_schema())
         writer.write_mapped(f"vocab/{name}.arrow", [table], vocab_schema())
-    for name, table in ((VIDEOS, contents.catalog), (DETAILS, contents.details)):
+    catalog = contents.catalog.cast(served_video_schema())
+    for name, table in ((VIDEOS, catalog), (DETAILS, contents.details)):
         writer.write_mapped(name, [table.combine_chunks()], table.schema)
     writer.write_mapped(FILES, contents.files, files_schema())
     if len(contents.lessons):

@@ -18,7 +18,7 @@ from recsys.data.storage import open_input
 
 @dataclass(frozen=True)
 class Catalog:
-    """The table of `video_schema` as arrays; N videos, row 0 among them."""
+    """A table of `video_schema` or `served_video_schema` as arrays; N videos, row 0 among them."""
 
     table: pa.Table
     creator_rows: IntArray
@@ -38,7 +38,7 @@ class Catalog:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Catalog:
-        """Reads a table of `video_schema`."""
+        """Reads a table of either schema."""
         table = table.combine_chunks()
 
         def column(name: str) -> IntArray:
@@ -48,7 +48,7 @@ class Catalog:
             table=table,
             creator_rows=column("creator_row"),
             categories=Ragged.from_arrow(whole(table.column("category_rows"))),
-            durations=np.asarray(table.column("duration").fill_null(np.nan), np.float64),
+            durations=np.asarray(whole(table.column("duration").fill_null(np.nan)), np.float64),
             duration_buckets=column("duration_bucket"),
             train_events=column("num_train_events"),
             valid_events=column("num_valid_events"),

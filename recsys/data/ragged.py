@@ -73,7 +73,12 @@ class Ragged:
 
     @classmethod
     def from_arrow(cls, lists: pa.ListArray | pa.LargeListArray | pa.ChunkedArray) -> Ragged:
-        """Makes one of a column of lists; a null is an empty list."""
+        """Makes one of a column of lists; a null is an empty list.
+
+        Large lists without nulls are used where they lie.
+        """
+        if isinstance(lists, pa.LargeListArray) and not (lists.null_count or lists.offset):
+            return cls(np.asarray(lists.offsets), flat_values(lists, np.int32))
         lengths = np.asarray(pc.list_value_length(lists).fill_null(0), np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         return cls(offsets, flat_values(lists, np.int32))

@@ -1,8 +1,8 @@
 """How soon a replica starts with millions of users' histories, and what a second one takes.
 
-A bundle with random weights, histories and features of users, which a script makes. Each
-replica is a process of its own that loads the bundle and answers some users; the second one starts
-while the first is there.
+A bundle with random weights, histories and features of users, which a script makes, or that of a
+run (`--run`). Each replica is a process of its own that loads the bundle and answers some users;
+the second one starts while the first is there.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ ASKED = 200
 GB = 1e9
 
 
-def replica(run: str, num_users: int) -> None:
+def replica(run: str) -> None:
     """Loads, answers, says what it took, and stays until it is told to go."""
     from recsys.bundle.contents import Bundle
     from recsys.serve.recommender import ServingRecommender
 
     begin = time.perf_counter()
-    recommender = ServingRecommender(Bundle.load(run))
-    recommender.recommend("u0", 10)
+    bundle = Bundle.load(run)
+    recommender = ServingRecommender(bundle)
+    users = bundle.history_ids
+    recommender.recommend(users[0].as_py(), 10)
     start_s = time.perf_counter() - begin
-    for user in range(0, num_users, max(1, num_users // ASKED)):
-        recommender.recommend(f"u{user}", 10)
+    for place in range(0, len(users), max(1, len(users) // ASKED)):
+        recommender.recommend(users[place].as_py(), 10)
     print(json.dumps({"start_s": start_s, "private": bytes_of("Private_Dirty:")}), flush=True)
     sys.stdin.readline()
     print(json.dumps({"share": bytes_of("Pss:")}), flush=True)
@@ -47,8 +49,8 @@ def bytes_of(kind: str) -> int:
 class Replica:
     """A process that serves the bundle until it is closed."""
 
-    def __init__(self, run: str, num_users: int) -> None:
-        command = [sys.executable, __file__, "--replica", run, "--users", str(num_users)]
+    def __init__(self, run: str) -> None:
+        command = [sys.executable, __file__, "--replica", run]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -74,24 +76,29 @@ class Replica:
         return facts
 
 
-def measure(num_users: int, per_user: int, folder: str) -> dict[str, float]:
-    """Seconds and bytes of a first replica, and of a second one beside it."""
+def make(num_users: int, per_user: int, folder: str) -> dict[str, float]:
+    """Makes the bundle; the seconds that it took."""
     from _bundle import make_large_bundle
 
     begin = time.perf_counter()
     end_ms = time.time_ns() // 1_000_000
-    version = make_large_bundle(folder, num_users=num_users, per_user=per_user, end_ms=end_ms)
-    made_s = time.perf_counter() - begin
-    files = Path(folder, "bundles", version).rglob("*")
+    make_large_bundle(folder, num_users=num_users, per_user=per_user, end_ms=end_ms)
+    return {"made_s": time.perf_counter() - begin}
+
+
+def measure(run: str) -> dict[str, float]:
+    """Seconds and bytes of a first replica of a run's bundle, and of a second one beside it."""
+    from recsys.bundle.versions import find_bundle
+
+    files = Path(find_bundle(run)).rglob("*")
     num_bytes = sum(path.stat().st_size for path in files if path.is_file())
-    first = Replica(folder, num_users)
-    second = Replica(folder, num_users)
+    first = Replica(run)
+    second = Replica(run)
     private = [first.facts["private"], second.facts["private"]]
     both = first.share() + second.share()
     for one in (first, second):
         one.close()
     return {
-        "made_s": made_s,
         "bundle_bytes": num_bytes,
         "start_s": first.facts["start_s"],
         "second_start_s": second.facts["start_s"],
@@ -107,14 +114,19 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=10_000_000)
     parser.add_argument("--events", type=int, default=5, help="of each user")
     parser.add_argument("--folder", help="for the bundle; else a temporary one")
+    parser.add_argument("--run", help="whose bundle is measured; none is made then")
     parser.add_argument("--replica", metavar="RUN", help="only be a replica of this run")
     parser.add_argument("--out", type=Path, default=Path("runs/bench/start.json"))
     args = parser.parse_args()
     if args.replica:
-        replica(args.replica, args.users)
+        replica(args.replica)
         return
-    with work_folder(args.folder) as folder:
-        figures = measure(args.users, args.events, folder)
+    if args.run:
+        figures = measure(args.run)
+    else:
+        with work_folder(args.folder) as folder:
+            figures = make(args.users, args.events, folder)
+            figures |= measure(folder)
     bars = {
         "seconds to start": (figures["start_s"], BAR_S),
         "private GB of a replica": (figures["private_bytes"] / GB, BAR_BYTES / GB),

@@ -1,10 +1,13 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -48,6 +51,33 @@ def test_gives_back_what_was_written(run: TinyRun) -> None:
     assert (bundle.index_facts.kind, bundle.index_facts.recall) == ("pq", 1.0)
     assert bundle.index.margin == bundle.index_facts.margin == 0.0
     assert bundle.manifest["metrics"] == {"hr@10": 0.25, "cold": {"hr@10": None}}
+
+
+def test_what_is_known_of_videos_is_used_where_it_lies(run: TinyRun) -> None:
+    """A machine's servers share it: none has a copy of its own."""
+    catalog = Bundle.load(str(run.run)).catalog
+    columns = {
+        "creator_row": catalog.creator_rows,
+        "duration_bucket": catalog.duration_buckets,
+        "num_train_events": catalog.train_events,
+    }
+    for name, array in columns.items():
+        assert np.shares_memory(array, np.asarray(catalog.table.column(name).chunk(0))), name
+    lists = catalog.table.column("category_rows").chunk(0)
+    assert np.shares_memory(catalog.categories.values, np.asarray(lists.values))
+    written = pq.read_table(str(run.run / "prepare" / "videos.parquet"))
+    assert catalog.table.column("creator_row").to_pylist() == written["creator_row"].to_pylist()
+    assert catalog.table.column("uri").equals(written.column("uri"))
+
+
+def test_a_bundle_comes_without_torchs_compiler(run: TinyRun) -> None:
+    """Tables on torch's meta device bring it along: 70 MB in each server, and a second."""
+    code = (
+        "import sys; from recsys.bundle.contents import Bundle; "
+        f"Bundle.load({str(run.run)!r}); print('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("feature_dim", [None, 5])

@@ -4,7 +4,7 @@ The head's first layer is linear in what it joins: the user's state and request 
 video's profile and counts on the other. Each side goes through it by itself, a video's once an hour
 (counts are of finished hours), and a pair costs one addition of hidden values.
 
-Shapes: B requests, K videos of each, N videos, R rows, S rows that were asked for, H state, M hidden
+Shapes: B requests, K videos of each, N videos, R rows, S sides that were made, H state, M hidden
 values, T tasks, F count features, C context columns.
 """
 
