@@ -51,7 +51,7 @@ class PlainTables(nn.Module):
         made = cls({})
         for name, spec in specs.items():
             weight = torch.empty(spec.num_rows, spec.dim)
-            made.embeddings[name] = nn.Embedding.from_pretrained(weight, freeze=False)
+            made.embeddings[name] = nn.Embedding(spec.num_rows, spec.dim, _weight=weight)
         return made
 
     def forward(self, inputs: TableInputs) -> dict[str, Tensor]:
