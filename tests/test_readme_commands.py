@@ -131,6 +131,8 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=catalogue": BENCH,
     "make bench NAME=start": BENCH,
     "make bench NAME=start ARGS='--users 200000'": BENCH,
+    "make bench NAME=start ARGS='--run runs/bench/scale/500000-1000000-videos/run'": BENCH,
+    "make bench NAME=scale ARGS='--sizes 500000 --videos 1000000 --steps prepare publish'": BENCH,
     "make bench NAME=catalogue ARGS='--videos 100000 --users 2000000'": BENCH,
     "make bench NAME=page": BENCH,
     "make bench NAME=page ARGS='--screenshots pictures'": BENCH,
