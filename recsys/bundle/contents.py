@@ -324,12 +324,7 @@ def _write_files(
         ids = pa.concat_arrays([pa.nulls(1, pa.string()), vocab.ids])
         table = pa.table([ids], schema=vocab_schema())
         writer.write_mapped(f"vocab/{name}.arrow", [table], vocab_schema())
-    catalog = contents.catalog.cast(served_video_schema())
-    for name, table in ((VIDEOS, catalog), (DETAILS, contents.details)):
-        writer.write_mapped(name, [table.combine_chunks()], table.schema)
-    writer.write_mapped(FILES, contents.files, files_schema())
-    if len(contents.lessons):
-        writer.write_table(LESSONS, contents.lessons.to_table())
+    _write_videos(writer, contents)
     vectors = np.ascontiguousarray(contents.vectors, dtype=np.float32)
     writer.write_array("vectors.npy", [vectors], shape=vectors.shape)
     kind = kind_for(config.publish.index, len(vectors) - 1)
@@ -365,6 +360,15 @@ def _write_files(
         writer.write(KNOWN, json.dumps(answers, indent=1).encode() + b"\n")
         manifest["files"] = dict(writer.files)
     writer.write(MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
+
+
+def _write_videos(writer: CheckedWriter, contents: Contents) -> None:
+    catalog = contents.catalog.cast(served_video_schema())
+    for name, table in ((VIDEOS, catalog), (DETAILS, contents.details)):
+        writer.write_mapped(name, [table.combine_chunks()], table.schema)
+    writer.write_mapped(FILES, contents.files, files_schema())
+    if len(contents.lessons):
+        writer.write_table(LESSONS, contents.lessons.to_table())
 
 
 def read_config(folder: str) -> RunConfig:
