@@ -106,7 +106,7 @@ class CatalogueContents:
         return unit.astype(np.float32)
 
     def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.as_tensor(values, device=self._video.no_clip.device)
+        return torch.tensor(values, device=self._video.no_clip.device)
 
 
 def _unit(content: FloatArray) -> FloatArray:
