@@ -121,15 +121,15 @@ def choice(spec: ClipSpec, facts: FileFacts) -> tuple[bool, str]:
     """Whether decord is asked before PyAV, and why.
 
     decord decodes every frame between a key frame and a sampled one, and reads the whole file's
-    packets first. PyAV does neither for key frames alone, and `fastest` asks it also where it can
-    leave out frames that no other needs: where some are decoded in another order than shown.
+    packets once more. PyAV does neither, so that `fastest` asks it alone, and for key frames
+    everybody does.
     """
     if spec.reader in ("decord", "pyav"):
         return spec.reader == "decord", f"decode.reader={spec.reader}"
     if spec.sampling == "keyframes":
         return False, "only key frames are wanted"
-    if spec.reader == "fastest" and facts.reorders:
-        return False, "frames that no other needs can be left out"
+    if spec.reader == "fastest":
+        return False, "PyAV reads a file once, and no frame that is not needed"
     return True, "exact"
 
 

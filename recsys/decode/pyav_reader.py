@@ -66,6 +66,7 @@ class OpenVideo:
         self._notes: list[str] = []  # what we say of the file ourselves
         self._follows_edits = True
         self._container: av.container.InputContainer | None = None
+        self._decoded_alone: tuple[av.VideoFrame, av.VideoCodecContext] | None = None
 
     def __enter__(self) -> Self:
         self._complaints.__enter__()
@@ -103,9 +104,19 @@ class OpenVideo:
         raise self._no_frames()
 
     def _alone(self, packet: av.Packet) -> av.VideoFrame | None:
-        """The first frame that a packet gives without any other."""
-        frames = [*self._decode(packet), *self._decode(None)]
-        self._stream.codec_context.flush_buffers()
+        """The first frame that a packet gives without any other.
+
+        A decoder that gave it at once, and so holds nothing back, can go on behind it.
+        """
+        context = self._stream.codec_context
+        context.flush_buffers()
+        frames = self._decode(packet)
+        if len(frames) == 1:
+            self._decoded_alone = frames[0], context
+            return frames[0]
+        frames += self._decode(None)
+        context.flush_buffers()
+        self._decoded_alone = None
         return frames[0] if frames else None
 
     def _look(self) -> FileFacts:
@@ -223,7 +234,7 @@ class OpenVideo:
         for frame in self._frames(ranges, only=left):
             if frame.pts in starts and _is_predicted(frame):
                 return None  # no key frame, whatever its mark says
-            if frame.pts in wanted:
+            if frame.pts in left:
                 self._keep(images, frame.pts, frame)
         if len(images) < len(wanted):
             return None
@@ -369,6 +380,12 @@ class OpenVideo:
         """
         for place, packet in self._packets.walk(ranges):
             context = self._stream.codec_context
+            if self._decoded_alone is not None:
+                (frame, decoder), self._decoded_alone = self._decoded_alone, None
+                if decoder is context and frame.pts == place:
+                    yield frame
+                    continue
+                context.flush_buffers()
             needed = only is None or place in only
             context.skip_frame = "DEFAULT" if needed else "NONREF"
             yield from self._decode(packet)

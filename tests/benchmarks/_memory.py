@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 SAMPLE_S = 0.25
 WORTH_NAMING = 50_000_000
 """Bytes from which on a process is named."""
+LAST_LINES = 20
+"""Of a failed command's complaints."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -33,8 +36,9 @@ class Watched:
         """Of the largest process of each name; of those that held anything worth naming."""
         self._cpu_s: dict[int, float] = {}
         self._kinds = ("Pss:",) if shared else ("Private_Dirty:",)
+        self._complaints = tempfile.TemporaryFile("w+", errors="replace")
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdout=subprocess.PIPE, stderr=self._complaints, text=True
         )
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -45,11 +49,13 @@ class Watched:
         return sum(self._cpu_s.values())
 
     def output(self) -> str:
-        """Waits for the end and gives what was written."""
+        """Waits for the end and gives what was written; where it failed, says what went wrong."""
         output, _ = self._process.communicate()
         self._watcher.join()
         if self._process.returncode:
-            raise SystemExit(f"{self._process.args} ended with {self._process.returncode}")
+            self._complaints.seek(0)
+            said = "\n".join(self._complaints.read().splitlines()[-LAST_LINES:])
+            raise SystemExit(f"{self._process.args} ended with {self._process.returncode}\n{said}")
         return output
 
     def _watch(self) -> None:

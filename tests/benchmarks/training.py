@@ -10,8 +10,9 @@ timelines of 5 to 100 events, the model's default sizes):
   the process held, over the size of the table and its optimizer state. That is all of it: PyTorch,
   TorchRec and FBGEMM, a partition of timelines at a time as in training, and what a step needs.
   (Ray and pandas, which a training worker holds too, are not in it.)
-- Two workers of one thread each against one: events a second of both together. Beside it stands
-  what two processes reach that exchange nothing: no more can come of one machine's two cores.
+- Two workers of one thread each against one: events a second of both together, with each way of
+  exchanging (`EXCHANGES`). Beside it stands what two processes reach that exchange nothing: no more
+  can come of one machine's two cores.
 """
 
 from __future__ import annotations
@@ -51,18 +52,26 @@ from recsys.train.trainable import TABLE_PREFIX, make_adamw
 BAR_PLAIN, BAR_TIME, BAR_MEMORY, BAR_TWO = 0.9, 1.2, 1.3, 1.8
 NUM_VIDEOS, NUM_CREATORS, NUM_CATEGORIES, NUM_TABS, NUM_TASKS = 20_000, 2_000, 100, 8, 2
 PARTITION_STEPS = 8
+EXCHANGES: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bfloat16": {"exchange_precision": "bfloat16"},
+    "average of 4": {"average_every": 4},
+    "average of 16": {"average_every": 16},
+}
+"""What two workers exchange in a step: settings of `train` by the name that the table gives them."""
 CPU = torch.device("cpu")
 Step = Callable[[Batch], None]
 
 
-def make_config(table_dim: int) -> RunConfig:
-    """The default model, without video files."""
+def make_config(table_dim: int, **train: Any) -> RunConfig:
+    """The default model, without video files; `train` are settings of that section."""
     return parse_config(
         {
             "run": "unused",
             "data": {"events": "unused", "columns": {"tasks": ["click", "like"]}},
             "split": {"kind": "leave_one_out"},
             "model": {"id_dim": table_dim},
+            "train": train,
         },
         "benchmark",
     )
@@ -147,13 +156,11 @@ def sharded_step(config: RunConfig, sizes: Sizes) -> Step:
     """As training takes it."""
     trainable = build_sharded(config, sizes, CPU)
     trainable.module.train()
-    dense = trainable.dense_parameters()
 
     def step(batch: Batch) -> None:
         trainable.optimizer.zero_grad()
         loss_of(trainable.module(batch)).backward()
-        torch.nn.utils.clip_grad_norm_(dense, config.train.clip_norm)
-        trainable.optimizer.step()
+        trainable.update(config.train.clip_norm)
 
     return step
 
@@ -216,7 +223,7 @@ def part_table(args: argparse.Namespace) -> dict[str, Any]:
 def part_worker(args: argparse.Namespace) -> dict[str, Any]:
     """One of `world` workers of one thread."""
     torch.set_num_threads(1)
-    config = make_config(64)
+    config = make_config(64, **EXCHANGES[args.exchange])
     step = sharded_step(config, make_sizes(NUM_VIDEOS))
     batches = list(make_batches(config, NUM_VIDEOS, args.steps + 3, seed=args.rank))
     for batch in batches[:3]:
@@ -266,6 +273,9 @@ def main() -> None:
     parser.add_argument("--table-dim", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("runs/bench/training.json"))
     parser.add_argument("--only", nargs="*", default=list(PARTS), choices=list(PARTS))
+    ways = list(EXCHANGES)
+    parser.add_argument("--exchanges", nargs="+", default=ways[:1], choices=ways)
+    parser.add_argument("--exchange", default=ways[0], help=argparse.SUPPRESS)
     for name, kind in (("part", str), ("folder", str), ("rank", int), ("world", int)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -325,18 +335,19 @@ def report_table(args: argparse.Namespace, result: dict[str, Any]) -> None:
 
 
 def workers_round(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
-    """One worker, then two at once that exchange nothing, then two that train together."""
+    """One worker, two at once that exchange nothing, and two that train together in each way."""
     (one,) = run("worker", args)
     with ThreadPoolExecutor(2) as threads:
         apart = [worker for (worker,) in threads.map(lambda _: run("worker", args), range(2))]
-    return {"one": [one], "apart": apart, "two": run("worker", args, world=2)}
+    together = {way: run("worker", args, world=2, exchange=way) for way in args.exchanges}
+    return {"one": [one], "apart": apart, **together}
 
 
 def report_workers(args: argparse.Namespace, result: dict[str, Any]) -> None:
     rounds = [workers_round(args) for _ in range(args.rounds)]
     result["workers"] = rounds
     ratios = {}
-    for name in ("one", "apart", "two"):
+    for name in ("one", "apart", *args.exchanges):
         speeds = [sum(each["events_per_s"] for each in speed_of[name]) for speed_of in rounds]
         ratios[name] = median(
             speed / speed_of["one"][0]["events_per_s"]
@@ -346,9 +357,12 @@ def report_workers(args: argparse.Namespace, result: dict[str, Any]) -> None:
             median(speed_of[name][0][figure] * 1000 for speed_of in rounds)
             for figure in ("s_a_step", "cpu_s_a_step")
         )
-        print(f"  {name}: {median(speeds):,.0f} events/s, {wall:.0f} ms a step, {busy:.0f} of CPU")
-    print(f"2 processes that exchange nothing: {ratios['apart']:.2f} x the events/s of one")
-    bar(result, "events/s of two workers over one", ratios["two"], BAR_TWO, least=True)
+        print(
+            f"  {name}: {median(speeds):,.0f} events/s, {ratios[name]:.2f} x one; "
+            f"{wall:.0f} ms a step, {busy:.0f} of CPU"
+        )
+    for way in args.exchanges:
+        bar(result, f"events/s of two workers over one, {way}", ratios[way], BAR_TWO, least=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from recsys.decode.contract import Clip, ClipSpec, ReadError
+from recsys.decode.files import LocalFile
+from recsys.decode.pyav_reader import OpenVideo
+from recsys.decode.readers import read_clip
 from tests.videos import edited, gray, numbered, numbers_of, quarters, render, spec
 
 Read = Callable[[Path, ClipSpec], Clip]
@@ -202,14 +205,31 @@ def test_decord_comes_first_wherever_it_is_exact(read: Read, tmp_path: Path) -> 
     assert (clip.reader, clip.why) == ("pyav", "only key frames are wanted")
 
 
-def test_the_fastest_reader_is_pyav_where_frames_can_be_left_out(
-    read: Read, tmp_path: Path
+@pytest.mark.parametrize("bframes", ["0", "3"])
+def test_the_fastest_reader_is_pyav(bframes: str, read: Read, tmp_path: Path) -> None:
+    clip = read(numbered(tmp_path / "a.mp4", options={"bf": bframes}), spec(reader="fastest"))
+    assert (clip.reader, clip.why) == (
+        "pyav",
+        "PyAV reads a file once, and no frame that is not needed",
+    )
+    assert numbers_of(clip.frames) == [3, 9, 15, 21]
+
+
+def test_pyav_decodes_no_packet_twice_where_none_is_held_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    plain = numbered(tmp_path / "a.mp4", options={"bf": "0"})
-    reordered = numbered(tmp_path / "b.mp4", options={"bf": "3"})
-    assert read(plain, spec(reader="fastest")).reader == "decord"
-    clip = read(reordered, spec(reader="fastest"))
-    assert (clip.reader, clip.why) == ("pyav", "frames that no other needs can be left out")
+    """The look at the first frame is the start of the first range; of 24 frames the last is 21."""
+    path = numbered(tmp_path / "a.mp4", options={"bf": "0"})
+    places, decode = list[int](), OpenVideo._decode
+
+    def counted(video: OpenVideo, packet: av.Packet | None) -> list[av.VideoFrame]:
+        if packet is not None:
+            places.append(packet.pts)
+        return decode(video, packet)
+
+    monkeypatch.setattr(OpenVideo, "_decode", counted)
+    clip = read_clip(LocalFile(str(path)), spec(reader="pyav"), name="a.mp4")
+    assert places == list(range(22))
     assert numbers_of(clip.frames) == [3, 9, 15, 21]
 
 
