@@ -58,7 +58,7 @@ EXCHANGES: dict[str, dict[str, Any]] = {
     "average of 4": {"average_every": 4},
     "average of 16": {"average_every": 16},
 }
-"""What two workers exchange in a step: settings of `train` by the name that the table gives them."""
+"""What two workers exchange in a step: settings of `train` by the name in the table."""
 CPU = torch.device("cpu")
 Step = Callable[[Batch], None]
 

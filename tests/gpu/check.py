@@ -56,7 +56,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda", help="as torch calls it: cuda, cuda:1, cpu")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--small", action="store_true", help="tries the code in under 2 minutes")
     parser.add_argument("--seconds", type=float, help="of each measure")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))

@@ -46,7 +46,7 @@ class Scale:
 
     def clips(self) -> list[str]:
         """720p clips of 10 s as a phone films them; in small a second of 640 × 360."""
-        scale, seconds, num = (1, 1.0, 2) if self.small else (2, 10.0, 4)
+        scale, seconds, num = (1, 1.0, 2) if self.small else (2, 10.0, 2)
         folder = self.folder / f"{seconds:g}s-{scale}"
         return [str(path) for path in make_clips(folder, num, seconds=seconds, scale=scale)]
 

@@ -192,8 +192,11 @@ def gpu_use(scale: Scale) -> Iterator[dict[str, float]]:
         return
     samples, over = list[float](), threading.Event()
 
+    card = torch.cuda.get_device_properties(scale.device).uuid  # the first it sees may not be ours
+    command = ["nvidia-smi", f"--id=GPU-{card}", "--query-gpu=utilization.gpu"]
+    command.append("--format=csv,noheader,nounits")
+
     def watch() -> None:
-        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
         while not over.wait(0.25):
             try:
                 said = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout

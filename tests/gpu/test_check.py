@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.gpu import check
+from tests.gpu import check, steps
 from tests.gpu.decoding import Scale
 from tests.gpu.peaks import peak_flops
 
@@ -94,3 +96,24 @@ def test_bars() -> None:
 )
 def test_peaks_by_name(name: str, tflops: float | None) -> None:
     assert peak_flops(name) == (None if tflops is None else tflops * 1e12)
+
+
+def test_the_card_that_is_measured_is_asked_how_busy_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said, asked = iter(["0", "70", "90"]), threading.Event()
+
+    def nvidia_smi(command: list[str], **_: object) -> SimpleNamespace:
+        assert command[:2] == ["nvidia-smi", "--id=GPU-1-2-3"]
+        answer = next(said, None)
+        if answer is None:
+            asked.set()
+            raise OSError
+        return SimpleNamespace(stdout=f"{answer}\n")
+
+    card = SimpleNamespace(uuid="1-2-3")
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+    monkeypatch.setattr(steps.subprocess, "run", nvidia_smi)
+    with steps.gpu_use(Scale(check.torch.device("cuda"), 1, 0.1, True, tmp_path)) as use:
+        assert asked.wait(20)
+    assert use == {"gpu_idle": pytest.approx(0.2)}  # of 70 and 90: the model is made in the first

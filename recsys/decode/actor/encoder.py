@@ -175,10 +175,10 @@ class _Copies:
         import torch
 
         shape = clips[0].shape[1:]
-        place = self._pinned.pop(0)
+        place, other = self._pinned
         if place is None or len(place) < num_frames or place.shape[1:] != shape:
             place = torch.zeros(num_frames, *shape, dtype=torch.uint8, pin_memory=True)
-        self._pinned.append(place)
+        self._pinned = [other, place]
         np.concatenate(clips, out=place.numpy()[: sum(len(clip) for clip in clips)])
         return place[:num_frames]
 

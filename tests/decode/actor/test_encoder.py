@@ -1,9 +1,13 @@
+from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from recsys.config.data import DecodeConfig
-from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings
+from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings, _Copies
 from recsys.model.frames import make_frame_encoder
 
 
@@ -72,3 +76,70 @@ def test_what_a_config_asks_for(
 ) -> None:
     config = DecodeConfig().model_copy(update=changes)
     assert EncoderSettings.of(config, has_gpu=has_gpu) == expected
+
+
+class FakeCard:
+    """A card on the CPU, which notes what is put in line on its streams."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.line: list[str] = []
+        self.pins = True
+        names = iter(["began", "ended", "back"] * 9)
+        monkeypatch.setattr(torch, "cuda", self)
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: self.line.append("kept"))
+        for name in ("zeros", "empty"):
+            monkeypatch.setattr(torch, name, self._on_host(getattr(torch, name)))
+        self.Stream = lambda _: SimpleNamespace(record_event=lambda: self.line.append("copied"))
+        self.Event = lambda enable_timing: self._event(next(names))
+
+    def stream(self, _: object) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def current_stream(self, _: object) -> SimpleNamespace:
+        return SimpleNamespace(wait_event=lambda _: self.line.append("waits for the copy"))
+
+    def _event(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(
+            record=lambda _: self.line.append(name),
+            synchronize=lambda: self.line.append(f"{name} waited for"),
+            elapsed_time=lambda _: 2.0,
+        )
+
+    def _on_host(self, make: Any) -> Any:
+        def made(*shape: Any, pin_memory: bool = False, **settings: Any) -> torch.Tensor:
+            if pin_memory and not self.pins:
+                raise RuntimeError("no room to pin")
+            return make(*shape, **settings)
+
+        return made
+
+
+def compute(frames_NHWC: torch.Tensor) -> torch.Tensor:
+    return frames_NHWC.flatten(1)[:, :5].half()
+
+
+def test_what_a_card_is_given_stands_in_line_and_is_waited_for_at_the_end_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card, some = FakeCard(monkeypatch), clips(3, 1, 4)
+    copies = _Copies(torch.device("cpu"))
+    first = copies.start(some[:2], 4, compute)
+    in_line = ["copied", "waits for the copy", "kept", "began", "ended", "back"]
+    assert card.line == in_line
+    second = copies.start(some[2:], 8, compute)  # padded, as a compiled encoder wants it
+    (one, two), seconds = first()
+    assert card.line == [*in_line, *in_line, "back waited for"] and seconds == 0.002
+    for clip, value in zip(some, [one, two, *second()[0]], strict=True):
+        assert value.tolist() == clip.reshape(len(clip), -1)[:, :5].tolist()
+
+
+def test_a_batch_that_finds_no_pinned_memory_leaves_both_places_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card, some = FakeCard(monkeypatch), clips(2)
+    copies, card.pins = _Copies(torch.device("cpu")), False
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="no room to pin"):
+            copies.start(some, 2, compute)
+    card.pins = True
+    assert len(copies.start(some, 2, compute)()[0]) == 1
