@@ -126,6 +126,8 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=movielens": Needs("the network, hours, and RecBole in its own environment"),
     "make bench NAME=training": BENCH,
     "make bench NAME=training ARGS='--only plain'": BENCH,
+    "make bench NAME=training "
+    "ARGS='--only worker --exchanges float32 bfloat16 \"average of 4\"'": BENCH,
     "make bench NAME=decode_pipeline": BENCH,
     "make bench NAME=evaluate": BENCH,
     "make bench NAME=catalogue": BENCH,
