@@ -101,6 +101,17 @@ class Lessons:
         num_done = np.bincount(self.required.list_of_value[done], minlength=len(self))
         return self.rows[num_done < self.required.lengths]
 
+    def missing(self, finished: npt.NDArray[np.integer]) -> Ragged:
+        """R lists: the sorted rows that each lesson requires and that are not among these rows.
+
+        >>> lessons = Lessons.of({5: Lesson("maths", 1, ()), 6: Lesson("maths", 2, (4, 5))})
+        >>> [rows.tolist() for rows in map(lessons.missing(np.array([4])).__getitem__, range(2))]
+        [[], [5]]
+        """
+        left = ~np.isin(self.required.values, finished)
+        owners, rows = self.required.list_of_value[left], self.required.values[left]
+        return Ragged.of_sets(owners, rows, len(self))
+
     def locked_for(self, finished: Ragged) -> Ragged:
         """`locked` for each of U users, by what each has finished."""
         if not len(self.required.values):

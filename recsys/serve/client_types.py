@@ -227,6 +227,7 @@ class CourseLesson(TypedDict):
     lesson: float | None
     finished: bool
     locked: bool
+    waits_for: list[str]
 
 
 class Course(TypedDict):

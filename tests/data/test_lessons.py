@@ -39,6 +39,13 @@ def test_a_lesson_is_locked_until_all_that_it_requires_is_finished(
     finished: tuple[int, ...], locked: list[int]
 ) -> None:
     assert LESSONS.locked(rows(*finished)).tolist() == locked
+    missing = LESSONS.missing(rows(*finished))
+    assert LESSONS.rows[missing.lengths > 0].tolist() == locked
+
+
+def test_what_a_lesson_waits_for() -> None:
+    missing = LESSONS.missing(rows(2, 3))
+    assert [missing[place].tolist() for place in range(5)] == [[], [1], [], [1], []]
 
 
 def test_each_user_has_locks_of_their_own() -> None:

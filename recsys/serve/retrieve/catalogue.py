@@ -281,6 +281,10 @@ class Catalogue:
             return _rows([])
         return self.lessons.locked(np.concatenate([finished, self.unlisted(now_ms)]))
 
+    def missing(self, finished: IntArray, now_ms: int) -> Ragged:
+        """By lesson the rows that it waits for: those for which it is `locked`."""
+        return self.lessons.missing(np.concatenate([finished, self.unlisted(now_ms)]))
+
     def is_circle(self, video_id: str, requires: Iterable[str]) -> bool:
         """Whether nobody could ever come to a video that requires these."""
         rows = tuple(self.videos.row(name) for name in requires)

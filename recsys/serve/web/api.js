@@ -114,8 +114,8 @@ export async function details(ids) {
   const missing = [...new Set(ids)].filter((id) => id && !known.has(id));
   for (let at = 0; at < missing.length; at += 500) {
     const video_ids = missing.slice(at, at + 500);
-    const found = await post("v1/details", { video_ids });
-    for (const item of found.items) known.set(item.video_id, item);
+    const answer = await post("v1/details", { video_ids });
+    for (const item of answer.items) known.set(item.video_id, item);
   }
   return ids.map((id) => known.get(id) ?? { video_id: id });
 }

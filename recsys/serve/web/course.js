@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { el, outside } from "./dom.js";
 import { Front } from "./front.js";
 import { number, t } from "./i18n.js";
-import { titleOf } from "./reason.js";
+import { quoted, titleOf } from "./reason.js";
 import { shelf } from "./tile.js";
 
 const FINISHED = 0.8; // of its length, from which on a lesson is finished
@@ -18,8 +18,13 @@ export class CourseFront extends Front {
 
   acts = ["done"];
 
+  /** Beside a lesson in the player: what it opens and what follows it, then what is like it. */
+  beside = { name: "learn_after", of: (video) => this.#learnAfter(video) };
+
   async draw() {
     const { courses } = await api.courses(this.user);
+    this.lessons = new Map(); // cards by id, a course's in their order
+    this.finished = new Set(); // since the courses were asked for
     if (!courses.length) return [el("p", { class: "foot" }, t("no_courses"))];
     const current = courses.find((course) => course.next_video_id);
     const next = current && (await this.#recommended([current.next_video_id]))[0];
@@ -61,27 +66,72 @@ export class CourseFront extends Front {
 
   async #course(course) {
     const details = await api.details(course.lessons.map((one) => one.video_id));
-    const items = course.lessons.map((lesson, place) => this.#lesson(lesson, details[place], place));
+    const needed = await Promise.all(course.lessons.map((one) => api.details(one.waits_for)));
+    course.lessons.forEach((lesson, place) => {
+      const card = { id: lesson.video_id, item: { ...lesson, details: details[place], place } };
+      this.lessons.set(card.id, card);
+    });
+    const items = course.lessons.map(({ video_id }, place) => this.#lesson(this.lessons.get(video_id), needed[place]));
     const list = el("ol", { class: "lessons" }, ...items);
     const head = el("summary", {}, outside("b", course.course), progress(course));
     const begun = course.num_finished > 0 && course.num_finished < course.lessons.length;
     return el("details", { class: "course", open: begun }, head, list);
   }
 
-  #lesson(lesson, details, place) {
-    const state = lesson.finished ? "finished" : lesson.locked ? "locked" : "open";
+  /** A line of a course; `needed` are the videos that are to be finished before. */
+  #lesson(card, needed) {
+    const { finished, locked, details } = card.item;
+    const state = finished ? "finished" : locked ? "locked" : "open";
     const title = outside("span", titleOf(details));
-    if (lesson.locked && !lesson.finished)
-      return el("li", { class: state }, title, el("small", {}, t("lesson_locked")));
-    const card = { id: lesson.video_id, item: { ...lesson, details, place } };
-    const button = el("button", { type: "button", class: "link" }, title);
-    card.open = button;
-    button.addEventListener("click", () => this.openPlayer(card, this));
-    return el("li", { class: state }, button, el("small", {}, t(`lesson_${state}`)));
+    const told = outside("small", t(`lesson_${state}`, { titles: quoted(needed) }));
+    if (state === "locked") return el("li", { class: state }, title, " ", told);
+    card.open = el("button", { type: "button", class: "link" }, title);
+    card.open.addEventListener("click", () => this.openPlayer(card, this));
+    return el("li", { class: state }, card.open, " ", told);
+  }
+
+  async #learnAfter(video) {
+    const k = Math.min(2 * AFTER, this.model.max_k); // some are finished
+    const near = await api.similar(video.video_id, k, { user_id: this.user });
+    const after = this.#after(video.video_id).map((card) => card.id);
+    const left = near.items.map((item) => item.video_id).filter((id) => !this.#isFinished(id));
+    const videos = await api.details([...new Set([...after, ...left])].slice(0, AFTER));
+    return videos.map((one) => {
+      const card = this.lessons.get(one.video_id);
+      const waits = card?.item.waits_for.some((id) => !this.finished.has(id));
+      return { video: one, card, note: waits ? t("lesson_opens") : null };
+    });
+  }
+
+  /** The lessons that may be begun when one is finished: what follows in its course, what it opens elsewhere. */
+  #after(id) {
+    const here = this.lessons.get(id)?.item;
+    if (!here) return [];
+    const ready = [...this.lessons.values()].filter(
+      (card) => !this.#isFinished(card.id) && card.item.waits_for.every((one) => one === id || this.finished.has(one)),
+    );
+    const follows = ({ item }) => item.details.course === here.details.course && item.place > here.place;
+    const opened = ready.filter((card) => !follows(card) && card.item.waits_for.includes(id));
+    return [...ready.filter(follows), ...opened];
+  }
+
+  #isFinished(id) {
+    return this.finished.has(id) || Boolean(this.lessons.get(id)?.item.finished);
+  }
+
+  next(card) {
+    return this.#after(card.id)[0] ?? null;
+  }
+
+  watched(card, seconds, share) {
+    const finished = super.watched(card, seconds, share);
+    if (finished) this.finished.add(card.id);
+    return finished;
   }
 
   react(card, kind) {
     this.telling.done(card);
+    this.finished.add(card.id);
     this.said = t("changed_watch", { title: titleOf(card.item.details) });
   }
 }

@@ -5,7 +5,7 @@ import { Card } from "./card.js";
 import { el, isPhone } from "./dom.js";
 import { t } from "./i18n.js";
 import { Impressions } from "./impressions.js";
-import { reasonLine, titleOf } from "./reason.js";
+import { greeting, matches, reasonLine, titleOf } from "./reason.js";
 import { reorder } from "./reorder.js";
 import { Telling } from "./telling.js";
 import { mayAutoplay } from "./video.js";
@@ -54,8 +54,7 @@ export class Feed {
   async start() {
     const answer = await this.#ask({ k: Math.min(PAGE, this.model.max_k) });
     this.#append(answer.cards);
-    const { num_history: n, known_user } = answer;
-    this.say(t(known_user ? "greeting_known" : "greeting_new", { user: this.user, n }));
+    this.say(greeting(answer, this.user));
     if (!this.cards.length) this.foot.textContent = t("nothing");
     this.bottom.observe(this.foot);
   }
@@ -127,7 +126,7 @@ export class Feed {
       setTimeout(() => one.badge(""), BADGE_MS);
       this.impressions.again(one);
     });
-    this.say(`${said} ${t("changed", { came, up })}`);
+    this.say(`${said} ${answer.degraded ? greeting(answer, this.user) : t("changed", { came, up })}`);
   }
 
   /** How many cards stay for whoever has gone on, past a card: all down to those in view. */
@@ -145,10 +144,11 @@ export class Feed {
     const titles = new Map((await api.details(named)).map((video) => [video.video_id, video]));
     this.cursor = answer.cursor;
     const { impression_id, version } = answer;
+    const ranks = matches(answer);
     answer.cards = answer.items.map((item, place) => {
       const line = reasonLine(item.reason, titles);
       const details = titles.get(item.video_id);
-      const full = { ...item, details, line, place, impression_id, version };
+      const full = { ...item, details, line, match: ranks[place], place, impression_id, version };
       const there = cards.get(item.video_id);
       if (!there) return new Card(full, this);
       there.update(full);

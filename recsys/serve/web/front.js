@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { el } from "./dom.js";
 import { t } from "./i18n.js";
 import { Impressions } from "./impressions.js";
-import { titleOf } from "./reason.js";
+import { greeting, titleOf } from "./reason.js";
 import { Telling } from "./telling.js";
 import { Tile, withDetails } from "./tile.js";
 
@@ -42,7 +42,7 @@ export class Front {
   async tilesOf(asked, { line, state, order = null } = {}) {
     const k = Math.min(asked.k, this.model.max_k);
     const answer = await api.recommend({ user_id: this.user, ...asked, k });
-    this.greeting ??= this.#greet(answer);
+    this.greeting ??= greeting(answer, this.user);
     const details = await api.details(answer.items.map((item) => item.video_id));
     const items = withDetails(answer, details);
     if (order) items.sort((one, other) => order.indexOf(one.video_id) - order.indexOf(other.video_id));
@@ -55,9 +55,11 @@ export class Front {
     return tile;
   }
 
+  /** Tells of it, and says whether it was watched to the end. */
   watched(card, seconds, share) {
-    if (!this.telling.watched(card, seconds, share)) return;
-    this.said ??= t("changed_watch", { title: titleOf(card.item.details) }); // a like says more
+    const finished = this.telling.watched(card, seconds, share);
+    if (finished) this.said ??= t("changed_watch", { title: titleOf(card.item.details) }); // a like says more
+    return finished;
   }
 
   /** The next video of the same row. */
@@ -85,9 +87,5 @@ export class Front {
     } catch (error) {
       this.say(t("failed", { reason: error.message }), true);
     }
-  }
-
-  #greet({ known_user, num_history: n }) {
-    return t(known_user ? "greeting_known" : "greeting_new", { user: this.user, n });
   }
 }

@@ -35,6 +35,9 @@ export function t(name, values = {}) {
   return filled.replace(/\{(\w+)\}/g, (_, key) => isolated(values[key]));
 }
 
+/** Some texts as one: "one, two and three". */
+export const listed = (texts) => new Intl.ListFormat(language).format(texts);
+
 export const number = (value, options) => new Intl.NumberFormat(language, options).format(value);
 export const percent = (share) => number(share, { style: "percent", maximumFractionDigits: 0 });
 

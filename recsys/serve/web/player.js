@@ -1,4 +1,4 @@
-// The large player: one clip, what is similar beside it, and what comes next.
+// The large player: one clip, what is similar to it or follows it beside it, and what comes next.
 
 import * as api from "./api.js";
 import { el, outside } from "./dom.js";
@@ -7,12 +7,19 @@ import { titleOf } from "./reason.js";
 import { Clip, posterOf } from "./video.js";
 
 const COUNTDOWN_S = 5;
-const SIMILAR = 8;
+const SIMILAR = {
+  name: "similar_to",
+  of: async (video, user_id) => {
+    const { items } = await api.similar(video.video_id, 8, { user_id });
+    return (await api.details(items.map((item) => item.video_id))).map((one) => ({ video: one }));
+  },
+};
 
 /** Opens a card of a feed in a dialog; closes itself with Escape, and gives the focus back. */
 export function openPlayer(card, feed) {
   const stage = el("div", { class: "stage" });
-  const beside = el("aside", { "aria-label": t("similar_to") });
+  const { name, of } = feed.beside ?? SIMILAR; // the name of a text, and what stands below it
+  const beside = el("aside", { "aria-label": t(name) });
   const close = el("button", { type: "button", class: "close", autofocus: true }, t("close"));
   const dialog = el("dialog", { class: "player" }, close, stage, beside);
   let [clip, timer] = [null, null];
@@ -27,7 +34,7 @@ export function openPlayer(card, feed) {
     const creator = video.creator_id && outside("p", video.creator_id, { class: "creator" });
     stage.replaceChildren(clip.frame, outside("h2", title), creator ?? "", acts ?? "", el("div", { class: "next" }));
     clip.play();
-    fillSimilar(video);
+    fillBeside(video);
   }
 
   function showCard(one) {
@@ -43,6 +50,7 @@ export function openPlayer(card, feed) {
         button.disabled = true;
         if (kind === "like") button.textContent = t("liked");
         feed.react(one, kind);
+        if (feed.beside) fillBeside(one.item.details); // it may have opened some
       });
       return button;
     };
@@ -69,17 +77,22 @@ export function openPlayer(card, feed) {
     timer = setInterval(tick, 1000);
   }
 
-  async function fillSimilar(video) {
-    beside.replaceChildren(el("h3", {}, t("similar_to")));
+  async function fillBeside(video) {
+    const list = el("ul");
+    beside.replaceChildren(el("h3", {}, t(name)), list);
     try {
-      const answer = await api.similar(video.video_id, SIMILAR, { user_id: feed.user });
-      const videos = await api.details(answer.items.map((item) => item.video_id));
-      const told = (one) => (seconds, share) =>
-        feed.watched({ id: one.video_id, item: { details: one } }, seconds, share);
-      beside.append(el("ul", {}, ...videos.map((one) => el("li", {}, row(one, () => show(one, told(one), null))))));
+      const lines = (await of(video, feed.user)).map(lineOf);
+      list.append(...lines.map((line) => el("li", {}, line)));
     } catch (error) {
       beside.append(el("p", {}, t("failed", { reason: error.message })));
     }
+  }
+
+  /** A video beside the one that plays; a note says why it cannot be opened yet. */
+  function lineOf({ video, card = null, note = null }) {
+    if (note) return row(video, null, el("small", {}, note));
+    const told = (seconds, share) => feed.watched({ id: video.video_id, item: { details: video } }, seconds, share);
+    return row(video, () => (card ? showCard(card) : show(video, told, null)));
   }
 
   close.addEventListener("click", () => dialog.close());

@@ -1,15 +1,37 @@
 // Why a video is in a list: one line, and behind it where it comes from and every score.
 
 import { el, outside } from "./dom.js";
-import { number, percent, t } from "./i18n.js";
+import { listed, number, percent, t } from "./i18n.js";
 
 export const titleOf = (video) => video.title || video.video_id || t("untitled");
+
+/** The titles of some videos, as a text names them: “One”, “two” and “three”. */
+export const quoted = (videos) => listed(videos.map((video) => t("quoted", { title: titleOf(video) })));
+
+const forEverybody = ({ degraded }) => degraded !== null && degraded.kind !== "stale";
+
+/** What an answer is made from. */
+export function greeting(answer, user) {
+  if (answer.degraded) return t(forEverybody(answer) ? "degraded_everybody" : "degraded_stale");
+  return t(answer.known_user ? "greeting_known" : "greeting_new", { user, n: answer.num_history });
+}
+
+/** Which of an answer's items match best, by their scores; in a list for everybody none was matched. */
+export function matches(answer) {
+  if (forEverybody(answer)) return answer.items.map(() => null);
+  const scores = answer.items.map(({ score }) => score).sort((one, other) => other - one);
+  return answer.items.map(({ score }) => ({
+    place: number(scores.indexOf(score) + 1),
+    of: number(scores.length),
+    score: number(score, { maximumFractionDigits: 2 }),
+  }));
+}
 
 /** One line; `titles` has the details of the videos that the reason names. */
 export function reasonLine(reason, titles) {
   if (reason.kind === "resembles" && reason.video_ids.length) {
-    const named = reason.video_ids.map((id) => t("quoted", { title: titleOf(titles.get(id) ?? { video_id: id }) }));
-    return t("reason_resembles", { titles: named.join(t("and")) });
+    const named = reason.video_ids.map((id) => titles.get(id) ?? { video_id: id });
+    return t("reason_resembles", { titles: quoted(named) });
   }
   if (reason.kind === "creator") return t("reason_creator", { creator: reason.creator_id });
   return t(`reason_${reason.kind === "resembles" ? "personal" : reason.kind}`);
@@ -18,7 +40,7 @@ export function reasonLine(reason, titles) {
 export function whyPanel(item) {
   const rows = [
     [t("why_source"), item.line],
-    [t("why_score"), number(item.score, { maximumFractionDigits: 2 })],
+    item.match && [t("why_match"), t("why_match_of", item.match)],
     ...Object.entries(item.probabilities).map(([task, chance]) => [
       t("why_chance", { task }),
       percent(chance),
@@ -29,6 +51,6 @@ export function whyPanel(item) {
   return el(
     "dl",
     { class: "facts" },
-    ...rows.flatMap(([name, value]) => [el("dt", {}, name), outside("dd", value)]),
+    ...rows.filter(Boolean).flatMap(([name, value]) => [el("dt", {}, name), outside("dd", value)]),
   );
 }

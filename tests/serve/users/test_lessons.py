@@ -195,12 +195,13 @@ def test_courses_say_how_far_one_is(client: TestClient) -> None:
     art, maths = courses()
     assert (art["course"], art["num_finished"], art["next_video_id"]) == ("art", 0, "v5")
     assert [one["locked"] for one in maths["lessons"]] == [False, True, True]
+    assert [one["waits_for"] for one in maths["lessons"]] == [[], ["v1"], ["v2"]]
     finish(client, "v1")
     maths, art = courses()  # what was begun comes first
     assert (maths["course"], maths["num_finished"], maths["next_video_id"]) == ("maths", 1, "v2")
     assert maths["lessons"][:2] == [
-        {"video_id": "v1", "lesson": 1, "finished": True, "locked": False},
-        {"video_id": "v2", "lesson": 2, "finished": False, "locked": False},
+        {"video_id": "v1", "lesson": 1, "finished": True, "locked": False, "waits_for": []},
+        {"video_id": "v2", "lesson": 2, "finished": False, "locked": False, "waits_for": []},
     ]
     finish(client, "v5")
     assert [one["course"] for one in courses()] == ["maths", "art"]  # art is done: at the end
@@ -209,3 +210,7 @@ def test_courses_say_how_far_one_is(client: TestClient) -> None:
     (maths, _) = courses()
     assert [one["video_id"] for one in maths["lessons"]] == ["v1", "v3"]
     assert maths["next_video_id"] == "v3"
+    client.post("/v1/videos", json={"video_id": "new", "course": "art", "requires": ["v3", "v1"]})
+    (art, _) = courses()  # it goes on
+    waits_for = {one["video_id"]: one["waits_for"] for one in art["lessons"]}
+    assert waits_for == {"v5": [], "new": ["v3"]}, "without what is finished"

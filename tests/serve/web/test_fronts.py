@@ -150,6 +150,9 @@ def test_rows_by_keyboard_alone(browser: Browser, rows: PageServer) -> None:
     assert len(rows.events("task")) == 1
 
 
+OPENS_AFTER = {"en": "opens after “{}”", "zh": "完成“{}”后解锁"}
+
+
 @screens
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_next_lesson_follows_the_one_that_was_finished(
@@ -170,11 +173,13 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         with page.expect_request(lambda request: "v1/similar?" in request.url) as asked:
             hero.locator("button.start").click()
         assert f"user_id={NOBODY}" in asked.value.url, "what is locked is so for somebody"
-        expect(page.locator("dialog aside li")).to_have_count(8)
-        beside = page.locator("dialog aside").text_content()
-        assert "Video number 13" not in str(beside), (
-            "a locked lesson is not opened as a similar one"
-        )
+        beside = page.locator("dialog aside li")
+        expect(beside).to_have_count(8)
+        expect(beside.nth(0)).to_contain_text("Video number 13")
+        assert beside.nth(0).locator("button").count() == 0, "it opens when this one is finished"
+        assert beside.locator("button").count() == 7
+        others = beside.all_text_contents()
+        assert not any(f"Video number {row}" in one for row in (11, 12, 14) for one in others)
         page.keyboard.press("Escape")
         maths = page.locator(".course", has_text="Maths")
         assert maths.get_attribute("open") is not None, "what was begun is open"
@@ -187,6 +192,8 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         drawn = "all => all.map((li) => getComputedStyle(li).display)"
         assert maths.locator("li").evaluate_all(drawn) == ["list-item"] * 3, "each has its number"
         assert maths.locator("button").count() == 2, "a locked lesson is no button"
+        told = maths.locator("li small").last
+        assert told.text_content() == OPENS_AFTER[language].format("Video number 12")
         assert "v13" not in [video for row in shelves(page).values() for video in row]
         assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
     assert [event.video_id for event in courses.events("task")] == ["v14", "v11"]
@@ -202,6 +209,35 @@ def test_a_lesson_that_was_played_to_its_end_is_finished(
         said(page, "You watched “Video number 14”")
     (view,) = courses.events("view")
     assert (view.video_id, view.positive) == ("v14", True)
+
+
+def test_a_lesson_that_is_finished_opens_the_next_one_in_the_player(
+    browser: Browser, courses: PageServer
+) -> None:
+    with opened(browser, courses, f"?user={NOBODY}") as page:
+        page.locator(".course", has_text="Maths").locator("summary").click()
+        page.get_by_role("button", name="Video number 11", exact=True).click()
+        first = page.locator("dialog aside li").first
+        expect(page.locator("dialog aside h3")).to_have_text("What to learn after it")
+        expect(first).to_contain_text("opens when this one is finished")
+        page.locator("dialog .done").click()
+        first.get_by_role("button", name="Video number 12").click()
+        expect(page.locator("dialog h2")).to_have_text("Video number 12")
+        expect(page.locator("dialog .next")).to_contain_text("Up next: Video number 13")
+        page.get_by_role("button", name="Play next").click()
+        expect(page.locator("dialog h2")).to_have_text("Video number 13")
+        page.keyboard.press("Escape")
+        expect(page.locator(".course", has_text="Maths")).to_contain_text("2 of 3 finished")
+    assert [event.video_id for event in courses.events("view") if event.positive] == ["v12"]
+
+
+def test_a_lesson_of_another_course_opens_too(browser: Browser, courses: PageServer) -> None:
+    with opened(browser, courses, f"?user={NOBODY}") as page:
+        zoology = page.locator(".course", has_text="Zoology").locator("li small")
+        expect(zoology).to_have_text("opens after “Video number 14”")
+        page.locator(".hero .start").click()
+        expect(page.locator("dialog .next")).to_contain_text("Up next: Video number 15")
+        page.get_by_role("button", name="Stop").click()
 
 
 def test_captions_beside_a_file_are_shown(browser: Browser, courses: PageServer) -> None:

@@ -110,7 +110,7 @@ def test_a_video_is_handed_in_and_followed_until_a_viewer_sees_it(
             expect(job.locator(f"[data-step={step}].reached")).to_be_visible()
         expect(job.locator(".near li")).to_have_count(6, timeout=20_000)
         audience = {"en": "of 10 viewers", "zh": "10 位里"}[language]
-        expect(job.locator(".found")).to_contain_text(audience)
+        expect(job.locator(".around")).to_contain_text(audience)
         (video,) = LiveVideos(server.log.database).newest(1)
         assert video.facts.creator_id == "c1" and video.video_id.startswith("9-")
         assert video.facts.title == "9", "where nobody says another, the file's name"

@@ -317,6 +317,22 @@ def test_why_a_video_is_there(browser: Browser, server: PageServer) -> None:
         expect(page.locator("article .facts")).to_have_count(0)
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_how_well_a_video_matches_is_its_rank_among_those_chosen_with_it(
+    browser: Browser, server: PageServer, language: str
+) -> None:
+    told = {"en": "{} of the 12 chosen together; score {}", "zh": "同批 12 个中第 {}；得分 {}"}
+    with opened(browser, server, f"?user=u9&lang={language}") as page:
+        feed(page)
+        for why in page.locator("article .why").all()[:12]:
+            why.click()
+        facts = page.locator("article .facts").all_text_contents()
+        scores = page.locator("article").evaluate_all("all => all.map((one) => one.card.item.score)")
+        for text, score in zip(facts[:12], scores[:12], strict=True):
+            better = sum(other > score for other in scores[:12])
+            assert told[language].format(better + 1, f"{score:.2f}".rstrip("0").rstrip(".")) in text
+
+
 def test_history_and_figures(browser: Browser, server: PageServer) -> None:
     with opened(browser, server, "?user=u9#history") as page:
         expect(page.locator(".history li")).to_have_count(
@@ -436,7 +452,8 @@ def test_the_page_is_small_and_says_the_same_in_every_language() -> None:
     code = "".join(path.read_text() for path in WEB.rglob("*.js") if "vendor" not in path.parts)
     used = set(re.findall(r"\bt\(\"(\w+)\"", code))
     assert used and used <= keys[0]
-    named = {"refused": REFUSALS, "kind": get_args(Kind), "left_out": get_args(Cause)}
+    named = {"refused": REFUSALS, "left_out": get_args(Cause)}
+    named["kind"] = named["reason"] = get_args(Kind)
     named["state"] = ("stored", "indexed", *get_args(State))
     for kind, words in named.items():
         assert {f"{kind}_{word}" for word in words} <= keys[0]

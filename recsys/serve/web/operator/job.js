@@ -25,9 +25,9 @@ export class Job {
     this.steps = el("ol", { class: "steps" }, ...STEPS.map((step) => this.#step(step)));
     this.told = el("p", { class: "told", role: "status" });
     this.acts = el("p", { class: "acts" }, el("button", { type: "button", onclick: () => this.cancel() }, t("cancel")));
-    this.found = el("div", { class: "found" });
+    this.around = el("div", { class: "around" });
     const heading = outside("h3", title);
-    this.element = el("li", { class: "job" }, heading, this.bar, this.steps, this.told, this.acts, this.found);
+    this.element = el("li", { class: "job" }, heading, this.bar, this.steps, this.told, this.acts, this.around);
     this.timer = setInterval(() => this.#tick(), TICK_MS);
     this.done = this.#run();
   }
@@ -55,7 +55,7 @@ export class Job {
     } catch (error) {
       return this.#end("wrong", t("failed", { reason: error.message }));
     }
-    this.found.replaceChildren();
+    this.around.replaceChildren();
     this.#end("cancelled", t("add_cancelled"));
   }
 
@@ -109,7 +109,7 @@ export class Job {
     const named = people.viewers.slice(0, VIEWERS);
     const lines = named.map((one) => el("li", {}, outside("b", one.user_id), ` · ${t("place", { n: one.place + 1 })}`));
     const { num_sampled: of, num_users: all, k } = people;
-    this.found.replaceChildren(
+    this.around.replaceChildren(
       el("h4", {}, t("add_near")),
       el("ul", { class: "near" }, ...videos.map((one) => el("li", {}, row(one, null)))),
       el("h4", {}, t("add_audience")),

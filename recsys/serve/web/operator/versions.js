@@ -38,13 +38,13 @@ export class Versions {
   }
 
   async #look() {
-    const found = await api.versions();
-    const challenger = found.comparison;
-    const drawn = JSON.stringify(found);
+    const now = await api.versions();
+    const challenger = now.comparison;
+    const drawn = JSON.stringify(now);
     // A question that is being answered, or read, must not be taken away.
     if (drawn === this.drawn || this.element.querySelector(".confirm .yes")) return;
     this.drawn = drawn;
-    this.list.fill(found.versions.map((one) => this.#row(one, found)));
+    this.list.fill(now.versions.map((one) => this.#row(one, now)));
     this.tried = challenger !== null;
     if (this.tried) this.trial.replaceChildren(...this.#challenger(challenger));
     this.#tidy();
@@ -124,6 +124,6 @@ export class Versions {
 
 /** A version's name begins with when it was made: 20260101T000000000000Z. */
 function madeAt(version) {
-  const found = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)/.exec(version);
-  return found && `${found[1]}-${found[2]}-${found[3]}T${found[4]}:${found[5]}:${found[6]}Z`;
+  const made = /^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)/.exec(version);
+  return made && `${made[1]}-${made[2]}-${made[3]}T${made[4]}:${made[5]}:${made[6]}Z`;
 }
