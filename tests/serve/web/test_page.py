@@ -15,6 +15,7 @@ from recsys.live.videos.encoding_queue import REFUSALS
 from recsys.serve.asks import Kind
 from recsys.serve.http.tokens import Tokens
 from recsys.serve.operator.trace import Cause
+from recsys.serve.recommender import ServingRecommender
 from recsys.serve.routes.page import WEB
 from recsys.serve.versions.replica import State
 from tests.serve.web._server import BROKEN, HOSTILE, WITHOUT_FILE, PageServer, make_world, serving
@@ -327,10 +328,35 @@ def test_how_well_a_video_matches_is_its_rank_among_those_chosen_with_it(
         for why in page.locator("article .why").all()[:12]:
             why.click()
         facts = page.locator("article .facts").all_text_contents()
-        scores = page.locator("article").evaluate_all("all => all.map((one) => one.card.item.score)")
+        scores = page.locator("article").evaluate_all(
+            "all => all.map((one) => one.card.item.score)"
+        )
         for text, score in zip(facts[:12], scores[:12], strict=True):
             better = sum(other > score for other in scores[:12])
             assert told[language].format(better + 1, f"{score:.2f}".rstrip("0").rstrip(".")) in text
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_where_the_model_fails_the_feed_says_that_it_is_for_everybody(
+    browser: Browser, server: PageServer, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    words = {"en": ("the same for everybody", "Match"), "zh": ("对所有人相同", "匹配度")}
+    for_everybody, match = words[language]
+
+    def fault(*_: object) -> None:
+        raise RuntimeError("the model is broken")
+
+    monkeypatch.setattr(ServingRecommender, "answer", fault)
+    with opened(browser, server, f"?user=u9&lang={language}") as page:
+        feed(page)
+        said(page, for_everybody)
+        page.locator("article .why").first.click()
+        expect(page.locator("article .facts")).not_to_contain_text(match)
+        page.locator("article .like").first.click()
+        said(page, for_everybody)
+        page.locator("article").last.scroll_into_view_if_needed()
+        newest = page.locator("article .reason").last
+        expect(newest).to_have_text({"en": "Among the newest", "zh": "最新上线之一"}[language])
 
 
 def test_history_and_figures(browser: Browser, server: PageServer) -> None:

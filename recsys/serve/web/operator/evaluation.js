@@ -1,15 +1,16 @@
 // What the last training was worth, as the evaluation's report in the bundle says.
 
 import { el } from "../dom.js";
-import { number, percent, t } from "../i18n.js";
+import { number, t } from "../i18n.js";
 import { table } from "./tables.js";
 
 const SLICES = ["all", "warm", "cold"];
 const figure = (value) => (typeof value === "number" ? number(value, { maximumFractionDigits: 4 }) : "–");
+const share = (value) => number(value, { style: "percent", maximumFractionDigits: 1 });
 
-function withInterval(slice, name) {
-  const ends = slice?.ci?.[name];
-  return ends ? `${figure(slice[name])} (${figure(ends[0])} – ${figure(ends[1])})` : figure(slice?.[name]);
+function withInterval(slice, name, of = figure) {
+  const [low, high] = slice?.ci?.[name] ?? [];
+  return low === undefined ? of(slice?.[name]) : t("rate", { value: of(slice[name]), low: of(low), high: of(high) });
 }
 
 export function evaluation(metrics) {
@@ -31,26 +32,25 @@ export function evaluation(metrics) {
 /** How the places of the lists are spread over creators. */
 function creators(spread) {
   if (!spread) return null;
-  const end = (name) => withInterval(spread, name);
   const rows = [
     [t("creators_all"), number(spread.creators)],
-    [t("creators_shown"), percent(spread.shown)],
-    [t("creators_gini"), end("gini")],
-    [t("creators_top"), end("top_1_percent")],
-    [t("creators_mismatch"), percent(spread.mismatch)],
+    [t("creators_shown"), share(spread.shown)],
+    [t("creators_gini"), withInterval(spread, "gini")],
+    [t("creators_top"), withInterval(spread, "top_1_percent", share)],
+    [t("creators_mismatch"), share(spread.mismatch)],
   ];
   return table(t("creators_exposure", { k: spread.k }), [t("run_metric"), t("run_value")], rows).element;
 }
 
 /** How much worse the worst served group of each column is than the best. */
 function gaps(groups) {
-  const rows = Object.entries(groups).map(([column, of]) => [
-    column,
-    typeof of.gap === "number" ? withInterval({ gap: of.gap, ci: { gap: of.ci } }, "gap") : "–",
-    of.best ?? "–",
-    of.worst ?? "–",
-    figure(of.p),
-  ]);
+  const rows = Object.entries(groups).map(([column, of]) => {
+    if (of.gap === null) return [column, of.metric, t("gap_none"), "–", "–", "–"];
+    const served = (name) => `${name}: ${figure(of.quality[name][of.metric])}`;
+    const gap = withInterval({ gap: of.gap, ci: { gap: of.ci } }, "gap");
+    return [column, of.metric, gap, served(of.best), served(of.worst), figure(of.p)];
+  });
   if (!rows.length) return null;
-  return table(t("gaps"), [t("gap_column"), t("gap"), t("gap_best"), t("gap_worst"), t("gap_p")], rows).element;
+  const names = ["gap_column", "run_metric", "gap", "gap_best", "gap_worst", "gap_p"];
+  return table(t("gaps"), names.map((name) => t(name)), rows).element;
 }
