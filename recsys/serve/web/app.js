@@ -103,6 +103,7 @@ function drawHeader() {
   at("views").replaceChildren(...Object.keys(VIEWS).map(link));
   const field = el("input", { id: "user", list: "users", autocomplete: "off", spellcheck: "false", maxlength: 256, required: true });
   field.value = state.user;
+  field.addEventListener("focus", () => field.select()); // another name takes its place
   const options = el("datalist", { id: "users" }, ...state.users.map((id) => el("option", { value: id })));
   const guest = el("button", { type: "button", id: "new-viewer" }, t("new_viewer"));
   guest.addEventListener("click", () => (setUser(`guest-${newId().slice(0, 8)}`), show()));

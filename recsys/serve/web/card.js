@@ -9,7 +9,8 @@ const HOVER_MS = 250; // a pointer that passes over plays nothing
 
 export class Card {
   /**
-   * `item` is a recommendation with `details`, `line`, `place`, `version` and `impression_id`;
+   * `item` is a recommendation with `details`, `line` and `whole_line`, which say why, `match`, `place`,
+   * `version` and `impression_id`;
    * `acts` are what it can lead to: open, react, watched.
    */
   constructor(item, acts) {
@@ -94,6 +95,7 @@ export class Card {
   }
 
   liked() {
+    this.isLiked = true;
     this.like.setAttribute("aria-pressed", "true");
     this.like.textContent = t("liked");
   }

@@ -119,6 +119,11 @@ export class CourseFront extends Front {
     return this.finished.has(id) || Boolean(this.lessons.get(id)?.item.finished);
   }
 
+  greet(answer) {
+    const begins = !answer.known_user && !answer.degraded;
+    return begins ? t("greeting_learner", { user: this.user }) : super.greet(answer);
+  }
+
   next(card) {
     return this.#after(card.id)[0] ?? null;
   }

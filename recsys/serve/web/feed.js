@@ -42,8 +42,8 @@ export class Feed {
     this.list.addEventListener("keydown", (event) => this.#keys(event));
   }
 
-  /** In the player; the cards have their own. */
-  acts = [];
+  /** What the player offers to do with a video. */
+  acts = ["like", "not_interested"];
 
   close() {
     this.impressions.close();
@@ -75,6 +75,7 @@ export class Feed {
 
   /** A like or a refusal: it is kept, and what comes after this card is asked for anew. */
   react(card, kind) {
+    if (kind === "like" && card.isLiked) return null;
     return this.#busily(async () => {
       const { creator_id } = card.item.details;
       const who = { creator: creator_id, title: titleOf(card.item.details) };
@@ -146,9 +147,10 @@ export class Feed {
     const { impression_id, version } = answer;
     const ranks = matches(answer);
     answer.cards = answer.items.map((item, place) => {
-      const line = reasonLine(item.reason, titles);
+      const line = reasonLine(item.reason, titles, 1); // two titles have no room on a card
+      const whole_line = reasonLine(item.reason, titles);
       const details = titles.get(item.video_id);
-      const full = { ...item, details, line, match: ranks[place], place, impression_id, version };
+      const full = { ...item, details, line, whole_line, match: ranks[place], place, impression_id, version };
       const there = cards.get(item.video_id);
       if (!there) return new Card(full, this);
       there.update(full);

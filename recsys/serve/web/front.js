@@ -42,7 +42,7 @@ export class Front {
   async tilesOf(asked, { line, state, order = null } = {}) {
     const k = Math.min(asked.k, this.model.max_k);
     const answer = await api.recommend({ user_id: this.user, ...asked, k });
-    this.greeting ??= greeting(answer, this.user);
+    this.greeting ??= this.greet(answer);
     const details = await api.details(answer.items.map((item) => item.video_id));
     const items = withDetails(answer, details);
     if (order) items.sort((one, other) => order.indexOf(one.video_id) - order.indexOf(other.video_id));
@@ -53,6 +53,11 @@ export class Front {
     const tile = new Tile(item, { open: (one) => this.openPlayer(one, this), ...more });
     this.tiles.push(tile);
     return tile;
+  }
+
+  /** What there is to say of a first answer. */
+  greet(answer) {
+    return greeting(answer, this.user);
   }
 
   /** Tells of it, and says whether it was watched to the end. */

@@ -7,6 +7,7 @@ import { titleOf } from "./reason.js";
 import { Clip, posterOf } from "./video.js";
 
 const COUNTDOWN_S = 5;
+const DONE = { like: "liked", done: "lesson_done" }; // what a button says afterwards
 const SIMILAR = {
   name: "similar_to",
   of: async (video, user_id) => {
@@ -46,9 +47,13 @@ export function openPlayer(card, feed) {
   function actsOf(one) {
     const act = (kind) => {
       const button = el("button", { type: "button", class: `act ${kind}` }, t(kind));
-      button.addEventListener("click", () => {
+      const pressed = () => {
         button.disabled = true;
-        if (kind === "like") button.textContent = t("liked");
+        button.textContent = t(DONE[kind] ?? kind);
+      };
+      if (kind === "like" && one.isLiked) pressed();
+      button.addEventListener("click", () => {
+        pressed();
         feed.react(one, kind);
         if (feed.beside) fillBeside(one.item.details); // it may have opened some
       });

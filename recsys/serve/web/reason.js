@@ -27,10 +27,10 @@ export function matches(answer) {
   }));
 }
 
-/** One line; `titles` has the details of the videos that the reason names. */
-export function reasonLine(reason, titles) {
+/** One line, which names up to `most` videos; `titles` has the details of all that the reason names. */
+export function reasonLine(reason, titles, most = Infinity) {
   if (reason.kind === "resembles" && reason.video_ids.length) {
-    const named = reason.video_ids.map((id) => titles.get(id) ?? { video_id: id });
+    const named = reason.video_ids.slice(0, most).map((id) => titles.get(id) ?? { video_id: id });
     return t("reason_resembles", { titles: quoted(named) });
   }
   if (reason.kind === "creator") return t("reason_creator", { creator: reason.creator_id });
@@ -39,7 +39,7 @@ export function reasonLine(reason, titles) {
 
 export function whyPanel(item) {
   const rows = [
-    [t("why_source"), item.line],
+    [t("why_source"), item.whole_line],
     item.match && [t("why_match"), t("why_match_of", item.match)],
     ...Object.entries(item.probabilities).map(([task, chance]) => [
       t("why_chance", { task }),

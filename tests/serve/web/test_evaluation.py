@@ -70,7 +70,7 @@ def lines(page: Page, caption: str) -> list[list[str]]:
     cells: list[list[str]] = figures.locator("tbody tr").evaluate_all(
         "all => all.map((line) => [...line.cells].map((cell) => cell.textContent))"
     )
-    return cells
+    return [[text.replace("\u00a0", " ") for text in line] for line in cells]
 
 
 def between(form: str, language: str, value: str, ends: list[float]) -> str:

@@ -288,6 +288,35 @@ def test_the_player_goes_on_until_it_is_stopped_and_shows_what_is_similar(
     assert view.video_id == ids[playable] and view.labels == {"click": True} and view.positive
 
 
+def test_what_plays_can_be_liked_where_it_plays(browser: Browser, server: PageServer) -> None:
+    with opened(browser, server) as page:
+        ids = feed(page)
+        page.locator("article .open").nth(1).click()
+        page.locator("dialog .like").click()
+        expect(page.locator("dialog .like")).to_have_text("Liked")
+        said(page, "You liked")
+        page.keyboard.press("Escape")
+        expect(page.locator("article .like").nth(1)).to_have_attribute("aria-pressed", "true")
+        page.locator("article .open").nth(1).click()
+        expect(page.locator("dialog .like")).to_be_disabled()
+        assert feed(page)[:2] == ids[:2]
+    (like,) = server.events("task")
+    assert like.video_id == ids[1]
+
+
+def test_a_card_names_one_video_that_it_resembles_and_its_panel_all(
+    browser: Browser, server: PageServer
+) -> None:
+    with opened(browser, server) as page:
+        feed(page)
+        of_two = "all => all.findIndex((one) => one.card.item.reason.video_ids.length === 2)"
+        place = page.locator("article").evaluate_all(of_two)
+        card = page.locator("article").nth(place)
+        expect(card.locator(".reason")).to_have_text(re.compile("^Because you liked “[^“]*”$"))
+        card.locator(".why").click()
+        expect(card.locator(".facts")).to_contain_text(re.compile("liked “[^“]*” and “[^“]*”"))
+
+
 def test_what_was_watched_until_the_page_was_left_is_kept(
     browser: Browser, server: PageServer
 ) -> None:
@@ -322,17 +351,19 @@ def test_why_a_video_is_there(browser: Browser, server: PageServer) -> None:
 def test_how_well_a_video_matches_is_its_rank_among_those_chosen_with_it(
     browser: Browser, server: PageServer, language: str
 ) -> None:
-    told = {"en": "{} of the 12 chosen together; score {}", "zh": "同批 12 个中第 {}；得分 {}"}
+    told = {
+        "en": "Number {} of the 12 chosen together (score {}: the larger, the closer)",
+        "zh": "同批 12 个中第 {}（得分 {}，越大越接近）",
+    }
     with opened(browser, server, f"?user=u9&lang={language}") as page:
         feed(page)
         for why in page.locator("article .why").all()[:12]:
             why.click()
-        facts = page.locator("article .facts").all_text_contents()
-        scores = page.locator("article").evaluate_all(
-            "all => all.map((one) => one.card.item.score)"
-        )
-        for text, score in zip(facts[:12], scores[:12], strict=True):
-            better = sum(other > score for other in scores[:12])
+        facts = page.locator("article .facts").all_text_contents()[:12]
+        score_of = "all => all.map((one) => one.card.item.score).slice(0, 12)"
+        scores = page.locator("article").evaluate_all(score_of)
+        for text, score in zip(facts, scores, strict=True):
+            better = sum(other > score for other in scores)
             assert told[language].format(better + 1, f"{score:.2f}".rstrip("0").rstrip(".")) in text
 
 

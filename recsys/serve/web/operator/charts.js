@@ -62,6 +62,7 @@ export class Chart {
     return {
       width,
       height: HEIGHT,
+      padding: [null, 28, null, null], // half of the last time's label
       series: [{ label: t("time"), value: (_, s) => (s === null ? "" : new Date(1000 * s).toLocaleTimeString(language, TICKS)) }, ...series],
       scales: { x: { range: spanned }, y: { range: (_, low, high) => [this.from, high > this.from ? high * 1.05 : this.from + 1] } },
       axes: [

@@ -4,6 +4,7 @@ import * as api from "../api.js";
 import { el, outside } from "../dom.js";
 import { number, spoken, t } from "../i18n.js";
 import { row } from "../player.js";
+import { titleOf } from "../reason.js";
 import { confirmed } from "./confirm.js";
 
 const STEPS = ["stored", "decoded", "indexed", "shown"];
@@ -92,8 +93,8 @@ export class Job {
     if (video.decoded_ms) this.#reached("decoded", since(video.decoded_ms));
     else this.lines.decoded.textContent = t("add_not_decoded");
     this.#reached("indexed", since(video.indexed_ms));
-    const near = video.duplicate_of && t("add_duplicate", { video: video.duplicate_of });
-    const [{ duration_s }] = await api.details([this.video_id]);
+    const [{ duration_s }, twin] = await api.details([this.video_id, video.duplicate_of ?? ""]);
+    const near = video.duplicate_of && t("add_duplicate", { video: titleOf(twin) });
     if (this.#over) return;
     const length = duration_s && t("add_length", { length: spoken(duration_s) });
     this.told.textContent = [t("add_indexed"), length, near].filter(Boolean).join(" ");

@@ -42,6 +42,7 @@ async function traced(user) {
   const names = ["video", "retrieved", "left_out_why", "ranked", "reranked", "shown_at", "match", "trending", "seen"];
   return [
     outside("p", [said, how, `${t("why_version")}: ${answer.version}`].join(" ")),
+    el("p", {}, t("trace_parts")),
     table(t("trace_videos"), [...names.map((name) => t(name)), ...tasks.map((task) => t("why_chance", { task })), t("reason")], answer.videos.map((one) => line(one, named, tasks))).element,
     table(t("trace_history"), [t("video"), t("when"), t("came_of_it")], past).element,
   ];
