@@ -94,12 +94,14 @@ function setUser(user) {
   history.replaceState(null, "", address);
 }
 
+/** All of it anew; what has the focus keeps it. */
 function drawHeader() {
+  const focused = document.activeElement.id;
   choose(language);
   document.title = `${t(viewName())} · recsys`;
   at("views").setAttribute("aria-label", "recsys");
   const link = (name) =>
-    el("a", { href: `#${name}`, "aria-current": name === viewName() ? "page" : null }, t(name));
+    el("a", { id: `to-${name}`, href: `#${name}`, "aria-current": name === viewName() ? "page" : null }, t(name));
   at("views").replaceChildren(...Object.keys(VIEWS).map(link));
   const field = el("input", { id: "user", list: "users", autocomplete: "off", spellcheck: "false", maxlength: 256, required: true });
   field.value = state.user;
@@ -108,12 +110,14 @@ function drawHeader() {
   const guest = el("button", { type: "button", id: "new-viewer" }, t("new_viewer"));
   guest.addEventListener("click", () => (setUser(`guest-${newId().slice(0, 8)}`), show()));
   const label = el("label", { for: "user" }, t("viewer"));
-  at("viewer").replaceChildren(label, field, options, el("button", { type: "submit" }, t("choose_viewer")), guest);
+  const choice = el("button", { type: "submit", id: "choose-viewer" }, t("choose_viewer"));
+  at("viewer").replaceChildren(label, field, options, choice, guest);
   const languages = el("select", { id: "language", "aria-label": t("language") });
   for (const [name, strings] of Object.entries(LANGUAGES))
     languages.append(el("option", { value: name, lang: name, selected: name === language }, strings.name));
   languages.addEventListener("change", () => (choose(languages.value), show()));
   at("tools").replaceChildren(languages);
+  if (focused && !document.activeElement.id) at(focused)?.focus({ preventScroll: true });
 }
 
 at("viewer").addEventListener("submit", (event) => {

@@ -8,11 +8,7 @@ import { Clip } from "./video.js";
 const HOVER_MS = 250; // a pointer that passes over plays nothing
 
 export class Card {
-  /**
-   * `item` is a recommendation with `details`, `line` and `whole_line`, which say why, `match`, `place`,
-   * `version` and `impression_id`;
-   * `acts` are what it can lead to: open, react, watched.
-   */
+  /** `item` is an `explained` one; `acts` are what it can lead to: open, react, watched. */
   constructor(item, acts) {
     Object.assign(this, { item, acts });
     this.clip = new Clip(item.details, { watched: (s, share) => acts.watched(this, s, share) });

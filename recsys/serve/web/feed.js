@@ -5,7 +5,7 @@ import { Card } from "./card.js";
 import { el, isPhone } from "./dom.js";
 import { t } from "./i18n.js";
 import { Impressions } from "./impressions.js";
-import { greeting, matches, reasonLine, titleOf } from "./reason.js";
+import { explained, greeting, titleOf } from "./reason.js";
 import { reorder } from "./reorder.js";
 import { Telling } from "./telling.js";
 import { mayAutoplay } from "./video.js";
@@ -141,19 +141,12 @@ export class Feed {
   async #ask(asked, kept = this.apart, cards = new Map()) {
     this.apart = kept;
     const answer = await api.recommend({ user_id: this.user, exclude: kept, ...asked });
-    const named = answer.items.flatMap(({ video_id, reason }) => [video_id, ...reason.video_ids]);
-    const titles = new Map((await api.details(named)).map((video) => [video.video_id, video]));
+    const items = await explained(answer);
     this.cursor = answer.cursor;
-    const { impression_id, version } = answer;
-    const ranks = matches(answer);
-    answer.cards = answer.items.map((item, place) => {
-      const line = reasonLine(item.reason, titles, 1); // two titles have no room on a card
-      const whole_line = reasonLine(item.reason, titles);
-      const details = titles.get(item.video_id);
-      const full = { ...item, details, line, whole_line, match: ranks[place], place, impression_id, version };
+    answer.cards = items.map((item) => {
       const there = cards.get(item.video_id);
-      if (!there) return new Card(full, this);
-      there.update(full);
+      if (!there) return new Card(item, this);
+      there.update(item);
       return there;
     });
     return answer;

@@ -4,9 +4,9 @@ import * as api from "./api.js";
 import { el } from "./dom.js";
 import { t } from "./i18n.js";
 import { Impressions } from "./impressions.js";
-import { greeting, titleOf } from "./reason.js";
+import { explained, greeting, titleOf } from "./reason.js";
 import { Telling } from "./telling.js";
-import { Tile, withDetails } from "./tile.js";
+import { Tile } from "./tile.js";
 
 export class Front {
   /** `finished` is the share of its length from which on a video was watched. */
@@ -43,8 +43,7 @@ export class Front {
     const k = Math.min(asked.k, this.model.max_k);
     const answer = await api.recommend({ user_id: this.user, ...asked, k });
     this.greeting ??= this.greet(answer);
-    const details = await api.details(answer.items.map((item) => item.video_id));
-    const items = withDetails(answer, details);
+    const items = await explained(answer);
     if (order) items.sort((one, other) => order.indexOf(one.video_id) - order.indexOf(other.video_id));
     return items.map((item, place) => this.tile({ ...item, place }, { line: line?.(item), state }));
   }

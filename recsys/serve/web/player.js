@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { el, outside } from "./dom.js";
 import { clock, spoken, t } from "./i18n.js";
-import { titleOf } from "./reason.js";
+import { titleOf, whyPanel } from "./reason.js";
 import { Clip, posterOf } from "./video.js";
 
 const COUNTDOWN_S = 5;
@@ -59,7 +59,14 @@ export function openPlayer(card, feed) {
       });
       return button;
     };
-    return el("div", { class: "acts" }, ...feed.acts.map(act));
+    const why = el("button", { type: "button", class: "act why", "aria-expanded": "false" }, t("why"));
+    const acts = el("div", { class: "acts" }, ...feed.acts.map(act), one.item.whole_line && why);
+    why.addEventListener("click", () => {
+      const panel = stage.querySelector(".facts");
+      panel ? panel.remove() : acts.after(whyPanel(one.item));
+      why.setAttribute("aria-expanded", String(!panel));
+    });
+    return acts;
   }
 
   function countdown(next) {

@@ -1,5 +1,6 @@
 // Why a video is in a list: one line, and behind it where it comes from and every score.
 
+import * as api from "./api.js";
 import { el, outside } from "./dom.js";
 import { listed, number, percent, t } from "./i18n.js";
 
@@ -16,8 +17,26 @@ export function greeting(answer, user) {
   return t(answer.known_user ? "greeting_known" : "greeting_new", { user, n: answer.num_history });
 }
 
+/** An answer's items with what people are shown of them, why they are there, and how well they match. */
+export async function explained(answer) {
+  const named = answer.items.flatMap(({ video_id, reason }) => [video_id, ...reason.video_ids]);
+  const titles = new Map((await api.details(named)).map((video) => [video.video_id, video]));
+  const { impression_id, version } = answer;
+  const ranks = matches(answer);
+  return answer.items.map((item, place) => ({
+    ...item,
+    details: titles.get(item.video_id),
+    line: reasonLine(item.reason, titles, 1), // two titles have no room on a card
+    whole_line: reasonLine(item.reason, titles),
+    match: ranks[place],
+    place,
+    impression_id,
+    version,
+  }));
+}
+
 /** Which of an answer's items match best, by their scores; in a list for everybody none was matched. */
-export function matches(answer) {
+function matches(answer) {
   if (forEverybody(answer)) return answer.items.map(() => null);
   const scores = answer.items.map(({ score }) => score).sort((one, other) => other - one);
   return answer.items.map(({ score }) => ({
@@ -28,7 +47,7 @@ export function matches(answer) {
 }
 
 /** One line, which names up to `most` videos; `titles` has the details of all that the reason names. */
-export function reasonLine(reason, titles, most = Infinity) {
+function reasonLine(reason, titles, most = Infinity) {
   if (reason.kind === "resembles" && reason.video_ids.length) {
     const named = reason.video_ids.slice(0, most).map((id) => titles.get(id) ?? { video_id: id });
     return t("reason_resembles", { titles: quoted(named) });

@@ -6,7 +6,7 @@ import { titleOf } from "./reason.js";
 import { posterOf } from "./video.js";
 
 export class Tile {
-  /** `item` is a recommendation with `details`, `place`, `version` and `impression_id`. */
+  /** `item` is an `explained` one. */
   constructor(item, { open, line = item.details.creator_id, state = "" }) {
     this.item = item;
     const { details } = item;
@@ -31,16 +31,6 @@ export class Tile {
     return this.item.video_id;
   }
 }
-
-/** Tiles of an answer's items, whose details are asked for once. */
-export const withDetails = (answer, details) =>
-  answer.items.map((item, place) => ({
-    ...item,
-    details: details[place],
-    place,
-    impression_id: answer.impression_id,
-    version: answer.version,
-  }));
 
 /** A titled row that scrolls sideways. */
 export function shelf(title, tiles, ...more) {

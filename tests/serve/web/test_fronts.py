@@ -85,6 +85,21 @@ def shelves(page: Page) -> dict[str, list[str]]:
     return dict(titled)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("front", ["rows", "courses"])
+def test_the_player_says_why_a_video_is_there(
+    browser: Browser, front: str, request: pytest.FixtureRequest
+) -> None:
+    with opened(browser, request.getfixturevalue(front), "?user=u3") as page:
+        page.locator(".tile").first.click()
+        page.get_by_role("button", name="Why this?").click()
+        facts = page.locator("dialog .facts")
+        for text in ("Where it comes from", "Number 1 of the", "Chance of “click”", "Model"):
+            expect(facts).to_contain_text(text)
+        no_violations(page)
+        page.get_by_role("button", name="Why this?").click()
+        expect(facts).to_have_count(0)
+
+
 @screens
 def test_rows_are_what_their_titles_say_and_hold_no_video_twice(
     browser: Browser, rows: PageServer, screen: dict[str, Any]

@@ -435,6 +435,23 @@ def test_the_whole_feed_by_keyboard_alone(browser: Browser, server: PageServer) 
     assert len(server.events("task")) == 1
 
 
+def test_whoever_goes_from_view_to_view_by_keys_stays_where_they_are(
+    browser: Browser, server: PageServer
+) -> None:
+    focused = "document.activeElement.id"
+    with opened(browser, server) as page:
+        feed(page)
+        page.get_by_role("link", name="History").focus()
+        page.keyboard.press("Enter")
+        page.locator(".history li").first.wait_for()
+        assert page.evaluate(focused) == "to-history"
+        for there, key in (("user", "Enter"), ("new-viewer", "Space"), ("language", "ArrowDown")):
+            page.locator(f"#{there}").focus()
+            page.keyboard.press(key)
+            page.locator(".history").wait_for()
+            assert page.evaluate(focused) == there
+
+
 DARK: dict[str, Any] = {**DESK, "color_scheme": "dark", "reduced_motion": "reduce"}
 
 

@@ -2,7 +2,7 @@
 
 import * as api from "../api.js";
 import { el, outside } from "../dom.js";
-import { number, percent, t } from "../i18n.js";
+import { number, t } from "../i18n.js";
 import { titleOf } from "../reason.js";
 import { table } from "./tables.js";
 
@@ -52,7 +52,7 @@ function slider(name, weight) {
 }
 
 async function drawnOf({ num_sampled, page, plain, now, then, changed_places, num_changed, pages, settings }) {
-  const share = (value) => percent(value);
+  const share = (value) => number(value, { style: "percent", maximumFractionDigits: 1 });
   const figure = (value) => number(value, { maximumFractionDigits: 3 });
   const row = (name, of) => [t(name), ...[plain, now, then].map(of)];
   const figures = [
