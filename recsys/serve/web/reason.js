@@ -35,9 +35,9 @@ export async function explained(answer) {
   }));
 }
 
-/** Which of an answer's items match best, by their scores; in a list for everybody none was matched. */
+/** How well an answer's items match, best by the largest score; one alone, or for everybody, matches nothing. */
 function matches(answer) {
-  if (forEverybody(answer)) return answer.items.map(() => null);
+  if (forEverybody(answer) || answer.items.length === 1) return answer.items.map(() => null);
   const scores = answer.items.map(({ score }) => score).sort((one, other) => other - one);
   return answer.items.map(({ score }) => ({
     place: number(scores.indexOf(score) + 1),

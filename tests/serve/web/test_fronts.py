@@ -90,10 +90,10 @@ def test_the_player_says_why_a_video_is_there(
     browser: Browser, front: str, request: pytest.FixtureRequest
 ) -> None:
     with opened(browser, request.getfixturevalue(front), "?user=u3") as page:
-        page.locator(".tile").first.click()
+        page.locator(".shelf .tile").first.click()
         page.get_by_role("button", name="Why this?").click()
         facts = page.locator("dialog .facts")
-        for text in ("Where it comes from", "Number 1 of the", "Chance of “click”", "Model"):
+        for text in ("Where it comes from", "chosen together", "Chance of “click”", "Model"):
             expect(facts).to_contain_text(text)
         no_violations(page)
         page.get_by_role("button", name="Why this?").click()
