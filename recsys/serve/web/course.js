@@ -135,7 +135,7 @@ export class CourseFront extends Front {
   }
 
   react(card, kind) {
-    this.telling.done(card);
+    this.telling.react(card, kind);
     this.finished.add(card.id);
     this.said = t("changed_watch", { title: titleOf(card.item.details) });
   }

@@ -14,12 +14,6 @@ const PAGE = 12;
 const BADGE_MS = 6000;
 const FINISHED = 0.5; // of its length, from which on a video was watched
 
-const TOLD = {
-  like: (telling, card) => telling.liked(card),
-  not_interested: (telling, card) => telling.notInterested(card),
-  hide_creator: (telling, card) => telling.hideCreator(card),
-};
-
 export class Feed {
   constructor({ user, model, say, open }) {
     Object.assign(this, { user, model, say, openPlayer: open, finished: null });
@@ -43,7 +37,7 @@ export class Feed {
   }
 
   /** What the player offers to do with a video. */
-  acts = ["like", "not_interested"];
+  acts = ["like", "not_interested", "hide_creator"];
 
   close() {
     this.impressions.close();
@@ -79,7 +73,7 @@ export class Feed {
     return this.#busily(async () => {
       const { creator_id } = card.item.details;
       const who = { creator: creator_id, title: titleOf(card.item.details) };
-      TOLD[kind](this.telling, card);
+      this.telling.react(card, kind);
       if (kind === "like") card.liked();
       else card.dismiss(t(kind === "hide_creator" ? "hidden_creator" : "hidden_video", who));
       await this.#follow(card, t(`changed_${kind}`, who));

@@ -22,7 +22,7 @@ export class Front {
   }
 
   /** What the player offers to do with a video. */
-  acts = ["like", "not_interested"];
+  acts = ["like", "not_interested", "hide_creator"];
 
   close() {
     this.impressions.close();
@@ -73,10 +73,9 @@ export class Front {
   }
 
   react(card, kind) {
-    const title = titleOf(card.item.details);
-    if (kind === "like") this.telling.liked(card);
-    else this.telling.notInterested(card);
-    this.said = t(`changed_${kind}`, { title });
+    const { details } = card.item;
+    this.telling.react(card, kind);
+    this.said = t(`changed_${kind}`, { title: titleOf(details), creator: details.creator_id });
   }
 
   /** What happened in the player changes the rows. */

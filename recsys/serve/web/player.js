@@ -60,7 +60,8 @@ export function openPlayer(card, feed) {
       return button;
     };
     const why = el("button", { type: "button", class: "act why", "aria-expanded": "false" }, t("why"));
-    const acts = el("div", { class: "acts" }, ...feed.acts.map(act), one.item.whole_line && why);
+    const kinds = feed.acts.filter((kind) => kind !== "hide_creator" || one.item.details.creator_id);
+    const acts = el("div", { class: "acts" }, ...kinds.map(act), one.item.whole_line && why);
     why.addEventListener("click", () => {
       const panel = stage.querySelector(".facts");
       panel ? panel.remove() : acts.after(whyPanel(one.item));

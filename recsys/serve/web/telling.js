@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 
 const LIKED = /like|fav|thumb/i;
+const REACTIONS = { like: "liked", done: "done", not_interested: "notInterested", hide_creator: "hideCreator" };
 const WATCHED = /watch|view|click|complet|finish/i;
 
 export class Telling {
@@ -29,6 +30,11 @@ export class Telling {
     const watched = this.model.watched && duration ? { watched: share * duration } : {};
     this.tell(card, { type: "view", video_id: card.id, positive: done, labels, ...watched });
     return done;
+  }
+
+  /** What a button of the page tells. */
+  react(card, kind) {
+    this[REACTIONS[kind]](card);
   }
 
   /** Who likes a video has watched it, whatever the model calls the two. */

@@ -141,6 +141,24 @@ def test_what_was_watched_makes_the_next_row(browser: Browser, rows: PageServer)
     assert like.impression_id and like.version
 
 
+def test_a_creator_that_is_hidden_in_the_player_is_in_no_row(
+    browser: Browser, rows: PageServer
+) -> None:
+    creators = "all => all.map((li) => li.card.item.details.creator_id)"
+    with opened(browser, rows, "?user=u3") as page:
+        shelves(page)
+        tiles = page.locator(".shelf li")
+        hidden = tiles.evaluate_all(creators)[0]
+        page.locator(".tile").first.click()
+        page.get_by_role("button", name="Hide creator").click()
+        page.keyboard.press("Escape")
+        said(page, f"No more of {hidden}.")
+        shelves(page)
+        assert hidden not in tiles.evaluate_all(creators)
+    (event,) = rows.events("hide_creator")
+    assert event.creator_id == hidden and event.user_id == "u3"
+
+
 def test_rows_by_keyboard_alone(browser: Browser, rows: PageServer) -> None:
     focused = "document.activeElement.className"
     with opened(browser, rows, "?user=newcomer&lang=zh") as page:
