@@ -304,6 +304,23 @@ def test_what_plays_can_be_liked_where_it_plays(browser: Browser, server: PageSe
     assert like.video_id == ids[1]
 
 
+def test_what_plays_goes_on_while_the_feed_behind_it_changes(
+    browser: Browser, server: PageServer
+) -> None:
+    with opened(browser, server, **PHONE) as page:
+        place = first_playable(feed(page))
+        page.evaluate(LATE)
+        page.locator("article .open").nth(place).click()
+        page.locator("dialog video").evaluate(PLAYED, 0.1)
+        page.locator("dialog .like").click()
+        said(page, "You liked")
+        page.wait_for_timeout(200)  # what comes into view is told of
+        expect(page.locator("dialog video")).to_have_count(1)
+        expect(page.locator("article video")).to_have_count(0)
+        page.keyboard.press("Escape")
+        page.locator("article video").first.wait_for(state="attached")
+
+
 def test_a_card_names_one_video_that_it_resembles_and_its_panel_all(
     browser: Browser, server: PageServer
 ) -> None:
