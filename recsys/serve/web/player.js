@@ -33,7 +33,8 @@ export function openPlayer(card, feed) {
     const title = titleOf(video);
     dialog.setAttribute("aria-label", title);
     const creator = video.creator_id && outside("p", video.creator_id, { class: "creator" });
-    stage.replaceChildren(clip.frame, outside("h2", title), creator ?? "", acts ?? "", el("div", { class: "next" }));
+    clip.frame.append(el("div", { class: "next" })); // over the picture, so that it pushes nothing down
+    stage.replaceChildren(clip.frame, outside("h2", title), creator ?? "", acts ?? "");
     clip.play();
     fillBeside(video);
   }
