@@ -20,6 +20,11 @@ Result = TypeVar("Result")
 MOST_AT_ONCE = 64
 IDLE_S, WAIT_S = 0.1, 1.0
 """After so long without a request the thread does what it does when idle."""
+TURNS, TURNS_S = 4, 0.05
+"""Turns of the event loop that the thread lets by after a batch, and the longest that it waits: in
+them the answers go out, and what their callers ask next comes in and is answered together. A thread
+that began with the first of it would have small batches, and the loop would wait for the
+interpreter meanwhile. It takes two turns on a server alone, four behind Ray Serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ class MicroBatches(Generic[Asked, Answered]):
             if requests:
                 answers = self._answers([request.asked for request in requests])
                 futures = [request.future for request in requests]
-                _tell(list(zip(futures, answers, strict=True)))
+                for through in _tell(list(zip(futures, answers, strict=True))):
+                    through.wait(TURNS_S)
 
     def _answers(self, asked: Sequence[Asked]) -> Sequence[Answered | Exception]:
         try:
@@ -128,8 +134,15 @@ def _result(make: Callable[[], Result]) -> Result | Exception:
         return error
 
 
-def _tell(answers: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> None:
-    """Hands answers to those who wait, one wake-up for each of their loops."""
+def _tell(
+    answers: Sequence[tuple[asyncio.Future[Result], Result | Exception]],
+) -> list[threading.Event]:
+    """Hands answers to those who wait, one wake-up for each of their loops.
+
+    Returns:
+        Of each loop what is set when `TURNS` turns of it have gone by since.
+    """
+    gone_by = []
     by_loop: dict[
         asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Result], Result | Exception]]
     ] = {}
@@ -137,10 +150,15 @@ def _tell(answers: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) 
         by_loop.setdefault(future.get_loop(), []).append((future, answer))
     for loop, pairs in by_loop.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_set, pairs)
+            through = threading.Event()
+            loop.call_soon_threadsafe(_set, pairs, through)
+            gone_by.append(through)
+    return gone_by
 
 
-def _set(pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> None:
+def _set(
+    pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]], through: threading.Event
+) -> None:
     for future, answer in pairs:
         if future.done():  # its caller has gone
             continue
@@ -148,3 +166,11 @@ def _set(pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> 
             future.set_exception(answer)
         else:
             future.set_result(answer)
+    _take_turns(TURNS, through)
+
+
+def _take_turns(left: int, through: threading.Event) -> None:
+    if left:
+        asyncio.get_running_loop().call_soon(_take_turns, left - 1, through)
+    else:
+        through.set()

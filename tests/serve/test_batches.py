@@ -44,6 +44,54 @@ def test_what_waits_is_answered_together() -> None:
     assert [repr(one) for one in answers] == ["2", "4", "ValueError('-3')", "8", "10", "12"]
 
 
+def test_what_those_ask_next_who_were_answered_is_answered_with_the_rest() -> None:
+    """A thread that began with what is there would have batches of a part of them for ever."""
+    model = Model()
+    batches: MicroBatches[int, int] = MicroBatches(model.answer)
+
+    async def client(number: int) -> None:
+        for _ in range(5):
+            assert await asyncio.ensure_future(batches.ask(number)) == 2 * number
+
+    async def ask() -> None:
+        first = asyncio.ensure_future(client(1))
+        await asyncio.to_thread(model.working.wait, 20)
+        rest = [asyncio.ensure_future(client(number)) for number in range(2, 9)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        model.go_on.set()
+        await asyncio.gather(first, *rest)
+
+    asyncio.run(ask())
+    batches.close()
+    assert [len(batch) for batch in model.batches] == [1, 8, 8, 8, 8, 7]
+
+
+def test_a_loop_that_stands_still_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.serve.batches.TURNS_S", 0.01)
+    model, other_answered = Model(), threading.Event()
+    model.go_on.set()
+    batches: MicroBatches[int, int] = MicroBatches(model.answer)
+
+    async def stands_still() -> None:
+        asked = asyncio.ensure_future(batches.ask(1))
+        await asyncio.sleep(0)
+        assert other_answered.wait(20), "another loop is answered meanwhile"
+        assert await asked == 2
+
+    async def other() -> None:
+        await asyncio.to_thread(model.working.wait, 20)
+        assert await batches.ask(2) == 4
+        other_answered.set()
+
+    still = threading.Thread(target=asyncio.run, args=(stands_still(),))
+    still.start()
+    asyncio.run(other())
+    still.join(20)
+    assert not still.is_alive()
+    batches.close()
+
+
 def test_where_all_fails_each_is_told() -> None:
     model = Model()
     model.go_on.set()
