@@ -44,8 +44,11 @@ def test_what_waits_is_answered_together() -> None:
     assert [repr(one) for one in answers] == ["2", "4", "ValueError('-3')", "8", "10", "12"]
 
 
-def test_what_those_ask_next_who_were_answered_is_answered_with_the_rest() -> None:
+def test_what_those_ask_next_who_were_answered_is_answered_with_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A thread that began with what is there would have batches of a part of them for ever."""
+    monkeypatch.setattr("recsys.serve.batches.TURNS_S", 20)
     model = Model()
     batches: MicroBatches[int, int] = MicroBatches(model.answer)
 
