@@ -413,7 +413,7 @@ class ServingRecommender:
         """(B, K, T) of videos for requests of one hour."""
         if not self.tasks:
             return np.zeros((*rows_BK.shape, 0), np.float32)
-        states = torch.stack([reading.past.state for reading in readings])
+        states = torch.from_numpy(np.stack([reading.past.state for reading in readings]))
         chances = self._parts.tasks.probabilities(
             states, _contexts(readings), rows_BK, readings[0].now_ms
         )

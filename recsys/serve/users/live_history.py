@@ -26,6 +26,10 @@ from recsys.serve.users.one_user import merge
 NOBODY = np.zeros((1, 0), np.int64)
 
 
+NONE_HIDDEN: frozenset[str] = frozenset()
+"""One for all who hid no creator."""
+
+
 @dataclass(frozen=True)
 class LiveHistory:
     """What the log says of one user."""
@@ -149,6 +153,5 @@ class LiveReader:
         return np.unique(np.array(rows, np.int64))
 
     def _hidden(self, events: Sequence[LoggedEvent]) -> frozenset[str]:
-        return frozenset(
-            str(logged.event.creator_id) for logged in events if logged.event.type == HIDE_CREATOR
-        )
+        hidden = [event for event in events if event.event.type == HIDE_CREATOR]
+        return frozenset(str(event.event.creator_id) for event in hidden) if hidden else NONE_HIDDEN

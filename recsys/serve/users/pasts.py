@@ -26,6 +26,7 @@ from recsys.features.liked import liked_rows
 from recsys.features.timelines import Timelines, join
 from recsys.model.seen import seen_before
 from recsys.model.user import states_at
+from recsys.schema import UNKNOWN_ROW
 from recsys.serve.retrieve.catalogue import Catalogue, Changed
 from recsys.serve.users.live_history import LiveHistory, LiveReader
 from recsys.serve.users.one_user import before, cut, with_request
@@ -36,7 +37,11 @@ BUCKET = 16
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a request reads of its user."""
+    """What a request reads of its user.
+
+    As many are kept as `serve.held_users` says, and a collection of garbage looks at each object of
+    a kind that could refer to others. Arrays are not of that kind; tensors and sets are.
+    """
 
     known_user: bool
     known_features: bool
@@ -49,7 +54,7 @@ class Past:
     """Of the newest that is used; -1 without any."""
     tallies: FloatArray
     """(A,) what the user did in them, summed."""
-    state: torch.Tensor
+    state: FloatArray
     """(H,)."""
     query: FloatArray
     """(D,)."""
@@ -59,8 +64,8 @@ class Past:
     """(S,) what that adds to the videos' scores."""
     liked: IntArray
     """Rows of the videos liked in them, newest first."""
-    liked_creators: frozenset[int]
-    """Rows of their creators, where they are known."""
+    liked_creators: IntArray
+    """Sorted rows of their creators, where they are known."""
     never_again: IntArray
     """Rows that are not recommended any more because they were ever liked."""
     refused: IntArray
@@ -223,10 +228,10 @@ class Pasts:
         pasts: list[Past | None] = [None] * len(wanted)
         for group in _buckets(lengths):
             states, parts = self._encode([used[place] for place in group])
-            queries = self._model.queries(states).numpy()
+            queries, states_UH = self._model.queries(states).numpy(), states.numpy()
             for i, place in enumerate(group):
                 pasts[place] = self._past(
-                    whole[place], used[place], histories[place], parts[i], states[i], queries[i]
+                    whole[place], used[place], histories[place], parts[i], states_UH[i], queries[i]
                 )
         return [past for past in pasts if past is not None]
 
@@ -271,7 +276,7 @@ class Pasts:
         used: Timelines,
         live: LiveHistory,
         parts: tuple[FloatArray, IntArray, FloatArray],
-        state: torch.Tensor,
+        state: FloatArray,
         query: FloatArray,
     ) -> Past:
         user_id, newest = used.user_ids[0], used.time_ms[-1:].max(initial=-1)
@@ -281,6 +286,7 @@ class Pasts:
             user_id, live.forgotten_ms, whole.video_rows[:until], whole.positive[:until]
         )
         tallies, seen, bias = parts
+        creators = np.unique(self._catalogue.creator_rows(liked))
         return Past(
             known_user=user_id in self._place or live.has_events,
             known_features=bool(used.user_rows.any()),
@@ -293,7 +299,7 @@ class Pasts:
             seen=seen,
             seen_bias=bias,
             liked=liked,
-            liked_creators=frozenset(self._catalogue.creator_rows(liked).tolist()) - {0},
+            liked_creators=creators[creators != UNKNOWN_ROW],
             never_again=never_again,
             refused=live.refused,
             hidden_creators=live.hidden_creators,
