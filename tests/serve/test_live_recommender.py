@@ -1,5 +1,6 @@
 """What happens live changes the next answer, on whichever recommender, and only as it should."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from recsys.live.log.event import DAY_MS, EXPOSURE, HIDE_CREATOR, NOT_INTERESTED
 from recsys.live.log.events import EventLog
 from recsys.serve.asks import Ask, Filters
 from recsys.serve.recommender import ServingRecommender
+from recsys.serve.users.live_history import NONE_HIDDEN
+from recsys.serve.users.pasts import Past, PastRequest
 from tests.bundles import NUM_VIDEOS, START_MS, TinyRun, make_run
 from tests.serve.live import Served
 
@@ -248,6 +251,23 @@ def test_the_cache_of_states_is_bounded(tmp_path: Path) -> None:
     for number in range(10):
         served.recommend(f"u{number}", 3)
     assert served.pasts.held == 3
+
+
+def test_a_collection_of_garbage_looks_into_nothing_that_is_kept_of_a_user(served: Served) -> None:
+    """Of 24,000 users tensors and sets made each full one three times as long."""
+    served.tell("u5", "v3", time_ms=now() - 1000)
+    for user_id in ("u5", "u9", "newcomer"):
+        served.recommend(user_id, 5)
+    asked = [PastRequest(user_id, None) for user_id in ("u5", "u9", "newcomer")]
+    pasts = served.pasts.of(asked)
+    assert served.pasts.held == 3 and len(pasts[0].liked_creators)
+    tracked = {
+        name
+        for past in pasts
+        for name in Past.__slots__
+        if gc.is_tracked(value := getattr(past, name)) and value is not NONE_HIDDEN
+    }
+    assert tracked == set()
 
 
 def test_of_popular_and_latest_the_newest_come_first(served: Served) -> None:
