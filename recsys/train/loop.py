@@ -68,12 +68,14 @@ class Job:
 
     def to_dict(self) -> dict[str, object]:
         """Makes plain values of it, for `train_loop_config`."""
-        return {**vars(self), "config": self.config.model_dump(mode="json")}
+        plain = {"config": self.config.model_dump(mode="json"), "stretch": vars(self.stretch)}
+        return {**vars(self), **plain}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Job:
         """Makes a job of what `to_dict` gave; settings that are wrong are an `InputError`."""
-        return cls(**{**values, "config": parse_config(values["config"], "training job")})
+        config = parse_config(values["config"], "training job")
+        return cls(**{**values, "config": config, "stretch": Stretch(**values["stretch"])})
 
 
 def train_worker(settings: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from recsys.model.recommender import Losses
 from recsys.schema import TEST
 from recsys.train.figures import ProgressActor, StepSums, Told
 from recsys.train.loop import Job
+from recsys.train.schedule import Stretch
 from recsys.train.stage import EpochLines
 from recsys.train.validation import gain_by_chance, score
 from tests.steps import make_config
@@ -24,7 +25,7 @@ def test_a_job_crosses_to_the_workers_as_plain_values() -> None:
 def test_a_jobs_dates_cross_as_texts() -> None:
     """Nothing of ours or of Python's own kinds is in it: it is what a JSON file holds."""
     cuts = {"kind": "time", "valid_from": "2024-05-01 08:00", "test_from": "2024-05-02"}
-    job = Job(make_config(split=cuts), TEST, epochs=3)
+    job = Job(make_config(split=cuts), TEST, epochs=3, stretch=Stretch("s3://b/start", 2))
     values = json.loads(json.dumps(job.to_dict()))
     assert values["config"]["split"]["valid_from"] == "2024-05-01T08:00:00"
     assert Job.from_dict(values) == job
