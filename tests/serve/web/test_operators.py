@@ -37,6 +37,11 @@ HOSTS = {"films.example": "93.184.216.34", "inside.example": "10.0.0.7"}
 MARKUP = "<img src=x onerror=alert(1)>\u202e\u0301"
 """A creator's name that must stay text."""
 TOKEN = "operators-0123456789"
+HEIGHTS = """(list) => {
+  window.heights = [];
+  new ResizeObserver(() => window.heights.push(list.offsetHeight)).observe(list);
+}"""
+"""Keeps each height that a list has had since."""
 everywhere = pytest.mark.parametrize(
     ("language", "screen"),
     [("en", DESK), ("zh", PHONE), ("en", {**PHONE, "color_scheme": "dark"})],
@@ -303,9 +308,11 @@ def test_the_operator_sees_what_was_shown_and_changes_the_version(
         for place, version in enumerate((OLD, NEW)):
             event = Event("u1", EXPOSURE, f"v{place + 1}", impression_id=f"{version}.1")
             server.log.append([event])
+        page.evaluate(LATE)
         versions = page.get_by_role("row").filter(has_text=NEW)
         versions.get_by_role("button", name=activate).click()
         versions.get_by_role("button", name=activate).click()
+        page.locator(".versions > .wide").evaluate(HEIGHTS)
         said(page, NEW)
         old = page.get_by_role("row").filter(has_text=OLD).filter(has_text=warm)
         expect(old).to_be_visible(timeout=20_000)
@@ -320,6 +327,7 @@ def test_the_operator_sees_what_was_shown_and_changes_the_version(
         expect(page.locator(".challenger tbody")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= screen["viewport"]["width"]
         assert not violations(page)
+        assert page.evaluate("Math.max(...heights) - Math.min(...heights)") < 5
         # Whoever else ends the trial, nothing is asked for that is no longer there.
         httpx.delete(server.address + "v1/challenger").raise_for_status()
         expect(page.get_by_role("row").filter(has_text=tried)).to_have_count(0, timeout=30_000)

@@ -20,6 +20,7 @@ export async function runView({ user, model, say }) {
   const tiles = el("dl", { class: "tiles" });
   const steps = table(t("run_steps"), [t("run_step"), t("run_times"), t("run_mean")], []);
   const each = table(t("replicas"), ["replica", "version", "run_rate", "run_p99", "run_lag", "memory", "heard"].map((name) => t(name)), []);
+  each.element.classList.add("figures");
   const fresh = table(t("new_videos"), [t("video"), t("state"), t("came"), t("until_indexed"), t("until_shown")], []);
   const charts = chartsOf();
   const clicks = new Chart(t("click_rates"), { unit: (value) => (value === null ? "–" : percent(value)) });

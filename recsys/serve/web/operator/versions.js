@@ -21,7 +21,7 @@ export class Versions {
     this.told = el("summary", {}, t("no_challenger"));
     this.trial = el("div");
     this.beside = el("details", { class: "panel challenger", ontoggle: () => this.#tidy() }, this.told, this.trial);
-    this.element = el("section", {}, this.list.element, this.beside);
+    this.element = el("section", { class: "versions" }, this.list.element, this.beside);
     this.drawn = "";
     this.tried = false;
     this.turn = Promise.resolve();
