@@ -21,10 +21,10 @@ MOST_AT_ONCE = 64
 IDLE_S, WAIT_S = 0.1, 1.0
 """After so long without a request the thread does what it does when idle."""
 TURNS, TURNS_S = 4, 0.05
-"""Turns of the event loop that the thread lets by after a batch, and the longest that it waits: in
-them the answers go out, and what their callers ask next comes in and is answered together. A thread
-that began with the first of it would have small batches, and the loop would wait for the
-interpreter meanwhile. It takes two turns on a server alone, four behind Ray Serve."""
+"""Turns of the event loop that the thread lets by after a batch of several, and the longest that it
+waits: in them the answers go out, and what their callers ask next comes in and is answered
+together. A thread that began with the first of it would have small batches, and the loop would wait
+for the interpreter meanwhile. Of 32 callers two turns bring 25 together, four all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,8 @@ class MicroBatches(Generic[Asked, Answered]):
             if requests:
                 answers = self._answers([request.asked for request in requests])
                 futures = [request.future for request in requests]
-                for through in _tell(list(zip(futures, answers, strict=True))):
+                told = _tell(list(zip(futures, answers, strict=True)))
+                for through in told if len(requests) > 1 else ():
                     through.wait(TURNS_S)
 
     def _answers(self, asked: Sequence[Asked]) -> Sequence[Answered | Exception]:
