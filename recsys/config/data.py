@@ -235,8 +235,8 @@ class DecodeConfig(Section):
     """Whether a picture (PNG, JPEG, a song's cover) counts as a video of one frame."""
     reader: Literal["auto", "fastest", "decord", "pyav"] = "auto"
     """`auto`: decord wherever it is exact, PyAV for everything else. `fastest`: the same frames and
-    times by PyAV, which leaves out frames that no other needs; on a GPU that decodes, what it can
-    read first. `decord`, `pyav`: that one only."""
+    times by PyAV, which leaves out frames that no other needs; where a GPU decodes, it is
+    asked first. `decord`, `pyav`: that one only."""
     schemes: tuple[str, ...] = ("file", "http", "https", "s3", "gs")
     """Kinds of address that are read; `file` are local paths."""
     features: bool | None = None

@@ -120,16 +120,15 @@ def _frames(
 def choice(spec: ClipSpec, facts: FileFacts) -> tuple[bool, str]:
     """Whether decord is asked before PyAV, and why.
 
-    decord decodes every frame between a key frame and a sampled one, and reads the whole file's
-    packets once more. PyAV does neither, so that `fastest` asks it alone, and for key frames
-    everybody does.
+    decord reads the whole file's packets once more, and decodes frames that no other needs. PyAV
+    does neither, so that `fastest` asks it alone, and for key frames everybody does.
     """
     if spec.reader in ("decord", "pyav"):
         return spec.reader == "decord", f"decode.reader={spec.reader}"
     if spec.sampling == "keyframes":
         return False, "only key frames are wanted"
     if spec.reader == "fastest":
-        return False, "PyAV reads a file once, and no frame that is not needed"
+        return False, "PyAV reads a file's packets once and leaves out frames that no other needs"
     return True, "exact"
 
 

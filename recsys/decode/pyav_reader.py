@@ -87,7 +87,7 @@ class OpenVideo:
     def _first_frame(self) -> av.VideoFrame | None:
         """The first frame: by the first key packet alone or, where that gives none, by all."""
         first_key = next((packet for packet in self._packets.head() if packet.is_keyframe), None)
-        frame = first_key and self._alone(first_key)
+        frame = first_key and self._alone(first_key, goes_on=True)
         return frame or next(self._frames(), None)
 
     def _first_of_hidden(self) -> av.VideoFrame:
@@ -103,15 +103,16 @@ class OpenVideo:
                 return frame
         raise self._no_frames()
 
-    def _alone(self, packet: av.Packet) -> av.VideoFrame | None:
+    def _alone(self, packet: av.Packet, *, goes_on: bool = False) -> av.VideoFrame | None:
         """The first frame that a packet gives without any other.
 
-        A decoder that gave it at once, and so holds nothing back, can go on behind it.
+        With `goes_on`, where the decoder gave it at once and so holds nothing back, it is kept for
+        `_frames`, which decodes that packet no second time: what FFmpeg said of it must be heard.
         """
         context = self._stream.codec_context
         context.flush_buffers()
         frames = self._decode(packet)
-        if len(frames) == 1:
+        if goes_on and len(frames) == 1:
             self._decoded_alone = frames[0], context
             return frames[0]
         frames += self._decode(None)

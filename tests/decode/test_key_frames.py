@@ -98,3 +98,16 @@ def test_wrong_marks_further_on(read: Read, tmp_path: Path) -> None:
     for reader in ("auto", "pyav"):
         clip = read(edited(source, tmp_path / "b.mp4", change), spec(frames=24, reader=reader))
         assert np.abs(clip.frames.astype(int) - whole.frames).max() <= 4
+
+
+def test_damage_in_the_packet_that_is_looked_at_first_is_told(read: Read, tmp_path: Path) -> None:
+    """Whether the second key packet can stand alone is asked without listening to FFmpeg."""
+    path = numbered(tmp_path / "a.mp4", options={"g": "1", "bf": "0", "crf": "10"})
+    with av.open(str(path)) as container:
+        _, second, *_ = container.demux(video=0)
+        middle, size = int(second.pos) + second.size // 2, second.size // 4
+    data = bytearray(path.read_bytes())
+    data[middle : middle + size] = bytes(size)
+    path.write_bytes(data)
+    clip = read(path, spec(reader="pyav", frames=12))
+    assert clip.damaged

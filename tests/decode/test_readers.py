@@ -210,7 +210,7 @@ def test_the_fastest_reader_is_pyav(bframes: str, read: Read, tmp_path: Path) ->
     clip = read(numbered(tmp_path / "a.mp4", options={"bf": bframes}), spec(reader="fastest"))
     assert (clip.reader, clip.why) == (
         "pyav",
-        "PyAV reads a file once, and no frame that is not needed",
+        "PyAV reads a file's packets once and leaves out frames that no other needs",
     )
     assert numbers_of(clip.frames) == [3, 9, 15, 21]
 
