@@ -46,7 +46,8 @@ def video_schema() -> pa.Schema:
 def served_video_schema() -> pa.Schema:
     """BUNDLE/videos.arrow: `video_schema` with numbers as wide as `Catalog` has them.
 
-    A server uses them where they lie in the file, and has no copy of its own.
+    A server uses them where they lie in the file, and has no copy of its own but of the durations,
+    8 bytes each, whose unknown ones it reads as NaN.
     """
     wide = {"creator_row": pa.int64(), "duration_bucket": pa.int64(), "duration": pa.float64()}
     wide["category_rows"] = pa.large_list(pa.int32())

@@ -420,7 +420,7 @@ def _counts(config: RunConfig, catalog: Catalog, files: CheckedReader) -> EventC
 
 
 def _details(files: CheckedReader) -> Details:
-    """They stay on the disk where the bundle is on one."""
+    """What people are shown of videos, mapped where the bundle is on a disk."""
     return Details(files.mapped(DETAILS), files.mapped(FILES))
 
 

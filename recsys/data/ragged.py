@@ -78,7 +78,9 @@ class Ragged:
         Large lists without nulls are used where they lie.
         """
         if isinstance(lists, pa.LargeListArray) and not (lists.null_count or lists.offset):
-            return cls(np.asarray(lists.offsets), flat_values(lists, np.int32))
+            offsets = np.asarray(lists.offsets)
+            if not (len(offsets) and offsets[0]):
+                return cls(offsets, flat_values(lists, np.int32))
         lengths = np.asarray(pc.list_value_length(lists).fill_null(0), np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         return cls(offsets, flat_values(lists, np.int32))

@@ -22,9 +22,9 @@ IDLE_S, WAIT_S = 0.1, 1.0
 """After so long without a request the thread does what it does when idle."""
 TURNS, TURNS_S = 4, 0.05
 """Turns of the event loop that the thread lets by after a batch of several, and the longest that it
-waits: in them the answers go out, and what their callers ask next comes in and is answered
-together. A thread that began with the first of it would have small batches, and the loop would wait
-for the interpreter meanwhile. Of 32 callers two turns bring 25 together, four all of them."""
+waits for one loop: in them the answers go out, and what their callers ask next comes in and is
+answered together. A thread that began with the first of it would have small batches, and the loop
+would wait for the interpreter meanwhile. Of 32 callers two turns bring 25 together, four all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +116,8 @@ class MicroBatches(Generic[Asked, Answered]):
             if requests:
                 answers = self._answers([request.asked for request in requests])
                 futures = [request.future for request in requests]
-                told = _tell(list(zip(futures, answers, strict=True)))
-                for through in told if len(requests) > 1 else ():
+                turns = TURNS if len(requests) > 1 else 0
+                for through in _tell(list(zip(futures, answers, strict=True)), turns):
                     through.wait(TURNS_S)
 
     def _answers(self, asked: Sequence[Asked]) -> Sequence[Answered | Exception]:
@@ -136,12 +136,12 @@ def _result(make: Callable[[], Result]) -> Result | Exception:
 
 
 def _tell(
-    answers: Sequence[tuple[asyncio.Future[Result], Result | Exception]],
+    answers: Sequence[tuple[asyncio.Future[Result], Result | Exception]], turns: int = 0
 ) -> list[threading.Event]:
     """Hands answers to those who wait, one wake-up for each of their loops.
 
     Returns:
-        Of each loop what is set when `TURNS` turns of it have gone by since.
+        Of each loop what is set when so many turns of it have gone by since; nothing for 0.
     """
     gone_by = []
     by_loop: dict[
@@ -150,16 +150,17 @@ def _tell(
     for future, answer in answers:
         by_loop.setdefault(future.get_loop(), []).append((future, answer))
     for loop, pairs in by_loop.items():
-        if not loop.is_closed():
+        if loop.is_closed():
+            continue
+        loop.call_soon_threadsafe(_set, pairs)
+        if turns:
             through = threading.Event()
-            loop.call_soon_threadsafe(_set, pairs, through)
+            loop.call_soon_threadsafe(_take_turns, turns, through)
             gone_by.append(through)
     return gone_by
 
 
-def _set(
-    pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]], through: threading.Event
-) -> None:
+def _set(pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> None:
     for future, answer in pairs:
         if future.done():  # its caller has gone
             continue
@@ -167,7 +168,6 @@ def _set(
             future.set_exception(answer)
         else:
             future.set_result(answer)
-    _take_turns(TURNS, through)
 
 
 def _take_turns(left: int, through: threading.Event) -> None:

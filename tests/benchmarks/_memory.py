@@ -13,7 +13,7 @@ from pathlib import Path
 SAMPLE_S = 0.25
 WORTH_NAMING = 50_000_000
 """Bytes from which on a process is named."""
-LAST_LINES = 20
+LAST_STDERR_LINES = 20
 """Of a failed command's complaints."""
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -36,9 +36,9 @@ class Watched:
         """Of the largest process of each name; of those that held anything worth naming."""
         self._cpu_s: dict[int, float] = {}
         self._kinds = ("Pss:",) if shared else ("Private_Dirty:",)
-        self._complaints = tempfile.TemporaryFile("w+", errors="replace")
+        self._stderr = tempfile.TemporaryFile("w+", errors="replace")
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._complaints, text=True
+            command, stdout=subprocess.PIPE, stderr=self._stderr, text=True
         )
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -53,9 +53,10 @@ class Watched:
         output, _ = self._process.communicate()
         self._watcher.join()
         if self._process.returncode:
-            self._complaints.seek(0)
-            said = "\n".join(self._complaints.read().splitlines()[-LAST_LINES:])
+            self._stderr.seek(0)
+            said = "\n".join(self._stderr.read().splitlines()[-LAST_STDERR_LINES:])
             raise SystemExit(f"{self._process.args} ended with {self._process.returncode}\n{said}")
+        self._stderr.close()
         return output
 
     def _watch(self) -> None:

@@ -272,11 +272,12 @@ class ListMaker:
         if not new.any():
             return {}
         creators = self._catalogue.creator_rows(rows_BK)
+        for place, reading in enumerate(readings):
+            new[place] &= np.isin(creators[place], reading.past.liked_creators)
         names = self._catalogue.creators
         return {
             (place, k): names.id(int(creators[place, k]))
             for place, k in zip(*(part.tolist() for part in np.nonzero(new)), strict=True)
-            if int(creators[place, k]) in readings[place].past.liked_creators
         }
 
 

@@ -138,14 +138,15 @@ class _Hour:
     def __init__(self, scores: TaskScores, hour: int, num_videos: int) -> None:
         self._scores, self._number = scores, hour
         self._place_N = Growing(np.zeros(num_videos, np.int32))
-        """Of each video's side among those that were made; 0 where there is none."""
+        """Of each video's side among those that were made; 0 where there is none, less than that
+        where it is to be made anew."""
         self._sides_SM: Growing[np.float32] | None = None
         self._contexts: dict[tuple[int, ...], Tensor] = {}
 
     def change(self, rows: IntArray, num_videos: int) -> None:
         """Videos have other vectors than before, or have followed the last ones."""
         self._place_N.reach(num_videos)
-        self._place_N.now[rows] = 0
+        self._place_N.now[rows] = -np.abs(self._place_N.now[rows])
 
     def of_contexts(self, contexts: Sequence[tuple[int, ...]]) -> Tensor:
         """What the counts of context values add to the users' side (B, M)."""
@@ -161,11 +162,14 @@ class _Hour:
     def of(self, rows: IntArray) -> Tensor:
         """The sides (…, M) of video rows (…)."""
         place_N = self._place_N.now
-        missing = np.unique(rows[place_N[rows] == 0])
+        missing = np.unique(rows[place_N[rows] <= 0])
         if self._sides_SM is None or len(missing):
             made = self._scores.videos(missing, self._number).numpy()
             if self._sides_SM is None:
                 self._sides_SM = Growing(np.zeros((1, made.shape[1]), np.float32))
-            place_N[missing] = len(self._sides_SM) + np.arange(len(missing))
-            self._sides_SM.append(made)
+            first = place_N[missing] == 0
+            place_N[missing] *= -1
+            place_N[missing[first]] = len(self._sides_SM) + np.arange(first.sum())
+            self._sides_SM.append(made[first])
+            self._sides_SM.now[place_N[missing[~first]]] = made[~first]
         return torch.from_numpy(self._sides_SM.now)[torch.from_numpy(place_N[rows])]

@@ -279,11 +279,15 @@ class Catalogue:
         """
         if not len(self.lessons):
             return _rows([])
-        return self.lessons.locked(np.concatenate([finished, self.unlisted(now_ms)]))
+        return self.lessons.locked(self._asked_for_no_more(finished, now_ms))
 
     def missing(self, finished: IntArray, now_ms: int) -> Ragged:
         """By lesson the rows that it waits for: those for which it is `locked`."""
-        return self.lessons.missing(np.concatenate([finished, self.unlisted(now_ms)]))
+        return self.lessons.missing(self._asked_for_no_more(finished, now_ms))
+
+    def _asked_for_no_more(self, finished: IntArray, now_ms: int) -> IntArray:
+        """Rows that no lesson waits for: finished ones, and those that no list may hold."""
+        return np.concatenate([finished, self.unlisted(now_ms)])
 
     def is_circle(self, video_id: str, requires: Iterable[str]) -> bool:
         """Whether nobody could ever come to a video that requires these."""

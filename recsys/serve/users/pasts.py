@@ -230,8 +230,10 @@ class Pasts:
             states, parts = self._encode([used[place] for place in group])
             queries, states_UH = self._model.queries(states).numpy(), states.numpy()
             for i, place in enumerate(group):
+                # Copies: a view would keep all of its batch, and a tensor, for as long as one user.
+                vectors = states_UH[i].copy(), queries[i].copy()
                 pasts[place] = self._past(
-                    whole[place], used[place], histories[place], parts[i], states_UH[i], queries[i]
+                    whole[place], used[place], histories[place], parts[i], *vectors
                 )
         return [past for past in pasts if past is not None]
 
@@ -267,7 +269,8 @@ class Pasts:
             unique, place = np.unique(rows[start:stop], return_inverse=True)
             summed = np.zeros(len(unique), np.float32)
             np.add.at(summed, place, bias[start:stop])
-            parts.append((arrays.tallies[user, arrays.lengths[user] - 1], unique, summed))
+            tallies = arrays.tallies[user, arrays.lengths[user] - 1].copy()
+            parts.append((tallies, unique, summed))
         return states, parts
 
     def _past(

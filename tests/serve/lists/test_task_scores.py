@@ -48,3 +48,7 @@ def test_the_side_of_a_video_that_changed_or_came_is_made_anew() -> None:
     hour.change(np.array([9, 10]), 11)
     assert hour.of(np.array([10, 9, 4])).tolist() == [[10, 2], [9, 2], [4, 1]]
     assert scores.asked == [[4, 9], [9, 10]]
+    hour.change(np.array([9]), 11)
+    assert hour.of(np.array([9, 10])).tolist() == [[9, 3], [10, 2]]
+    assert hour._sides_SM is not None
+    assert len(hour._sides_SM) == 4, "its side takes the place of the one before"
