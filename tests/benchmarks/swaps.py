@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ TIMEOUT_S = 20.0
 TOLERANCE = 1e-3
 IN_FLIGHT_S = 1.0
 """A request that is sent within this time after a kill counts as in flight at it."""
-CONNECTIONS = 64
+CONNECTIONS = 16
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,18 @@ async def load(address: str, run: Run, rate: float, until: float) -> None:
     client = Client(address)
     async with client.http:
         waiting: set[asyncio.Task[None]] = set()
+
+        def begin(work: Coroutine[Any, Any, None]) -> None:
+            task = asyncio.create_task(work)
+            waiting.add(task)
+            task.add_done_callback(waiting.discard)
+
         number, begun = 0, time.monotonic()
         while time.monotonic() < until:
-            waiting.add(asyncio.create_task(ask(client, run, f"u{1 + number % NUM_USERS}")))
+            begin(ask(client, run, f"u{1 + number % NUM_USERS}"))
             if number % 5 == 0:
-                waiting.add(asyncio.create_task(tell(client, number)))
+                begin(tell(client, number))
             number += 1
-            waiting = {task for task in waiting if not task.done()}
             await asyncio.sleep(max(0, begun + number / rate - time.monotonic()))
         await asyncio.gather(*waiting)
 

@@ -63,11 +63,13 @@ class Circle:
 
 
 def test_what_stays_is_spared_until_nobody_uses_it() -> None:
+    usual = gc.get_threshold()
     gc.disable()
     try:
         circle = Circle()
         priority.spare_what_stays()
         assert gc.get_freeze_count() > 1000
+        assert gc.get_threshold() == priority.SELDOM
         gone = weakref.ref(circle)
         del circle
         gc.collect()
@@ -75,6 +77,7 @@ def test_what_stays_is_spared_until_nobody_uses_it() -> None:
         priority.spare_what_stays()
         assert gone() is None
     finally:
+        gc.set_threshold(*usual)
         gc.unfreeze()
         gc.enable()
 
