@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING
 
 from recsys import cluster
 from recsys.config.run import RunConfig, TrainConfig
 from recsys.data.run_folder import RunFolder
-from recsys.data.storage import as_url, local_path
+from recsys.data.storage import as_url, join, local_path
 from recsys.errors import InputError, unwrapped
 from recsys.schema import VALID
 from recsys.train.loop import Job, train_worker
@@ -15,7 +16,7 @@ from recsys.train.schedule import Stretch
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
-    from ray.train import CheckpointConfig, UserCallback
+    from ray.train import Checkpoint, CheckpointConfig, Result, UserCallback
     from ray.train.torch import TorchTrainer
 
 
@@ -122,3 +123,22 @@ def make_stop_at_final() -> UserCallback:
 def storage_path(path: str) -> str:
     """A path as Ray wants it: absolute, or a URI."""
     return local_path(path) or as_url(path)
+
+
+def read_result(fit: str) -> Result:
+    """What Ray Train knows of a training that ended, by the folder of its checkpoints."""
+    from ray.train import Result
+
+    return Result.from_path(storage_path(fit))
+
+
+def checkpoint_folder(fit: str, checkpoint: Checkpoint) -> str:
+    """The folder of a checkpoint, as a path or URI.
+
+    `Checkpoint.path` alone is none: Ray keeps the filesystem, and so the URI's scheme, apart.
+
+    Args:
+        fit: Folder of the training's checkpoints, a path or URI.
+        checkpoint: One of them.
+    """
+    return join(fit, posixpath.basename(checkpoint.path))

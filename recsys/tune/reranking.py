@@ -27,7 +27,7 @@ from recsys.evaluation.report.tradeoff import (
 from recsys.schema import TEST, VALID
 from recsys.train.collectives import Collectives
 from recsys.train.trained import load_trained
-from recsys.train.trainer import storage_path
+from recsys.train.trainer import checkpoint_folder, read_result
 from recsys.train.validation import predict_validation
 from recsys.tune.space import Space
 from recsys.tune.trial import asked_config, failure_told
@@ -77,9 +77,7 @@ def fitted_model(config: RunConfig) -> str:
             f"{fit}: the model before it learnt from the validation events is missing; remove the "
             "folder train and run `recsys train` again"
         )
-    from ray.train import Result
-
-    return str(Result.from_path(storage_path(fit)).get_best_checkpoint("score", "max").path)
+    return checkpoint_folder(fit, read_result(fit).get_best_checkpoint("score", "max"))
 
 
 def make_sample(config: RunConfig, split: int, depth: int) -> CandidateSample:

@@ -24,13 +24,13 @@ from recsys.train.collectives import Collectives
 from recsys.train.loop import Job, Worker
 from recsys.train.schedule import Stretch
 from recsys.train.stage import root_cause
-from recsys.train.trainer import make_trainer, storage_path
+from recsys.train.trainer import checkpoint_folder, make_trainer, read_result
 from recsys.tune.population import last_epoch
 from recsys.tune.space import with_settings
 from recsys.tune.trials import EPOCH, ERROR, FIGURES, OBJECTIVE, Figures, Trial, objective
 
 if TYPE_CHECKING:
-    from ray.train import Checkpoint, Result
+    from ray.train import Checkpoint
     from ray.train.v2._internal.execution.context import TrainRunContext
 
 NUMBER, SETTINGS, PARENT = "number", "settings", "parent"
@@ -130,7 +130,8 @@ def best_checkpoint(config: RunConfig, number: int) -> str:
     out = RunFolder(config.run).trained_trial(number)
     if config.train.workers == 1:
         return join(out, str(read_json(join(out, KEPT))["best"]))
-    return str(_ray_result(out).get_best_checkpoint("score", "max").path)
+    fit = join(out, FIT)
+    return checkpoint_folder(fit, read_result(fit).get_best_checkpoint("score", "max"))
 
 
 def newest_checkpoint(config: RunConfig, number: int) -> str:
@@ -138,13 +139,8 @@ def newest_checkpoint(config: RunConfig, number: int) -> str:
     out = RunFolder(config.run).trained_trial(number)
     if config.train.workers == 1:
         return join(out, str(read_json(join(out, KEPT))["newest"]))
-    return str(_ray_result(out).checkpoint.path)
-
-
-def _ray_result(out: str) -> Result:
-    from ray.train import Result
-
-    return Result.from_path(storage_path(join(out, FIT)))
+    fit = join(out, FIT)
+    return checkpoint_folder(fit, read_result(fit).checkpoint)
 
 
 class Reports:
