@@ -105,14 +105,14 @@ class Worker:
         self.job, self.config, self.prepared = job, job.config, prepared
         self.device, self.collectives = collectives.device, collectives
         self.session = session or RayTrainSession()
-        schedule = Schedule.of(
+        self.schedule = Schedule.of(
             self.config,
             epochs=job.epochs,
             num_partitions=len(prepared.partitions),
             workers=collectives.workers,
             validates=job.learn_before == VALID,
+            last_epoch=job.stretch.last_epoch,
         )
-        self.schedule = replace(schedule, last_epoch=job.stretch.last_epoch)
         torch.manual_seed(self.config.train.seed)
         self.batcher = make_batcher(job, prepared)
         self.trainable = make_trainable(self.config, prepared, self.device)

@@ -45,15 +45,22 @@ class Schedule:
     validates: bool = True
     """Whether validation may end the training before its last epoch."""
     last_epoch: int | None = None
-    """Of a `Stretch`."""
+    """The epoch that training ends with, whatever validation says; None: as `is_over` tells."""
 
     @classmethod
     def of(
-        cls, config: RunConfig, *, epochs: int, num_partitions: int, workers: int, validates: bool
+        cls,
+        config: RunConfig,
+        *,
+        epochs: int,
+        num_partitions: int,
+        workers: int,
+        validates: bool,
+        last_epoch: int | None = None,
     ) -> Schedule:
         """Makes the schedule that a run's settings ask for."""
         dropout = config.model.id_dropout
-        return cls(config.train, epochs, num_partitions, workers, dropout, validates)
+        return cls(config.train, epochs, num_partitions, workers, dropout, validates, last_epoch)
 
     def is_over(self, place: Progress) -> bool:
         """Whether all epochs are done, or validation has not got better for `train.patience`.

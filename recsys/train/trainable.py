@@ -100,8 +100,8 @@ class Trainable:
     def load_state_dict(self, state: StateDict) -> None:
         """Takes over a state that `torch.distributed.checkpoint` filled.
 
-        Not the optimizers' settings: learning rates and weight decay stay the config's, where the
-        checkpoint is of a training that had others.
+        The optimizers' settings are not taken over: learning rates and weight decay stay the
+        config's, where the checkpoint is of a training that had others.
         """
         own = [_settings(group) for group in self.optimizer.param_groups]
         self._named.load_state_dict(state["model"])
