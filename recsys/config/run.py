@@ -320,7 +320,8 @@ class TuneConfig(Section):
     """The sweep."""
 
     trials: int = Field(8, ge=1)
-    """How many configs are tried; the first is the config as it is. With `pbt` the members."""
+    """How many configs are tried; the first is the config as it is. With `pbt` the members of a
+    population, each of whose stretches is a trial of its own."""
     concurrent: int | None = Field(None, ge=1)
     """Trials at a time; without it as many as the cluster has room for. With 1 the same sweep tries
     the same configs again, to the last one."""
@@ -332,16 +333,21 @@ class TuneConfig(Section):
     scheduler: Literal["asha", "hyperband", "pbt", "none"] = "asha"
     """What becomes of weak trials. `asha`: after 1, 4, 16 … epochs all but the best quarter end.
     `hyperband`: the same, and some trials are left alone for longer. `pbt`: nothing ends; every
-    `perturb_every` epochs the worst quarter of the trials goes on from the weights of the best
+    `perturb_every` epochs the worst quarter of the members goes on from the weights of the best
     quarter, with settings a little changed. `none`: nothing."""
     perturb_every: int = Field(1, ge=1)
-    """With `pbt` the epochs after which trials take over others' weights."""
+    """With `pbt` the epochs of a stretch, after which members take over others' weights."""
     objective: dict[str, float] = Field({"score": 1.0}, min_length=1)
     """Validation figures and their weights; the sweep makes the weighted sum as large as it can. A
     weight below 0 asks for a small figure."""
     pareto: bool = False
     """Whether the search looks for the best trades between the objective's figures and not for the
     largest sum, which then only names the winner among them."""
+
+    @property
+    def is_population(self) -> bool:
+        """Whether a population is trained, whose settings change on the way."""
+        return self.scheduler == "pbt"
 
 
 class RunConfig(Section):
@@ -393,6 +399,15 @@ class RunConfig(Section):
             raise ValueError(
                 f"tune.scheduler={self.tune.scheduler}: it ends trials by one number, and "
                 "tune.pareto=true has several; set tune.scheduler=none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stretches_of_a_population(self) -> RunConfig:
+        if self.tune.perturb_every != 1 and not self.tune.is_population:
+            raise ValueError(
+                f"tune.perturb_every={self.tune.perturb_every} is for tune.scheduler=pbt, and it "
+                f"is {self.tune.scheduler}; leave tune.perturb_every out, or set tune.scheduler=pbt"
             )
         return self
 

@@ -161,7 +161,7 @@ def _history(sweep: _Sweep) -> str:
 
 
 def _importance(sweep: _Sweep) -> str:
-    if sweep.tune.scheduler == "pbt":  # what a trial is worth hangs on the settings before its own
+    if sweep.tune.is_population:  # what a trial is worth hangs on the settings before its own
         return ""
     shares = importance(sweep.space, sweep.trials, sweep.tune)
     if not shares:
@@ -307,7 +307,7 @@ def _table(sweep: _Sweep) -> str:
         )
     titles = [name.replace("_", " ") for name in figures]
     head = ["trial", "state", "epochs", sweep.title, *names, *titles]
-    if sweep.tune.scheduler == "pbt":
+    if sweep.tune.is_population:
         head.append("goes on from")
         for row, t in zip(rows, sweep.trials, strict=True):
             row.append("–" if t.parent is None else f"trial {t.parent}")

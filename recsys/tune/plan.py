@@ -44,7 +44,7 @@ def plan_sweep(config: RunConfig, space_path: str) -> dict[str, object]:
 
 
 def _trials(config: RunConfig, space: Space, total: int) -> int | str:
-    if not is_population(config):
+    if not config.tune.is_population:
         return total
     return f"{total}: {num_members(space, config)} members, {num_stretches(config)} stretches each"
 
@@ -71,7 +71,7 @@ def _time(config: RunConfig, space: Space, done: list[Trial], *, left: int, room
     epoch_s, whose = _epoch_s(config, done)
     if epoch_s is None:
         return "unknown: no epoch has been measured yet; the first trial or `recsys train` does it"
-    members = num_members(space, config) if is_population(config) else left
+    members = num_members(space, config) if config.tune.is_population else left
     rounds = -(-left // members) * -(-members // room) if left else 0
     most = rounds * _epochs(config, space) * epoch_s
     ends = config.tune.scheduler in ("asha", "hyperband")
@@ -81,7 +81,7 @@ def _time(config: RunConfig, space: Space, done: list[Trial], *, left: int, room
 
 def _epochs(config: RunConfig, space: Space) -> int:
     """Epochs of the longest trial."""
-    return config.tune.perturb_every if is_population(config) else most_epochs(config, space)
+    return config.tune.perturb_every if config.tune.is_population else most_epochs(config, space)
 
 
 def _epoch_s(config: RunConfig, done: list[Trial]) -> tuple[float | None, str]:

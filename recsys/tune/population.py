@@ -54,7 +54,7 @@ def num_members(space: Space, config: RunConfig) -> int:
 
 def num_stretches(config: RunConfig) -> int:
     """How many trials each of them is: one after the other, in a population."""
-    if not is_population(config):
+    if not config.tune.is_population:
         return 1
     return -(-config.train.epochs // config.tune.perturb_every)
 
@@ -73,7 +73,7 @@ def require_population(space: Space, config: RunConfig) -> None:
         InputError: A setting that cannot change in the middle of training, one member, or one
             stretch.
     """
-    if not is_population(config):
+    if not config.tune.is_population:
         return
     for name in space:
         if not f"{name}.".startswith(tuple(f"{allowed}." for allowed in CHANGEABLE)):

@@ -144,7 +144,7 @@ def as_table(trials: list[Trial], config: RunConfig) -> pa.Table:
             "epochs": len(trial.epochs),
             "objective": value_of(trial, config.tune),
             "error": trial.error,
-            **({"parent": trial.parent} if is_population(config) else {}),
+            **({"parent": trial.parent} if config.tune.is_population else {}),
             **{f"config/{name}": str(value) for name, value in trial.settings.items()},
             **(trial.best or {}),
         }

@@ -154,8 +154,8 @@ def held_fixed(config: RunConfig, space: Space) -> dict[str, object]:
     """Everything that all trials of a sweep must have in common, by dotted name."""
     tree = config.model_dump(mode="json", exclude={"serve": True, "publish": True})
     del tree["tune"]["concurrent"]
-    if config.tune.scheduler != "pbt":  # with more members others would be the worst
-        del tree["tune"]["trials"]
+    if not config.tune.is_population:  # with more members others would be the worst
+        del tree["tune"]["trials"], tree["tune"]["perturb_every"]
     folder = RunFolder(config.run)
     data = {
         f"the output of {stage}": (read_json(folder.report_of(stage)) or {}).get("fingerprint")

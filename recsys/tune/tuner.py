@@ -165,7 +165,7 @@ def make_scheduler(config: RunConfig, space: Space, trials: Sequence[Trial]) -> 
     """Ray Tune's scheduler, which has seen the trials that are done."""
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-    if config.tune.scheduler in ("none", "pbt") or is_reranking(space):
+    if config.tune.scheduler == "none" or config.tune.is_population or is_reranking(space):
         return FIFOScheduler()
     np.random.seed(config.tune.seed)  # which trials Ray leaves alone for longer
     scheduler = ASHAScheduler(
@@ -255,7 +255,7 @@ def state_of(config: RunConfig, space: Space, trial: Trial) -> State:
     """What became of a trial that has ended."""
     if trial.error is not None:
         return "failed"
-    if is_reranking(space) or is_population(config):
+    if is_reranking(space) or config.tune.is_population:
         return "finished"
     train, best = with_settings(config, trial.settings).train, trial.best
     waited = len(trial.epochs) - best[EPOCH] if best else 0

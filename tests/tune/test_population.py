@@ -28,6 +28,8 @@ TREE = {
     "model.dropout": {"uniform": [0.0, 0.5]},
 }
 MEMBERS = 8
+PLAIN = {"tune.scheduler": "none", "tune.perturb_every": 1}
+"""No population."""
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def second_stretch(space: Space, config: RunConfig, trials: list[Trial]) -> list
 
 
 def test_a_population_begins_as_any_search_does(config: RunConfig, space: Space) -> None:
-    plain = with_settings(config, {"tune.scheduler": "none"})
+    plain = with_settings(config, PLAIN)
     assert begun(space, config) == begun(space, plain)
     assert (num_trials(space, config), num_trials(space, plain)) == (24, 8)
     assert [last_epoch(config, before) for before in (0, 2, 4)] == [2, 4, 5]

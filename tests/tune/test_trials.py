@@ -12,6 +12,7 @@ from recsys.tune.trials import (
     Trial,
     TrialTable,
     front,
+    held_fixed,
     objective,
     open_table,
     value_of,
@@ -89,6 +90,17 @@ def test_more_trials_may_be_asked_for_later_and_more_at_a_time(
     open_table(config, space).put(trial(0, 1.0))
     changed = {"tune.trials": 99, "tune.concurrent": 2, "serve.port": 0}
     assert len(open_table(with_settings(config, changed), space).trials) == 1
+
+
+def test_stretches_say_nothing_of_a_sweep_without_a_population(
+    config: RunConfig, space: Space
+) -> None:
+    population = with_settings(config, {"tune.scheduler": "pbt", "tune.perturb_every": 2})
+    assert "tune.perturb_every" in held_fixed(population, space)
+    assert "tune.perturb_every" not in held_fixed(config, space)
+    message = "^tune.perturb_every=2 is for tune.scheduler=pbt, and it is asha; leave tune.pert"
+    with pytest.raises(InputError, match=message.replace("^", "")):
+        with_settings(config, {"tune.perturb_every": 2})
 
 
 def test_another_sweep_in_the_run_folder_is_refused_or_removed(
