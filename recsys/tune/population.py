@@ -21,9 +21,9 @@ from recsys.tune.trials import Trial, objective
 
 QUANTILE = 0.25
 """Share of the members that are the worst, and that are the best."""
-STEP = 0.2
+PERTURBATION = 0.2
 """A changed number is so much more or less than it was."""
-ANYWHERE = 0.25
+RESAMPLE_PROBABILITY = 0.25
 """How often a changed setting is drawn anew from its whole range."""
 CHANGEABLE = (
     "train.lr",
@@ -135,7 +135,7 @@ def value_now(trial: Trial, config: TuneConfig) -> float:
 def perturb(
     space: Space, config: RunConfig, settings: Settings, rng: np.random.Generator
 ) -> dict[str, object]:
-    """The settings, each of them changed."""
+    """The settings, each of them changed, unless its entry has one value alone."""
 
     def pick(entry: SpaceEntry) -> object:
         return perturbed(entry, settings.get(entry.setting), rng)
@@ -151,30 +151,28 @@ def perturbed(entry: SpaceEntry, value: object, rng: np.random.Generator) -> obj
         value: What it is; None, or one outside the entry, gets any.
         rng: Decides.
     """
-    anywhere, up = rng.random() < ANYWHERE, rng.random() < 0.5
+    anew, up = rng.random() < RESAMPLE_PROBABILITY, rng.random() < 0.5
+    near = [other for other in _neighbours(entry, value) if other != value]
+    if near and not anew:
+        return near[-1 if up else 0]  # at an end of the entry there is one direction alone
+    others = [other for other in entry.values or () if other != value]
+    return others[rng.integers(len(others))] if others else entry.draw(rng)
+
+
+def _neighbours(entry: SpaceEntry, value: object) -> Sequence[object]:
+    """The values a step below and above, as far as the entry goes; none of one outside it."""
     if entry.kind == "choice":
         values = list(entry.arguments)
-        if anywhere or value not in values:
-            return values[rng.integers(len(values))]
-        at = values.index(value) + (1 if up else -1)
-        return values[min(max(at, 0), len(values) - 1)]
+        at = values.index(value) if value in values else None
+        return [] if at is None else values[max(at - 1, 0) : at + 2]
     low, high = entry.bounds
-    if anywhere or not isinstance(value, int | float):
-        return _drawn(entry, rng)
+    if not isinstance(value, int | float) or not low <= value <= high:
+        return []
+    step = PERTURBATION * abs(value)
     if entry.kind == "randint":
-        step = max(1, round(STEP * value))
-        return int(min(max(value + step if up else value - step, low), high))
-    return float(min(max(value * (1 + STEP if up else 1 - STEP), low), high))
-
-
-def _drawn(entry: SpaceEntry, rng: np.random.Generator) -> object:
-    """Any value of an entry of numbers."""
-    low, high = entry.bounds
-    if entry.kind == "randint":
-        return int(rng.integers(int(low), int(high) + 1))
-    if entry.kind == "loguniform":
-        return float(math.exp(rng.uniform(math.log(low), math.log(high))))
-    return float(rng.uniform(low, high))
+        whole = max(1, round(step))
+        return [int(max(value - whole, low)), int(min(value + whole, high))]
+    return [float(max(value - step, low)), float(min(value + step, high))]
 
 
 def first_needed(space: Space, config: RunConfig, trials: Sequence[Trial]) -> int:

@@ -63,7 +63,7 @@ def suggest(
         return choose(space, config, lambda entry: value_at(config, entry.setting))
     study = make_study(space, trials, config.tune, number)
     asked = study.ask()
-    return choose(space, config, lambda entry: _drawn(asked, entry))
+    return choose(space, config, lambda entry: _suggested(asked, entry))
 
 
 def make_study(space: Space, trials: Sequence[Trial], tune: TuneConfig, number: int) -> Study:
@@ -121,7 +121,7 @@ def distribution(entry: SpaceEntry) -> BaseDistribution:
     return distributions.FloatDistribution(low, high, log=entry.kind == "loguniform")
 
 
-def _drawn(asked: OptunaTrial, entry: SpaceEntry) -> object:
+def _suggested(asked: OptunaTrial, entry: SpaceEntry) -> object:
     """A value of an entry, as the sampler draws it."""
     if entry.kind == "choice":
         return entry.arguments[

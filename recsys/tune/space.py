@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from recsys.config.run import RunConfig, parse_config
@@ -56,6 +58,16 @@ class SpaceEntry:
         """The largest value of an entry of numbers."""
         tried = self.arguments if self.kind == "choice" else self.ends
         return max(float(value) for value in tried)  # type: ignore[arg-type]
+
+    def draw(self, rng: np.random.Generator) -> object:
+        """Any value, each as likely as the entry's kind says."""
+        if self.values is not None:
+            return self.values[int(rng.integers(len(self.values)))]
+        low, high = self.bounds
+        if self.kind == "uniform":
+            return float(rng.uniform(low, high))
+        drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
+        return min(max(drawn, low), high)  # which rounding may have left
 
     @property
     def any_value(self) -> object:

@@ -149,12 +149,15 @@ def test_a_population_that_died_out_ends(config: RunConfig, space: Space) -> Non
     [
         ("uniform", [0.0, 0.5], 0.25, {0.2, 0.3}),
         ("uniform", [0.0, 0.5], 0.45, {0.36, 0.5}),
-        ("loguniform", [0.01, 1.0], 0.01, {0.01, 0.012}),
+        ("uniform", [0.0, 0.5], 0.5, {0.4}),
+        ("loguniform", [0.01, 1.0], 0.01, {0.012}),
         ("randint", [1, 201], 100, {80, 120}),
         ("randint", [1, 4], 2, {1, 3}),
-        ("randint", [1, 4], 3, {2, 3}),
+        ("randint", [1, 4], 3, {2}),
+        ("randint", [1, 3], 2, {1}),
         ("choice", [8, 16, 32], 16, {8, 32}),
-        ("choice", [8, 16, 32], 8, {8, 16}),
+        ("choice", [8, 16, 32], 8, {16}),
+        ("choice", [8, 16, 32], 32, {16}),
     ],
 )
 def test_a_setting_is_a_fifth_more_or_less_or_now_and_then_any(
@@ -166,14 +169,39 @@ def test_a_setting_is_a_fifth_more_or_less_or_now_and_then_any(
     near = [one for one in numbers if any(one == pytest.approx(other) for other in allowed)]
     assert all(any(one == pytest.approx(other) for one in near) for other in allowed)
     assert len(near) >= 0.65 * len(numbers)
+    assert value not in numbers
     assert all(type(one) is type(value) for one in drawn)
     tried = arguments if kind == "choice" else entry.bounds
     assert min(tried) <= min(numbers) <= max(numbers) <= max(tried)
 
 
-def test_a_value_outside_the_space_is_drawn_anew() -> None:
-    entry = SpaceEntry("train.batch_timelines", "choice", [8, 16], {})
-    assert perturbed(entry, 128, np.random.default_rng(0)) in (8, 16)
+@pytest.mark.parametrize(
+    ("kind", "arguments", "value"),
+    [
+        ("choice", [8, 16], 128),
+        ("randint", [8, 17], 128),
+        ("uniform", [0.1, 0.5], 0.0),
+        ("uniform", [0.0, 0.5], 0.0),
+        ("loguniform", [0.1, 0.5], 9.0),
+        ("loguniform", [0.1, 0.5], None),
+    ],
+)
+def test_a_value_without_one_near_it_is_drawn_anew(
+    kind: str, arguments: list[float], value: float | None
+) -> None:
+    """It lies outside the space, or a fifth of it is nothing."""
+    entry = SpaceEntry("model.dropout", kind, arguments, {})
+    drawn = [perturbed(entry, value, np.random.default_rng(seed)) for seed in range(50)]
+    low, high = (min(arguments), max(arguments)) if kind == "choice" else entry.bounds
+    assert all(low <= float(str(one)) <= high for one in drawn)
+    assert value not in drawn
+    assert len(set(drawn)) == (2 if kind == "choice" else 9 if kind == "randint" else 50)
+
+
+def test_an_entry_of_one_value_keeps_it() -> None:
+    for kind, arguments in (("choice", [8]), ("randint", [8, 9])):
+        entry = SpaceEntry("train.batch_timelines", kind, arguments, {})
+        assert {perturbed(entry, 8, np.random.default_rng(seed)) for seed in range(20)} == {8}
 
 
 @pytest.mark.parametrize(

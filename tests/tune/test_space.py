@@ -1,11 +1,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
 from recsys.tune.space import (
+    SpaceEntry,
     choose,
     fit_space,
     grid,
@@ -97,6 +99,29 @@ def test_bounds() -> None:
     assert (space["a"].bounds, space["a"].values) == ((0.1, 0.5), None)
     assert (space["b"].bounds, list(space["b"].values or ())) == ((1, 3), [1, 2, 3])
     assert (space["c"].values, space["c"].any_value) == ([32, "x"], 32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "half"),
+    [("uniform", [0, 4], 2), ("loguniform", [0.01, 1], 0.1), ("randint", [1, 5], 2.5)],
+)
+def test_numbers_are_drawn_evenly_within_the_bounds(
+    kind: str, arguments: list[float], half: float
+) -> None:
+    """Half of them below the middle, of the logarithms where these are even."""
+    entry, rng = SpaceEntry("train.lr", kind, arguments, {}), np.random.default_rng(0)
+    drawn = [float(str(entry.draw(rng))) for _ in range(1000)]
+    low, high = entry.bounds
+    assert low <= min(drawn) < max(drawn) <= high
+    assert 440 < sum(one < half for one in drawn) < 560
+
+
+def test_any_value_of_a_list_may_be_drawn() -> None:
+    rng = np.random.default_rng(0)
+    choice = SpaceEntry("model.content.temporal", "choice", ["lstm", "mean"], {})
+    assert {choice.draw(rng) for _ in range(50)} == {"lstm", "mean"}
+    whole = SpaceEntry("train.negatives", "randint", [1, 4], {})
+    assert {whole.draw(rng) for _ in range(50)} == {1, 2, 3}
 
 
 def test_a_conditional_setting_comes_after_its_condition_and_only_where_it_holds(
