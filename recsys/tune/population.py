@@ -176,14 +176,17 @@ def _neighbours(entry: SpaceEntry, value: object) -> Sequence[object]:
 
 
 def first_needed(space: Space, config: RunConfig, trials: Sequence[Trial]) -> int:
-    """The number from which on trials' weights are what one to come may start from.
+    """The lowest number of a trial whose weights a coming trial may start from.
 
     Args:
         space: What is tried.
         config: The run.
         trials: Those so far, by number; one at least.
+
+    Returns:
+        The number of trials where none may.
     """
-    if not is_population(config):
+    if not config.tune.is_population or is_extinct(space, config, trials):
         return len(trials)
     members = num_members(space, config)
     stretch = trials[-1].number // members

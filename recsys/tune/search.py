@@ -35,7 +35,15 @@ def is_over(space: Space, config: RunConfig, trials: Sequence[Trial]) -> bool:
     """Whether no other trial is to begin."""
     if len(trials) >= num_trials(space, config):
         return True
-    return is_population(config) and is_extinct(space, config, trials)
+    return config.tune.is_population and is_extinct(space, config, trials)
+
+
+def early_end(space: Space, config: RunConfig, trials: Sequence[Trial]) -> str | None:
+    """Why a sweep that is over has fewer trials than it was to have; None where it has all."""
+    done, planned = len(trials), num_trials(space, config)
+    if done >= planned or not is_over(space, config, trials):
+        return None
+    return f"all members of the population failed in one stretch, after {done} of {planned} trials"
 
 
 def next_trial(space: Space, config: RunConfig, trials: Sequence[Trial]) -> Trial | None:

@@ -229,14 +229,18 @@ def make_keeper(config: RunConfig, space: Space, table: TrialTable) -> Callback:
 
 
 def _end(config: RunConfig, space: Space, table: TrialTable, trial: Trial) -> None:
-    """Keeps what became of a trial, and the checkpoints of the best one alone."""
+    """Keeps what became of a trial, and removes the checkpoints that nothing needs any more.
+
+    Needed are those of the best trial, and those that a coming trial may start from.
+    """
     best_before = winner(table.done, config.tune)
     trial = replace(trial, state=state_of(config, space, trial))
     table.put(trial)
     best = winner(table.done, config.tune)
     kept_from = first_needed(space, config, table.trials)
     ended = {trial.number, best_before.number if best_before else trial.number}
-    if is_population(config):
+    if config.tune.is_population:
+        # When the last stretch ends, nothing starts any more from it or from the one before.
         ended |= set(range(max(0, kept_from - 2 * num_members(space, config)), kept_from))
     for number in ended - {best.number if best else None}:
         if number < kept_from:

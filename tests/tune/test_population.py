@@ -17,7 +17,7 @@ from recsys.tune.population import (
     require_population,
     schedule,
 )
-from recsys.tune.search import is_over, next_trial, num_trials
+from recsys.tune.search import early_end, is_over, next_trial, num_trials
 from recsys.tune.space import Space, SpaceEntry, fit_space, make_space, with_settings
 from recsys.tune.trials import Trial, TrialTable, open_table
 from recsys.tune.tuner import make_keeper, require_room
@@ -269,6 +269,22 @@ def test_checkpoints_are_removed_once_nothing_starts_from_them(
         run(trained(trial, 0.0, 1.0))
         end(trial)
     assert there() == list(range(7, 16))
+    for trial in second_stretch(space, config, table.trials):
+        run(trial)
+        failed = SimpleNamespace(config={"number": trial.number})
+        keeper.on_trial_result(0, [], failed, {"error": "diverged"})
+        end(trial)
+    assert there() == [7], "nothing starts any more"
+
+
+def test_nothing_is_kept_for_a_population_that_died_out(config: RunConfig, space: Space) -> None:
+    """In its second stretch of three."""
+    first = first_stretch(space, config)
+    dead = [replace(trial, state="failed") for trial in second_stretch(space, config, first)]
+    assert first_needed(space, config, [*first, *dead]) == 16
+    early = "all members of the population failed in one stretch, after 16 of 24 trials"
+    assert early_end(space, config, [*first, *dead]) == early
+    assert early_end(space, config, first) is None
 
 
 def test_a_population_is_gone_on_with_as_large_as_it_was(config: RunConfig, space: Space) -> None:
