@@ -24,7 +24,17 @@ from recsys.evaluation.report.wording import number, whole_tick
 from recsys.tune.population import schedule, unchanged
 from recsys.tune.search import importance
 from recsys.tune.space import Settings, Space, SpaceEntry
-from recsys.tune.trials import EPOCH, Trial, front, short, title, value_of, winner
+from recsys.tune.trials import (
+    EPOCH,
+    Trial,
+    best_epoch,
+    front,
+    objective,
+    short,
+    title,
+    value_of,
+    winner,
+)
 
 NOT_SHOWN = {EPOCH, "timelines", "events_per_s", "waiting_share"}
 """Figures that say nothing of how good a trial is."""
@@ -90,9 +100,8 @@ class _Sweep:
 
         The winner's are drawn whole.
         """
-        if trial.parent is None or trial.number == self.best.number:
-            return trial.epochs
-        return trial.epochs[len(self.trials[trial.parent].epochs) - 1 :]
+        is_whole = trial.number == self.best.number
+        return trial.epochs[0 if is_whole else max(trial.num_inherited - 1, 0) :]
 
     def series(self, trial: Trial) -> int:
         """The colour of a trial: the winner's is its own."""
@@ -106,9 +115,12 @@ def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
     ]
     value = f"{sweep.title} {number(sweep.value(best))} on the validation events"
     if sweep.tune.search != "grid" and first in sweep.measured:
-        value += f"; the config as it was has {number(sweep.value(first))}"
-        if sweep.tune.scheduler == "pbt":
-            value += f" after {len(first.epochs)} epochs"
+        kept = best_epoch(first.epochs)  # of all behind its weights: the settings never changed
+        assert kept is not None
+        value += f"; the config as it was has {number(objective(kept, sweep.tune))}"
+        if sweep.tune.is_population:
+            count = len(first.epochs)
+            value += f" after {count} epoch{'s' if count > 1 else ''}"
     lines.append(text("p", f"{value}.", "evidence"))
     if changes := schedule_text(sweep.trials, best):
         told = "; ".join(changes)

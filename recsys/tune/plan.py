@@ -86,7 +86,7 @@ def _epochs(config: RunConfig, space: Space) -> int:
 
 def _epoch_s(config: RunConfig, done: list[Trial]) -> tuple[float | None, str]:
     """Mean seconds of an epoch with its validation, and where they were measured."""
-    epochs, whose = [epoch for trial in done for epoch in trial.epochs], "in the trials so far"
+    epochs, whose = [epoch for trial in done for epoch in trial.own_epochs], "in the trials so far"
     if not epochs:
         report = read_json(RunFolder(config.run).report_of("train")) or {}
         epochs, whose = report.get("history", []), "in this run's training"

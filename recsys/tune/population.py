@@ -59,11 +59,16 @@ def num_stretches(config: RunConfig) -> int:
     return -(-config.train.epochs // config.tune.perturb_every)
 
 
-def last_epoch(config: RunConfig, epochs_before: int) -> int | None:
-    """The epoch that a stretch ends with; None where training ends by itself."""
-    if not is_population(config):
+def last_epoch(config: RunConfig, stretch_number: int) -> int | None:
+    """The epoch that a stretch ends with; None where training ends by itself.
+
+    Args:
+        config: The run.
+        stretch_number: Which of its member's stretches it is, from 0.
+    """
+    if not config.tune.is_population:
         return None
-    return min(epochs_before + config.tune.perturb_every, config.train.epochs)
+    return min((stretch_number + 1) * config.tune.perturb_every, config.train.epochs)
 
 
 def require_population(space: Space, config: RunConfig) -> None:
@@ -120,10 +125,17 @@ def successor(
     best = [trial for trial in ranked[:count] if trial.state != "failed"]
     own, rng = before[member], np.random.default_rng([config.tune.seed, number])
     if own.state != "failed" and own not in ranked[members - count :]:
-        return Trial(number, dict(own.settings), epochs=own.epochs, parent=own.number)
+        return go_on(own, number, own.settings)
     parent = best[rng.integers(len(best))]
-    settings = perturb(space, config, parent.settings, rng)
-    return Trial(number, settings, epochs=parent.epochs, parent=parent.number)
+    return go_on(parent, number, perturb(space, config, parent.settings, rng))
+
+
+def go_on(parent: Trial, number: int, settings: Settings) -> Trial:
+    """A trial that begins with another's weights, and with the epochs behind them."""
+    epochs = parent.epochs
+    return Trial(
+        number, dict(settings), epochs=epochs, parent=parent.number, num_inherited=len(epochs)
+    )
 
 
 def value_now(trial: Trial, config: TuneConfig) -> float:

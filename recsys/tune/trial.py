@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -15,7 +13,15 @@ import torch.distributed as dist
 from recsys import cluster
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.run_folder import RunFolder
-from recsys.data.storage import copy_folder, join, local_folder, read_json, remove, write_json
+from recsys.data.storage import (
+    copy_folder,
+    exists,
+    join,
+    local_folder,
+    read_json,
+    remove,
+    write_json,
+)
 from recsys.errors import find_input_error
 from recsys.prepare.prepared import Prepared
 from recsys.schema import VALID
@@ -25,7 +31,7 @@ from recsys.train.loop import Job, Worker
 from recsys.train.schedule import Stretch
 from recsys.train.stage import root_cause
 from recsys.train.trainer import checkpoint_folder, make_trainer, read_result
-from recsys.tune.population import last_epoch
+from recsys.tune.population import go_on, last_epoch
 from recsys.tune.space import with_settings
 from recsys.tune.trials import EPOCH, ERROR, FIGURES, OBJECTIVE, Figures, Trial, objective
 
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
     from ray.train import Checkpoint
     from ray.train.v2._internal.execution.context import TrainRunContext
 
-NUMBER, SETTINGS, PARENT = "number", "settings", "parent"
+NUMBER, SETTINGS, PARENT, STRETCH = "number", "settings", "parent", "stretch"
 """What Ray Tune hands a trial as its config."""
 FIT = "fit"
 """Folder of the checkpoints of a trial with several workers."""
@@ -50,15 +56,20 @@ def run_trial(
     Tune then tries the trial again, and it goes on from its newest checkpoint.
 
     Args:
-        asked: The trial's number and settings.
+        asked: The trial's number, its settings, the trial whose weights it goes on from (None
+            where it begins with its own), and which of its member's stretches it is.
         config_tree: The run's config.
         gpu: Whether it trains on GPUs.
         threads: Of PyTorch, for its share of the node's cores.
     """
     base = parse_config(config_tree, "sweep")
     with failure_told():
-        number, parent = cast("int", asked[NUMBER]), cast("int | None", asked.get(PARENT))
-        reports = Reports(base, number, parent)
+        reports = Reports(
+            base,
+            cast("int", asked[NUMBER]),
+            parent=cast("int | None", asked[PARENT]),
+            stretch_number=cast("int", asked[STRETCH]),
+        )
         config = asked_config(base, asked)
         if config.train.workers > 1:
             _train_apart(config, reports)
@@ -114,10 +125,27 @@ def _train_apart(config: RunConfig, reports: Reports) -> None:
             if is_epoch(metrics[0]):
                 super().after_report(run_context, [reports.result(metrics[0])], checkpoint)
 
+    earlier = _newest_of_fit(reports.out)
+    if earlier is not None:
+        reports.tell_history(earlier)
     cluster.connect()
     make_trainer(
         config, name=FIT, callbacks=[Passed()], out=reports.out, stretch=reports.stretch
     ).fit()
+
+
+def _newest_of_fit(out: str) -> str | None:
+    """The folder of the newest checkpoint that an earlier try of a trial left; None of the first.
+
+    Args:
+        out: Folder of the trial, which has several workers.
+    """
+    from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
+
+    fit = join(out, FIT)
+    begun = exists(join(fit, CHECKPOINT_MANAGER_SNAPSHOT_FILENAME))
+    checkpoint = read_result(fit).checkpoint if begun else None
+    return None if checkpoint is None else checkpoint_folder(fit, checkpoint)
 
 
 def is_epoch(figures: Figures) -> bool:
@@ -139,25 +167,30 @@ def newest_checkpoint(config: RunConfig, number: int) -> str:
     out = RunFolder(config.run).trained_trial(number)
     if config.train.workers == 1:
         return join(out, str(read_json(join(out, KEPT))["newest"]))
-    fit = join(out, FIT)
-    return checkpoint_folder(fit, read_result(fit).checkpoint)
+    newest = _newest_of_fit(out)
+    assert newest is not None
+    return newest
 
 
 class Reports:
     """The session of a trial's training: keeps its newest and best checkpoint, tells Ray Tune."""
 
-    def __init__(self, config: RunConfig, number: int, parent: int | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        number: int,
+        *,
+        parent: int | None = None,
+        stretch_number: int = 0,
+    ) -> None:
         folder = RunFolder(config.run)
-        before = [] if parent is None else read_json(folder.trial(parent))["epochs"]
-        self.config, self.trial = config, Trial(number, {}, epochs=before, parent=parent)
-        self.out = folder.trained_trial(number)
-
-    @property
-    def stretch(self) -> Stretch:
-        """What the trial trains: all of it, but in a population."""
-        parent = self.trial.parent
-        start = None if parent is None else newest_checkpoint(self.config, parent)
-        return Stretch(start, last_epoch(self.config, len(self.trial.epochs)))
+        self.config, self.out = config, folder.trained_trial(number)
+        self.trial, start = Trial(number, {}), None
+        if parent is not None:
+            before = Trial(**read_json(folder.trial(parent)))
+            self.trial, start = go_on(before, number, {}), newest_checkpoint(config, parent)
+        # A trial trains all there is, but in a population.
+        self.stretch = Stretch(start, last_epoch(config, stretch_number))
 
     def result(self, figures: Figures) -> dict[str, object]:
         """What Ray Tune is told of an epoch: its figures, and what the trial is worth by now."""
@@ -167,18 +200,30 @@ class Reports:
         value = objective(best, self.config.tune)
         return {EPOCH: figures[EPOCH], OBJECTIVE: value, FIGURES: dict(figures)}
 
+    def tell_history(self, checkpoint: str) -> None:
+        """Tells Ray Tune of the trial's own epochs behind a checkpoint of an earlier try.
+
+        That try may have died between the checkpoint and its report.
+
+        Args:
+            checkpoint: Its folder, a path or URI.
+        """
+        from ray import tune
+
+        history = read_json(join(checkpoint, PROGRESS_FILE))["history"]
+        for epoch in history[self.trial.num_inherited :]:
+            tune.report(self.result(epoch))
+
     @contextmanager
     def newest(self) -> Iterator[str | None]:
         """The checkpoint that an earlier try left, whose epochs are told first."""
-        from ray import tune
-
         kept = read_json(join(self.out, KEPT))
         if kept is None:
             yield None
             return
-        with local_folder(join(self.out, kept["newest"])) as folder:
-            for epoch in json.loads(Path(folder, PROGRESS_FILE).read_text())["history"]:
-                tune.report(self.result(epoch))
+        checkpoint = join(self.out, kept["newest"])
+        self.tell_history(checkpoint)
+        with local_folder(checkpoint) as folder:
             yield folder
 
     def report(self, figures: dict[str, float], folder: str) -> None:

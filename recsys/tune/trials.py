@@ -30,11 +30,13 @@ class Trial:
     state: State = "running"
     """`stopped` is a trial that the scheduler ended before its last epoch."""
     epochs: list[dict[str, float]] = field(default_factory=list)
-    """The figures of each epoch."""
+    """The figures of each epoch behind its weights."""
     error: str | None = None
     """Why it failed."""
     parent: int | None = None
     """The trial whose weights and epochs it went on from, in a population."""
+    num_inherited: int = 0
+    """How many of the epochs, the first ones, are its parent's."""
 
     @property
     def is_done(self) -> bool:
@@ -42,9 +44,14 @@ class Trial:
         return self.state != "running"
 
     @property
+    def own_epochs(self) -> list[dict[str, float]]:
+        """The figures of the epochs that it trained itself."""
+        return self.epochs[self.num_inherited :]
+
+    @property
     def best(self) -> dict[str, float] | None:
-        """The figures of the epoch whose model training would keep; None before the first."""
-        return best_epoch(self.epochs)
+        """The figures of its own epoch whose model training would keep; None before the first."""
+        return best_epoch(self.own_epochs)
 
     def with_epoch(self, figures: Figures) -> Trial:
         """The trial with one more epoch, or with the same one again."""

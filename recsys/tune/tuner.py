@@ -22,7 +22,7 @@ from recsys.tune.population import first_needed, is_population, num_members, req
 from recsys.tune.reranking import rerank_trainable
 from recsys.tune.search import is_over, next_trial, num_trials
 from recsys.tune.space import Space, fit_space, is_reranking, with_settings
-from recsys.tune.trial import NUMBER, PARENT, SETTINGS, run_trial
+from recsys.tune.trial import NUMBER, PARENT, SETTINGS, STRETCH, run_trial
 from recsys.tune.trials import (
     EPOCH,
     ERROR,
@@ -137,6 +137,7 @@ def make_search(config: RunConfig, space: Space, table: TrialTable) -> Searcher:
     from ray.tune.search import Searcher
 
     waiting = [trial.number for trial in table.trials if not trial.is_done]
+    members = num_members(space, config)
 
     class TableSearcher(Searcher):  # type: ignore[misc]
         def suggest(self, trial_id: str) -> dict[str, object] | str | None:
@@ -149,7 +150,12 @@ def make_search(config: RunConfig, space: Space, table: TrialTable) -> Searcher:
                     return None
                 table.put(trial)
             trial = table[number]
-            return {NUMBER: number, SETTINGS: trial.settings, PARENT: trial.parent}
+            return {
+                NUMBER: number,
+                SETTINGS: trial.settings,
+                PARENT: trial.parent,
+                STRETCH: number // members,
+            }
 
         def on_trial_complete(self, trial_id: str, *_: object, **__: object) -> None:
             """The table knows it already."""

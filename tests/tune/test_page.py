@@ -113,7 +113,9 @@ def test_the_winner_of_a_population_is_told_with_its_schedule(tmp_path: Path) ->
 
     def stretch(number: int, lr: float, *scores: float, parent: int | None = None) -> Trial:
         epochs = [{"epoch": at + 1, "score": score} for at, score in enumerate(scores)]
-        return Trial(number, {"train.lr": lr}, "finished", epochs, parent=parent)
+        before = 0 if parent is None else 2
+        settings: dict[str, object] = {"train.lr": lr}
+        return Trial(number, settings, "finished", epochs, parent=parent, num_inherited=before)
 
     first = [stretch(0, 0.002, 0.0, 1.0), stretch(1, 0.001, 0.0, 2.0)]
     unchanged = stretch(3, 0.001, 0.0, 2.0, 3.0, parent=1)
@@ -130,6 +132,8 @@ def test_the_winner_of_a_population_is_told_with_its_schedule(tmp_path: Path) ->
     worse = stretch(2, 0.0012, 0.0, 2.0, 1.0, parent=1)
     html = sweep_page(space, config, [*first, worse, unchanged], {})
     assert "another training" not in html
+    row = html.partition("<h2>All trials</h2>")[2].partition("0.0012")[0].rpartition("<tr")[2]
+    assert re.findall(r"<td[^>]*>(.*?)</td>", row) == ["2", "finished", "3", "1"], "its own value"
     went_on = [stretch(2, 0.002, 0.0, 1.0, 1.5, parent=0), unchanged]
     html = sweep_page(space, config, [*first, *went_on], {})
     assert "the config as it was has 1.5" in html and "after 3 epochs." in html

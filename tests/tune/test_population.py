@@ -12,6 +12,7 @@ from recsys.data.run_folder import RunFolder
 from recsys.errors import InputError
 from recsys.tune.population import (
     first_needed,
+    go_on,
     last_epoch,
     perturbed,
     require_population,
@@ -82,7 +83,7 @@ def test_a_population_begins_as_any_search_does(config: RunConfig, space: Space)
     plain = with_settings(config, PLAIN)
     assert begun(space, config) == begun(space, plain)
     assert (num_trials(space, config), num_trials(space, plain)) == (24, 8)
-    assert [last_epoch(config, before) for before in (0, 2, 4)] == [2, 4, 5]
+    assert [last_epoch(config, stretch) for stretch in (0, 1, 2)] == [2, 4, 5]
     assert last_epoch(plain, 0) is None
 
 
@@ -100,6 +101,7 @@ def test_the_worst_quarter_goes_on_from_the_best_with_other_settings(
         assert all(trial.settings[name] != parent.settings[name] for name in TREE)
         with_settings(config, trial.settings)
     assert all(trial.epochs == first[trial.parent or 0].epochs for trial in second)
+    assert all(trial.num_inherited == 2 and trial.best is None for trial in second)
     assert [trial.number for trial in second] == list(range(8, 16))
     assert second == second_stretch(space, config, first), "as after a stop"
     other = with_settings(config, {"tune.seed": 1})
@@ -296,8 +298,8 @@ def test_a_population_is_gone_on_with_as_large_as_it_was(config: RunConfig, spac
 def test_the_schedule_of_a_winner_is_told_by_its_changes() -> None:
     """Trial 3 went on as trial 1; trial 5 took over trial 3's weights."""
     one = trained(Trial(1, {"train.lr": 0.1}), 0.0, 0.0)
-    three = trained(Trial(3, {"train.lr": 0.1}, epochs=one.epochs, parent=1), 0.0, 0.0)
-    five = trained(Trial(5, {"train.lr": 0.2}, epochs=three.epochs, parent=3), 0.0)
+    three = trained(go_on(one, 3, {"train.lr": 0.1}), 0.0, 0.0)
+    five = trained(go_on(three, 5, {"train.lr": 0.2}), 0.0)
     trials = [Trial(0, {}), one, Trial(2, {}), three, Trial(4, {}), five]
     assert schedule(trials, five) == [(1, 4, {"train.lr": 0.1}), (5, 5, {"train.lr": 0.2})]
     assert schedule(trials, three) == [(1, 4, {"train.lr": 0.1})]
