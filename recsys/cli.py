@@ -368,6 +368,8 @@ def print_report(name: str, report: Mapping[str, object]) -> None:
 def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return "; ".join(map(_plain, value))
     if isinstance(value, float):
         return f"{value:,.4g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -21,7 +21,7 @@ from recsys.evaluation.report.charts import (
 )
 from recsys.evaluation.report.html import element, page, table, text
 from recsys.evaluation.report.wording import number, whole_tick
-from recsys.tune.population import schedule, unchanged
+from recsys.tune.population import Phase, last_with_same_settings, schedule
 from recsys.tune.search import importance
 from recsys.tune.space import Settings, Space, SpaceEntry
 from recsys.tune.trials import (
@@ -109,7 +109,7 @@ class _Sweep:
 
 
 def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
-    best, first = sweep.best, unchanged(sweep.trials, sweep.trials[0])
+    best, first = sweep.best, last_with_same_settings(sweep.trials, sweep.trials[0])
     lines = [
         text("p", f"Trial {best.number} is the best: {settings_text(best.settings)}", "headline")
     ]
@@ -122,9 +122,9 @@ def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
             count = len(first.epochs)
             value += f" after {count} epoch{'s' if count > 1 else ''}"
     lines.append(text("p", f"{value}.", "evidence"))
-    if changes := schedule_text(sweep.trials, best):
+    if changes := schedule_text(schedule(sweep.trials, best)):
         told = "; ".join(changes)
-        lines.append(text("p", f"{NOT_THE_SCHEDULE} {told}.", "evidence"))
+        lines.append(text("p", f"{SCHEDULE_NOTE} {told}.", "evidence"))
     figures = ", ".join(f"{name.replace('_', ' ')} {number(v)}" for name, v in test.items())
     told = (
         f"On the test events, which were read once, for this trial alone and after it was chosen: "
@@ -134,19 +134,20 @@ def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
     return element("div", lines, "verdict better")
 
 
-NOT_THE_SCHEDULE = (
+SCHEDULE_NOTE = (
     "The settings are those of the winner's last epochs, in a population whose settings changed on "
     "the way; a run with them from the start is another training, and not the one measured here:"
 )
 
 
-def schedule_text(trials: Sequence[Trial], trial: Trial) -> list[str]:
-    """The settings that a trial's weights were trained with, a line each; none if never changed."""
-    lines = [
-        f"epochs {first} to {last}: {settings_text(settings)}"
-        for first, last, settings in schedule(trials, trial)
+def schedule_text(phases: Sequence[Phase]) -> list[str]:
+    """A line for each phase of a schedule; none where the settings never changed."""
+    if len(phases) < 2:
+        return []
+    return [
+        f"epochs {phase.first_epoch} to {phase.last_epoch}: {settings_text(phase.settings)}"
+        for phase in phases
     ]
-    return lines if len(lines) > 1 else []
 
 
 def settings_text(settings: Settings) -> str:

@@ -7,7 +7,7 @@ from recsys.config.run import RunConfig
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import read_json
 from recsys.train.trainer import use_gpu
-from recsys.tune.population import is_population, num_members, num_stretches
+from recsys.tune.population import num_members, num_stretches, require_population
 from recsys.tune.search import num_trials, suggest
 from recsys.tune.space import Space, fit_space, is_reranking, read_space
 from recsys.tune.trials import Trial, read_table, title

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,11 +40,6 @@ CHANGEABLE = (
     "model.id_dropout",
 )
 """Settings with which a checkpoint of other values goes on."""
-
-
-def is_population(config: RunConfig) -> bool:
-    """Whether the sweep trains a population."""
-    return config.tune.scheduler == "pbt"
 
 
 def num_members(space: Space, config: RunConfig) -> int:
@@ -208,26 +204,32 @@ def first_needed(space: Space, config: RunConfig, trials: Sequence[Trial]) -> in
     return len(trials) if stretch == num_stretches(config) - 1 else first
 
 
-def unchanged(trials: Sequence[Trial], trial: Trial) -> Trial:
+def last_with_same_settings(trials: Sequence[Trial], trial: Trial) -> Trial:
     """The last stretch of a trial's weights that was trained with its settings too."""
     for other in trials:
         if other.parent == trial.number and other.settings == trial.settings:
-            return unchanged(trials, other)
+            return last_with_same_settings(trials, other)
     return trial
 
 
-def schedule(trials: Sequence[Trial], trial: Trial) -> list[tuple[int, int, Settings]]:
-    """The stretches behind a trial's weights: first and last epoch, and the settings then.
+@dataclass(frozen=True)
+class Phase:
+    """Epochs that were trained with the same settings, one after the other."""
+
+    first_epoch: int
+    last_epoch: int
+    settings: Settings
+
+
+def schedule(trials: Sequence[Trial], trial: Trial) -> list[Phase]:
+    """The settings that a trial's weights were trained with, from the first epoch to the last.
 
     Args:
         trials: All of them, each at the place of its number.
-        trial: Whose stretches, of which the last is its own.
+        trial: Whose weights; the last phase has its own settings.
     """
-    before: list[tuple[int, int, Settings]] = []
-    start = 0
-    if trial.parent is not None:
-        parent = trials[trial.parent]
-        before, start = schedule(trials, parent), len(parent.epochs)
-    if before and before[-1][2] == trial.settings:
-        start = before.pop()[0] - 1
-    return [*before, (start + 1, len(trial.epochs), trial.settings)]
+    before = [] if trial.parent is None else schedule(trials, trials[trial.parent])
+    first = trial.num_inherited + 1
+    if before and before[-1].settings == trial.settings:
+        first = before.pop().first_epoch
+    return [*before, Phase(first, len(trial.epochs), trial.settings)]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from recsys.config.run import RunConfig, TuneConfig
 from recsys.tune.population import (
     is_extinct,
-    is_population,
     num_members,
     num_stretches,
     successor,

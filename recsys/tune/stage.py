@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+
 import pyarrow as pa
 import torch
 
@@ -16,14 +20,16 @@ from recsys.train.stage import require_inputs
 from recsys.train.trained import load_trained
 from recsys.train.validation import predict_validation, validate
 from recsys.train.warm_start import warm_start
-from recsys.tune.page import NOT_THE_SCHEDULE, schedule_text, sweep_page
-from recsys.tune.population import is_population
+from recsys.tune.page import SCHEDULE_NOTE, schedule_text, sweep_page
+from recsys.tune.population import Phase, require_population, schedule
 from recsys.tune.reranking import require_trade, reranked_test_figures
-from recsys.tune.search import is_over
+from recsys.tune.search import early_end, is_over
 from recsys.tune.space import Space, fit_space, is_reranking, read_space, with_settings
 from recsys.tune.trial import best_checkpoint
 from recsys.tune.trials import Trial, TrialTable, open_table, title, value_of, winner
 from recsys.tune.tuner import make_tuner, require_room
+
+logger = logging.getLogger(__name__)
 
 
 def tune_run(
@@ -66,17 +72,21 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
     if best is None:
         error = table.trials[0].error
         raise InputError(f"all {len(table.trials)} trials failed: {error}")
-    changes = schedule_text(table.trials, best)
-    write_text(_best_config(config, best, changes), folder.best_config)
+    early = early_end(space, config, table.trials)
+    if early is not None:
+        logger.warning("tune: %s; the sweep ends with the best of these", early)
+    phases = schedule(table.trials, best)
+    write_text(_best_config(config, best, phases), folder.best_config)
     write_table(as_table(table.trials, config), folder.trials_table)
     test = _read_test(config, space, table, best)
     write_text(sweep_page(space, config, table.trials, test), folder.sweep_page)
     report = {
         "trials": len(table.trials),
+        **({"ended early": early} if early else {}),
         **{state: _count(table.trials, state) for state in ("finished", "stopped", "failed")},
         "winner": best.number,
         "best": best.settings,
-        **({"schedule": changes} if changes else {}),
+        **({"schedule": [asdict(phase) for phase in phases]} if len(phases) > 1 else {}),
         title(config.tune): value_of(best, config.tune),
         "test": test,
         "best.yaml": folder.best_config,
@@ -86,9 +96,10 @@ def _report(config: RunConfig, space: Space, table: TrialTable) -> dict[str, obj
     return report
 
 
-def _best_config(config: RunConfig, best: Trial, changes: list[str]) -> str:
+def _best_config(config: RunConfig, best: Trial, phases: Sequence[Phase]) -> str:
     """The config with the best settings, and what it cannot say: how they changed on the way."""
-    told = [f"# {NOT_THE_SCHEDULE}", *(f"#   {line}" for line in changes)] if changes else []
+    lines = schedule_text(phases)
+    told = [f"# {SCHEDULE_NOTE}", *(f"#   {line}" for line in lines)] if lines else []
     return "\n".join([*told, dump_config(with_settings(config, best.settings))])
 
 

@@ -18,7 +18,7 @@ from recsys.data.run_folder import RunFolder
 from recsys.data.storage import join, remove
 from recsys.errors import InputError
 from recsys.train.trainer import storage_path, use_gpu
-from recsys.tune.population import first_needed, is_population, num_members, require_population
+from recsys.tune.population import first_needed, num_members, require_population
 from recsys.tune.reranking import rerank_trainable
 from recsys.tune.search import is_over, next_trial, num_trials
 from recsys.tune.space import Space, fit_space, is_reranking, with_settings

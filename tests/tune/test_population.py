@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from recsys.config.run import RunConfig, load_config
+from recsys.config.run import RunConfig, TuneConfig, load_config
 from recsys.data.run_folder import RunFolder
 from recsys.errors import InputError
 from recsys.tune.population import (
+    Phase,
     first_needed,
     go_on,
     last_epoch,
@@ -20,8 +21,8 @@ from recsys.tune.population import (
 )
 from recsys.tune.search import early_end, is_over, next_trial, num_trials
 from recsys.tune.space import Space, SpaceEntry, fit_space, make_space, with_settings
-from recsys.tune.trials import Trial, TrialTable, open_table
-from recsys.tune.tuner import make_keeper, require_room
+from recsys.tune.trials import Trial, TrialTable, open_table, value_of, winner
+from recsys.tune.tuner import make_keeper
 from tests.inputs import write_input
 
 TREE = {
@@ -221,8 +222,8 @@ def test_what_no_population_can_be_trained_with_is_refused(
 ) -> None:
     changed = with_settings(config, settings)
     with pytest.raises(InputError, match=message):
-        require_room(changed, make_space(tree))
-    require_population(make_space(tree), with_settings(changed, {"tune.scheduler": "none"}))
+        require_population(make_space(tree), changed)
+    require_population(make_space(tree), with_settings(changed, PLAIN))
 
 
 def test_weights_are_kept_as_long_as_another_may_start_from_them(
@@ -301,6 +302,18 @@ def test_the_schedule_of_a_winner_is_told_by_its_changes() -> None:
     three = trained(go_on(one, 3, {"train.lr": 0.1}), 0.0, 0.0)
     five = trained(go_on(three, 5, {"train.lr": 0.2}), 0.0)
     trials = [Trial(0, {}), one, Trial(2, {}), three, Trial(4, {}), five]
-    assert schedule(trials, five) == [(1, 4, {"train.lr": 0.1}), (5, 5, {"train.lr": 0.2})]
-    assert schedule(trials, three) == [(1, 4, {"train.lr": 0.1})]
-    assert schedule(trials, one) == [(1, 2, {"train.lr": 0.1})]
+    unchanged = Phase(1, 4, {"train.lr": 0.1})
+    assert schedule(trials, five) == [unchanged, Phase(5, 5, {"train.lr": 0.2})]
+    assert schedule(trials, three) == [unchanged]
+    assert schedule(trials, one) == [Phase(1, 2, {"train.lr": 0.1})]
+
+
+def test_a_stretch_is_worth_what_its_own_epochs_are() -> None:
+    """Where the last stretch is worse than the one before, that one wins."""
+    one = trained(Trial(0, {"train.lr": 0.1}), 1.0, 3.0)
+    two = trained(go_on(one, 2, {"train.lr": 0.2}), 2.0, 1.5)
+    assert (value_of(one, TuneConfig()), value_of(two, TuneConfig())) == (3.0, 2.0)
+    assert two.own_epochs == [{"epoch": 3, "score": 2.0}, {"epoch": 4, "score": 1.5}]
+    assert winner([one, two], TuneConfig()) == one
+    three = trained(go_on(two, 4, {"train.lr": 0.3}), 4.0)
+    assert winner([one, two, three], TuneConfig()) == three

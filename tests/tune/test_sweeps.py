@@ -202,9 +202,10 @@ def test_a_population_says_the_schedule_of_its_winner(
     assert load_config(str(folder / "tune" / "best.yaml")).train.lr == winner.settings["train.lr"]
     told = "# The settings are those of the winner's last epochs" in best
     assert told == ("schedule" in report)
-    for line in report.get("schedule", []):
-        assert f"#   {line}" in best
-        assert line in page
+    for phase in report.get("schedule", []):
+        epochs = f"epochs {phase['first_epoch']} to {phase['last_epoch']}: "
+        assert f"#   {epochs}" in best
+        assert epochs in page
     assert "goes on from" in page
     assert [p.name for p in (folder / "tune" / "trials").iterdir() if p.is_dir()] == [
         f"{winner.number:04d}"
