@@ -25,6 +25,7 @@ def plan_sweep(config: RunConfig, space_path: str) -> dict[str, object]:
         InputError: As `tune_run`.
     """
     space = fit_space(read_space(space_path), config)
+    require_population(space, config)
     cluster.connect()
     room = require_room(config, space)
     table = read_table(config, space)

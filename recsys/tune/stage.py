@@ -51,6 +51,7 @@ def tune_run(
             holds another sweep, or all trials failed.
     """
     space = fit_space(read_space(space_path), config)
+    require_population(space, config)
     # Where the scheduler stops a trial, Ray Train frees its workers' CPUs once it learns from the
     # dashboard's service that the trial is dead; without it the next trials would wait for ever.
     cluster.connect(dashboard=config.train.workers > 1)

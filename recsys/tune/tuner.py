@@ -61,11 +61,13 @@ def make_tuner(config: RunConfig, space: Space, table: TrialTable | None = None)
         table: The trials so far; those that are done are not run again.
 
     Raises:
-        InputError: The space names no setting that a sweep may change, or the cluster is too small.
+        InputError: The space names no setting that a sweep may change, a population cannot be
+            trained with it, or the cluster is too small.
     """
     from ray import tune
 
     space = fit_space(space, config)
+    require_population(space, config)
     table = table or open_table(config, space)
     room = require_room(config, space)
     left = num_trials(space, config) - len(table.done)
@@ -118,7 +120,6 @@ def require_room(config: RunConfig, space: Space) -> int:
     Raises:
         InputError: The cluster can never run so many, or not even one.
     """
-    require_population(space, config)
     gpu = use_gpu(config) and not is_reranking(space)
     kind, there = ("GPU", cluster.num_gpus()) if gpu else ("CPU", cluster.num_cpus())
     each = 1 if is_reranking(space) else config.train.workers

@@ -5,16 +5,22 @@ from pathlib import Path
 
 import pytest
 
+import recsys.cluster
 from recsys.cli import main
 from recsys.config.run import RunConfig, load_config
 from recsys.data.storage import write_json
+from recsys.errors import InputError
 from recsys.tune.plan import plan_sweep
 from recsys.tune.space import fit_space, read_space, with_settings
+from recsys.tune.stage import tune_run
 from recsys.tune.trials import Trial, open_table
+from recsys.tune.tuner import make_tuner
 from tests.inputs import write_input
 
 SPACES = Path(__file__).parents[2] / "tuning" / "spaces"
-QUICK, RERANK = (str(SPACES / name) for name in ("quick.yaml", "rerank.yaml"))
+QUICK, MODEL, POPULATION, RERANK = (
+    str(SPACES / name) for name in ("quick.yaml", "model.yaml", "population.yaml", "rerank.yaml")
+)
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
 
@@ -53,6 +59,36 @@ def test_the_time_is_by_what_was_measured(config: RunConfig) -> None:
         "at most 6.0 min, by the 20.0 s that an epoch took in the trials so far; "
         "asha ends most sooner"
     )
+
+
+def test_a_populations_time_is_by_each_stretchs_own_epochs(config: RunConfig) -> None:
+    """Three stretches of an epoch: one is done, and two rounds of two trials are left."""
+    changed = with_settings(config, {"tune.scheduler": "pbt", "tune.trials": 2})
+    table = open_table(changed, fit_space(read_space(POPULATION), changed))
+
+    def epoch(number: int, seconds: float) -> dict[str, float]:
+        return {"epoch": number, "score": 1.0, "epoch_s": seconds, "validate_s": 0.0}
+
+    for trial in (Trial(0, {}, "finished", [epoch(1, 20.0)]), Trial(1, {}, "finished", [])):
+        table.put(trial)
+    after = [epoch(1, 20.0), epoch(2, 10.0)]
+    table.put(Trial(2, {}, "finished", after, parent=0, num_inherited=1))
+    plan = plan_sweep(changed, POPULATION)
+    assert plan["trials"] == "6: 2 members, 3 stretches each"
+    assert plan["a trial takes"] == "1 CPU, at most 1 epoch"
+    assert plan["time"] == "at most 30 s, by the 15.0 s that an epoch took in the trials so far"
+
+
+def test_what_no_population_can_be_trained_with_is_refused_before_ray_is(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = with_settings(config, {"tune.scheduler": "pbt"})
+    monkeypatch.delattr(recsys.cluster, "connect")
+    for refuses in (plan_sweep, tune_run):
+        with pytest.raises(InputError, match="one cannot change there; allowed are train.lr"):
+            refuses(changed, MODEL)
+    with pytest.raises(InputError, match="one cannot change there; allowed are train.lr"):
+        make_tuner(changed, read_space(MODEL))
 
 
 def test_re_ranking_trains_nothing(config: RunConfig) -> None:
