@@ -55,7 +55,8 @@ def _each(config: RunConfig, space: Space) -> str:
         return "1 CPU"
     workers, kind = config.train.workers, "GPU" if use_gpu(config) else "CPU"
     epochs = _epochs(config, space)
-    return f"{workers} {kind}{'s' if workers > 1 else ''}, at most {epochs} epochs"
+    most = f"at most {epochs} epoch{'s' if epochs > 1 else ''}"
+    return f"{workers} {kind}{'s' if workers > 1 else ''}, {most}"
 
 
 def _first(config: RunConfig, space: Space, trials: list[Trial]) -> dict[str, object]:

@@ -109,7 +109,7 @@ def successor(
         space: What may be tried.
         config: The run.
         trials: Those so far, by number.
-        number: Of the trial; its member's stretch before did not fail, or another's did not.
+        number: Of the trial; not all trials of the stretch before failed.
     """
     members = num_members(space, config)
     member, start = number % members, (number // members - 1) * members

@@ -191,7 +191,8 @@ def test_a_population_says_the_schedule_of_its_winner(
     assert main([*command, f"run={folder}", *settings, "--dry-run"]) == 0
     plan = capsys.readouterr().out
     assert "12: 4 members, 3 stretches each" in plan
-    assert "1 CPU, at most 1 epochs" in plan
+    assert "1 CPU, at most 1 epoch" in plan
+    assert "1 epochs" not in plan
     assert main([*command, f"run={folder}", *settings]) == 0
     trials = TrialTable(RunFolder(str(folder))).trials
     assert [len(trial.epochs) for trial in trials] == [1] * 4 + [2] * 4 + [3] * 4
