@@ -39,7 +39,7 @@ export function t(name, values = {}) {
 export const listed = (texts) => new Intl.ListFormat(language).format(texts);
 
 export const number = (value, options) => new Intl.NumberFormat(language, options).format(value);
-export const percent = (share) => number(share, { style: "percent", maximumFractionDigits: 0 });
+export const percent = (share, digits = 0) => number(share, { style: "percent", maximumFractionDigits: digits });
 
 export function clock(seconds) {
   const whole = Math.max(1, Math.round(seconds));

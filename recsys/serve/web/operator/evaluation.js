@@ -2,16 +2,11 @@
 
 import { el } from "../dom.js";
 import { number, t } from "../i18n.js";
-import { table } from "./tables.js";
+import { share, table, withInterval } from "./tables.js";
 
 const SLICES = ["all", "warm", "cold"];
 const figure = (value) => (typeof value === "number" ? number(value, { maximumFractionDigits: 4 }) : "–");
-const share = (value) => number(value, { style: "percent", maximumFractionDigits: 1 });
-
-function withInterval(slice, name, of = figure) {
-  const [low, high] = slice?.ci?.[name] ?? [];
-  return low === undefined ? of(slice?.[name]) : t("rate", { value: of(slice[name]), low: of(low), high: of(high) });
-}
+const figureOf = (slice, name, of = figure) => withInterval(slice?.[name], slice?.ci?.[name], of);
 
 export function evaluation(metrics) {
   // A report has figures by ranker, ours under `model`; without one there are none.
@@ -19,7 +14,7 @@ export function evaluation(metrics) {
   const slices = SLICES.filter((name) => model[name]);
   const names = Object.keys(model.all ?? {}).filter((name) => name.includes("@"));
   if (!names.length) return el("p", { class: "note" }, t("not_evaluated"));
-  const rows = names.map((name) => [name, ...slices.map((slice) => withInterval(model[slice], name))]);
+  const rows = names.map((name) => [name, ...slices.map((slice) => figureOf(model[slice], name))]);
   return el(
     "section",
     {},
@@ -35,8 +30,8 @@ function creators(spread) {
   const rows = [
     [t("creators_all"), number(spread.creators)],
     [t("creators_shown"), share(spread.shown)],
-    [t("creators_gini"), withInterval(spread, "gini")],
-    [t("creators_top"), withInterval(spread, "top_1_percent", share)],
+    [t("creators_gini"), figureOf(spread, "gini")],
+    [t("creators_top"), figureOf(spread, "top_1_percent", share)],
     [t("creators_mismatch"), share(spread.mismatch)],
   ];
   return table(t("creators_exposure", { k: spread.k }), [t("run_metric"), t("run_value")], rows).element;
@@ -47,8 +42,7 @@ function gaps(groups) {
   const rows = Object.entries(groups).map(([column, of]) => {
     if (of.gap === null) return [column, of.metric, t("gap_none"), "–", "–", "–"];
     const served = (name) => `${name}: ${figure(of.quality[name][of.metric])}`;
-    const gap = withInterval({ gap: of.gap, ci: { gap: of.ci } }, "gap");
-    return [column, of.metric, gap, served(of.best), served(of.worst), figure(of.p)];
+    return [column, of.metric, withInterval(of.gap, of.ci, figure), served(of.best), served(of.worst), figure(of.p)];
   });
   if (!rows.length) return null;
   const names = ["gap_column", "run_metric", "gap", "gap_best", "gap_worst", "gap_p"];

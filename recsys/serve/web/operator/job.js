@@ -93,8 +93,9 @@ export class Job {
     if (video.decoded_ms) this.#reached("decoded", since(video.decoded_ms));
     else this.lines.decoded.textContent = t("add_not_decoded");
     this.#reached("indexed", since(video.indexed_ms));
-    const [{ duration_s }, twin] = await api.details([this.video_id, video.duplicate_of ?? ""]);
-    const near = video.duplicate_of && t("add_duplicate", { video: titleOf(twin) });
+    const named = [this.video_id, video.duplicate_of].filter(Boolean);
+    const [{ duration_s }, twin] = await api.details(named);
+    const near = twin && t("add_duplicate", { title: titleOf(twin), id: twin.video_id });
     if (this.#over) return;
     const length = duration_s && t("add_length", { length: spoken(duration_s) });
     this.told.textContent = [t("add_indexed"), length, near].filter(Boolean).join(" ");

@@ -4,7 +4,7 @@ import * as api from "../api.js";
 import { el, outside } from "../dom.js";
 import { number, t } from "../i18n.js";
 import { titleOf } from "../reason.js";
-import { table } from "./tables.js";
+import { share, table } from "./tables.js";
 
 const MOST = { creator_exposure: 0.4, diversity: 1, new_videos: 0.8 }; // where the curve of the report ends
 const AFTER_MS = 300; // of a slider that rests
@@ -52,7 +52,6 @@ function slider(name, weight) {
 }
 
 async function drawnOf({ num_sampled, page, plain, now, then, changed_places, num_changed, pages, settings }) {
-  const share = (value) => number(value, { style: "percent", maximumFractionDigits: 1 });
   const figure = (value) => number(value, { maximumFractionDigits: 3 });
   const row = (name, of) => [t(name), ...[plain, now, then].map(of)];
   const figures = [

@@ -1,6 +1,16 @@
 // Tables of figures.
 
 import { el, outside } from "../dom.js";
+import { percent, t } from "../i18n.js";
+
+export const share = (value) => percent(value, 1);
+
+/** A figure, with the ends of its interval where it has one; `of` writes each. */
+export function withInterval(value, ends, of = share) {
+  if (!ends) return of(value);
+  const [low, high] = ends.map((end) => of(end));
+  return t("rate", { value: of(value), low, high });
+}
 
 const cell = (value) => (value instanceof Node ? el("td", {}, value) : outside("td", String(value ?? "–")));
 

@@ -4,14 +4,12 @@ import * as api from "../api.js";
 import { el, outside } from "../dom.js";
 import { ago, number, t } from "../i18n.js";
 import { confirmed } from "./confirm.js";
-import { table } from "./tables.js";
+import { share, table, withInterval } from "./tables.js";
 
 const MAY_SERVE = ["available", "warm", "challenger"];
 const MAY_BE_TRIED = ["available", "warm"]; // one at a time: the trial that runs is ended first
 const USUAL_SHARE = 10; // % of the viewers
-const rate = (one) =>
-  one ? t("rate", { value: share(one.value), low: share(one.low), high: share(one.high) }) : "–";
-const share = (value) => number(value, { style: "percent", maximumFractionDigits: 1 });
+const rate = (one) => (one ? withInterval(one.value, [one.low, one.high]) : "–");
 
 export class Versions {
   constructor(say) {

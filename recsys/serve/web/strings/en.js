@@ -138,7 +138,7 @@ export default {
   add_refused: "Refused: {reason}",
   add_indexed: "It may be recommended now.",
   add_not_decoded: "not needed",
-  add_duplicate: "It is nearly the same as “{video}”.",
+  add_duplicate: "It is nearly the same as “{title}” ({id}).",
   add_shown: "A viewer has seen it.",
   add_near: "Its nearest neighbours",
   add_audience: "Who would see it now",

@@ -135,7 +135,7 @@ export default {
   add_refused: "被拒绝：{reason}",
   add_indexed: "现在可以被推荐了。",
   add_not_decoded: "不需要",
-  add_duplicate: "它与“{video}”几乎相同。",
+  add_duplicate: "它与“{title}”（{id}）几乎相同。",
   add_shown: "已有观众看到它。",
   add_near: "最相近的视频",
   add_audience: "现在谁会看到它",
