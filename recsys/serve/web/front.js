@@ -59,7 +59,7 @@ export class Front {
     return greeting(answer, this.user);
   }
 
-  /** Tells of it, and says whether it was watched to the end. */
+  /** Tells of it, and says whether it was watched to the front's share of its length. */
   watched(card, seconds, share) {
     const finished = this.telling.watched(card, seconds, share);
     if (finished) this.said ??= t("changed_watch", { title: titleOf(card.item.details) }); // a like says more

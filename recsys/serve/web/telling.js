@@ -22,7 +22,7 @@ export class Telling {
     this.tell(card, { type: "exposure", video_id: card.id, place: card.item.place });
   }
 
-  /** Tells that a video was watched, and says whether it was to the end. */
+  /** Tells how much of a video was watched, and says whether that is `finished` or more. */
   watched(card, seconds, share) {
     const done = share >= this.finished;
     const { duration } = card.item.details; // in the catalogue's unit, as training has it

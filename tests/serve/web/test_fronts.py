@@ -209,7 +209,7 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         beside = page.locator("dialog aside li")
         expect(beside).to_have_count(8)
         expect(beside.nth(0)).to_contain_text("Video number 13")
-        assert beside.nth(0).locator("button").count() == 0, "it opens when this one is finished"
+        assert beside.nth(0).locator("button").count() == 0, "it opens when that one is finished"
         assert beside.locator("button").count() == 7
         others = beside.all_text_contents()
         assert not any(f"Video number {row}" in one for row in (11, 12, 14) for one in others)
@@ -252,7 +252,7 @@ def test_a_lesson_that_is_finished_opens_the_next_one_in_the_player(
         page.get_by_role("button", name="Video number 11", exact=True).click()
         first = page.locator("dialog aside li").first
         expect(page.locator("dialog aside h3")).to_have_text("What to learn after it")
-        expect(first).to_contain_text("opens when this one is finished")
+        expect(first).to_contain_text("opens when the lesson that is playing is finished")
         page.locator("dialog .done").click()
         first.get_by_role("button", name="Video number 12").click()
         expect(page.locator("dialog h2")).to_have_text("Video number 12")

@@ -303,8 +303,8 @@ def test_how_well_a_video_matches_is_its_rank_among_those_chosen_with_it(
     browser: Browser, server: PageServer, language: str
 ) -> None:
     told = {
-        "en": "Number {} of the 12 chosen together (score {}: the larger, the closer)",
-        "zh": "同批 12 个中第 {}（得分 {}，越大越接近）",
+        "en": "Number {} of the 12 chosen together (score {}; a larger score is a closer match)",
+        "zh": "同批 12 个中第 {}（得分 {}；得分越大，匹配越好）",
     }
     with opened(browser, server, f"?user=u9&lang={language}") as page:
         feed(page)
