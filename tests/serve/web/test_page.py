@@ -54,6 +54,8 @@ PLAYED = """(video, s) => new Promise((done) => {
   look();
 })"""
 """Waits until a video has played for so many seconds."""
+FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""Waits until what was changed has been painted, and what came into view was told of."""
 LOUD = ("error", "warning")
 UNPLAYABLE = (f"v{BROKEN}", f"v{WITHOUT_FILE}")
 
@@ -397,8 +399,10 @@ def test_whoever_goes_from_view_to_view_by_keys_stays_where_they_are(
         page.locator(".history li").first.wait_for()
         assert page.evaluate(focused) == "to-history"
         for there, key in (("user", "Enter"), ("new-viewer", "Space"), ("language", "ArrowDown")):
+            page.locator(".history").evaluate("one => (one.id = 'before')")
             page.locator(f"#{there}").focus()
             page.keyboard.press(key)
+            expect(page.locator("#before")).to_have_count(0)
             page.locator(".history").wait_for()
             assert page.evaluate(focused) == there
 

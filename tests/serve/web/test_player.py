@@ -5,6 +5,7 @@ import pytest
 from tests.serve.web._server import BROKEN, WITHOUT_FILE, PageServer
 from tests.serve.web.test_page import (
     BROWSER,
+    FRAMES,
     LATE,
     PHONE,
     PLAYED,
@@ -85,7 +86,7 @@ def test_what_plays_goes_on_while_the_feed_behind_it_changes(
         page.locator("dialog video").evaluate(PLAYED, 0.1)
         page.locator("dialog .like").click()
         said(page, "You liked")
-        page.wait_for_timeout(200)  # what comes into view is told of
+        page.evaluate(FRAMES)
         expect(page.locator("dialog video")).to_have_count(1)
         expect(page.locator("article video")).to_have_count(0)
         page.keyboard.press("Escape")
