@@ -72,7 +72,8 @@ export function openPlayer(card, feed) {
   }
 
   function countdown(next) {
-    const following = next?.();
+    quiet();
+    const following = next?.(clip.share);
     const place = stage.querySelector(".next");
     if (!following) return;
     let left = COUNTDOWN_S;
@@ -98,7 +99,7 @@ export function openPlayer(card, feed) {
       const lines = (await of(video, feed.user)).map(lineOf);
       list.append(...lines.map((line) => el("li", {}, line)));
     } catch (error) {
-      beside.append(el("p", {}, t("failed", { reason: error.message })));
+      list.replaceWith(el("p", {}, t("failed", { reason: error.message })));
     }
   }
 

@@ -36,15 +36,21 @@ export class Clip {
     return current === this;
   }
 
-  stop() {
-    if (current === this) current = null;
-    this.frame.querySelector(".note")?.remove();
-    if (!this.element) return;
-    this.#count();
+  /** How much of its length was played until now; what was skipped was not. */
+  get share() {
+    if (!this.element) return 0;
     const { duration, played } = this.element;
     let seen = 0; // of its own time: what was played fast, or began before we were told, counts too
     for (let part = 0; part < played.length; part++) seen += played.end(part) - played.start(part);
-    const share = duration > 0 ? Math.min(1, Math.max(this.seconds, seen) / duration) : 0;
+    return duration > 0 ? Math.min(1, Math.max(this.seconds, seen) / duration) : 0;
+  }
+
+  stop() {
+    if (current === this) current = null;
+    this.note?.remove();
+    if (!this.element) return;
+    this.#count();
+    const { share } = this;
     this.element.removeAttribute("src");
     this.element.load();
     this.element.remove();
@@ -81,7 +87,8 @@ export class Clip {
   }
 
   #say(text) {
-    this.frame.append(el("p", { class: "note" }, text));
+    this.note = el("p", { class: "note" }, text);
+    this.frame.append(this.note);
   }
 }
 
