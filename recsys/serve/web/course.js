@@ -86,7 +86,7 @@ export class CourseFront extends Front {
     const told = outside("small", t(`lesson_${state}`, { titles: quoted(needed) }));
     if (state === "locked") return el("li", { class: state }, title, " ", told);
     card.open = el("button", { type: "button", class: "link" }, title);
-    card.open.addEventListener("click", () => this.openPlayer(card, this));
+    card.open.addEventListener("click", () => this.open(card));
     return el("li", { class: state }, card.open, " ", told);
   }
 

@@ -86,8 +86,7 @@ export class Feed {
 
   /** What was watched in the large player is a reaction too: the feed follows it. */
   playerClosed(card) {
-    this.isOpen = false;
-    this.impressions.again(card);
+    this.impressions.uncover(this.cards);
     if (!this.finished) return;
     const title = titleOf(this.finished.item.details);
     this.finished = null;
@@ -164,7 +163,7 @@ export class Feed {
   }
 
   #inView(card, share) {
-    if (!isPhone() || !mayAutoplay() || card.dismissed || this.isOpen) return;
+    if (!isPhone() || !mayAutoplay() || card.dismissed) return;
     if (share >= 0.8) card.clip.play();
     else if (share < 0.5) card.clip.stop();
   }
@@ -180,7 +179,7 @@ export class Feed {
 
   open(card) {
     this.finished = null;
-    this.isOpen = true; // what is behind the player does not play
+    this.impressions.cover(); // what is behind the player is not seen, and does not play
     this.openPlayer(card, this);
   }
 

@@ -18,7 +18,7 @@ export class Front {
       (tile) => this.telling.shown(tile),
       () => {},
     );
-    this.tiles = [];
+    this.tiles = []; // those on the page
   }
 
   /** What the player offers to do with a video. */
@@ -30,10 +30,10 @@ export class Front {
 
   /** Draws all of it anew; `said` is what there is to say of why. */
   async start(said = null) {
-    this.said = null;
-    this.tiles = [];
+    Object.assign(this, { said: null, answer: null, drawn: [] });
     const parts = await this.draw();
     this.element.replaceChildren(...parts.filter(Boolean));
+    this.tiles = this.drawn;
     this.tiles.forEach((tile) => this.impressions.watch(tile));
     this.say(said ?? this.greeting);
   }
@@ -49,12 +49,17 @@ export class Front {
   }
 
   tile(item, more) {
-    const tile = new Tile(item, { open: (one) => this.openPlayer(one, this), ...more });
-    this.tiles.push(tile);
+    const tile = new Tile(item, { open: (one) => this.open(one), ...more });
+    this.drawn.push(tile);
     return tile;
   }
 
-  /** What there is to say of a first answer. */
+  open(card) {
+    this.impressions.cover();
+    this.openPlayer(card, this);
+  }
+
+  /** What there is to say of an answer. */
   greet(answer) {
     return greeting(answer, this.user);
   }
@@ -80,6 +85,7 @@ export class Front {
 
   /** What happened in the player changes the rows. */
   async playerClosed(card) {
+    this.impressions.uncover(this.tiles);
     if (!this.said) return;
     const { said } = this;
     try {

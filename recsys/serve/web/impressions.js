@@ -23,6 +23,18 @@ export class Impressions {
     this.timers.forEach(clearTimeout);
   }
 
+  /** Behind the player nothing is seen. */
+  cover() {
+    this.covered = true;
+    this.timers.forEach(clearTimeout);
+  }
+
+  /** Once it is closed, what stands there is looked at anew. */
+  uncover(cards) {
+    this.covered = false;
+    cards.forEach((card) => this.again(card));
+  }
+
   /** After a reorder a card stands in another request's list: it may be shown anew. */
   again(card) {
     this.observer.unobserve(card.element);
@@ -30,6 +42,7 @@ export class Impressions {
   }
 
   #see({ target, intersectionRatio, isIntersecting }) {
+    if (this.covered) return;
     const { card } = target;
     this.inView(card, isIntersecting ? intersectionRatio : 0);
     clearTimeout(this.timers.get(card));
