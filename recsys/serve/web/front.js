@@ -35,14 +35,15 @@ export class Front {
     this.element.replaceChildren(...parts.filter(Boolean));
     this.tiles = this.drawn;
     this.tiles.forEach((tile) => this.impressions.watch(tile));
-    this.say(said ?? this.greeting);
+    const greets = this.answer && (!said || this.answer.degraded);
+    this.say([said, greets && this.greet(this.answer)].filter(Boolean).join(" "));
   }
 
   /** Recommendations as tiles; what a row says of each is `line(item)`. */
   async tilesOf(asked, { line, state, order = null } = {}) {
     const k = Math.min(asked.k, this.model.max_k);
     const answer = await api.recommend({ user_id: this.user, ...asked, k });
-    this.greeting ??= this.greet(answer);
+    if (!this.answer?.degraded) this.answer = answer; // one that is degraded is told of
     const items = await explained(answer);
     if (order) items.sort((one, other) => order.indexOf(one.video_id) - order.indexOf(other.video_id));
     return items.map((item, place) => this.tile({ ...item, place }, { line: line?.(item), state }));
