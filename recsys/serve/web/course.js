@@ -17,25 +17,26 @@ export class CourseFront extends Front {
   }
 
   acts = ["done"];
+  lessons = new Map(); // cards by id, a course's in their order
+  finished = new Set(); // on this page
 
   /** Beside a lesson in the player: what it opens and what follows it, then what is like it. */
   beside = { name: "learn_after", of: (video) => this.#learnAfter(video) };
 
   async draw() {
     const { courses } = await api.courses(this.user);
-    this.lessons = new Map(); // cards by id, a course's in their order
-    this.finished = new Set(); // since the courses were asked for
     if (!courses.length) return [el("p", { class: "foot" }, t("no_courses"))];
     const current = courses.find((course) => course.next_video_id);
     const next = current && (await this.#recommended([current.next_video_id]))[0];
     const exclude = next ? [next.id] : [];
     const line = (item) => this.#place(item.details);
     const after = await this.tilesOf({ k: AFTER, exclude }, { line });
-    const shown = await Promise.all(courses.map((course) => this.#course(course)));
+    const cards = await cardsOf(courses);
+    this.lessons = new Map(cards.map((card) => [card.id, card]));
     return [
       next ? this.#hero(current, next) : el("p", { class: "hero" }, t("courses_done")),
       after.length >= FEWEST ? shelf(t("learn_after"), after) : null,
-      el("section", { class: "all-courses" }, el("h2", {}, t("your_courses")), ...shown),
+      el("section", { class: "all-courses" }, el("h2", {}, t("your_courses")), ...courses.map((course) => this.#course(course))),
     ];
   }
 
@@ -64,23 +65,17 @@ export class CourseFront extends Front {
     return el("div", { class: "hero" }, el("ul", {}, tile.element), text);
   }
 
-  async #course(course) {
-    const details = await api.details(course.lessons.map((one) => one.video_id));
-    const needed = await Promise.all(course.lessons.map((one) => api.details(one.waits_for)));
-    course.lessons.forEach((lesson, place) => {
-      const card = { id: lesson.video_id, item: { ...lesson, details: details[place], place } };
-      this.lessons.set(card.id, card);
-    });
-    const items = course.lessons.map(({ video_id }, place) => this.#lesson(this.lessons.get(video_id), needed[place]));
+  #course(course) {
+    const items = course.lessons.map(({ video_id }) => this.#lesson(this.lessons.get(video_id)));
     const list = el("ol", { class: "lessons" }, ...items);
     const head = el("summary", {}, outside("b", course.course), progress(course));
     const begun = course.num_finished > 0 && course.num_finished < course.lessons.length;
     return el("details", { class: "course", open: begun }, head, list);
   }
 
-  /** A line of a course; `needed` are the videos that are to be finished before. */
-  #lesson(card, needed) {
-    const { finished, locked, details } = card.item;
+  /** A line of a course. */
+  #lesson(card) {
+    const { finished, locked, details, needed } = card.item;
     const state = finished ? "finished" : locked ? "locked" : "open";
     const title = outside("span", titleOf(details));
     const told = outside("small", t(`lesson_${state}`, { titles: quoted(needed) }));
@@ -98,8 +93,7 @@ export class CourseFront extends Front {
     const videos = await api.details([...new Set([...after, ...left])].slice(0, AFTER));
     return videos.map((one) => {
       const card = this.lessons.get(one.video_id);
-      const waits = card?.item.waits_for.some((id) => !this.finished.has(id));
-      return { video: one, card, note: waits ? t("lesson_opens") : null };
+      return { video: one, card, note: card && this.#waits(card) ? t("lesson_opens") : null };
     });
   }
 
@@ -110,9 +104,13 @@ export class CourseFront extends Front {
     const ready = [...this.lessons.values()].filter(
       (card) => !this.#isFinished(card.id) && card.item.waits_for.every((one) => one === id || this.finished.has(one)),
     );
-    const follows = ({ item }) => item.details.course === here.details.course && item.place > here.place;
+    const follows = ({ item }) => item.course === here.course && item.place > here.place;
     const opened = ready.filter((card) => !follows(card) && card.item.waits_for.includes(id));
     return [...ready.filter(follows), ...opened];
+  }
+
+  #waits({ item }) {
+    return item.waits_for.some((id) => !this.finished.has(id));
   }
 
   #isFinished(id) {
@@ -124,8 +122,14 @@ export class CourseFront extends Front {
     return begins ? t("greeting_learner", { user: this.user }) : super.greet(answer);
   }
 
-  next(card) {
-    return this.#after(card.id)[0] ?? null;
+  /** What waits for a lesson follows it only where `share` of it, as it was played, finishes it. */
+  next(card, share) {
+    const finished = share >= FINISHED || this.#isFinished(card.id);
+    return this.#after(card.id).find((one) => finished || !this.#waits(one)) ?? null;
+  }
+
+  did(card, kind) {
+    return kind === "done" && this.#isFinished(card.id);
   }
 
   watched(card, seconds, share) {
@@ -139,6 +143,17 @@ export class CourseFront extends Front {
     this.finished.add(card.id);
     this.said = t("changed_watch", { title: titleOf(card.item.details) });
   }
+}
+
+/** A card for each lesson of some courses, with what is to be finished before it. */
+async function cardsOf(courses) {
+  const lessons = courses.flatMap(({ course, lessons }) => lessons.map((one, place) => ({ ...one, course, place })));
+  const ids = lessons.flatMap((one) => [one.video_id, ...one.waits_for]);
+  const videos = new Map((await api.details(ids)).map((video) => [video.video_id, video]));
+  return lessons.map((lesson) => {
+    const needed = lesson.waits_for.map((id) => videos.get(id));
+    return { id: lesson.video_id, item: { ...lesson, details: videos.get(lesson.video_id), needed } };
+  });
 }
 
 function progress({ num_finished: n, lessons }) {

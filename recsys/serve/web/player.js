@@ -41,7 +41,7 @@ export function openPlayer(card, feed) {
 
   function showCard(one) {
     const told = (seconds, share) => feed.watched(one, seconds, share);
-    show(one.item.details, told, () => feed.next(one), actsOf(one));
+    show(one.item.details, told, (share) => feed.next(one, share), actsOf(one));
   }
 
   /** What can be done with a video that is of the front and not only similar to one of it. */
