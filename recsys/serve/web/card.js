@@ -43,6 +43,7 @@ export class Card {
     this.dismissed = true;
     this.element.classList.add("dismissed");
     this.clip.frame.append(el("p", { class: "note" }, text));
+    if (this.element.contains(document.activeElement)) this.element.focus({ preventScroll: true });
     for (const button of this.element.querySelectorAll("button")) button.disabled = true;
   }
 

@@ -69,15 +69,19 @@ export class Feed {
 
   /** A like or a refusal: it is kept, and what comes after this card is asked for anew. */
   react(card, kind) {
-    if (kind === "like" && card.isLiked) return null;
-    return this.#busily(async () => {
-      const { creator_id } = card.item.details;
-      const who = { creator: creator_id, title: titleOf(card.item.details) };
-      this.telling.react(card, kind);
-      if (kind === "like") card.liked();
-      else card.dismiss(t(kind === "hide_creator" ? "hidden_creator" : "hidden_video", who));
-      await this.#follow(card, t(`changed_${kind}`, who));
+    if (card.dismissed || this.did(card, kind)) return;
+    const { creator_id } = card.item.details;
+    const who = { creator: creator_id, title: titleOf(card.item.details) };
+    if (kind === "like") card.liked();
+    else card.dismiss(t(kind === "hide_creator" ? "hidden_creator" : "hidden_video", who));
+    this.#busily(() => {
+      this.telling.react(card, kind); // in its turn: an answer on its way would come without this card
+      return this.#follow(card, t(`changed_${kind}`, who));
     });
+  }
+
+  did(card, kind) {
+    return kind === "like" ? card.isLiked : card.dismissed;
   }
 
   watched(card, seconds, share) {
@@ -94,7 +98,8 @@ export class Feed {
   }
 
   next(card) {
-    return this.cards.slice(this.cards.indexOf(card) + 1).find((one) => !one.dismissed) ?? null;
+    const following = this.cards.slice(this.cards.indexOf(card) + 1);
+    return following.find((one) => !one.dismissed && !this.telling.hides(one)) ?? null;
   }
 
   async #follow(card, said) {
@@ -178,6 +183,7 @@ export class Feed {
   }
 
   open(card) {
+    if (card.dismissed) return;
     this.finished = null;
     this.impressions.cover(); // what is behind the player is not seen, and does not play
     this.openPlayer(card, this);

@@ -72,10 +72,15 @@ export class Front {
     return finished;
   }
 
-  /** The next video of the same row. */
+  /** The next video of the same row whose creator was not hidden since. */
   next(card) {
-    const following = card.element?.nextElementSibling;
+    let following = card.element?.nextElementSibling;
+    while (following && this.telling.hides(following.card)) following = following.nextElementSibling;
     return following?.card ?? null;
+  }
+
+  did(card, kind) {
+    return this.telling.did(card, kind);
   }
 
   react(card, kind) {

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { el, outside } from "./dom.js";
 import { clock, spoken, t } from "./i18n.js";
 import { titleOf, whyPanel } from "./reason.js";
+import { REFUSALS } from "./telling.js";
 import { Clip, posterOf } from "./video.js";
 
 const COUNTDOWN_S = 5;
@@ -46,23 +47,26 @@ export function openPlayer(card, feed) {
 
   /** What can be done with a video that is of the front and not only similar to one of it. */
   function actsOf(one) {
-    const act = (kind) => {
-      const button = el("button", { type: "button", class: `act ${kind}` }, t(kind));
-      const pressed = () => {
-        button.disabled = true;
-        button.textContent = t(DONE[kind] ?? kind);
-      };
-      if (kind === "like" && one.isLiked) pressed();
-      button.addEventListener("click", () => {
-        pressed();
-        feed.react(one, kind);
-        if (feed.beside) fillBeside(one.item.details); // it may have opened some
-      });
-      return button;
-    };
-    const why = el("button", { type: "button", class: "act why", "aria-expanded": "false" }, t("why"));
     const kinds = feed.acts.filter((kind) => kind !== "hide_creator" || one.item.details.creator_id);
-    const acts = el("div", { class: "acts" }, ...kinds.map(act), one.item.whole_line && why);
+    const buttons = kinds.map((kind) => {
+      const act = () => {
+        feed.react(one, kind);
+        settle();
+        if (feed.beside) fillBeside(one.item.details); // it may have opened some
+      };
+      return el("button", { type: "button", class: `act ${kind}`, onclick: act });
+    });
+    const settle = () => {
+      const refused = REFUSALS.some((kind) => feed.did(one, kind));
+      kinds.forEach((kind, place) => {
+        const done = feed.did(one, kind);
+        buttons[place].disabled = done || refused;
+        buttons[place].textContent = t((done && DONE[kind]) || kind);
+      });
+    };
+    settle();
+    const why = el("button", { type: "button", class: "act why", "aria-expanded": "false" }, t("why"));
+    const acts = el("div", { class: "acts" }, ...buttons, one.item.whole_line && why);
     why.addEventListener("click", () => {
       const panel = stage.querySelector(".facts");
       panel ? panel.remove() : acts.after(whyPanel(one.item));
@@ -115,7 +119,7 @@ export function openPlayer(card, feed) {
     quiet();
     clip?.stop();
     dialog.remove();
-    card.open.focus();
+    (card.dismissed ? card.element : card.open).focus();
     feed.playerClosed(card);
   });
   document.body.append(dialog);

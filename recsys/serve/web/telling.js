@@ -3,13 +3,24 @@
 import * as api from "./api.js";
 
 const LIKED = /like|fav|thumb/i;
-const REACTIONS = { like: "liked", done: "done", not_interested: "notInterested", hide_creator: "hideCreator" };
 const WATCHED = /watch|view|click|complet|finish/i;
+export const REFUSALS = ["not_interested", "hide_creator"];
+
+/** The event of each reaction to a card; `labels(…)` are those of tasks with such names. */
+const REACTIONS = {
+  // Who likes a video has watched it, whatever the model calls the two.
+  like: ({ id }, labels) => ({ type: "task", video_id: id, positive: true, labels: labels(LIKED, WATCHED) }),
+  // A video that was seen elsewhere counts as watched.
+  done: ({ id }, labels) => ({ type: "task", video_id: id, positive: true, labels: labels(WATCHED) }),
+  not_interested: ({ id }) => ({ type: "not_interested", video_id: id }),
+  hide_creator: ({ item }) => ({ type: "hide_creator", creator_id: item.details.creator_id }),
+};
 
 export class Telling {
   /** `finished` is the share of its length from which on a video was watched. */
   constructor({ user, model, finished }) {
     Object.assign(this, { user, model, finished });
+    this.reactions = []; // what was done on this page, and with which card
   }
 
   /** Of a card: an object with `id` and `item`, whose impression the event names. */
@@ -34,26 +45,18 @@ export class Telling {
 
   /** What a button of the page tells. */
   react(card, kind) {
-    this[REACTIONS[kind]](card);
+    this.reactions.push({ card, kind });
+    this.tell(card, REACTIONS[kind](card, (...names) => this.#labels(true, ...names)));
   }
 
-  /** Who likes a video has watched it, whatever the model calls the two. */
-  liked(card) {
-    const labels = this.#labels(true, LIKED, WATCHED);
-    this.tell(card, { type: "task", video_id: card.id, positive: true, labels });
+  did(card, kind) {
+    return this.reactions.some((one) => one.kind === kind && one.card.id === card.id);
   }
 
-  /** A video that was seen elsewhere counts as watched. */
-  done(card) {
-    this.tell(card, { type: "task", video_id: card.id, positive: true, labels: this.#labels(true, WATCHED) });
-  }
-
-  notInterested(card) {
-    this.tell(card, { type: "not_interested", video_id: card.id });
-  }
-
-  hideCreator(card) {
-    this.tell(card, { type: "hide_creator", creator_id: card.item.details.creator_id });
+  /** Whether a card's creator was hidden. */
+  hides({ item }) {
+    const { creator_id } = item.details;
+    return this.reactions.some(({ card, kind }) => kind === "hide_creator" && card.item.details.creator_id === creator_id);
   }
 
   #labels(done, ...names) {

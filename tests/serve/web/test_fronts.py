@@ -1,5 +1,6 @@
 """What the page opens with besides the feed, in a real browser: rows by reason, and courses."""
 
+import itertools
 import json
 import urllib.request
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from recsys.data.lessons import Lesson, Lessons
+from recsys.serve.recommender import ServingRecommender
 from tests.bundles import DATA_WITH_COURSES
 from tests.serve.web._server import PageServer, make_world, serving
 from tests.serve.web.test_page import BROWSER, DESK, PHONE, browser, opened, said
@@ -35,6 +37,26 @@ DATA = {
     "video_columns": {**DATA_WITH_COURSES["video_columns"], "uri": "uri"},
 }
 SERVE = {"max_k": 20, "max_videos": 40}
+HELD = """() => {
+  const { prototype } = HTMLMediaElement;
+  prototype.begin = prototype.play;
+  prototype.play = async () => {};
+}"""
+"""No clip plays before its `begin()`."""
+SKIPPED = """(video) => new Promise((done) => {
+  video.addEventListener("ended", done);
+  video.currentTime = 0.9;
+  video.begin();
+})"""
+"""Plays no more of a held clip than its end."""
+FOLLOWED = """(tiles) => {
+  const creator = (tile) => tile?.card.item.details.creator_id;
+  const place = tiles.findIndex((tile) => creator(tile.nextElementSibling) === creator(tile));
+  let next = tiles[place];
+  while (creator(next) === creator(tiles[place])) next = next.nextElementSibling;
+  return [place, creator(tiles[place]), next.querySelector("b").textContent];
+}"""
+"""The place of a tile beside one of the same creator; that creator; the next title of another."""
 screens = pytest.mark.parametrize("screen", [DESK, PHONE], ids=["desk", "phone"])
 
 
@@ -148,15 +170,41 @@ def test_a_creator_that_is_hidden_in_the_player_is_in_no_row(
     with opened(browser, rows, "?user=u3") as page:
         shelves(page)
         tiles = page.locator(".shelf li")
-        hidden = tiles.evaluate_all(creators)[0]
-        page.locator(".tile").first.click()
+        place, hidden, following = tiles.evaluate_all(FOLLOWED)
+        page.evaluate(HELD)
+        tiles.nth(place).click()
         page.get_by_role("button", name="Hide creator").click()
+        expect(page.locator("dialog .like")).to_be_disabled()
+        page.locator("dialog video").evaluate("one => one.begin()")
+        expect(page.locator("dialog .next b")).to_have_text(following)
         page.keyboard.press("Escape")
         said(page, f"No more of {hidden}.")
         shelves(page)
         assert hidden not in tiles.evaluate_all(creators)
     (event,) = rows.events("hide_creator")
     assert event.creator_id == hidden and event.user_id == "u3"
+
+
+@pytest.mark.parametrize("front", ["rows", "courses"])
+def test_where_the_model_fails_for_a_row_the_front_says_so(
+    browser: Browser, front: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = request.getfixturevalue(front)
+    answer, num_before = ServingRecommender.answer, itertools.count()
+
+    def fault(*asked: Any) -> Any:
+        if next(num_before):
+            raise RuntimeError("the model is broken")
+        return answer(*asked)
+
+    monkeypatch.setattr(ServingRecommender, "answer", fault)
+    with opened(browser, server, "?user=u3") as page:
+        said(page, "the same for everybody")
+        page.locator(".shelf .tile").first.click()
+        page.locator("dialog .like, dialog .done").click()
+        page.keyboard.press("Escape")
+        said(page, "You ")
+        said(page, "the same for everybody")
 
 
 def test_rows_by_keyboard_alone(browser: Browser, rows: PageServer) -> None:
@@ -240,6 +288,11 @@ def test_a_lesson_that_was_played_to_its_end_is_finished(
         expect(page.locator("dialog video")).to_have_js_property("ended", True)
         page.keyboard.press("Escape")
         said(page, "You watched “Video number 14”")
+        page.evaluate(HELD)
+        page.locator(".course", has_text="Art").locator("summary").click()
+        page.get_by_role("button", name="Video number 14", exact=True).click()
+        expect(page.locator("dialog .done")).to_have_text("✓ Finished")
+        expect(page.locator("dialog .done")).to_be_disabled()
     (view,) = courses.events("view")
     assert (view.video_id, view.positive) == ("v14", True)
 
@@ -248,14 +301,18 @@ def test_a_lesson_that_is_finished_opens_the_next_one_in_the_player(
     browser: Browser, courses: PageServer
 ) -> None:
     with opened(browser, courses, f"?user={NOBODY}") as page:
+        page.evaluate(HELD)
         page.locator(".course", has_text="Maths").locator("summary").click()
         page.get_by_role("button", name="Video number 11", exact=True).click()
         first = page.locator("dialog aside li").first
         expect(page.locator("dialog aside h3")).to_have_text("What to learn after it")
         expect(first).to_contain_text("opens when the lesson that is playing is finished")
+        page.locator("dialog video").evaluate(SKIPPED)
+        expect(page.locator("dialog .next")).to_be_empty()
         page.locator("dialog .done").click()
         first.get_by_role("button", name="Video number 12").click()
         expect(page.locator("dialog h2")).to_have_text("Video number 12")
+        page.locator("dialog video").evaluate("one => one.begin()")
         expect(page.locator("dialog .next")).to_contain_text("Up next: Video number 13")
         page.get_by_role("button", name="Play next").click()
         expect(page.locator("dialog h2")).to_have_text("Video number 13")

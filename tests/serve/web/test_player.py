@@ -20,7 +20,7 @@ from tests.serve.web.test_page import (
 )
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
 __all__ = ["browser", "server", "world"]
@@ -48,25 +48,83 @@ def test_the_player_goes_on_until_it_is_stopped_and_shows_what_is_similar(
     with opened(browser, server) as page:
         ids = feed(page)
         playable = first_playable(ids)
+        page.clock.install()
         page.locator("article .open").nth(playable).click()
         expect(page.locator("dialog aside li")).to_have_count(8)
         page.locator("dialog .next").get_by_text("Up next").wait_for()
+        title = page.locator("dialog h2").text_content()
+        page.locator("dialog video").dispatch_event("ended")  # once more, while it counts down
         page.get_by_role("button", name="Stop").click()
+        page.clock.run_for(10_000)
         expect(page.locator("dialog .next")).to_be_empty()
+        assert page.locator("dialog h2").text_content() == title
         page.get_by_role("button", name="Close").click()
         said(page, "You watched")
     (view,) = server.events("view")
     assert view.video_id == ids[playable] and view.labels == {"click": True} and view.positive
 
 
-def test_what_plays_can_be_liked_where_it_plays(browser: Browser, server: PageServer) -> None:
+def test_a_list_that_fails_late_is_told_of_beside_its_own_video(
+    browser: Browser, server: PageServer
+) -> None:
+    held: list[Route] = []
+    with opened(browser, server, expected="status of 500") as page:
+        ids = feed(page)
+        first = first_playable(ids)
+        page.route(
+            lambda url: f"v1/similar?video_id={ids[first]}&" in url,
+            lambda route: held.append(route),
+        )
+        page.locator("article .open").nth(first).click()
+        page.get_by_role("button", name="Play next").click()
+        expect(page.locator("dialog aside li")).to_have_count(8)
+        with page.expect_response(lambda answer: answer.status == 500):
+            held[0].fulfill(status=500)
+        page.evaluate(FRAMES)
+        expect(page.locator("dialog aside p")).to_have_count(0)
+
+
+def test_what_is_refused_where_it_plays_takes_no_other_reaction(
+    browser: Browser, server: PageServer
+) -> None:
     with opened(browser, server) as page:
         ids = feed(page)
+        card = page.locator("article").first
+        card.locator(".open").press("Enter")
+        page.locator("dialog .not_interested").press("Enter")
+        for act in ("like", "not_interested", "hide_creator"):
+            expect(page.locator(f"dialog .{act}")).to_be_disabled()
+        said(page, "No more of")
+        page.keyboard.press("Escape")
+        expect(card).to_be_focused()
+        card.locator(".frame").click()
+        expect(page.locator("dialog")).to_have_count(0)
+    (refused,) = server.events("not_interested")
+    assert refused.video_id == ids[0] and not server.events("hide_creator")
+
+
+def test_what_plays_can_be_liked_where_it_plays(browser: Browser, server: PageServer) -> None:
+    sent: list[str] = []
+
+    def keep(request: Request) -> None:
+        sent.append(request.post_data or "")
+
+    with opened(browser, server) as page:
+        page.on("request", keep)
+        ids = feed(page)
+        page.clock.install()
         page.locator("article .open").nth(1).click()
         page.locator("dialog .like").click()
         expect(page.locator("dialog .like")).to_have_text("Liked")
         said(page, "You liked")
-        page.keyboard.press("Escape")
+        page.evaluate(FRAMES)
+        page.clock.run_for(3000)  # what is in view would be counted and sent
+        come = page.locator("article").nth(2).evaluate("one => one.card.item.impression_id")
+        assert not any(come in body for body in sent), "nobody sees what is behind the player"
+        with page.expect_request(lambda request: come in (request.post_data or "")):
+            page.keyboard.press("Escape")
+            page.evaluate(FRAMES)
+            page.clock.run_for(3000)
         expect(page.locator("article .like").nth(1)).to_have_attribute("aria-pressed", "true")
         page.locator("article .open").nth(1).click()
         expect(page.locator("dialog .like")).to_be_disabled()
