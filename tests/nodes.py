@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from ray._raylet import GcsClient
 
+from recsys.errors import InputError
 from recsys.serve.app import free_port
 from recsys.serve.ingress import node_variables
 
@@ -50,7 +52,7 @@ class Nodes:
         folder = self.folder / str(number)
         folder.mkdir()
         # The proxies of nodes on one machine cannot all listen where the head's does.
-        port = str(free_port("127.0.0.1", 0))
+        port = str(quiet_port())
         own = node_variables(str(folder)) | {"RAY_SERVE_WORKER_PROXY_HTTP_PORT": port}
         # Ray's processes lie below this one; the address tells nodes of one machine apart.
         start = [BIN / "ray", "start", "--block", f"--node-ip-address={self.address_of(number)}"]
@@ -77,7 +79,7 @@ class Nodes:
     def add(self, cpus: int) -> subprocess.Popen[bytes]:
         """Another node, once it has joined: of two that start at once one may fail."""
         # Of nodes on one machine, each agent needs a port of its own.
-        agent = f"--dashboard-agent-listen-port={free_port('127.0.0.1', 0)}"
+        agent = f"--dashboard-agent-listen-port={quiet_port()}"
         node = self.start(f"--address={self.address}", f"--num-cpus={cpus}", agent)
         wait_for(lambda: node.poll() is not None or self.id_of(node) is not None, "the node")
         assert node.poll() is None, (self.folder / str(len(self.running)) / "log").read_text()
@@ -101,6 +103,14 @@ class Nodes:
     @property
     def driver_env(self) -> dict[str, str]:
         return self.env | {"RAY_ADDRESS": self.address, "RAY_TMPDIR": str(self.folder / "1")}
+
+
+def quiet_port() -> int:
+    """A free port that nobody is given before it is used: the system and Ray hand out others."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with contextlib.suppress(InputError):
+            return free_port("127.0.0.1", port)
+    raise AssertionError("of a hundred ports none is free")
 
 
 def kill(node: subprocess.Popen[bytes]) -> None:
@@ -152,7 +162,7 @@ def cluster() -> Iterator[Nodes]:
     # Of a busy machine: Serve kills a proxy that is not ready after 5 s.
     env |= {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
     names = ("port", "ray-client-server-port", "dashboard-agent-listen-port")
-    ports = {name: free_port("127.0.0.1", 0) for name in names}
+    ports = {name: quiet_port() for name in names}
     nodes = Nodes(ports["port"], folder, env | {"RAY_AUTH_MODE": "disabled"})
     try:
         nodes.start(

@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.live.log.events import EventLog
-from recsys.serve.app import free_port
 from recsys.serve.client import Client
 from tests.benchmarks._postgres import make_database
 from tests.conftest import TrainedRun
@@ -32,6 +31,7 @@ from tests.nodes import (
     cluster,
     kill,
     num_workers,
+    quiet_port,
     wait_for,
     works_on,
 )
@@ -209,7 +209,7 @@ TOKEN = "the-token-of-this-test"
 @pytest.mark.timeout(600)
 def test_serve(nodes: Nodes, trained_run: TrainedRun, postgres: str, tmp_path: Path) -> None:
     """Every call is answered; a replica comes on the node that is left, and knows every event."""
-    port, log = free_port("127.0.0.1", 0), make_database(postgres, "a_node_dies")
+    port, log = quiet_port(), make_database(postgres, "a_node_dies")
     token = tmp_path / "token"
     token.write_text(TOKEN)
     arguments = copied(trained_run, tmp_path / "run", "bundles")

@@ -21,9 +21,10 @@ import yaml
 from recsys.config.run import load_config
 from recsys.demo.viewers import WorldSettings
 from recsys.demo.world import make_world
-from recsys.serve.app import ask_once, free_port
+from recsys.serve.app import ask_once
 from recsys.serve.client import ApiError, Client
 from tests.conftest import SMALL as SMALL_MODEL
+from tests.nodes import quiet_port
 
 pytestmark = pytest.mark.ray
 
@@ -46,7 +47,7 @@ def own_ray() -> Iterator[dict[str, str]]:
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
     env |= {f"RECSYS_{scope}_TOKEN": TOKEN for scope in ("READ", "EVENTS", "VIDEOS")}
     names = ("port", "ray-client-server-port", "dashboard-agent-listen-port", "dashboard-port")
-    ports = {name: free_port("127.0.0.1", 0) for name in names}
+    ports = {name: quiet_port() for name in names}
     start = ["ray", "start", "--head", "--block", "--num-cpus=2"]
     start += [f"--{name}={port}" for name, port in ports.items()]
     for name in ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS"):  # of `ray job`, of `serve`
@@ -176,7 +177,7 @@ def test_a_job_that_is_too_large(own_ray: dict[str, str], tmp_path: Path) -> Non
 def test_endpoint_by_rays_command(
     own_ray: dict[str, str], world: Path, report: dict[str, Any]
 ) -> None:
-    port = free_port("127.0.0.1", 0)
+    port = quiet_port()
     command(f"serve start --http-port={port}", own_ray)
     address = f"http://127.0.0.1:{port}"
     with background(["serve", "run", "recsys.serve.app:build", f"bundle={world}/run"], own_ray):
@@ -190,7 +191,7 @@ def test_endpoint_by_a_serve_config(
 ) -> None:
     """The file of clusters/, with the places in it that are to be changed."""
     config = yaml.safe_load((PROJECT / "clusters" / "serve.yaml").read_text())
-    port = free_port("127.0.0.1", 0)
+    port = quiet_port()
     config["http_options"] = {"host": "127.0.0.1", "port": port}
     (application,) = config["applications"]
     application["args"] |= {"bundle": f"{world}/run", "events": f"{tmp_path}/live.sqlite"}
@@ -216,7 +217,7 @@ def is_open(port: int) -> bool:
 def test_endpoint_by_our_command(
     own_ray: dict[str, str], world: Path, report: dict[str, Any]
 ) -> None:
-    port = free_port("127.0.0.1", 0)
+    port = quiet_port()
     address = f"http://127.0.0.1:{port}"
     config = ["--config", f"{world}/run.yaml", "--port", str(port)]
     with background(["recsys", "serve", *config], own_ray):

@@ -150,17 +150,22 @@ def _tell(
     for future, answer in answers:
         by_loop.setdefault(future.get_loop(), []).append((future, answer))
     for loop, pairs in by_loop.items():
-        if loop.is_closed():
-            continue
-        loop.call_soon_threadsafe(_set, pairs)
-        if turns:
-            through = threading.Event()
-            loop.call_soon_threadsafe(_take_turns, turns, through)
+        through = threading.Event()
+        try:
+            loop.call_soon_threadsafe(_set, pairs, turns, through)
+        except RuntimeError:  # it was closed, perhaps this very moment: nobody waits there any more
+            if not loop.is_closed():
+                raise
+        else:
             gone_by.append(through)
-    return gone_by
+    return gone_by if turns else []
 
 
-def _set(pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> None:
+def _set(
+    pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]],
+    turns: int,
+    through: threading.Event,
+) -> None:
     for future, answer in pairs:
         if future.done():  # its caller has gone
             continue
@@ -168,6 +173,8 @@ def _set(pairs: Sequence[tuple[asyncio.Future[Result], Result | Exception]]) -> 
             future.set_exception(answer)
         else:
             future.set_result(answer)
+    if turns:
+        _take_turns(turns, through)
 
 
 def _take_turns(left: int, through: threading.Event) -> None:

@@ -156,6 +156,22 @@ def test_who_has_gone_holds_up_nobody() -> None:
     batches.close()
 
 
+def test_a_loop_that_has_ended_ends_nobody_else() -> None:
+    model, loop = Model(), asyncio.new_event_loop()
+    batches: MicroBatches[int, int] = MicroBatches(model.answer)
+
+    async def ask() -> None:
+        for number in (1, 2):
+            asyncio.ensure_future(batches.ask(number))
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(ask())
+    loop.close()
+    model.go_on.set()
+    assert asyncio.run(batches.ask(3)) == 6
+    batches.close()
+
+
 def test_an_idle_thread_does_what_it_is_told() -> None:
     model, idle = Model(), threading.Event()
     batches: MicroBatches[int, int] = MicroBatches(model.answer, idle=idle.set)
