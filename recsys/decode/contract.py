@@ -152,7 +152,9 @@ class FileFacts:
     """What a look at a file's head and first frame tells.
 
     `reorders`: frames are decoded in another order than they are shown in (B-frames). `codec` and
-    `pixel_format` are called as FFmpeg calls them.
+    `pixel_format` are called as FFmpeg calls them. `matrix` is the number of the colour matrix
+    (ITU-T H.273, table 4; 2 where none is said), `full_range` says whether luma reaches from 0 to
+    255.
     """
 
     format_name: str
@@ -163,3 +165,5 @@ class FileFacts:
     duration_s: float | None
     codec: str = ""
     pixel_format: str = ""
+    matrix: int = 2
+    full_range: bool = False

@@ -8,7 +8,7 @@ everything is decoded and the frames are sampled among those that there are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -30,6 +30,7 @@ from recsys.decode.packets import (
     ClockRules,
     PacketEntry,
     PacketList,
+    Plan,
     by_rate,
     frame_times_of,
     steady_frame_times,
@@ -45,6 +46,7 @@ _DEFAULT_RATE = 25.0
 _INTRA_ONLY = 1  # AV_CODEC_PROP_INTRA_ONLY
 _CLOCK_JUMPS = 0x200  # AVFMT_TS_DISCONT
 _PREDICTED = (2, 3, 4, 6, 7)  # AVPictureType: P, B, S and their likes
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 _OUT_OF_MEMORY = ("Cannot allocate memory", "get_buffer() failed")
 
 
@@ -130,6 +132,8 @@ class OpenVideo:
             duration_s=said_duration(self._stream.container, self._stream),
             codec=self._stream.codec_context.codec.canonical_name,
             pixel_format=self._first.format.name,
+            matrix=int(self._first.colorspace),
+            full_range=int(self._first.color_range) == _FULL_RANGE,
         )
 
     def _no_frames(self) -> ReadError:
@@ -154,8 +158,41 @@ class OpenVideo:
                 steady = steady_frame_times(index, self._clock.tick_s)
                 if steady is not None:
                     return steady
-        plan = self._packets.frame_times(self._clock)
+        plan = self.plan()
         return None if plan is None else plan.frame_times
+
+    def plan(self) -> Plan | None:
+        """What the packets alone say of all frames; None where they do not tell their order.
+
+        So where the edit list shows none, for other readers do follow it.
+        """
+        return self._packets.frame_times(self._clock) if self._follows_edits else None
+
+    def bitstream(
+        self, places: Collection[int], ranks: NDArray[np.int64], name: str | None
+    ) -> Iterator[tuple[int, bytes]]:
+        """The packets that some frames need, for a decoder that knows no container.
+
+        Args:
+            places: Of the frames' packets.
+            ranks: How many frames are shown before each packet's own.
+            name: FFmpeg's filter that brings packets into the decoder's form; None leaves them.
+
+        Yields:
+            The place and the bytes of each packet, and no bytes at the end of a run.
+        """
+        keys = self._packets.key_places()
+        ranges = decode_ranges(np.array(sorted(places), np.int64), keys, ranks)
+        filtering = name and av.bitstream.BitStreamFilterContext(name, self._stream)
+        for place, packet in self._packets.walk(ranges):
+            self.deadline.check()
+            if packet is None:
+                yield place, b""
+            elif filtering:
+                given = filtering.filter(av.Packet(bytes(packet)))  # it would empty the packet
+                yield place, b"".join(bytes(part) for part in given)
+            else:
+                yield place, bytes(packet)
 
     @functools.cached_property
     def marks_doubt(self) -> str:

@@ -22,12 +22,12 @@ from recsys.decode.contract import (
     ReadError,
     VideoFile,
 )
-from recsys.decode.hardware import readers as hardware
+from recsys.decode.hardware import nvdec, torchcodec_reader
 from recsys.decode.hardware.choice import Decoder, why_not_hardware
 
 _IN_HARDWARE: dict[str, Callable[[VideoFile, ClipSpec, pyav_reader.OpenVideo], Clip]] = {
-    "pynvvideocodec": hardware.read_by_pynvvideocodec,
-    "torchcodec_cuda": hardware.read_by_torchcodec,
+    "pynvvideocodec": nvdec.read_by_pynvvideocodec,
+    "torchcodec_cuda": torchcodec_reader.read_by_torchcodec,
 }
 
 

@@ -1,12 +1,8 @@
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 
 from recsys.decode import readers
 from recsys.decode.contract import Clip, Deadline, FileFacts, NotThisReader
@@ -19,7 +15,7 @@ from recsys.decode.hardware.choice import (
     may_use_cuda,
     why_not_hardware,
 )
-from recsys.decode.hardware.readers import read_by_pynvvideocodec, read_by_torchcodec
+from recsys.decode.hardware.torchcodec_reader import read_by_torchcodec
 from recsys.decode.pyav_reader import OpenVideo
 from recsys.decode.worker import Growth
 from tests.videos import numbered, numbers_of, spec
@@ -176,72 +172,3 @@ def test_what_is_left_to_the_cores_says_why(tmp_path: Path) -> None:
         clip = readers.read_clip(file, small, decoder=decoder)
         assert clip.reader == "decord"
         assert clip.why == f"not {decoder}: small frames are quicker on a core; exact"
-
-
-class _Decoder:
-    """What PyNvVideoCodec's SimpleDecoder gives of a video of numbered frames, on a CPU."""
-
-    asked: ClassVar[list[list[int]]] = []
-
-    def __init__(self, path: str, **_: object):
-        self.num = 24
-
-    def __len__(self) -> int:
-        return self.num
-
-    def get_batch_frames_by_index(self, numbers: list[int]) -> list[torch.Tensor]:
-        assert numbers == sorted(set(numbers)), "it leaves out what is asked for twice"
-        self.asked.append(numbers)
-        return [torch.full((48, 64, 3), 8 * number, dtype=torch.uint8) for number in numbers]
-
-
-def _pynvvideocodec(monkeypatch: pytest.MonkeyPatch, decoder: type) -> None:
-    module = SimpleNamespace(SimpleDecoder=decoder, OutputColorType=SimpleNamespace(RGB=1))
-    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", module)
-
-
-@pytest.mark.parametrize(
-    ("frames", "numbers"),
-    [(4, [3, 9, 15, 21]), (48, sorted([*range(24)] * 2))],
-)
-def test_pynvvideocodec_is_asked_for_the_packets_frames(
-    frames: int, numbers: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a stand-in for the package; tests/gpu asks the real one."""
-    _pynvvideocodec(monkeypatch, _Decoder)
-    file = LocalFile(str(numbered(tmp_path / "a.mp4")))
-    wanted = replace(spec(), frames=frames)
-    _Decoder.asked.clear()
-    with OpenVideo(file, wanted, name="a.mp4", deadline=Deadline(60)) as video:
-        clip = read_by_pynvvideocodec(file, wanted, video)
-        reference = video.read()
-    assert numbers_of(clip.frames) == numbers == numbers_of(reference.frames)
-    assert clip.times_s.tolist() == reference.times_s.tolist()
-    assert (clip.reader, clip.duration_s) == ("pynvvideocodec", reference.duration_s)
-    assert max(len(asked) for asked in _Decoder.asked) <= 16
-
-
-def test_pynvvideocodec_that_counts_or_fails_otherwise_is_not_believed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Short(_Decoder):
-        def __len__(self) -> int:
-            return 23
-
-    class Leaves(_Decoder):
-        def get_batch_frames_by_index(self, numbers: list[int]) -> list[torch.Tensor]:
-            return super().get_batch_frames_by_index(numbers)[1:]
-
-    class Fails(_Decoder):
-        def get_batch_frames_by_index(self, numbers: list[int]) -> list[torch.Tensor]:
-            raise Exception("Codec not supported on this GPU\nand more")
-
-    file = LocalFile(str(numbered(tmp_path / "a.mp4")))
-    for decoder, reason in (
-        (Short, "pynvvideocodec counts the frames in another way"),
-        (Leaves, "pynvvideocodec left frames out"),
-        (Fails, "pynvvideocodec failed"),
-    ):
-        _pynvvideocodec(monkeypatch, decoder)
-        clip = readers.read_clip(file, spec(), decoder="pynvvideocodec")
-        assert (clip.reader, clip.why) == ("decord", f"not pynvvideocodec: {reason}; exact")

@@ -112,9 +112,9 @@ def bars(parts: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     shares = [figure("encode", name, "share_of_peak") for name in parts.get("encode", {})]
     best = max((share for share in shares if share is not None), default=None)
     both, one = figure("decode", "both", "clips_per_s"), figure("decode", "one_core", "clips_per_s")
-    small = figure("train", "10000 rows, dim 64, float32", "events_per_s")
+    small = figure("train", "10000 rows, dim 64, float32, 128 timelines", "events_per_s")
     cpu = figure("train", "two_cores", "events_per_s")
-    idle = figure("train", "10000 rows, dim 256, bfloat16", "gpu_idle")
+    idle = figure("train", "10000 rows, dim 256, bfloat16, 1024 timelines", "gpu_idle")
     asked = {
         "fused_of_the_slower_half": (figure("fused", "of_the_slower_half"), ">=", 0.9),
         "encoder_share_of_peak": (best, ">=", 0.4),

@@ -25,6 +25,8 @@ from recsys.train.trainable import Trainable, build_plain
 from tests.gpu.decoding import Scale, timed
 
 TASKS = ("click", "like")
+LARGE = (10_000, 256, 1024)
+"""Rows, width and timelines of the steps that fill a card: `train.batch_timelines` is 128."""
 
 
 def make_config(dim: int, precision: str) -> RunConfig:
@@ -106,16 +108,16 @@ def events_per_s(
 
 
 def train(scale: Scale) -> dict[str, Any]:
-    """Events a second: small and large tables, both widths, float32 and bfloat16."""
+    """Events a second: small and large tables, both widths, float32 and bfloat16, larger steps."""
     part: dict[str, Any] = {}
-    shape = (8, 20, 256) if scale.small else (128, 200, 9000)
-    large = 20_000 if scale.small else 20_000_000
-    for rows, dim in ((10_000, 64), (large, 64), (10_000, 256)):
+    length, videos, many = (20, 256, 20_000) if scale.small else (200, 9000, 20_000_000)
+    for rows, dim, timelines in ((10_000, 64, 128), (many, 64, 128), (10_000, 256, 128), LARGE):
         sizes = Sizes(rows, 1000, 100, (), len(TASKS), 8)
-        timelines, length, videos = shape
-        batch = make_batch(sizes, timelines=timelines, length=length, videos=videos)
+        num = timelines // 16 if scale.small else timelines
+        batch = make_batch(sizes, timelines=num, length=length, videos=videos)
         for precision in ("float32", "bfloat16"):
-            config, name = make_config(dim, precision), f"{rows} rows, dim {dim}, {precision}"
+            config = make_config(dim, precision)
+            name = f"{rows} rows, dim {dim}, {precision}, {timelines} timelines"
             with gpu_use(scale) as use:
                 trainable = build_plain(config, sizes, scale.device)
                 rate, facts = events_per_s(scale, trainable, config, batch)

@@ -41,7 +41,7 @@ def test_it_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
     assert result["encode"]["small_cnn bfloat16"]["images_per_s"] > 0
     assert result["fused"]["of_the_slower_half"] > 0
     assert result["validate"]["same_as_on_a_cpu"] == 1.0
-    assert result["train"]["20000 rows, dim 64, bfloat16"]["events_per_s"] > 0
+    assert result["train"]["20000 rows, dim 64, bfloat16, 128 timelines"]["events_per_s"] > 0
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_bars() -> None:
         "encode": {"a": {"share_of_peak": 0.2}, "b": {"share_of_peak": 0.45}, "c": {}},
         "fused": {"of_the_slower_half": 0.89},
         "train": {
-            "10000 rows, dim 64, float32": {"events_per_s": 1000.0},
+            "10000 rows, dim 64, float32, 128 timelines": {"events_per_s": 1000.0},
             "two_cores": {"events_per_s": 50.0},
         },
     }

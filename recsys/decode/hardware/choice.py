@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from recsys.decode.contract import ClipSpec, FileFacts
+from recsys.decode.contract import ClipSpec, FileFacts, NotThisReader
+from recsys.decode.sampling import Geometry, plan_geometry
 
 Decoder = Literal["decord_cuda", "pynvvideocodec", "torchcodec_cuda", "cpu"]
 
@@ -73,6 +74,25 @@ def why_not_hardware(spec: ClipSpec, facts: FileFacts) -> str:
     if facts.coded[0] * facts.coded[1] < spec.hardware_pixels:
         return "small frames are quicker on a core"
     return ""
+
+
+def require_sound(spec: ClipSpec, facts: FileFacts) -> Geometry:
+    """How a file's frames are resized, where hardware is given the file.
+
+    Decoders there hide what goes wrong, as decord does, so that only plain files are theirs.
+
+    Raises:
+        NotThisReader: It is not, and why.
+    """
+    refused = why_not_hardware(spec, facts)
+    if refused:
+        raise NotThisReader(refused)
+    if facts.orientation != (0, False):
+        raise NotThisReader("the frame must be turned")
+    geometry = plan_geometry(facts.coded, facts.pixel_aspect, 0, size=spec.size, fit=spec.fit)
+    if geometry.cut:
+        raise NotThisReader("the frame is too long and narrow to resize whole")
+    return geometry
 
 
 def look_around(

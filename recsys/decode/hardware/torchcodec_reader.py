@@ -1,7 +1,7 @@
-"""Clips by decoders that run on a GPU, behind the same contract as those on the cores.
+"""Clips by torchcodec's CUDA build, behind the same contract as those on the cores.
 
-They hide what goes wrong as decord does, so that only sound files are theirs. The frames are
-resized on the device, by another filter than FFmpeg's: their pixels are near, not equal.
+Its frames are RGB already and are resized on the device, by another filter than FFmpeg's: their
+pixels are near, not equal.
 
 Shapes: N frames, H × W pixels as coded.
 """
@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile, require_path
-from recsys.decode.hardware.choice import why_not_hardware
+from recsys.decode.hardware.choice import require_sound
 from recsys.decode.pyav_reader import OpenVideo
-from recsys.decode.sampling import FrameTimes, Geometry, plan_geometry
+from recsys.decode.sampling import FrameTimes, Geometry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,48 +45,6 @@ class _Wanted:
             duration_s=self.frame_times.end_s,
             reader=reader,
         )
-
-
-def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> Clip:
-    """Reads a clip by NVIDIA's PyNvVideoCodec.
-
-    Raises:
-        NotThisReader: It cannot read it, or not exactly.
-    """
-    wanted = _wanted(file, spec, video)
-    try:
-        frames = np.concatenate(list(_by_pynvvideocodec(wanted, video)))
-    except NotThisReader:
-        raise
-    except Exception as error:  # its own exceptions have no common base
-        raise NotThisReader("pynvvideocodec failed", _first_line(error)) from error
-    return wanted.clip(frames, "pynvvideocodec")
-
-
-def _by_pynvvideocodec(wanted: _Wanted, video: OpenVideo) -> Iterator[NDArray[np.uint8]]:
-    import PyNvVideoCodec as nvc
-    import torch
-
-    decoder = nvc.SimpleDecoder(
-        wanted.path,
-        gpu_id=0,
-        use_device_memory=True,
-        decoder_cache_size=1,
-        output_color_type=nvc.OutputColorType.RGB,
-    )
-    if len(decoder) != len(wanted.frame_times.starts_s):
-        raise NotThisReader("pynvvideocodec counts the frames in another way")
-    numbers, places = np.unique(wanted.indices, return_inverse=True)
-    resized = []
-    for start in range(0, len(numbers), _FRAMES_AT_A_TIME):
-        video.deadline.check()
-        some = numbers[start : start + _FRAMES_AT_A_TIME].tolist()
-        decoded = decoder.get_batch_frames_by_index(some)
-        if len(decoded) != len(some):
-            raise NotThisReader("pynvvideocodec left frames out")
-        frames = torch.stack([torch.from_dlpack(frame) for frame in decoded])
-        resized.append(_resize(frames.permute(0, 3, 1, 2), wanted.geometry))
-    yield np.concatenate(resized)[places]
 
 
 def read_by_torchcodec(
@@ -121,21 +79,13 @@ def _by_torchcodec(wanted: _Wanted, video: OpenVideo, device: str) -> Iterator[N
 
 def _wanted(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> _Wanted:
     """What is to be read; raises NotThisReader for what the hardware is not given."""
-    facts = video.facts
-    refused = why_not_hardware(spec, facts)
-    if refused:
-        raise NotThisReader(refused)
+    geometry = require_sound(spec, video.facts)
     path = require_path(file, "hardware")
-    if facts.orientation != (0, False):
-        raise NotThisReader("the frame must be turned")
     if video.starts_inside() or video.marks_doubt:
         raise NotThisReader(video.marks_doubt or "the file starts inside a group of frames")
     frame_times = video.frame_times()
     if frame_times is None or frame_times.doubts or frame_times.end_s > spec.max_duration_s:
         raise NotThisReader("the frame times are not usable as they are")
-    geometry = plan_geometry(facts.coded, facts.pixel_aspect, 0, size=spec.size, fit=spec.fit)
-    if geometry.cut:
-        raise NotThisReader("the frame is too long and narrow to resize whole")
     indices = frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
     return _Wanted(path, frame_times, indices, geometry)
 

@@ -1,0 +1,147 @@
+"""Clips by NVIDIA's PyNvVideoCodec, of no more packets than the sampled frames need.
+
+The packets are those that PyAV read of the file, and each frame comes back with its packet's place,
+so that none is taken for another, whatever the file's times and groups are. A decoder is set up in
+longer than it takes for a clip, and so it is kept for the next file of the same codec and size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.decode.contract import Clip, ClipSpec, NotThisReader, ReadError, VideoFile
+from recsys.decode.hardware.choice import require_sound
+from recsys.decode.hardware.planes import PlaneScaler
+from recsys.decode.packets import Plan
+from recsys.decode.pyav_reader import OpenVideo
+
+_CODECS = {"h264": "H264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "AV1"}
+"""FFmpeg's names of what is given to it, and its own; old codecs are of small frames."""
+_FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+"""FFmpeg's filters that put a file's parameters into its packets."""
+_MAX_KEPT = 2
+"""Decoders that a process keeps, each with some 100 MB of the device's memory."""
+
+
+@dataclass
+class _KeptDecoders:
+    """Decoders that wait for their next file, the last ones that were used."""
+
+    waiting: OrderedDict[tuple[str, tuple[int, int]], Any]
+
+    def take(self, codec: str, coded: tuple[int, int]) -> Any:
+        """One for a codec and a size, which is the caller's until it is given back."""
+        import PyNvVideoCodec as nvc
+
+        kept = self.waiting.pop((codec, coded), None)
+        return kept or nvc.CreateDecoder(
+            gpuid=0, codec=getattr(nvc.cudaVideoCodec, _CODECS[codec]), usedevicememory=True
+        )
+
+    def give_back(self, codec: str, coded: tuple[int, int], decoder: Any) -> None:
+        """Keeps one that has read its file to the end without a complaint."""
+        self.waiting[codec, coded] = decoder
+        while len(self.waiting) > _MAX_KEPT:
+            self.waiting.popitem(last=False)
+
+
+_decoders = _KeptDecoders(OrderedDict())
+
+
+def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> Clip:
+    """Reads a clip by NVIDIA's PyNvVideoCodec.
+
+    Raises:
+        NotThisReader: It cannot read it, or not exactly.
+    """
+    geometry = require_sound(spec, video.facts)
+    scaler = PlaneScaler.of(video.facts, geometry)
+    if video.facts.codec not in _CODECS:
+        raise NotThisReader(f"pynvvideocodec is given no {video.facts.codec}")
+    plan = _plan(spec, video)
+    frame_times = plan.frame_times
+    indices = frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
+    try:
+        frames = _decode(video, plan, plan.places[indices], scaler)
+    except (NotThisReader, ReadError):
+        raise
+    except Exception as error:  # its own exceptions have no common base
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise NotThisReader("pynvvideocodec failed", said) from error
+    return Clip(
+        frames=geometry.square(frames),
+        times_s=frame_times.starts_s[indices].astype(np.float32),
+        duration_s=frame_times.end_s,
+        reader="pynvvideocodec",
+    )
+
+
+def _plan(spec: ClipSpec, video: OpenVideo) -> Plan:
+    """Which frames there are; raises NotThisReader where the packets leave it open."""
+    if video.starts_inside() or video.marks_doubt:
+        raise NotThisReader(video.marks_doubt or "the file starts inside a group of frames")
+    plan = video.plan()
+    if plan is None or plan.frame_times.doubts or plan.frame_times.end_s > spec.max_duration_s:
+        raise NotThisReader("the frame times are not usable as they are")
+    if plan.num_without_key:
+        raise NotThisReader("the file starts inside a group of frames")
+    return plan
+
+
+def _decode(
+    video: OpenVideo, plan: Plan, places: NDArray[np.int64], scaler: PlaneScaler
+) -> NDArray[np.uint8]:
+    """The frames of some packets, each as the scaler makes it: (N, h, w, 3)."""
+    import torch
+
+    codec, coded = video.facts.codec, video.facts.coded
+    decoder = _decoders.take(codec, coded)
+    wanted, images = set(places.tolist()), dict[int, torch.Tensor]()
+    packets = video.bitstream(wanted, plan.ranks, _FILTERS.get(codec))
+    for frame in _frames(decoder, packets, wanted, codec):
+        place = frame.getPTS()
+        if place in wanted and place not in images:
+            images[place] = scaler(torch.from_dlpack(frame))
+    if len(images) < len(wanted):
+        raise NotThisReader("pynvvideocodec left frames out")
+    frames = torch.stack([images[place] for place in places.tolist()]).cpu().numpy()
+    _decoders.give_back(codec, coded, decoder)
+    return frames
+
+
+def _frames(
+    decoder: Any, packets: Iterator[tuple[int, bytes]], wanted: set[int], codec: str
+) -> Iterator[Any]:
+    """What a decoder makes of packets; each frame is there until the next one is asked for."""
+    import PyNvVideoCodec as nvc
+
+    for place, data in packets:
+        if data and place not in wanted and is_for_itself(data, codec):
+            continue
+        packet, held = nvc.PacketData(), np.frombuffer(data, np.uint8)
+        packet.bsl, packet.bsl_data = len(data), held.ctypes.data if data else 0
+        packet.pts = place
+        yield from decoder.Decode(packet)
+
+
+def is_for_itself(data: bytes, codec: str) -> bool:
+    """Whether no other frame is made from that of a packet, as H.264 says it (7.4.1, nal_ref_idc).
+
+    >>> is_for_itself(bytes([0, 0, 1, 0x06, 9, 0, 0, 1, 0x01, 2]), "h264")
+    True
+    >>> is_for_itself(bytes([0, 0, 1, 0x06, 9, 0, 0, 1, 0x41, 2]), "h264")
+    False
+    """
+    start = data.find(b"\0\0\1") if codec == "h264" else -1
+    while 0 <= start < len(data) - 3:
+        header = data[start + 3]
+        if 1 <= header & 31 <= 5:  # a slice of the picture
+            return header >> 5 & 3 == 0
+        start = data.find(b"\0\0\1", start + 3)
+    return False
