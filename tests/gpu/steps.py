@@ -125,17 +125,17 @@ def train(scale: Scale) -> dict[str, Any]:
             part[name] = {"events_per_s": rate, **facts, **use}
     part["sharded"] = sharded(scale, batch, sizes)
     if scale.on_gpu:
-        part["two_cores"] = on_two_cores(scale)
+        part |= {f"two cores, dim {dim}": on_two_cores(scale, dim) for dim in (64, 256)}
     return part
 
 
-def on_two_cores(scale: Scale) -> dict[str, Any]:
-    """What the small model does on two cores of the same machine."""
+def on_two_cores(scale: Scale, dim: int) -> dict[str, Any]:
+    """What the model does on two cores of the same machine."""
     sizes, threads = Sizes(10_000, 1000, 100, (), len(TASKS), 8), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         cpu = replace(scale, device=torch.device("cpu"))
-        config = make_config(64, "float32")
+        config = make_config(dim, "float32")
         batch = make_batch(sizes, timelines=128, length=200, videos=9000)
         trainable = build_plain(config, sizes, cpu.device)
         rate, facts = events_per_s(replace(cpu, small=True), trainable, config, batch)

@@ -67,7 +67,9 @@ def test_bars() -> None:
         "fused": {"of_the_slower_half": 0.89},
         "train": {
             "10000 rows, dim 64, float32, 128 timelines": {"events_per_s": 1000.0},
-            "two_cores": {"events_per_s": 50.0},
+            "two cores, dim 64": {"events_per_s": 50.0},
+            "10000 rows, dim 256, float32, 128 timelines": {"events_per_s": 630.0},
+            "two cores, dim 256": {"events_per_s": 30.0},
         },
     }
     bars = dict(check.bars(parts))
@@ -79,6 +81,7 @@ def test_bars() -> None:
     assert bars["encoder_share_of_peak"]["value"] == 0.45
     assert not bars["fused_of_the_slower_half"]["holds"]
     assert bars["training_over_two_cores"] == {"value": 20.0, "bar": ">= 20.0", "holds": True}
+    assert bars["training_over_two_cores_at_dim_256"]["holds"]  # 21 ×, more than at 64
     assert bars["gpu_idle_in_training"] == {"value": None, "bar": "<= 0.15", "holds": False}
     assert not any(bar["holds"] for bar in dict(check.bars({})).values())
 
