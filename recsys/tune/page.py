@@ -22,7 +22,7 @@ from recsys.evaluation.report.charts import (
 from recsys.evaluation.report.html import element, page, table, text
 from recsys.evaluation.report.wording import number, whole_tick
 from recsys.tune.population import Phase, last_with_same_settings, schedule
-from recsys.tune.search import importance
+from recsys.tune.search import early_end, importance
 from recsys.tune.space import Settings, Space, SpaceEntry
 from recsys.tune.trials import (
     EPOCH,
@@ -55,7 +55,8 @@ def sweep_page(
     """
     best = winner(trials, config.tune)
     assert best is not None
-    sweep = _Sweep(space, config.tune, sorted(trials, key=lambda t: t.number), best)
+    ordered = sorted(trials, key=lambda t: t.number)
+    sweep = _Sweep(space, config.tune, ordered, best, early_end(space, config, ordered))
     measured = [_history(sweep), _importance(sweep), _parallel(sweep), _curves(sweep)]
     if len(config.tune.objective) > 1:
         measured.insert(1, _front(sweep))
@@ -80,6 +81,8 @@ class _Sweep:
     tune: TuneConfig
     trials: Sequence[Trial]
     best: Trial
+    early_end: str | None
+    """Why it has fewer trials than planned; None where it has all, or is not over."""
 
     @property
     def title(self) -> str:
@@ -131,6 +134,9 @@ def _verdict(sweep: _Sweep, test: Mapping[str, float]) -> str:
         f"{figures}."
     )
     lines.append(text("p", told, "evidence"))
+    if sweep.early_end is not None:
+        told = f"The sweep ended early: {sweep.early_end}."
+        lines.append(text("p", told, "evidence"))
     return element("div", lines, "verdict better")
 
 

@@ -19,6 +19,7 @@ from recsys.tune.population import (
     require_population,
     schedule,
 )
+from recsys.tune.page import sweep_page
 from recsys.tune.search import early_end, is_over, next_trial, num_trials
 from recsys.tune.space import Space, SpaceEntry, fit_space, make_space, with_settings
 from recsys.tune.trials import Trial, TrialTable, open_table, value_of, winner
@@ -288,6 +289,8 @@ def test_nothing_is_kept_for_a_population_that_died_out(config: RunConfig, space
     early = "all members of the population failed in one stretch, after 16 of 24 trials"
     assert early_end(space, config, [*first, *dead]) == early
     assert early_end(space, config, first) is None
+    assert early in sweep_page(space, config, [*first, *dead], {})
+    assert "ended early" not in sweep_page(space, config, first, {})
 
 
 def test_a_population_is_gone_on_with_as_large_as_it_was(config: RunConfig, space: Space) -> None:
