@@ -10,6 +10,7 @@ import pytest
 from recsys.config.run import RunConfig, TuneConfig, load_config
 from recsys.data.run_folder import RunFolder
 from recsys.errors import InputError
+from recsys.tune.page import sweep_page
 from recsys.tune.population import (
     Phase,
     first_needed,
@@ -19,7 +20,6 @@ from recsys.tune.population import (
     require_population,
     schedule,
 )
-from recsys.tune.page import sweep_page
 from recsys.tune.search import early_end, is_over, next_trial, num_trials
 from recsys.tune.space import Space, SpaceEntry, fit_space, make_space, with_settings
 from recsys.tune.trials import Trial, TrialTable, open_table, value_of, winner
