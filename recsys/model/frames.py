@@ -3,8 +3,8 @@
 `make_frame_encoder` gives the small CNN that is trained with the model, the pretrained
 EfficientNet-Lite0, or a module of the user's.
 
-Shapes: N frames, C channels, H × W pixels, as the field names them and in this file alone; Z
-features of a frame.
+Shapes: N frames, C channels, H × W pixels, as the field names them, here and in
+`recsys.model.folding` alone; Z features of a frame.
 """
 
 from __future__ import annotations
