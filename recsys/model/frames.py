@@ -3,8 +3,8 @@
 `make_frame_encoder` gives the small CNN that is trained with the model, the pretrained
 EfficientNet-Lite0, or a module of the user's.
 
-Shapes: N frames, C channels, H × W pixels, as the field names them and in this file alone; Z
-features of a frame.
+Shapes: N frames, C channels, H × W pixels, as the field names them, here and in
+`recsys.model.folding` alone; Z features of a frame.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import InputError
+from recsys.model.folding import FoldedEfficientNet
 
 _SMALL_CHANNELS = (16, 32, 48, 64)
 _GROUPS = 8
@@ -41,6 +42,34 @@ class FrameEncoder(nn.Module):
     def forward(self, frames_NCHW: Tensor) -> Tensor:
         """Encodes frames (N, 3, H, W) in [0, 1]: (N, Z)."""
         return cast(Tensor, self.body(frames_NCHW))
+
+    def frozen(self, *, half: bool = False) -> nn.Module:
+        """What makes the same features of frames (N, 3, H, W) of uint8, where nothing is trained.
+
+        EfficientNet-Lite0 is copied into fewer layers, whose weights are in bfloat16 if it is
+        `half`; any other encoder is taken as it is, under autocast.
+
+        Args:
+            half: Whether matrix products and convolutions are in bfloat16.
+        """
+        if isinstance(self.body, EfficientNetLite0):
+            dtype = torch.bfloat16 if half else torch.float32
+            return FoldedEfficientNet(self.body.net, dtype=dtype)
+        return _OfPixels(self, half=half)
+
+
+class _OfPixels(nn.Module):
+    """An encoder as it is, for frames of uint8."""
+
+    def __init__(self, encoder: FrameEncoder, *, half: bool):
+        super().__init__()
+        self.encoder = encoder
+        self.half_precision = half
+
+    def forward(self, frames_NCHW: Tensor) -> Tensor:
+        device, enabled = frames_NCHW.device.type, self.half_precision
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=enabled):
+            return cast(Tensor, self.encoder(frames_NCHW.float() / 255))
 
 
 class SmallCNN(nn.Module):

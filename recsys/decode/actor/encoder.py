@@ -38,7 +38,7 @@ class EncoderSettings:
     device: str = "cpu"
     """As torch calls it: `cpu`, `cuda`, `cuda:1`."""
     half: bool = False
-    """Whether matrix products and convolutions are in bfloat16 (autocast)."""
+    """Whether matrix products and convolutions are in bfloat16."""
     compiled: bool = False
     """Whether `torch.compile` makes kernels for batches of exactly `batch_frames`."""
     batch_frames: int = 1
@@ -76,8 +76,9 @@ class ClipEncoder:
 
         self.settings = settings or EncoderSettings()
         self._device = torch.device(self.settings.device)
-        encoder = make_frame_encoder(name).eval().to(self._device)
-        self.dim = encoder.out_dim
+        trainable = make_frame_encoder(name).eval()
+        self.dim = trainable.out_dim
+        encoder = trainable.frozen(half=self.settings.half).to(self._device)
         if self._device.type == "cuda":
             encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._encoder: Callable[[torch.Tensor], torch.Tensor] = encoder
@@ -118,14 +119,8 @@ class ClipEncoder:
         """
         import torch
 
-        with torch.inference_mode(), self._autocast():
-            pixels = frames_NHWC.permute(0, 3, 1, 2).float() / 255
-            return self._encoder(pixels).to(torch.float16)
-
-    def _autocast(self) -> torch.autocast:
-        import torch
-
-        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self.settings.half)
+        with torch.inference_mode():
+            return self._encoder(frames_NHWC.permute(0, 3, 1, 2)).to(torch.float16)
 
 
 class _Copies:

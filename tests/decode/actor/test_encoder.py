@@ -8,6 +8,7 @@ import torch
 
 from recsys.config.data import DecodeConfig
 from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings, _Copies
+from recsys.model.folding import FoldedEfficientNet
 from recsys.model.frames import make_frame_encoder
 
 
@@ -57,6 +58,20 @@ def test_bfloat16_is_near() -> None:
     assert half.dtype == np.float16
     assert not np.array_equal(half, exact)
     assert np.abs(half.astype(float) - exact).max() < 0.05 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("size", [112, 64, 111, 224])
+def test_the_pretrained_one_is_folded_and_gives_the_same(size: int) -> None:
+    clip = np.random.default_rng(size).integers(0, 256, (2, size, size, 3), np.uint8)
+    encoder = ClipEncoder("efficientnet_lite0")
+    assert isinstance(encoder._encoder, FoldedEfficientNet)
+    (values,), _ = encoder.start([clip])()
+    with torch.inference_mode():
+        pixels = torch.from_numpy(clip).permute(0, 3, 1, 2).float() / 255
+        expected = make_frame_encoder("efficientnet_lite0").eval()(pixels).numpy()
+    assert encoder.dim == values.shape[1] == 1280 and values.dtype == np.float16
+    # A float16 is right to 5e-4 of itself, or to 3e-8 where it is near 0.
+    np.testing.assert_allclose(values, expected, atol=1e-4, rtol=2e-3)
 
 
 @pytest.mark.parametrize(
