@@ -54,15 +54,10 @@ def first_before(rows_BL: Tensor, liked_BL: Tensor, *, owner: Tensor, num_prior:
 
     It takes what `seen_before` takes. On a GPU nothing has to be waited for.
     """
-    shown_BL = is_first(rows_BL, torch.ones_like(liked_BL))
-    first_BLK = torch.stack([shown_BL, is_first(rows_BL, liked_BL)], -1)
+    # Which earlier events of the timeline are of the same video.
+    same_BLL = (rows_BL.unsqueeze(2) == rows_BL.unsqueeze(1)).tril(-1)
+    was_liked_BL = (same_BLL & liked_BL.unsqueeze(1)).any(-1)
+    first_BLK = torch.stack([~same_BLL.any(-1), liked_BL & ~was_liked_BL], -1)
     position = torch.arange(rows_BL.shape[1], device=rows_BL.device)
     is_prior_PL = position < num_prior.unsqueeze(-1)
     return first_BLK[owner] & is_prior_PL.unsqueeze(-1)
-
-
-def is_first(rows_BL: Tensor, counted_BL: Tensor) -> Tensor:
-    """Which of the counted events are the first of their video in the timeline: (B, L) bool."""
-    same_BLL = rows_BL.unsqueeze(2) == rows_BL.unsqueeze(1)
-    before_BLL = (same_BLL & counted_BL.unsqueeze(1)).tril(-1)
-    return counted_BL & ~before_BLL.any(-1)
