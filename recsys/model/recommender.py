@@ -19,6 +19,7 @@ from recsys.config.run import ModelConfig
 from recsys.features.inputs import Batch, EventBatch, RequestContext, Sizes, VideoBatch
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import TableSpec
+from recsys.model.lookup import look_up
 from recsys.model.numbers import NumberEmbedding
 from recsys.model.seen import KINDS, Seen, first_before
 from recsys.model.softmax import Extra, sampled_softmax
@@ -120,20 +121,26 @@ class Recommender(nn.Module):
             context: Of any leading shape (…).
             count_features: (…, F) of the videos.
         """
-        profile = vectors[..., self.dim :]
-        parts = [states, profile, self.context(context)]
-        parts += [count_features, self.count_numbers(count_features)]
-        return self.rank(torch.cat(parts, -1))
+        profiles = vectors[..., self.dim :]
+        return self._task_logits(states, profiles, self.context(context), count_features)
+
+    def _task_logits(
+        self, states: Tensor, profiles: Tensor, contexts: Tensor, count_features: Tensor
+    ) -> Tensor:
+        """What `task_logits` gives, of profiles (…, Y - D) and encoded contexts (…, X)."""
+        numbers = self.count_numbers(count_features)
+        return self.rank(torch.cat([states, profiles, contexts, count_features, numbers], -1))
 
     def forward(self, batch: Batch) -> Losses:
         """The losses of a training step, summed over its positions."""
         vectors_VY = self.encode_videos(batch.videos)
+        vectors_VD, profiles_VF = vectors_VY.split([self.dim, self.vector_dim - self.dim], 1)
         queries_PD, tasks_BLT = self._queries_and_tasks(
-            vectors_VY[batch.video_index], batch.events, batch.queries
+            look_up(vectors_VD, batch.video_index), look_up(profiles_VF, batch.video_index), batch
         )
         retrieval = sampled_softmax(
             queries_PD,
-            vectors_VY[:, : self.dim],
+            vectors_VD,
             target=batch.video_index.take(batch.queries),
             log_q=batch.log_q,
             extra=self._repeat_gains(batch),
@@ -147,22 +154,27 @@ class Recommender(nn.Module):
         )
 
     def _queries_and_tasks(
-        self, vectors_BLY: Tensor, events: EventBatch, wanted_P: Tensor
+        self, vectors_BLD: Tensor, profiles_BLF: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor]:
-        """The wanted positions' queries (P, D), and the tasks' cross-entropies (B, L, T).
+        """The positive positions' queries (P, D), and the tasks' cross-entropies (B, L, T).
 
         What they are made of is forgotten on return, before the retrieval loss takes its room.
         """
-        states_BLH = states_at(self.encode_history(vectors_BLY, events), events.num_prior)
-        some = len(states_BLH) if states_BLH.is_cuda else RANKED_TIMELINES
-        parts = (states_BLH, vectors_BLY, events.context, events.count_features)
-        pieces = zip(*(part.split(some) for part in parts), strict=True)
-        logits_BLT = torch.cat([self.task_logits(*piece) for piece in pieces])
+        events = batch.events
+        context_BLX = self.context(events.context)
+        states_BLH = self.history(vectors_BLD, events, context_BLX)
+        states_BLH = states_at(states_BLH, events.num_prior)
+        parts = (states_BLH, profiles_BLF, context_BLX, events.count_features)
+        if states_BLH.is_cuda:
+            logits_BLT = self._task_logits(*parts)
+        else:
+            pieces = zip(*(part.split(RANKED_TIMELINES) for part in parts), strict=True)
+            logits_BLT = torch.cat([self._task_logits(*piece) for piece in pieces])
         labels_BLT = events.actions[..., 1 : 1 + logits_BLT.shape[-1]]
         tasks_BLT = functional.binary_cross_entropy_with_logits(
             logits_BLT, labels_BLT, reduction="none"
         )
-        return self.queries(states_BLH.flatten(0, 1).index_select(0, wanted_P)), tasks_BLT
+        return self.queries(states_BLH.flatten(0, 1).index_select(0, batch.queries)), tasks_BLT
 
     def _repeat_gains(self, batch: Batch) -> Extra:
         """What the scores of videos gain that each query's user had seen before."""

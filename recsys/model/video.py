@@ -16,6 +16,7 @@ from recsys.features.inputs import ClipShape, VideoBatch
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import mean_by_bag
 from recsys.model.frames import make_frame_encoder
+from recsys.model.lookup import look_up
 
 NUM_DURATION_BUCKETS = 32
 
@@ -123,7 +124,7 @@ class VideoEncoder(nn.Module):
             ids = torch.lerp(ids, ids[:1], self.id_dropout)
         described = [
             mean_by_bag(embedded["category"], videos.category_lengths),
-            self.duration(videos.durations),
+            look_up(self.duration.weight, videos.durations),
         ]
         if self.content is not None:
             described.append(self._content(videos))
