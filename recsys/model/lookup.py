@@ -34,11 +34,11 @@ def look_up(table_RD: Tensor, rows: Tensor) -> Tensor:
     """
     if not table_RD.is_cuda:
         return functional.embedding(rows, table_RD)
-    found: Tensor = QuickLookUp.apply(table_RD, rows)  # type: ignore[no-untyped-call]
+    found: Tensor = _QuickLookUp.apply(table_RD, rows)  # type: ignore[no-untyped-call]
     return found
 
 
-class QuickLookUp(torch.autograd.Function):
+class _QuickLookUp(torch.autograd.Function):
     """A table (R, D) and rows (…) -> (…, D), with a backward of few operations.
 
     On a CPU it gives the same, but PyTorch's own is faster there.
@@ -56,9 +56,9 @@ class QuickLookUp(torch.autograd.Function):
         rows_N = ctx.saved_tensors[0].flatten()
         grad_ND = grad_output.reshape(len(rows_N), grad_output.shape[-1])
         if ctx.num_rows <= FEW_ROWS:
-            table_rows = torch.arange(ctx.num_rows, device=rows_N.device)
-            is_of_RN = table_rows.unsqueeze(1) == rows_N
-            return is_of_RN.to(grad_ND.dtype) @ grad_ND, None
+            table_rows_R1 = torch.arange(ctx.num_rows, device=rows_N.device).unsqueeze(1)
+            is_of_RN = grad_ND.new_empty(ctx.num_rows, len(rows_N))
+            return torch.eq(table_rows_R1, rows_N, out=is_of_RN) @ grad_ND, None
         # In float32: a popular row is named hundreds of times, more than bfloat16 could add up.
         total = grad_ND.new_zeros(ctx.num_rows, grad_ND.shape[1], dtype=torch.float32)
         return total.index_add_(0, rows_N, grad_ND.float()).to(grad_ND.dtype), None

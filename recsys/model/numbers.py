@@ -53,6 +53,7 @@ class NumberEmbedding(nn.Module):
     def _embed(self, numbers: Tensor) -> Tensor:
         angles = numbers.unsqueeze(-1) * (2 * math.pi * self.frequency)
         waves = torch.cat([angles.cos(), angles.sin()], -1)
-        # (F, everything else, 2 · NUM_WAVES) @ (F, 2 · NUM_WAVES, VALUES)
-        values = waves.flatten(0, -3).transpose(0, 1) @ self.weight + self.bias.unsqueeze(1)
+        # (F, 1, VALUES) + (F, everything else, 2 · NUM_WAVES) @ (F, 2 · NUM_WAVES, VALUES)
+        waves = waves.flatten(0, -3).transpose(0, 1)
+        values = torch.baddbmm(self.bias.unsqueeze(1), waves, self.weight)
         return values.relu().transpose(0, 1).reshape(*numbers.shape[:-1], self.out_dim)

@@ -21,7 +21,7 @@ from recsys.model.dropout import Dropout
 from recsys.model.embeddings import TableSpec
 from recsys.model.lookup import look_up
 from recsys.model.numbers import NumberEmbedding
-from recsys.model.seen import KINDS, Seen, first_before
+from recsys.model.seen import KINDS, Seen, before, first_events
 from recsys.model.softmax import Extra, sampled_softmax
 from recsys.model.user import ContextEncoder, HistoryLSTM, states_at
 from recsys.model.video import VideoEncoder
@@ -134,13 +134,12 @@ class Recommender(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """The losses of a training step, summed over its positions."""
         vectors_VY = self.encode_videos(batch.videos)
-        vectors_VD, profiles_VF = vectors_VY.split([self.dim, self.vector_dim - self.dim], 1)
         queries_PD, tasks_BLT = self._queries_and_tasks(
-            look_up(vectors_VD, batch.video_index), look_up(profiles_VF, batch.video_index), batch
+            look_up(vectors_VY, batch.video_index), batch
         )
         retrieval = sampled_softmax(
             queries_PD,
-            vectors_VD,
+            vectors_VY[:, : self.dim],
             target=batch.video_index.take(batch.queries),
             log_q=batch.log_q,
             extra=self._repeat_gains(batch),
@@ -153,14 +152,14 @@ class Recommender(nn.Module):
             num_tasks=num_tasks,
         )
 
-    def _queries_and_tasks(
-        self, vectors_BLD: Tensor, profiles_BLF: Tensor, batch: Batch
-    ) -> tuple[Tensor, Tensor]:
+    def _queries_and_tasks(self, vectors_BLY: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """The positive positions' queries (P, D), and the tasks' cross-entropies (B, L, T).
 
         What they are made of is forgotten on return, before the retrieval loss takes its room.
         """
         events = batch.events
+        widths = [self.dim, self.vector_dim - self.dim]
+        vectors_BLD, profiles_BLF = torch.split(vectors_BLY, widths, -1)
         context_BLX = self.context(events.context)
         states_BLH = self.history(vectors_BLD, events, context_BLX)
         states_BLH = states_at(states_BLH, events.num_prior)
@@ -180,9 +179,7 @@ class Recommender(nn.Module):
         """What the scores of videos gain that each query's user had seen before."""
         owner, liked_BL = batch.queries // batch.learn.shape[1], batch.events.actions[..., 0] > 0
         num_prior = batch.events.num_prior.take(batch.queries)
-        first_PLK = first_before(batch.video_index, liked_BL, owner=owner, num_prior=num_prior)
-        amount_PLK = first_PLK * (REPEAT_SCALE * self.repeat)
-        return Extra(
-            candidate=batch.video_index[owner].repeat(1, len(KINDS)),
-            amount=amount_PLK.transpose(1, 2).flatten(1),
-        )
+        first_BLK = first_events(batch.video_index, liked_BL)
+        gain_BL = (first_BLK * (REPEAT_SCALE * self.repeat)).sum(-1)
+        amount_PL = look_up(gain_BL, owner) * before(num_prior, gain_BL.shape[1])
+        return Extra(candidate=batch.video_index[owner], amount=amount_PL)

@@ -153,7 +153,7 @@ class VideoEncoder(nn.Module):
         assert videos.clips is not None
         index = videos.clip_index
         if len(videos.clips):
-            content = self.content(videos.clips)[index.clamp(min=0)]
+            content = look_up(self.content(videos.clips), index.clamp(min=0))
             content = torch.where((index >= 0).unsqueeze(1), content, self.no_clip)
         else:
             content = self.no_clip.expand(len(index), -1)
