@@ -4,7 +4,7 @@ One pass over a timeline trains all its positions.
 
 Shapes: B timelines, L positions, V distinct videos of a step, P positive positions, which are the
 queries of the retrieval loss, T tasks, D retrieval vector, Y video vector (D, then the profile), H
-state, F count features, R videos seen before, K kinds of having seen one.
+state, X encoded request context, F count features, R videos seen before, K kinds of having seen one.
 """
 
 from __future__ import annotations
@@ -159,11 +159,11 @@ class Recommender(nn.Module):
         """
         events = batch.events
         widths = [self.dim, self.vector_dim - self.dim]
-        vectors_BLD, profiles_BLF = torch.split(vectors_BLY, widths, -1)
+        vectors_BLD, profiles = torch.split(vectors_BLY, widths, -1)
         context_BLX = self.context(events.context)
         states_BLH = self.history(vectors_BLD, events, context_BLX)
         states_BLH = states_at(states_BLH, events.num_prior)
-        parts = (states_BLH, profiles_BLF, context_BLX, events.count_features)
+        parts = (states_BLH, profiles, context_BLX, events.count_features)
         if states_BLH.is_cuda:
             logits_BLT = self._task_logits(*parts)
         else:
