@@ -72,8 +72,7 @@ def mean_by_bag(values: Tensor, lengths: Tensor) -> Tensor:
     >>> mean_by_bag(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 2])).tolist()
     [[0.0], [2.0]]
     """
-    bags = torch.arange(len(lengths), device=values.device)
     # Told how many they are, torch need not add up the lengths, which a GPU would be waited for.
-    bag = torch.repeat_interleave(bags, lengths, output_size=len(values))
+    bag = torch.repeat_interleave(lengths, output_size=len(values))
     total = values.new_zeros(len(lengths), values.shape[1]).index_add(0, bag, values)
     return total / lengths.clamp(min=1).unsqueeze(1)

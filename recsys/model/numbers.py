@@ -41,15 +41,19 @@ class NumberEmbedding(nn.Module):
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Embeds numbers (…, F): (…, F · VALUES)."""
-        if not torch.is_grad_enabled():
+        if numbers.is_cuda or not torch.is_grad_enabled():
             return self._embed(numbers)
-        # The waves are made again in backward: they are many times the numbers that they are of.
-        values: Tensor = checkpoint(self._embed, numbers, use_reentrant=False)
+        # The waves are made again in backward: they are many times the numbers that they are of. A
+        # GPU has room for them, and would wait for the CPU, which has twice as much to start.
+        values: Tensor = checkpoint(
+            self._embed, numbers, use_reentrant=False, preserve_rng_state=False
+        )
         return values
 
     def _embed(self, numbers: Tensor) -> Tensor:
-        angles = (2 * math.pi) * numbers.unsqueeze(-1) * self.frequency
+        angles = numbers.unsqueeze(-1) * (2 * math.pi * self.frequency)
         waves = torch.cat([angles.cos(), angles.sin()], -1)
-        # (F, everything else, 2 · NUM_WAVES) @ (F, 2 · NUM_WAVES, VALUES)
-        values = waves.flatten(0, -3).transpose(0, 1) @ self.weight + self.bias.unsqueeze(1)
+        # (F, 1, VALUES) + (F, everything else, 2 · NUM_WAVES) @ (F, 2 · NUM_WAVES, VALUES)
+        waves = waves.flatten(0, -3).transpose(0, 1)
+        values = torch.baddbmm(self.bias.unsqueeze(1), waves, self.weight)
         return values.relu().transpose(0, 1).reshape(*numbers.shape[:-1], self.out_dim)

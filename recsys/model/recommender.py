@@ -4,7 +4,7 @@ One pass over a timeline trains all its positions.
 
 Shapes: B timelines, L positions, V distinct videos of a step, P positive positions, which are the
 queries of the retrieval loss, T tasks, D retrieval vector, Y video vector (D, then the profile), H
-state, F count features, R videos seen before, K kinds of having seen one.
+state, X encoded request context, F count features, R videos seen before, K kinds of having seen one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from recsys.config.run import ModelConfig
 from recsys.features.inputs import Batch, EventBatch, RequestContext, Sizes, VideoBatch
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import TableSpec
+from recsys.model.lookup import look_up
 from recsys.model.numbers import NumberEmbedding
-from recsys.model.seen import KINDS, Seen, first_before
+from recsys.model.seen import KINDS, Seen, before, first_events
 from recsys.model.softmax import Extra, sampled_softmax
 from recsys.model.user import ContextEncoder, HistoryLSTM, states_at
 from recsys.model.video import VideoEncoder
@@ -120,16 +121,21 @@ class Recommender(nn.Module):
             context: Of any leading shape (…).
             count_features: (…, F) of the videos.
         """
-        profile = vectors[..., self.dim :]
-        parts = [states, profile, self.context(context)]
-        parts += [count_features, self.count_numbers(count_features)]
-        return self.rank(torch.cat(parts, -1))
+        profiles = vectors[..., self.dim :]
+        return self._task_logits(states, profiles, self.context(context), count_features)
+
+    def _task_logits(
+        self, states: Tensor, profiles: Tensor, contexts: Tensor, count_features: Tensor
+    ) -> Tensor:
+        """What `task_logits` gives, of profiles (…, Y - D) and encoded contexts (…, X)."""
+        numbers = self.count_numbers(count_features)
+        return self.rank(torch.cat([states, profiles, contexts, count_features, numbers], -1))
 
     def forward(self, batch: Batch) -> Losses:
         """The losses of a training step, summed over its positions."""
         vectors_VY = self.encode_videos(batch.videos)
         queries_PD, tasks_BLT = self._queries_and_tasks(
-            vectors_VY[batch.video_index], batch.events, batch.queries
+            look_up(vectors_VY, batch.video_index), batch
         )
         retrieval = sampled_softmax(
             queries_PD,
@@ -146,31 +152,34 @@ class Recommender(nn.Module):
             num_tasks=num_tasks,
         )
 
-    def _queries_and_tasks(
-        self, vectors_BLY: Tensor, events: EventBatch, wanted_P: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The wanted positions' queries (P, D), and the tasks' cross-entropies (B, L, T).
+    def _queries_and_tasks(self, vectors_BLY: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The positive positions' queries (P, D), and the tasks' cross-entropies (B, L, T).
 
         What they are made of is forgotten on return, before the retrieval loss takes its room.
         """
-        states_BLH = states_at(self.encode_history(vectors_BLY, events), events.num_prior)
-        some = len(states_BLH) if states_BLH.is_cuda else RANKED_TIMELINES
-        parts = (states_BLH, vectors_BLY, events.context, events.count_features)
-        pieces = zip(*(part.split(some) for part in parts), strict=True)
-        logits_BLT = torch.cat([self.task_logits(*piece) for piece in pieces])
+        events = batch.events
+        widths = [self.dim, self.vector_dim - self.dim]
+        vectors_BLD, profiles = torch.split(vectors_BLY, widths, -1)
+        context_BLX = self.context(events.context)
+        states_BLH = self.history(vectors_BLD, events, context_BLX)
+        states_BLH = states_at(states_BLH, events.num_prior)
+        parts = (states_BLH, profiles, context_BLX, events.count_features)
+        if states_BLH.is_cuda:
+            logits_BLT = self._task_logits(*parts)
+        else:
+            pieces = zip(*(part.split(RANKED_TIMELINES) for part in parts), strict=True)
+            logits_BLT = torch.cat([self._task_logits(*piece) for piece in pieces])
         labels_BLT = events.actions[..., 1 : 1 + logits_BLT.shape[-1]]
         tasks_BLT = functional.binary_cross_entropy_with_logits(
             logits_BLT, labels_BLT, reduction="none"
         )
-        return self.queries(states_BLH.flatten(0, 1).index_select(0, wanted_P)), tasks_BLT
+        return self.queries(states_BLH.flatten(0, 1).index_select(0, batch.queries)), tasks_BLT
 
     def _repeat_gains(self, batch: Batch) -> Extra:
         """What the scores of videos gain that each query's user had seen before."""
         owner, liked_BL = batch.queries // batch.learn.shape[1], batch.events.actions[..., 0] > 0
         num_prior = batch.events.num_prior.take(batch.queries)
-        first_PLK = first_before(batch.video_index, liked_BL, owner=owner, num_prior=num_prior)
-        amount_PLK = first_PLK * (REPEAT_SCALE * self.repeat)
-        return Extra(
-            candidate=batch.video_index[owner].repeat(1, len(KINDS)),
-            amount=amount_PLK.transpose(1, 2).flatten(1),
-        )
+        first_BLK = first_events(batch.video_index, liked_BL)
+        gain_BL = (first_BLK * (REPEAT_SCALE * self.repeat)).sum(-1)
+        amount_PL = look_up(gain_BL, owner) * before(num_prior, gain_BL.shape[1])
+        return Extra(candidate=batch.video_index[owner], amount=amount_PL)

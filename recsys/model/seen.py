@@ -45,24 +45,26 @@ def seen_before(rows_BL: Tensor, liked_BL: Tensor, *, owner: Tensor, num_prior: 
     >>> list(zip(seen.query.tolist(), seen.event.tolist(), seen.kind.tolist()))
     [(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 2, 1)]
     """
-    first_PLK = first_before(rows_BL, liked_BL, owner=owner, num_prior=num_prior)
+    first_PLK = first_events(rows_BL, liked_BL)[owner]
+    first_PLK &= before(num_prior, rows_BL.shape[1]).unsqueeze(-1)
     return Seen(*first_PLK.nonzero(as_tuple=True))
 
 
-def first_before(rows_BL: Tensor, liked_BL: Tensor, *, owner: Tensor, num_prior: Tensor) -> Tensor:
-    """Which events before each query are the first of their video, shown and liked: (P, L, K) bool.
+def first_events(rows_BL: Tensor, liked_BL: Tensor) -> Tensor:
+    """Which events are the first of their video in the timeline, shown and liked: (B, L, K) bool.
 
-    It takes what `seen_before` takes. On a GPU nothing has to be waited for.
+    It takes what `seen_before` takes, and a GPU is not waited for.
     """
-    shown_BL = is_first(rows_BL, torch.ones_like(liked_BL))
-    first_BLK = torch.stack([shown_BL, is_first(rows_BL, liked_BL)], -1)
-    position = torch.arange(rows_BL.shape[1], device=rows_BL.device)
-    is_prior_PL = position < num_prior.unsqueeze(-1)
-    return first_BLK[owner] & is_prior_PL.unsqueeze(-1)
+    # Which earlier events of the timeline are of the same video.
+    same_BLL = (rows_BL.unsqueeze(2) == rows_BL.unsqueeze(1)).tril(-1)
+    was_liked_BL = (same_BLL & liked_BL.unsqueeze(1)).any(-1)
+    return torch.stack([~same_BLL.any(-1), liked_BL & ~was_liked_BL], -1)
 
 
-def is_first(rows_BL: Tensor, counted_BL: Tensor) -> Tensor:
-    """Which of the counted events are the first of their video in the timeline: (B, L) bool."""
-    same_BLL = rows_BL.unsqueeze(2) == rows_BL.unsqueeze(1)
-    before_BLL = (same_BLL & counted_BL.unsqueeze(1)).tril(-1)
-    return counted_BL & ~before_BLL.any(-1)
+def before(num_prior: Tensor, length: int) -> Tensor:
+    """Which of a timeline's first events count for each query: (P,) -> (P, L) bool, L the length.
+
+    >>> before(torch.tensor([0, 2]), 3).tolist()
+    [[False, False, False], [True, True, False]]
+    """
+    return torch.arange(length, device=num_prior.device) < num_prior.unsqueeze(-1)

@@ -20,8 +20,9 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 BLOCK_SCORES = 1 << 20
 """Scores that a block holds on a CPU: 4 MB, which its cache takes."""
-GPU_BLOCK_SCORES = 1 << 24
-"""Scores that a block holds on a GPU: 64 MB, which keep its cores busy."""
+GPU_BLOCK_SCORES = 1 << 27
+"""Scores that a block holds on a GPU: 512 MB. A step is one block there if it can be, since the GPU
+would wait for the CPU, which starts some twenty operations a block."""
 LEAST_QUERIES = 64
 """Queries of a block however many candidates there are, each of which is read once a block."""
 
@@ -106,4 +107,4 @@ def _loss_and_gradient(scores: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     odds = scores.sub_(most).exp_()
     total = odds.sum(1, keepdim=True)
     loss = (total.log() + most - chosen).sum()
-    return loss, odds.div_(total).scatter_add_(1, right, -torch.ones_like(total))
+    return loss, odds.div_(total).scatter_add_(1, right, torch.full_like(total, -1))

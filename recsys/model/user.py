@@ -14,6 +14,7 @@ from recsys.config.run import ModelConfig
 from recsys.features.inputs import EventBatch, RequestContext, Sizes
 from recsys.features.timelines import NUM_GAP_BUCKETS, NUM_HOURS
 from recsys.model.dropout import Dropout
+from recsys.model.lookup import look_up
 from recsys.model.lstm import run_lstm
 
 USER_SCALE = 0.05
@@ -44,8 +45,9 @@ class ContextEncoder(nn.Module):
 
     def forward(self, context: RequestContext) -> Tensor:
         """Encodes requests of any leading shape (…): (…, X), X being `dim`."""
-        parts = [self.gap(context.gaps), self.hour(context.hours)]
-        parts += [table(context.context_rows[..., i]) for i, table in enumerate(self.columns)]
+        tables, rows = [self.gap, self.hour, *self.columns], [context.gaps, context.hours]
+        rows += context.context_rows.unbind(-1)
+        parts = [look_up(table.weight, of) for table, of in zip(tables, rows, strict=True)]
         num_prior = context.num_prior.unsqueeze(-1).to(context.tallies.dtype)
         # Rates are shrunk towards one half by one event, and the count says how sure they are.
         parts += [num_prior.log1p(), (context.tallies + 0.5) / (num_prior + 1)]
@@ -104,6 +106,4 @@ def states_at(states_BLH: Tensor, num_prior_BL: Tensor) -> Tensor:
     """The state that each position is predicted from: (B, L + 1, H), (B, L) -> (B, L, H)."""
     # A gather would keep the states for its backward, of which only the shape matters.
     start_B1 = torch.arange(len(states_BLH), device=num_prior_BL.device).unsqueeze(1)
-    return functional.embedding(
-        start_B1 * states_BLH.shape[1] + num_prior_BL, states_BLH.flatten(0, 1)
-    )
+    return look_up(states_BLH.flatten(0, 1), start_B1 * states_BLH.shape[1] + num_prior_BL)

@@ -16,6 +16,7 @@ from recsys.features.inputs import ClipShape, VideoBatch
 from recsys.model.dropout import Dropout
 from recsys.model.embeddings import mean_by_bag
 from recsys.model.frames import make_frame_encoder
+from recsys.model.lookup import look_up
 
 NUM_DURATION_BUCKETS = 32
 
@@ -123,7 +124,7 @@ class VideoEncoder(nn.Module):
             ids = torch.lerp(ids, ids[:1], self.id_dropout)
         described = [
             mean_by_bag(embedded["category"], videos.category_lengths),
-            self.duration(videos.durations),
+            look_up(self.duration.weight, videos.durations),
         ]
         if self.content is not None:
             described.append(self._content(videos))
@@ -152,7 +153,7 @@ class VideoEncoder(nn.Module):
         assert videos.clips is not None
         index = videos.clip_index
         if len(videos.clips):
-            content = self.content(videos.clips)[index.clamp(min=0)]
+            content = look_up(self.content(videos.clips), index.clamp(min=0))
             content = torch.where((index >= 0).unsqueeze(1), content, self.no_clip)
         else:
             content = self.no_clip.expand(len(index), -1)

@@ -39,6 +39,6 @@ class LossWeights:
     def combine(self, losses: Losses, batch: Batch) -> Tensor:
         """The loss () whose mean over the workers is that of all their events."""
         num = batch.num_learnt
-        num_positive, num_events = torch.where(num > 0, num, 1)
-        tasks = (losses.tasks / num_events * self.tasks).sum()
-        return self.retrieval * (losses.retrieval / num_positive) + tasks
+        num_positive, num_events = num + (num == 0)
+        tasks = losses.tasks.dot(self.tasks / num_events)
+        return tasks + losses.retrieval * (self.retrieval / num_positive)

@@ -89,6 +89,20 @@ def test_rates_are_the_configs_and_not_the_checkpoints(saved: tuple[str, Trainab
         assert torch.allclose(half[name], value / 2, rtol=1e-3, atol=1e-7), name
 
 
+def test_an_optimizer_that_took_its_steps_in_another_way_comes_back(tmp_path: Path) -> None:
+    """As of an earlier version, whose AdamW took an operation for each parameter."""
+    earlier, resumed, uninterrupted = build(1), build(2), build(1)
+    for group in earlier.dense_optimizer.param_groups:
+        group["fused"] = None
+    train(earlier, 0, 1)
+    save(str(tmp_path), earlier, Progress())
+    restore(str(tmp_path), resumed)
+    train(resumed, 2)
+    train(uninterrupted, 0, 1, 2)
+    assert {group["fused"] for group in resumed.dense_optimizer.param_groups} == {True}
+    torch.testing.assert_close(weights(resumed), weights(uninterrupted), rtol=1e-4, atol=1e-5)
+
+
 def test_an_earlier_versions_progress_is_refused_in_one_line(
     saved: tuple[str, Trainable], tmp_path: Path
 ) -> None:

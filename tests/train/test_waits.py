@@ -88,17 +88,18 @@ def test_a_batch_says_where_its_queries_are() -> None:
 
 
 def test_rows_are_summed_as_coalescing_does() -> None:
+    """Each row's sum stands at one of its places, whatever the step before had left there."""
     random = torch.Generator().manual_seed(0)
-    rows = torch.randint(0, 30, (200,), generator=random)
-    values = torch.randint(-9, 9, (200, 5), generator=random).float()  # sums in any order
-    expected = torch.sparse_coo_tensor(rows[None], values, (40, 5)).coalesce()
-    num = len(expected.values())
-    found_rows, sums = summed_by_row(rows, values)
-    assert torch.equal(found_rows[:num], expected.indices()[0])
-    assert torch.equal(sums[:num], expected.values())
-    assert not found_rows[num:].any() and not sums[num:].any()
-    nothing = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 5)
-    assert [len(part) for part in summed_by_row(*nothing)] == [0, 0]
+    places = torch.full((40,), 12345, dtype=torch.int32)
+    for num in (200, 20, 0):
+        rows = torch.randint(0, 30, (num,), generator=random)
+        values = torch.randint(1, 9, (num, 5), generator=random).float()  # sums in any order
+        expected = torch.sparse_coo_tensor(rows[None], values, (40, 5)).coalesce()
+        sums = summed_by_row(rows, values, places)
+        assert sums.shape == values.shape
+        is_sum = sums.any(1)
+        assert torch.equal(rows[is_sum].sort().values, expected.indices()[0])
+        assert torch.equal(torch.zeros(40, 5).index_add_(0, rows, sums), expected.to_dense())
 
 
 def test_row_0_keeps_what_it_learnt_beside_rows_that_are_named_twice() -> None:
