@@ -242,14 +242,16 @@ class DecodeConfig(Section):
     features: bool | None = None
     """Store the frozen frame encoder's features instead of frames: a fifteenth of the bytes, and
     frames never cross the object store. Without it, wherever the encoder is frozen."""
-    encode_precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """In what the frame encoder multiplies: `auto` is bfloat16 on a GPU and float32 on a CPU."""
+    encode_precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """In what the frozen frame encoder multiplies. `auto` is float32 on a CPU; on a GPU float16 for
+    `efficientnet_lite0`, whose activations are bounded, and bfloat16 for others, whose range is not
+    known."""
     encode_frames: int = Field(1024, ge=1)
     """Frames, of the clips of many videos, that the encoder takes at a time on a GPU."""
     encode_compiled: bool = False
     """Whether `torch.compile` makes the encoder's kernels on a GPU: it takes a minute or so at the
     start of each worker, and pays where many videos follow."""
-    hardware_processes: int = Field(4, ge=0)
+    hardware_processes: int = Field(8, ge=0)
     """Processes a GPU that decode in hardware, each with a CUDA context of about half a gigabyte,
     where pynvvideocodec or torchcodec's CUDA build is installed; 0 leaves decoding to the cores."""
     hardware_pixels: int = Field(1280 * 720, ge=1)

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from recsys.errors import InputError
 from recsys.model.folding import FoldedEfficientNet
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 _SMALL_CHANNELS = (16, 32, 48, 64)
 _GROUPS = 8
@@ -43,32 +45,42 @@ class FrameEncoder(nn.Module):
         """Encodes frames (N, 3, H, W) in [0, 1]: (N, Z)."""
         return cast(Tensor, self.body(frames_NCHW))
 
-    def frozen(self, *, half: bool = False) -> nn.Module:
+    @property
+    def quick_precision(self) -> Precision:
+        """In what a GPU makes the features quickly and well.
+
+        float16 has eight times the precision of bfloat16, but an encoder must be known not to leave
+        its range: of EfficientNet-Lite0 the activations are cut at 6.
+        """
+        return "float16" if isinstance(self.body, EfficientNetLite0) else "bfloat16"
+
+    def frozen(self, precision: Precision = "float32", *, on_gpu: bool = False) -> nn.Module:
         """What makes the same features of frames (N, 3, H, W) of uint8, where nothing is trained.
 
-        EfficientNet-Lite0 is copied into fewer layers, whose weights are in bfloat16 if it is
-        `half`; any other encoder is taken as it is, under autocast.
+        EfficientNet-Lite0 is copied into fewer layers; any other encoder is taken as it is, under
+        autocast.
 
         Args:
-            half: Whether matrix products and convolutions are in bfloat16.
+            precision: Of matrix products and convolutions.
+            on_gpu: Whether it will run on one.
         """
+        dtype: torch.dtype = getattr(torch, precision)
         if isinstance(self.body, EfficientNetLite0):
-            dtype = torch.bfloat16 if half else torch.float32
-            return FoldedEfficientNet(self.body.net, dtype=dtype)
-        return _OfPixels(self, half=half)
+            return FoldedEfficientNet(self.body.net, dtype=dtype, on_gpu=on_gpu)
+        return _OfPixels(self, dtype=dtype)
 
 
 class _OfPixels(nn.Module):
     """An encoder as it is, for frames of uint8."""
 
-    def __init__(self, encoder: FrameEncoder, *, half: bool):
+    def __init__(self, encoder: FrameEncoder, *, dtype: torch.dtype):
         super().__init__()
         self.encoder = encoder
-        self.half_precision = half
+        self.dtype = dtype
 
     def forward(self, frames_NCHW: Tensor) -> Tensor:
-        device, enabled = frames_NCHW.device.type, self.half_precision
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=enabled):
+        device, enabled = frames_NCHW.device.type, self.dtype != torch.float32
+        with torch.autocast(device, dtype=self.dtype, enabled=enabled):
             return cast(Tensor, self.encoder(frames_NCHW.float() / 255))
 
 

@@ -4,7 +4,7 @@ One pass over a timeline trains all its positions.
 
 Shapes: B timelines, L positions, V distinct videos of a step, P positive positions, which are the
 queries of the retrieval loss, T tasks, D retrieval vector, Y video vector (D, then the profile), H
-state, X encoded request context, F count features, R videos seen before, K kinds of having seen one.
+state, X encoded context, F count features, R videos seen before, K kinds of having seen one.
 """
 
 from __future__ import annotations

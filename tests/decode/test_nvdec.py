@@ -37,19 +37,24 @@ class _Frame:
     """What `Decode` gives: NV12 that torch takes, and the time of its packet."""
 
     frame: av.VideoFrame
+    time: int
 
     def getPTS(self) -> int:
-        assert self.frame.pts is not None
-        return self.frame.pts
+        return self.time
 
 
 @dataclass
 class _Decoder:
-    """Decodes bytes in memory one packet at a time; the pictures come in the order of showing."""
+    """Decodes bytes in memory one packet at a time; the pictures come in the order of showing.
+
+    As NVIDIA's parser it hands the packets' times out in their order, whichever picture was whose.
+    """
 
     codec: str
     fed: list[int] = field(default_factory=list)
     """Times of the packets."""
+    waiting: list[int] = field(default_factory=list)
+    """Those that no frame has yet."""
     fails: bool = False
     leaves_out: bool = False
 
@@ -66,8 +71,14 @@ class _Decoder:
             given = av.Packet(ctypes.string_at(packet.bsl_data, packet.bsl))
             given.pts = packet.pts
             self.fed.append(packet.pts)
+            self.waiting.append(packet.pts)
             frames = list(self._context.decode(given))
-        return [_Frame(frame) for frame in frames[1 if self.leaves_out else 0 :]]
+        shown = []
+        for frame in frames[1 if self.leaves_out else 0 :]:
+            time = min(self.waiting)
+            self.waiting.remove(time)
+            shown.append(_Frame(frame, time))
+        return shown
 
 
 @dataclass

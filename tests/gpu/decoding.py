@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,20 +67,27 @@ def timed(scale: Scale, once: Callable[[], int]) -> tuple[float, dict[str, float
     return total / seconds, {"counted": total, "seconds": round(seconds, 2)}
 
 
+@functools.lru_cache
 def clips_per_s(
     scale: Scale, processes: ProcessSet, encoder: ClipEncoder | None = None
 ) -> tuple[float, dict[str, Any]]:
     """Clips a second through a pipeline of processes, perhaps an encoder; and its busy shares."""
-    config, rows = scale.config, list[Row]()
+    config, done = scale.config, list[tuple[float, Row]]()
     own = Processes(processes, max_memory_bytes=config.max_memory_bytes)
+    over = threading.Event()
 
     def decode(path: str) -> Row:
+        if over.is_set():
+            return Row(path)
         with own.one() as sandbox:
             began = time.perf_counter()
             file = LocalFile(path)
             clip = sandbox.read(file, clip_spec(config), name="clip.mp4")
             file.close()
-            return Row(path, clip, decode_s=time.perf_counter() - began)
+            ended = time.perf_counter()
+            row = Row(path, clip, decode_s=ended - began)
+            done.append((ended, row))
+            return row
 
     step = None
     if encoder is not None:
@@ -85,23 +95,37 @@ def clips_per_s(
         batch_clips = max(1, encoder.settings.batch_frames // config.frames)
         step = EncodingStep(encoder, batch_clips, clip_bytes)
     pipeline = ClipPipeline(decode, num_threads=processes.num, step=step)
-    uris = list(itertools.islice(itertools.cycle(scale.clips()), 4 * processes.num))
+    uris = list(itertools.islice(itertools.cycle(scale.clips()), 2 * processes.num))
 
-    def once() -> int:
-        rows.extend(pipeline.run(uris))
-        return len(uris)
+    def call() -> None:
+        while not over.is_set():
+            pipeline.run(uris)
 
-    rate, facts = timed(scale, once)
+    # Two callers, so that nobody waits for the last video of a batch; from when all have begun.
+    with ThreadPoolExecutor(2) as callers:
+        calls = [callers.submit(call) for _ in range(2)]
+        first, least = processes.num, max(3, 2 * processes.num)
+        while not any(running.done() for running in calls):
+            time.sleep(0.02)
+            counted = done[first:]
+            if len(counted) > least and counted[-1][0] - counted[0][0] >= scale.seconds:
+                break
+        over.set()
+        for running in calls:
+            running.result()
     pipeline.close()
     own.close()
-    counted = rows[len(uris) :]
-    readers = {row.clip.reader for row in counted if row.clip}
-    facts["decoding"] = sum(r.decode_s for r in counted) / facts["seconds"] / processes.num
-    facts["encoding"] = sum(r.encode_s for r in counted) / facts["seconds"]
-    return rate, {
-        **facts,
-        "readers": sorted(readers),
-        "whys": sorted({r.clip.why for r in counted if r.clip}),
+    seconds, rows = counted[-1][0] - counted[0][0], [row for _, row in counted[1:]]
+    clips = [row.clip for row in rows if row.clip]
+    return len(rows) / seconds, {
+        "counted": len(rows),
+        "seconds": round(seconds, 2),
+        "decoding": sum(row.decode_s for row in rows) / seconds / processes.num,
+        "encoding": sum(row.encode_s for row in rows) / seconds,
+        "readers": {
+            name: sum(c.reader == name for c in clips) for name in {c.reader for c in clips}
+        },
+        "whys": sorted({clip.why for clip in clips}),
     }
 
 
@@ -131,27 +155,41 @@ def flops_per_image(name: str, size: int) -> float:
 def encode(scale: Scale) -> dict[str, Any]:
     """Images a second of each encoder, with copies to and from the device, and of the peak."""
     part: dict[str, Any] = {}
-    size = scale.config.size
     peak = peak_flops(torch.cuda.get_device_name(scale.device)) if scale.on_gpu else None
-    ways: dict[str, dict[str, Any]] = {"float32": {"encode_precision": "float32"}}
-    ways["bfloat16"] = {"encode_precision": "bfloat16"}
-    if scale.on_gpu:
-        ways["bfloat16 compiled"] = {"encode_precision": "bfloat16", "encode_compiled": True}
+    ways: dict[str, dict[str, Any]] = {
+        name: {"encode_precision": name} for name in ("float32", "bfloat16", "float16")
+    }
+    if not scale.on_gpu:
+        ways.pop("float16")  # a CPU has no use for it
     for name in ("small_cnn",) if scale.small else ("small_cnn", "efficientnet_lite0"):
-        flops = flops_per_image(name, size)
         for way, changes in ways.items():
-            encoder = ClipEncoder(name, scale.encoder_settings(**changes))
-            rate, facts = timed(scale, _encoding(encoder, scale))
-            alone, _ = timed(scale, _computing(encoder, scale))
-            share = None if peak is None or way == "float32" else alone * flops / peak
-            part[f"{name} {way}"] = {
-                "images_per_s": rate,
-                "without_copies_per_s": alone,
-                "flops_per_image": flops,
-                "share_of_peak": share,
-                **facts,
-            }
+            part[f"{name} {way}"] = _images_per_s(name, scale, changes, peak)
     return part
+
+
+def compiled(scale: Scale) -> dict[str, Any]:
+    """The larger encoder by kernels of `torch.compile`, which takes a minute to make them."""
+    if not scale.on_gpu:
+        return {"skipped": "no GPU"}
+    peak = peak_flops(torch.cuda.get_device_name(scale.device))
+    return _images_per_s("efficientnet_lite0", scale, {"encode_compiled": True}, peak)
+
+
+def _images_per_s(
+    name: str, scale: Scale, changes: dict[str, Any], peak: float | None
+) -> dict[str, Any]:
+    flops = flops_per_image(name, scale.config.size)
+    encoder = ClipEncoder(name, scale.encoder_settings(**changes))
+    rate, facts = timed(scale, _encoding(encoder, scale))
+    alone, _ = timed(scale, _computing(encoder, scale))
+    is_half = encoder.settings.precision != "float32"
+    return {
+        "images_per_s": rate,
+        "without_copies_per_s": alone,
+        "flops_per_image": flops,
+        "share_of_peak": alone * flops / peak if peak and is_half else None,
+        **facts,
+    }
 
 
 def _computing(encoder: ClipEncoder, scale: Scale) -> Callable[[], int]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings
-from recsys.decode.contract import Deadline
+from recsys.decode.contract import Deadline, NotThisReader
 from recsys.decode.files import LocalFile
 from recsys.decode.hardware.choice import look_around
 from recsys.decode.hardware.nvdec import read_by_pynvvideocodec
@@ -68,7 +68,13 @@ def test_hardware_takes_no_frame_for_another(
     file = LocalFile(str(render(tmp_path / name, levels, codec=codec)))
     wanted = spec()
     with OpenVideo(file, wanted, name=name, deadline=Deadline(60)) as video:
-        assert numbers_of(READERS[reader](file, wanted, video).frames) == [3, 9, 15, 21]
+        try:
+            clip = READERS[reader](file, wanted, video)
+        except NotThisReader as error:  # of AV1 older cards have no decoder
+            if "not supported on this GPU" not in str(error):
+                raise
+            pytest.skip(f"this card reads no {video.facts.codec}")
+        assert numbers_of(clip.frames) == [3, 9, 15, 21]
 
 
 def _clips() -> list[np.ndarray]:
@@ -91,7 +97,7 @@ def test_features_are_those_of_a_cpu_and_batches_on_their_way_do_not_mix(
 
 
 def test_features_in_bfloat16_are_near(gpu: torch.device) -> None:
-    settings = EncoderSettings("cuda", half=True, batch_frames=16)
+    settings = EncoderSettings("cuda", precision="bfloat16", batch_frames=16)
     values, seconds = ClipEncoder("small_cnn", settings).start(_clips())()
     expected, _ = ClipEncoder("small_cnn").start(_clips())()
     assert seconds > 0

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.model.folding import FoldedEfficientNet
-from recsys.model.frames import FrameEncoder, make_frame_encoder
+from recsys.model.frames import FrameEncoder, Precision, make_frame_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_what_is_folded_stays_as_it_was() -> None:
     plain = make_frame_encoder("efficientnet_lite0").eval()
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     expected = features(plain, frames(64).float() / 255)
-    folded = plain.frozen(half=True)
+    folded = plain.frozen("bfloat16")
     features(folded, frames(64))
     after = plain.state_dict()
     assert before.keys() == after.keys()
@@ -84,7 +84,7 @@ def test_what_is_folded_stays_as_it_was() -> None:
 def test_in_bfloat16_it_is_as_near_as_autocast_without_a_cast_of_weights(
     plain: FrameEncoder,
 ) -> None:
-    folded = plain.frozen(half=True)
+    folded = plain.frozen("bfloat16")
     assert {weight.dtype for weight in folded.parameters()} == {torch.bfloat16}
     expected = features(plain, frames(112).float() / 255)
     with torch.autocast("cpu", torch.bfloat16):
@@ -95,10 +95,27 @@ def test_in_bfloat16_it_is_as_near_as_autocast_without_a_cast_of_weights(
     assert away(values, expected) < 2 * away(by_autocast, expected) < 0.15
 
 
+def test_in_float16_it_is_nearer(plain: FrameEncoder) -> None:
+    """On a GPU `auto` takes it, of an encoder whose activations are known to stay small."""
+    expected = features(plain, frames(112).float() / 255)
+    values = features(plain.frozen("float16"), frames(112))
+    assert values.isfinite().all()
+    assert away(values, expected) < 0.01
+    assert plain.quick_precision == "float16"
+    assert make_frame_encoder("small_cnn").quick_precision == "bfloat16"
+
+
+def test_as_products_of_matrices_it_gives_the_same(plain: FrameEncoder) -> None:
+    folded, products = plain.frozen(), plain.frozen(on_gpu=True)
+    left = [m for m in products.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
+    assert not left and sum(isinstance(m, nn.Linear) for m in products.modules()) == 32
+    assert away(features(products, frames(112)), features(folded, frames(112))) < 1e-5
+
+
 def test_every_pixel_is_exact_in_bfloat16() -> None:
     pixels = torch.arange(256, dtype=torch.uint8)
     seen = []
-    encoder = make_frame_encoder("efficientnet_lite0").eval().frozen(half=True)
+    encoder = make_frame_encoder("efficientnet_lite0").eval().frozen("bfloat16")
     assert isinstance(encoder, FoldedEfficientNet)
     encoder.layers = nn.Sequential(nn.Identity())
     encoder.layers[0].register_forward_hook(lambda _, __, out: seen.append(out))
@@ -123,14 +140,14 @@ class Own(nn.Module):
         return self.layers(frames_NCHW).flatten(1)
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["small_cnn", "own"])
-def test_any_other_encoder_runs_as_it_did(name: str, half: bool) -> None:
+def test_any_other_encoder_runs_as_it_did(name: str, precision: Precision) -> None:
     """With autocast, in which the group norm of `small_cnn` says for itself what it takes."""
     encoder = FrameEncoder(Own(), out_dim=32) if name == "own" else make_frame_encoder(name)
     encoder.eval()
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
         expected = features(encoder, frames(64).float() / 255)
-    values = features(encoder.frozen(half=half), frames(64))
+    values = features(encoder.frozen(precision), frames(64))
     assert torch.equal(values, expected)
     assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}

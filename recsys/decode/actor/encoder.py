@@ -13,7 +13,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,8 @@ class EncoderSettings:
 
     device: str = "cpu"
     """As torch calls it: `cpu`, `cuda`, `cuda:1`."""
-    half: bool = False
-    """Whether matrix products and convolutions are in bfloat16."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of matrix products and convolutions; `auto` as `DecodeConfig.encode_precision` says."""
     compiled: bool = False
     """Whether `torch.compile` makes kernels for batches of exactly `batch_frames`."""
     batch_frames: int = 1
@@ -50,15 +50,12 @@ class EncoderSettings:
 
         On a CPU a clip is a batch: more frames would only leave its caches.
 
-        >>> EncoderSettings.of(DecodeConfig(), has_gpu=True).half
-        True
-        >>> EncoderSettings.of(DecodeConfig(encode_precision="float32"), has_gpu=True).half
-        False
+        >>> EncoderSettings.of(DecodeConfig(), has_gpu=False)
+        EncoderSettings(device='cpu', precision='auto', compiled=False, batch_frames=1)
         """
-        half = {"auto": has_gpu, "bfloat16": True, "float32": False}[config.encode_precision]
         if not has_gpu:
-            return cls("cpu", half)
-        return cls("cuda", half, config.encode_compiled, config.encode_frames)
+            return cls("cpu", config.encode_precision)
+        return cls("cuda", config.encode_precision, config.encode_compiled, config.encode_frames)
 
 
 class ClipEncoder:
@@ -78,8 +75,11 @@ class ClipEncoder:
         self._device = torch.device(self.settings.device)
         trainable = make_frame_encoder(name).eval()
         self.dim = trainable.out_dim
-        encoder = trainable.frozen(half=self.settings.half).to(self._device)
-        if self._device.type == "cuda":
+        on_gpu, precision = self._device.type == "cuda", self.settings.precision
+        if precision == "auto":
+            precision = trainable.quick_precision if on_gpu else "float32"
+        encoder = trainable.frozen(precision, on_gpu=on_gpu).to(self._device)
+        if on_gpu:
             encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._encoder: Callable[[torch.Tensor], torch.Tensor] = encoder
         if self.settings.compiled:

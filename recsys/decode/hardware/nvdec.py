@@ -1,8 +1,9 @@
 """Clips by NVIDIA's PyNvVideoCodec, of no more packets than the sampled frames need.
 
-The packets are those that PyAV read of the file, and each frame comes back with its packet's place,
-so that none is taken for another, whatever the file's times and groups are. A decoder is set up in
-longer than it takes for a clip, and so it is kept for the next file of the same codec and size.
+The packets are those that PyAV read of the file. Each is given its rank, how many frames are shown
+before its own, as its time; and as many frames must come back as packets were given, for a decoder
+hands the times out in their order. To set one up takes longer than a clip: it is kept for the next
+file of the same codec and size.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _CODECS = {"h264": "H264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "A
 """FFmpeg's names of what is given to it, and its own; old codecs are of small frames."""
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 """FFmpeg's filters that put a file's parameters into its packets."""
+_LEFT_OUT = "pynvvideocodec left frames out"
 _MAX_KEPT = 2
 """Decoders that a process keeps, each with some 100 MB of the device's memory."""
 
@@ -72,7 +74,7 @@ def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: OpenVideo) ->
     except (NotThisReader, ReadError):
         raise
     except Exception as error:  # its own exceptions have no common base
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        said = " ".join(str(error).split())[:200] or type(error).__name__
         raise NotThisReader("pynvvideocodec failed", said) from error
     return Clip(
         frames=geometry.square(frames),
@@ -103,31 +105,59 @@ def _decode(
     codec, coded = video.facts.codec, video.facts.coded
     decoder = _decoders.take(codec, coded)
     wanted, images = set(places.tolist()), dict[int, torch.Tensor]()
+    by_rank = {int(plan.ranks[place]): place for place in wanted}
     packets = video.bitstream(wanted, plan.ranks, _FILTERS.get(codec))
-    for frame in _frames(decoder, packets, wanted, codec):
-        place = frame.getPTS()
-        if place in wanted and place not in images:
+    for frame in _frames(decoder, _needed(packets, wanted, plan.ranks, codec)):
+        place = by_rank.get(frame.getPTS())
+        if place is not None:
             images[place] = scaler(torch.from_dlpack(frame))
     if len(images) < len(wanted):
-        raise NotThisReader("pynvvideocodec left frames out")
+        raise NotThisReader(_LEFT_OUT)
     frames = torch.stack([images[place] for place in places.tolist()]).cpu().numpy()
     _decoders.give_back(codec, coded, decoder)
     return frames
 
 
-def _frames(
-    decoder: Any, packets: Iterator[tuple[int, bytes]], wanted: set[int], codec: str
-) -> Iterator[Any]:
-    """What a decoder makes of packets; each frame is there until the next one is asked for."""
+def _needed(
+    packets: Iterator[tuple[int, bytes]], wanted: set[int], ranks: NDArray[np.int64], codec: str
+) -> Iterator[tuple[int, bytes]]:
+    """The rank and the bytes of each packet that is decoded; no bytes at the end of a run.
+
+    Left out are frames that no other is made from, and those that are shown before the key frame
+    that their run starts with: they need the group before.
+    """
+    first = None
+    for place, data in packets:
+        rank = int(ranks[place]) if data else 0
+        first = rank if first is None else first
+        if not data:
+            first = None
+            yield 0, data
+        elif place in wanted or (rank >= first and not is_for_itself(data, codec)):
+            yield rank, data
+
+
+def _frames(decoder: Any, packets: Iterator[tuple[int, bytes]]) -> Iterator[Any]:
+    """What a decoder makes of packets; each frame is there until the next one is asked for.
+
+    Raises:
+        NotThisReader: The frames of a run are not those of its packets.
+    """
     import PyNvVideoCodec as nvc
 
-    for place, data in packets:
-        if data and place not in wanted and is_for_itself(data, codec):
-            continue
+    given, taken = list[int](), list[int]()
+    for rank, data in packets:
         packet, held = nvc.PacketData(), np.frombuffer(data, np.uint8)
         packet.bsl, packet.bsl_data = len(data), held.ctypes.data if data else 0
-        packet.pts = place
-        yield from decoder.Decode(packet)
+        packet.pts = rank
+        given += [rank] if data else []
+        for frame in decoder.Decode(packet):
+            taken.append(frame.getPTS())
+            yield frame
+        if not data:
+            if taken != sorted(given):
+                raise NotThisReader(_LEFT_OUT)
+            given, taken = [], []
 
 
 def is_for_itself(data: bytes, codec: str) -> bool:

@@ -54,7 +54,7 @@ def test_a_padded_batch_gives_the_same() -> None:
 
 def test_bfloat16_is_near() -> None:
     (exact,), _ = ClipEncoder("small_cnn").start(clips(4))()
-    (half,), _ = ClipEncoder("small_cnn", EncoderSettings(half=True)).start(clips(4))()
+    (half,), _ = ClipEncoder("small_cnn", EncoderSettings(precision="bfloat16")).start(clips(4))()
     assert half.dtype == np.float16
     assert not np.array_equal(half, exact)
     assert np.abs(half.astype(float) - exact).max() < 0.05 * np.abs(exact).max()
@@ -77,13 +77,13 @@ def test_the_pretrained_one_is_folded_and_gives_the_same(size: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "has_gpu", "expected"),
     [
-        ({}, False, EncoderSettings("cpu", False)),
-        ({}, True, EncoderSettings("cuda", True, False, 1024)),
-        ({"encode_precision": "float32"}, True, EncoderSettings("cuda", False, False, 1024)),
-        ({"encode_precision": "bfloat16"}, False, EncoderSettings("cpu", True)),
-        ({"encode_compiled": True}, True, EncoderSettings("cuda", True, True, 1024)),
-        ({"encode_compiled": True}, False, EncoderSettings("cpu", False)),
-        ({"encode_frames": 64}, True, EncoderSettings("cuda", True, False, 64)),
+        ({}, False, EncoderSettings("cpu", "auto")),
+        ({}, True, EncoderSettings("cuda", "auto", False, 1024)),
+        ({"encode_precision": "float32"}, True, EncoderSettings("cuda", "float32", False, 1024)),
+        ({"encode_precision": "bfloat16"}, False, EncoderSettings("cpu", "bfloat16")),
+        ({"encode_compiled": True}, True, EncoderSettings("cuda", "auto", True, 1024)),
+        ({"encode_compiled": True}, False, EncoderSettings("cpu", "auto")),
+        ({"encode_frames": 64}, True, EncoderSettings("cuda", "auto", False, 64)),
     ],
 )
 def test_what_a_config_asks_for(
