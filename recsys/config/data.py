@@ -254,9 +254,10 @@ class DecodeConfig(Section):
     hardware_processes: int = Field(8, ge=0)
     """Processes a GPU that decode in hardware, each with a CUDA context of about half a gigabyte,
     where pynvvideocodec or torchcodec's CUDA build is installed; 0 leaves decoding to the cores."""
-    hardware_pixels: int = Field(1280 * 720, ge=1)
-    """Smallest frame that is decoded in hardware, in pixels: setting hardware up takes longer than
-    a core needs for small ones. The default is a guess: no card has been measured."""
+    hardware_pixels: int = Field(640 * 360, ge=1)
+    """Smallest frame that is decoded in hardware, in pixels. The default is the smallest that was
+    measured: clips of 2 s take a card a fifth of a core's time there (tests/benchmarks/README.md).
+    """
     poster_size: int = Field(224, ge=0, le=1024)
     """Height and width of the picture (WebP) that stands for a video on the page, in pixels; 0
     makes none."""

@@ -115,12 +115,14 @@ def clips_per_s(
             running.result()
     pipeline.close()
     own.close()
-    seconds, rows = counted[-1][0] - counted[0][0], [row for _, row in counted[1:]]
+    start, end = counted[0][0], counted[-1][0]
+    rows, seconds = [row for _, row in counted[1:]], end - start
+    busy = [min(ended, end) - max(ended - row.decode_s, start) for ended, row in done]
     clips = [row.clip for row in rows if row.clip]
     return len(rows) / seconds, {
         "counted": len(rows),
         "seconds": round(seconds, 2),
-        "decoding": sum(row.decode_s for row in rows) / seconds / processes.num,
+        "decoding": sum(part for part in busy if part > 0) / seconds / processes.num,
         "encoding": sum(row.encode_s for row in rows) / seconds,
         "readers": {
             name: sum(c.reader == name for c in clips) for name in {c.reader for c in clips}
