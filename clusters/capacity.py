@@ -59,7 +59,7 @@ ASSUMED = {
     ),
     "clip_bytes": Figure(16 * 64 * 2, "B a video", "16 frames of features of 64 numbers"),
     "answer_bytes": Figure(2_000, "B a list", "ten videos with their reasons"),
-    "follow": Figure(50, "µs of a core an event", "each replica reads the whole log"),
+    "follow": Figure(50, "µs of a core an event", "a guess: each replica reads the whole log"),
     "node_gb": Figure(128, "GB", "memory of a machine"),
     "node_cores": Figure(16, "cores", "of a machine"),
 }
@@ -67,9 +67,13 @@ PRICES = {
     "core": Figure(0.0425, "$ a core and hour", "c5.4xlarge, on demand, us-west-2"),
     "object": Figure(0.023, "$ a GB and month", "S3 standard"),
     "disk": Figure(0.08, "$ a GB and month", "gp3"),
-    "egress": Figure(0.05, "$ a GB", "to the internet, above 150 TB a month"),
+    "egress": Figure(
+        0.09, "$ a GB", "to the internet, the first 10 TB a month; 0.05 above 150 TB a month"
+    ),
 }
 PRICES_OF = "November 2025"
+GIVEN = "given"
+"""Where a figure is from that the reader gave."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,10 @@ class Capacity:
         """What a machine that serves holds in memory of the videos."""
         return self.load.videos * self["video_bytes"] / GB
 
+    def _origin(self, name: str) -> str:
+        """Whether a figure that nobody measured is the reader's own."""
+        return "given" if self.figures[name].source == GIVEN else "assumed"
+
     def _always(self, cores: float) -> float:
         return cores * 24 * MONTH_DAYS * self["core"]
 
@@ -238,7 +246,7 @@ class Capacity:
                 "a log for each group of users, by a hash of the user id",
             ),
             Limit(
-                "events that one replica follows",
+                f"events that one replica follows (`follow` is {self._origin('follow')})",
                 self.following,
                 1,
                 "cores",
@@ -382,7 +390,7 @@ def changed(figures: dict[str, Figure], given: Sequence[str]) -> dict[str, Figur
             raise SystemExit(
                 f"capacity: {text}: give NAME=NUMBER above 0, NAME one of {', '.join(figures)}"
             )
-        own[name] = Figure(number, figures[name].unit, "given")
+        own[name] = Figure(number, figures[name].unit, GIVEN)
     return own
 
 

@@ -264,6 +264,7 @@ def _announce(address: str) -> None:
 def _tune(arguments: argparse.Namespace) -> None:
     from recsys.pipeline import BY_NAME, GOES_ON, run_stage
     from recsys.run_lock import only_writer
+    from recsys.tune.checks import require_sweep
     from recsys.tune.stage import tune_run
 
     config = load_config(arguments.config, arguments.settings)
@@ -272,6 +273,8 @@ def _tune(arguments: argparse.Namespace) -> None:
 
         print_report("tune, dry run", plan_sweep(config, arguments.space))
         return
+    # What could never start is refused before the minutes that the data stages take.
+    require_sweep(config, arguments.space, resume=arguments.resume, anew=arguments.anew)
     with only_writer(config.run):
         for name in ("prepare", "decode"):
             run_stage(config, BY_NAME[name])
@@ -359,10 +362,14 @@ def print_report(name: str, report: Mapping[str, object]) -> None:
         return
     table = Table(title=name, title_justify="left", show_header=False, box=None)
     for key, value in report.items():
-        if key in UNTOLD or value in ({}, [], None):
-            continue
-        table.add_row(key, _plain(value))
+        if key not in UNTOLD and not _is_empty(value):
+            table.add_row(key, _plain(value))
     console.print(table)
+
+
+def _is_empty(value: object) -> bool:
+    # Nothing is compared: a number of NumPy's makes an array of a comparison with a list.
+    return value is None or (isinstance(value, dict | list) and not value)
 
 
 def _plain(value: object) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.cli import main
+from recsys.cli import main, print_report
 from recsys.data.storage import read_json
 from tests.conftest import TrainedRun
 from tests.inputs import event_rows, plus, video_rows, write_config, write_input, write_rows
@@ -321,3 +322,10 @@ def test_as_a_process_too(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("recsys: ") and done.stderr.count("\n") == 1
+
+
+def test_numbers_of_numpy_are_shown_and_what_is_empty_is_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_report("tune", {"score": np.float64(0.25), "none": None, "left": [], "other": {}, "n": 0})
+    assert capsys.readouterr().out.split() == ["tune", "score", "0.25", "n", "0"]

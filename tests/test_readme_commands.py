@@ -158,7 +158,10 @@ TRIED: dict[str, By | Needs | Here] = {
     (
         "recsys tune --config run.yaml --space tuning/spaces/optimizer.yaml "
         "'tune.objective={valid_ndcg@10: 1, valid_creator_gini@10: -0.1}'"
-    ): SWEEP,
+    ): By(
+        "tests/tune/test_tuner.py::test_the_objective_as_it_is_typed",
+        "{valid_ndcg@10: 1, valid_creator_gini@10: -0.1}",
+    ),
     (
         "recsys tune --config run.yaml --space tuning/spaces/population.yaml tune.scheduler=pbt "
         "tune.trials=8 train.epochs=12 tune.perturb_every=2"

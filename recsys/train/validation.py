@@ -118,17 +118,37 @@ def validate(
     parts = collectives.gather((sums, shown_R, predictions.labels, predictions.logits))
     users, ndcg, hr = np.sum([part[0] for part in parts], axis=0)
     labels, logits = (np.concatenate([part[at] for part in parts]) for at in (2, 3))
-    figures = {f"{prefix}_ndcg@{K}": ndcg / max(users, 1), f"{prefix}_hr@{K}": hr / max(users, 1)}
+    values = [ndcg / max(users, 1), hr / max(users, 1)]
     if answers.creators_N is not None:
         known = np.unique(answers.creators_N[answers.creators_N > 0])
-        shown = np.sum([part[1] for part in parts], axis=0)[known]
-        figures[f"{prefix}_creator_gini@{K}"] = gini(shown)
+        values.append(gini(np.sum([part[1] for part in parts], axis=0)[known]))
     gains = []
-    for number, task in enumerate(answers.config.data.columns.tasks):
+    for number in range(len(answers.config.data.columns.tasks)):
         value = auc(labels[:, number], logits[:, number])
-        figures[f"{prefix}_{task}_auc"] = 0.5 if value is None else value
-        gains.append(max(figures[f"{prefix}_{task}_auc"] - 0.5, gain_by_chance(labels[:, number])))
-    return {**figures, "score": score(figures[f"{prefix}_ndcg@{K}"], gains)}
+        values.append(0.5 if value is None else value)
+        gains.append(max(values[-1] - 0.5, gain_by_chance(labels[:, number])))
+    values.append(score(values[0], gains))
+    names = figure_names(answers.config, prefix)
+    # Plain numbers: they go through JSON, and a resumed sweep reads what it wrote.
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def figure_names(config: RunConfig, prefix: str = "valid") -> list[str]:
+    """Names of the figures of `validate`, in its order; they are known before any training.
+
+    Args:
+        config: The run: whether creators are known, and its ranking tasks.
+        prefix: As of `validate`.
+    """
+    named = config.data.video_columns.creator is not None
+    tasks = config.data.columns.tasks
+    return [
+        f"{prefix}_ndcg@{K}",
+        f"{prefix}_hr@{K}",
+        *([f"{prefix}_creator_gini@{K}"] if named else []),
+        *(f"{prefix}_{task}_auc" for task in tasks),
+        "score",
+    ]
 
 
 def score(ndcg: float, gains: Sequence[float]) -> float:

@@ -7,9 +7,10 @@ from recsys.config.run import RunConfig
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import read_json
 from recsys.train.trainer import use_gpu
-from recsys.tune.population import num_members, num_stretches, require_population
+from recsys.tune.checks import require_settings
+from recsys.tune.population import num_members, num_stretches
 from recsys.tune.search import num_trials, suggest
-from recsys.tune.space import Space, fit_space, is_reranking, read_space
+from recsys.tune.space import Space, is_reranking
 from recsys.tune.trials import Trial, read_table, title
 from recsys.tune.tuner import most_epochs, require_room
 
@@ -24,8 +25,7 @@ def plan_sweep(config: RunConfig, space_path: str) -> dict[str, object]:
     Raises:
         InputError: As `tune_run`.
     """
-    space = fit_space(read_space(space_path), config)
-    require_population(space, config)
+    space = require_settings(config, space_path)
     cluster.connect()
     room = require_room(config, space)
     table = read_table(config, space)

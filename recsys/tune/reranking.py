@@ -18,6 +18,7 @@ from recsys.data.storage import exists, join, read_json
 from recsys.errors import InputError
 from recsys.evaluation.from_prepared import ranking_set
 from recsys.evaluation.metrics.fairness import creator_exposure
+from recsys.evaluation.metrics.table import METRICS
 from recsys.evaluation.report.tradeoff import (
     CandidateSample,
     draw_sample,
@@ -39,13 +40,29 @@ if TYPE_CHECKING:
 K = 10
 RELEVANCE = {"score", f"valid_ndcg@{K}", f"valid_hr@{K}"}
 CANDIDATES = "rerank.candidates"
+LIST_METRICS = ("ndcg", "hr")
+CREATOR_FIGURES = ("creator_gini", "creators_shown")
+"""How unequally creators are shown and how many of them, where creators are known."""
+
+
+def reranked_figure_names(config: RunConfig, prefix: str = "valid") -> list[str]:
+    """Names of the figures that a re-ranking trial may have.
+
+    Args:
+        config: The run; whether its catalogue allows diversity and the like shows in the data.
+        prefix: As of `reranked_figures`.
+    """
+    on_curve = [metric.name for metric in METRICS if metric.on_curve]
+    named = config.data.video_columns.creator is not None
+    names = [*LIST_METRICS, *on_curve, *(CREATOR_FIGURES if named else [])]
+    return [*(f"{prefix}_{name}@{K}" for name in dict.fromkeys(names)), "score"]
 
 
 def require_trade(config: RunConfig) -> None:
-    """Refuses an objective for which the best weights are none, and a run without a model.
+    """Refuses an objective for which the best weights are none.
 
     Raises:
-        InputError: Such an objective or run.
+        InputError: Such an objective.
     """
     if config.tune.objective.keys() <= RELEVANCE:
         raise InputError(
@@ -53,7 +70,6 @@ def require_trade(config: RunConfig) -> None:
             "relevance alone; for example 'tune.objective={valid_ndcg@10: 1, "
             "valid_creator_gini@10: -0.1}'"
         )
-    fitted_model(config)
 
 
 def fitted_model(config: RunConfig) -> str:
@@ -108,13 +124,15 @@ def reranked_figures(
     """What the lists are worth after re-ranking: relevance, and what it is traded for."""
     result = rerank_sample(sample, config.evaluate, config.rerank, K)
     values = result.slices["all"].values
-    figures = {f"{name}@{K}": float(values[f"{name}@{K}"].mean()) for name in ("ndcg", "hr")}
+    figures = {f"{name}@{K}": float(values[f"{name}@{K}"].mean()) for name in LIST_METRICS}
     figures |= {f"{name}@{K}": value for name, value in metrics_of_curve(result, K).items()}
     if sample.data.videos.creator_row_N is not None:
         spread = creator_exposure(sample.data, result.exposure[K])
-        figures[f"creator_gini@{K}"] = spread["gini"]
-        figures[f"creators_shown@{K}"] = spread["shown"]
-    return {f"{prefix}_{name}": value for name, value in figures.items()}
+        measured = (spread["gini"], spread["shown"])
+        figures |= {
+            f"{name}@{K}": value for name, value in zip(CREATOR_FIGURES, measured, strict=True)
+        }
+    return {f"{prefix}_{name}": float(value) for name, value in figures.items()}
 
 
 def reranked_test_figures(config: RunConfig) -> dict[str, float]:

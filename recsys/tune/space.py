@@ -222,18 +222,33 @@ def value_at(config: RunConfig, name: str) -> object:
     return value
 
 
-def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
-    """The config with some dotted settings changed; wrong ones are an `InputError`."""
+SPACE = "search space"
+"""What messages call a space whose file is not known any more."""
+
+
+def with_settings(config: RunConfig, settings: Settings, source: str = SPACE) -> RunConfig:
+    """The config with some dotted settings changed.
+
+    Args:
+        config: What is changed.
+        settings: The new values.
+        source: Where they are from, for the message.
+
+    Raises:
+        InputError: One is wrong.
+    """
     tree = config.model_dump(mode="json")
     for name, value in settings.items():
         *sections, last = name.split(".")
         section = tree
         for key in sections:
             if not isinstance(section.get(key), dict):
-                raise InputError(f"{name}: {key} is no section of the config; check --space")
+                raise InputError(
+                    f"{source}: {name}: {key} is no section of the config; check --space"
+                )
             section = section[key]
         section[last] = value
-    return parse_config(tree, "search space")
+    return parse_config(tree, source)
 
 
 RERANK = "rerank."
@@ -247,36 +262,43 @@ def is_reranking(space: Space) -> bool:
     return all(name.startswith(RERANK) for name in space)
 
 
-def fit_space(space: Space, config: RunConfig) -> Space:
+def fit_space(space: Space, config: RunConfig, source: str = SPACE) -> Space:
     """The space with its values as the config's settings hold them.
 
     What would end every trial, or be without effect, is found here and not in the trials.
+
+    Args:
+        space: As its file has it.
+        config: The run.
+        source: The file, for messages.
 
     Raises:
         InputError: A setting is wrong, or is none that a sweep may change.
     """
     for name, entry in space.items():
-        with_settings(config, {name: entry.any_value})  # says what a wrong name is near to
+        with_settings(config, {name: entry.any_value}, source)  # says what a wrong name is near to
         if not name.startswith(SWEPT) or name in SHARED:
             raise InputError(
-                f"{name}: a sweep cannot change it, since it changes no validation figure or what "
-                f"all trials share; allowed are {', '.join(f'{s}*' for s in SWEPT)}"
+                f"{source}: {name}: a sweep cannot change it, since it changes no validation "
+                f"figure or what all trials share; allowed are {', '.join(f'{s}*' for s in SWEPT)}"
             )
     if not is_reranking(space) and any(name.startswith(RERANK) for name in space):
         raise InputError(
-            "rerank.*: re-ranking changes nothing in training; give its settings a space of their "
-            "own, such as tuning/spaces/rerank.yaml, and sweep it on the trained model"
+            f"{source}: rerank.*: re-ranking changes nothing in training; give its settings a "
+            "space of their own, such as tuning/spaces/rerank.yaml, and sweep it on the trained "
+            "model"
         )
-    return {name: _fitted(entry, config) for name, entry in space.items()}
+    return {name: _fitted(entry, config, source) for name, entry in space.items()}
 
 
-def _fitted(entry: SpaceEntry, config: RunConfig) -> SpaceEntry:
+def _fitted(entry: SpaceEntry, config: RunConfig, source: str) -> SpaceEntry:
     def typed(name: str, value: object) -> object:
-        return value_at(with_settings(config, {name: value}), name)
+        return value_at(with_settings(config, {name: value}, source), name)
 
     tried = entry.arguments if entry.kind == "choice" else entry.ends
     for value in tried:
-        require_same_data(config, with_settings(config, {entry.setting: value}), entry.setting)
+        changed = with_settings(config, {entry.setting: value}, source)
+        require_same_data(config, changed, f"{source}: {entry.setting}")
     when = {name: [typed(name, value) for value in values] for name, values in entry.when.items()}
     if entry.kind == "choice":
         return replace(entry, arguments=[typed(entry.setting, v) for v in tried], when=when)

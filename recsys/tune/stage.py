@@ -20,11 +20,12 @@ from recsys.train.stage import require_inputs
 from recsys.train.trained import load_trained
 from recsys.train.validation import predict_validation, validate
 from recsys.train.warm_start import warm_start
+from recsys.tune.checks import require_sweep
 from recsys.tune.page import SCHEDULE_NOTE, schedule_text, sweep_page
-from recsys.tune.population import Phase, require_population, schedule
-from recsys.tune.reranking import require_trade, reranked_test_figures
+from recsys.tune.population import Phase, schedule
+from recsys.tune.reranking import reranked_test_figures
 from recsys.tune.search import early_end, is_over
-from recsys.tune.space import Space, fit_space, is_reranking, read_space, with_settings
+from recsys.tune.space import Space, is_reranking, with_settings
 from recsys.tune.trial import best_checkpoint
 from recsys.tune.trials import Trial, TrialTable, open_table, title, value_of, winner
 from recsys.tune.tuner import make_tuner, require_room
@@ -50,15 +51,12 @@ def tune_run(
         InputError: The space or the settings are wrong, the cluster is too small, the run folder
             holds another sweep, or all trials failed.
     """
-    space = fit_space(read_space(space_path), config)
-    require_population(space, config)
+    space = require_sweep(config, space_path, resume=resume, anew=anew)
     # Where the scheduler stops a trial, Ray Train frees its workers' CPUs once it learns from the
     # dashboard's service that the trial is dead; without it the next trials would wait for ever.
     cluster.connect(dashboard=config.train.workers > 1)
     require_room(config, space)
-    if is_reranking(space):
-        require_trade(config)
-    else:
+    if not is_reranking(space):
         require_inputs(config)
     table = open_table(config, space, resume=resume, anew=anew)
     if config.train.start_from is not None and not is_reranking(space):

@@ -89,9 +89,15 @@ def parts(figures: Figures, config: TuneConfig) -> list[float]:
     """The objective's figures with their weights: all are to be large."""
     for name in config.objective:
         if name not in figures:
-            known = ", ".join(sorted(set(figures) - {EPOCH, OBJECTIVE}))
-            raise InputError(f"tune.objective.{name}: no such figure; there are {known}")
+            known = [name for name in figures if name == "score" or name.startswith("valid_")]
+            raise InputError(no_such_figure(name, config, sorted(known)))
     return [weight * figures[name] for name, weight in config.objective.items()]
+
+
+def no_such_figure(name: str, config: TuneConfig, known: Sequence[str]) -> str:
+    """The message for a figure of the objective that no trial has."""
+    weight = config.objective[name]
+    return f"tune.objective.{name}={weight:g}: no such figure; allowed are {', '.join(known)}"
 
 
 def value_of(trial: Trial, config: TuneConfig) -> float:
@@ -157,6 +163,10 @@ class TrialTable:
         write_json(asdict(trial), self.folder.trial(trial.number))
 
 
+DATA = "the output of "
+"""What stands before a data stage's name among what trials have in common."""
+
+
 def held_fixed(config: RunConfig, space: Space) -> dict[str, object]:
     """Everything that all trials of a sweep must have in common, by dotted name."""
     tree = config.model_dump(mode="json", exclude={"serve": True, "publish": True})
@@ -165,7 +175,7 @@ def held_fixed(config: RunConfig, space: Space) -> dict[str, object]:
         del tree["tune"]["trials"], tree["tune"]["perturb_every"]
     folder = RunFolder(config.run)
     data = {
-        f"the output of {stage}": (read_json(folder.report_of(stage)) or {}).get("fingerprint")
+        f"{DATA}{stage}": (read_json(folder.report_of(stage)) or {}).get("fingerprint")
         for stage in ("prepare", "decode")
     }
     named = {f"--space {name}": asdict(entry) for name, entry in space.items()}
@@ -200,9 +210,9 @@ def open_table(
     if anew:
         remove(folder.tune)
     table = read_table(config, space)
+    if resume:
+        require_begun(config)
     if not exists(folder.sweep):
-        if resume:
-            raise InputError(f"--resume: {folder.tune} holds no sweep; leave --resume out")
         write_json(held_fixed(config, space), folder.sweep)
     return table
 
@@ -213,16 +223,43 @@ def read_table(config: RunConfig, space: Space) -> TrialTable:
     Raises:
         InputError: The run folder holds another sweep.
     """
+    require_same_sweep(config, space)
+    return TrialTable(RunFolder(config.run))
+
+
+def require_same_sweep(config: RunConfig, space: Space, *, with_data: bool = True) -> None:
+    """Refuses to go on with the run folder's sweep where it is another one.
+
+    Args:
+        config: The run.
+        space: What is searched.
+        with_data: Whether the data must be the same too; before the data stages they are not known.
+
+    Raises:
+        InputError: The run folder holds another sweep.
+    """
     folder = RunFolder(config.run)
     wanted, there = held_fixed(config, space), read_json(folder.sweep)
-    if there is not None:
-        changed = sorted(name for name in {*wanted, *there} if wanted.get(name) != there.get(name))
-        if changed:
-            raise InputError(
-                f"{folder.tune} holds a sweep with another {_first(changed, there, wanted)}; give "
-                "what it had, another run folder, or --anew, which removes that sweep"
-            )
-    return TrialTable(folder)
+    if there is None:
+        return
+    changed = [name for name in {*wanted, *there} if wanted.get(name) != there.get(name)]
+    named = sorted(name for name in changed if with_data or not name.startswith(DATA))
+    if named:
+        raise InputError(
+            f"{folder.tune} holds a sweep with another {_first(named, there, wanted)}; give "
+            "what it had, another run folder, or --anew, which removes that sweep"
+        )
+
+
+def require_begun(config: RunConfig) -> None:
+    """Refuses `--resume` where there is nothing to go on with.
+
+    Raises:
+        InputError: The run folder holds no sweep.
+    """
+    folder = RunFolder(config.run)
+    if not exists(folder.sweep):
+        raise InputError(f"--resume: {folder.tune} holds no sweep; leave --resume out")
 
 
 def _first(names: Sequence[str], before: Settings, now: Settings) -> str:

@@ -253,13 +253,14 @@ def _end(config: RunConfig, space: Space, table: TrialTable, trial: Trial) -> No
         if number < kept_from:
             remove(table.folder.trained_trial(number))
     settings = ", ".join(f"{name}={short(value)}" for name, value in trial.settings.items())
-    done, total = len(table.done), num_trials(space, config)
+    # The page, the table and the report name a trial by its number; trials end in any order.
+    which = f"trial {trial.number} ({len(table.done)} of {num_trials(space, config)})"
     if trial.error is not None:
-        logger.warning("tune: trial %d of %d failed: %s; %s", done, total, trial.error, settings)
+        logger.warning("tune: %s failed: %s; %s", which, trial.error, settings)
     else:
         how = f"stopped after epoch {len(trial.epochs)}, " if trial.state == "stopped" else ""
         name, value = title(config.tune), value_of(trial, config.tune)
-        logger.info("tune: trial %d of %d: %s%s %.4f, %s", done, total, how, name, value, settings)
+        logger.info("tune: %s: %s%s %.4f, %s", which, how, name, value, settings)
 
 
 def state_of(config: RunConfig, space: Space, trial: Trial) -> State:

@@ -81,3 +81,10 @@ def test_figures_of_ones_own() -> None:
     for wrong in ("serve=fast", "serve=0", "serve=inf", "speed=3", "serve"):
         with pytest.raises(SystemExit, match="give NAME=NUMBER above 0, NAME one of serve, index"):
             changed(MEASURED, [wrong])
+
+
+def test_a_limit_says_whether_its_figure_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    assert "follows (`follow` is assumed)" in capsys.readouterr().out
+    main(["--assumed", "follow=20"])
+    assert "follows (`follow` is given)" in capsys.readouterr().out

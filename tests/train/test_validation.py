@@ -11,6 +11,7 @@ from recsys.schema import TEST, VALID
 from recsys.train.collectives import Collectives
 from recsys.train.trainable import build_plain
 from recsys.train.validation import (
+    figure_names,
     fit_trending_weight,
     gain_by_chance,
     predict_validation,
@@ -87,3 +88,10 @@ def test_a_task_that_nothing_tells_does_not_choose_the_epoch() -> None:
     )
     assert later - first == pytest.approx(np.log(0.70 / 0.51))
     assert score(0.5, [0.1, 0.4]) == pytest.approx(np.log(0.5) + np.log(0.2))
+
+
+def test_figures_are_plain_numbers_whose_names_are_known_before() -> None:
+    prepared = make_prepared((40, 40))
+    figures, _ = validated(prepared)
+    assert list(figures) == figure_names(prepared.config)
+    assert {type(value) for value in figures.values()} == {float}

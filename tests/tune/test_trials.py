@@ -52,7 +52,7 @@ def test_a_trial_is_worth_what_its_best_epoch_is() -> None:
 
 def test_an_objective_of_a_figure_that_is_not_measured_is_refused() -> None:
     figures = {"epoch": 1, "score": 1.0, "valid_hr@10": 0.5}
-    with pytest.raises(InputError, match="tune.objective.hr: no such figure; there are score, va"):
+    with pytest.raises(InputError, match="hr=1: no such figure; allowed are score, va"):
         objective(figures, TuneConfig(objective={"hr": 1}))
 
 

@@ -1,14 +1,17 @@
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from ray import tune
 
 import recsys.tune.stage
 import recsys.tune.tuner
+from recsys.cli import main
 from recsys.config.run import RunConfig, load_config
 from recsys.errors import InputError
 from recsys.tune.space import fit_space, make_space, read_space, with_settings
@@ -16,7 +19,7 @@ from recsys.tune.stage import tune_run
 from recsys.tune.trials import Trial, open_table
 from recsys.tune.tuner import make_tuner
 from tests.conftest import RUN_NAME, TrainedRun
-from tests.inputs import write_input
+from tests.inputs import video_rows, write_input, write_rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +69,41 @@ def fake_trial(
         tune.report({"epoch": epoch, "objective": score, "figures": figures})
 
 
+def fake_lists(
+    asked: dict[str, Any], *, config_tree: dict[str, Any], gpu: bool, threads: int
+) -> None:
+    """One epoch with figures as NumPy has them: 0.5 - 0.1 · 0.25 is the objective."""
+    figures = {"epoch": 1, "score": 1.0}
+    figures |= {"valid_ndcg@10": np.float64(0.5), "valid_creator_gini@10": np.float64(0.25)}
+    tune.report({"epoch": 1, "objective": 0.475, "figures": figures})
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local", "faked")
+@pytest.mark.parametrize(
+    ("objective", "shown"),
+    [
+        ("{valid_ndcg@10: 1, valid_creator_gini@10: -0.1}", "objective 0.475"),
+        ("{valid_ndcg@10: 1}", "valid_ndcg@10 0.5"),
+    ],
+)
+def test_the_objective_as_it_is_typed(
+    objective: str,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(recsys.tune.tuner, "run_trial", fake_lists)
+    write_rows(video_rows(), tmp_path / "videos.parquet")
+    columns = {"video": "video_id", "creator": "creator"}
+    data = {"videos": str(tmp_path / "videos.parquet"), "video_columns": columns}
+    path, space = write_input(tmp_path, data=data), str(ROOT / "tuning/spaces/optimizer.yaml")
+    command = ["tune", "--config", str(path), "--space", space, "--anew"]
+    assert main([*command, "tune.trials=2", f"tune.objective={objective}"]) == 0
+    assert shown in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials that train nothing; those as the README types them have tests of their own."""
@@ -97,7 +135,10 @@ def test_a_sweep_writes_the_best_settings(
         report = tune_run(changed, space)
     lines = [line for line in caplog.messages if line.startswith("tune: trial")]
     assert len(lines) == 4
-    assert lines[0].startswith("tune: trial 1 of 4: score ")
+    ended = [re.findall(r"\d+", line.partition(")")[0]) for line in lines]
+    assert sorted(number for number, *_ in ended) == ["0", "1", "2", "3"], "as the page has them"
+    assert [rest for _, *rest in ended] == [[str(done), "4"] for done in (1, 2, 3, 4)]
+    assert "tune: trial 0 (" in "".join(lines)
     assert (report["trials"], report["failed"]) == (4, 0)
     assert report["best"] == {"train.lr": 0.003}
     assert report["score"] == 0
@@ -143,7 +184,7 @@ def test_a_trial_that_fails_is_shown_and_ends_nothing(
         report = tune_run(with_settings(config, settings), space)
     assert (report["trials"], report["finished"], report["failed"]) == (2, 1, 1)
     assert report["winner"] == 1
-    line = "of 2 failed: clips.lance: no clips there; train.lr=0.5"
+    line = "of 2) failed: clips.lance: no clips there; train.lr=0.5"
     assert any(line in message for message in caplog.messages)
 
 

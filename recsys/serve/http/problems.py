@@ -1,8 +1,8 @@
 """Every refusal of the server as a problem document (RFC 9457), with one line that says why.
 
     {"type": "about:blank", "title": "Unprocessable Content", "status": 422,
-     "detail": "user_id: field required", "instance": "4f1c…",
-     "errors": [{"pointer": "#/user_id", "detail": "field required"}]}
+     "detail": "k='3': input should be a valid integer", "instance": "4f1c…",
+     "errors": [{"pointer": "#/k", "value": "'3'", "detail": "input should be a valid integer"}]}
 
 `instance` is the request's id, as in the answer's X-Request-ID.
 """
@@ -23,6 +23,7 @@ from starlette.routing import Match
 
 from recsys.errors import InputError
 from recsys.live.store.database import LogError
+from recsys.live.text import shown
 from recsys.serve.asks import NoAnswer
 from recsys.serve.http.messages import ONE, SEVERAL
 
@@ -63,6 +64,8 @@ class Mistake(TypedDict, total=False):
     """In the body: a JSON pointer as a fragment, `#/items/0/video_id`."""
     parameter: str
     """In the address: the parameter's name."""
+    value: str
+    """What was given, cut short; absent where nothing was, or where the place is what is wrong."""
     detail: str
 
 
@@ -129,6 +132,7 @@ PROBLEM_SCHEMA: dict[str, Any] = {
                 "properties": {
                     "pointer": {"type": "string", "description": "In the body, as RFC 6901."},
                     "parameter": {"type": "string", "description": "In the address."},
+                    "value": {"type": "string", "description": "What was given, cut short."},
                     "detail": {"type": "string"},
                 },
             },
@@ -221,23 +225,47 @@ def mistake_of(detail: Mapping[str, Any]) -> Mistake:
     source, *place = (part for part in detail["loc"] if part not in (ONE, SEVERAL, "[key]"))
     text = str(detail["msg"]).removeprefix("Value error, ")
     text = text[:1].lower() + text[1:]
+    if detail["type"] in ("string_too_long", "string_too_short"):  # as pydantic says it of lists
+        text = f"{text}, not {len(detail['input'])}"
+    mistake: Mistake = {"detail": text}
     if source == "body":
-        return {"pointer": _pointer(place), "detail": text}
-    return {"parameter": ".".join(map(str, place)), "detail": text}
+        mistake["pointer"] = _pointer(place)
+    else:
+        mistake["parameter"] = ".".join(map(str, place))
+    if place and (value := _value(detail)) is not None:
+        mistake["value"] = value
+    return mistake
+
+
+WITHOUT_VALUE = ("missing", "extra_forbidden", "too_long", "too_short")
+"""Mistakes of which no value is shown: nothing was given, or what is wrong is its name or size."""
+
+
+def _value(detail: Mapping[str, Any]) -> str | None:
+    """What was given, for the message; None where it would say nothing."""
+    is_name = "[key]" in detail["loc"]  # which its place shows already
+    if "input" not in detail or is_name or detail["type"] in WITHOUT_VALUE:
+        return None
+    given = detail["input"]
+    if detail["type"] == "value_error" and isinstance(given, dict):
+        return None  # a check of ours across fields, which names them
+    return json.dumps(given) if given is None or isinstance(given, bool) else shown(given)
 
 
 def summary(mistakes: Sequence[Mistake]) -> str:
     """The first mistake in one line, and how many more there are.
 
-    >>> summary([{"pointer": "#/items/0/k", "detail": "too large"}, {"pointer": "#", "detail": ""}])
-    'items.0.k: too large (and 1 more)'
+    >>> first: Mistake = {"pointer": "#/items/0/k", "value": "99", "detail": "too large"}
+    >>> summary([first, {"pointer": "#", "detail": ""}])
+    'items.0.k=99: too large (and 1 more)'
     """
     first = mistakes[0]
     pointer = first.get("pointer", "#").removeprefix("#").removeprefix("/")
     dotted = ".".join(_unescaped(part) for part in pointer.split("/"))
     where = first.get("parameter") or dotted or "the body"
     more = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-    return f"{where}: {first['detail']}{more}"
+    given = f"={first['value']}" if "value" in first else ""
+    return f"{where}{given}: {first['detail']}{more}"
 
 
 def _pointer(place: Sequence[object]) -> str:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, HTTPException, Query
 
 import recsys.serve.operator.audience as audiences
 from recsys.inference.rerank import weights
+from recsys.live.text import shown
 from recsys.serve.http.messages import LAST_MS, AddressId
 from recsys.serve.http.tokens import OPERATOR_FOLDER
 from recsys.serve.operator.figures import RunResponse
@@ -78,7 +79,9 @@ async def _audience(
 ) -> audiences.AudienceResponse:
     bundle = service.bundle
     if not await service.read(lambda recommender: recommender.holds(video_id)):
-        raise HTTPException(404, "the catalogue of this model does not hold this video")
+        raise HTTPException(
+            404, f"video_id={shown(video_id)}: the catalogue of this model does not hold it"
+        )
     k = min(k, bundle.config.serve.max_k)
 
     def look(recommender: ServingRecommender, group: list[str]) -> list[audiences.Viewer]:

@@ -107,7 +107,7 @@ def routes(service: Service, router: APIRouter) -> None:
         facts = await _of_bundle(service, video_id)
         if facts is not None:
             await _check_of_bundle(service, video_id, given)
-        changed = _there(await _told(desk.change(video_id, given, facts)))
+        changed = _there(video_id, await _told(desk.change(video_id, given, facts)))
         await service.read(lambda recommender: recommender.catch_up())
         return m.message(changed)
 
@@ -128,7 +128,9 @@ async def _add(service: Service, request: Request, said: m.AddVideoQuery) -> Res
     await _check_said(service, video_id, vars(facts))
     before = await asyncio.to_thread(desk.videos.get, video_id)
     if before is None and await _of_bundle(service, video_id) is not None:
-        raise HTTPException(409, "this id is a video of the catalogue; take another id")
+        raise HTTPException(
+            409, f"video_id={shown(video_id)}: is a video of the catalogue; take another id"
+        )
     file = None
     if by_uri is None:
         file = await _told(desk.receive(request.stream()))
@@ -144,14 +146,14 @@ async def _look(service: Service, video_id: str) -> m.VideoResponse:
     facts = None if video is not None else await _of_bundle(service, video_id)
     if facts is not None:
         return m.of_bundle(video_id, facts)
-    return m.message(_there(video), await asyncio.to_thread(desk.queue.faults, video_id))
+    return m.message(_there(video_id, video), await asyncio.to_thread(desk.queue.faults, video_id))
 
 
 async def _delete(service: Service, video_id: str) -> m.DeletedResponse:
     facts = await _of_bundle(service, video_id)
     deleted = await service.desk.delete(video_id, in_bundle=facts is not None)
     if deleted is None:
-        raise HTTPException(404, "there is no such video")
+        raise _unknown(video_id)
     await service.read(lambda recommender: recommender.catch_up())
     return m.DeletedResponse(video_id)
 
@@ -233,10 +235,14 @@ async def _told(call: Awaitable[Result]) -> Result:
         raise HTTPException(413, "the video is larger than serve.max_upload_mib allows") from None
 
 
-def _there(video: LiveVideo | None) -> LiveVideo:
+def _there(video_id: str, video: LiveVideo | None) -> LiveVideo:
     if video is None or video.state == "deleted":
-        raise HTTPException(404, "there is no such video")
+        raise _unknown(video_id)
     return video
+
+
+def _unknown(video_id: str) -> HTTPException:
+    return HTTPException(404, f"video_id={shown(video_id)}: there is no such video")
 
 
 def _wrong(source: str, name: str, text: str) -> RequestValidationError:

@@ -6,7 +6,7 @@ from typing import Annotated
 import pytest
 from fastapi import FastAPI, HTTPException, Query
 from fastapi.testclient import TestClient
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from recsys.errors import InputError
 from recsys.serve.http.guard import Guard, Limits
@@ -19,12 +19,25 @@ class Inner(BaseModel):
     score: float
 
 
+class Pair(BaseModel):
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Pair":
+        if self.low >= self.high:
+            raise ValueError(f"low={self.low}: must be below high={self.high}")
+        return self
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     k: int = Field(ge=1)
     inner: list[Inner] = []
     names: dict[str, int] = {}
+    title: str = Field("", max_length=5)
+    pair: Pair | None = None
 
     @field_validator("k")
     @classmethod
@@ -75,39 +88,55 @@ def test_a_document_has_all_members(client: TestClient) -> None:
 @pytest.mark.parametrize(
     ("body", "detail", "errors"),
     [
-        ({}, "k: field required", [("#/k", "field required")]),
-        ({"k": 2}, "k: must be odd", [("#/k", "must be odd")]),
+        ({}, "k: field required", [("#/k", None, "field required")]),
+        ({"k": 2}, "k=2: must be odd", [("#/k", "2", "must be odd")]),
         (
             {"k": 0, "n": 1},
-            "k: input should be greater than or equal to 1 (and 1 more)",
+            "k=0: input should be greater than or equal to 1 (and 1 more)",
             [
-                ("#/k", "input should be greater than or equal to 1"),
-                ("#/n", "extra inputs are not permitted"),
+                ("#/k", "0", "input should be greater than or equal to 1"),
+                ("#/n", None, "extra inputs are not permitted"),
             ],
         ),
         (
             {"k": 1, "inner": [{"score": 1}, {}]},
             "inner.1.score: field required",
-            [("#/inner/1/score", "field required")],
+            [("#/inner/1/score", None, "field required")],
         ),
         (
             {"k": 1, "names": {"a/b~c": None}},
-            "names.a/b~c: input should be a valid integer",
-            [("#/names/a~1b~0c", "input should be a valid integer")],
+            "names.a/b~c=null: input should be a valid integer",
+            [("#/names/a~1b~0c", "null", "input should be a valid integer")],
+        ),
+        (
+            {"k": 1, "names": [True]},
+            "names=[True]: input should be a valid dictionary",
+            [("#/names", "[True]", "input should be a valid dictionary")],
+        ),
+        (
+            {"k": 1, "title": "too long"},
+            "title='too long': string should have at most 5 characters, not 8",
+            [("#/title", "'too long'", "string should have at most 5 characters, not 8")],
+        ),
+        (
+            {"k": 1, "pair": {"low": 2, "high": 1}},
+            "pair: low=2: must be below high=1",
+            [("#/pair", None, "low=2: must be below high=1")],
         ),
         (
             [],
             "the body: input should be a valid dictionary or object to extract fields from",
-            [("#", "input should be a valid dictionary or object to extract fields from")],
+            [("#", None, "input should be a valid dictionary or object to extract fields from")],
         ),
     ],
 )
 def test_wrong_values_of_a_body(
-    client: TestClient, body: object, detail: str, errors: list[tuple[str, str]]
+    client: TestClient, body: object, detail: str, errors: list[tuple[str, str | None, str]]
 ) -> None:
     answer = client.post("/v1/things", json=body)
     assert (answer.status_code, answer.json()["detail"]) == (422, detail)
-    assert [(e["pointer"], e["detail"]) for e in answer.json()["errors"]] == errors
+    told = [(e["pointer"], e.get("value"), e["detail"]) for e in answer.json()["errors"]]
+    assert told == errors
 
 
 def test_a_wrong_parameter(client: TestClient) -> None:
@@ -116,9 +145,10 @@ def test_a_wrong_parameter(client: TestClient) -> None:
     (error,) = answer.json()["errors"]
     assert error == {
         "parameter": "limit",
+        "value": "'0'",
         "detail": "input should be greater than or equal to 1",
     }
-    assert answer.json()["detail"] == f"limit: {error['detail']}"
+    assert answer.json()["detail"] == f"limit='0': {error['detail']}"
 
 
 def test_no_more_mistakes_are_listed_than_a_reader_needs(client: TestClient) -> None:
@@ -130,6 +160,14 @@ def test_no_more_mistakes_are_listed_than_a_reader_needs(client: TestClient) -> 
 def test_a_long_name_does_not_come_back_whole(client: TestClient) -> None:
     answer = client.post("/v1/things", json={"k": 1, "x" * 10_000: 0})
     assert answer.json()["errors"][0]["pointer"] == "#/" + "x" * 100
+    assert len(answer.content) < 1000
+
+
+@pytest.mark.parametrize("value", ["x" * 10_000, list(range(10_000)), {"x" * 10_000: "y"}])
+def test_a_long_value_does_not_come_back_whole(client: TestClient, value: object) -> None:
+    answer = client.post("/v1/things", json={"k": value})
+    assert answer.status_code == 422
+    assert 0 < len(answer.json()["errors"][0]["value"]) <= 80
     assert len(answer.content) < 1000
 
 
