@@ -168,8 +168,8 @@ export class Feed {
   }
 
   #inView(card, share) {
-    if (!isPhone() || !mayAutoplay() || card.dismissed) return;
-    if (share >= 0.8) card.clip.play();
+    if (!isPhone() || !mayAutoplay()) return;
+    if (share >= 0.8) card.play();
     else if (share < 0.5) card.clip.stop();
   }
 
