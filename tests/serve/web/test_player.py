@@ -3,6 +3,7 @@
 import pytest
 
 from tests.serve.web._server import BROKEN, WITHOUT_FILE, PageServer
+from tests.serve.web.test_fronts import HELD
 from tests.serve.web.test_page import (
     BROWSER,
     FRAMES,
@@ -106,6 +107,7 @@ def test_what_is_refused_where_it_plays_takes_no_other_reaction(
 def test_what_plays_can_be_liked_where_it_plays(browser: Browser, server: PageServer) -> None:
     with opened(browser, server) as page:
         ids = feed(page)
+        page.evaluate(HELD)  # what is watched would have the feed listed once more
         page.locator("article .open").nth(1).click()
         page.locator("dialog .like").click()
         expect(page.locator("dialog .like")).to_have_text("Liked")
