@@ -62,3 +62,15 @@ def test_the_length_is_seen_over_the_video_that_plays(browser: Browser, server: 
         said(page, "No more of")
         assert card.locator(".note").evaluate(UPPERMOST)
         assert not card.locator(".length").evaluate(UPPERMOST)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_box_of_the_viewer_is_named_on_a_phone(
+    browser: Browser, server: PageServer, language: str
+) -> None:
+    with opened(browser, server, f"?user=u9&lang={language}", **PHONE) as page:
+        feed(page)
+        label = page.locator("label[for=user]")
+        expect(label).to_have_text({"en": "Viewer", "zh": "观众"}[language])
+        assert label.evaluate(UPPERMOST)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
