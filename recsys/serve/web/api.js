@@ -1,6 +1,7 @@
 // The typed API of the server, and the queue of events on their way to it.
 
 import { newId } from "./dom.js";
+import { t } from "./i18n.js";
 
 // Tokens stay in this tab: never in an address, never on the disk.
 const kept = (name) => ({
@@ -98,8 +99,8 @@ export function upload(file, said, progress, signal) {
         ? done(JSON.parse(request.responseText))
         : fail(refused(request.status, request.responseText, request.statusText)),
     );
-    request.addEventListener("error", () => fail(new Refused(0, "the connection was lost")));
-    request.addEventListener("abort", () => fail(new Refused(0, "it was given up")));
+    request.addEventListener("error", () => fail(new Refused(0, t("connection_lost"))));
+    request.addEventListener("abort", () => fail(new Refused(0, t("given_up"))));
     let whole = false;
     request.upload.addEventListener("load", () => (whole = true));
     signal.addEventListener("abort", () => whole || request.abort());

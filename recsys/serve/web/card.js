@@ -39,12 +39,18 @@ export class Card {
 
   /** Instead of the video, what became of it; the card keeps its size. */
   dismiss(text) {
+    clearTimeout(this.hovered);
     this.clip.stop();
     this.dismissed = true;
     this.element.classList.add("dismissed");
     this.clip.frame.append(el("p", { class: "note" }, text));
     if (this.element.contains(document.activeElement)) this.element.focus({ preventScroll: true });
     for (const button of this.element.querySelectorAll("button")) button.disabled = true;
+  }
+
+  /** What was dismissed plays no more. */
+  play() {
+    if (!this.dismissed) this.clip.play();
   }
 
   #make() {
@@ -109,14 +115,13 @@ export class Card {
   }
 
   #playWhenLookedAt(article) {
-    let timer = null;
     this.clip.frame.addEventListener("click", () => this.acts.open(this));
     article.addEventListener("pointerenter", (event) => {
-      if (event.pointerType !== "mouse" || isPhone() || calm() || this.dismissed) return;
-      timer = setTimeout(() => this.clip.play(), HOVER_MS);
+      if (event.pointerType !== "mouse" || isPhone() || calm()) return;
+      this.hovered = setTimeout(() => this.play(), HOVER_MS);
     });
     article.addEventListener("pointerleave", (event) => {
-      clearTimeout(timer);
+      clearTimeout(this.hovered);
       if (event.pointerType === "mouse" && !isPhone()) this.clip.stop();
     });
   }

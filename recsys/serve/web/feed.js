@@ -97,12 +97,17 @@ export class Feed {
     this.#busily(() => this.#follow(card, t("changed_watch", { title })));
   }
 
+  cardOf(id) {
+    return this.cards.find((card) => card.id === id);
+  }
+
   next(card) {
-    const following = this.cards.slice(this.cards.indexOf(card) + 1);
+    const following = this.cards.slice(this.cards.indexOf(card.from ?? card) + 1);
     return following.find((one) => !one.dismissed && !this.telling.hides(one)) ?? null;
   }
 
-  async #follow(card, said) {
+  async #follow(one, said) {
+    const card = one.from ?? one; // what has no place in the list stands by that which led to it
     await api.flush();
     const at = this.cards.indexOf(card) + 1;
     const kept = this.cards.slice(0, at).map((one) => one.id);
@@ -168,8 +173,8 @@ export class Feed {
   }
 
   #inView(card, share) {
-    if (!isPhone() || !mayAutoplay() || card.dismissed) return;
-    if (share >= 0.8) card.clip.play();
+    if (!isPhone() || !mayAutoplay()) return;
+    if (share >= 0.8) card.play();
     else if (share < 0.5) card.clip.stop();
   }
 

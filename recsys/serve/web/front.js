@@ -72,9 +72,13 @@ export class Front {
     return finished;
   }
 
+  cardOf(id) {
+    return this.tiles.find((tile) => tile.id === id);
+  }
+
   /** The next video of the same row whose creator was not hidden since. */
   next(card) {
-    let following = card.element?.nextElementSibling;
+    let following = (card.from ?? card).element?.nextElementSibling;
     while (following && this.telling.hides(following.card)) following = following.nextElementSibling;
     return following?.card ?? null;
   }

@@ -17,6 +17,23 @@ const SIMILAR = {
   },
 };
 
+/** A video that only what is similar leads to: what a card is, without an impression or a place in a list. */
+class Similar {
+  constructor(details, from, telling) {
+    Object.assign(this, { id: details.video_id, item: { details }, from }); // `from`: the card that led to it
+    this.isLiked = telling.did(this, "like");
+    this.dismissed = REFUSALS.some((kind) => telling.did(this, kind));
+  }
+
+  liked() {
+    this.isLiked = true;
+  }
+
+  dismiss() {
+    this.dismissed = true;
+  }
+}
+
 /** Opens a card of a feed in a dialog; closes itself with Escape, and gives the focus back. */
 export function openPlayer(card, feed) {
   const stage = el("div", { class: "stage" });
@@ -24,32 +41,37 @@ export function openPlayer(card, feed) {
   const beside = el("aside", { "aria-label": t(name) });
   const close = el("button", { type: "button", class: "close", autofocus: true }, t("close"));
   const dialog = el("dialog", { class: "player" }, close, stage, beside);
-  let [clip, timer] = [null, null];
+  let [clip, timer, shown] = [null, null, null];
   const quiet = () => clearInterval(timer);
 
-  function show(video, told, next, acts = null) {
+  function show(one) {
     quiet();
     clip?.stop();
-    clip = new Clip(video, { controls: true, watched: told, ended: () => countdown(next) });
+    shown = one;
+    const video = one.item.details;
+    const watched = (seconds, share) => feed.watched(one, seconds, share);
+    clip = new Clip(video, { controls: true, watched, ended: () => countdown(one) });
     const title = titleOf(video);
     dialog.setAttribute("aria-label", title);
     const creator = video.creator_id && outside("p", video.creator_id, { class: "creator" });
     clip.frame.append(el("div", { class: "next" })); // over the picture, so that it pushes nothing down
-    stage.replaceChildren(clip.frame, outside("h2", title), creator ?? "", acts ?? "");
+    stage.replaceChildren(clip.frame, outside("h2", title, { tabindex: "-1" }), creator ?? "", actsOf(one));
     clip.play();
     fillBeside(video);
+    keepFocus();
   }
 
-  function showCard(one) {
-    const told = (seconds, share) => feed.watched(one, seconds, share);
-    show(one.item.details, told, (share) => feed.next(one, share), actsOf(one));
+  /** Where what had the focus is gone, the title has it: what is read aloud, and where keys go on from. */
+  function keepFocus() {
+    if (!dialog.contains(document.activeElement)) stage.querySelector("h2").focus({ preventScroll: true });
   }
 
-  /** What can be done with a video that is of the front and not only similar to one of it. */
+  /** What can be done with a video. */
   function actsOf(one) {
     const kinds = feed.acts.filter((kind) => kind !== "hide_creator" || one.item.details.creator_id);
     const buttons = kinds.map((kind) => {
-      const act = () => {
+      const act = ({ currentTarget }) => {
+        if (currentTarget.getAttribute("aria-disabled") === "true") return;
         feed.react(one, kind);
         settle();
         if (feed.beside) fillBeside(one.item.details); // it may have opened some
@@ -60,7 +82,7 @@ export function openPlayer(card, feed) {
       const refused = REFUSALS.some((kind) => feed.did(one, kind));
       kinds.forEach((kind, place) => {
         const done = feed.did(one, kind);
-        buttons[place].disabled = done || refused;
+        buttons[place].setAttribute("aria-disabled", String(done || refused)); // `disabled` would lose the focus
         buttons[place].textContent = t((done && DONE[kind]) || kind);
       });
     };
@@ -75,15 +97,16 @@ export function openPlayer(card, feed) {
     return acts;
   }
 
-  function countdown(next) {
+  function countdown(one) {
     quiet();
-    const following = next?.(clip.share);
+    const following = feed.next(one, clip.share);
     const place = stage.querySelector(".next");
     if (!following) return;
     let left = COUNTDOWN_S;
     const text = el("span", { role: "timer" });
-    const go = () => showCard(following);
-    const stop = el("button", { type: "button", onclick: () => (quiet(), place.replaceChildren()) }, t("stop"));
+    const go = () => show(following);
+    const end = () => (quiet(), place.replaceChildren(), keepFocus());
+    const stop = el("button", { type: "button", onclick: end }, t("stop"));
     const tick = () => (left ? (text.textContent = t("next_in", { s: left--, n: left })) : go());
     const title = outside("b", titleOf(following.item.details));
     place.replaceChildren(
@@ -110,8 +133,7 @@ export function openPlayer(card, feed) {
   /** A video beside the one that plays; a note says why it cannot be opened yet. */
   function lineOf({ video, card = null, note = null }) {
     if (note) return row(video, null, el("small", {}, note));
-    const told = (seconds, share) => feed.watched({ id: video.video_id, item: { details: video } }, seconds, share);
-    return row(video, () => (card ? showCard(card) : show(video, told, null)));
+    return row(video, () => show(card ?? feed.cardOf(video.video_id) ?? new Similar(video, shown.from ?? shown, feed.telling)));
   }
 
   close.addEventListener("click", () => dialog.close());
@@ -124,7 +146,7 @@ export function openPlayer(card, feed) {
   });
   document.body.append(dialog);
   dialog.showModal();
-  showCard(card);
+  show(card);
 }
 
 /** A line of a list: a small poster, the title, the length. */

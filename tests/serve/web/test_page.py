@@ -14,6 +14,7 @@ import pytest
 from recsys.live.videos.encoding_queue import REFUSALS
 from recsys.serve.asks import Kind
 from recsys.serve.http.tokens import Tokens
+from recsys.serve.metrics import STEPS
 from recsys.serve.operator.trace import Cause
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.routes.page import WEB
@@ -352,6 +353,8 @@ def test_history_and_figures(browser: Browser, server: PageServer) -> None:
         page.get_by_role("link", name="Run").click()
         expect(page.locator(".tiles")).to_contain_text("Requests a second")
         expect(page.locator(".run")).to_contain_text("hr@10")
+        expect(page.locator(".run")).to_contain_text("Read the viewer's history")
+        expect(page.get_by_role("button", name="Roll back")).to_have_count(0)  # to what?
         expect(page.locator(".chart .uplot")).to_have_count(7)
 
 
@@ -485,6 +488,7 @@ def test_the_page_is_small_and_says_the_same_in_every_language() -> None:
     named = {"refused": REFUSALS, "left_out": get_args(Cause)}
     named["kind"] = named["reason"] = get_args(Kind)
     named["state"] = ("stored", "indexed", *get_args(State))
+    named["run_step"] = STEPS
     for kind, words in named.items():
         assert {f"{kind}_{word}" for word in words} <= keys[0]
     assert "innerHTML" not in code

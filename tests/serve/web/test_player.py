@@ -1,14 +1,18 @@
 """The large player in a real browser, over a feed."""
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from tests.serve.web._server import BROKEN, WITHOUT_FILE, PageServer
+from tests.serve.web.test_fronts import HELD
 from tests.serve.web.test_page import (
     BROWSER,
     FRAMES,
     LATE,
     PHONE,
     PLAYED,
+    UNPLAYABLE,
     browser,
     feed,
     first_playable,
@@ -20,10 +24,18 @@ from tests.serve.web.test_page import (
 )
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
 __all__ = ["browser", "server", "world"]
+IDS = "(rows) => rows.map((one) => one.querySelector('b').textContent.replace(/\\D+/, 'v'))"
+"""The names of videos by their titles, where these are not hostile."""
+
+
+def stop_the_clock(page: Page) -> None:
+    """Nothing counts down any more; videos play on."""
+    page.clock.install()
+    page.clock.pause_at(datetime.now() + timedelta(minutes=1))
 
 
 @pytest.mark.parametrize("row", [BROKEN, WITHOUT_FILE])
@@ -106,6 +118,7 @@ def test_what_is_refused_where_it_plays_takes_no_other_reaction(
 def test_what_plays_can_be_liked_where_it_plays(browser: Browser, server: PageServer) -> None:
     with opened(browser, server) as page:
         ids = feed(page)
+        page.evaluate(HELD)  # what is watched would have the feed listed once more
         page.locator("article .open").nth(1).click()
         page.locator("dialog .like").click()
         expect(page.locator("dialog .like")).to_have_text("Liked")
@@ -138,3 +151,69 @@ def test_what_plays_goes_on_while_the_feed_behind_it_changes(
         expect(page.locator("article video")).to_have_count(0)
         page.keyboard.press("Escape")
         page.locator("article video").first.wait_for(state="attached")
+
+
+def test_keys_stay_in_the_player_whatever_they_do(browser: Browser, server: PageServer) -> None:
+    with opened(browser, server) as page:
+        place = first_playable(feed(page))
+        stop_the_clock(page)
+        page.locator("article .open").nth(place).press("Enter")
+        heading = page.locator("dialog h2")
+        page.locator("dialog .like").press("Enter")
+        expect(page.locator("dialog .like")).to_have_text("Liked")
+        page.get_by_role("button", name="Stop").wait_for()
+        expect(page.locator("dialog .like")).to_be_focused()
+        page.keyboard.press("Enter")  # what is done is done once
+        page.get_by_role("button", name="Stop").press("Enter")
+        expect(heading).to_be_focused()
+        page.locator("dialog video").dispatch_event("ended")
+        title = heading.text_content()
+        page.get_by_role("button", name="Play next").press("Enter")
+        expect(heading).not_to_have_text(title or "")
+        expect(heading).to_be_focused()
+        similar = page.locator("dialog aside button").first
+        title = similar.locator("b").text_content()
+        similar.press("Enter")
+        expect(heading).to_have_text(title or "")
+        expect(heading).to_be_focused()
+    assert len(server.events("task")) == 1
+
+
+@pytest.mark.parametrize(
+    ("act", "told", "kind"),
+    [
+        ("like", "You liked", "task"),
+        ("not_interested", "No more of", "not_interested"),
+        ("hide_creator", "No more of", "hide_creator"),
+    ],
+)
+def test_a_similar_video_takes_reactions_and_the_feed_goes_on_after_it(
+    browser: Browser, server: PageServer, act: str, told: str, kind: str
+) -> None:
+    with opened(browser, server) as page:
+        ids = feed(page)
+        place = first_playable(ids)
+        stop_the_clock(page)
+        page.locator("article .open").nth(place).click()
+        rows = page.locator("dialog aside button")
+        expect(rows).to_have_count(8)
+        named = rows.evaluate_all(IDS)
+        video = next(one for one in named if one[1:].isdecimal() and one not in (*ids, *UNPLAYABLE))
+        rows.nth(named.index(video)).click()
+        page.locator(f"dialog .{act}").click()
+        expect(page.locator(f"dialog .{act}")).to_be_disabled()
+        said(page, told)
+        assert feed(page)[: place + 1] == ids[: place + 1]
+        page.locator("dialog .next").get_by_text("Up next").wait_for()
+        page.locator("dialog video").dispatch_event("ended")  # the feed may have changed since
+        following = page.locator("article .title").nth(place + 1).text_content()
+        expect(page.locator("dialog .next b")).to_have_text(following or "")
+        page.get_by_role("button", name="Close").click()
+        said(page, f"You watched “Video number {video[1:]}”.")
+        assert feed(page)[: place + 1] == ids[: place + 1]
+    (event,) = server.events(kind)
+    assert event.impression_id is None and event.version is None
+    if kind == "hide_creator":
+        assert event.creator_id
+    else:
+        assert event.video_id == video

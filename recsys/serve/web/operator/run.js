@@ -45,7 +45,7 @@ export async function runView({ user, model, say }) {
   const lookAtReplica = async () => {
     replicas.take(await api.run(replicas.newest()));
     tiles.replaceChildren(...tilesOf(replicas, model));
-    steps.fill(replicas.steps().map(({ step, times, mean_ms }) => [step, number(times), ms(mean_ms)]));
+    steps.fill(replicas.steps().map(({ step, times, mean_ms }) => [t(`run_step_${step}`), number(times), ms(mean_ms)]));
     each.fill(replicas.rows().map((one) => [one.replica, one.version, count(one.rate), ms(one.p99), t("events", { n: one.lag }), mib(one.memory), ago(one.heard)]));
     for (const { chart, of } of charts) await chart.draw(replicas.lines(of));
   };

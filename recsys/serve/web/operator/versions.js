@@ -56,7 +56,7 @@ export class Versions {
     for (const button of this.trial.querySelectorAll("button")) button.disabled = true;
   }
 
-  #row({ version, state, created, reason }, { wanted, serving, challenger }) {
+  #row({ version, state, created, reason }, { wanted, serving, challenger, versions }) {
     const made = created ?? madeAt(version);
     const coming = version === wanted && version !== serving ? ` ${t("wanted")}` : "";
     const path = `versions/${encodeURIComponent(version)}`;
@@ -65,7 +65,7 @@ export class Versions {
       acts.push(this.#swap(t("activate"), t("activate_sure"), `${path}/activate`));
     if (MAY_BE_TRIED.includes(state) && version !== wanted && !challenger)
       acts.push(this.#challenge(version, `${path}/challenge`));
-    if (state === "serving" && version === wanted)
+    if (state === "serving" && version === wanted && versions.length > 1)
       acts.push(this.#swap(t("roll_back"), t("roll_back_sure"), `versions/rollback?from=${encodeURIComponent(version)}`));
     return [version, t(`state_${state}`) + coming, made ? ago(Date.parse(made)) : "–", reason ?? "", el("span", { class: "acts" }, ...acts)];
   }
