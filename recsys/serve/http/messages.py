@@ -179,7 +179,8 @@ class EventMessage(Message):
     time_ms: Annotated[StrictInt, Field(json_schema_extra={"minimum": FIRST_MS})] | None = None
     """When it happened by the sender's clock, in Unix milliseconds (UTC); now without it."""
     positive: StrictBool | None = None
-    """Whether the user liked the video; without it a view says yes, a task whether it was done."""
+    """Whether the user liked the video; without it a view says yes, a task whether it was done. A
+    label of the task that is the model's own sign of it, if there is one, goes before this."""
     watched: Annotated[float, Field(ge=0, le=LONGEST_WATCH, strict=True)] | None = None
     """Of a view: how long, in the unit of the model's training data."""
     labels: Annotated[
