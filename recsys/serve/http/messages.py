@@ -233,7 +233,8 @@ class ReasonMessage:
 
     kind: Kind
     """`resembles` videos that the user liked; new from a `creator` that they like; `popular` now,
-    and otherwise not in the list; tried out to `explore` it; `personal`: from all they did. In a
+    and otherwise not in the list; tried out to `explore` it; `personal`: from all they did. For a
+    `newcomer`, of whom nothing is known: `popular` now, else what the model finds for them. In a
     list for everybody: `popular`, or one of the `latest`."""
     video_ids: tuple[str, ...]
     """The liked videos that it resembles, of `resembles`."""
