@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.clock import now
+from recsys.live.log.event import DAY_MS
 from recsys.live.log.events import EventLog
 from recsys.live.store.database import LogError
 from recsys.serve.api import make_api
@@ -277,7 +278,32 @@ def test_openapi_names_every_route(client: TestClient) -> None:
         (
             "recommend",
             {"user_id": "u", "now_ms": 10**15},
-            "now_ms: input should be less than or equal to 253402300799999",
+            "now_ms: 1000000000000000: these are microseconds; send milliseconds; the server's",
+        ),
+        (
+            "recommend",
+            {"user_id": "u", "now_ms": 1_700_000_000},
+            "now_ms: 1700000000: these are seconds; send milliseconds; the server's time is",
+        ),
+        (
+            "score",
+            {"user_id": "u", "video_ids": ["v1"], "now_ms": now() + 2 * DAY_MS},
+            "more than a day ahead; check the sender's clock; the server's time is",
+        ),
+        (
+            "recommend/batch",
+            {"requests": [{"user_id": "u"}, {"user_id": "u", "now_ms": 0}]},
+            "requests.1.now_ms: 0: before 2000; check the sender's clock; the server's time is",
+        ),
+        (
+            "videos",
+            {"video_id": "x", "expires_ms": 1_900_000_000},
+            "expires_ms: 1900000000: these are seconds; send milliseconds; the server's time is",
+        ),
+        (
+            "videos",
+            {"video_id": "x", "expires_ms": 9 * 10**14},
+            "expires_ms: 900000000000000: after 9999-12-31T23:59:59Z; check",
         ),
         (
             "recommend",

@@ -30,10 +30,9 @@ from recsys.serve.asks import (
     Kind,
     RankedVideos,
 )
+from recsys.serve.http.times import Time
 from recsys.serve.retrieve.monitor import SearchShape
 
-LAST_MS = 253_402_300_799_999
-"""The end of the year 9999."""
 MOST_EVENTS = 1000
 MOST_REQUESTS = 100
 MOST_IDS = 5000
@@ -61,7 +60,6 @@ AddressId = Annotated[str, BeforeValidator(id_text), WithJsonSchema(TEXT_SCHEMA)
 NAMES = {"propertyNames": TEXT_SCHEMA}
 Entries = Annotated[dict[Id, Id], Field(max_length=MOST_ENTRIES, json_schema_extra=NAMES)]
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS)]
-Time = Annotated[StrictInt, Field(ge=0, le=LAST_MS)]
 Number = Annotated[float, Field(strict=True, ge=0, le=LONGEST_WATCH)]
 
 Described = ConfigDict(use_attribute_docstrings=True)
@@ -79,8 +77,8 @@ class Request(Message):
     user_id: Id
     """Integer or text; a user that nothing is known of is answered too."""
     now_ms: Time | None = None
-    """When the request is made, in Unix milliseconds (UTC): events that are not earlier are not
-    used. Without it now, and all that was acknowledged is used."""
+    """When the request is made, in Unix milliseconds (UTC), at most a day ahead: events that are
+    not earlier are not used. Without it now, and all that was acknowledged is used."""
     context: Entries = Field(default_factory=dict)
     """Values of the model's context columns; a missing one counts as unknown."""
     user: Entries = Field(default_factory=dict)

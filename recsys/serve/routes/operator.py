@@ -11,7 +11,8 @@ from fastapi import APIRouter, HTTPException, Query
 
 import recsys.serve.operator.audience as audiences
 from recsys.inference.rerank import weights
-from recsys.serve.http.messages import LAST_MS, AddressId
+from recsys.live.log.event import LAST_MS
+from recsys.serve.http.messages import AddressId
 from recsys.serve.http.tokens import OPERATOR_FOLDER
 from recsys.serve.operator.figures import RunResponse
 from recsys.serve.operator.preview import (
