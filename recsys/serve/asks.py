@@ -8,11 +8,12 @@ from typing import Literal, NamedTuple
 
 from recsys.serve.lists.propensities import Tried
 
-Kind = Literal["resembles", "creator", "popular", "explore", "personal", "latest"]
+Kind = Literal["resembles", "creator", "popular", "explore", "personal", "newcomer", "latest"]
 """Why a video is in a list. `resembles`: like videos that the user liked. `creator`: new, from a
-creator of videos that they liked. `popular`: popular now; without that it would not be there.
-`explore`: a new video that is tried out. `personal`: what the model makes of all they did.
-`latest`: in place of all that, one that was first shown lately."""
+creator of videos that they liked. `popular`: popular now; without that it would not be there, or
+nothing is known of the user. `explore`: a new video that is tried out. `personal`: what the model
+makes of all they did. `newcomer`: what it finds for whoever nothing is known of. `latest`: in
+place of all that, one that was first shown lately."""
 
 DegradedKind = Literal["stale", "popular", "latest"]
 """What an answer is where it is not all it might be. `stale`: made without the newest events.

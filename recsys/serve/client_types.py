@@ -66,7 +66,7 @@ class Event(TypedDict):
 class Reason(TypedDict):
     """Why a video is recommended."""
 
-    kind: Literal["resembles", "creator", "popular", "explore", "personal", "latest"]
+    kind: Literal["resembles", "creator", "popular", "explore", "personal", "newcomer", "latest"]
     video_ids: NotRequired[list[str]]
     creator_id: NotRequired[str]
 

@@ -78,7 +78,7 @@ def test_export_for_training_in_the_runs_columns(
     assert printed.splitlines()[0] == f"{out}: 2 showings of 2 users"
     table = pq.read_table(out)
     assert table.column("video_id").to_pylist() == ["v1", "v2"]
-    assert table.column("clicked").to_pylist() == [1, 0]
+    assert table.column("clicked").to_pylist() == [1, 1], "a view that is not told otherwise is one"
 
 
 def test_what_is_wrong_is_one_line(

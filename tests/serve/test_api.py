@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.clock import now
+from recsys.live.log.event import DAY_MS
 from recsys.live.log.events import EventLog
 from recsys.live.store.database import LogError
 from recsys.serve.api import make_api
@@ -277,7 +278,32 @@ def test_openapi_names_every_route(client: TestClient) -> None:
         (
             "recommend",
             {"user_id": "u", "now_ms": 10**15},
-            "now_ms=1000000000000000: input should be less than or equal to 253402300799999",
+            "now_ms=1000000000000000: these are microseconds; send milliseconds; the server's",
+        ),
+        (
+            "recommend",
+            {"user_id": "u", "now_ms": 1_700_000_000},
+            "now_ms=1700000000: these are seconds; send milliseconds; the server's time is",
+        ),
+        (
+            "score",
+            {"user_id": "u", "video_ids": ["v1"], "now_ms": now() + 2 * DAY_MS},
+            "more than a day ahead; check the sender's clock; the server's time is",
+        ),
+        (
+            "recommend/batch",
+            {"requests": [{"user_id": "u"}, {"user_id": "u", "now_ms": 0}]},
+            "requests.1.now_ms=0: before 2000; check the sender's clock; the server's time is",
+        ),
+        (
+            "videos",
+            {"video_id": "x", "expires_ms": 1_900_000_000},
+            "expires_ms=1900000000: these are seconds; send milliseconds; the server's time is",
+        ),
+        (
+            "videos",
+            {"video_id": "x", "expires_ms": 9 * 10**14},
+            "expires_ms=900000000000000: after 9999-12-31T23:59:59Z; check",
         ),
         (
             "recommend",
@@ -444,3 +470,37 @@ def test_files_can_be_switched_off(tmp_path) -> None:  # type: ignore[no-untyped
     service = Service(Bundle.load(str(tmp_path / "run")), log)
     assert TestClient(make_api(service)).get("/v1/videos/v1/file").status_code == 404
     service.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "error"),
+    [
+        ("GET", "/v1/popular?categories=calm", "categories: unknown parameter; allowed are k"),
+        (
+            "GET",
+            "/v1/history?user_id=u9&limt=1",
+            "limt: unknown parameter; allowed are user_id, limit",
+        ),
+        ("GET", "/v1/latest?k=3&n=3&m", "n: unknown parameter; allowed are k (and 1 more)"),
+        ("GET", "/v1/model?x=1", "x: unknown parameter; there are none here"),
+        ("POST", "/v1/recommend?k=3", "k: unknown parameter; there are none here"),
+        ("POST", "/v1/score?k=3", "k: unknown parameter; there are none here"),
+        ("DELETE", "/v1/users?user_id=u9&since=3", "since: unknown parameter; allowed are user_id"),
+        ("POST", "/v1/videos?titel=x", "titel: unknown parameter; allowed are video_id, title, "),
+        ("GET", "/v1/videos/v1/file?t=3", "t: unknown parameter; there are none here"),
+        ("POST", "/v1/versions/rollback?to=1", "to: unknown parameter; allowed are from"),
+    ],
+)
+def test_a_parameter_that_is_not_asked_for_is_refused(
+    client: TestClient, method: str, path: str, error: str
+) -> None:
+    refused = client.request(method, path, json={"user_id": "u9"} if method == "POST" else None)
+    assert refused.status_code == 422
+    assert error in refused.json()["detail"]
+    assert refused.json()["errors"][0]["parameter"] == error.partition(":")[0]
+    assert client.get("/v1/history?user_id=u9").json()["events"], "nothing was deleted"
+
+
+def test_the_page_may_be_opened_with_whatever_a_link_adds(client: TestClient) -> None:
+    for path in ("/?user=u9&utm_source=mail", "/web/app.js?v=2", "/docs?x", "/openapi.json?x"):
+        assert client.get(path).status_code == 200

@@ -23,7 +23,7 @@ from recsys.live.text import check_id
 from recsys.serve.api import make_api
 from recsys.serve.app import read_args
 from recsys.serve.service import Service
-from tests.bundles import COLUMNS, NUM_VIDEOS, START_MS, TinyRun, make_run
+from tests.bundles import COLUMNS, DATA_WITH_VIDEOS, NUM_VIDEOS, START_MS, TinyRun, make_run
 from tests.serve.http.test_guard import listening
 
 EVERY = {f"v{row}" for row in range(1, NUM_VIDEOS + 1)}
@@ -62,10 +62,36 @@ def recommended(client: TestClient, user_id: str, **asked: object) -> list[str]:
     return [item["video_id"] for item in answer["items"]]
 
 
+@pytest.mark.parametrize(
+    ("said", "liked"),
+    [
+        ({}, True),
+        ({"positive": True}, True),
+        ({"positive": False}, False),
+        ({"labels": {"click": False}}, False),
+        ({"type": "exposure"}, False),
+    ],
+    ids=["view", "told", "told not", "label", "exposure"],
+)
+def test_a_view_counts_where_what_is_positive_is_also_a_task(
+    tmp_path: Path, said: dict[str, object], liked: bool
+) -> None:
+    """As the document says of `positive`: in the history, and in what does not come again."""
+    columns = COLUMNS.model_copy(update={"positive": "click"})
+    data = {**DATA_WITH_VIDEOS, "columns": columns.model_dump()}
+    run = make_run(tmp_path / "run", data=data)
+    with serving(Bundle.load(str(run.run)), tmp_path / "live.sqlite") as client:
+        assert tell(client, "new", "v3", **said).json()["statuses"] == ["accepted"]
+        (event,) = client.get("/v1/history?user_id=new").json()["events"]
+        assert (event["positive"], event["labels"]["click"]) == (liked, liked)
+        only = {"filters": {"video_ids": ["v3"]}}
+        assert recommended(client, "new", **only) == ([] if liked else ["v3"])
+
+
 @pytest.mark.parametrize("fields", [{"event_id": "e1"}, {"time_ms": START_MS}, {}])
 def test_a_retry_counts_once(client: TestClient, fields: dict[str, object]) -> None:
     """Known by its id, by its content, or by its content within a minute."""
-    asked = {"user_id": "u8", "video_ids": ["v1", "v3", "v6"], "now_ms": now() + 2 * DAY_MS}
+    asked = {"user_id": "u8", "video_ids": ["v1", "v3", "v6"], "now_ms": now() + DAY_MS - 60_000}
     statuses, scores = [], []
     for _ in range(3):
         statuses += tell(client, "u8", "v3", **fields).json()["statuses"]

@@ -20,12 +20,16 @@ def outcome(showing: Showing, columns: EventColumns) -> Outcome | None:
     """What came of a showing; None where a run has no place for it.
 
     In a run without a column of what was liked every row is a viewing that counts, so a video that
-    was shown and not watched has no place there. Where that column is also a task, its label alone
-    says whether the video was liked.
+    was shown and not watched has no place there. Where that column is also a task, the task's label
+    that was told last says whether the video was liked; without one the events' `positive` says so
+    for the flag and for the label, since the two are one column.
     """
-    positive = showing.positive
-    if columns.positive is None and not positive:
+    positive, of_task = showing.positive, columns.positive
+    if of_task is None and not positive:
         return None
-    if columns.positive in columns.tasks:
-        positive = showing.labels.get(columns.positive, False)
-    return Outcome(positive, tuple(showing.labels.get(task, False) for task in columns.tasks))
+    if of_task is not None and of_task in columns.tasks:
+        positive = showing.labels.get(of_task, positive)
+    labels = (
+        positive if task == of_task else showing.labels.get(task, False) for task in columns.tasks
+    )
+    return Outcome(positive, tuple(labels))

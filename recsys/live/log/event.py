@@ -23,6 +23,8 @@ Row = dict[str, Any]
 
 FIRST_MS = 946_684_800_000
 """1 January 2000 (UTC): nothing that is told of now happened earlier."""
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
 DAY_MS = 86_400_000
 AHEAD_MS = DAY_MS
 """How far a caller's clock may run ahead of the server's."""
@@ -172,7 +174,9 @@ def _with_id(row: Row, event_id: str | None) -> tuple[Row, str | None]:
     return row, f"c-{content}-{minute - 1}"
 
 
-def check_time(time_ms: object, now_ms: int, name: str = "time_ms") -> int:
+def check_time(
+    time_ms: object, now_ms: int, name: str = "time_ms", *, last_ms: int | None = None
+) -> int:
     """A caller's time, if it can be one in Unix milliseconds; late ones are fine.
 
     >>> check_time(1_700_000_000, 1_700_000_000_000)
@@ -180,12 +184,18 @@ def check_time(time_ms: object, now_ms: int, name: str = "time_ms") -> int:
     recsys.errors.InputError: time_ms=1700000000: these are seconds; send milliseconds; \
 the server's time is 1700000000000 (2023-11-14T22:13:20Z)
 
+    Args:
+        time_ms: The caller's time.
+        now_ms: The server's.
+        name: Of the field.
+        last_ms: The latest that it may be, of what may lie ahead; without it a day from now.
+
     Raises:
-        InputError: It is before 2000, in another unit, or over a day ahead of the server's clock.
+        InputError: It is before 2000, in another unit, or after the latest that it may be.
     """
     if isinstance(time_ms, bool) or not isinstance(time_ms, int):
         raise InputError(f"{name}={shown(time_ms)}: must be an integer, in Unix milliseconds")
-    last = now_ms + AHEAD_MS
+    last = now_ms + AHEAD_MS if last_ms is None else last_ms
     if FIRST_MS <= time_ms <= last:
         return time_ms
     server = f"the server's time is {now_ms} ({iso(now_ms)})"
@@ -194,7 +204,8 @@ the server's time is 1700000000000 (2023-11-14T22:13:20Z)
             reason = f"these are {unit}; send milliseconds"
             break
     else:
-        wrong = "before 2000" if time_ms < FIRST_MS else "more than a day ahead"
+        ahead = "more than a day ahead" if last_ms is None else f"after {iso(last_ms)}"
+        wrong = "before 2000" if time_ms < FIRST_MS else ahead
         reason = f"{wrong}; check the sender's clock"
     raise InputError(f"{name}={shown(time_ms)}: {reason}; {server}")
 

@@ -1,7 +1,8 @@
 """What the text of a request may be, checked in one place before any route reads it.
 
 JSON as RFC 8259 has it: UTF-8, numbers that are numbers, not nested without end, and only text that
-every database can keep, in names as in values. The text of an address by the same rule.
+every database can keep, in names as in values. The text of an address by the same rule, and of the
+query only the parameters that there are.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -39,15 +41,47 @@ class StrictRoute(APIRoute):
         """The handler that FastAPI makes, with the checks before it."""
         handle = super().get_route_handler()
         reads_json = self.body_field is not None
+        # A page may be opened with whatever its visitors or their mail programs add.
+        parameters = list(self._parameters()) if self.include_in_schema else None
 
         async def checked(request: Request) -> Response:
             check_address(request.scope)
+            if parameters is not None:
+                check_query(request, parameters)
             if reads_json and (body := await request.body()):
                 require_json(request)
                 request._json = read_json(body)  # what `request.json()` gives from now on
             return await handle(request)
 
         return checked
+
+    def _parameters(self) -> Iterator[str]:
+        """The names of all that the query may say; a model is one for each of its fields."""
+        for parameter in self.dependant.query_params:
+            kind = parameter.field_info.annotation
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from (field.alias or name for name, field in kind.model_fields.items())
+            else:
+                yield parameter.alias
+
+
+def check_query(request: Request, parameters: Sequence[str]) -> None:
+    """Refuses a query that says something else than a route asks.
+
+    A name that is mistaken would otherwise be a filter or a limit that is not obeyed.
+
+    Raises:
+        RequestValidationError: It does.
+    """
+    if not request.scope["query_string"]:
+        return
+    unknown = [name for name in request.query_params if name not in parameters]
+    if unknown:
+        allowed = f"allowed are {', '.join(parameters)}" if parameters else "there are none here"
+        text = f"unknown parameter; {allowed}"
+        raise RequestValidationError(
+            [{"type": "not_allowed", "loc": ("query", name), "msg": text} for name in unknown]
+        )
 
 
 def require_json(request: Request) -> None:

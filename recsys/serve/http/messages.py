@@ -30,10 +30,9 @@ from recsys.serve.asks import (
     Kind,
     RankedVideos,
 )
+from recsys.serve.http.times import Time
 from recsys.serve.retrieve.monitor import SearchShape
 
-LAST_MS = 253_402_300_799_999
-"""The end of the year 9999."""
 MOST_EVENTS = 1000
 MOST_REQUESTS = 100
 MOST_IDS = 5000
@@ -61,7 +60,6 @@ AddressId = Annotated[str, BeforeValidator(id_text), WithJsonSchema(TEXT_SCHEMA)
 NAMES = {"propertyNames": TEXT_SCHEMA}
 Entries = Annotated[dict[Id, Id], Field(max_length=MOST_ENTRIES, json_schema_extra=NAMES)]
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS)]
-Time = Annotated[StrictInt, Field(ge=0, le=LAST_MS)]
 Number = Annotated[float, Field(strict=True, ge=0, le=LONGEST_WATCH)]
 
 Described = ConfigDict(use_attribute_docstrings=True)
@@ -79,8 +77,8 @@ class Request(Message):
     user_id: Id
     """Integer or text; a user that nothing is known of is answered too."""
     now_ms: Time | None = None
-    """When the request is made, in Unix milliseconds (UTC): events that are not earlier are not
-    used. Without it now, and all that was acknowledged is used."""
+    """When the request is made, in Unix milliseconds (UTC), at most a day ahead: events that are
+    not earlier are not used. Without it now, and all that was acknowledged is used."""
     context: Entries = Field(default_factory=dict)
     """Values of the model's context columns; a missing one counts as unknown."""
     user: Entries = Field(default_factory=dict)
@@ -179,7 +177,8 @@ class EventMessage(Message):
     time_ms: Annotated[StrictInt, Field(json_schema_extra={"minimum": FIRST_MS})] | None = None
     """When it happened by the sender's clock, in Unix milliseconds (UTC); now without it."""
     positive: StrictBool | None = None
-    """Whether the user liked the video; without it a view says yes, a task whether it was done."""
+    """Whether the user liked the video; without it a view says yes, a task whether it was done. A
+    label of the task that is the model's own sign of it, if there is one, goes before this."""
     watched: Annotated[float, Field(ge=0, le=LONGEST_WATCH, strict=True)] | None = None
     """Of a view: how long, in the unit of the model's training data."""
     labels: Annotated[
@@ -232,7 +231,8 @@ class ReasonMessage:
 
     kind: Kind
     """`resembles` videos that the user liked; new from a `creator` that they like; `popular` now,
-    and otherwise not in the list; tried out to `explore` it; `personal`: from all they did. In a
+    and otherwise not in the list; tried out to `explore` it; `personal`: from all they did. For a
+    `newcomer`, of whom nothing is known: `popular` now, else what the model finds for them. In a
     list for everybody: `popular`, or one of the `latest`."""
     video_ids: tuple[str, ...]
     """The liked videos that it resembles, of `resembles`."""

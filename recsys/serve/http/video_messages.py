@@ -11,7 +11,8 @@ from pydantic.dataclasses import dataclass
 from recsys.live.text import MOST_ENTRIES
 from recsys.live.videos.encoding_queue import Fault
 from recsys.live.videos.live_videos import LONGEST_TITLE, LiveVideo, State, VideoFacts
-from recsys.serve.http.messages import AddressId, Described, Id, Message, Time
+from recsys.serve.http.messages import AddressId, Described, Id, Message
+from recsys.serve.http.times import Expiry, QueryExpiry
 
 LONGEST_DURATION = 1e12
 Title = Annotated[str, Field(min_length=1, max_length=LONGEST_TITLE, pattern=r"^[^\x00]*$")]
@@ -37,7 +38,7 @@ class AddVideoQuery(BaseModel):
     """In the catalogue's unit; without it that of the file, where the bundle tells the unit."""
     hidden: bool = False
     """Keep it out of all lists until a PATCH says otherwise."""
-    expires_ms: Annotated[int, Field(ge=0, le=253_402_300_799_999)] | None = None
+    expires_ms: QueryExpiry | None = None
     """From when on it is in no list, in Unix milliseconds."""
     course: AddressId | None = None
     """Of which it is a lesson."""
@@ -68,7 +69,7 @@ class VideoByUri(Message):
     """In the catalogue's unit; without it that of the file, where the bundle tells the unit."""
     hidden: StrictBool = False
     """Keep it out of all lists until a PATCH says otherwise."""
-    expires_ms: Time | None = None
+    expires_ms: Expiry | None = None
     """From when on it is in no list, in Unix milliseconds."""
     course: Id | None = None
     """Of which it is a lesson."""
@@ -86,7 +87,7 @@ class VideoChanges(Message):
     categories: Categories | None = None
     duration: Annotated[Duration, Field(strict=True)] | None = None
     hidden: StrictBool | None = None
-    expires_ms: Time | None = None
+    expires_ms: Expiry | None = None
     course: Id | None = None
     lesson: Annotated[Place, Field(strict=True)] | None = None
     requires: Requires | None = None

@@ -235,6 +235,7 @@ class ListMaker:
                     explored=listed.explored is not None and bool(listed.explored[k]),
                     popular=popular[place][k],
                     creator_id=creators.get((place, k)),
+                    is_newcomer=readings[place].is_newcomer,
                 )
                 for k in range(len(listed.rows))
             ]
@@ -244,7 +245,10 @@ class ListMaker:
     def _popular(
         self, readings: Sequence[Reading], candidates: ScoredCandidates, rows_BK: IntArray
     ) -> list[list[bool]]:
-        """Which videos of the lists are there because they are popular now."""
+        """Which videos of the lists are there because they are popular now.
+
+        Of a newcomer's list all that are popular, for those come first.
+        """
         popular = np.zeros(rows_BK.shape, np.bool_)
         by_length: dict[int, list[int]] = {}
         for place, reading in enumerate(readings):
@@ -260,7 +264,7 @@ class ListMaker:
                     popular[place] = np.isin(rows_BK[place], row[one])
         for place, reading in enumerate(readings):
             if reading.is_newcomer:
-                popular[place] = True
+                popular[place] = self._newcomers.are_popular(rows_BK[place], reading.now_ms)
         return popular.tolist()  # type: ignore[no-any-return]
 
     def _new_creators(

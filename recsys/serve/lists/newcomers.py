@@ -39,6 +39,10 @@ class Newcomers:
         kinds = VideoTraits(categories=self._catalogue.of_rows(changed.rows).categories)
         self._reranker.put(changed.rows, kinds)
 
+    def are_popular(self, rows: IntArray, now_ms: int) -> Mask:
+        """Which of some videos are popular at a time, as the list of what is popular has it."""
+        return self._popular(now_ms)[rows] > 0
+
     def order(self, rows: IntArray, forbidden: Mask, k: int, now_ms: int) -> IntArray:
         """Up to k video rows: the popular ones, then what else the model found.
 

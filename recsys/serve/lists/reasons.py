@@ -26,7 +26,8 @@ MOST_NAMED = 2
 LEAST_LIKENESS = 0.2
 """Cosine from which on a video resembles another one."""
 NOTHING = np.zeros(0, np.int64)
-EXPLORE, POPULAR, PERSONAL = Reason("explore"), Reason("popular"), Reason("personal")
+EXPLORE, POPULAR = Reason("explore"), Reason("popular")
+PERSONAL, NEWCOMER = Reason("personal"), Reason("newcomer")
 
 
 class Resemblance:
@@ -111,15 +112,21 @@ def kept_by_trend(scores_BC: FloatArray, trending_BC: FloatArray, k: int) -> NDA
 
 
 def reason(
-    liked: Sequence[str], *, explored: bool, popular: bool, creator_id: str | None
+    liked: Sequence[str],
+    *,
+    explored: bool,
+    popular: bool,
+    creator_id: str | None,
+    is_newcomer: bool = False,
 ) -> Reason:
     """The reason of a video: the first that holds.
 
     Args:
         liked: The videos that speak most for it.
         explored: It was drawn to be tried out.
-        popular: It would not be there without being popular now.
+        popular: It would not be there without being popular now, or is popular and the user new.
         creator_id: The creator, where the video is new and the user liked another of theirs.
+        is_newcomer: Nothing is known of the user.
     """
     if explored:
         return EXPLORE
@@ -127,4 +134,6 @@ def reason(
         return Reason("creator", creator_id=creator_id)
     if popular:
         return POPULAR
+    if is_newcomer:
+        return NEWCOMER
     return Reason("resembles", video_ids=tuple(liked)) if liked else PERSONAL

@@ -11,8 +11,9 @@ from fastapi import APIRouter, HTTPException, Query
 
 import recsys.serve.operator.audience as audiences
 from recsys.inference.rerank import weights
+from recsys.live.log.event import LAST_MS
 from recsys.live.text import shown
-from recsys.serve.http.messages import LAST_MS, AddressId
+from recsys.serve.http.messages import AddressId
 from recsys.serve.http.tokens import OPERATOR_FOLDER
 from recsys.serve.operator.figures import RunResponse
 from recsys.serve.operator.preview import (

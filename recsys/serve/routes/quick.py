@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from recsys.serve.http.body import check_address
+from recsys.serve.http.body import check_address, check_query
 from recsys.serve.http.problems import refusal
 from recsys.serve.routes.recommend import PATH
 
@@ -43,6 +43,7 @@ class Quick:
         scope["route"] = ROUTE
         try:
             check_address(scope)
+            check_query(request, ())
             response = await self._respond(request)
         except Exception as error:
             refused = refusal(request, error)

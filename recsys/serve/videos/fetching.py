@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import ipaddress
 import os
 import posixpath
@@ -20,19 +21,33 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from functools import partial
+from typing import IO, TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from recsys.data.storage import filesystem, is_uri
 from recsys.errors import InputError
 from recsys.live.text import shown
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
+
 STEP_BYTES = 1 << 18
+LONGEST_SILENCE_S = 10.0
+"""Longest that a server may say nothing."""
 MOST_REDIRECTS = 5
 WEB = {"http": 80, "https": 443}
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-NEVER = tuple(map(ipaddress.ip_network, ("::/96", "64:ff9b:1::/48", "192.0.0.0/24")))
-"""Beside what `ipaddress` knows: IPv4-compatible, a network's own NAT64, protocol assignments."""
+NEVER = tuple(
+    map(
+        ipaddress.ip_network,
+        ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "192.0.0.0/24", "fec0::/10"),
+    )
+)
+"""Beside what `ipaddress` knows: IPv4-compatible and IPv4-translated, a network's own NAT64,
+protocol assignments, and site-local, which is deprecated and still routed inside of networks."""
+ISATAP = 0x5EFE
+"""What an interface's half of an address has before an IPv4 address (RFC 5214)."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
@@ -88,15 +103,26 @@ class Fetcher:
             except InputError:
                 raise  # it says already what is wrong
             except (OSError, http.client.HTTPException, ValueError) as error:
+                self._left_s(ends)  # whatever the library made of it: the time was over
                 said = " ".join(str(error).split())[:200]
                 kind = type(error).__name__
                 raise InputError(f"uri: cannot be fetched ({kind}: {said})") from None
 
     def _pieces(self, file: IO[bytes], ends: float) -> Iterator[bytes]:
         while data := file.read(STEP_BYTES):
-            if time.monotonic() > ends:
-                raise InputError(f"uri: not fetched within {self.most_s:g} s")
+            self._left_s(ends)
             yield data
+
+    def _left_s(self, ends: float) -> float:
+        """Seconds until a fetch must have ended.
+
+        Raises:
+            InputError: There are none.
+        """
+        left_s = ends - time.monotonic()
+        if left_s <= 0:
+            raise InputError(f"uri: not fetched within {self.most_s:g} s")
+        return left_s
 
     def _require_root(self, uri: str) -> None:
         if not any(is_below(uri, root) for root in self.roots):
@@ -130,12 +156,13 @@ class Fetcher:
         parts = urlsplit(uri)
         host, port = str(parts.hostname), parts.port or WEB[parts.scheme.lower()]
         address = self._checked_address(host, port)
-        timeout_s = max(0.1, min(10.0, ends - time.monotonic()))
-        link = self.connect(address, port, timeout_s)
+        left_s = partial(self._left_s, ends)
+        link = self.connect(address, port, min(LONGEST_SILENCE_S, left_s()))
         if parts.scheme.lower() == "https":
+            link.settimeout(min(LONGEST_SILENCE_S, left_s()))
             link = self.tls.wrap_socket(link, server_hostname=host)
-        connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
-        connection.sock = link
+        connection = http.client.HTTPConnection(host, port)
+        connection.sock = _TimedLink(link, left_s)  # type: ignore[assignment]  # all it uses of one
         return connection
 
     def _checked_address(self, host: str, port: int) -> str:
@@ -160,6 +187,65 @@ class Fetcher:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise InputError("uri: no regular file")
             yield file
+
+
+class _TimedLink:
+    """A connection that ends in time, however slowly its server sends: also a byte at a time.
+
+    A timeout of a socket is one of each look at it, and `read` looks until it has all it wants, so
+    each look gets what time is left then.
+
+    Args:
+        link: Connected.
+        left_s: Gives the seconds that are left; raises where there are none.
+    """
+
+    def __init__(self, link: socket.socket, left_s: Callable[[], float]) -> None:
+        self._link, self._left_s = link, left_s
+
+    def sendall(self, data: bytes) -> None:
+        """Sends all of it."""
+        self._link.settimeout(min(LONGEST_SILENCE_S, self._left_s()))
+        self._link.sendall(data)
+
+    def makefile(self, _: str) -> IO[bytes]:
+        """What the server sends; good until it is closed, also after the connection itself is."""
+        return io.BufferedReader(_TimedReads(self._link, self._left_s))
+
+    def close(self) -> None:
+        """Closes the connection, once nothing reads from it any more."""
+        self._link.close()
+
+
+class _TimedReads(io.RawIOBase):
+    """What comes over a connection, in time."""
+
+    def __init__(self, link: socket.socket, left_s: Callable[[], float]) -> None:
+        self._link, self._left_s = link, left_s
+        self._file = link.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Buffer) -> int | None:
+        """Reads what there is, at least a byte but at the end.
+
+        Raises:
+            InputError: The time is over.
+            TimeoutError: The server said nothing for too long.
+        """
+        self._link.settimeout(min(LONGEST_SILENCE_S, self._left_s()))
+        try:
+            return self._file.readinto(buffer)
+        except TimeoutError:
+            self._left_s()  # says that the time is over, where it is
+            raise
+
+    def close(self) -> None:
+        """Closes it, and the connection if that is closed already."""
+        self._file.close()
+        super().close()
 
 
 def is_below(uri: str, root: str) -> bool:
@@ -228,6 +314,6 @@ def _carried(ip: Address) -> list[Address]:
         return []
     inside: list[Address | None] = [ip.ipv4_mapped, ip.sixtofour]
     inside += ip.teredo or ()
-    if ip in NAT64:
+    if ip in NAT64 or int(ip) >> 32 & 0xFDFFFFFF == ISATAP:  # 0200:5efe is it too
         inside.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     return [inner for inner in inside if inner is not None]

@@ -37,7 +37,8 @@ export class Telling {
   watched(card, seconds, share) {
     const done = share >= this.finished;
     const { duration } = card.item.details; // in the catalogue's unit, as training has it
-    const labels = this.#labels(done, WATCHED);
+    // Said in so many words: where a like is what counts as positive, to watch is not yet to like.
+    const labels = { ...this.#labels(this.did(card, "like"), LIKED), ...this.#labels(done, WATCHED) };
     const watched = this.model.watched && duration ? { watched: share * duration } : {};
     this.tell(card, { type: "view", video_id: card.id, positive: done, labels, ...watched });
     return done;

@@ -31,7 +31,8 @@ def test_an_exposure_its_view_and_its_like_are_one_event() -> None:
     taken = OpenShowings(LIKED)
     shown = taken.take(logged(1, EXPOSURE, impression_id="i"))
     assert shown is not None and (shown.events, shown.flags) == (1, (0, 0, 0))
-    assert taken.take(logged(2, VIEW, impression_id="i")) is None, "no label, so nothing came of it"
+    passed = logged(2, VIEW, positive=False, impression_id="i")
+    assert taken.take(passed) is None, "nothing came of it"
     liked = taken.take(logged(3, TASK, labels={"liked": True}, impression_id="i"))
     assert liked is not None and (liked.events, liked.flags) == (0, (1, 1, 0))
     assert liked.showing.time_ms == START_MS + 60_000, "counted in the hour of the showing"
@@ -58,7 +59,8 @@ def test_a_second_viewing_and_one_a_day_later_are_events_of_their_own() -> None:
 def test_what_comes_of_a_showing_is_counted_where_it_was_shown() -> None:
     taken = OpenShowings(LIKED)
     taken.take(logged(1, EXPOSURE, impression_id="i", context={"tab": "home"}))
-    taken.take(logged(2, VIEW, impression_id="i", watched=3.0, context={"tab": "other"}))
+    seen = {"impression_id": "i", "watched": 3.0, "context": {"tab": "other"}}
+    taken.take(logged(2, VIEW, positive=False, **seen))
     liked = taken.take(logged(3, TASK, labels={"liked": True}, impression_id="i"))
     assert liked is not None
     first = liked.showing

@@ -12,8 +12,9 @@ from recsys.live.clock import now
 from recsys.serve.asks import Filters, ScoredVideo
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.retrieve.retrieval import Retriever, Search
-from tests.bundles import START_MS, make_run
+from tests.bundles import START_MS, TinyRun, make_run
 from tests.serve.live import Served
+from tests.serve.test_recommender import without_events
 
 LATER = START_MS + 10**10
 
@@ -107,8 +108,21 @@ def test_whoever_is_new_is_shown_what_is_popular_now_of_different_kinds(served: 
     # Popularities 6, 6, 4, 3 of 6; each of the same kind above costs 0.3 of the mean likeness.
     assert shown == ["v2", "v4", "v3", "v6"], "the other kind comes before more of the same"
     assert all(video.reason and video.reason.kind == "popular" for video in answer.videos)
+    whole = served.recommend("stranger", 20).videos
+    popular = {video.video_id for video in served.popular(20).videos}
+    assert popular == {"v2", "v3", "v4", "v6"}
+    assert {v.video_id for v in by_kind(whole, "popular")} == popular
+    assert len(by_kind(whole, "newcomer")) == 16, "what the model finds is not said to be popular"
     assert "v2" not in [v.video_id for v in served.recommend("stranger", 4, exclude=("v2",)).videos]
     assert len(served.recommend("stranger", 20).videos) == 20
+
+
+def test_where_nothing_is_popular_newcomers_are_not_told_otherwise(tiny: TinyRun) -> None:
+    bundle = without_events(Bundle.load(str(tiny.run)))
+    server = ServingRecommender(bundle)
+    assert server.popular(20).videos == ()
+    listed = server.recommend("stranger", 6).videos
+    assert len(by_kind(listed, "newcomer")) == len(listed) == 6
 
 
 def explorer(tmp_path: Path, share: float) -> ServingRecommender:

@@ -1,9 +1,11 @@
 """Addresses from outside: what is fetched, and what must not be."""
 
+import contextlib
 import http.server
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +46,11 @@ PUBLIC = "93.184.216.34"
         "::ffff:169.254.169.254",
         "::127.0.0.1",
         "::93.184.216.34",  # IPv4-compatible
+        "::ffff:0:7f00:1",  # IPv4-translated
+        "fec0::1",  # site-local
+        "feff::1",
+        "2001:4860::5efe:7f00:1",  # ISATAP
+        "2001:4860::200:5efe:a00:1",
         "64:ff9b::7f00:1",
         "64:ff9b::a9fe:a9fe",
         "64:ff9b:1::5db8:d822",
@@ -133,6 +140,19 @@ def test_files_below_a_root_are_read_and_links_do_not_lead_out(tmp_path: Path) -
             fetch(fetcher, str(root / name))
 
 
+SLOW = {
+    "/v/body.mp4": {"head": b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n", "each": b"x"},
+    "/v/chunks.mp4": {
+        "head": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "each": b"1\r\nx\r\n",
+    },
+    "/v/head.mp4": {"head": b"HTTP/1.1 200 OK\r\n", "each": b"X"},
+    "/v/silent.mp4": {"head": b"", "each": b""},
+}
+"""What comes a little at a time and never ends."""
+STOPPED = threading.Event()
+
+
 class Site(http.server.BaseHTTPRequestHandler):
     """A web server with a video, redirects, and a page that does not end."""
 
@@ -152,8 +172,18 @@ class Site(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"a video of " + self.headers["Host"].encode())
+        elif self.path in SLOW:
+            self.drip(**SLOW[self.path])
         else:
             self.send_error(404)
+
+    def drip(self, *, head: bytes, each: bytes) -> None:
+        """Sends a little at a time, each of it well within any timeout, until nobody listens."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.wfile.write(head)
+            while not STOPPED.wait(0.05):
+                self.wfile.write(each)
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
@@ -164,6 +194,7 @@ def port() -> Iterator[int]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server.server_port
+    STOPPED.set()
     server.shutdown()
     server.server_close()
 
@@ -186,9 +217,9 @@ class Network:
         self.connected.append(address)
         return socket.create_connection(("127.0.0.1", self.port), timeout_s)
 
-    def fetcher(self) -> Fetcher:
+    def fetcher(self, most_s: float = 60.0) -> Fetcher:
         roots = ("http://cdn.example/v/", "http://inside.example/v/")
-        return Fetcher(roots, resolve=self.resolve, connect=self.connect)
+        return Fetcher(roots, most_s, resolve=self.resolve, connect=self.connect)
 
 
 def test_a_video_is_fetched_from_the_address_that_was_checked(port: int) -> None:
@@ -230,3 +261,25 @@ def test_a_fetch_ends_when_its_time_is_over(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     with pytest.raises(InputError, match="not fetched within 0 s"):
         fetch(Fetcher((str(tmp_path),), most_s=0.0), str(tmp_path / "a.mp4"))
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_a_server_that_sends_a_little_at_a_time_is_left_in_time(port: int, name: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(InputError, match="not fetched within 0.5 s"):
+        fetch(Network(port).fetcher(most_s=0.5), f"http://cdn.example{name}")
+    assert time.monotonic() - started < 5
+
+
+def test_the_connection_is_closed_when_the_file_was_read(port: int) -> None:
+    links: list[socket.socket] = []
+    network = Network(port)
+
+    def connect(address: str, port: int, timeout_s: float) -> socket.socket:
+        links.append(network.connect(address, port, timeout_s))
+        return links[-1]
+
+    roots = ("http://cdn.example/v/",)
+    fetcher = Fetcher(roots, resolve=network.resolve, connect=connect)
+    assert fetch(fetcher, "http://cdn.example/v/a.mp4")
+    assert [link.fileno() for link in links] == [-1]

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from recsys.bundle.contents import Bundle
 from recsys.features.inputs import ClipShape, VideoBatch
 from recsys.live.clock import now
+from recsys.live.log.event import LAST_MS
 from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.recommender import ServingRecommender
@@ -160,6 +161,22 @@ def latest(client: TestClient) -> list[str]:
 
 OF_EACH_KIND = pytest.mark.parametrize("video_id", ["new", "v29"])
 """A video that came live, and one of the bundle."""
+
+
+def test_when_a_video_ends_is_told_in_milliseconds(client: TestClient, clip: bytes) -> None:
+    """Far ahead is right; seconds would have ended it in 1970."""
+    upload(client, "new", clip, expires_ms=LAST_MS, **FACTS)
+    seconds = "expires_ms=1900000000: these are seconds; send milliseconds; the server's time is"
+    headers = {"Content-Type": "video/mp4"}
+    asked = {"video_id": "other", "expires_ms": 1_900_000_000}
+    for refused in (
+        client.patch("/v1/videos/new", json={"expires_ms": 1_900_000_000}),
+        client.post("/v1/videos", params=asked, content=clip, headers=headers),
+    ):
+        assert refused.status_code == 422
+        assert seconds in refused.json()["detail"]
+    assert client.get("/v1/videos/new").json()["expires_ms"] == LAST_MS
+    assert client.get("/v1/videos/other").status_code == 404
 
 
 @OF_EACH_KIND

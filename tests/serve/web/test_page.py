@@ -286,7 +286,8 @@ def test_what_was_watched_until_the_page_was_left_is_kept(
                 break
             page.wait_for_timeout(20)
     (view,) = server.events("view")
-    assert view.video_id == ids[playable] and view.labels == {"click": True} and view.positive
+    assert view.video_id == ids[playable] and view.positive
+    assert view.labels == {"click": True, "like": False}, "to watch is not yet to like"
 
 
 def test_why_a_video_is_there(browser: Browser, server: PageServer) -> None:

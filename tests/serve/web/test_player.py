@@ -73,7 +73,8 @@ def test_the_player_goes_on_until_it_is_stopped_and_shows_what_is_similar(
         page.get_by_role("button", name="Close").click()
         said(page, "You watched")
     (view,) = server.events("view")
-    assert view.video_id == ids[playable] and view.labels == {"click": True} and view.positive
+    assert view.video_id == ids[playable] and view.positive
+    assert view.labels == {"click": True, "like": False}, "to watch is not yet to like"
 
 
 def test_a_list_that_fails_late_is_told_of_beside_its_own_video(

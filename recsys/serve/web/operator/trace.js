@@ -34,7 +34,7 @@ async function traced(user) {
   const ids = [...answer.videos, ...answer.history].map(({ video_id }) => video_id ?? "");
   const titles = new Map((await api.details(ids)).map((video) => [video.video_id, titleOf(video)]));
   const weights = Object.entries(answer.rerank).map(([name, weight]) => `${name} ${number(weight)}`);
-  const said = answer.known_user ? t("trace_known", { n: answer.num_history }) : t("trace_new");
+  const said = answer.is_newcomer ? t("trace_new") : t("trace_known", { n: answer.num_history });
   const how = t("trace_how", { rank: answer.rank, weights: weights.join(", ") || t("none") });
   const named = (id) => outside("span", titles.get(id) ?? id ?? "–");
   const past = answer.history.map((one) => [named(one.video_id), moment(one.time_ms), one.positive ? t("liked_it") : t("passed")]);
