@@ -34,6 +34,9 @@ PHONE: dict[str, Any] = {
     "is_mobile": True,
     "has_touch": True,
 }
+everywhere = pytest.mark.parametrize(
+    ("language", "screen"), [("en", DESK), ("zh", PHONE)], ids=["en-desk", "zh-phone"]
+)
 SHIFTS = """
 window.shifts = 0;
 new PerformanceObserver((list) => {
@@ -125,10 +128,16 @@ def first_playable(ids: list[str]) -> int:
     return next(place for place, one in enumerate(ids) if one not in UNPLAYABLE)
 
 
-def whole_feed(page: Page) -> list[str]:
+def words(language: str) -> dict[str, str]:
+    """What the page says in a language, by its keys."""
+    text = (WEB / "strings" / f"{language}.js").read_text()
+    return dict(re.findall(r'^  (\w+): "(.*)",$', text, re.MULTILINE))
+
+
+def whole_feed(page: Page, language: str = "en") -> list[str]:
     """Scrolls until nothing more comes."""
     num = len(feed(page))
-    while page.locator(".foot").text_content() != "That is all for now.":
+    while page.locator(".foot").text_content() != words(language)["feed_end"]:
         page.keyboard.press("End")
         page.wait_for_timeout(50)
     assert len(feed(page)) > num
@@ -193,8 +202,15 @@ def test_what_is_refused_does_not_come_again(
     assert [event.creator_id for event in server.events("hide_creator")] == [creator]
 
 
-def test_an_impression_counts_once_a_list_and_video(browser: Browser, server: PageServer) -> None:
-    with opened(browser, server) as page, page.expect_response("**/v1/events"):
+@everywhere
+def test_an_impression_counts_once_a_list_and_video(
+    browser: Browser, server: PageServer, language: str, screen: dict[str, Any]
+) -> None:
+    path = f"?user=u9&lang={language}"
+    with (
+        opened(browser, server, path, **screen) as page,
+        page.expect_response("**/v1/events"),
+    ):
         shown = feed(page)
         page.wait_for_timeout(900)
         for y in (2000, 0, 2000, 0):
@@ -206,9 +222,12 @@ def test_an_impression_counts_once_a_list_and_video(browser: Browser, server: Pa
     assert all(event.place == shown.index(str(event.video_id)) for event in exposures[:3])
 
 
-def test_the_feed_never_repeats_and_ends(browser: Browser, server: PageServer) -> None:
-    with opened(browser, server, "?user=u1") as page:
-        ids = whole_feed(page)
+@everywhere
+def test_the_feed_never_repeats_and_ends(
+    browser: Browser, server: PageServer, language: str, screen: dict[str, Any]
+) -> None:
+    with opened(browser, server, f"?user=u1&lang={language}", **screen) as page:
+        ids = whole_feed(page, language)
         assert len(ids) == len(set(ids)) > 20
         places = page.locator("article").evaluate_all(
             "all => all.map((one) => [one.ariaPosInSet, one.ariaSetSize])"
@@ -290,14 +309,19 @@ def test_what_was_watched_until_the_page_was_left_is_kept(
     assert view.labels == {"click": True, "like": False}, "to watch is not yet to like"
 
 
-def test_why_a_video_is_there(browser: Browser, server: PageServer) -> None:
-    with opened(browser, server) as page:
+@everywhere
+def test_why_a_video_is_there(
+    browser: Browser, server: PageServer, language: str, screen: dict[str, Any]
+) -> None:
+    told = words(language)
+    with opened(browser, server, f"?user=u9&lang={language}", **screen) as page:
         feed(page)
         why = page.locator("article .why").first
         why.click()
         assert why.get_attribute("aria-expanded") == "true"
         facts = page.locator("article .facts").first
-        for text in ("Where it comes from", "Chance of “click”", "Chance of “like”", "Model"):
+        chances = [told["why_chance"].format(task=task) for task in ("click", "like")]
+        for text in (told["why_source"], *chances, told["why_version"]):
             expect(facts).to_contain_text(text)
         why.click()
         expect(page.locator("article .facts")).to_have_count(0)
@@ -346,16 +370,20 @@ def test_where_the_model_fails_the_feed_says_that_it_is_for_everybody(
         expect(newest).to_have_text({"en": "Among the newest", "zh": "最新上线之一"}[language])
 
 
-def test_history_and_figures(browser: Browser, server: PageServer) -> None:
-    with opened(browser, server, "?user=u9#history") as page:
+@everywhere
+def test_history_and_figures(
+    browser: Browser, server: PageServer, language: str, screen: dict[str, Any]
+) -> None:
+    told = words(language)
+    with opened(browser, server, f"?user=u9&lang={language}#history", **screen) as page:
         expect(page.locator(".history li")).to_have_count(
             27
         )  # u9's events, as tests/bundles.py has it
-        page.get_by_role("link", name="Run").click()
-        expect(page.locator(".tiles")).to_contain_text("Requests a second")
+        page.get_by_role("link", name=told["run"], exact=True).click()
+        expect(page.locator(".tiles")).to_contain_text(told["run_rate"])
         expect(page.locator(".run")).to_contain_text("hr@10")
-        expect(page.locator(".run")).to_contain_text("Read the viewer's history")
-        expect(page.get_by_role("button", name="Roll back")).to_have_count(0)  # to what?
+        expect(page.locator(".run")).to_contain_text(told["run_step_read"])
+        expect(page.get_by_role("button", name=told["roll_back"])).to_have_count(0)  # to what?
         expect(page.locator(".chart .uplot")).to_have_count(7)
 
 

@@ -1,6 +1,7 @@
 """The large player in a real browser, over a feed."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,14 @@ from tests.serve.web.test_page import (
     PLAYED,
     UNPLAYABLE,
     browser,
+    everywhere,
     feed,
     first_playable,
     opened,
     said,
     server,
     whole_feed,
+    words,
     world,
 )
 
@@ -54,24 +57,26 @@ def test_what_cannot_be_played_says_so_and_the_feed_goes_on(
         said(page, "You liked")
 
 
+@everywhere
 def test_the_player_goes_on_until_it_is_stopped_and_shows_what_is_similar(
-    browser: Browser, server: PageServer
+    browser: Browser, server: PageServer, language: str, screen: dict[str, Any]
 ) -> None:
-    with opened(browser, server) as page:
+    told = words(language)
+    with opened(browser, server, f"?user=u9&lang={language}", **screen) as page:
         ids = feed(page)
         playable = first_playable(ids)
         page.clock.install()
         page.locator("article .open").nth(playable).click()
         expect(page.locator("dialog aside li")).to_have_count(8)
-        page.locator("dialog .next").get_by_text("Up next").wait_for()
+        page.locator("dialog .next").get_by_text(told["up_next"]).wait_for()
         title = page.locator("dialog h2").text_content()
         page.locator("dialog video").dispatch_event("ended")  # once more, while it counts down
-        page.get_by_role("button", name="Stop").click()
+        page.get_by_role("button", name=told["stop"], exact=True).click()
         page.clock.run_for(10_000)
         expect(page.locator("dialog .next")).to_be_empty()
         assert page.locator("dialog h2").text_content() == title
-        page.get_by_role("button", name="Close").click()
-        said(page, "You watched")
+        page.get_by_role("button", name=told["close"], exact=True).click()
+        said(page, told["changed_watch"].partition("{")[0])
     (view,) = server.events("view")
     assert view.video_id == ids[playable] and view.positive
     assert view.labels == {"click": True, "like": False}, "to watch is not yet to like"
