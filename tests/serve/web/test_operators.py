@@ -22,7 +22,17 @@ from recsys.serve.videos.encoding import Decoded, Encoding
 from recsys.serve.videos.fetching import Fetcher
 from tests.bundles import NEW, OLD
 from tests.serve.web._server import PageServer, make_world, serving
-from tests.serve.web.test_page import BROWSER, DESK, LATE, PHONE, browser, opened, said, violations
+from tests.serve.web.test_page import (
+    BROWSER,
+    DESK,
+    LATE,
+    MARKUP,
+    PHONE,
+    browser,
+    opened,
+    said,
+    violations,
+)
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 from playwright.sync_api import Browser, Page, expect
@@ -35,8 +45,6 @@ INSIDE = "http://inside.example/clips/"
 SERVE = {"max_k": 20, "max_videos": 40, "video_roots": [ROOT, INSIDE]}
 HOSTS = {"films.example": "93.184.216.34", "inside.example": "10.0.0.7"}
 """By name the address that a resolver gives: a public one, and one of a network's own."""
-MARKUP = "<img src=x onerror=alert(1)>\u202e\u0301"
-"""A creator's name that must stay text."""
 TOKEN = "operators-0123456789"
 HEIGHTS = """(list) => {
   window.heights = [];

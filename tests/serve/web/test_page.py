@@ -1,5 +1,6 @@
 """The page in a real browser: every flow on a desk and on a phone, in both languages."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -23,7 +24,15 @@ from tests.serve.web._server import BROKEN, HOSTILE, WITHOUT_FILE, PageServer, m
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Request,
+    Route,
+    expect,
+    sync_playwright,
+)
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
@@ -61,6 +70,8 @@ PLAYED = """(video, s) => new Promise((done) => {
 FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 """Waits until what was changed has been painted, and what came into view was told of."""
 LOUD = ("error", "warning")
+MARKUP = "<img src=x onerror=alert(1)>\u202e\u0301"
+"""A name that must stay text."""
 UNPLAYABLE = (f"v{BROKEN}", f"v{WITHOUT_FILE}")
 
 
@@ -246,6 +257,41 @@ def test_hostile_titles_are_text_and_break_nothing(browser: Browser, server: Pag
             wide = page.evaluate("document.documentElement.scrollWidth")
             assert wide <= screen["viewport"]["width"]
             assert set(titles.evaluate_all("all => all.map((one) => one.dir)")) == {"auto"}
+
+
+def test_hostile_creators_and_ids_of_a_catalogue_are_text(
+    browser: Browser, server: PageServer
+) -> None:
+    """Each video's creator and id as a catalogue might have them; what is sent back is the same."""
+    names = {f"v{row}": f"v{row} {text}"[:200] for row, text in HOSTILE.items()}
+    back = {name: video_id for video_id, name in names.items()}
+
+    def changed(route: Route, request: Request) -> None:
+        asked = request.post_data_json
+        asked["video_ids"] = [back.get(one, one) for one in asked.get("video_ids", [])]
+        asked = asked if request.url.endswith("/v1/details") else request.post_data_json
+        answer = route.fetch(post_data=json.dumps(asked)).json()
+        for item in answer["items"]:
+            item["video_id"] = names.get(item["video_id"], item["video_id"])
+            if "creator_id" in item:
+                item["creator_id"] = f"{item['video_id']} {MARKUP}"
+        route.fulfill(json=answer)
+
+    with opened(browser, server, "?user=u0#add") as page:
+        page.route(re.compile(r"/v1/(recommend|details)$"), changed)
+        page.goto(f"{server.address}?user=u0")
+        assert set(whole_feed(page)) >= set(names.values())
+        creators = page.locator("article .creator")
+        assert all(MARKUP in text for text in creators.all_text_contents())
+        assert creators.count() == page.locator("article").count()
+        assert page.locator("article .creator *").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        card = page.locator("article", has_text=names["v3"]).first
+        with page.expect_request("**/v1/events") as sent:
+            card.get_by_role("button", name="Hide creator").click()
+        said(page, MARKUP)
+        (event,) = sent.value.post_data_json["events"][:1]
+        assert event["creator_id"] == f"{names['v3']} {MARKUP}"
 
 
 def test_a_title_from_right_to_left_draws_no_number_in(
