@@ -1,7 +1,7 @@
 """The page in a browser: how soon a feed is there, a clip plays, and a like changes what follows.
 
 The server is that of a run with a bundle, without Ray, on this machine; `--screenshots FOLDER`
-takes the pictures of the documentation besides, as WebP.
+takes pictures of the views besides, as WebP, or of those named by `--views`.
 """
 
 from __future__ import annotations
@@ -107,10 +107,11 @@ def visit(browser: Browser, address: str) -> dict[str, float]:
     return dict(zip(TIMES, (first, first + played, liked), strict=True))
 
 
-def take_pictures(browser: Browser, address: str, folder: Path) -> None:
+def take_pictures(browser: Browser, address: str, folder: Path, views: list[str]) -> None:
     """The page as people see it, each view once."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (path, screen) in PICTURES.items():
+    for name in views:
+        path, screen = PICTURES[name]
         context = browser.new_context(locale="en-US", **screen)
         page = context.new_page()
         page.goto(address + path)
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--run", default="runs/demo", help="folder with a bundle (of `make demo`)")
     parser.add_argument("--visits", type=int, default=5)
     parser.add_argument("--screenshots", type=Path, help="folder that pictures are written into")
+    parser.add_argument("--views", nargs="+", choices=PICTURES, default=list(PICTURES))
     parser.add_argument("--out", type=Path, default=Path("runs/bench/page.json"))
     args = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -182,7 +184,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         visits = [visit(browser, f"{address}?user=guest-{i}") for i in range(args.visits)]
         if args.screenshots is not None:
-            take_pictures(browser, address, args.screenshots)
+            take_pictures(browser, address, args.screenshots, args.views)
         browser.close()
     figures = {name: median(one[name] for one in visits) for name in TIMES}
     figures[SIZE] = sum(path.stat().st_size for path in WEB.rglob("*") if path.is_file()) / 1000

@@ -34,7 +34,13 @@ def live_events(rows: Rows) -> list[Event]:
             impression_id=f"i{i}",
             context={"tab": rows["tab"][i]},
         )
-        view = replace(shown, type=VIEW, time_ms=time_ms + 1000, watched=rows["seconds"][i])
+        view = replace(
+            shown,
+            type=VIEW,
+            time_ms=time_ms + 1000,
+            watched=rows["seconds"][i],
+            positive=bool(rows["clicked"][i]),
+        )
         labels = {name: bool(rows[name][i]) for name in ("clicked", "liked")}
         did = replace(shown, type=TASK, time_ms=time_ms + 2000, labels=labels)
         events += [shown, view, did] if any(labels.values()) else [shown, view]
