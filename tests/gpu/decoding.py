@@ -6,8 +6,9 @@ import functools
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ class Scale:
         return EncoderSettings.of(config, has_gpu=self.on_gpu)
 
 
+Ended = list[tuple[float, Row]]
+"""When each video was decoded, and its row."""
+
+
 def timed(scale: Scale, once: Callable[[], int]) -> tuple[float, dict[str, float]]:
     """How many a second, after one call that is not counted."""
     once()
@@ -72,7 +77,7 @@ def clips_per_s(
     scale: Scale, processes: ProcessSet, encoder: ClipEncoder | None = None
 ) -> tuple[float, dict[str, Any]]:
     """Clips a second through a pipeline of processes, perhaps an encoder; and its busy shares."""
-    config, done = scale.config, list[tuple[float, Row]]()
+    config, done = scale.config, Ended()
     own = Processes(processes, max_memory_bytes=config.max_memory_bytes)
     over = threading.Event()
 
@@ -101,32 +106,43 @@ def clips_per_s(
         while not over.is_set():
             pipeline.run(uris)
 
-    # Two callers, so that nobody waits for the last video of a batch; from when all have begun.
+    # Two callers, so that nobody waits for the last video of a batch.
     with ThreadPoolExecutor(2) as callers:
         calls = [callers.submit(call) for _ in range(2)]
-        first, least = processes.num, max(3, 2 * processes.num)
-        while not any(running.done() for running in calls):
-            time.sleep(0.02)
-            counted = done[first:]
-            if len(counted) > least and counted[-1][0] - counted[0][0] >= scale.seconds:
-                break
+        counted = _steady(done, calls, first=processes.num, seconds=scale.seconds)
         over.set()
         for running in calls:
             running.result()
     pipeline.close()
     own.close()
-    start, end = counted[0][0], counted[-1][0]
-    rows, seconds = [row for _, row in counted[1:]], end - start
+    return _figures(done, counted, processes.num)
+
+
+def _steady(
+    done: Ended, calls: list[Future[None]], *, first: int, seconds: float
+) -> tuple[int, int]:
+    """Waits until enough is done while all are busy: from which place of `done`, and to which."""
+    while not any(running.done() for running in calls):
+        time.sleep(0.02)
+        stop = len(done)
+        if stop > first + max(3, 2 * first) and done[stop - 1][0] - done[first][0] >= seconds:
+            return first, stop
+    return 0, len(done)  # a call has failed, and says why
+
+
+def _figures(done: Ended, counted: tuple[int, int], num: int) -> tuple[float, dict[str, Any]]:
+    """Clips a second between the first and the last that count, and who was how busy with them."""
+    first, stop = counted
+    start, end = done[first][0], done[stop - 1][0]
+    rows, seconds = [row for _, row in done[first + 1 : stop]], end - start
     busy = [min(ended, end) - max(ended - row.decode_s, start) for ended, row in done]
     clips = [row.clip for row in rows if row.clip]
     return len(rows) / seconds, {
         "counted": len(rows),
         "seconds": round(seconds, 2),
-        "decoding": sum(part for part in busy if part > 0) / seconds / processes.num,
+        "decoding": sum(part for part in busy if part > 0) / seconds / num,
         "encoding": sum(row.encode_s for row in rows) / seconds,
-        "readers": {
-            name: sum(c.reader == name for c in clips) for name in {c.reader for c in clips}
-        },
+        "readers": dict(Counter(clip.reader for clip in clips)),
         "whys": sorted({clip.why for clip in clips}),
     }
 
