@@ -244,7 +244,9 @@ def test_every_command_that_writes_is_refused(
 ) -> None:
     arguments = [command, "--config", str(write_input(tmp_path))]
     if command == "tune":
-        arguments += ["--space", str(tmp_path / "space.yaml")]
+        space = tmp_path / "space.yaml"
+        space.write_text("train.lr: {loguniform: [0.0001, 0.01]}\n")
+        arguments += ["--space", str(space)]
     with only_writer(str(tmp_path / "run")):
         assert main(arguments) == 2
     error = capsys.readouterr().err

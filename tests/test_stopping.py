@@ -105,7 +105,9 @@ def test_a_sweep_goes_on_and_says_so(
 
     monkeypatch.setattr(pipeline, "run_stage", lambda *_: {})
     monkeypatch.setattr(recsys.tune.stage, "tune_run", lambda *_, **__: send(signal.SIGINT))
-    arguments = ["tune", "--config", str(write_input(tmp_path)), "--space", "any"]
+    space = tmp_path / "space.yaml"
+    space.write_text("train.lr: {loguniform: [0.0001, 0.01]}\n")
+    arguments = ["tune", "--config", str(write_input(tmp_path)), "--space", str(space)]
     assert main(arguments) == 130
     error = capsys.readouterr().err
     assert error == (
