@@ -138,6 +138,8 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=catalogue ARGS='--videos 100000 --users 2000000'": BENCH,
     "make bench NAME=page": BENCH,
     "make bench NAME=page ARGS='--screenshots pictures'": BENCH,
+    "make bench NAME=page ARGS='--run runs/social_feed/run --screenshots examples/pictures"
+    " --views desk add'": BENCH,
     "make bench NAME=scale": BENCH,
     "make bench NAME=scale ARGS='--sizes 10000000 --steps prepare polars'": BENCH,
     "make bench NAME=scale ARGS='--sizes 100000'": BENCH,
