@@ -134,7 +134,7 @@ export default {
   add_title: "Title (else the file's name)",
   add_how: "A video is recommended seconds after it came in; nothing is trained.",
   add_drop: "Drop video files here, or choose them:",
-  add_address: "Or an address, of a place that the settings allow (serve.video_roots; none at first)",
+  add_address: "Or an address the server allows",
   add_creator: "Creator (may be left out)",
   add_do: "Add the address",
   add_nothing: "Choose a file, or fill in an address.",

@@ -131,7 +131,7 @@ export default {
   add_title: "标题（不填则用文件名）",
   add_how: "视频在提交几秒后即可被推荐，无需训练。",
   add_drop: "把视频文件拖到这里，或选择文件：",
-  add_address: "或填写地址（仅限设置 serve.video_roots 允许的位置，默认没有）",
+  add_address: "或填写服务器允许的地址",
   add_creator: "作者（可不填）",
   add_do: "添加此地址",
   add_nothing: "请选择文件或填写地址。",
