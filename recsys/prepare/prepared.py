@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -103,9 +104,20 @@ class Prepared:
     @property
     def live_seq(self) -> int | None:
         """The place in the log of `data.live` up to which events are in the run; None without."""
-        report = read_json(self.folder.report_of("prepare")) or {}
-        seq: int | None = report.get("live", {}).get("seq")
+        seq: int | None = self._live.get("seq")
         return seq
+
+    @property
+    def live_log(self) -> str | None:
+        """The id of that log; None without one, or where it has none."""
+        log_id: str | None = self._live.get("log")
+        return log_id
+
+    @property
+    def _live(self) -> dict[str, Any]:
+        report = read_json(self.folder.report_of("prepare")) or {}
+        live: dict[str, Any] = report.get("live", {})
+        return live
 
     def vocab(self, name: str) -> Vocab:
         """One vocabulary: video, creator, category or context_<column>."""
@@ -168,7 +180,8 @@ class Prepared:
             id_rows = np.zeros_like(id_rows)
         clips, vectors = self.clips, self.vectors
         if vectors is not None:
-            return VideoInputs(self.catalog, id_rows, vectors.rows(), vectors.take)
+            clip_bytes = 4 * vectors.dim
+            return VideoInputs(self.catalog, id_rows, vectors.rows(), vectors.take, clip_bytes)
         if clips is None:
             return VideoInputs(self.catalog, id_rows)
         row_bytes = int(np.prod(clips.frame_shape)) * (2 if clips.stores_features else 1)
@@ -176,4 +189,5 @@ class Prepared:
         if len(clips) * row_bytes <= HELD_CLIP_BYTES:
             held = clips.take(ClipRows(np.arange(len(clips))))
             load = held.__getitem__
-        return VideoInputs(self.catalog, id_rows, clips.rows_of(self.catalog.uris()), load)
+        rows = clips.rows_of(self.catalog.uris())
+        return VideoInputs(self.catalog, id_rows, rows, load, row_bytes)

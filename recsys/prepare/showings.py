@@ -36,6 +36,8 @@ class Showings:
     users: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """What the columns have no place for: labels and context by name, events without a video."""
+    log_id: str | None = None
+    """Of the log itself, whatever its address."""
 
     def to_metadata(self) -> dict[str, str]:
         """What the file says of itself."""
@@ -60,6 +62,7 @@ class Showings:
     def report(self) -> dict[str, Any]:
         """Its entry in the report of prepare."""
         return {
+            "log": self.log_id,
             "seq": self.latest_seq,
             "showings": self.rows,
             "users": self.users,

@@ -58,7 +58,9 @@ def test_events_of_a_log_become_the_same_timelines(tmp_path: Path) -> None:
         seq = log.latest_seq()
         report = run_stages(config, ["prepare"])["prepare"]
         assert by_user(config) == {f"u{user}": expected(user) for user in range(NUM_USERS)}
-        assert report["live"] == {"seq": seq, "showings": NUM_LIVE, "users": 3, "left_out": {}}
+        told = {"log": log.database.id, "seq": seq, "showings": NUM_LIVE, "users": 3}
+        assert report["live"] == {**told, "left_out": {}}
+        assert Prepared(config).live_log == log.database.id is not None
         assert report["rows"] == total and Prepared(config).live_seq == seq
 
         made = (tmp_path / "run" / "prepare" / "report.json").stat()

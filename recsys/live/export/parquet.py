@@ -166,7 +166,8 @@ def import_log(log: EventLog, spec: str) -> Imported:
     files = parquet_files(spec, "import")
     imported, explored = Imported(files=len(files)), ExploredVideos(log.database)
     marks = _forgotten_in(files, log.clock())
-    new = {m: t for m, t in marks.items() if log.forgotten_marks().get(m, -1) < t}
+    known = log.forgotten_marks() if marks else {}
+    new = {mark: time_ms for mark, time_ms in marks.items() if known.get(mark, -1) < time_ms}
     if new:
         imported.forgotten_users = len(new)
         users = [user for user in all_users(log) if user_mark(user) in new]
@@ -229,7 +230,7 @@ def _to_events(table: pa.Table, now_ms: int) -> tuple[list[Event], list[int]]:
             received_ms, given_ms = now_ms, time_ms
         else:
             check_time(received_ms, now_ms, "received_ms")
-            given_ms = row.pop("given_ms", None)
+            given_ms = row.pop("given_ms", time_ms)
         positive = row.pop("positive", None)
         events.append(
             Event(

@@ -37,8 +37,8 @@ def renew_showings(config: RunConfig) -> None:
         raise InputError(f"data.live: {error}") from None
     with log:
         there = Showings.read(path)
-        of_now = (log.database.shown, log.latest_seq(), config.data.columns.model_dump_json())
-        if there is None or (there.log, there.latest_seq, there.columns) != of_now:
+        of_now = (log.database.id, log.latest_seq(), config.data.columns.model_dump_json())
+        if there is None or (there.log_id, there.latest_seq, there.columns) != of_now:
             export_training(log, path, config.data.columns, time_unit="timestamp")
         _renew_videos(config, LiveVideos(log.database))
 

@@ -65,8 +65,9 @@ def export_training(
     """
     schema = _schema(columns, pa.timestamp("ms") if time_unit == "timestamp" else pa.int64())
     last = log.latest_seq()
-    counted = Showings(log.database.shown, last, columns.model_dump_json())
-    per_ms, explored = PER_MS.get(time_unit, 1), ExploredVideos(log.database)
+    database, names = log.database, columns.model_dump_json()
+    counted = Showings(database.shown, last, names, log_id=database.id)
+    per_ms, explored = PER_MS.get(time_unit, 1), ExploredVideos(database)
     with (
         replace_file(out) as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
@@ -153,5 +154,7 @@ def _row(
 def _count_left_out(event: Event, columns: EventColumns, left_out: Counter[str]) -> None:
     if event.video_id is None:
         left_out[f"{event.type} without a video"] += 1
+    if event.watched is not None and columns.watched is None:
+        left_out["watched, of which data.columns names no column"] += 1
     left_out.update(f"label {name}" for name in event.labels if name not in columns.tasks)
     left_out.update(f"context {name}" for name in event.context if name not in columns.context)

@@ -39,24 +39,27 @@ class EventType:
     """What is asked of the events of one type, and what they weigh."""
 
     weight: float
-    """What one event is worth for its video where interest is counted."""
-    positive: bool
-    """Whether the event says that the user liked the video, where the caller does not tell."""
+    """What one event says of the user's interest: more than 0 for it, less against it."""
     needs: tuple[str, ...]
     """Fields that must be given."""
     takes: tuple[str, ...] = ()
     """Fields that may be given beside those that any event has."""
+
+    @property
+    def positive(self) -> bool:
+        """Whether it says that the user liked the video, where the caller does not tell."""
+        return self.weight > 0
 
 
 EXPOSURE, VIEW, TASK = "exposure", "view", "task"
 NOT_INTERESTED, HIDE_CREATOR = "not_interested", "hide_creator"
 
 TYPES: Mapping[str, EventType] = {
-    EXPOSURE: EventType(0.0, False, ("video_id",), ("place",)),
-    VIEW: EventType(1.0, True, ("video_id",), ("watched", "labels")),
-    TASK: EventType(1.0, True, ("video_id", "labels")),
-    NOT_INTERESTED: EventType(-1.0, False, ("video_id",)),
-    HIDE_CREATOR: EventType(-1.0, False, ("creator_id",)),
+    EXPOSURE: EventType(0.0, ("video_id",), ("place",)),
+    VIEW: EventType(1.0, ("video_id",), ("watched", "labels")),
+    TASK: EventType(1.0, ("video_id", "labels")),
+    NOT_INTERESTED: EventType(-1.0, ("video_id",)),
+    HIDE_CREATOR: EventType(-1.0, ("creator_id",)),
 }
 """Every type. `exposure`: a video was shown. `view`: it was watched, and for how long. `task`: one
 of the run's tasks was done or undone (`labels`). `not_interested`: no more of this video.
@@ -85,7 +88,7 @@ class Event:
     """Whether the user liked the video; without it as the type says, and for a task whether any
     label is true."""
     watched: float | None = None
-    """How long, in the unit of the run's durations."""
+    """How long, in the unit of the run's durations; in seconds where it has none."""
     labels: Mapping[str, bool] = field(default_factory=dict)
     """Ranking tasks that this event says something of."""
     context: Mapping[str, str] = field(default_factory=dict)
@@ -252,7 +255,7 @@ def _check_flag(value: object, name: str) -> bool:
 def _check_watched(value: object, name: str) -> float:
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else -1
     if 0 <= number <= LONGEST_WATCH:  # what is not a number is neither
-        return float(number)
+        return float(number) + 0.0  # -0.0 is 0.0, as SQLite gives it back
     raise InputError(f"{name}={shown(value)}: must be a number from 0 to {LONGEST_WATCH:g}")
 
 

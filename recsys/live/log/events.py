@@ -12,13 +12,13 @@ nothing. It outlives every bundle, since it knows no rows of a vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import Row, Select, bindparam, delete, distinct, func, select
+from sqlalchemy import Row, Select, bindparam, delete, distinct, func, or_, select
 
 from recsys.errors import InputError
 from recsys.live.clock import Clock, now
@@ -31,10 +31,17 @@ from recsys.live.log.entries import (
     notice,
     to_entry,
     to_logged,
-    user_mark,
 )
 from recsys.live.log.event import STANDING, Event, to_row
-from recsys.live.log.writing import CHUNK, AppendCall, Status, chunks, delete_users, write
+from recsys.live.log.writing import (
+    CHUNK,
+    AppendCall,
+    Status,
+    chunks,
+    delete_user,
+    delete_users,
+    write,
+)
 from recsys.live.store.commits import GroupCommit
 from recsys.live.store.database import READ_LIMIT_S, Database, LogError, among, insert_rows
 from recsys.live.store.tables import EVENTS, EXPLORED
@@ -54,11 +61,36 @@ def select_of_users(kind: str) -> Select[Any]:
     return select(EVENTS).where(listed, c.seq > bindparam("after_seq"), c.type.not_in(NOTICES))
 
 
+@cache
+def select_since(kind: str) -> Select[Any]:
+    """The events of `user_ids` after `after_seq`, and what they refused before."""
+    c = EVENTS.c
+    listed = among(c.user_id, "user_ids", kind)
+    since = or_(c.seq > bindparam("after_seq"), c.type.in_(STANDING))
+    return select(EVENTS).where(listed, since, c.type.not_in(NOTICES))
+
+
+@cache
+def select_of_videos(kind: str) -> Select[Any]:
+    """The events of `user_ids` and `video_ids` up to `after_seq`, but for what they refused."""
+    c = EVENTS.c
+    listed = (among(c.user_id, "user_ids", kind), among(c.video_id, "video_ids", kind))
+    others = c.type.not_in((*NOTICES, *STANDING))
+    return select(EVENTS).where(*listed, c.seq <= bindparam("after_seq"), others)
+
+
 ROWS: Select[Any] = (
     select(EVENTS)
     .where(EVENTS.c.seq > bindparam("after"), EVENTS.c.seq <= bindparam("up_to"))
     .order_by(EVENTS.c.seq)
     .limit(bindparam("limit"))
+)
+_C = EVENTS.c
+# Notices are few and events many: by how their ids begin they are found in the index of ids.
+FORGOTTEN: Select[Any] = (
+    select(_C.user_id, func.max(_C.time_ms).label("time_ms"))
+    .where(_C.event_id >= f"{FORGET}-", _C.event_id < f"{FORGET}.", _C.type == FORGET)
+    .group_by(_C.user_id)
 )
 LATEST: Select[Any] = select(func.coalesce(func.max(EVENTS.c.seq), 0))
 
@@ -86,6 +118,16 @@ class LogCounts:
     last_ms: int | None = None
     latest_seq: int = 0
     forgotten_users: int = 0
+
+
+def _by_user(rows: Iterable[Row[Any]]) -> dict[str, list[LoggedEvent]]:
+    """Each user's events, in the order of their times."""
+    by_user: dict[str, list[LoggedEvent]] = {}
+    for row in rows:
+        by_user.setdefault(row.user_id, []).append(to_logged(row))
+    for events in by_user.values():
+        events.sort(key=lambda logged: (logged.event.time_ms, logged.seq))
+    return by_user
 
 
 class EventLog:
@@ -208,14 +250,45 @@ class EventLog:
             if value is not None:
                 statement = statement.where(condition)
                 parameters[name] = value
-        by_user: dict[str, list[LoggedEvent]] = {}
+        return _by_user(
+            row
+            for chunk in chunks(user_ids)
+            for row in self.database.rows(
+                statement, {**parameters, "user_ids": chunk}, limit_s=limit_s
+            )
+        )
+
+    def since(
+        self, user_ids: Collection[str], after_seq: int, *, limit_s: float | None = None
+    ) -> dict[str, list[LoggedEvent]]:
+        """What users did after a place in the log, and what of before has to do with it.
+
+        That is all that they did with the videos of it, since an event may belong to a showing of
+        before, and whatever they refused. So what it costs does not grow with what is older.
+
+        Args:
+            user_ids: Known or not.
+            after_seq: Up to where all is known otherwise.
+            limit_s: Seconds that a query may take.
+
+        Raises:
+            InputError: As `of_users`.
+            LogError: As `of_users`.
+        """
+        for user_id in user_ids:
+            check_text(user_id, "user_id")
+        kind, read = self.database.kind, partial(self.database.rows, limit_s=limit_s)
+        rows: list[Row[Any]] = []
         for chunk in chunks(user_ids):
-            asked = {**parameters, "user_ids": chunk}
-            for row in self.database.rows(statement, asked, limit_s=limit_s):
-                by_user.setdefault(row.user_id, []).append(to_logged(row))
-        for events in by_user.values():
-            events.sort(key=lambda logged: (logged.event.time_ms, logged.seq))
-        return by_user
+            asked: dict[str, object] = {"user_ids": chunk, "after_seq": after_seq}
+            rows += (there := read(select_since(kind), asked))
+            if not after_seq:  # there is nothing before
+                continue
+            new = [row for row in there if row.seq > after_seq and row.video_id is not None]
+            asked["user_ids"] = list({row.user_id for row in new})
+            for videos in chunks({row.video_id for row in new}):
+                rows += read(select_of_videos(kind), {**asked, "video_ids": videos})
+        return _by_user(rows)
 
     def follow(self, after_seq: int, limit: int = PAGE) -> list[Entry]:
         """What was committed after a place in the log, in its order; none is ever skipped.
@@ -269,7 +342,10 @@ class EventLog:
             InputError: The id is no text that a log can hold.
         """
         check_text(user_id, "user_id")
-        return self.forget_marks({user_mark(user_id): self.clock()}, [user_id])
+        with self.database.writing() as connection:
+            deleted = delete_user(connection, user_id, self.clock())
+        self.database.wipe_traces()
+        return deleted
 
     def forget_marks(self, marks: Mapping[str, int], user_ids: Collection[str]) -> int:
         """Deletes events of users by their marks, up to a time each, as `forget` does.
@@ -286,7 +362,7 @@ class EventLog:
     def prune(self, before_ms: int, *, batch: int = 10_000) -> int:
         """Deletes the events that happened before a time and returns how many there were.
 
-        What users refused (`STANDING`) stays, since it holds until they say otherwise.
+        What users refused (`STANDING`) stays, since it holds for good.
 
         A batch of rows a transaction, so that writers wait milliseconds. Each leaves the notice
         that tells followers, in place of that of the batch before: whoever is killed in the middle
@@ -333,10 +409,7 @@ class EventLog:
 
     def forgotten_marks(self) -> dict[str, int]:
         """`user_mark` → time of the latest deletion, of all users that were forgotten."""
-        c = EVENTS.c
-        latest = select(c.user_id, func.max(c.time_ms).label("time_ms")).group_by(c.user_id)
-        rows = self.database.rows(latest.where(c.type == FORGET))
-        return {row.user_id: row.time_ms for row in rows}
+        return {row.user_id: row.time_ms for row in self.database.rows(FORGOTTEN)}
 
     def user_ids(self, after: str = "", limit: int = CHUNK) -> list[str]:
         """The next users that have events, in the order of their ids."""

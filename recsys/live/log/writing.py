@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Select, delete, select
+from sqlalchemy import Connection, Select, delete, func, select
 
 from recsys.live.log.entries import FORGET, NOTICES, notice, user_mark
 from recsys.live.log.event import CONTENT, Row, digest
@@ -88,6 +88,18 @@ def delete_users(
         if known.get(mark, -1) < time_ms:
             insert_rows(connection, [notice(FORGET, mark, time_ms)])
     return deleted
+
+
+def delete_user(connection: Connection, user_id: str, now_ms: int) -> int:
+    """Deletes all that is kept of a user and leaves a notice; gives the number of events.
+
+    What another machine has acknowledged, whose clock runs ahead of `now_ms`, goes too.
+    """
+    latest = func.coalesce(func.max(EVENTS.c.time_ms), now_ms)
+    of_user = (EVENTS.c.user_id == user_id, EVENTS.c.type.not_in(NOTICES))
+    last_ms = connection.execute(select(latest).where(*of_user)).scalar_one()
+    connection.execute(delete(EXPLORED).where(EXPLORED.c.user_id == user_id))
+    return delete_users(connection, {user_mark(user_id): max(now_ms, last_ms)}, [user_id])
 
 
 def _contents(

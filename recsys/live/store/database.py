@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,8 +67,10 @@ PRAGMAS = (
     "synchronous=FULL",
     # What is deleted is overwritten, not only unlinked.
     "secure_delete=ON",
-    "cache_size=-16384",
 )
+READ_KIB, WRITE_KIB = 512, 4096
+"""Of SQLite's pages that a connection keeps: of what it has read once, which the system keeps for
+all of them; of what it writes."""
 
 
 def among(column: ColumnElement[str], name: str, kind: str) -> ColumnElement[bool]:
@@ -136,12 +139,16 @@ class Database:
         url = parse_address(address)
         self.shown = shown_address(url)
         self.kind = url.get_backend_name()
+        self.id: str | None = None
+        """Of the log, wherever it is moved to: places in another one are other events. None of a
+        log that was made before there were any."""
         if self.kind == "sqlite":
             _check_file(Path(str(url.database)), create=create)
         # Readers run one statement at a time, without a transaction around it.
         self._readers = _engine(
             url,
             busy_ms=READ_BUSY_MS,
+            kept_kib=READ_KIB,
             connect_s=CONNECT_S,
             isolation_level="AUTOCOMMIT",
             pool_size=8,
@@ -149,7 +156,12 @@ class Database:
             pool_timeout=CONNECT_S,
         )
         self._writers = _engine(
-            url, busy_ms=BUSY_MS, connect_s=WRITE_CONNECT_S, pool_size=1, max_overflow=7
+            url,
+            busy_ms=BUSY_MS,
+            kept_kib=WRITE_KIB,
+            connect_s=WRITE_CONNECT_S,
+            pool_size=1,
+            max_overflow=7,
         )
         self._limits = TimeLimits()
         event.listen(self._writers, "begin", self._take_turn)
@@ -179,9 +191,12 @@ class Database:
             with self._writers.begin() as connection:  # another process may have been faster
                 METADATA.create_all(connection)
                 if connection.scalar(select(FACTS.c.value)) is None:
-                    connection.execute(insert(FACTS), {"name": "version", "value": VERSION})
+                    made = {"version": VERSION, "id": uuid.uuid4().hex}
+                    rows = [{"name": name, "value": value} for name, value in made.items()]
+                    connection.execute(insert(FACTS), rows)
         with self._readers.connect() as connection:
-            version = connection.scalar(select(FACTS.c.value).where(FACTS.c.name == "version"))
+            facts = dict(connection.execute(select(FACTS.c.name, FACTS.c.value)).tuples().all())
+        version, self.id = facts.get("version"), facts.get("id")
         if version != VERSION:
             raise InputError(
                 f"{self.shown}: an event log of version {version}, and this program keeps version "
@@ -358,7 +373,7 @@ def reason(error: SQLAlchemyError) -> str:
     return " ".join(words.split())
 
 
-def _engine(url: URL, *, busy_ms: int, connect_s: int, **settings: Any) -> Engine:
+def _engine(url: URL, *, busy_ms: int, kept_kib: int, connect_s: int, **settings: Any) -> Engine:
     if url.get_backend_name() != "sqlite":
         # READ COMMITTED: what is read after the turn came is what the turn before left.
         settings.setdefault("isolation_level", "READ COMMITTED")
@@ -372,7 +387,7 @@ def _engine(url: URL, *, busy_ms: int, connect_s: int, **settings: Any) -> Engin
     def set_up(connection: sqlite3.Connection, _: object) -> None:
         # Python's driver begins no transaction of its own, so that BEGIN IMMEDIATE can.
         connection.isolation_level = None
-        for pragma in (f"busy_timeout={busy_ms}", *PRAGMAS):
+        for pragma in (f"busy_timeout={busy_ms}", f"cache_size=-{kept_kib}", *PRAGMAS):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine

@@ -3,10 +3,15 @@
 What is counted are the impressions of the version that is a user's: exposures whose `impression_id`
 names it, in the log after the place where the challenge began. A click is what makes a showing a
 positive one, as it is for training.
+
+Where more users come than are counted one by one, those that are counted are drawn by lot: the
+rates are as right, and their intervals as wide as that number of users makes them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -18,8 +23,12 @@ from recsys.live.log.events import PAGE, EventLog
 from recsys.live.versions.click_rates import MISMATCH_P, Rate, Totals, difference, sample_ratio_p
 from recsys.live.versions.watch import Challenge
 
+logger = logging.getLogger(__name__)
+
 REMEMBERED = 200_000
 """Users and videos whose showings wait for a click, about 90 MB of them."""
+MOST_USERS = 500_000
+"""Most users whose counts are kept, about 200 bytes each; where more come, half of all go."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class ChallengeResult:
     got later, or so long before that it is not remembered."""
     sample_ratio_p: float | None
     """See `click_rates.sample_ratio_p`."""
+    counted_share: float
+    """Of the users, drawn by lot: below 1 where there are more than `MOST_USERS`."""
 
     @property
     def difference(self) -> Rate | None:
@@ -57,13 +68,26 @@ class _Counts:
     seq: int
     open: OpenShowings
     of_users: dict[str, list[int]] = field(default_factory=dict)
-    """Impressions and clicks of each user, of the version that is theirs: the one thing that grows
-    with the users of a challenge, by about 300 bytes each."""
+    """Impressions and clicks of each user who is counted, of the version that is theirs."""
+    halvings: int = 0
+    """How often half of the users were left out since there were too many."""
     totals: dict[str, Totals] = field(default_factory=dict)
     """By version."""
     crossed: int = 0
     unnamed: int = 0
     unmatched: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of all users, who are counted."""
+        return 0.5**self.halvings
+
+    def takes(self, user_id: str) -> bool:
+        """Whether a user is counted: by a hash, which has nothing to do with their version."""
+        if not self.halvings:
+            return True
+        told = hashlib.blake2b(user_id.encode(), digest_size=8, person=b"counted").digest()
+        return int.from_bytes(told) < self.share * 2**64
 
 
 class ChallengeFollower:
@@ -101,6 +125,7 @@ class ChallengeFollower:
             self._counts.unnamed,
             self._counts.unmatched,
             sample_ratio_p(users, others, challenge.share),
+            self._counts.share,
         )
 
     def _begin(self) -> _Counts:
@@ -151,6 +176,8 @@ class ChallengeFollower:
         return challenge.version if challenge.takes(user_id) else challenge.against
 
     def _add(self, user_id: str, *, impressions: int = 0, clicks: int = 0) -> None:
+        if not self._counts.takes(user_id):
+            return
         totals = self._counts.totals[self._version_of(user_id)]
         counts = self._counts.of_users.setdefault(user_id, [0, 0])
         if counts[0]:
@@ -158,3 +185,18 @@ class ChallengeFollower:
         counts[0] += impressions
         counts[1] += clicks
         totals.add(*counts)
+        if len(self._counts.of_users) > MOST_USERS:
+            self._halve()
+
+    def _halve(self) -> None:
+        """Leaves out half of the users with all that was counted of them."""
+        kept = self._counts
+        kept.halvings += 1
+        for user_id in [user_id for user_id in kept.of_users if not kept.takes(user_id)]:
+            kept.totals[self._version_of(user_id)].add(*kept.of_users.pop(user_id), sign=-1)
+        logger.info(
+            "more than %s users in the trial of %s: those counted from now on are %g of all",
+            f"{MOST_USERS:,}",
+            self.challenge.version,
+            kept.share,
+        )

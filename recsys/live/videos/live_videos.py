@@ -124,6 +124,11 @@ class StoredFile:
         """Where its poster lies, if one could be made."""
         return join(self.aside, "poster.webp")
 
+    @property
+    def captions_uri(self) -> str:
+        """Where its own text track lies as WebVTT, if it has one."""
+        return join(self.aside, "captions.vtt")
+
 
 @dataclass(frozen=True)
 class LiveVideo:
@@ -254,13 +259,17 @@ class LiveVideos:
             return self._find(connection, video_id)
 
     def delete(self, video_id: str, *, in_bundle: bool = False) -> LiveVideo | None:
-        """Takes a video out of everything for good; None where there is none any more."""
+        """Takes a video out of everything for good; the same once more changes nothing.
+
+        Returns:
+            The video; None where there never was one.
+        """
         with self._database.writing() as connection:
             there = self._find(connection, video_id)
             if there is None and not in_bundle:
                 return None
             if there is not None and there.state == "deleted":
-                return None
+                return there
             row = {"state": "deleted", "seq": next_seq(connection)}
             self._put(connection, video_id, there, row)
             of_it = VIDEO_VECTORS.c.video_id == video_id

@@ -40,6 +40,25 @@ def test_an_exposure_its_view_and_its_like_are_one_event() -> None:
     assert undone is not None and (undone.events, undone.flags) == (0, (-1, -1, 0))
 
 
+@pytest.mark.parametrize("columns", [LIKED, VIEWED])
+def test_an_exposure_that_is_told_after_what_came_of_it_is_no_event_more(
+    columns: EventColumns,
+) -> None:
+    """A sender that gathers exposures and tells of a like at once; training has one row of it."""
+    like = logged(1, TASK, labels={"shared": True}, impression_id="i", time_ms=START_MS + 500)
+    shown = logged(2, EXPOSURE, impression_id="i", time_ms=START_MS)
+    taken = OpenShowings(columns)
+    changes = [change for one in (like, shown) if (change := taken.take(one)) is not None]
+    (made,) = showings(sorted((like, shown), key=lambda one: one.event.time_ms or 0))
+    assert sum(change.events for change in changes) == 1
+    came_of_it = outcome(made, columns)
+    assert came_of_it is not None
+    gained = np.sum([change.flags for change in changes], 0).tolist()
+    assert gained == [int(flag) for flag in (came_of_it.positive, *came_of_it.labels)]
+    again = taken.take(logged(3, EXPOSURE, impression_id="j", time_ms=START_MS + 900))
+    assert (again is None) == (columns is VIEWED), "another impression is another showing"
+
+
 def test_where_every_row_is_a_viewing_an_exposure_is_none() -> None:
     taken = OpenShowings(VIEWED)
     assert taken.take(logged(1, EXPOSURE)) is None

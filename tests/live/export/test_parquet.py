@@ -158,6 +158,36 @@ def test_a_users_own_file(log: EventLog, tmp_path: Path) -> None:
     assert import_log(log, str(path)).statuses == {"duplicate": 2}
 
 
+def test_a_file_that_says_when_events_came_keeps_when_they_happened(
+    log: EventLog, tmp_path: Path
+) -> None:
+    """An export has `given_ms` too; a file of one's own need not."""
+    times = {"time_ms": [NOW - DAY_MS, NOW + 9], "received_ms": [NOW - 5, NOW - 5]}
+    path = write(tmp_path / "mine.parquet", user_id=["u"] * 2, video_id=["a", "b"], **times)
+    import_log(log, str(path))
+    kept = [(one.event.time_ms, one.given_ms, one.received_ms) for one in log.of_user("u")]
+    assert kept == [(NOW - DAY_MS, NOW - DAY_MS, NOW - 5), (NOW - 5, NOW + 9, NOW - 5)]
+
+
+def test_who_is_forgotten_is_looked_up_once_an_import(
+    log: EventLog, other: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many deletions a file tells of, each of which would read the log."""
+    for user in range(5):
+        log.forget(f"u{user}")
+    export_log(log, str(tmp_path / "out"))
+    asked: list[dict[str, int]] = []
+    marks = other.forgotten_marks
+
+    def counted() -> dict[str, int]:
+        asked.append(marks())
+        return asked[-1]
+
+    monkeypatch.setattr(other, "forgotten_marks", counted)
+    assert import_log(other, str(tmp_path / "out")).forgotten_users == 5
+    assert len(asked) == 1
+
+
 BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "no file": (lambda folder: folder / "none.parquet", "no Parquet file is there"),
     "no Parquet": (

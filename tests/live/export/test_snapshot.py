@@ -43,7 +43,7 @@ def test_the_copy_says_what_it_holds(config: RunConfig, log: EventLog) -> None:
     snapshot = Showings.read(str(copy_of(config)))
     assert snapshot is not None and snapshot.latest_seq == log.latest_seq() == 3
     assert snapshot.report() == {
-        **{"seq": 3, "showings": 2, "users": 2},
+        **{"log": log.database.id, "seq": 3, "showings": 2, "users": 2},
         "left_out": {"label shared": 1},
     }
     rows = pq.read_table(copy_of(config)).to_pylist()

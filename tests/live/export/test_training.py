@@ -60,7 +60,8 @@ def test_columns_have_the_names_of_the_run(log: EventLog, tmp_path: Path) -> Non
     columns = EventColumns(
         user="who", video="what", time="when", positive="like", tasks=("like", "share")
     )
-    export_training(log, str(tmp_path / "x.parquet"), columns, time_unit="s")
+    exported = export_training(log, str(tmp_path / "x.parquet"), columns, time_unit="s")
+    assert exported.left_out["watched, of which data.columns names no column"] == 1
     table = pq.read_table(tmp_path / "x.parquet")
     assert table.column_names[:5] == ["who", "what", "when", "like", "share"]
     assert table.slice(1, 1).to_pylist()[0] | {"creator_id": 0} == {

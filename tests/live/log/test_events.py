@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
@@ -22,7 +23,8 @@ from recsys.live.log.event import (
     Event,
     to_row,
 )
-from recsys.live.log.events import Entry, EventLog
+from recsys.live.log.events import FORGOTTEN, Entry, EventLog
+from recsys.live.log.explored import Explored, ExploredVideos
 from recsys.live.log.writing import AppendCall
 from recsys.live.store import database
 from recsys.live.store.database import LogError, insert_rows
@@ -74,6 +76,13 @@ def test_a_retry_changes_nothing_and_the_first_content_stays(log: EventLog) -> N
     assert again.statuses == ["duplicate", "conflict", "accepted"]
     assert (again.count("duplicate"), again.event_ids) == (1, ["e1", "e1", "e2"])
     assert videos(log) == ["v1", "v1"]
+
+
+def test_a_retry_of_a_number_that_is_written_otherwise_is_one(log: EventLog) -> None:
+    """SQLite gives -0.0 back as 0.0."""
+    nothing = replace(SEEN, watched=-0.0)
+    assert log.append([nothing]).statuses == ["accepted"]
+    assert log.append([nothing, replace(SEEN, watched=0.0)]).statuses == ["duplicate"] * 2
 
 
 def test_without_an_id_the_content_is_the_id(log: EventLog, clock: Clock) -> None:
@@ -135,6 +144,21 @@ def test_many_users_at_once(log: EventLog) -> None:
         "u'3": ["v4"],
     }
     assert log.of_users([]) == {}
+
+
+def test_since_a_place_what_has_nothing_to_do_with_it_is_not_read(log: EventLog) -> None:
+    """However much a user did before; what they refused holds for good."""
+    log.append([view(1), view(2), Event("u1", NOT_INTERESTED, "v8", event_id="no"), view(3, "u2")])
+    log.append([replace(view(n), event_id=f"old{n}") for n in range(4, 60)])
+    after = log.latest_seq()
+    log.append([replace(view(2), event_id="again", watched=3.0), view(70, "u3")])
+
+    def of(user_id: str) -> list[str | None]:
+        return [logged.event.event_id for logged in log.since(["u1", "u2", "u3"], after)[user_id]]
+
+    assert of("u1") == ["e2", "again", "no"]
+    assert of("u3") == ["e70"] and "u2" not in log.since(["u1", "u2", "u3"], after)
+    assert log.since(["u1", "u2"], 0) == log.of_users(["u1", "u2"])
 
 
 def test_a_users_events_are_found_by_the_index(log: EventLog) -> None:
@@ -252,6 +276,32 @@ def test_forgetting_twice_or_somebody_unknown(log: EventLog, clock: Clock) -> No
     assert log.counts().forgotten_users == 1
 
 
+def test_what_a_faster_clock_received_is_forgotten_too(log: EventLog, clock: Clock) -> None:
+    """Replicas on several machines acknowledge events, and their clocks differ."""
+    explored = ExploredVideos(log.database)
+    clock.now_ms = NOW + 5000
+    log.append([Event("u1", VIEW, "v1"), Event("u2", VIEW, "v1")])
+    explored.add([Explored("i", "v1", "u1", NOW + 6000, 0.5)])
+    clock.now_ms = NOW
+    assert log.forget("u1") == 1
+    assert (videos(log), videos(log, "u2")) == ([], ["v1"])
+    assert explored.propensities(["i"]) == {}
+    assert log.forgotten_marks() == {user_mark("u1"): NOW + 5000}
+
+
+def test_the_forgotten_are_found_by_the_index(log: EventLog) -> None:
+    """Notices are few, and a version that is loaded asks for them; events may be a billion."""
+    for user in range(20):
+        log.append([Event(f"u{user}-{n}", VIEW, "v", time_ms=NOW - n) for n in range(1000)])
+    log.append([Event("u1", VIEW, "v1", event_id="forget-me-not")])
+    log.forget("u7-7")
+    assert log.forgotten_marks() == {user_mark("u7-7"): NOW}
+    asked = FORGOTTEN.compile(dialect=log.database.dialect, compile_kwargs={"literal_binds": True})
+    explain = "EXPLAIN QUERY PLAN" if log.database.kind == "sqlite" else "EXPLAIN"
+    plan = log.database.rows(text(f"{explain} {asked}"))
+    assert "event_id>" in " ".join(map(str, plan)).replace(" ", "")
+
+
 def test_numbers_are_not_given_again_after_the_newest_rows_are_deleted(log: EventLog) -> None:
     log.append([view(1, "u2"), view(2)])
     seen = log.latest_seq()
@@ -341,6 +391,14 @@ def test_what_is_logged_outlives_the_process(
     assert videos(again) == ["v1", "v2"]
     with pytest.raises(RuntimeError, match="the event log is closed"):
         log.append([view(3)])
+
+
+def test_a_log_is_known_wherever_it_is_opened(
+    log: EventLog, open_log: Callable[[], EventLog], tmp_path: Path
+) -> None:
+    with EventLog(str(tmp_path / "another.sqlite")) as another:
+        assert log.database.id == open_log().database.id != another.database.id
+    assert log.database.id is not None
 
 
 def test_a_log_of_another_version_is_refused(

@@ -7,7 +7,9 @@ import pytest
 from recsys.config.data import EventColumns
 from recsys.live.log.event import EXPOSURE, NOT_INTERESTED, VIEW, Event
 from recsys.live.log.events import EventLog
+from recsys.live.versions import challenger
 from recsys.live.versions.challenger import ChallengeFollower, ChallengeResult
+from recsys.live.versions.click_rates import Totals
 from recsys.live.versions.watch import Challenge
 from tests.live.conftest import NOW
 
@@ -108,3 +110,48 @@ def test_a_version_whose_users_do_not_come_is_told_of(log: EventLog) -> None:
     assert result.is_mismatched and result.sample_ratio_p == pytest.approx(0.000108, rel=0.01)
     log.append([shown(user, "v1") for user in OLD[:15]])
     assert not follower(log).compare().is_mismatched
+
+
+def many() -> tuple[list[Event], dict[str, tuple[int, int]]]:
+    """Events of 400 users, with the impressions and clicks of each: every 4th user clicks twice."""
+    events, counts = [], {}
+    for i in range(400):
+        user, clicks = f"user {i}", 2 * (i % 4 == 0)
+        version = "v2" if CHALLENGE.takes(user) else "v1"
+        videos = [str(number) for number in range(1 + i % 3 + clicks)]
+        events += [shown(user, version, video) for video in videos]
+        events += [clicked(user, version, video) for video in videos[:clicks]]
+        counts[user] = (len(videos), clicks)
+    return events, counts
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_too_many_users_some_are_counted_by_lot(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    """Whole users are left out, so that nothing of them is in any sum, whenever they come."""
+    events, counts = many()
+    every = follower(log)
+    monkeypatch.setattr(challenger, "MOST_USERS", 150)
+    some = follower(log)
+    for part in [events] if at_once else [events[:500], events[500:], events[:300]]:
+        log.append(part)
+        result = some.compare()
+    of_users = some._counts.of_users
+    assert 50 < len(of_users) <= 150 and result.counted_share in (0.5, 0.25)
+    for is_new, totals in ((True, result.challenger), (False, result.champion)):
+        expected = Totals()
+        for user in of_users:
+            if CHALLENGE.takes(user) == is_new:
+                expected.add(*counts[user])
+        assert totals == expected
+    assert result.sample_ratio_p is not None and result.sample_ratio_p > 0.001
+    assert (result.crossed, result.unnamed, result.unmatched) == (0, 0, 0)
+    monkeypatch.undo()
+    whole = every.compare()
+    assert whole.counted_share == 1 and whole.challenger.users + whole.champion.users == 400
+    part_rate, rate = result.champion.rate(), whole.champion.rate()
+    assert part_rate is not None and rate is not None
+    assert part_rate.interval.low < rate.value < part_rate.interval.high
+    width, wide = (one.interval.high - one.interval.low for one in (rate, part_rate))
+    assert wide > 1.2 * width, "as fewer users tell less"

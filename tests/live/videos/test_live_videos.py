@@ -128,7 +128,7 @@ def test_what_is_said_of_a_video_of_the_bundle_is_kept(videos: LiveVideos) -> No
     assert videos.delete("v2") is None
     deleted = videos.delete("v2", in_bundle=True)
     assert deleted is not None and deleted.state == "deleted"
-    assert videos.delete("v2", in_bundle=True) is None
+    assert videos.delete("v2", in_bundle=True) == deleted
     assert videos.change("v2", {"hidden": True}, of_bundle=VideoFacts()) is None
 
 
