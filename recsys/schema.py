@@ -46,8 +46,8 @@ def video_schema() -> pa.Schema:
 def served_video_schema() -> pa.Schema:
     """BUNDLE/videos.arrow: `video_schema` with numbers as wide as `Catalog` has them.
 
-    A server uses them where they lie in the file, and has no copy of its own but of the durations,
-    8 bytes each, whose unknown ones it reads as NaN.
+    Durations that are not known are NaN there. So a server uses all of them where they lie in the
+    file, and has no copy of its own.
     """
     wide = {"creator_row": pa.int64(), "duration_bucket": pa.int64(), "duration": pa.float64()}
     wide["category_rows"] = pa.large_list(pa.int32())
@@ -78,9 +78,11 @@ def lesson_schema() -> pa.Schema:
 def files_schema() -> pa.Schema:
     """BUNDLE/files.arrow: what decode saw of each video's file; row i is video_row i.
 
-    `poster` is a WebP picture. Null where there is none, or no file.
+    `poster` is a WebP picture, `captions` the file's own text track as WebVTT. Null where there is
+    none, or no file.
     """
-    return pa.schema([("duration_s", pa.float32()), ("poster", pa.large_binary())])
+    kinds = {"duration_s": pa.float32(), "poster": pa.large_binary(), "captions": pa.large_binary()}
+    return pa.schema(kinds)
 
 
 def timeline_schema() -> pa.Schema:
@@ -131,8 +133,9 @@ def clip_schema(frames: int, size: int) -> pa.Schema:
     `frames` holds T × H × W × 3 bytes (uint8, RGB); `times_s` the T frame times from the first
     frame on; `note` is "damaged" where the file is only partly readable, else empty; `reader` is
     what read it, `why` for what reason that one, and `message` what it complained of. `poster`
-    is a WebP picture of it, null where none was wanted or could be made. `stamp` tells whether the
-    file has changed since: its size, and its time or ETag.
+    is a WebP picture of it, null where none was wanted or could be made; `captions` its own text
+    track as WebVTT, null where it has none. `stamp` tells whether the file has changed since: its
+    size, and its time or ETag.
     """
     return _clips(pa.field("frames", pa.list_(pa.uint8(), frames * size * size * 3)), frames)
 
@@ -151,6 +154,7 @@ def _clips(content: pa.Field, frames: int) -> pa.Schema:
             pa.field("times_s", pa.list_(pa.float32(), frames)),
             pa.field("duration_s", pa.float32()),
             pa.field("poster", pa.binary()),
+            pa.field("captions", pa.large_binary()),
             *texts,
         ]
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -95,6 +96,39 @@ def edited(
         stream = new.add_stream_from_template(given)
         for place, packet in enumerate(packet for packet in old.demux(given) if packet.size):
             if change(place, packet):
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+@dataclass(frozen=True)
+class TextTrack:
+    """A text track of a video: cues as (start, duration, what the codec has of it), in ms."""
+
+    codec: str
+    cues: Iterable[tuple[int, int, bytes]]
+    disposition: int = 0
+
+
+def captioned(source: Path, target: Path, *tracks: TextTrack) -> Path:
+    """Copies a video and adds text tracks."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        given = old.streams.video[0]
+        video = new.add_stream_from_template(given)
+        streams = [new.add_stream(track.codec) for track in tracks]
+        for stream, track in zip(streams, tracks, strict=True):
+            stream.codec_context.subtitle_header = b"[Script Info]\n"
+            stream.disposition = track.disposition
+        for packet in old.demux(given):
+            if packet.size:
+                packet.stream = video
+                new.mux(packet)
+        for stream, track in zip(streams, tracks, strict=True):
+            for start, duration, text in track.cues:
+                size = len(text).to_bytes(2, "big") if track.codec == "mov_text" else b""
+                packet = av.Packet(size + text)
+                packet.pts = packet.dts = start
+                packet.duration, packet.time_base = duration, Fraction(1, 1000)
                 packet.stream = stream
                 new.mux(packet)
     return target

@@ -48,7 +48,7 @@ class Catalog:
             table=table,
             creator_rows=column("creator_row"),
             categories=Ragged.from_arrow(whole(table.column("category_rows"))),
-            durations=np.asarray(whole(table.column("duration").fill_null(np.nan)), np.float64),
+            durations=np.asarray(whole(table.column("duration")), np.float64),
             duration_buckets=column("duration_bucket"),
             train_events=column("num_train_events"),
             valid_events=column("num_valid_events"),

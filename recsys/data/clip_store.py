@@ -5,6 +5,7 @@ Shapes: N videos, M of them with a clip, S frames of a clip, Z features of a fra
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NewType
 
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.data.storage import as_url
+from recsys.data.run_folder import REPORT
+from recsys.data.storage import as_url, join
 from recsys.errors import InputError
 from recsys.schema import files_schema
 
@@ -114,8 +116,20 @@ class ClipStore:
         )
 
     def files(self, rows: ClipRows) -> pa.Table:
-        """What is known of M videos' files: the table of `files_schema`."""
-        table = self._dataset.take(np.asarray(rows, np.int64), columns=files_schema().names)
+        """What is known of M videos' files: the table of `files_schema`.
+
+        Raises:
+            InputError: They were decoded before all of it was kept.
+        """
+        names = files_schema().names
+        missing = [name for name in names if name not in self._dataset.schema.names]
+        if missing:
+            report = join(posixpath.dirname(self._path), REPORT)
+            raise InputError(
+                f"{self._path}: an older recsys made it, without {', '.join(missing)}; remove "
+                f"{report}, by which decode is up to date, and run `recsys decode` again"
+            )
+        table = self._dataset.take(np.asarray(rows, np.int64), columns=names)
         return table.cast(files_schema())
 
     def times_s(self, rows: ClipRows) -> NDArray[np.float32]:

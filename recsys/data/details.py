@@ -58,6 +58,15 @@ class Details:
         picture: bytes | None = self.files.column("poster")[row].as_py()
         return picture
 
+    def has_captions(self, row: int) -> bool:
+        """Whether a video's file has a text track of its own."""
+        return bool(self.files.column("captions")[row].is_valid)
+
+    def captions(self, row: int) -> bytes | None:
+        """The text track of a video's file, as WebVTT."""
+        captions: bytes | None = self.files.column("captions")[row].as_py()
+        return captions
+
 
 def unseen_files(num: int) -> pa.Table:
     """The table of `files_schema` of videos whose files nobody has looked at."""

@@ -4,7 +4,7 @@ The one rule of what is locked: whoever has not had a positive event with every 
 requires is not shown the lesson. Evaluation leaves it out of the lists by this rule, and a server
 does.
 
-Shapes: R lessons, N videos, U users.
+Shapes: R lessons, N videos, U users, B of them at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ import pyarrow as pa
 
 from recsys.data.ragged import IntArray, Ragged
 from recsys.schema import lesson_schema
+
+AT_ONCE = 1 << 24
+"""Pairs of a user and a video that are looked at together, a byte each."""
 
 
 class Lesson(NamedTuple):
@@ -114,10 +117,24 @@ class Lessons:
 
     def locked_for(self, finished: Ragged) -> Ragged:
         """`locked` for each of U users, by what each has finished."""
-        if not len(self.required.values):
+        required = self.required
+        asking = np.flatnonzero(required.lengths)
+        if not len(asking) or not len(finished):
             return Ragged.empty(len(finished))
-        lists = [self.locked(finished[user]) for user in range(len(finished))]
-        return Ragged.from_lists(lists)
+        num_rows = 1 + int(max(required.values.max(), finished.values.max(initial=0)))
+        step = max(1, AT_ONCE // max(num_rows, len(required.values)))
+        lengths, locked = [], []
+        for start in range(0, len(finished), step):
+            owners, rows = finished.pairs(start, min(start + step, len(finished)))
+            is_missing_BN = np.ones((min(step, len(finished) - start), num_rows), np.bool_)
+            is_missing_BN[owners, rows] = False
+            of_lessons = np.logical_or.reduceat(
+                is_missing_BN[:, required.values], required.offsets[asking], axis=1
+            )
+            lengths.append(of_lessons.sum(1))
+            locked.append(self.rows[asking[of_lessons.nonzero()[1]]])
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        return Ragged(offsets, np.concatenate(locked).astype(np.int32))
 
     def unreachable(self) -> IntArray:
         """The sorted rows of the lessons that nobody can ever come to: they require each other."""

@@ -17,7 +17,8 @@ from recsys.decode.actor.encoder import ClipEncoder, EncoderSettings
 from recsys.decode.actor.pipeline import ClipPipeline, EncodingStep
 from recsys.decode.actor.processes import Processes, ProcessSet, shared_processes
 from recsys.decode.actor.rows import Row, table_of
-from recsys.decode.contract import ClipSpec, ReadError, VideoFile
+from recsys.decode.captions import MAX_BYTES
+from recsys.decode.contract import Clip, ClipSpec, ReadError, VideoFile
 from recsys.decode.poster import make_poster, poster_spec
 from recsys.decode.sandbox import Sandbox
 from recsys.decode.sources import check_size, open_source, sha256_of
@@ -101,8 +102,9 @@ class DecodeClips:
         Returns:
             A row a video, in the batch's order: `uri`; the columns of `recsys.schema.clip_schema`
             (or `feature_schema`), null where there is no clip; those of `quarantine_schema`, with
-            a null `reason` where there is one; `decode_s` and `encode_s`, the seconds that it kept
-            a process and the encoder busy.
+            a null `reason` where there is one; `said`, what readers that did not read it said of
+            it and what its captions lack, by reason; `decode_s` and `encode_s`, the seconds that it
+            kept a process and the encoder busy.
 
         Raises:
             InputError: The batch has no column of addresses.
@@ -118,13 +120,13 @@ class DecodeClips:
 
     def _open(self) -> ClipPipeline:
         """The worker's processes and its encoder; they stay until it ends."""
-        config, has_gpu = self._config, cluster.has_gpu()
+        config = self._config
         self._sandboxes = shared_processes(
             self._processes, max_memory_bytes=config.max_memory_bytes
         )
         step = None
         if config.features:
-            settings = EncoderSettings.of(config, has_gpu=has_gpu)
+            settings = EncoderSettings.of(config, has_gpu=_computes_on_gpu())
             encoder = ClipEncoder(self._content.encoder, settings)
             self._width = encoder.dim
             step = EncodingStep(
@@ -159,6 +161,8 @@ class DecodeClips:
             row.clip = sandbox.read(file, clip_spec(config), name=name)
             row.message = row.clip.message
             row.poster = self._poster(file, name, sandbox)
+            if row.clip.has_captions:
+                row.captions = self._captions(file, row.clip, name, sandbox)
         except ReadError as error:
             row.reason, row.message = error.reason, error.message
             if file is not None:
@@ -179,6 +183,30 @@ class DecodeClips:
             logger.info("%s: no poster: %s", name, error.message)
             return None
         return make_poster(clip.frames)
+
+    def _captions(self, file: VideoFile, clip: Clip, name: str, sandbox: Sandbox) -> bytes | None:
+        """The file's own text track as WebVTT; None where nothing of it can be read.
+
+        What is left out is said with the clip, for the report, and in the worker's log.
+        """
+        try:
+            captions = sandbox.captions(file, clip_spec(self._config), name=name)
+        except ReadError as error:
+            clip.said["no captions"] = error.message
+            logger.warning("%s: no captions: %s", name, error.message)
+            return None
+        if captions.said:
+            clip.said["captions in part"] = captions.said
+            logger.warning("%s: captions: %s", name, captions.said)
+        return captions.vtt.encode(errors="replace")[:MAX_BYTES] or None
+
+
+def _computes_on_gpu() -> bool:
+    """Whether the worker was given a GPU, and PyTorch sees it."""
+    given, seen = cluster.has_gpu(), cluster.torch_sees_gpu()
+    if given and not seen:
+        logger.warning("PyTorch does not see the GPU that Ray gave; a core encodes")
+    return given and seen
 
 
 def _addresses(batch: pa.Table | Mapping[str, Sequence[object]], column: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -42,7 +42,9 @@ class Clip:
 
     `frames` is (T, S, S, 3) uint8 RGB, `times_s` (T,) float32 from the first frame on, `damaged`
     says that parts of the file are missing or unreadable, `message` what the reader said of it,
-    `why` for what reason it was this reader that read it.
+    `why` for what reason it was this reader that read it, `said` what those that were asked before
+    said, word for word, by the reason that counts it (and later what its captions lack), and
+    `has_captions` that the file holds a text track of its own.
     """
 
     frames: NDArray[np.uint8]
@@ -52,6 +54,8 @@ class Clip:
     damaged: bool = False
     message: str = ""
     why: str = ""
+    said: dict[str, str] = field(default_factory=dict)
+    has_captions: bool = False
 
 
 class ReadError(Exception):
@@ -72,6 +76,7 @@ class NotThisReader(Exception):
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(f"{reason} ({detail})" if detail else reason)
         self.reason = reason
+        self.detail = detail
 
 
 class VideoFile(Protocol):
@@ -154,7 +159,7 @@ class FileFacts:
     `reorders`: frames are decoded in another order than they are shown in (B-frames). `codec` and
     `pixel_format` are called as FFmpeg calls them. `matrix` is the number of the colour matrix
     (ITU-T H.273, table 4; 2 where none is said), `full_range` says whether luma reaches from 0 to
-    255.
+    255, `has_captions` whether there is a text track.
     """
 
     format_name: str
@@ -167,3 +172,4 @@ class FileFacts:
     pixel_format: str = ""
     matrix: int = 2
     full_range: bool = False
+    has_captions: bool = False

@@ -24,7 +24,6 @@ from recsys.decode.contract import (
     Deadline,
     FileFacts,
     NotThisReader,
-    VideoFile,
     require_path,
 )
 from recsys.decode.pyav_reader import OpenVideo
@@ -37,17 +36,15 @@ _SAME_TIME_S = 2e-3  # Matroska's times are whole milliseconds
 _ANY_FAILED_FRAME = 1e-9  # decord's fault_tol: the smallest share that is not "any number"
 
 
-def read(
-    file: VideoFile, spec: ClipSpec, video: OpenVideo, *, device: Literal["cpu", "cuda"] = "cpu"
-) -> Clip:
+def read(video: OpenVideo, *, device: Literal["cpu", "cuda"] = "cpu") -> Clip:
     """Reads a clip by decord, at the frames that the packets' times say.
 
     Raises:
         NotThisReader: decord cannot read it, or not exactly.
     """
-    path = require_path(file, "decord")
+    spec, path = video.spec, require_path(video.file, "decord")
     _check(video)
-    frame_times = _frame_times(video, spec)
+    frame_times = video.sound(video.frame_times())
     indices = frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
     coded, aspect = video.facts.coded, video.facts.pixel_aspect
     geometry = plan_geometry(coded, aspect, 0, size=spec.size, fit=spec.fit)
@@ -76,15 +73,6 @@ def read(
         duration_s=frame_times.end_s,
         reader="decord" if device == "cpu" else "decord_cuda",
     )
-
-
-def _frame_times(video: OpenVideo, spec: ClipSpec) -> FrameTimes:
-    frame_times = video.frame_times()
-    if frame_times is None or frame_times.doubts:
-        raise NotThisReader("the frame times are not usable as they are")
-    if frame_times.end_s > spec.max_duration_s:
-        raise NotThisReader("the frame times reach too far")
-    return frame_times
 
 
 def _check_times(reader: decord.VideoReader, frame_times: FrameTimes) -> None:
@@ -141,10 +129,7 @@ def _check(video: OpenVideo) -> None:
         raise NotThisReader("the frame must be turned")
     if facts.duration_s is None:
         raise NotThisReader("the file does not say how long it is")
-    if video.starts_inside():
-        raise NotThisReader("the file starts inside a group of frames")
-    if video.marks_doubt:
-        raise NotThisReader(video.marks_doubt)
+    video.require_sound()
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,6 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.decode.captions import text_stream
 from recsys.decode.containers import (
     FFMPEG_ERRORS,
     Complaints,
@@ -24,7 +25,15 @@ from recsys.decode.containers import (
     open_video,
     said_duration,
 )
-from recsys.decode.contract import Clip, ClipSpec, Deadline, FileFacts, ReadError, VideoFile
+from recsys.decode.contract import (
+    Clip,
+    ClipSpec,
+    Deadline,
+    FileFacts,
+    NotThisReader,
+    ReadError,
+    VideoFile,
+)
 from recsys.decode.packets import (
     WHOLE,
     ClockRules,
@@ -47,11 +56,14 @@ _INTRA_ONLY = 1  # AV_CODEC_PROP_INTRA_ONLY
 _CLOCK_JUMPS = 0x200  # AVFMT_TS_DISCONT
 _PREDICTED = (2, 3, 4, 6, 7)  # AVPictureType: P, B, S and their likes
 _FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_STARTS_INSIDE = "the file starts inside a group of frames"
 _OUT_OF_MEMORY = ("Cannot allocate memory", "get_buffer() failed")
 
 
 class OpenVideo:
     """An open file; `facts` says what it is, `read` gives its clip.
+
+    Other readers take it for what is known of their file: `file`, `spec`, the frame times.
 
     Raises:
         ReadError: On entering, where the file is no video or breaks a limit of `spec`.
@@ -60,8 +72,8 @@ class OpenVideo:
     facts: FileFacts
 
     def __init__(self, file: VideoFile, spec: ClipSpec, *, name: str, deadline: Deadline):
-        self._file = file
-        self._spec = spec
+        self.file = file
+        self.spec = spec
         self._name = name
         self.deadline = deadline
         self._complaints = Complaints()
@@ -134,15 +146,38 @@ class OpenVideo:
             pixel_format=self._first.format.name,
             matrix=int(self._first.colorspace),
             full_range=int(self._first.color_range) == _FULL_RANGE,
+            has_captions=text_stream(self._stream.container) is not None,
         )
 
     def _no_frames(self) -> ReadError:
         said = self._complaints.text()
         if "max pixel count" in said:
-            return ReadError("too_many_pixels", f"max_pixels={self._spec.max_pixels}: {said}")
+            return ReadError("too_many_pixels", f"max_pixels={self.spec.max_pixels}: {said}")
         if any(text in said for text in _OUT_OF_MEMORY):
             return ReadError("too_much_memory", said)
         return ReadError("no_frames", said or "no frame could be decoded")
+
+    def require_sound(self) -> None:
+        """Refuses a file whose key frames are not what they seem, for a reader that hides that.
+
+        Raises:
+            NotThisReader: The file starts inside a group of frames, or marks frames as key that
+                are not.
+        """
+        if self.starts_inside() or self.marks_doubt:
+            raise NotThisReader(self.marks_doubt or _STARTS_INSIDE)
+
+    def sound(self, frame_times: FrameTimes | None) -> FrameTimes:
+        """The frame times, for a reader that cannot mend them.
+
+        Raises:
+            NotThisReader: There are none, or they must be mended, or reach too far.
+        """
+        if frame_times is None or frame_times.doubts:
+            raise NotThisReader("the frame times are not usable as they are")
+        if frame_times.end_s > self.spec.max_duration_s:
+            raise NotThisReader("the frame times reach too far")
+        return frame_times
 
     def frame_times(self) -> FrameTimes | None:
         """When the packets say that frames are on show; None where they do not say it.
@@ -201,7 +236,7 @@ class OpenVideo:
         A decoder makes something of a frame whose references are missing, often without a word.
         """
         if self._is_marked(self._first) and _is_predicted(self._first):
-            return "the file starts inside a group of frames"
+            return _STARTS_INSIDE
         head = self._packets.head()
         first, second = next(head, None), next(head, None)
         if first is None or second is None or not (first.is_keyframe and second.is_keyframe):
@@ -220,8 +255,8 @@ class OpenVideo:
 
     def starts_inside(self) -> bool:
         """Whether the first frames have no key frame to start from."""
-        first = next(self._packets.head(), None)
-        return first is not None and not first.is_keyframe
+        entries = self._packets.entries  # of a large file no packet is kept, and the head is gone
+        return bool(entries) and not entries[0].is_key
 
     @functools.cached_property
     def _clock(self) -> ClockRules:
@@ -235,8 +270,8 @@ class OpenVideo:
             ReadError: No frame can be decoded, or a limit is broken.
         """
         self._resize = Resizer(
-            self._spec.size,
-            fit=self._spec.fit,
+            self.spec.size,
+            fit=self.spec.fit,
             pixel_aspect=self.facts.pixel_aspect,
             orientation=self.facts.orientation,
         )
@@ -327,18 +362,18 @@ class OpenVideo:
         Raises:
             ReadError: It is too long.
         """
-        if frame_times.end_s <= self._spec.max_duration_s:
+        if frame_times.end_s <= self.spec.max_duration_s:
             return frame_times
         steady = frame_times.at_steady_rate()
-        if can_last(steady.end_s, self._file.size):
-            check_duration(steady.end_s, self._spec)
+        if can_last(steady.end_s, self.file.size):
+            check_duration(steady.end_s, self.spec)
         else:
             steady = frame_times.at_steady_rate(1 / _DEFAULT_RATE)
         self._notes.append(f"frame times reach {frame_times.end_s:.0f} s")
         return steady
 
     def _pick(self, frame_times: FrameTimes) -> NDArray[np.int64]:
-        spec = self._spec
+        spec = self.spec
         return frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
 
     def _keep(self, images: dict[int, NDArray[np.uint8]], key: int, frame: av.VideoFrame) -> None:
@@ -386,8 +421,8 @@ class OpenVideo:
         if self._container is not None:
             self._container.close()
         container, self._stream = open_video(
-            self._file,
-            self._spec,
+            self.file,
+            self.spec,
             name=self._name,
             complaints=self._complaints,
             edits=self._follows_edits,

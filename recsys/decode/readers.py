@@ -23,12 +23,7 @@ from recsys.decode.contract import (
     VideoFile,
 )
 from recsys.decode.hardware import nvdec, torchcodec_reader
-from recsys.decode.hardware.choice import Decoder, why_not_hardware
-
-_IN_HARDWARE: dict[str, Callable[[VideoFile, ClipSpec, pyav_reader.OpenVideo], Clip]] = {
-    "pynvvideocodec": nvdec.read_by_pynvvideocodec,
-    "torchcodec_cuda": torchcodec_reader.read_by_torchcodec,
-}
+from recsys.decode.hardware.choice import Decoder, is_asked, why_not_hardware
 
 
 def read_clip(
@@ -47,35 +42,44 @@ def read_clip(
     """
     deadline = Deadline(spec.max_decode_s)
     with pyav_reader.OpenVideo(file, spec, name=name, deadline=deadline) as video:
+        known = functools.partial(replace, has_captions=video.facts.has_captions)
         fallbacks: list[str] = []
-        for reader, read, why in _before_pyav(file, spec, video, decoder):
+        said: dict[str, str] = {}
+        for reader, read, why in _before_pyav(video, decoder):
             try:
-                return replace(read(), why="; ".join([*fallbacks, why]))
+                return known(read(), why="; ".join([*fallbacks, why]), said=said)
             except NotThisReader as error:
-                if spec.reader == "decord":
+                if reader == spec.reader:  # and no other is asked
                     raise ReadError("unsupported_codec", str(error)) from None
                 fallbacks.append(f"{FALLBACK}{reader}: {error.reason}")
+                if error.detail:
+                    said[error.reason] = error.detail
         why = decord_reader.choice(spec, video.facts)[1]
-        return replace(video.read(), why="; ".join(fallbacks) or why)
+        return known(video.read(), why="; ".join(fallbacks) or why, said=said)
 
 
 def _before_pyav(
-    file: VideoFile, spec: ClipSpec, video: pyav_reader.OpenVideo, decoder: Decoder
+    video: pyav_reader.OpenVideo, decoder: Decoder
 ) -> Iterator[tuple[str, Callable[[], Clip], str]]:
     """Readers that are asked first: their names, how they read, and why they are asked."""
-    why = "the worker has a GPU"
-    if decoder == "decord_cuda" and spec.reader != "pyav":
-        yield "decord_cuda", functools.partial(_decord_on_gpu, file, spec, video), why
-    if decoder in _IN_HARDWARE and spec.reader in ("auto", "fastest"):
-        yield decoder, functools.partial(_IN_HARDWARE[decoder], file, spec, video), why
-    is_first, why = decord_reader.choice(spec, video.facts)
+    if is_asked(decoder, video.spec.reader):
+        read = functools.partial(_IN_HARDWARE[decoder], video)
+        yield decoder, read, "the worker has a GPU"
+    is_first, why = decord_reader.choice(video.spec, video.facts)
     if is_first:
-        yield "decord", functools.partial(decord_reader.read, file, spec, video), why
+        yield "decord", functools.partial(decord_reader.read, video), why
 
 
-def _decord_on_gpu(file: VideoFile, spec: ClipSpec, video: pyav_reader.OpenVideo) -> Clip:
+def _decord_on_gpu(video: pyav_reader.OpenVideo) -> Clip:
     """A clip by a decord that was built with CUDA."""
-    refused = why_not_hardware(spec, video.facts)
+    refused = why_not_hardware(video.spec, video.facts)
     if refused:
         raise NotThisReader(refused)
-    return decord_reader.read(file, spec, video, device="cuda")
+    return decord_reader.read(video, device="cuda")
+
+
+_IN_HARDWARE: dict[Decoder, Callable[[pyav_reader.OpenVideo], Clip]] = {
+    "decord_cuda": _decord_on_gpu,
+    "pynvvideocodec": nvdec.read_by_pynvvideocodec,
+    "torchcodec_cuda": torchcodec_reader.read_by_torchcodec,
+}

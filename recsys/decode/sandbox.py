@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from recsys.decode.captions import Captions
 from recsys.decode.contract import FALLBACK, Clip, ClipSpec, ReadError, VideoFile
 
 _GRACE_S = 2.0  # the process looks at the clock itself; this is for when it cannot any more
 _KEPT_VARIABLES = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "CUDA_VISIBLE_DEVICES")
 _MAX_MESSAGE_BYTES = 2**31 - 1
+_DIED = "the decoder died"
 
 _starter = ThreadPoolExecutor(1, thread_name_prefix="sandbox-starter")
 """Starts all sandboxes, for a process that dies with its parent dies with its parent's thread."""
@@ -67,8 +69,16 @@ class Sandbox:
             if error.reason == "crashed" and spec.reader in ("auto", "fastest"):
                 clip = self._read(file, dataclasses.replace(spec, reader="pyav"), name)
                 asked = "hardware, decord" if self._use_gpu else "decord"
-                return dataclasses.replace(clip, why=f"{FALLBACK}{asked}: the decoder died")
+                said = {**clip.said, _DIED: error.message}
+                return dataclasses.replace(clip, why=f"{FALLBACK}{asked}: {_DIED}", said=said)
             raise
+
+    def captions(self, file: VideoFile, spec: ClipSpec, *, name: str) -> Captions:
+        """Reads the text track of a file, as `read` does its clip."""
+        answer = self._ask(file, spec, name, captions=True)
+        if answer.get("retire"):
+            self.close()
+        return Captions(str(answer["vtt"]), str(answer["said"]))
 
     def close(self) -> None:
         """Ends the process."""
@@ -82,6 +92,12 @@ class Sandbox:
         self.close()
 
     def _read(self, file: VideoFile, spec: ClipSpec, name: str) -> Clip:
+        return self._clip(self._ask(file, spec, name), spec)
+
+    def _ask(
+        self, file: VideoFile, spec: ClipSpec, name: str, *, captions: bool = False
+    ) -> dict[str, Any]:
+        """The answer to a request; pixels may follow it."""
         if self._process is None or self._process.poll() is not None:
             self._start()
         self._stderr.seek(0)
@@ -91,6 +107,7 @@ class Sandbox:
             "size": file.size,
             "name": name,
             "spec": dataclasses.asdict(spec),
+            "captions": captions,
         }
         try:
             self._connection.send_bytes(json.dumps(request).encode())
@@ -100,8 +117,13 @@ class Sandbox:
         except BaseException:
             self.close()
             raise
-        self._served += 1
-        return self._clip(answer, spec)
+        self._served = 0 if answer.get("retire") else self._served + 1
+        if "error" in answer:
+            reason, message = answer["error"]
+            if answer.get("retire"):
+                self.close()
+            raise ReadError(reason, message)
+        return answer
 
     def _converse(self, file: VideoFile, max_decode_s: float) -> dict[str, Any]:
         """Hands over the bytes that the process asks for, until it answers."""
@@ -120,13 +142,6 @@ class Sandbox:
             self._connection.send_bytes(data)
 
     def _clip(self, answer: dict[str, Any], spec: ClipSpec) -> Clip:
-        if answer.get("retire"):
-            self._served = 0
-        if "error" in answer:
-            reason, message = answer["error"]
-            if answer.get("retire"):
-                self.close()
-            raise ReadError(reason, message)
         shape = (spec.frames, spec.size, spec.size, 3)
         pixels = self._connection.recv_bytes(int(np.prod(shape)))
         if answer.get("retire"):
@@ -139,6 +154,8 @@ class Sandbox:
             damaged=bool(answer["damaged"]),
             message=str(answer["message"]),
             why=str(answer["why"]),
+            said={str(reason): str(text) for reason, text in answer["said"].items()},
+            has_captions=bool(answer["has_captions"]),
         )
 
     def _death(self) -> ReadError:

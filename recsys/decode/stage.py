@@ -6,10 +6,12 @@ with its quarantine table, its report, and going on where an earlier run was sto
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -20,10 +22,11 @@ from recsys import cluster
 from recsys.config.data import DecodeConfig
 from recsys.config.run import ContentConfig
 from recsys.data import storage
+from recsys.decode.actor import gpus
 from recsys.decode.actor.encoder import ClipEncoder
 from recsys.decode.actor.plan import ActorPlan, Resources, plan_actors
-from recsys.decode.actor.processes import has_hardware_package
 from recsys.decode.clips import DecodeClips
+from recsys.decode.hardware.choice import is_asked
 from recsys.decode.stamps import FilesNow, look_at_files
 from recsys.decode.writer import LIMITED_BY, ClipCounts, ClipWriter
 from recsys.errors import InputError
@@ -55,6 +58,15 @@ class BusyShares(TypedDict):
     """… and of the encoders', one an actor, in which they encoded; 0 where frames are stored."""
 
 
+class Said(TypedDict):
+    """What a reader said of files that it did not read, or not wholly; its own faults show here."""
+
+    num: int
+    """Files of this run that it was said of."""
+    first: str
+    """Word for word, of the first one."""
+
+
 class DecodeReport(ClipCounts):
     """What a run of the stage did, beside what there is after it."""
 
@@ -67,6 +79,8 @@ class DecodeReport(ClipCounts):
     seconds: float
     videos_per_s: float
     busy: BusyShares
+    said: dict[str, Said]
+    """What readers said of files that others then read, and what captions lack, by reason."""
 
 
 def decode_videos(
@@ -123,12 +137,13 @@ def _decode_into(
     if len(missing) < len(wanted):
         report(f"decode: {len(wanted) - len(missing)} of {len(wanted)} videos are already there")
     start = time.monotonic()
-    num_broken, busy_s = 0, np.zeros(2)
+    num_broken, busy_s, said = 0, np.zeros(2), dict[str, Said]()
     with progress("decode", total=len(missing), unit="videos", report=report) as advance:
         plan = _plan(len(missing), config) if len(missing) else ActorPlan(0, 0.0)
         for rows in _rows(missing, config, content, plan) if len(missing) else ():
             writer.add(rows)
             busy_s += [pc.sum(rows.column(name)).as_py() for name in ("decode_s", "encode_s")]
+            count_said(said, rows)
             num_broken += len(rows) - rows.column("reason").null_count
             advance(len(rows), note=f"{num_broken} broken")
     seconds = time.monotonic() - start
@@ -136,8 +151,8 @@ def _decode_into(
     busy = busy_shares(*busy_s.tolist(), plan=plan, seconds=seconds)
     if len(missing):
         report(busy_line(busy))
-    for said in reader_lines(counts["why"]):
-        report(said)
+    for line in (*reader_lines(counts["why"]), *said_lines(said)):
+        report(line)
     result: DecodeReport = {
         **counts,
         "decoded": len(missing),
@@ -146,6 +161,7 @@ def _decode_into(
         "seconds": round(seconds, 3),
         "videos_per_s": round(len(missing) / seconds, 2) if len(missing) else 0.0,
         "busy": busy,
+        "said": said,
     }
     storage.write_json({"decode": result}, storage.join(out, "report.json"))
     return result
@@ -213,6 +229,24 @@ def reader_lines(why: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
         yield f"decode: {num} clip{'s' * (num != 1)} read by {reader} ({said})"
 
 
+def count_said(said: dict[str, Said], rows: pa.Table) -> None:
+    """Adds what was said of the files of some rows, as `said_lines` tells it."""
+    for row in rows.column("said").drop_null().to_pylist():
+        for reason, text in row:
+            said.setdefault(reason, {"num": 0, "first": text})["num"] += 1
+
+
+def said_lines(said: Mapping[str, Said]) -> Iterator[str]:
+    """A line for each reason why a reader did not read all of a file, of which it said more.
+
+    >>> list(said_lines({"decord failed": {"num": 3, "first": "no such codec"}}))
+    ['decode: decord failed: 3 files; said of the first: no such codec']
+    """
+    for reason, about in said.items():
+        files = f"{about['num']} file{'s' * (about['num'] != 1)}"
+        yield f"decode: {reason}: {files}; said of the first: {about['first']}"
+
+
 def _unique(uris: Sequence[str] | pa.Table) -> pa.Array:
     """Each address once, in the order in which they come, without those that are missing or empty.
 
@@ -247,18 +281,42 @@ def _plan(num_videos: int, config: DecodeConfig) -> ActorPlan:
     cluster.connect()
     import ray
 
-    in_hardware = config.hardware_processes if has_hardware_package() else 0
     free = ray.available_resources()
     has = Resources(
         free.get("CPU", 0.0),
-        free.get("GPU", 0.0) if config.features or in_hardware else 0.0,
+        free.get("GPU", 0.0) if config.features or config.hardware_processes else 0.0,
         [node["Resources"] for node in ray.nodes() if node["Alive"]],
     )
-    plan = plan_actors(config.workers, num_videos=num_videos, has=has, in_hardware=in_hardware)
-    cluster.tell_of_gpus("decode", plan.actors, plan.gpus)
-    if has.free_gpus and not plan.gpus:
+    planned = functools.partial(plan_actors, config.workers, num_videos=num_videos)
+    plan = planned(has=has)
+    if plan.gpus:
+        usable, in_hardware = _usable_gpus(has.free_gpus, config)
+        plan = planned(has=replace(has, free_gpus=usable), in_hardware=in_hardware)
+    elif has.free_gpus:
         logger.info("decode: on CPUs, for not every node that has CPUs has a GPU")
+    cluster.tell_of_gpus("decode", plan.actors, plan.gpus)
     return plan
+
+
+def _usable_gpus(free: float, config: DecodeConfig) -> tuple[float, int]:
+    """How much of the free GPUs is of use, and how many processes of each decode in hardware."""
+    uses = gpus.ask()
+    decodes = is_asked(uses.decoder, config.reader)
+    in_hardware = config.hardware_processes if decodes else 0
+    if in_hardware or (config.features and uses.encodes):
+        return free, in_hardware
+    no_decoder = uses.decoder == "cpu"
+    asked = f"{uses.decoder} is not asked (decode.reader={config.reader})"
+    reasons = ["no decoder there uses it" if no_decoder else asked]
+    remedies = ["pip install 'recsys[gpu]' on its node"] if no_decoder or config.features else []
+    if config.features:
+        reasons.append("PyTorch does not see it")
+    else:
+        remedies.append("set decode.hardware_processes=0 to ask for none")
+    logger.warning(
+        "decode: on CPUs, though there is a GPU: %s; %s", ", ".join(reasons), ", or ".join(remedies)
+    )
+    return 0.0, 0
 
 
 def _pool(plan: ActorPlan) -> ray.data.ActorPoolStrategy:

@@ -1,8 +1,12 @@
-"""The inside of the sandbox: a process that reads one clip after another and nothing else."""
+"""The inside of the sandbox: a process that reads one clip after another and nothing else.
+
+Beside clips it reads captions, of the same files.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import json
 import os
 import resource
@@ -12,6 +16,7 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from recsys.decode.captions import read_captions
 from recsys.decode.contract import Clip, ClipSpec, ReadError
 from recsys.decode.hardware.choice import Decoder, choose_decoder, look_around
 from recsys.decode.readers import read_clip
@@ -92,13 +97,16 @@ def main() -> None:
 def _serve(
     request: Mapping[str, Any], connection: Connection, decoder: Decoder
 ) -> tuple[dict[str, object], memoryview | None]:
-    """The answer to one request, and the clip's pixels."""
+    """The answer to one request, and the pixels where it asks for a clip."""
     try:
         file = GivenFile(request, connection)
     except OSError as error:
         return {"error": ["unreachable", error.strerror or str(error)]}, None
     try:
-        clip = read_clip(file, ClipSpec(**request["spec"]), name=request["name"], decoder=decoder)
+        spec, name = ClipSpec(**request["spec"]), request["name"]
+        if request["captions"]:
+            return dataclasses.asdict(read_captions(file, spec, name=name)), None
+        clip = read_clip(file, spec, name=name, decoder=decoder)
     except ReadError as error:
         return {"error": [error.reason, error.message]}, None
     except MemoryError:
@@ -118,6 +126,8 @@ def _describe(clip: Clip) -> dict[str, object]:
         "damaged": clip.damaged,
         "message": clip.message,
         "why": clip.why,
+        "said": clip.said,
+        "has_captions": clip.has_captions,
     }
 
 

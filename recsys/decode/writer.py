@@ -72,6 +72,8 @@ class ClipCounts(ReaderCounts):
     damaged: int
     posters: int
     """Clips with a picture that stands for them."""
+    captions: int
+    """Clips of files with a text track of their own."""
     quarantined: dict[str, int]
     """Files without a clip, by reason."""
 
@@ -155,8 +157,8 @@ class ClipWriter:
         ]
         return [*RETRIED_REASONS, *gone]
 
-    def _num_posters(self, uris: pa.Array) -> int:
-        there = self._dataset.to_table(columns=["uri"], filter="poster IS NOT NULL")
+    def _num_with(self, column: str, uris: pa.Array) -> int:
+        there = self._dataset.to_table(columns=["uri"], filter=f"{column} IS NOT NULL")
         return int(pc.sum(pc.is_in(there.column("uri"), uris)).as_py() or 0)
 
     def done(self) -> pa.Table:
@@ -218,7 +220,8 @@ class ClipWriter:
         return {
             "ok": notes[("",)],
             "damaged": notes[("damaged",)],
-            "posters": self._num_posters(uris),
+            "posters": self._num_with("poster", uris),
+            "captions": self._num_with("captions", uris),
             "quarantined": reasons,
             **_readers(_count(clips, "reader", "why")),
         }

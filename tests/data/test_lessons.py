@@ -57,6 +57,22 @@ def test_each_user_has_locks_of_their_own() -> None:
     ]
 
 
+@pytest.mark.parametrize("at_once", [1, 500, 1 << 24])
+def test_many_users_are_looked_at_together(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    required = [rng.choice(60, rng.integers(0, 4), replace=False) for _ in range(40)]
+    lessons = Lessons.of(
+        {10 + i: Lesson("maths", i, tuple(rows.tolist())) for i, rows in enumerate(required)}
+    )
+    finished = [rng.choice(70, rng.integers(0, 50)) for _ in range(30)]
+    expected = [lessons.locked(rows).tolist() for rows in finished]
+    monkeypatch.setattr("recsys.data.lessons.AT_ONCE", at_once)
+    monkeypatch.setattr(Lessons, "locked", None)  # nobody is asked for alone
+    locked = lessons.locked_for(Ragged.from_lists(finished))
+    assert [locked[user].tolist() for user in range(30)] == expected
+    assert 0 < locked.lengths.min() and len(set(locked.lengths.tolist())) > 3
+
+
 def test_a_catalogue_without_lessons_locks_nothing() -> None:
     assert NO_LESSONS.locked(rows()).tolist() == []
     assert NO_LESSONS.locked_for(Ragged.from_lists([[1], []])).lengths.tolist() == [0, 0]

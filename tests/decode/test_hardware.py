@@ -123,6 +123,16 @@ def test_what_hardware_does_not_read_the_cpu_does(
     file = LocalFile(str(numbered(tmp_path / "a.mp4")))
     clip = readers.read_clip(file, spec(), decoder="torchcodec_cuda")
     assert (clip.reader, clip.why) == ("decord", "not torchcodec_cuda: no such codec; exact")
+
+
+def test_who_asks_for_decord_gets_that_of_the_cpu_where_its_gpu_is_not_given_a_file(
+    tmp_path: Path,
+) -> None:
+    file = LocalFile(str(numbered(tmp_path / "a.mp4")))
+    wanted = replace(spec(), reader="decord", hardware_pixels=10**6)
+    clip = readers.read_clip(file, wanted, decoder="decord_cuda")
+    assert clip.reader == "decord"
+    assert clip.why.startswith("not decord_cuda: small frames are quicker on a core; ")
     clip = readers.read_clip(file, spec(), decoder="decord_cuda")  # its wheels: no device
     assert (clip.reader, clip.why) == ("decord", "not decord_cuda: decord failed; exact")
 
@@ -132,7 +142,7 @@ def test_torchcodec_keeps_the_contract(tmp_path: Path) -> None:
     pytest.importorskip("torchcodec", exc_type=(ImportError, RuntimeError, OSError))
     file = LocalFile(str(numbered(tmp_path / "a.mp4")))
     with OpenVideo(file, spec(), name="a.mp4", deadline=Deadline(60)) as video:
-        clip = read_by_torchcodec(file, spec(), video, device="cpu")
+        clip = read_by_torchcodec(video, device="cpu")
         reference = video.read()
     assert numbers_of(clip.frames) == [3, 9, 15, 21]
     assert clip.times_s.tolist() == reference.times_s.tolist()

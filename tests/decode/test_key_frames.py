@@ -7,7 +7,10 @@ import av
 import numpy as np
 import pytest
 
-from recsys.decode.contract import Clip, ClipSpec, ReadError
+from recsys.decode import packets
+from recsys.decode.contract import Clip, ClipSpec, Deadline, NotThisReader, ReadError
+from recsys.decode.files import LocalFile
+from recsys.decode.pyav_reader import OpenVideo
 from tests.videos import edited, numbered, numbers_of, render, spec
 
 Read = Callable[[Path, ClipSpec], Clip]
@@ -48,6 +51,19 @@ def test_a_file_that_starts_inside_a_group(
     assert (clip.damaged, clip.reader) == (True, "pyav")
     assert "before the first key frame" in clip.message
     assert clip.why.startswith("not decord")
+
+
+def test_a_large_file_that_starts_inside_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packets are not kept, and its start is known all the same."""
+    source = numbered(tmp_path / "a.mkv", options=OPTIONS)
+    file = LocalFile(str(_without_start(source, tmp_path / "cut.mkv", 3)))
+    monkeypatch.setattr(packets, "MAX_KEPT_BYTES", 1)
+    with OpenVideo(file, spec(), name="a.mkv", deadline=Deadline(60)) as video:
+        assert video.plan() is not None  # all packets have been read
+        with pytest.raises(NotThisReader, match="starts inside a group of frames"):
+            video.require_sound()
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])

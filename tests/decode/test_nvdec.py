@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -55,7 +56,7 @@ class _Decoder:
     """Times of the packets."""
     waiting: list[int] = field(default_factory=list)
     """Those that no frame has yet."""
-    fails: bool = False
+    fails: str = ""
     leaves_out: bool = False
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class _Decoder:
 
     def Decode(self, packet: SimpleNamespace) -> list[_Frame]:
         if self.fails:
-            raise Exception("Codec not supported on this GPU\nand more")
+            raise KeyError(self.fails)
         if not packet.bsl:
             frames = list(self._context.decode(None))
             self._context.flush_buffers()
@@ -86,7 +87,7 @@ class _Package:
     """The package: its decoders, the last one made at the end."""
 
     made: list[_Decoder] = field(default_factory=list)
-    settings: dict[str, bool] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def CreateDecoder(self, *, gpuid: int, codec: str, usedevicememory: bool) -> _Decoder:
         assert gpuid == 0 and usedevicememory
@@ -104,20 +105,20 @@ def _planes(frame: av.VideoFrame) -> torch.Tensor:
 
 
 @pytest.fixture
-def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Package]:
+def package(monkeypatch: pytest.MonkeyPatch) -> _Package:
     package = _Package()
     monkeypatch.setitem(sys.modules, "PyNvVideoCodec", package)
     monkeypatch.setattr(torch, "from_dlpack", lambda frame: _planes(frame.frame))
-    nvdec._decoders.waiting.clear()
-    yield package
-    nvdec._decoders.waiting.clear()
+    monkeypatch.setattr(nvdec, "_decoders", nvdec._KeptDecoders(OrderedDict()))
+    monkeypatch.setattr(nvdec, "_not_on_this_card", set())
+    return package
 
 
 def _both(path: Path, wanted: ClipSpec) -> tuple[Clip, Clip]:
     """The clip by the decoder, and that by PyAV."""
     file = LocalFile(str(path))
     with OpenVideo(file, wanted, name=path.name, deadline=Deadline(60)) as video:
-        return nvdec.read_by_pynvvideocodec(file, wanted, video), video.read()
+        return nvdec.read_by_pynvvideocodec(video), video.read()
 
 
 def _assert_same(clip: Clip, reference: Clip, *, even: bool) -> None:
@@ -181,21 +182,39 @@ def test_a_decoder_is_kept_for_files_of_its_size(tmp_path: Path, package: _Packa
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("settings", "reason", "said"),
     [
-        ({"leaves_out": True}, "pynvvideocodec left frames out"),
-        ({"fails": True}, "pynvvideocodec failed"),
+        ({"leaves_out": True}, "pynvvideocodec left frames out", None),
+        ({"fails": "a\nbug"}, "pynvvideocodec failed", "KeyError: 'a\\nbug'"),
     ],
 )
 def test_what_fails_goes_to_the_cores_and_its_decoder_is_not_kept(
-    settings: dict[str, bool], reason: str, tmp_path: Path, package: _Package
+    settings: dict[str, Any], reason: str, said: str | None, tmp_path: Path, package: _Package
 ) -> None:
     package.settings = settings
     file = LocalFile(str(numbered(tmp_path / "a.mp4")))
     clip = readers.read_clip(file, spec(), decoder="pynvvideocodec")
     assert (clip.reader, clip.why) == ("decord", f"not pynvvideocodec: {reason}; exact")
+    assert clip.said == ({reason: said} if said else {})
     assert numbers_of(clip.frames) == [3, 9, 15, 21]
     assert not nvdec._decoders.waiting
+
+
+def test_a_codec_that_the_card_does_not_read_is_asked_for_once(
+    tmp_path: Path, package: _Package
+) -> None:
+    package.settings = {"fails": "Codec not supported on this GPU"}
+    file = LocalFile(str(numbered(tmp_path / "a.webm", codec="libvpx-vp9")))
+    first, second = (readers.read_clip(file, spec(), decoder="pynvvideocodec") for _ in range(2))
+    reason = "this card reads no vp9"
+    assert first.why == second.why == f"not pynvvideocodec: {reason}; exact"
+    assert first.said == {reason: "KeyError: 'Codec not supported on this GPU'"}
+    assert second.said == {} and len(package.made) == 1
+    package.settings = {"fails": "Resolution not supported on this GPU"}  # others it may read
+    file = LocalFile(str(numbered(tmp_path / "b.mp4")))
+    whys = [readers.read_clip(file, spec(), decoder="pynvvideocodec").why for _ in range(2)]
+    assert whys == ["not pynvvideocodec: pynvvideocodec failed; exact"] * 2
+    assert len(package.made) == 3
 
 
 @pytest.mark.parametrize(

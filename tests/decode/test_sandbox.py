@@ -72,6 +72,8 @@ def test_a_crash_of_the_first_reader_leaves_the_second(sandbox: Sandbox, tmp_pat
     file = FarFile(numbered(tmp_path / "a.mp4"), crash_once)
     clip = sandbox.read(file, spec(), name="a.mp4")
     assert (clip.reader, numbers_of(clip.frames)) == ("pyav", [3, 9, 15, 21])
+    assert clip.why == "not decord: the decoder died"
+    assert "SIGSEGV" in clip.said["the decoder died"]
 
 
 def test_a_decoder_that_hangs_is_stopped(

@@ -249,6 +249,32 @@ def test_a_dataset_without_addresses_is_explained() -> None:
         DecodeClips(CONFIG)(pa.table({"path": ["a.mp4"]}))
 
 
+FAULTY_DECORD = """
+import av, decord
+def VideoReader(*arguments, **settings):
+    raise RuntimeError("a bug")
+decord.VideoReader = VideoReader
+"""
+
+
+def test_what_a_reader_said_stands_in_the_report(
+    videos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader's own fault is no file's; its words are there once, and a count."""
+    (tmp_path / "sitecustomize.py").write_text(FAULTY_DECORD)
+    monkeypatch.syspath_prepend(tmp_path)  # which the decoding process is given
+    config = CONFIG.model_copy(update={"max_memory_bytes": 2**29 + 1})  # one of its own
+    rows = DecodeClips(config)(pa.table({"uri": videos}))
+    monkeypatch.setattr(stage, "_plan", lambda num_videos, config: ActorPlan(1, 1.0))
+    monkeypatch.setattr(stage, "_rows", lambda *_: [rows.slice(0, 2), rows.slice(2)])
+    lines: list[str] = []
+    counts = decode_videos(videos, str(tmp_path / "out"), config, report=lines.append)["decode"]
+    assert counts["ok"] == 5 and counts["readers"] == {"pyav": 6}
+    num = counts["why"]["pyav"]["not decord: decord failed"]
+    assert num >= 5 and counts["said"] == {"decord failed": {"num": num, "first": "a bug"}}
+    assert lines[-1] == f"decode: decord failed: {num} files; said of the first: a bug"
+
+
 def test_no_free_cpu_is_not_waited_for(ray_local: None, videos: list[str], tmp_path: Path) -> None:
     import ray
 

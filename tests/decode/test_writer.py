@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.data.clip_store import NO_CLIP, ClipStore
+from recsys.data.run_folder import RunFolder
 from recsys.decode import stamps
 from recsys.decode.actor.rows import fixed_lists
 from recsys.decode.writer import ClipWriter
@@ -37,6 +38,7 @@ def _rows(**levels: int | str) -> pa.Table:
             "times_s": fixed_lists(times, FRAMES, np.float32),
             "duration_s": pa.array([None if clip is None else 1.0 for clip in clips], pa.float32()),
             "poster": pa.array(posters, pa.binary()),
+            "captions": pa.array([one and b"WEBVTT" for one in posters], pa.large_binary()),
             "note": pa.array(ok, pa.string()),
             "reader": pa.array(ok, pa.string()),
             "why": pa.array(ok, pa.string()),
@@ -89,6 +91,28 @@ def test_clips_and_broken_files_go_their_ways(tmp_path: Path) -> None:
         {"uri": "b", "reason": "not_video"}
     ]
     assert (counts["ok"], counts["damaged"], counts["quarantined"]) == (2, 0, {"not_video": 1})
+    assert (counts["posters"], counts["captions"]) == (2, 2)
+    store = ClipStore(str(tmp_path / "clips.lance"))
+    assert store.files(store.rows_of(["c", "a"])).to_pydict() == {
+        "duration_s": [1.0, 1.0],
+        "poster": [b"poster"] * 2,
+        "captions": [b"WEBVTT"] * 2,
+    }
+
+
+def test_clips_of_an_older_recsys_are_decoded_anew_and_not_published(tmp_path: Path) -> None:
+    """Their table lacks a column that is of today; by its report the stage would be up to date."""
+    run, now = RunFolder(str(tmp_path)), clip_schema(FRAMES, SIZE)
+    before = pa.schema([field for field in now if field.name != "captions"])
+    old = ClipWriter(run.of_stage("decode"), schema=before, settings=SETTINGS)
+    old.add(_rows(a=1))
+    old.flush()
+    store = ClipStore(run.clips)
+    remedy = f"without captions; remove {run.report_of('decode')}, .* run `recsys decode` again"
+    with pytest.raises(InputError, match=remedy):
+        store.files(store.rows_of(["a"]))
+    new = _writer(tmp_path / "decode")
+    assert new.changed_settings == ["the table's format"] and not _done(new)
 
 
 def test_only_what_was_flushed_is_found_again(tmp_path: Path) -> None:

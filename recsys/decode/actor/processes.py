@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import queue
 import threading
 from collections.abc import Iterator
@@ -11,9 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from recsys.decode.sandbox import Sandbox
-
-HARDWARE_PACKAGES = ("PyNvVideoCodec", "torchcodec")
-"""What brings a decoder that runs on a GPU; decord's is found by asking it."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +69,3 @@ def shared_processes(wanted: ProcessSet, *, max_memory_bytes: int) -> Processes:
         if key not in _made:
             _made[key] = Processes(wanted, max_memory_bytes=max_memory_bytes)
         return _made[key]
-
-
-def has_hardware_package() -> bool:
-    """Whether a package is installed that decodes on GPUs; it is not imported for that."""
-    return any(importlib.util.find_spec(name) is not None for name in HARDWARE_PACKAGES)

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from recsys.decode.contract import Clip
 
+SAID = pa.map_(pa.string(), pa.string())
+"""What readers that were asked before said of a file, and what its captions lack, by reason."""
+
 
 @dataclass
 class Row:
@@ -21,6 +24,8 @@ class Row:
     values: NDArray[np.number] | None = None
     """What is stored of the clip, flat: its frames, uint8, or their features, float16."""
     poster: bytes | None = None
+    captions: bytes | None = None
+    """Its own text track as WebVTT."""
     reason: str | None = None
     message: str = ""
     size_bytes: int | None = None
@@ -57,9 +62,11 @@ def table_of(rows: Sequence[Row], *, frames: int, width: int, features: bool) ->
             "times_s": fixed_lists(times, frames, np.dtype(np.float32)),
             "duration_s": _column(clips, "duration_s", pa.float32()),
             "poster": _column(rows, "poster", pa.binary()),
+            "captions": _column(rows, "captions", pa.large_binary()),
             "note": pa.array([clip and _note(clip) for clip in clips], pa.string()),
             "reader": _column(clips, "reader", pa.string()),
             "why": _column(clips, "why", pa.string()),
+            "said": pa.array([clip and list(clip.said.items()) for clip in clips], SAID),
             "reason": _column(rows, "reason", pa.string()),
             "message": _column(rows, "message", pa.string()),
             "size_bytes": _column(rows, "size_bytes", pa.int64()),

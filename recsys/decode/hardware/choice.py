@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from recsys.decode.contract import ClipSpec, FileFacts, NotThisReader
+from recsys.decode.contract import ClipSpec, FileFacts, NotThisReader, Reader
 from recsys.decode.sampling import Geometry, plan_geometry
 
 Decoder = Literal["decord_cuda", "pynvvideocodec", "torchcodec_cuda", "cpu"]
@@ -65,6 +65,17 @@ def choose_decoder(has: WorkerHas) -> Decoder:
     return "cpu"
 
 
+def is_asked(decoder: Decoder, reader: Reader) -> bool:
+    """Whether a decoder runs on a GPU and is asked where a config says `decode.reader`.
+
+    >>> is_asked("decord_cuda", "decord"), is_asked("pynvvideocodec", "decord")
+    (True, False)
+    """
+    if decoder == "decord_cuda":
+        return reader != "pyav"
+    return decoder != "cpu" and reader in ("auto", "fastest")
+
+
 def why_not_hardware(spec: ClipSpec, facts: FileFacts) -> str:
     """Why a file is left to the cores, one of few reasons; empty where the hardware is given it."""
     if facts.codec not in HARDWARE_CODECS:
@@ -76,7 +87,7 @@ def why_not_hardware(spec: ClipSpec, facts: FileFacts) -> str:
     return ""
 
 
-def require_sound(spec: ClipSpec, facts: FileFacts) -> Geometry:
+def require_plain(spec: ClipSpec, facts: FileFacts) -> Geometry:
     """How a file's frames are resized, where hardware is given the file.
 
     Decoders there hide what goes wrong, as decord does, so that only plain files are theirs.

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.decode.contract import Clip, ClipSpec, NotThisReader, ReadError, VideoFile
-from recsys.decode.hardware.choice import require_sound
+from recsys.decode.contract import Clip, NotThisReader, ReadError
+from recsys.decode.hardware.choice import require_plain
 from recsys.decode.hardware.planes import PlaneScaler
 from recsys.decode.packets import Plan
 from recsys.decode.pyav_reader import OpenVideo
@@ -27,6 +27,9 @@ _CODECS = {"h264": "H264", "hevc": "HEVC", "vp8": "VP8", "vp9": "VP9", "av1": "A
 _FILTERS = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
 """FFmpeg's filters that put a file's parameters into its packets."""
 _LEFT_OUT = "pynvvideocodec left frames out"
+_NO_CODEC = "Codec not supported on this GPU"
+"""How it says that a card has no decoder for a codec, of 8 bits in 4:2:0 as all that it is given;
+that the card has none for a size it says in other words."""
 _MAX_KEPT = 2
 """Decoders that a process keeps, each with some 100 MB of the device's memory."""
 
@@ -54,27 +57,37 @@ class _KeptDecoders:
 
 
 _decoders = _KeptDecoders(OrderedDict())
+_not_on_this_card: set[str] = set()
+"""Codecs that the card of this process does not read; their files go to the cores unasked."""
 
 
-def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> Clip:
+def read_by_pynvvideocodec(video: OpenVideo) -> Clip:
     """Reads a clip by NVIDIA's PyNvVideoCodec.
 
     Raises:
         NotThisReader: It cannot read it, or not exactly.
     """
-    geometry = require_sound(spec, video.facts)
+    spec, codec = video.spec, video.facts.codec
+    geometry = require_plain(spec, video.facts)
     scaler = PlaneScaler.of(video.facts, geometry)
-    if video.facts.codec not in _CODECS:
-        raise NotThisReader(f"pynvvideocodec is given no {video.facts.codec}")
-    plan = _plan(spec, video)
-    frame_times = plan.frame_times
+    if codec not in _CODECS:
+        raise NotThisReader(f"pynvvideocodec is given no {codec}")
+    if codec in _not_on_this_card:
+        raise _not_here(codec)
+    video.require_sound()
+    plan = video.plan()
+    frame_times = video.sound(None if plan is None else plan.frame_times)
+    assert plan is not None
     indices = frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
     try:
         frames = _decode(video, plan, plan.places[indices], scaler)
     except (NotThisReader, ReadError):
         raise
     except Exception as error:  # its own exceptions have no common base
-        said = " ".join(str(error).split())[:200] or type(error).__name__
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        if _NO_CODEC in said:
+            _not_on_this_card.add(codec)
+            raise _not_here(codec, said) from error
         raise NotThisReader("pynvvideocodec failed", said) from error
     return Clip(
         frames=geometry.square(frames),
@@ -84,16 +97,8 @@ def read_by_pynvvideocodec(file: VideoFile, spec: ClipSpec, video: OpenVideo) ->
     )
 
 
-def _plan(spec: ClipSpec, video: OpenVideo) -> Plan:
-    """Which frames there are; raises NotThisReader where the packets leave it open."""
-    if video.starts_inside() or video.marks_doubt:
-        raise NotThisReader(video.marks_doubt or "the file starts inside a group of frames")
-    plan = video.plan()
-    if plan is None or plan.frame_times.doubts or plan.frame_times.end_s > spec.max_duration_s:
-        raise NotThisReader("the frame times are not usable as they are")
-    if plan.num_without_key:
-        raise NotThisReader("the file starts inside a group of frames")
-    return plan
+def _not_here(codec: str, said: str = "") -> NotThisReader:
+    return NotThisReader(f"this card reads no {codec}", said)
 
 
 def _decode(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.decode.contract import Clip, ClipSpec, NotThisReader, VideoFile, require_path
-from recsys.decode.hardware.choice import require_sound
+from recsys.decode.contract import Clip, NotThisReader, require_path
+from recsys.decode.hardware.choice import require_plain
 from recsys.decode.pyav_reader import OpenVideo
 from recsys.decode.sampling import FrameTimes, Geometry
 
@@ -47,15 +47,13 @@ class _Wanted:
         )
 
 
-def read_by_torchcodec(
-    file: VideoFile, spec: ClipSpec, video: OpenVideo, *, device: str = "cuda"
-) -> Clip:
+def read_by_torchcodec(video: OpenVideo, *, device: str = "cuda") -> Clip:
     """Reads a clip by torchcodec.
 
     Raises:
         NotThisReader: torchcodec cannot read it, or not exactly.
     """
-    wanted = _wanted(file, spec, video)
+    wanted = _wanted(video)
     try:
         frames = np.concatenate(list(_by_torchcodec(wanted, video, device)))
     except (ImportError, RuntimeError, ValueError, IndexError) as error:
@@ -77,15 +75,12 @@ def _by_torchcodec(wanted: _Wanted, video: OpenVideo, device: str) -> Iterator[N
         yield _resize(batch.data, wanted.geometry)
 
 
-def _wanted(file: VideoFile, spec: ClipSpec, video: OpenVideo) -> _Wanted:
+def _wanted(video: OpenVideo) -> _Wanted:
     """What is to be read; raises NotThisReader for what the hardware is not given."""
-    geometry = require_sound(spec, video.facts)
-    path = require_path(file, "hardware")
-    if video.starts_inside() or video.marks_doubt:
-        raise NotThisReader(video.marks_doubt or "the file starts inside a group of frames")
-    frame_times = video.frame_times()
-    if frame_times is None or frame_times.doubts or frame_times.end_s > spec.max_duration_s:
-        raise NotThisReader("the frame times are not usable as they are")
+    spec, geometry = video.spec, require_plain(video.spec, video.facts)
+    path = require_path(video.file, "hardware")
+    video.require_sound()
+    frame_times = video.sound(video.frame_times())
     indices = frame_times.pick(spec.frames, spec.sampling, auto_max_frames=spec.auto_max_frames)
     return _Wanted(path, frame_times, indices, geometry)
 
