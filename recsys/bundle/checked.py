@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import safetensors.torch
 from torch import Tensor
 
 from recsys.data.arrays import NumberT, write_pieces
-from recsys.data.storage import exists, join, local_path, open_input, replace_file
+from recsys.data.storage import exists, join, local_path, open_input, remove, replace_file
 from recsys.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,6 +80,11 @@ class CheckedWriter:
         with self._open(name) as file, pa.ipc.new_file(pa.PythonFile(file, "w"), schema) as sink:
             for part in parts:
                 sink.write_table(part)
+
+    def remove(self, name: str) -> None:
+        """Takes back a file that it wrote."""
+        del self.files[name]
+        remove(join(self.folder, name))
 
     @contextlib.contextmanager
     def _open(self, name: str) -> Iterator[_Hashed]:
@@ -142,18 +147,23 @@ class CheckedReader:
         for _ in self._blocks(name, BLOCK):
             pass
 
-    def array(self, name: str) -> npt.NDArray[Any]:
+    def array(self, name: str, *, writable: bool = False) -> npt.NDArray[Any]:
         """An array of a `.npy` file, checked as in `read`.
 
         On this machine it is mapped, so that all processes share it: what was checked is what is
         used for as long as nobody writes to the file, and versions are never written to again.
+
+        Args:
+            name: With the ending.
+            writable: Whether PyTorch, which warns of others, may have it. What is written stays in
+                this process; so Linux refuses it for a file that is larger than the memory.
         """
         local = local_path(self.path(name))
         if local is None:
             return np.asarray(np.load(io.BytesIO(self.read(name)), allow_pickle=False))
         self.check(name)
-        # Mapped for private writing: PyTorch warns of arrays that cannot be written to.
-        return np.asarray(np.load(local, mmap_mode="c", allow_pickle=False))
+        mode: Literal["c", "r"] = "c" if writable else "r"
+        return np.asarray(np.load(local, mmap_mode=mode, allow_pickle=False))
 
     def mapped(self, name: str) -> pa.Table:
         """The table of an Arrow file, checked as in `read`, and on this machine mapped."""

@@ -54,7 +54,7 @@ from recsys.model.recommender import Recommender, table_specs
 from recsys.schema import files_schema, served_video_schema, vocab_schema
 
 RERANK = "rerank.parquet"
-INDEX = "index.faiss"
+INDEX, CODES = "index.faiss", "index_codes.npy"
 VIDEOS, DETAILS, FILES = "videos.arrow", "details.arrow", "files.arrow"
 """Tables with a row a video are mapped, so that the servers of a machine share them."""
 KNOWN = "known.json"
@@ -94,6 +94,8 @@ class Contents:
     """Names the training that the model came out of."""
     live_seq: int = 0
     """Place in the event log up to which histories and counts know it; 0 of none."""
+    live_log: str | None = None
+    """The id of that log."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class VideoModel:
         catalog = Catalog.from_table(files.mapped(VIDEOS))
         recommender = _recommender(config, sizes, files)
         version, vocabs = manifest["version"], _vocabs(files)
-        vectors = files.array("vectors.npy")
+        vectors = files.array("vectors.npy", writable=True)
         return cls(version, config, sizes, recommender, vocabs, catalog, vectors, _details(files))
 
 
@@ -183,9 +185,21 @@ class Bundle:
         return self.video_model.duration_per_s
 
     @property
+    def watched_per_s(self) -> float | None:
+        """A second in the unit of watch times, that of durations; 1 where no column has any."""
+        has_durations = self.config.data.video_columns.duration is not None
+        return self.duration_per_s if has_durations else 1.0
+
+    @property
     def live_seq(self) -> int:
         """Place in the event log up to which the histories and counts know it; 0 of none."""
         return int(self.manifest.get("live_seq", 0))
+
+    @property
+    def live_log(self) -> str | None:
+        """The id of that log; None where it is not known."""
+        log_id: str | None = self.manifest.get("live_log")
+        return log_id
 
     @property
     def video_model(self) -> VideoModel:
@@ -199,8 +213,10 @@ class Bundle:
         return datetime.fromisoformat(self.manifest["created"]).timestamp()
 
     def with_index_facts(self, facts: IndexFacts) -> Bundle:
-        """The same bundle, with what was found out of its index."""
-        index = None if self.index is None else self.index.with_margin(facts.margin)
+        """The same bundle, with what was found out of its index, or without it (`flat`)."""
+        index = None
+        if self.index is not None and facts.kind == "pq":
+            index = self.index.with_margin(facts.margin)
         manifest = {**self.manifest, "index": dataclasses.asdict(facts)}
         return dataclasses.replace(self, index=index, manifest=manifest)
 
@@ -235,7 +251,7 @@ class Bundle:
         files = CheckedReader(folder, manifest["files"])
         config = _config(files)
         sizes = _sizes(manifest["sizes"])
-        vectors = files.array("vectors.npy")
+        vectors = files.array("vectors.npy", writable=True)
         catalog = Catalog.from_table(files.mapped(VIDEOS))
         histories, older_liked = read_histories(files)
         bundle = cls(
@@ -283,7 +299,7 @@ class Asked:
     """What a bundle is asked once it is written; the answers are kept in it."""
 
     index: Callable[[Bundle], IndexFacts]
-    """How well its index does."""
+    """How well its index does; `flat` where it is to have none."""
     known: Callable[[Bundle], Sequence[Mapping[str, Any]]]
     """Its known answers."""
 
@@ -330,7 +346,8 @@ def _write_files(
     kind = kind_for(config.publish.index, len(vectors) - 1)
     if kind == "pq":
         index = VideoIndex.build(vectors[:, : contents.recommender.dim])
-        writer.write(INDEX, index.to_bytes())
+        writer.write(INDEX, index.levels)
+        writer.write_array(CODES, [index.codes], shape=index.codes.shape)
     if contents.traits is not None:
         writer.write_table(RERANK, _traits_table(contents.traits, len(vectors)))
     if contents.users is not None:
@@ -347,8 +364,7 @@ def _write_files(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "index": dataclasses.asdict(IndexFacts(kind)),
         "sizes": dataclasses.asdict(contents.sizes),
-        "trained": contents.trained,
-        "live_seq": contents.live_seq,
+        **{name: getattr(contents, name) for name in ("trained", "live_seq", "live_log")},
         "metrics": finite(contents.metrics or {}),
         "files": dict(writer.files),
     }
@@ -356,6 +372,9 @@ def _write_files(
         bundle = Bundle.of(writer.folder, manifest)
         facts = asked.index(bundle)
         manifest["index"] = dataclasses.asdict(facts)
+        if facts.kind == "flat":
+            for name in writer.files.keys() & {INDEX, CODES}:
+                writer.remove(name)
         answers = asked.known(bundle.with_index_facts(facts))
         writer.write(KNOWN, json.dumps(answers, indent=1).encode() + b"\n")
         manifest["files"] = dict(writer.files)
@@ -364,6 +383,9 @@ def _write_files(
 
 def _write_videos(writer: CheckedWriter, contents: Contents) -> None:
     catalog = contents.catalog.cast(served_video_schema())
+    place = catalog.schema.get_field_index("duration")
+    durations = catalog.column(place).fill_null(np.nan)
+    catalog = catalog.set_column(place, catalog.schema.field(place), durations)
     for name, table in ((VIDEOS, catalog), (DETAILS, contents.details)):
         writer.write_mapped(name, [table.combine_chunks()], table.schema)
     writer.write_mapped(FILES, contents.files, files_schema())
@@ -409,7 +431,7 @@ def _vocabs(files: CheckedReader) -> dict[str, Vocab]:
 def _index(facts: IndexFacts, files: CheckedReader) -> VideoIndex | None:
     if facts.kind == "flat":
         return None
-    return VideoIndex.from_bytes(files.read(INDEX), margin=facts.margin)
+    return VideoIndex(files.read(INDEX), files.array(CODES), margin=facts.margin)
 
 
 def _counts(config: RunConfig, catalog: Catalog, files: CheckedReader) -> EventCounts:

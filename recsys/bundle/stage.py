@@ -35,8 +35,8 @@ from recsys.train.trained import Trained
 
 USERS_A_PART = 1 << 18
 """Users whose features are in memory at once while a bundle is written."""
-FILES_AT_ONCE = 1 << 14
-"""Videos whose pictures are in memory at a time."""
+FILES_AT_ONCE = 1 << 12
+"""Videos whose pictures and captions are in memory at a time."""
 
 
 def publish(
@@ -84,6 +84,7 @@ def publish(
         traits=traits,
         trained=training,
         live_seq=prepared.live_seq or 0,
+        live_log=prepared.live_log,
     )
     return write_bundle(bundles_dir, contents, asked)
 
@@ -131,7 +132,7 @@ def _details(folder: RunFolder) -> pa.Table:
 
 
 def _files(config: RunConfig, uris: pa.ChunkedArray) -> Iterator[pa.Table]:
-    """What decode saw of the videos' files, the pictures among it: some videos at a time.
+    """What decode saw of the videos' files, pictures and captions among it: some videos at a time.
 
     Args:
         config: Of the run.

@@ -12,7 +12,7 @@ from typing import Any
 from recsys.data.storage import exists, join, list_files, open_input, read_json
 from recsys.errors import InputError
 
-FORMAT = 10
+FORMAT = 12
 """Raised when a bundle's files change so that an older server could not read them."""
 CURRENT = "CURRENT"
 MANIFEST = "manifest.json"

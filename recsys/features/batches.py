@@ -11,9 +11,11 @@ clip, Z features of a frame, B timelines, L positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -45,6 +47,8 @@ class VideoInputs:
     clip_rows: ClipRows | None = None
     """(N,) row of each video's clip in the store; -1 where it has none."""
     load_clips: LoadClips | None = None
+    clip_bytes: int = 0
+    """Of a clip as it is read."""
 
     def batch(self, rows: IntArray, *, is_encoded_V: BoolArray | None = None) -> VideoBatch:
         """Makes the model inputs of the videos of some rows (V,).
@@ -165,6 +169,13 @@ class Batcher:
     step_clips: int | None = None
     """Clips that a step reads at most; without it those of all its videos."""
 
+    @property
+    def most_clip_bytes(self) -> int:
+        """Bytes of the clips of a step that reads as many as it ever may."""
+        looked_at = self.candidates.negatives + self.batch_timelines * self.max_history
+        most = min(looked_at, len(self.videos.catalog))
+        return self.videos.clip_bytes * min(self.step_clips or most, most)
+
     def num_timelines(self, timelines: Timelines) -> int:
         """Timelines with anything to learn from."""
         learnt = timelines.count_before(self.learn_before) - timelines.count_before(self.learn_from)
@@ -271,13 +282,20 @@ def in_step(plan: Sequence[Windows], order: IntArray) -> list[Windows]:
     return [by_length[place] for place in order]
 
 
-def prefetch(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in a thread while the one before it is used."""
-    with ThreadPoolExecutor(1) as thread:
-        upcoming = thread.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = thread.submit(next, items, None)
-            yield item
+def made_ahead(makers: Iterable[Callable[[], T]], *, threads: int = 1) -> Iterator[T]:
+    """What makers make, in their order, made while what came before it is used.
+
+    Args:
+        makers: Called in threads, several at a time; none may depend on another.
+        threads: How many things are being made, or wait to be used, at a time.
+    """
+    left, begun = iter(makers), deque[Future[T]]()
+    with ThreadPoolExecutor(threads) as pool:
+        begun.extend(pool.submit(maker) for maker in islice(left, threads))
+        while begun:
+            made = begun.popleft().result()
+            begun.extend(pool.submit(maker) for maker in islice(left, 1))
+            yield made
 
 
 def drop_ids(batch: Batch, share: float, rng: np.random.Generator) -> Batch:

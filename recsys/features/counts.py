@@ -14,7 +14,7 @@ itself and its 1 + T flags: the positive flag and the tasks' labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from recsys.config.data import EventColumns
 from recsys.data.catalog import Catalog
-from recsys.data.growing import GrowingLists
+from recsys.data.growing import Growing, GrowingLists
 from recsys.data.ragged import FloatArray, IntArray, Ragged
 from recsys.data.storage import join
 from recsys.features.hourly import LAST_HOUR, HourlyCounts, hour_of
@@ -34,6 +34,8 @@ RECENT_HOURS = 24
 SMOOTHING = 10.0
 """Events with the usual rates that are added to those of a thing: its rates are shrunk by them."""
 EVERYTHING, VIDEO = "everything", "video"
+AT_ONCE = 1 << 16
+"""Videos whose counts are looked up together; the arrays of it take some 100 bytes for each."""
 
 
 class StatisticInputs(NamedTuple):
@@ -73,23 +75,34 @@ STATISTICS: Mapping[str, Statistic] = {
 of its rates differ: those so far from the usual ones, the recent ones from those so far."""
 
 
+class CountedVideos(NamedTuple):
+    """Some videos (n), and what is known of them that is counted too."""
+
+    rows: IntArray
+    """(n,)."""
+    creator_rows: IntArray
+    """(n,)."""
+    categories: Ragged
+    """n lists of category rows."""
+
+
 @dataclass(frozen=True)
 class Thing:
     """Something that a video belongs to, and whose events are counted together."""
 
-    rows_of: Callable[[Catalog], Ragged]
-    """Its rows that each of the N videos belongs to; several have their mean taken."""
+    rows_of: Callable[[CountedVideos], Ragged]
+    """Its rows that each of n videos belongs to; several have their mean taken."""
     statistics: Sequence[str] = tuple(STATISTICS)
 
 
 THINGS: Mapping[str, Thing] = {
     # Row 1 stands for everything. How much has happened at all says nothing of a video.
     EVERYTHING: Thing(
-        lambda catalog: Ragged.of_singles(np.ones(len(catalog))), ("total/rate", "recent/rate")
+        lambda videos: Ragged.of_singles(np.ones_like(videos.rows)), ("total/rate", "recent/rate")
     ),
-    VIDEO: Thing(lambda catalog: Ragged.of_singles(np.arange(len(catalog)))),
-    "creator": Thing(lambda catalog: Ragged.of_singles(catalog.creator_rows)),
-    "category": Thing(lambda catalog: catalog.categories),
+    VIDEO: Thing(lambda videos: Ragged.of_singles(videos.rows)),
+    "creator": Thing(lambda videos: Ragged.of_singles(videos.creator_rows)),
+    "category": Thing(lambda videos: videos.categories),
 }
 """The things that follow from the video, in the order of the columns; the contexts come after them.
 Everything is the first: the rates of the others are compared with its rates."""
@@ -170,8 +183,10 @@ class EventCounts:
     layout: CountLayout
     hourly: Mapping[str, HourlyCounts]
     """By the name of the counted thing."""
-    rows_of: Mapping[str, GrowingLists]
-    """Of each of `THINGS`, its rows that each of the N videos belongs to."""
+    creator_rows: Growing[np.int64]
+    """(N,) as the catalogue has them, which is not copied before a video follows."""
+    categories: GrowingLists
+    """N lists."""
 
     @classmethod
     def of(
@@ -186,8 +201,20 @@ class EventCounts:
         """
         rows_of = rows_of_things(catalog)
         followed = {name: stored[VIDEO].mapped(rows) for name, rows in rows_of.items()}
-        hourly = followed | {name: stored[name] for name in layout.stored}
-        return cls(layout, hourly, _growing(rows_of))
+        return cls._with(catalog, layout, followed | {name: stored[name] for name in layout.stored})
+
+    @classmethod
+    def _with(
+        cls, catalog: Catalog, layout: CountLayout, hourly: Mapping[str, HourlyCounts]
+    ) -> EventCounts:
+        creator_rows, categories = Growing(catalog.creator_rows), GrowingLists(catalog.categories)
+        return cls(layout, hourly, creator_rows, categories)
+
+    def rows_of(self, video_rows: IntArray) -> dict[str, Ragged]:
+        """Of each of `THINGS`, its rows that each of some videos (n,) belongs to."""
+        creator_rows, categories = self.creator_rows.now, self.categories.select(video_rows)
+        videos = CountedVideos(video_rows, creator_rows[video_rows], categories)
+        return {name: thing.rows_of(videos) for name, thing in THINGS.items()}
 
     def put_videos(self, rows: IntArray, creator_rows: IntArray, categories: Ragged) -> None:
         """Takes videos that follow the catalogue's, or other facts of some that followed.
@@ -197,14 +224,8 @@ class EventCounts:
             creator_rows: (n,).
             categories: n lists of category rows.
         """
-        known = {
-            EVERYTHING: Ragged.of_singles(np.ones(len(rows))),
-            VIDEO: Ragged.of_singles(rows),
-            "creator": Ragged.of_singles(creator_rows),
-            "category": categories,
-        }
-        for name, lists in self.rows_of.items():
-            lists.put(rows, known[name])
+        self.categories.put(rows, categories)
+        self.creator_rows.put(rows, creator_rows)
 
     def count(
         self, video_row: int, context_rows: Sequence[int], time_ms: int, flags: Sequence[int]
@@ -229,18 +250,24 @@ class EventCounts:
                 and labels what has changed; -1 for one that was taken back.
         """
         hours, contexts = hour_of(time_ms), self._by_context(context_rows)
+        rows_of = self.rows_of(video_rows)
         for name in (*(name for name in self.hourly if name != EVERYTHING), EVERYTHING):
             if name in contexts:
                 self.hourly[name].add(contexts[name], hours, counts)
             else:
-                rows = self.rows_of[name].select(video_rows)
+                rows = rows_of[name]
                 event = rows.list_of_value
                 self.hourly[name].add(rows.values, hours[event], counts[event])
 
-    def forget_live(self) -> None:
-        """Drops all live events; no other thread may read meanwhile."""
-        for hourly in self.hourly.values():
-            hourly.forget_live()
+    def without_live(self) -> EventCounts:
+        """The same without live events, to count them anew while these are read."""
+        hourly = {name: hourly.without_live() for name, hourly in self.hourly.items()}
+        return replace(self, hourly=hourly)
+
+    def take_live(self, other: EventCounts) -> None:
+        """Has the live events of another one, which counts no more, in place of its own."""
+        for name, hourly in self.hourly.items():
+            hourly.take_live(other.hourly[name])
 
     def write(self, folder: str) -> None:
         """Writes a folder that `read_counts` maps, without live events."""
@@ -253,7 +280,7 @@ class EventCounts:
     ) -> EventCounts:
         """Reads the counts of every name of `layout.statistics`, as `hourly` was written."""
         by_name = {name: hourly(name) for name in layout.statistics}
-        return cls(layout, by_name, _growing(rows_of_things(catalog)))
+        return cls._with(catalog, layout, by_name)
 
     def features(
         self, video_rows: IntArray, context_rows: IntArray, time_ms: npt.ArrayLike
@@ -285,9 +312,9 @@ class EventCounts:
     def video_features(self, video_rows: IntArray, hours: IntArray) -> FloatArray:
         """The first columns of `features`: those that follow from the video and the hour, (E,)."""
         parts, usual = [], self._usual_rates(hours)
-        for name, rows in self.rows_of.items():
+        for name, rows in self.rows_of(video_rows).items():
             compared = np.full_like(usual, 0.5) if name == EVERYTHING else usual
-            parts.append(self._of_thing(name, rows.select(video_rows), hours, compared))
+            parts.append(self._of_thing(name, rows, hours, compared))
         return np.concatenate(parts, -1)
 
     def context_features(self, name: str, rows: IntArray, hours: IntArray) -> FloatArray:
@@ -324,12 +351,12 @@ class EventCounts:
     @property
     def num_videos(self) -> int:
         """N, with the videos that followed."""
-        return len(self.rows_of[VIDEO])
+        return len(self.creator_rows)
 
     def shown(self, time_ms: int) -> IntArray:
         """How often all videos had been shown by a time, and in the 24 hours before: (N, 2)."""
         hour = int(hour_of(time_ms))
-        total, old = (self._of_videos(hour - less)[:, 0] for less in (0, RECENT_HOURS))
+        total, old = (self._of_videos(hour - less, 0) for less in (0, RECENT_HOURS))
         return np.stack([total, total - old], 1)
 
     def positives(self, time_ms: int) -> FloatArray:
@@ -340,15 +367,19 @@ class EventCounts:
         """
         hour = int(hour_of(time_ms))
         now, day_ago, week_ago = (
-            self._of_videos(hour - less)[:, 1] for less in (-1, RECENT_HOURS, 8 * RECENT_HOURS)
+            self._of_videos(hour - less, 1) for less in (-1, RECENT_HOURS, 8 * RECENT_HOURS)
         )
         popular: FloatArray = (now - day_ago + (day_ago - week_ago) / 7).astype(np.float32)
         return popular
 
-    def _of_videos(self, hour: int) -> IntArray:
-        """Totals (N, 2 + T) of all videos before an hour."""
-        rows = np.arange(self.num_videos)
-        return self.hourly[VIDEO].before(rows, np.full(len(rows), hour))
+    def _of_videos(self, hour: int, number: int) -> IntArray:
+        """One of the counted numbers of all videos (N,) before an hour."""
+        counted = np.empty(self.num_videos, np.int64)
+        for start in range(0, len(counted), AT_ONCE):
+            part = counted[start : start + AT_ONCE]
+            rows = np.arange(start, start + len(part))
+            part[:] = self.hourly[VIDEO].before(rows, np.full(len(rows), hour))[:, number]
+        return counted
 
 
 def _means(counts: HourlyCounts, rows: Ragged, hours: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -423,10 +454,7 @@ def read_counts(folder: str, catalog: Catalog, layout: CountLayout) -> EventCoun
     return EventCounts.read(catalog, layout, lambda name: HourlyCounts.open(join(folder, name)))
 
 
-def _growing(rows_of: Mapping[str, Ragged]) -> dict[str, GrowingLists]:
-    return {name: GrowingLists(rows) for name, rows in rows_of.items()}
-
-
 def rows_of_things(catalog: Catalog) -> dict[str, Ragged]:
     """Of each of `THINGS`, its rows that each of the N videos belongs to."""
-    return {name: thing.rows_of(catalog) for name, thing in THINGS.items()}
+    videos = CountedVideos(np.arange(len(catalog)), catalog.creator_rows, catalog.categories)
+    return {name: thing.rows_of(videos) for name, thing in THINGS.items()}

@@ -8,6 +8,7 @@ itself and its 1 + T flags: the positive flag and the tasks' labels.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -75,12 +76,14 @@ class HourlyCounts:
     @property
     def exact_from(self) -> int:
         """The hour from which on `before` is exact; see `LiveCounts.before` for those before it."""
-        return 0 if self._live is None else self._live.exact_from
+        live = self._live
+        return 0 if live is None else live.exact_from
 
     @property
     def live_bytes(self) -> int:
         """Bytes that live events take."""
-        return 0 if self._live is None else self._live.nbytes
+        live = self._live
+        return 0 if live is None else live.nbytes
 
     def before(self, rows: npt.NDArray[np.integer], hours: IntArray) -> IntArray:
         """Totals (R, 2 + T) of the hours before one (R,), for rows (R,)."""
@@ -93,8 +96,9 @@ class HourlyCounts:
         last[within] = np.searchsorted(self._keys, asked[order[within]])
         totals: IntArray = np.empty((len(order), self._totals.shape[1]), np.int64)
         totals[order] = self._totals.take(last, axis=0) - self._totals.take(first, axis=0)
-        if self._live is not None:
-            totals += self._live.before(rows, hours)
+        live = self._live  # which another thread may put another one in the place of
+        if live is not None:
+            totals += live.before(rows, hours)
         return totals
 
     def add(self, rows: npt.NDArray[np.integer], hours: IntArray, counts: IntArray) -> None:
@@ -109,9 +113,15 @@ class HourlyCounts:
             self._live = LiveCounts(self._totals.shape[1], self._end)
         self._live.add(rows, hours, counts)
 
-    def forget_live(self) -> None:
-        """Drops all live events."""
-        self._live = None
+    def without_live(self) -> HourlyCounts:
+        """The same without live events; those that either counts later are its own."""
+        apart = copy.copy(self)
+        apart._live = None
+        return apart
+
+    def take_live(self, other: HourlyCounts) -> None:
+        """Has the live events of another one, which counts no more, in place of its own."""
+        self._live = other._live
 
     def entries(self) -> tuple[IntArray, IntArray, IntArray]:
         """Rows (n,), hours (n,) and counts (n, 2 + T), sorted, without live events."""

@@ -19,15 +19,33 @@ VIDEOS_A_BATCH = 1024
 
 
 @torch.no_grad()
-def all_vectors(model: Recommender, videos: VideoInputs, device: torch.device) -> Tensor:
-    """Vectors of the whole catalogue (N, Y), on the device."""
+def all_vectors(
+    model: Recommender,
+    videos: VideoInputs,
+    device: torch.device,
+    *,
+    contents: Tensor | None = None,
+) -> Tensor:
+    """Vectors of the whole catalogue (N, Y), on the device.
+
+    Args:
+        model: On the device.
+        videos: The catalogue.
+        device: Where all is computed.
+        contents: Of `all_contents`, of all clips; without it they are made on the way.
+    """
     model.eval()
-    total = len(videos.catalog)
+    total, before = len(videos.catalog), model.video.cached_contents
     vectors = torch.empty(total, model.vector_dim, device=device)
+    if contents is not None:
+        model.video.cached_contents = contents
     for start in range(0, total, VIDEOS_A_BATCH):
         rows = np.arange(start, min(start + VIDEOS_A_BATCH, total))
-        batch = move(videos.batch(np.concatenate([[UNKNOWN_ROW], rows])), device)
-        vectors[start : start + len(rows)] = model.encode_videos(batch)[1:]
+        rows = np.concatenate([[UNKNOWN_ROW], rows])
+        encoded = None if contents is None else np.zeros(len(rows), np.bool_)
+        batch = move(videos.batch(rows, is_encoded_V=encoded), device)
+        vectors[start : start + len(rows) - 1] = model.encode_videos(batch)[1:]
+    model.video.cached_contents = before
     return vectors
 
 

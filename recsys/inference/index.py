@@ -5,9 +5,9 @@ products are looked up instead of multiplied (André, Kermarrec & Le Scouarnec 2
 is not enough: high-performance nearest neighbor search with product quantization fast scan"). Every
 video is looked at: unlike with graphs and cells, what is found depends neither on where videos lie
 nor on how few of them a filter leaves, only on how exact the codes are. Whoever searches compares
-the candidates' vectors themselves.
+the candidates' vectors themselves. The codes may lie in a mapped file, which processes share.
 
-Shapes: N videos, row 0 among them, D retrieval vector, W candidates.
+Shapes: N videos, row 0 among them, D retrieval vector, K levels, W candidates.
 """
 
 from __future__ import annotations
@@ -67,12 +67,38 @@ class VideoIndex:
     ([1, 2], [1.0, 1.0])
 
     Args:
-        codes: What Faiss holds.
+        levels: All but the codes, as Faiss serialises it: an index of N videos with empty lists.
+        codes: The codes of all videos and behind them their rows (int64), as Faiss has them in
+            memory. They are searched where they lie, in a mapped file too.
         margin: As of `IndexFacts`.
+
+    Raises:
+        InputError: They are no such index.
     """
 
-    def __init__(self, codes: faiss.Index, *, margin: float = IndexFacts.margin) -> None:
-        self._codes, self.margin = codes, margin
+    def __init__(
+        self, levels: bytes, codes: npt.NDArray[np.uint8], *, margin: float = IndexFacts.margin
+    ) -> None:
+        try:
+            index = faiss.deserialize_index(np.frombuffer(levels, np.uint8))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1]
+            raise InputError(f"not a nearest-neighbour index ({reason})") from None
+        if not isinstance(index, faiss.IndexIVFPQFastScan):
+            raise InputError(f"not an index of codes but {type(index).__name__}; publish again")
+        num_bytes = _num_bytes(index)
+        if len(codes) != num_bytes + 8 * index.ntotal:
+            raise InputError(f"codes of {len(codes)} bytes, not of {index.ntotal}; publish again")
+        self.levels, self.codes, self.margin = levels, codes, margin
+        lists: Any = faiss.OnDiskInvertedLists()
+        lists.nlist, lists.code_size, lists.prefetch_nthread = 1, index.code_size, 0
+        lists.ptr = faiss.swig_ptr(codes)
+        lists.lists.resize(1)
+        only = lists.lists.data()
+        only.size, only.capacity, only.offset = index.ntotal, num_bytes // index.code_size, 0
+        lists.this.disown()  # to free it would be to unmap the codes, which are the array's
+        index.replace_invlists(lists, False)
+        self._index = index
 
     @classmethod
     def build(cls, vectors: FloatArray) -> VideoIndex:
@@ -86,42 +112,27 @@ class VideoIndex:
         # At least as many as levels, and drawn alike each time.
         drawn = np.random.default_rng(0).permutation(num_videos)[:TRAINED_ON]
         codes.train(vectors[np.resize(drawn, max(len(drawn), 1 << BITS))])
-        for start in range(0, num_videos, ADDED_AT_ONCE):
-            codes.add(np.ascontiguousarray(vectors[start : start + ADDED_AT_ONCE]))
-        return cls(codes)
-
-    @classmethod
-    def from_bytes(cls, data: bytes, *, margin: float = IndexFacts.margin) -> VideoIndex:
-        """Reads what `to_bytes` gave.
-
-        Raises:
-            InputError: The bytes are no such index.
-        """
-        try:
-            codes = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1]
-            raise InputError(f"not a nearest-neighbour index ({reason})") from None
-        if not isinstance(codes, faiss.IndexIVFPQFastScan):
-            raise InputError(f"not an index of codes but {type(codes).__name__}; publish again")
-        return cls(codes, margin=margin)
-
-    def to_bytes(self) -> bytes:
-        """The index as a file's content."""
-        return bytes(faiss.serialize_index(self._codes))
+        packed = _packed(codes, vectors)
+        blocks: Any = packed.invlists
+        lists = faiss.downcast_InvertedLists(blocks)
+        own = faiss.rev_swig_ptr(lists.get_codes(0), _num_bytes(packed))
+        rows = faiss.rev_swig_ptr(lists.get_ids(0), num_videos)
+        joined = np.concatenate([own, rows.view(np.uint8)])
+        codes.ntotal = num_videos
+        return cls(bytes(faiss.serialize_index(codes)), joined)
 
     def with_margin(self, margin: float) -> VideoIndex:
         """The same codes, searched with another margin."""
-        return VideoIndex(self._codes, margin=margin)
+        return VideoIndex(self.levels, self.codes, margin=margin)
 
     def __len__(self) -> int:
         """N."""
-        return int(self._codes.ntotal)
+        return int(self._index.ntotal)
 
     @property
     def shape(self) -> tuple[int, int]:
         """N and D."""
-        return len(self), int(self._codes.d)
+        return len(self), int(self._index.d)
 
     def candidates(
         self, query: FloatArray, width: int, allowed: npt.NDArray[np.bool_]
@@ -141,6 +152,49 @@ class VideoIndex:
         parameters: Any = faiss.SearchParametersIVF(  # type: ignore[call-arg]
             sel=faiss.IDSelectorBitmap(bitmap)  # type: ignore[call-arg,arg-type]
         )
-        (scores,), (rows,) = self._codes.search(query[None], width, params=parameters)
+        (scores,), (rows,) = self._index.search(query[None], width, params=parameters)
         is_there = rows >= 0
         return rows[is_there], scores[is_there]
+
+
+def _packed(index: faiss.IndexIVFPQFastScan, vectors: FloatArray) -> faiss.IndexIVFPQFastScan:
+    """An index of vectors (N, D) by the levels of a trained one.
+
+    Faiss looks for the nearest level of each number by distances, which takes several times as long
+    as to compare it with the 15 bounds between them.
+    """
+    plain = faiss.IndexIVFPQ(index.quantizer, index.d, 1, index.d, BITS, index.metric_type)
+    plain.pq, plain.by_residual, plain.is_trained = index.pq, index.by_residual, True
+    levels_DK = faiss.vector_to_array(index.pq.centroids).reshape(index.d, 1 << BITS)
+    for start in range(0, len(vectors), ADDED_AT_ONCE):
+        codes = four_bits(vectors[start : start + ADDED_AT_ONCE], levels_DK)
+        rows = np.arange(start, start + len(codes))
+        lists: Any = plain.invlists
+        lists.add_entries(0, len(codes), faiss.swig_ptr(rows), faiss.swig_ptr(codes))
+    plain.ntotal = len(vectors)
+    return faiss.IndexIVFPQFastScan(plain)
+
+
+def four_bits(vectors: FloatArray, levels_DK: FloatArray) -> npt.NDArray[np.uint8]:
+    """The number of the nearest of 16 levels of each number, two of them a byte, lower bits first.
+
+    >>> levels = np.tile(np.arange(16, dtype=np.float32)[::-1], (3, 1))
+    >>> four_bits(np.array([[15, 13.4, 0]], np.float32), levels).tolist()
+    [[32, 15]]
+    """
+    order_DK = np.argsort(levels_DK, axis=1).astype(np.uint8)
+    rising_DK = np.take_along_axis(levels_DK, order_DK.astype(np.int64), axis=1)
+    bounds_DK = (rising_DK[:, 1:] + rising_DK[:, :-1]) / 2
+    codes = np.zeros((len(vectors), -(-len(levels_DK) // 2)), np.uint8)
+    for place, numbers in enumerate(np.ascontiguousarray(vectors[:, : len(levels_DK)].T)):
+        rank = np.zeros(len(numbers), np.uint8)
+        for bound in bounds_DK[place]:  # sooner than a search: 16 numbers are compared at a time
+            rank += numbers > bound
+        codes[:, place // 2] |= order_DK[place][rank] << (4 * (place % 2))
+    return codes
+
+
+def _num_bytes(index: faiss.IndexIVFPQFastScan) -> int:
+    """Bytes of the codes of an index, whose last block is a whole one."""
+    blocks = -(-index.ntotal // index.bbs)
+    return int(blocks * index.bbs * index.M2 * BITS // 8)

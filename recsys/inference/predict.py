@@ -9,6 +9,7 @@ vector, Y video vector.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from recsys.config.run import EvaluateConfig
 from recsys.data.ragged import IntArray, Ragged, expand_ranges, join_lists
 from recsys.features.batches import event_batch
 from recsys.features.inputs import move
@@ -119,6 +121,21 @@ class Predictor:
     trending_N: Tensor | None = None
     """What the counts of the last hours add to the videos' scores (N,), if anything."""
 
+    def __getstate__(self) -> dict[str, object]:
+        """What crosses to another process: no table, and of the vectors an array.
+
+        Ray copies tensors into each process; an array all processes of a machine look at in one
+        place.
+        """
+        vectors_NY = self.vectors_NY.cpu().numpy()
+        return {**vars(self), "model": self.model.without_tables(), "vectors_NY": vectors_NY}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        with warnings.catch_warnings():  # of an array that must not be written to; none is
+            warnings.simplefilter("ignore", UserWarning)
+            vectors_NY = torch.from_numpy(state["vectors_NY"])
+        vars(self).update({**state, "vectors_NY": vectors_NY})
+
     def on(self, device: torch.device) -> Predictor:
         """The same on a device."""
         model, vectors_NY = self.model.to(device), self.vectors_NY.to(device)
@@ -197,6 +214,22 @@ class Predictor:
 def asked_users(timelines: Timelines, split: int) -> IntArray:
     """The places of the users with an event in a split."""
     return np.flatnonzero(timelines.count_before(split + 1) > timelines.count_before(split))
+
+
+def drawn_users(asked: IntArray, config: EvaluateConfig, number: int, total: int) -> IntArray:
+    """The users of a partition who are measured: its share of `evaluate.users`, or all.
+
+    Users lie in partitions by a hash of their ids, so that each is a random part of them all.
+
+    >>> some = EvaluateConfig(users=5)
+    >>> [len(drawn_users(np.arange(9), some, number, 2)) for number in (0, 1)]
+    [2, 3]
+    """
+    if config.users is None:
+        return asked
+    share = config.users * (number + 1) // total - config.users * number // total
+    rng = np.random.default_rng([config.seed, number])
+    return np.sort(rng.permutation(asked)[:share])
 
 
 def predict(

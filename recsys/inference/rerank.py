@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.config.run import RerankConfig
-from recsys.data.growing import Growing
+from recsys.data.growing import Growing, GrowingLists
 from recsys.data.ragged import Ragged
 from recsys.errors import InputError
 
@@ -178,7 +178,7 @@ class Reranker:
         if config.drawn_places and traits.creator_row_N is not None:
             self._lot = _Lot(traits.creator_row_N)
         if config.diversity and traits.categories is not None:
-            self._kinds = _Kinds(traits.categories)
+            self._kinds = GrowingLists(traits.categories)
 
     def put(self, rows: Ints, traits: VideoTraits) -> None:
         """Takes videos that follow the others, or other traits of some that followed.
@@ -267,8 +267,9 @@ class Reranker:
 
     def _greedy(self, video_BK: Ints, value: Floats, k: int) -> NDArray[np.int64]:
         assert self._kinds is not None
-        kinds_BKG, weight_BK = self._kinds.of(video_BK)
-        weight_BKG = weight_BK[..., None] * (kinds_BKG >= 0)
+        kinds, weight = self._kinds.select(video_BK.ravel()).padded()
+        kinds_BKG = kinds.reshape(*video_BK.shape, kinds.shape[1])
+        weight_BKG = weight.reshape(*video_BK.shape, 1) * (kinds_BKG >= 0)
         user = np.arange(len(video_BK))
         # Sum of the chosen videos' unit vectors, a user a row; column -1 takes the filling.
         chosen = np.zeros((len(video_BK), int(kinds_BKG.max(initial=0)) + 2))
@@ -282,31 +283,6 @@ class Reranker:
             # A video's categories differ from each other, so no cell is added to twice.
             chosen[user[:, None], kinds_BKG[user, pick]] += weight_BKG[user, pick]
         return places
-
-
-class _Kinds:
-    """The categories of videos, as rows of equal length; -1 fills up."""
-
-    def __init__(self, categories: Ragged) -> None:
-        kinds_NG, weight_N = categories.padded()
-        self._kinds_NG, self._weight_N = Growing(kinds_NG), Growing(weight_N)
-
-    def put(self, rows: Ints, categories: Ragged) -> None:
-        """Takes those of videos that follow, or others of some that followed."""
-        kinds, weight = categories.padded()
-        width = max(kinds.shape[1], self._kinds_NG.now.shape[1])
-        if width > self._kinds_NG.now.shape[1]:
-            self._kinds_NG = Growing(_as_wide_as(width, self._kinds_NG.now))
-        self._kinds_NG.put(rows, _as_wide_as(width, kinds))
-        self._weight_N.put(rows, weight)
-
-    def of(self, video_BK: Ints) -> tuple[Ints, Floats]:
-        """The categories (B, K, G) of videos, and the weight (B, K) of each of a video's."""
-        return self._kinds_NG.now[video_BK], self._weight_N.now[video_BK]
-
-
-def _as_wide_as(width: int, kinds: Ints) -> Ints:
-    return np.pad(kinds, ((0, 0), (0, width - kinds.shape[1])), constant_values=-1)
 
 
 class _Lot:

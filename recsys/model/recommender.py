@@ -9,6 +9,7 @@ state, X encoded context, F count features, R videos seen before, K kinds of hav
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -83,6 +84,12 @@ class Recommender(nn.Module):
             Dropout(config.dropout),
             nn.Linear(2 * config.dim, sizes.num_tasks),
         )
+
+    def without_tables(self) -> Recommender:
+        """The same model, with the same parameters, for all but `encode_videos`."""
+        model = copy.copy(self)
+        model._modules = {name: part for name, part in self._modules.items() if name != "tables"}
+        return model
 
     def encode_videos(self, videos: VideoBatch) -> Tensor:
         """Video vectors (V, Y): the first D for retrieval, the rest a profile for ranking.

@@ -109,7 +109,8 @@ def test_an_array_is_mapped_once_its_bytes_were_checked(tmp_path: Path) -> None:
     writer = CheckedWriter(str(tmp_path))
     writer.write("a.npy", buffer.getvalue())
     reader = CheckedReader(str(tmp_path), writer.files)
-    array = reader.array("a.npy")
+    assert not reader.array("a.npy").flags.writeable
+    array = reader.array("a.npy", writable=True)
     assert isinstance(array.base, np.memmap)
     array[0, 0] = 9
     assert reader.array("a.npy").tolist() == [[1, 2], [3, 4]]

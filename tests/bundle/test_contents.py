@@ -16,6 +16,7 @@ from recsys.bundle.stage import publish
 from recsys.bundle.versions import find_bundle, new_version
 from recsys.errors import InputError
 from recsys.features.inputs import ClipShape
+from recsys.schema import UNKNOWN_ROW
 from tests.bundles import NUM_USERS, NUM_VIDEOS, TinyRun, make_run, trained_of
 
 
@@ -58,11 +59,13 @@ def test_what_is_known_of_videos_is_used_where_it_lies(run: TinyRun) -> None:
     catalog = Bundle.load(str(run.run)).catalog
     columns = {
         "creator_row": catalog.creator_rows,
+        "duration": catalog.durations,
         "duration_bucket": catalog.duration_buckets,
         "num_train_events": catalog.train_events,
     }
     for name, array in columns.items():
         assert np.shares_memory(array, np.asarray(catalog.table.column(name).chunk(0))), name
+    assert np.isnan(catalog.durations[UNKNOWN_ROW]) and catalog.durations[1] > 0
     lists = catalog.table.column("category_rows").chunk(0)
     assert np.shares_memory(catalog.categories.values, np.asarray(lists.values))
     written = pq.read_table(str(run.run / "prepare" / "videos.parquet"))
@@ -165,6 +168,7 @@ def test_is_written_to_a_uri(run: TinyRun) -> None:
         "model.safetensors",
         "vectors.npy",
         "index.faiss",
+        "index_codes.npy",
         "histories/count_features.npy",
         "users/rows.npy",
         "counts/creator/totals.npy",
@@ -202,9 +206,9 @@ def test_a_bundle_without_manifest_was_never_finished(copy: Path) -> None:
     [
         ("{", "not a bundle's manifest"),
         ("[]", "not a bundle's manifest"),
-        ('{"format": 99}', "format 99, this recsys reads 10"),
-        ('{"format": 7}', "format 7, this recsys reads 10; publish again"),
-        ('{"format": 10, "files": {}}', "created, metrics, sizes, version missing"),
+        ('{"format": 99}', "format 99, this recsys reads 12"),
+        ('{"format": 7}', "format 7, this recsys reads 12; publish again"),
+        ('{"format": 12, "files": {}}', "created, metrics, sizes, version missing"),
     ],
 )
 def test_a_wrong_manifest_is_refused(copy: Path, text: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """Histories go into a bundle part by part, and come out mapped and whole."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from recsys.bundle.checked import CheckedReader, CheckedWriter
 from recsys.bundle.histories import read_histories, write_histories
+from recsys.bundle.spooled import write_parts
 from recsys.config.data import EventColumns
 from recsys.errors import InputError
 from recsys.features.timelines import EVENT_FIELDS, Timelines
@@ -61,6 +63,48 @@ def test_they_are_mapped(tmp_path: Path) -> None:
     histories, older = read_histories(written(tmp_path, *PARTS))
     for array in (histories.video_rows, histories.time_ms, histories.count_features, older.values):
         assert isinstance(array.base, np.memmap)  # type: ignore[union-attr]
+
+
+def test_more_than_memory_holds_and_32_bits_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of holes: the user in the middle has 2^34 events, and the last one's come after them.
+
+    They have the types that were written; to sum up their bytes would take minutes.
+    """
+    reader = written(tmp_path, *PARTS)
+    monkeypatch.setattr(CheckedReader, "check", lambda *_: None)
+    for ends, names in (("ends", EVENT_FIELDS), ("older_ends", ["older"]), ("id_ends", ["ids"])):
+        stretch(tmp_path / "histories", ends, names)
+    histories, older = read_histories(reader)
+    assert histories.offsets.tolist() == [0, 2, 2 + 2**34, 3 + 2**34]
+    assert [histories.user_ids[user] for user in (0, 2)] == ["ada", "李"]
+    assert [older[user].tolist() for user in (0, 2)] == [[9], [1, 2]]
+    known = histories.windows(histories.offsets[[0, 2]], histories.offsets[[1, 3]])
+    assert known.video_rows.tolist() == [[3, 5], [4, 0]]
+    assert known.count_features.tolist() == [[[3, -3, 7], [5, -5, 7]], [[4, -4, 7], [0, 0, 0]]]
+
+
+def stretch(folder: Path, ends_name: str, names: Sequence[str]) -> None:
+    """Gives the user in the middle 2^34 more values, all 0, in the array of each of these names."""
+    ends = np.load(folder / f"{ends_name}.npy")
+    middle = int(ends[2])
+    ends[2:] += 2**34
+    np.save(folder / f"{ends_name}.npy", ends)
+    for name in names:
+        path = folder / f"{name}.npy"
+        small = np.load(path)
+        shape = (len(small) + 2**34, *small.shape[1:])
+        large = np.lib.format.open_memmap(path, "w+", small.dtype, shape)
+        large[:middle], large[middle + 2**34 :] = small[:middle], small[middle:]
+
+
+def test_ends_go_on_beyond_32_bits(tmp_path: Path) -> None:
+    writer = CheckedWriter(str(tmp_path))
+    parts = [{"ends": np.array([0, 2**31 - 1])}, {"ends": np.array([0, 3, 2**31])}]
+    write_parts(writer, "users", parts)
+    ends = CheckedReader(str(tmp_path), writer.files).array("users/ends.npy")
+    assert ends.tolist() == [0, 2**31 - 1, 2**31 + 2, 2**32 - 1]
 
 
 def test_blocks_of_rows_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

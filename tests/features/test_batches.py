@@ -1,3 +1,7 @@
+import threading
+from collections.abc import Iterator
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,7 +17,7 @@ from recsys.features.batches import (
     epoch_order,
     event_batch,
     in_step,
-    prefetch,
+    made_ahead,
 )
 from recsys.features.inputs import Batch
 from recsys.features.timelines import Timelines
@@ -310,18 +314,55 @@ def test_epoch_order_is_seeded_and_takes_every_partition_once() -> None:
     assert epoch_order(50, seed=2, epoch=2).tolist() != again.tolist()
 
 
-def test_prefetch_keeps_items_and_raises_what_making_one_raised() -> None:
-    assert list(prefetch(iter([3, 1, 2]))) == [3, 1, 2]
-    assert list(prefetch(iter([]))) == []
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_made_ahead_keeps_its_order_and_raises_what_making_it_raised(threads: int) -> None:
+    def made(*numbers: int) -> Iterator[int]:
+        return made_ahead([partial(int, number) for number in numbers], threads=threads)
 
-    def broken():  # type: ignore[no-untyped-def]
-        yield 1
-        raise KeyError("clip")
-
-    items = prefetch(broken())
+    assert list(made(3, 1, 2, 9, 7)) == [3, 1, 2, 9, 7]
+    assert list(made()) == []
+    items = made_ahead([partial(int, 1), partial(int, "clip"), partial(int, 2)], threads=threads)
     assert next(items) == 1
-    with pytest.raises(KeyError, match="clip"):
+    with pytest.raises(ValueError, match="clip"):
         next(items)
+
+
+def test_several_are_made_at_a_time_and_no_more_wait() -> None:
+    """Each waits until three are being made, so that fewer threads would never end."""
+    together, begun = threading.Barrier(3, timeout=30), list[int]()
+
+    def make(number: int) -> int:
+        begun.append(number)
+        together.wait()
+        return number
+
+    items = made_ahead((partial(make, number) for number in range(9)), threads=3)
+    assert next(items) == 0
+    assert max(begun) <= 3  # the fourth began when the first was taken
+    assert list(items) == list(range(1, 9))
+
+
+def test_one_is_made_while_the_one_before_it_is_used() -> None:
+    begun, used = threading.Event(), list[int]()
+
+    def make(number: int) -> int:
+        if number == 1:
+            begun.set()
+        return number
+
+    for number in made_ahead(partial(make, number) for number in range(2)):
+        assert begun.wait(30)
+        used.append(number)
+    assert used == [0, 1]
+
+
+def test_bytes_of_a_steps_clips() -> None:
+    """4 negatives and 3 timelines of 5 events are 19 videos of the catalogue's 41."""
+    videos = VideoInputs(catalog(), np.arange(NUM_VIDEOS + 1), clip_bytes=100)
+    assert batcher().most_clip_bytes == 0
+    assert batcher(videos=videos).most_clip_bytes == 1900
+    assert batcher(videos=videos, step_clips=7).most_clip_bytes == 700
+    assert batcher(videos=videos, batch_timelines=30, step_clips=99).most_clip_bytes == 4100
 
 
 def test_move_takes_nested_tensors_along_and_leaves_the_rest() -> None:

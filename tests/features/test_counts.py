@@ -73,13 +73,15 @@ def test_how_often_videos_had_been_shown_and_what_trends() -> None:
     assert not trending(known.shown(200 * HOUR)).any(), "nothing trends where nothing happens"
 
 
-def test_what_is_popular_now() -> None:
+@pytest.mark.parametrize("at_once", [counts_module.AT_ONCE, 2, 3])
+def test_what_is_popular_now(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     """Positives of the hour itself and of 24 finished ones, and a seventh of the week before.
 
     At 300.5 hours: video 1 was liked 3 times in hour 300 and once in hour 276, video 2 fourteen
     times in hour 275 and 7 in hour 108, and in hour 107, which is too long ago; video 3 was shown
     and not liked, and liked in the hour to come.
     """
+    monkeypatch.setattr(counts_module, "AT_ONCE", at_once)
     rows, hours = [1, 1, 2, 2, 2, 3, 3], [300, 276, 275, 108, 107, 299, 301]
     likes = [3, 1, 14, 7, 50, 0, 9]
     videos = counts(rows, hours, [[60, liked] for liked in likes])
@@ -339,7 +341,7 @@ def test_one_more_thing_and_one_more_statistic_are_an_entry_each(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Videos of odd and of even rows are counted together, and the plain number of events."""
-    halves = Thing(lambda catalog: Ragged.of_singles(1 + np.arange(len(catalog)) % 2))
+    halves = Thing(lambda videos: Ragged.of_singles(1 + videos.rows % 2))
     plain = Statistic(lambda known: known.total[:, :1])
     statistics = counts_module.STATISTICS | {"total/events": plain}
     halves = replace(halves, statistics=tuple(statistics))

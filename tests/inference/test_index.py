@@ -1,3 +1,7 @@
+import gc
+import re
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
@@ -26,40 +30,81 @@ def test_fewer_are_found_where_fewer_are_allowed() -> None:
     assert index.candidates(QUERY, 3, np.zeros(5, np.bool_))[0].tolist() == []
 
 
-def test_bytes_and_back() -> None:
-    index = VideoIndex.from_bytes(VideoIndex.build(VECTORS).to_bytes(), margin=0.5)
+def test_it_is_made_of_its_levels_and_codes() -> None:
+    built = VideoIndex.build(VECTORS)
+    index = VideoIndex(built.levels, built.codes.copy(), margin=0.5)
     assert (index.shape, index.margin) == ((5, 2), 0.5)
     assert index.candidates(QUERY, 1, ALLOWED)[0].tolist() == [4]
+
+
+@pytest.mark.parametrize("dim", [5, 24])
+def test_the_codes_are_those_that_faiss_makes(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows wider than the vectors, some of them at a time; the last block is not full."""
+    rows = np.random.default_rng(0).normal(size=(1003, dim + 3)).astype(np.float32)
+    monkeypatch.setattr(index_module, "ADDED_AT_ONCE", 400)
+    built = VideoIndex.build(rows[:, :dim])
+    theirs = faiss.deserialize_index(np.frombuffer(built.levels, np.uint8))
+    theirs.reset()
+    theirs.add(np.ascontiguousarray(rows[:, :dim]))
+    lists = faiss.downcast_InvertedLists(theirs.invlists)
+    codes = faiss.rev_swig_ptr(lists.get_codes(0), len(built.codes) - 8 * len(rows))
+    assert (built.codes[: -8 * len(rows)] == codes).all()
+    assert built.codes[-8 * len(rows) :].view(np.int64).tolist() == list(range(len(rows)))
 
 
 def test_three_standard_deviations_where_nothing_else_is_said() -> None:
     """Of the codes' errors, 99.7 % lie within that."""
     index = VideoIndex.build(VECTORS)
-    assert index.margin == VideoIndex.from_bytes(index.to_bytes()).margin == 3
+    assert index.margin == VideoIndex(index.levels, index.codes).margin == 3
     assert IndexFacts("pq").margin == 3
 
 
 def test_wrong_bytes_are_refused() -> None:
     with pytest.raises(InputError, match="not a nearest-neighbour index"):
-        VideoIndex.from_bytes(b"something else")
+        VideoIndex(b"something else", np.zeros(0, np.uint8))
 
 
 def test_an_index_of_another_kind_is_refused() -> None:
     flat = bytes(faiss.serialize_index(faiss.IndexFlatIP(2)))
     with pytest.raises(InputError, match="not an index of codes but IndexFlatIP; publish again"):
-        VideoIndex.from_bytes(flat)
+        VideoIndex(flat, np.zeros(0, np.uint8))
+
+
+def test_codes_of_other_videos_are_refused() -> None:
+    index = VideoIndex.build(VECTORS)
+    with pytest.raises(InputError, match="codes of 71 bytes, not of 5; publish again"):
+        VideoIndex(index.levels, index.codes[:-1])
+
+
+def test_codes_are_searched_where_they_lie(tmp_path: Path) -> None:
+    """In a mapped file, of which no page is copied, and for as long as the index is there."""
+    vectors = np.random.default_rng(0).normal(size=(1 << 16, 32)).astype(np.float32)
+    built = VideoIndex.build(vectors)
+    np.save(tmp_path / "codes.npy", built.codes)
+    index = VideoIndex(built.levels, np.load(tmp_path / "codes.npy", mmap_mode="r"))
+    gc.collect()
+    every = np.ones(len(vectors), np.bool_)
+    for ours, theirs in zip(
+        *(one.candidates(vectors[0], 10, every) for one in (index, built)), strict=True
+    ):
+        assert ours.tolist() == theirs.tolist()
+    _, _, lines = Path("/proc/self/smaps").read_text().partition(f"{tmp_path}/codes.npy\n")
+    facts = dict(re.findall(r"(\w+): +(\d+) kB", lines.partition("VmFlags")[0]))
+    assert int(facts["Rss"]) >= len(vectors) * 32 // 2 // 1024
+    assert facts["Anonymous"] == "0"
 
 
 def test_codes_are_of_the_vectors_themselves() -> None:
     """And not of what is left of them beside a cell's middle: there is one cell, at 0."""
     index = VideoIndex.build(VECTORS + 5)
-    cell = faiss.downcast_index(index._codes.quantizer)
+    cell = faiss.downcast_index(index._index.quantizer)
     assert (cell.ntotal, cell.reconstruct(0).tolist()) == (1, [0, 0])
 
 
 def test_the_same_vectors_make_the_same_codes() -> None:
     vectors = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
-    assert VideoIndex.build(vectors).to_bytes() == VideoIndex.build(vectors).to_bytes()
+    one, other = VideoIndex.build(vectors), VideoIndex.build(vectors)
+    assert one.levels == other.levels and np.array_equal(one.codes, other.codes)
 
 
 def test_vectors_that_are_added_some_at_a_time_get_the_same_codes(
@@ -67,9 +112,10 @@ def test_vectors_that_are_added_some_at_a_time_get_the_same_codes(
 ) -> None:
     """They are the first columns of wider rows, as a bundle's are."""
     wide = np.random.default_rng(0).normal(size=(500, 9)).astype(np.float32)
-    whole = VideoIndex.build(wide[:, :6]).to_bytes()
+    whole = VideoIndex.build(wide[:, :6])
     monkeypatch.setattr(index_module, "ADDED_AT_ONCE", 33)
-    assert VideoIndex.build(wide[:, :6]).to_bytes() == whole
+    other = VideoIndex.build(wide[:, :6])
+    assert other.levels == whole.levels and np.array_equal(other.codes, whole.codes)
 
 
 def test_codes_say_nearly_what_the_vectors_do() -> None:
