@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from recsys import cluster
 from recsys.bundle.contents import Bundle
-from recsys.config.run import EvaluateConfig, RunConfig
-from recsys.data.ragged import IntArray
+from recsys.config.run import RunConfig
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import read_json
 from recsys.evaluation.baselines.table import make_baselines
@@ -25,7 +24,7 @@ from recsys.evaluation.report.schema import Circumstances, Report
 from recsys.evaluation.report.tradeoff import model_traits
 from recsys.evaluation.report.verdict import MAIN, PREVIOUS
 from recsys.inference.encode import all_contents
-from recsys.inference.predict import Predictions, Predictor, asked_users, concat
+from recsys.inference.predict import Predictions, Predictor, asked_users, concat, drawn_users
 from recsys.inference.rerank import Reranker, VideoTraits, is_active
 from recsys.prepare.prepared import Prepared
 from recsys.progress import progress
@@ -78,10 +77,7 @@ class PredictPartitions:
 
         self.prepared: Prepared
         self.prepared, predictor = ray.get(held[0])
-        device = device_of(has_gpu=cluster.has_gpu())
-        if device.type == "cpu" and cluster.has_gpu():
-            logger.warning("evaluate: PyTorch does not see the GPU that Ray gave; a core predicts")
-        self.predictor = predictor.on(device)
+        self.predictor = predictor.on(device_of(has_gpu=cluster.has_gpu()))
         torch.set_num_threads(1)
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[object]]:
@@ -94,29 +90,13 @@ class PredictPartitions:
         return {name: [value] for name, value in predictions.to_row().items()}
 
 
-def drawn_users(asked: IntArray, config: EvaluateConfig, number: int, total: int) -> IntArray:
-    """The users of a partition who are measured: its share of `evaluate.users`, or all.
-
-    Users lie in partitions by a hash of their ids, so that each is a random part of them all.
-
-    >>> some = EvaluateConfig(users=5)
-    >>> [len(drawn_users(np.arange(9), some, number, 2)) for number in (0, 1)]
-    [2, 3]
-    """
-    if config.users is None:
-        return asked
-    share = config.users * (number + 1) // total - config.users * number // total
-    rng = np.random.default_rng([config.seed, number])
-    return np.sort(rng.permutation(asked)[:share])
-
-
 def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
     """The test predictions of all users, or of those who are drawn."""
     import ray
 
     total = len(prepared.partitions)
     held = ray.put((Prepared(prepared.config), predictor))
-    use_gpu = prepared.config.train.device != "cpu"
+    use_gpu = may_use_gpu(prepared.config.train.device)
     workers = plan_workers(ray.available_resources(), total, use_gpu=use_gpu)
     cluster.tell_of_gpus("evaluate", workers.num, workers.gpus)
     numbers = [{"id": number} for number in range(total)]
@@ -138,6 +118,19 @@ def predict_all(prepared: Prepared, predictor: Predictor) -> Predictions:
     # Tasks end in any order; the report must not depend on it.
     parts.sort(key=lambda part: part.asked_ids[:1])
     return concat(parts, dim, num_tasks)
+
+
+def may_use_gpu(device: str) -> bool:
+    """Whether actors are to take GPUs; logs that they do not where PyTorch sees none of them."""
+    if device == "cpu":
+        return False
+    if not cluster.gpus_compute():
+        logger.warning(
+            "evaluate: on the nodes with a GPU PyTorch sees none, as its CPU build; cores predict "
+            "(pip install 'recsys[gpu]' there)"
+        )
+        return False
+    return True
 
 
 def device_of(*, has_gpu: bool) -> torch.device:

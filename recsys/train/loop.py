@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +25,9 @@ from recsys.config.run import RunConfig, parse_config
 from recsys.data.ragged import IntArray
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import local_folder
-from recsys.features.batches import Batcher, Candidates, Windows, drop_ids, in_step, prefetch
+from recsys.features.batches import Batcher, Candidates, Windows, drop_ids, in_step, made_ahead
 from recsys.features.inputs import Batch
 from recsys.features.timelines import Timelines
-from recsys.inference.encode import all_contents
 from recsys.model.recommender import Losses
 from recsys.prepare.prepared import Prepared
 from recsys.schema import TEST, TRAIN, VALID
@@ -40,13 +40,20 @@ from recsys.train.session import RayTrainSession, Session
 from recsys.train.sharding import PipelinedSteps, build_sharded, have_torchrec
 from recsys.train.steps import SingleSteps
 from recsys.train.trainable import Trainable, build_plain
-from recsys.train.validation import fit_trending_weight, predict_validation, validate
+from recsys.train.validation import (
+    fit_trending_weight,
+    predict_validation,
+    shared_contents,
+    validate,
+)
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
 SHOWN_EVERY_S = 1.0
 """On a GPU, where whoever looks at the figures waits for the steps that are on their way."""
+AHEAD_BYTES = 4 * 2**30
+"""Of clips, in steps that are made and wait."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,9 @@ class Worker:
         self.trainable = make_trainable(self.config, prepared, self.device)
         self.loss_weights = LossWeights.of(self.config, self.device)
         self.steps = self._make_steps()
+        self._making = 1
+        if self.device.type == "cuda":
+            self._making = read_ahead(torch.get_num_threads(), self.batcher.most_clip_bytes)
         self.progress = Progress()
         self.seen = torch.zeros(len(self.prepared.partitions), dtype=torch.int64)
         self.sums = StepSums(self.config.data.columns.tasks)
@@ -184,7 +194,7 @@ class Worker:
         if not self.progress.partitions:
             self.progress.seen_timelines = [0] * total
         rounds = self.schedule.rounds(self.progress)
-        read = prefetch(map(self._timelines, rounds))
+        read = made_ahead(partial(self._timelines, partitions) for partitions in rounds)
         for partitions in rounds:
             with self.sums.waiting():
                 timelines = next(read)
@@ -226,7 +236,8 @@ class Worker:
         most = self.collectives.max(len(plan))
         plan = in_step(plan, self.schedule.step_order(self.progress, most))
         num_learnt = self._mean(self.batcher.num_learnt(timelines, plan))
-        batches = self._awaited(prefetch(self._batches(timelines, plan, num_learnt, rng)))
+        makers = self._makers(timelines, plan, num_learnt, rng)
+        batches = self._awaited(made_ahead(makers, threads=self._making))
         while (step := self.steps.next_step(batches)) is not None:
             self.progress.steps += 1
             self.sums.add(step[0])
@@ -250,11 +261,10 @@ class Worker:
 
         After each checkpoint, so that training that goes on from one has the same.
         """
-        together, model = self.collectives, self.trainable.model
-        share = (together.rank, together.workers)
-        mine = all_contents(model, self.batcher.videos, self.device, share=share)
-        if mine is not None:
-            model.video.cached_contents = together.sum(mine).to(self.device)
+        model = self.trainable.model
+        contents = shared_contents(model, self.batcher.videos, self.device, self.collectives)
+        if contents is not None:
+            model.video.cached_contents = contents
         self._contents_are_old = False
         self.trainable.module.train()
 
@@ -273,19 +283,30 @@ class Worker:
         """The mean over all workers, known before the round begins: no step waits for it."""
         return self.collectives.sum(torch.from_numpy(mine_S2)) / self.collectives.workers
 
-    def _batches(
+    def _makers(
         self,
         timelines: Timelines,
         plan: Sequence[Windows],
         num_learnt_S2: Tensor,
         rng: np.random.Generator,
-    ) -> Iterator[Batch]:
-        """The planned steps; those without windows teach nothing."""
+    ) -> Iterator[Callable[[], Batch]]:
+        """What makes each of the planned steps; those without windows teach nothing."""
         share = self.schedule.id_dropout_at(self.progress)
-        for (starts, stops), num_learnt in zip(plan, num_learnt_S2, strict=True):
-            batch = drop_ids(self.batcher.make(timelines, starts, stops, rng), share, rng)
-            batch = replace(batch, num_learnt=num_learnt)
-            yield batch.pinned() if self.device.type == "cuda" else batch
+        for windows, num_learnt, own in zip(plan, num_learnt_S2, rng.spawn(len(plan)), strict=True):
+            yield partial(self._make, timelines, windows, num_learnt, own, share=share)
+
+    def _make(
+        self,
+        timelines: Timelines,
+        windows: Windows,
+        num_learnt: Tensor,
+        rng: np.random.Generator,
+        *,
+        share: float,
+    ) -> Batch:
+        batch = drop_ids(self.batcher.make(timelines, *windows, rng), share, rng)
+        batch = replace(batch, num_learnt=num_learnt)
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     def _loss(self, losses: Losses, batch: Batch) -> Tensor:
         """The loss that a step minimizes; sets the learning rate of its place."""
@@ -356,6 +377,22 @@ def make_batcher(job: Job, prepared: Prepared) -> Batcher:
         max_history=job.config.model.max_history,
         step_clips=train.step_clips,
     )
+
+
+def read_ahead(cores: int, clip_bytes: int) -> int:
+    """How many steps a worker on a GPU makes at a time.
+
+    A GPU learns from a step sooner than a core makes one; where a core learns, one is enough.
+
+    Args:
+        cores: The worker's own; its thread that starts the GPU's work wants one of them.
+        clip_bytes: Of a step's clips, which are in memory of each step that is made.
+
+    >>> read_ahead(16, 0), read_ahead(1, 0), read_ahead(16, 5 * 10**9)
+    (15, 1, 1)
+    """
+    most = AHEAD_BYTES // clip_bytes if clip_bytes else cores
+    return max(1, min(cores - 1, most))
 
 
 def make_trainable(config: RunConfig, prepared: Prepared, device: torch.device) -> Trainable:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -188,10 +189,12 @@ def make_codecs(config: RunConfig, device: torch.device) -> dict[str, QuantizedC
 def make_planner(
     tables: Mapping[str, TableSpec], device: torch.device, *, workers: int
 ) -> EmbeddingShardingPlanner:
-    """TorchRec's planner, told how large a card is and which tables do not fit.
+    """TorchRec's planner, told how large card and host are and which tables do not fit.
 
-    Without it TorchRec takes 32 GB for every card.
+    Without it TorchRec takes 32 GB for every card, 128 GB of its host for each worker, and all
+    workers to be on one machine.
     """
+    from torchrec.distributed.comm import get_local_size
     from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
     from torchrec.distributed.planner.types import ParameterConstraints
     from torchrec.distributed.types import CacheParams
@@ -204,8 +207,20 @@ def make_planner(
     )
     kernels = choose_kernels(tables, card)
     constraints = {name: on_host for name, kernel in kernels.items() if kernel != "fused"}
-    topology = Topology(workers, device.type, hbm_cap=card.memory_bytes)
+    local = get_local_size(workers)
+    topology = Topology(
+        workers,
+        device.type,
+        hbm_cap=card.memory_bytes,
+        ddr_cap=host_bytes() // local,
+        local_world_size=local,
+    )
     return EmbeddingShardingPlanner(topology=topology, constraints=constraints)
+
+
+def host_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def card_of(device: torch.device, workers: int) -> Card | None:

@@ -50,7 +50,12 @@ def train(config: RunConfig, out: str, fingerprint: str) -> dict[str, object]:
     gpu, num_gpus = use_gpu(config), cluster.num_gpus()
     cluster.require(config.train.workers, gpu=gpu)
     cluster.tell_of_gpus("train", config.train.workers, float(gpu))
-    if config.train.device == "auto" and num_gpus and not gpu:
+    if config.train.device == "auto" and num_gpus >= config.train.workers and not gpu:
+        logger.warning(
+            "train.device=auto: on the nodes with a GPU PyTorch sees none, as its CPU build, so "
+            "that all train on CPUs; pip install 'recsys[gpu]' there to use them"
+        )
+    elif config.train.device == "auto" and num_gpus and not gpu:
         logger.warning(
             "train.device=auto: %d GPUs for %d workers, so that all train on CPUs; "
             "set train.workers to at most %d to use the GPUs",

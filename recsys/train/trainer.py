@@ -82,8 +82,20 @@ def _newest_and_best() -> CheckpointConfig:
 
 
 def use_gpu(config: RunConfig) -> bool:
-    """Whether each worker is given a GPU; backend and device of all workers follow from it."""
-    return wants_gpu(config.train, cluster.num_gpus())
+    """Whether each worker is given a GPU; backend and device of all workers follow from it.
+
+    Raises:
+        InputError: GPUs are asked for, and PyTorch does not see them.
+    """
+    train = config.train
+    if not wants_gpu(train, cluster.num_gpus()):
+        return False
+    if not cluster.gpus_compute() and train.device == "cuda":
+        raise InputError(
+            "train.device=cuda: on the nodes with a GPU PyTorch sees none, as its CPU build; "
+            "pip install 'recsys[gpu]' there, or set train.device=cpu"
+        )
+    return cluster.gpus_compute()
 
 
 def wants_gpu(config: TrainConfig, num_gpus: int) -> bool:

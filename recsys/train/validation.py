@@ -21,8 +21,8 @@ from recsys.evaluation.metrics.fairness import gini
 from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.ranking import list_metrics
 from recsys.features.batches import VideoInputs
-from recsys.inference.encode import all_vectors
-from recsys.inference.predict import Predictions, Predictor, concat
+from recsys.inference.encode import all_contents, all_vectors
+from recsys.inference.predict import Predictions, Predictor, asked_users, concat, drawn_users
 from recsys.inference.ranker import Ranker
 from recsys.model.recommender import Recommender
 from recsys.prepare.prepared import Prepared
@@ -66,20 +66,37 @@ def predict_validation(
 ) -> ValidationAnswers:
     """Predicts the validation events, or another split, of this worker's share of the partitions.
 
-    The vectors of the catalogue come through the sharded tables, so that all workers must call it.
+    Of `evaluate.users` users at most, the same ones in every epoch. The vectors of the catalogue
+    come through the sharded tables, so that all workers must call it.
     """
-    vectors = all_vectors(model, videos, device)
+    alone = collectives.workers == 1
+    contents = None if alone else shared_contents(model, videos, device, collectives)
+    vectors = all_vectors(model, videos, device, contents=contents)
     predictor = Predictor(model, vectors, prepared.config.model.max_history)
-    parts = [
-        predictor.predict(prepared.timelines(number), split=split)
-        for number in range(collectives.rank, len(prepared.partitions), collectives.workers)
-    ]
+    total, parts = len(prepared.partitions), []
+    for number in range(collectives.rank, total, collectives.workers):
+        timelines = prepared.timelines(number)
+        asked = asked_users(timelines, split)
+        users = drawn_users(asked, prepared.config.evaluate, number, total)
+        parts.append(predictor.predict(timelines, split=split, users=users))
     predictions = concat(parts, model.dim, len(prepared.config.data.columns.tasks))
     trending = prepared.trending(split)
     now = None if trending is None else torch.from_numpy(trending)
     named = prepared.config.data.video_columns.creator is not None
     creators_N = prepared.catalog.creator_rows if named else None
     return ValidationAnswers(prepared.config, predictor, predictions, now, creators_N)
+
+
+def shared_contents(
+    model: Recommender, videos: VideoInputs, device: torch.device, collectives: Collectives
+) -> Tensor | None:
+    """The content vectors of the catalogue (N, content dim), on the device of each worker.
+
+    Each worker encodes its share of the clips. None where the model looks at none.
+    """
+    share = (collectives.rank, collectives.workers)
+    mine = all_contents(model, videos, device, share=share)
+    return None if mine is None else collectives.sum(mine).to(device)
 
 
 def fit_trending_weight(answers: ValidationAnswers, collectives: Collectives) -> float | None:

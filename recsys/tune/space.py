@@ -278,9 +278,11 @@ def fit_space(space: Space, config: RunConfig, source: str = SPACE) -> Space:
     for name, entry in space.items():
         with_settings(config, {name: entry.any_value}, source)  # says what a wrong name is near to
         if not name.startswith(SWEPT) or name in SHARED:
+            allowed = ", ".join(each + "*" * each.endswith(".") for each in SWEPT)
             raise InputError(
                 f"{source}: {name}: a sweep cannot change it, since it changes no validation "
-                f"figure or what all trials share; allowed are {', '.join(f'{s}*' for s in SWEPT)}"
+                f"figure or what all trials share; allowed are {allowed}, but for "
+                f"{', '.join(SHARED)}"
             )
     if not is_reranking(space) and any(name.startswith(RERANK) for name in space):
         raise InputError(

@@ -18,7 +18,8 @@ from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.evaluation.report.assemble import assemble
 from recsys.evaluation.report.page import render
 from recsys.evaluation.report.wording import baseline_lines
-from recsys.evaluation.stage import Workers, drawn_users, evaluate, plan_workers
+from recsys.evaluation.stage import Workers, evaluate, plan_workers
+from recsys.inference.predict import drawn_users
 from tests.conftest import TrainedRun
 
 
@@ -193,7 +194,8 @@ from recsys import cluster
 from recsys.config.run import load_config
 from recsys.evaluation import stage
 
-wanted = sys.argv[1] == "auto"
+device, sees = sys.argv[1].split(",")
+wanted = device == "auto" and sees == "seen"
 
 class OnAGpu(stage.PredictPartitions):
     def __init__(self, held):
@@ -201,19 +203,20 @@ class OnAGpu(stage.PredictPartitions):
         super().__init__(held)
 
 stage.PredictPartitions = OnAGpu
+cluster.gpus_compute = lambda: sees == "seen"
 ray.init(num_cpus=0, num_gpus=1, include_dashboard=False, log_to_driver=False)
-config = load_config(sys.argv[2], [*sys.argv[4:], "train.device=" + sys.argv[1]])
+config = load_config(sys.argv[2], [*sys.argv[4:], "train.device=" + device])
 report = stage.evaluate(config, sys.argv[3])
 print(report["evaluation"]["model"]["all"]["ndcg@10"])
 """
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("device", ["auto,seen", "auto,hidden", "cpu,seen"])
 def test_predicts_on_a_gpu_where_one_is_free(
     device: str, trained_run: TrainedRun, tmp_path: Path
 ) -> None:
-    """On a node that offers a GPU (which is none) and not one core."""
+    """On a node that offers a GPU (which is none) and not one core, and PyTorch sees it or not."""
     settings = [str(trained_run.config_path), str(tmp_path / "out"), *trained_run.settings]
     done = subprocess.run(
         [sys.executable, "-c", ON_A_GPU, device, *settings],
@@ -222,5 +225,8 @@ def test_predicts_on_a_gpu_where_one_is_free(
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+    assert ("evaluate: on the nodes with a GPU PyTorch sees none" in done.stderr) == (
+        device == "auto,hidden"
+    )
     known = json.loads((trained_run.run / "report.json").read_text())["evaluation"]["model"]
     assert float(done.stdout.split()[-1]) == pytest.approx(known["all"]["ndcg@10"])

@@ -59,6 +59,46 @@ def test_the_planner_is_told_of_card_and_kernels(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.skipif(not have_torchrec(), reason="torchrec is not installed")
+@pytest.mark.parametrize(("host_gib", "fits"), [(400, True), (150, False)])
+def test_the_plan_is_that_of_the_hosts_memory(
+    monkeypatch: pytest.MonkeyPatch, host_gib: int, fits: bool
+) -> None:
+    """A table of 200 GiB is cached on a card of 80; TorchRec takes any host for one of 128."""
+    from torchrec.distributed.embedding import EmbeddingCollectionSharder
+    from torchrec.distributed.planner.types import PlannerError
+
+    from recsys.train import sharding
+
+    monkeypatch.setattr(sharding, "card_of", lambda _, workers: Card(80 * GIB, workers))
+    monkeypatch.setattr(sharding, "host_bytes", lambda: host_gib * GIB)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    tables = {"video": TableSpec(200 * 2**22, 63), "creator": A_GIB}
+    planner = sharding.make_planner(tables, torch.device("cuda", 0), workers=1)
+    module, sharders = sharding.ShardedTables(tables), [EmbeddingCollectionSharder()]
+    if not fits:
+        with pytest.raises(PlannerError):
+            planner.plan(module, sharders)
+        return
+    (plan,) = planner.plan(module, sharders).plan.values()
+    assert {name: table.compute_kernel for name, table in plan.items()} == {
+        "video": HOST,
+        "creator": CARD,
+    }
+
+
+@pytest.mark.skipif(not have_torchrec(), reason="torchrec is not installed")
+def test_the_planner_knows_which_workers_share_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recsys.train import sharding
+
+    monkeypatch.setattr(sharding, "card_of", lambda _, workers: Card(80 * GIB, workers))
+    monkeypatch.setattr(sharding, "host_bytes", lambda: 400 * GIB)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    topology = sharding.make_planner({}, torch.device("cuda", 0), workers=4)._topology
+    assert topology.local_world_size == 2
+    assert [device.storage.ddr for device in topology.devices] == [200 * GIB] * 4
+
+
+@pytest.mark.skipif(not have_torchrec(), reason="torchrec is not installed")
 def test_on_a_cpu_the_planner_chooses_alone() -> None:
     from recsys.train.sharding import make_planner
 

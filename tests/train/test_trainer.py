@@ -127,6 +127,17 @@ def test_all_workers_have_a_gpu_or_none(
     assert Job.from_dict(trainer.train_loop_config).gpu == on_gpus
 
 
+def test_gpus_that_pytorch_does_not_see_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with a GPU and PyTorch's CPU build, which has no NCCL."""
+    monkeypatch.setattr(cluster, "num_gpus", lambda: 1)
+    monkeypatch.setattr(cluster, "num_cpus", lambda: 8)
+    monkeypatch.setattr(cluster, "gpus_compute", lambda: False)
+    trainer = make_trainer(make_config(train={"device": "auto"}))
+    assert not trainer.scaling_config.use_gpu and trainer.backend_config.backend == "gloo"
+    with pytest.raises(InputError, match="train.device=cuda: .* PyTorch sees none"):
+        use_gpu(make_config(train={"device": "cuda"}))
+
+
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("settings", "message"),

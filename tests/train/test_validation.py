@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from recsys.data.clip_store import ClipArray, ClipRows
 from recsys.data.ragged import FloatArray
+from recsys.inference.encode import all_contents
 from recsys.schema import TEST, VALID
 from recsys.train.collectives import Collectives
 from recsys.train.trainable import build_plain
@@ -95,3 +97,59 @@ def test_figures_are_plain_numbers_whose_names_are_known_before() -> None:
     figures, _ = validated(prepared)
     assert list(figures) == figure_names(prepared.config)
     assert {type(value) for value in figures.values()} == {float}
+
+
+def test_as_many_users_as_the_evaluation_measures() -> None:
+    """The same ones each time, however many workers share them."""
+    prepared = make_prepared((40, 40), evaluate={"users": 11})
+    torch.manual_seed(0)
+    model = build_plain(prepared.config, SIZES, torch.device("cpu")).model
+
+    class Apart(Collectives):
+        def sum(self, mine: torch.Tensor) -> torch.Tensor:
+            return mine
+
+    def asked(rank: int = 0, workers: int = 1) -> list[str]:
+        videos, device = prepared.video_inputs(with_valid=False), torch.device("cpu")
+        together = Apart(rank, workers)
+        answers = predict_validation(model, prepared, videos, device, collectives=together)
+        assert set(answers.predictions.user_ids) <= set(answers.predictions.asked_ids)
+        assert answers.predictions.num_asked > len(answers.predictions.asked_ids)
+        return answers.predictions.asked_ids
+
+    alone = asked()
+    assert len(alone) == 11
+    assert asked() == alone == [*asked(0, 2), *asked(1, 2)]
+
+
+def test_each_worker_encodes_its_share_of_the_clips() -> None:
+    """Every second of 50 videos has a clip; what both make together is what one makes alone."""
+    prepared = make_prepared((4, 4))
+    torch.manual_seed(0)
+    model, cpu = build_plain(prepared.config, SIZES, torch.device("cpu")).model, torch.device("cpu")
+    videos, read = prepared.video_inputs(with_valid=False), list[int]()
+    load = videos.load_clips
+    assert load is not None
+
+    def counted(rows: ClipRows) -> ClipArray:
+        read.extend(rows.tolist())
+        return load(rows)
+
+    whole = all_contents(model, videos, cpu)
+    videos, parts = replace(videos, load_clips=counted), list[torch.Tensor]()
+
+    class Together(Collectives):
+        def sum(self, mine: torch.Tensor) -> torch.Tensor:
+            parts.append(mine)
+            assert whole is not None
+            return whole
+
+    alone = predict_validation(model, prepared, videos, cpu, collectives=Collectives())
+    assert len(read) == 25
+    for rank in (0, 1):
+        read.clear()
+        both = predict_validation(model, prepared, videos, cpu, collectives=Together(rank, 2))
+        assert len(read) <= 13 + 1  # and one for the batch, which always encodes one
+        torch.testing.assert_close(both.predictor.vectors_NY, alone.predictor.vectors_NY)
+    torch.testing.assert_close(parts[0] + parts[1], whole)
+    assert model.video.cached_contents is None

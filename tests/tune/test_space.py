@@ -181,6 +181,10 @@ def test_a_grid_of_what_cannot_be_listed_is_refused(config: RunConfig) -> None:
         ({"decode.size": {"choice": [64]}}, "decode.size: a sweep cannot change it"),
         ({"train.workers": {"choice": [2]}}, "train.workers: a sweep cannot change it"),
         (
+            {"train.device": {"choice": ["cpu"]}},
+            "train.*, prepare.min_video_events, rerank.*, but for train.workers,",
+        ),
+        (
             {"train.lr": {"uniform": [0.1, 1]}, "rerank.diversity": {"uniform": [0, 1]}},
             "rerank.*: re-ranking changes nothing in training",
         ),

@@ -7,14 +7,14 @@ pairs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.data.ragged import Ragged
+from recsys.data.ragged import Ragged, expand_ranges
 from recsys.evaluation.metrics.interactions import RankingSet
 from recsys.inference.ranker import Ranker, dot_product
 
@@ -22,8 +22,8 @@ TIE_BREAK = 1e-9
 """What the most popular video gains: less than any cosine does of fewer than 10^9 users."""
 BLOCK = 256
 """Videos that are counted with all others at a time."""
-BLOCK_PAIRS = 1 << 23
-"""Pairs of videos that one user liked that are counted at a time, of more than one video."""
+BLOCK_PAIRS = 1 << 21
+"""Pairs of videos that one user liked that are counted at a time, or those of one user alone."""
 MOST_PAIRS = 1 << 31
 """Pairs that item-kNN is made of: a minute or two, however many users there are."""
 
@@ -53,10 +53,12 @@ class Neighbours:
     """The videos most often liked together with each video, the nearest first."""
 
     lists: Ragged
-    """N lists of video rows."""
-    cosines: NDArray[np.float64]
-    """One for each of them: the number of users who liked both videos over the root of the product
-    of their numbers of users."""
+    """N lists of video rows, of each of which the first `most` count."""
+    both: NDArray[np.int32]
+    """Of each of them the number of users who liked it and the list's video."""
+    norm_N: NDArray[np.float64]
+    """The root of the number of users who liked each video."""
+    most: int
     share_of_users: float = 1.0
     """Of the users, those that were counted."""
 
@@ -68,25 +70,39 @@ class Neighbours:
         """
         likes, share = few(distinct(positives), seed=seed)
         norm_N = np.sqrt(np.maximum(np.bincount(likes.values, minlength=num_videos), 1))
-        parts = [np.zeros((2, 0), np.int64)]
-        cosines = [np.zeros(0)]
+        lengths_N = np.zeros(num_videos, np.int64)
+        # Gigabytes of many videos; what is not written to takes no memory.
+        room = int(np.minimum(_num_pairs(likes, num_videos), most).sum())
+        near, both = (np.empty(room, np.int32) for _ in range(2))
         for rows, others, users in pairs_liked(likes, num_videos):
             cosine = users / norm_N[others] / norm_N[rows]
             order = np.lexsort((-cosine, rows))
             order = order[_place_in_run(rows[order]) < most]
-            parts.append(np.stack([rows, others])[:, order])
-            cosines.append(cosine[order])
-        owners, near = np.concatenate(parts, axis=1)
-        offsets = np.searchsorted(owners, np.arange(num_videos + 1))
-        return cls(Ragged(offsets, near.astype(np.int32)), np.concatenate(cosines), share)
+            start = lengths_N.sum()
+            lengths_N += np.bincount(rows[order], minlength=num_videos)
+            near[start : start + len(order)] = others[order]
+            both[start : start + len(order)] = users[order]
+        ends = np.concatenate([[0], np.cumsum(lengths_N)])
+        return cls(Ragged(ends, near[: ends[-1]]), both[: ends[-1]], norm_N, most, share)
 
     def first(self, count: int) -> Neighbours:
-        """No more than so many of each video."""
-        place = np.arange(len(self.cosines)) - self.lists.offsets[self.lists.list_of_value]
-        kept = place < count
-        ends = np.concatenate([[0], np.cumsum(kept)])
-        lists = Ragged(ends[self.lists.offsets], self.lists.values[kept])
-        return Neighbours(lists, self.cosines[kept], self.share_of_users)
+        """No more than so many of each video; nothing is copied."""
+        return replace(self, most=min(self.most, count))
+
+    def near(
+        self, rows: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float64]]:
+        """The neighbours of some videos: how many of each, their rows and their cosines.
+
+        A cosine is the number of users who liked both videos over the root of the product of their
+        numbers of users.
+        """
+        starts = self.lists.offsets[rows]
+        lengths = np.minimum(self.lists.offsets[rows + 1] - starts, self.most)
+        places = expand_ranges(starts, lengths)
+        near = self.lists.values[places]
+        own = np.repeat(self.norm_N[rows], lengths)
+        return lengths, near, self.both[places] / self.norm_N[near] / own
 
 
 def item_knn(neighbours: Neighbours, data: RankingSet) -> Ranker:
@@ -97,15 +113,14 @@ def item_knn(neighbours: Neighbours, data: RankingSet) -> Ranker:
     history, are in order of popularity.
     """
     known, num_videos = distinct(data.known), data.num_videos
-    near, cosines = neighbours.lists, neighbours.cosines
     popularity_N = data.videos.popularity_N
     order_N = TIE_BREAK * popularity_N / max(1, popularity_N.max())
 
     def scores(start: int, stop: int) -> Tensor:
         owners, rows = known.pairs(start, stop)
-        places = near.places(rows.astype(np.int64))
-        cells = np.repeat(owners, near.lengths[rows]) * num_videos + near.values[places]
-        sums = np.bincount(cells, cosines[places], (stop - start) * num_videos)
+        lengths, near, cosines = neighbours.near(rows)
+        cells = np.repeat(owners, lengths) * num_videos + near
+        sums = np.bincount(cells, cosines, (stop - start) * num_videos)
         return torch.from_numpy(sums.reshape(-1, num_videos) + order_N)
 
     return scores
@@ -162,20 +177,29 @@ def pairs_liked(
     Yields:
         First values, sorted, second ones, sorted for each first one, and the numbers of lists.
     """
-    lists_of_value = _turned(likes, num_values)
-    pairs = np.bincount(likes.values, likes.lengths[likes.list_of_value], num_values)
-    ends = np.cumsum(pairs)
-    start = 0
-    while start < num_values:
-        so_far = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, so_far + BLOCK_PAIRS, side="right")))
-        value, owner = lists_of_value.pairs(start, stop)
-        together = likes.select(owner.astype(np.int64))
-        first = np.repeat(value + start, together.lengths)
-        keys = (first << 32 | together.values)[first != together.values]
-        keys, lists = np.unique(keys, return_counts=True)
+    lists_of_value, lengths = _turned(likes, num_values), likes.lengths
+    for block in pieces(_num_pairs(likes, num_values), BLOCK_PAIRS):
+        value, owner = lists_of_value.pairs(block.start, block.stop)
+        keys, lists = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        for part in pieces(lengths[owner], BLOCK_PAIRS):  # more than one of a popular video
+            together = likes.select(owner[part].astype(np.int64))
+            first = np.repeat(value[part] + block.start, together.lengths)
+            found = np.unique(
+                (first << 32 | together.values)[first != together.values], return_counts=True
+            )
+            keys, lists = _added((keys, lists), found) if len(keys) else found
         yield keys >> 32, keys & 0xFFFFFFFF, lists
-        start = stop
+
+
+Counted = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Sorted keys, and how often each was there."""
+
+
+def _added(one: Counted, other: Counted) -> Counted:
+    keys, place = np.unique(np.concatenate([one[0], other[0]]), return_inverse=True)
+    counts = np.zeros(len(keys), np.int64)
+    np.add.at(counts, place, np.concatenate([one[1], other[1]]))
+    return keys, counts
 
 
 def liked_together(likes: Ragged, num_values: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -185,14 +209,37 @@ def liked_together(likes: Ragged, num_values: int) -> Iterator[tuple[int, NDArra
         likes: Lists without repeated values.
         num_values: N; values are below it.
     """
-    lists_of_value = _turned(likes, num_values)
+    lists_of_value, lengths = _turned(likes, num_values), likes.lengths
     for start in range(0, num_values, BLOCK):
         stop = min(start + BLOCK, num_values)
+        both = np.zeros((stop - start) * num_values, np.int64)
         value, owner = lists_of_value.pairs(start, stop)
-        together = likes.select(owner.astype(np.int64))
-        cells = np.repeat(value, together.lengths) * num_values + together.values
-        both = np.bincount(cells, minlength=(stop - start) * num_values)
+        for part in pieces(lengths[owner], BLOCK_PAIRS):
+            together = likes.select(owner[part].astype(np.int64))
+            cells = np.repeat(value[part], together.lengths) * num_values + together.values
+            both += np.bincount(cells, minlength=len(both))
         yield start, both.reshape(-1, num_values)
+
+
+def pieces(sizes: NDArray[np.number], most: int) -> Iterator[slice]:
+    """Cuts things of some sizes, in their order, into pieces of at most `most`, or of one thing.
+
+    >>> [(piece.start, piece.stop) for piece in pieces(np.array([2, 3, 9, 0, 1]), 5)]
+    [(0, 2), (2, 3), (3, 5)]
+    """
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(ends):
+        so_far = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, so_far + most, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def _num_pairs(likes: Ragged, num_values: int) -> NDArray[np.float64]:
+    """Pairs of each of N values with those of the lists that hold it, with itself too."""
+    pairs = np.bincount(likes.values, likes.lengths[likes.list_of_value], num_values)
+    return pairs.astype(np.float64)
 
 
 def _turned(lists: Ragged, num_values: int) -> Ragged:

@@ -27,6 +27,8 @@ from recsys.inference.rerank import Reranker, VideoTraits, creator_prices, relat
 
 PRICED_USERS = 10_000
 """Users, drawn at random, from whose lists the creators' prices are found."""
+MOST_BETWEEN = 4
+"""Users who are scored for each one who is asked for, at most."""
 STEP = 256
 """Users whose lists are put in order at a time: the greedy choice keeps a row of categories each.
 """
@@ -77,8 +79,18 @@ def draw_sample(
 
 
 def _of_users(ranker: Ranker, users: NDArray[np.int64]) -> Ranker:
+    """The ranker of some users, whose numbers rise.
+
+    Many are scored together in a fraction of the time, with those between them too, where these are
+    not too many.
+    """
+
     def scores(start: int, stop: int) -> torch.Tensor:
-        return torch.cat([ranker(user, user + 1) for user in users[start:stop].tolist()])
+        some = users[start:stop]
+        first, last = int(some[0]), int(some[-1])
+        if last - first < MOST_BETWEEN * len(some):
+            return ranker(first, last + 1)[torch.from_numpy(some - first)]
+        return torch.cat([ranker(user, user + 1) for user in some.tolist()])
 
     return scores
 

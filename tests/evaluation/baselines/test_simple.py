@@ -1,5 +1,8 @@
 import math
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -88,6 +91,52 @@ def test_neighbours_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.Monke
         neighbours = Neighbours.of(Ragged.from_lists(likes), 30, most=4)
         assert [part.tolist() for part in neighbours.lists] == expected
         assert neighbours.share_of_users == 1
+
+
+def test_what_many_users_liked_together_is_counted_in_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """100 users who liked 250 videos each hold 6 million pairs of the first 256 videos."""
+    likes = Ragged.from_lists([range(1, 251)] * 100)
+    monkeypatch.setattr(simple, "BLOCK_PAIRS", 1 << 14)
+    ((first, both),), most = _with_peak(lambda: list(simple.liked_together(likes, 251)))
+    assert first == 0 and (both[1:, 1:] == 100).all() and not both[0].any()
+    assert most < 8 * both.nbytes
+
+
+def test_pairs_of_a_video_that_everybody_likes_are_counted_in_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4,000 users who liked 20 videos hold 80,000 pairs of each."""
+    likes = Ragged.from_lists([range(1, 21)] * 4000)
+    monkeypatch.setattr(simple, "BLOCK_PAIRS", 1 << 12)
+    pairs, most = _with_peak(lambda: list(simple.pairs_liked(likes, 21)))
+    assert all((lists == 4000).all() for _, _, lists in pairs)
+    assert sum(len(rows) for rows, _, _ in pairs) == 20 * 19
+    assert most < 2_600_000  # 2.3 MB, most of it for the likes themselves; 2.9 at once
+
+
+def test_neighbours_take_eight_bytes_each() -> None:
+    """And no more for the settings that are tried."""
+    rng = np.random.default_rng(0)
+    likes = Ragged.from_lists([rng.choice(4000, 40, replace=False) for _ in range(3000)])
+    neighbours, most = _with_peak(lambda: Neighbours.of(likes, 4000, most=500))
+    num = len(neighbours.lists.values)
+    assert num > 10**6 and neighbours.both.nbytes + neighbours.lists.values.nbytes == 8 * num
+    held, most = _with_peak(lambda: [neighbours.first(count) for count in (10, 100, 500)])
+    assert most < num / 100 and [one.most for one in held] == [10, 100, 500]
+
+
+T = TypeVar("T")
+
+
+def _with_peak(make: Callable[[], T]) -> tuple[T, int]:
+    """What is made, and the most bytes that were allocated meanwhile."""
+    tracemalloc.start()
+    try:
+        return make(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_too_many_likes_are_counted_of_users_drawn_at_random(

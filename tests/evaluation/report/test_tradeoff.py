@@ -98,6 +98,24 @@ def test_levers_without_metadata_are_left_out() -> None:
     assert "gini" not in curve["plain"]
 
 
+@pytest.mark.parametrize(("num_users", "num_calls"), [(30, 1), (7, 7)])
+def test_users_of_a_sample_are_scored_together_where_they_lie_near(
+    num_users: int, num_calls: int
+) -> None:
+    data, ranker = world(50)
+    asked: list[tuple[int, int]] = []
+
+    def counted(start: int, stop: int) -> torch.Tensor:
+        asked.append((start, stop))
+        return ranker(start, stop)
+
+    sample = draw_sample(data, counted, CONFIG, 20, num_users)
+    assert len(asked) == num_calls
+    whole = draw_sample(data, ranker, CONFIG, 20, 50)
+    users = [int(user) for user in sample.data.user_ids]
+    assert (sample.video_SC == whole.video_SC[users]).all()
+
+
 def test_a_sample_is_of_the_right_users() -> None:
     data, ranker = world(50)
     sample = draw_sample(data, ranker, CONFIG, 20, 7)
