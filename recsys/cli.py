@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("recsys").setLevel(logging.INFO)
-    arguments = make_parser().parse_args(argv)
+    arguments = read_arguments(argv)
     try:
         with stoppable():
             arguments.command(arguments)
@@ -95,6 +95,17 @@ def _failed(error: Exception, *, debug: bool) -> int:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """A command and its arguments, with settings before, between and after its options."""
+    parser = make_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if not all("=" in text and text[0] != "-" for text in rest) or "settings" not in arguments:
+        # argparse takes positional arguments from one place alone, and leaves those elsewhere.
+        return parser.parse_args(argv)
+    arguments.settings += rest
+    return arguments
 
 
 def make_parser() -> argparse.ArgumentParser:

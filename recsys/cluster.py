@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from recsys.errors import InputError
 from recsys.ray_address import joining, require_answer
 from recsys.stopping import own_signals
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_BIT_OF_A_GPU = 0.001
+"""So that a question finds room in whatever part of a GPU is free."""
+_GPU_ANSWERS_S = 120.0
+"""A process that answers may import PyTorch, on a node that was never used before."""
 
 RAY_QUIET = {
     "LANCE_LOG": "error",
@@ -106,6 +115,69 @@ def has_gpu() -> bool:
     if not ray.is_initialized():
         return False
     return bool(ray.get_runtime_context().get_accelerator_ids().get("GPU"))
+
+
+def on_a_gpu(question: Callable[[], T], otherwise: T) -> T:
+    """The answer of a process that Ray gives a bit of a GPU, to what only its node can know.
+
+    A cluster's head often has no GPU, and other packages than the nodes that have.
+
+    Args:
+        question: What is asked; it and its answer are sent.
+        otherwise: The answer where no GPU is free, or none answers in time, or its process dies.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    if not ray.is_initialized():
+        return otherwise
+    share = min(ray.available_resources().get("GPU", 0.0), _BIT_OF_A_GPU)
+    if not share:
+        return otherwise
+    asked = ray.remote(
+        num_cpus=0,
+        num_gpus=share,
+        max_calls=1,
+        max_retries=0,
+        scheduling_strategy="DEFAULT",  # a trial of Ray Tune else finds what is its own alone
+    )
+    asking = asked(question).remote()
+    ready, _ = ray.wait([asking], timeout=_GPU_ANSWERS_S)
+    if not ready:
+        logger.warning("no process with a GPU has come in %g seconds", _GPU_ANSWERS_S)
+        ray.cancel(asking, force=True)
+        return otherwise
+    try:
+        answer: T = ray.get(asking)
+    except RayError as error:
+        said = str(error).strip().splitlines()[-1]
+        logger.warning("a process with a GPU could not say what it is good for: %s", said)
+        return otherwise
+    return answer
+
+
+def torch_sees_gpu() -> bool:
+    """Whether PyTorch sees a GPU in this process; its CPU build never does."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def gpus_compute() -> bool:
+    """Whether PyTorch sees the cluster's GPUs; True where none is free, and so none can be asked.
+
+    Asked once a connection: it takes seconds.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        return True
+    return _gpus_compute(ray.get_runtime_context().get_job_id())
+
+
+@functools.cache
+def _gpus_compute(job: str) -> bool:
+    return on_a_gpu(torch_sees_gpu, otherwise=True)
 
 
 def _most(resource: str) -> int:

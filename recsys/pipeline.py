@@ -129,8 +129,6 @@ def _figures(config: RunConfig) -> Mapping[str, object] | None:
 def _publish(config: RunConfig, out: str, _: str) -> StageReport:
     from recsys.bundle.stage import publish
     from recsys.evaluation.stage import rerank_traits
-    from recsys.inference.index import IndexFacts
-    from recsys.serve.versions.index_recall import measured_line
     from recsys.serve.versions.known import ASKED
     from recsys.train.trained import load_trained
 
@@ -149,10 +147,7 @@ def _publish(config: RunConfig, out: str, _: str) -> StageReport:
         training=fingerprint(config, BY_NAME["train"]),
         asked=ASKED,
     )
-    index = read_manifest(join(out, version))["index"]
-    if (line := measured_line(IndexFacts(**index))) is not None:
-        say(f"publish: the index {line}")
-    return {"version": version, "index": index}
+    return {"version": version, "index": read_manifest(join(out, version))["index"]}
 
 
 def _data_settings(config: RunConfig) -> object:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.cli import main, print_report
+from recsys.cli import main, print_report, read_arguments
 from recsys.data.storage import read_json
 from tests.conftest import TrainedRun
 from tests.inputs import event_rows, plus, video_rows, write_config, write_input, write_rows
@@ -298,6 +298,23 @@ def test_a_home_that_the_shell_left_is_ours(
     assert f"{home}/*.mp4" in refused(capsys, "decode", "--videos", "~/*.mp4", "--out", "~/out")
     assert f"{home}/run: no bundle is there" in refused(capsys, "serve", "--bundle", "~/run")
     assert f"{home}/run.yaml: cannot read" in refused(capsys, "run", "--config", "~/run.yaml")
+
+
+def test_settings_stand_where_they_come_to_mind() -> None:
+    line = "tune run=there --config a.yaml model.dim=8 --space b.yaml tune.trials=2 tune.seed=1"
+    given = read_arguments(line.split())
+    assert (given.config, given.space) == ("a.yaml", "b.yaml")
+    assert given.settings == ["run=there", "model.dim=8", "tune.trials=2", "tune.seed=1"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["run run=a --config b.yaml lr", "run run=a --config b.yaml --lr=3", "settings train lr=3"],
+)
+def test_what_no_command_takes_is_refused(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        read_arguments(line.split())
+    assert f"unrecognized arguments: {line.split()[-1]}" in capsys.readouterr().err
 
 
 def test_help_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import ray
 from ray._private.state import state
 from ray.data import DataContext
 
+from recsys import cluster
 from recsys.cluster import connect, num_cpus, num_gpus, require, tell_of_gpus
 from recsys.errors import InputError
 
@@ -59,6 +60,13 @@ def test_what_may_wait_for_gpus_says_so(
     monkeypatch.setattr(ray, "available_resources", lambda: {"GPU": free})
     tell_of_gpus("decode", num, share)
     assert [message[: len(line or "")] for message in caplog.messages] == ([line] if line else [])
+
+
+def test_nothing_is_asked_where_no_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "remote", lambda **_: pytest.fail("it would wait for a GPU"))
+    assert cluster.on_a_gpu(lambda: 1, otherwise=2) == 2
 
 
 def test_a_program_that_has_joined_by_itself_keeps_rays_output(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -150,8 +150,8 @@ class EvaluateConfig(Section):
     """Whether videos that the user has already had a positive event with are left out of every
     ranking, as a server leaves them out: the model's, the baselines' and the validation's."""
     users: int | None = Field(None, ge=1)
-    """Users with an event in the test who are measured at most, drawn at random; without it all.
-    The intervals hold what the draw leaves uncertain."""
+    """Users with an event in the test, or in the validation of each epoch, who are measured at
+    most, drawn at random; without it all. The intervals hold what the draw leaves uncertain."""
     bootstrap: int = Field(200, ge=0)
     """Resamplings of users behind each confidence interval; 0 leaves the intervals out."""
     seed: int = 0
@@ -209,7 +209,9 @@ class PublishConfig(Section):
 
     index: Literal["auto", "flat", "pq"] = "auto"
     """`flat` compares all videos. `pq` looks at codes of four bits a number first, which takes an
-    eighth of the time and may miss a few. `auto`: flat up to 100,000 videos."""
+    eighth of the time and may miss a few; where it would miss more than 2 % of the 100 best for the
+    bundle's users, or 5 % under a filter, publish takes `flat` and says so. `auto`: flat up to
+    100,000 videos."""
 
 
 class ServeConfig(Section):
@@ -231,8 +233,8 @@ class ServeConfig(Section):
     answered 503 at once, with a `Retry-After` of a second."""
     max_k: int = Field(200, ge=1)
     """Most recommendations that one request may ask for."""
-    max_videos: int = Field(1000, ge=1)
-    """Most videos that one request may have scored."""
+    max_videos: int = Field(1000, ge=1, le=5000)
+    """Most videos that one request may have scored; no request names more than 5,000 ids."""
     rank: str = "retrieval"
     """`retrieval` keeps the order of the retrieval scores; the name of a task orders the retrieved
     videos (`rerank.candidates` of them) by their probability of it."""
@@ -280,7 +282,7 @@ class ServeConfig(Section):
     """GPUs of each of them, perhaps a part of one."""
     max_waiting: int = Field(256, ge=1)
     """Most requests that one replica has taken in and not answered yet; one more is refused at
-    once with status 503."""
+    once with status 503. So is a call for many users where as many others wait."""
     read_token: TokenReference | None = None
     """Where the tokens that reading asks for are: `env:NAME`, a variable of the server's
     environment, or `file:/PATH`; several stand in one place with white space between. Without it
@@ -370,13 +372,14 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _known_tasks(self) -> RunConfig:
-        tasks = self.data.columns.tasks
-        unknown = sorted(self.train.task_weights.keys() - set(tasks))
-        if unknown:
+        tasks, orders = self.data.columns.tasks, ("retrieval", *self.data.columns.tasks)
+        for unknown in sorted(self.train.task_weights.keys() - set(tasks)):
             raise ValueError(
-                f"train.task_weights.{unknown[0]} is no ranking task; data.columns.tasks has "
+                f"train.task_weights.{unknown} is no ranking task; data.columns.tasks has "
                 f"{', '.join(tasks) or 'none'}"
             )
+        if self.serve.rank not in orders:
+            raise ValueError(f"serve.rank={self.serve.rank}: must be one of {', '.join(orders)}")
         return self
 
     @model_validator(mode="after")
@@ -475,13 +478,13 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         if (value := getattr(config.data, name)) is not None
     }
     data["root"] = None
-    data_config = config.data.model_copy(update=data)
-    changed: dict[str, object] = {"run": absolute(config.run), "data": data_config}
-    for name, field in (("evaluate", "previous"), ("train", "start_from")):
-        section = getattr(config, name)
-        if (path := getattr(section, field)) is not None:
-            changed[name] = section.model_copy(update={field: absolute(path)})
-    return config.model_copy(update=changed)
+    changed: dict[str, Any] = {"data": config.data.model_copy(update=data)}
+    paths = {"data": ["live"], "evaluate": ["previous"], "train": ["start_from"]}
+    for section, fields in {**paths, "serve": ["events", "uploads"]}.items():
+        values = changed.get(section, getattr(config, section))
+        given = {name: absolute(path) for name in fields if (path := getattr(values, name))}
+        changed[section] = values.model_copy(update=given)
+    return config.model_copy(update={**changed, "run": absolute(config.run)})
 
 
 def parse_config(tree: object, source: str) -> RunConfig:

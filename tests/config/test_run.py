@@ -86,6 +86,11 @@ def test_an_empty_section_is_its_defaults(tmp_path: Path) -> None:
         ("train=5", "train=5: input should be a valid dictionary"),
         ("train.task_weights={click: x}", "train.task_weights.click='x': input should be a valid"),
         (
+            "serve.max_videos=5001",
+            "serve.max_videos=5001: input should be less than or equal to 5000",
+        ),
+        ("serve.rank=share", "serve.rank=share: must be one of retrieval, click, like"),
+        (
             "train.task_weights={share: 2}",
             "train.task_weights.share is no ranking task; data.columns.tasks has click, like",
         ),
@@ -229,6 +234,19 @@ def test_paths_become_absolute_and_addresses_stay(
     assert config.data.videos == "/home/someone/videos.parquet"
     assert config.data.users == "s3://bucket/users.parquet"
     assert load(tmp_path, "run=gs://bucket/run", tree=tree).run == "gs://bucket/run"
+
+
+def test_the_log_and_the_uploads_are_the_same_wherever_a_server_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle keeps these settings, and a relative path would be another log in another folder."""
+    monkeypatch.chdir(tmp_path)
+    given = ("data.live=live.sqlite", "serve.events=live.sqlite", "serve.uploads=~/uploads")
+    config = load(tmp_path, *given)
+    assert config.data.live == config.serve.events == str(tmp_path / "live.sqlite")
+    assert config.serve.uploads == os.path.expanduser("~/uploads")
+    address = "postgresql://me@host/events"
+    assert load(tmp_path, f"serve.events={address}").serve.events == address
 
 
 def test_paths_may_start_from_a_root(tmp_path: Path) -> None:
