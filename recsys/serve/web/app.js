@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { CourseFront } from "./course.js";
 import { el, newId } from "./dom.js";
 import { Feed } from "./feed.js";
-import { historyView } from "./history.js";
+import { Past } from "./history.js";
 import { addView } from "./operator/add.js";
 import { runView } from "./operator/run.js";
 import { choose, LANGUAGES, language, t } from "./i18n.js";
@@ -23,15 +23,26 @@ const VIEWS = {
     await front.start();
     return front;
   },
-  history: async (context) => ({ element: await historyView(context) }),
+  history: async (context) => {
+    const past = new Past({ ...context, open: openPlayer });
+    await past.start();
+    return past;
+  },
   add: addView,
   run: runView,
 };
+const ALOFT_MS = 6000; // long enough to be read
+let lowered = null;
 const OF_OPERATORS = ["add", "run"]; // views that need a token of their own
 
+/** Tells of what came of something: above what is there, and for a while under the header where that is out of sight. */
 function say(text, wrong = false) {
-  at("said").textContent = text;
-  at("said").classList.toggle("wrong", wrong);
+  const [said, aloft] = [at("said"), at("aloft")];
+  said.textContent = aloft.textContent = text;
+  for (const one of [said, aloft]) one.classList.toggle("wrong", wrong);
+  aloft.hidden = !text || said.getBoundingClientRect().bottom > at("header").getBoundingClientRect().bottom;
+  clearTimeout(lowered);
+  lowered = setTimeout(() => (aloft.hidden = true), ALOFT_MS);
 }
 
 const viewName = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "watch");
@@ -61,10 +72,12 @@ async function show() {
 }
 
 function fail(error) {
-  say(t("failed", { reason: error.message }), true);
   const retry = el("button", { type: "button", onclick: show }, t("retry"));
   const operates = OF_OPERATORS.includes(viewName());
   const wants = error.status === 401 || (operates && error.status === 403);
+  const given = (operates && api.operatorToken.get()) || api.token.get();
+  if (wants && !given) say(""); // nothing went wrong yet: the form says what is asked for
+  else say(t("failed", { reason: error.message }), true);
   at("main").replaceChildren(wants ? tokenForm(operates) : retry);
 }
 

@@ -7,16 +7,14 @@ import { number, t } from "./i18n.js";
 import { quoted, titleOf } from "./reason.js";
 import { shelf } from "./tile.js";
 
-const FINISHED = 0.8; // of its length, from which on a lesson is finished
 const AFTER = 8; // lessons that are proposed
 const FEWEST = 1;
 
 export class CourseFront extends Front {
   constructor(context) {
-    super(context, { name: "courses", finished: FINISHED });
+    super(context, "courses");
   }
 
-  acts = ["done"];
   lessons = new Map(); // cards by id, a course's in their order
   finished = new Set(); // on this page
 
@@ -117,14 +115,11 @@ export class CourseFront extends Front {
     return this.finished.has(id) || Boolean(this.lessons.get(id)?.item.finished);
   }
 
-  greet(answer) {
-    const begins = !answer.known_user && !answer.degraded;
-    return begins ? t("greeting_learner", { user: this.user }) : super.greet(answer);
-  }
+  newcomer = "greeting_learner";
 
   /** What waits for a lesson follows it only where `share` of it, as it was played, finishes it. */
   next(card, share) {
-    const finished = share >= FINISHED || this.#isFinished(card.id);
+    const finished = share >= this.telling.finished || this.#isFinished(card.id);
     return this.#after(card.id).find((one) => finished || !this.#waits(one)) ?? null;
   }
 
@@ -139,9 +134,8 @@ export class CourseFront extends Front {
   }
 
   react(card, kind) {
-    this.telling.react(card, kind);
+    super.react(card, kind);
     this.finished.add(card.id);
-    this.said = t("changed_watch", { title: titleOf(card.item.details) });
   }
 }
 

@@ -7,17 +7,16 @@ import { t } from "./i18n.js";
 import { Impressions } from "./impressions.js";
 import { explained, greeting, titleOf } from "./reason.js";
 import { reorder } from "./reorder.js";
-import { Telling } from "./telling.js";
+import { ACTS, Telling } from "./telling.js";
 import { mayAutoplay } from "./video.js";
 
 const PAGE = 12;
 const BADGE_MS = 6000;
-const FINISHED = 0.5; // of its length, from which on a video was watched
 
 export class Feed {
   constructor({ user, model, say, open }) {
-    Object.assign(this, { user, model, say, openPlayer: open, finished: null });
-    this.telling = new Telling({ user, model, finished: FINISHED });
+    Object.assign(this, { user, model, say, openPlayer: open, acts: ACTS[model.front], finished: null });
+    this.telling = new Telling({ user, model });
     this.cards = [];
     this.apart = []; // ids that the cursor does not know of
     this.cursor = null;
@@ -35,9 +34,6 @@ export class Feed {
     );
     this.list.addEventListener("keydown", (event) => this.#keys(event));
   }
-
-  /** What the player offers to do with a video. */
-  acts = ["like", "not_interested", "hide_creator"];
 
   close() {
     this.impressions.close();
@@ -85,7 +81,8 @@ export class Feed {
   }
 
   watched(card, seconds, share) {
-    if (this.telling.watched(card, seconds, share)) this.finished = card;
+    const finished = this.telling.watched(card, seconds, share);
+    if (finished && !this.did(card, "like")) this.finished = card; // a like says more, and was said already
   }
 
   /** What was watched in the large player is a reaction too: the feed follows it. */

@@ -1,18 +1,17 @@
-// What the fronts of several rows have in common: impressions, the player, and what follows it.
+// What the fronts of several rows, and the history, have in common: impressions, the player, and what follows it.
 
 import * as api from "./api.js";
 import { el } from "./dom.js";
 import { t } from "./i18n.js";
 import { Impressions } from "./impressions.js";
 import { explained, greeting, titleOf } from "./reason.js";
-import { Telling } from "./telling.js";
+import { ACTS, Telling } from "./telling.js";
 import { Tile } from "./tile.js";
 
 export class Front {
-  /** `finished` is the share of its length from which on a video was watched. */
-  constructor({ user, model, say, open }, { name, finished }) {
-    Object.assign(this, { user, model, say, openPlayer: open });
-    this.telling = new Telling({ user, model, finished });
+  constructor({ user, model, say, open }, name) {
+    Object.assign(this, { user, model, say, openPlayer: open, acts: ACTS[model.front] });
+    this.telling = new Telling({ user, model });
     this.element = el("section", { class: name });
     this.impressions = new Impressions(
       (tile) => this.telling.shown(tile),
@@ -20,9 +19,6 @@ export class Front {
     );
     this.tiles = []; // those on the page
   }
-
-  /** What the player offers to do with a video. */
-  acts = ["like", "not_interested", "hide_creator"];
 
   close() {
     this.impressions.close();
@@ -60,15 +56,19 @@ export class Front {
     this.openPlayer(card, this);
   }
 
+  newcomer = "greeting_new"; // the text for whoever nothing is known of
+
   /** What there is to say of an answer. */
   greet(answer) {
-    return greeting(answer, this.user);
+    const begins = !answer.known_user && !answer.degraded;
+    return begins ? t(this.newcomer, { user: this.user }) : greeting(answer, this.user);
   }
 
-  /** Tells of it, and says whether it was watched to the front's share of its length. */
+  /** Tells of it, and says whether enough of it was watched. */
   watched(card, seconds, share) {
     const finished = this.telling.watched(card, seconds, share);
-    if (finished) this.said ??= t("changed_watch", { title: titleOf(card.item.details) }); // a like says more
+    const kind = this.acts.includes("done") ? "done" : "watch";
+    if (finished) this.said ??= t(`changed_${kind}`, { title: titleOf(card.item.details) }); // a like says more
     return finished;
   }
 

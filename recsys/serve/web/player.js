@@ -91,7 +91,9 @@ export function openPlayer(card, feed) {
     const acts = el("div", { class: "acts" }, ...buttons, one.item.whole_line && why);
     why.addEventListener("click", () => {
       const panel = stage.querySelector(".facts");
-      panel ? panel.remove() : acts.after(whyPanel(one.item));
+      if (panel) panel.remove();
+      else acts.after(whyPanel(one.item));
+      stage.querySelector(".facts")?.scrollIntoView({ block: "nearest" }); // there may be no room left below the video
       why.setAttribute("aria-expanded", String(!panel));
     });
     return acts;
@@ -161,7 +163,7 @@ export function row(video, onclick, ...more) {
     outside("small", [video.creator_id, video.duration_s && clock(video.duration_s)].filter(Boolean).join(" · ")),
     ...more,
   );
-  const name = [title, length].filter(Boolean).join(", ");
+  const name = [title, length, ...more.map((one) => one.textContent)].filter(Boolean).join(", ");
   return onclick
     ? el("button", { type: "button", class: "row", "aria-label": name, onclick }, frame, text)
     : el("div", { class: "row" }, frame, text);

@@ -11,12 +11,13 @@ const PER_ROW = 12;
 const FEWEST = 3; // videos that make a row
 const LOOKED_AT = 60; // of a list for everybody, of which a viewer may have seen most
 const BECAUSE = 2; // rows of this kind
-const FINISHED = 0.5;
 
 export class Rows extends Front {
   constructor(context) {
-    super(context, { name: "rows", finished: FINISHED });
+    super(context, "rows");
   }
+
+  newcomer = "greeting_rows";
 
   async draw() {
     this.shown = [];

@@ -5,6 +5,11 @@ import * as api from "./api.js";
 const LIKED = /like|fav|thumb/i;
 const WATCHED = /watch|view|click|complet|finish/i;
 export const REFUSALS = ["not_interested", "hide_creator"];
+const REACTS = ["like", ...REFUSALS];
+/** What the player offers to do with a video, by what the page opens with. */
+export const ACTS = { feed: REACTS, rows: REACTS, course: ["done"] };
+/** The share of its length from which on a video was watched, or a lesson finished. */
+const FINISHED = { feed: 0.5, rows: 0.5, course: 0.8 };
 
 /** The event of each reaction to a card; `labels(…)` are those of tasks with such names. */
 const REACTIONS = {
@@ -17,9 +22,8 @@ const REACTIONS = {
 };
 
 export class Telling {
-  /** `finished` is the share of its length from which on a video was watched. */
-  constructor({ user, model, finished }) {
-    Object.assign(this, { user, model, finished });
+  constructor({ user, model }) {
+    Object.assign(this, { user, model, finished: FINISHED[model.front] });
     this.reactions = []; // what was done on this page, and with which card
   }
 
@@ -33,15 +37,21 @@ export class Telling {
     this.tell(card, { type: "exposure", video_id: card.id, place: card.item.place });
   }
 
-  /** Tells how much of a video was watched, and says whether that is `finished` or more. */
+  /** Tells for how long a video was watched, and says whether that is `finished` of it or more. */
   watched(card, seconds, share) {
     const done = share >= this.finished;
-    const { duration } = card.item.details; // in the catalogue's unit, as training has it
     // Said in so many words: where a like is what counts as positive, to watch is not yet to like.
     const labels = { ...this.#labels(this.did(card, "like"), LIKED), ...this.#labels(done, WATCHED) };
-    const watched = this.model.watched && duration ? { watched: share * duration } : {};
+    const watched = this.#inUnit(card.item.details, seconds, share);
     this.tell(card, { type: "view", video_id: card.id, positive: done, labels, ...watched });
     return done;
+  }
+
+  /** Watch time in the unit of the catalogue's durations; none where nothing says what that is. */
+  #inUnit({ duration }, seconds, share) {
+    const { watched_per_s: per_s } = this.model;
+    if (duration && share) return { watched: share * duration };
+    return per_s === null ? {} : { watched: seconds * per_s };
   }
 
   /** What a button of the page tells. */

@@ -15,7 +15,7 @@ export function posterOf(video) {
 }
 
 export class Clip {
-  /** `watched(seconds, share)` is told once after each viewing; `ended` when it ran to its end. */
+  /** `watched(seconds, share)`, of its length, is told once after each viewing; `ended` when it ran to its end. */
   constructor(video, { watched, ended = null, controls = false }) {
     Object.assign(this, { video, watched, ended, controls });
     this.frame = posterOf(video);
@@ -36,13 +36,18 @@ export class Clip {
     return current === this;
   }
 
-  /** How much of its length was played until now; what was skipped was not. */
-  get share() {
-    if (!this.element) return 0;
+  /** How much of it was played until now, in seconds; what was skipped was not, and a loop is no more of it. */
+  get #played() {
     const { duration, played } = this.element;
     let seen = 0; // of its own time: what was played fast, or began before we were told, counts too
     for (let part = 0; part < played.length; part++) seen += played.end(part) - played.start(part);
-    return duration > 0 ? Math.min(1, Math.max(this.seconds, seen) / duration) : 0;
+    seen = Math.max(this.seconds, seen);
+    return duration > 0 ? Math.min(duration, seen) : seen;
+  }
+
+  /** The same as a share of its length; 0 where that is not known. */
+  get share() {
+    return this.element?.duration > 0 ? this.#played / this.element.duration : 0;
   }
 
   stop() {
@@ -50,12 +55,13 @@ export class Clip {
     this.note?.remove();
     if (!this.element) return;
     this.#count();
-    const { share } = this;
+    const { share, seconds } = this;
+    const played = this.#played;
     this.element.removeAttribute("src");
     this.element.load();
     this.element.remove();
     this.element = null;
-    if (this.seconds >= LEAST_S || share >= 0.5) this.watched(this.seconds, share);
+    if (seconds >= LEAST_S || share >= 0.5) this.watched(played, share);
     this.seconds = 0;
   }
 

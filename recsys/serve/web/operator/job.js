@@ -16,6 +16,19 @@ const VIEWERS = 8; // of the audience that are named
 const seconds = (s) => t("seconds", { n: number(s, { minimumFractionDigits: 1, maximumFractionDigits: 1 }) });
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
+/** Holds the place of what comes once the video is indexed: the videos below do not move then. */
+function expected() {
+  const lines = Array.from({ length: NEIGHBOURS }, () => el("li"));
+  return el(
+    "div",
+    { class: "expected", "aria-hidden": "true" },
+    el("h4", {}, t("add_near")),
+    el("ul", {}, ...lines),
+    el("h4", {}, t("add_audience")),
+    el("p"),
+  );
+}
+
 export class Job {
   /** `send(progress, signal)` hands the video in and resolves to what the server says of it. */
   constructor(video_id, title, send) {
@@ -26,7 +39,8 @@ export class Job {
     this.steps = el("ol", { class: "steps" }, ...STEPS.map((step) => this.#step(step)));
     this.told = el("p", { class: "told", role: "status" });
     this.acts = el("p", { class: "acts" }, el("button", { type: "button", onclick: () => this.cancel() }, t("cancel")));
-    this.around = el("div", { class: "around" });
+    this.expected = expected();
+    this.around = el("div", { class: "around" }, this.expected);
     const heading = outside("h3", title);
     this.element = el("li", { class: "job" }, heading, this.bar, this.steps, this.told, this.acts, this.around);
     this.timer = setInterval(() => this.#tick(), TICK_MS);
@@ -68,7 +82,7 @@ export class Job {
     try {
       let video = await this.send((share) => (this.bar.value = share), this.giveUp.signal);
       if (this.cancelled) return await this.#remove();
-      this.bar.remove();
+      this.bar.classList.add("sent");
       this.#reached("stored");
       while (video.state === "stored" && !this.#over) {
         await wait(LOOK_MS);
@@ -108,6 +122,7 @@ export class Job {
     const near = await api.similar(this.video_id, NEIGHBOURS);
     const videos = await api.details(near.items.map((item) => item.video_id));
     const people = await api.audience(this.video_id);
+    const tried = people.viewers.filter((one) => one.reason === "explore").length;
     const named = people.viewers.slice(0, VIEWERS);
     const lines = named.map((one) => el("li", {}, outside("b", one.user_id), ` · ${t("place", { n: one.place + 1 })}`));
     const { num_sampled: of, num_users: all, k } = people;
@@ -115,7 +130,7 @@ export class Job {
       el("h4", {}, t("add_near")),
       el("ul", { class: "near" }, ...videos.map((one) => el("li", {}, row(one, null)))),
       el("h4", {}, t("add_audience")),
-      el("p", {}, t("add_audience_of", { n: people.viewers.length, of, all: number(all), k })),
+      el("p", {}, t("add_audience_of", { n: people.viewers.length, of, all: number(all), k }), " ", tried ? t("add_tried", { n: tried }) : ""),
       el("ul", { class: "people" }, ...lines),
     );
   }
@@ -148,7 +163,8 @@ export class Job {
   #end(state, text) {
     clearInterval(this.timer);
     for (const step of STEPS) if (this.at[step] === undefined) this.lines[step].textContent = "–";
-    this.bar.remove();
+    this.bar.classList.add("sent");
+    this.expected.remove();
     this.element.classList.add(state);
     this.told.textContent = text;
     if (state !== "whole") this.acts.replaceChildren();

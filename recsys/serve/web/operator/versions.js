@@ -75,7 +75,7 @@ export class Versions {
     return t("challenger_told", { share: share(part), since: ago(since_ms), rate: tried, other });
   }
 
-  #challenger({ challenger, champion, difference, sample_ratio_p, warning }) {
+  #challenger({ challenger, champion, difference, sample_ratio_p, warning, counted_share }) {
     const arm = (one) => [one.version, number(one.users), number(one.impressions), number(one.clicks), rate(one.rate)];
     const names = [t("version"), t("users"), t("impressions"), t("clicks"), t("click_rate")];
     const p = sample_ratio_p === null ? "–" : number(sample_ratio_p, { maximumSignificantDigits: 2 });
@@ -83,6 +83,7 @@ export class Versions {
       table(t("challenger_arms"), names, [arm(challenger), arm(champion)]).element,
       el("p", {}, t("challenger_difference", { rate: rate(difference) })),
       el("p", { class: warning ? "wrong" : null }, t("sample_ratio", { p }), warning ? ` ${t("sample_ratio_wrong")}` : ""),
+      counted_share < 1 ? el("p", {}, t("counted_share", { share: share(counted_share) })) : "",
       this.#act(t("end_challenge"), t("end_challenge_sure"), async () => {
         const { wanted } = await api.change("DELETE", "v1/challenger");
         return t("challenge_ended", { version: wanted });
