@@ -44,19 +44,26 @@ class Api(FastAPI):
             await self.front(scope, receive, send)
 
 
-def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool = True) -> FastAPI:
+def make_api(
+    service: Service,
+    *,
+    tokens: Tokens | None = None,
+    gives_id: bool = True,
+    address: str | None = None,
+) -> FastAPI:
     """The application that answers from a service.
 
     Args:
         service: Of one replica.
         tokens: Who may do what; without them as the bundle's settings say.
         gives_id: Whether answers carry the id of their request; Ray Serve adds its own.
+        address: Where the server is found, for the documentation; without it as the settings say.
     """
     serve = service.bundle.config.serve
     tokens = Tokens.of(serve) if tokens is None else tokens
     api = Api(
         title="recsys",
-        version=service.bundle.version,
+        version="v1",  # of the API; which bundle answers changes, and is in each answer
         redoc_url=None,
         docs_url=None,
         generate_unique_id_function=lambda route: route.name,
@@ -67,7 +74,7 @@ def make_api(service: Service, *, tokens: Tokens | None = None, gives_id: bool =
     media_pass.routes(tokens, api.router)
     add_problems(api)
     add_limits(api, serve)
-    add_docs(api, f"http://{serve.host}:{serve.port}")
+    add_docs(api, address or f"http://{serve.host}:{serve.port}")
     api.front = Guard(
         Quick(super(Api, api).__call__, partial(recommend.respond, service)),
         limits=Limits.of(serve, {videos.PATH: serve.max_upload_mib * MIB}),

@@ -23,16 +23,16 @@ from ray.serve.schema import LoggingConfig
 
 from recsys.bundle.contents import read_config
 from recsys.bundle.versions import find_bundle
-from recsys.cluster import connect, num_cpus, num_gpus, tell_of_gpus
+from recsys.cluster import connect, gpus_compute, num_cpus, num_gpus, tell_of_gpus
 from recsys.config.access import read_reference
 from recsys.config.run import RunConfig, ServeConfig
 from recsys.config.text import explain
 from recsys.errors import InputError
 from recsys.serve.encoder import LiveEncoder
-from recsys.serve.endpoint import Endpoint, EventsHere, Source
+from recsys.serve.endpoint import Endpoint, EventsHere, Source, address_of
 from recsys.serve.http.problems import RETRY_AFTER_S
 from recsys.serve.http.tokens import Tokens
-from recsys.serve.ingress import READY, prepare_ingress, tell_of_ingress
+from recsys.serve.ingress import READY, has_haproxy, prepare_ingress, tell_of_ingress
 from recsys.serve.service import log_address
 from recsys.serve.terminal import follow_versions
 
@@ -120,11 +120,12 @@ def read_args(args: Mapping[str, object]) -> tuple[Source, ServeConfig]:
             f"{name}: Ray Serve listens where its own `http_options` say; leave {name} out"
         )
     source = Source.of(wanted.bundle)
-    published = read_config(source.folder).serve.model_dump()
+    published = read_config(source.folder).model_dump()
     try:
-        return source, ServeConfig.model_validate({**published, **given})
+        served = {**published, "serve": {**published["serve"], **given}}
+        return source, RunConfig.model_validate(served).serve
     except ValidationError as error:  # of settings that do not fit the bundle's
-        raise InputError(explain(error, ServeConfig)) from None
+        raise InputError(explain(error, RunConfig)) from None
 
 
 def number_of_replicas(settings: ServeConfig) -> dict[str, object]:
@@ -202,6 +203,7 @@ def running(
         try:
             _deploy(app, host, port)
             tell_of_ingress(obstacle)
+            _tell_of_files(source.folder, wanted)
             yield address_of(host, port)
         finally:
             _quietly(serve.shutdown)
@@ -276,16 +278,6 @@ def free_port(host: str, port: int) -> int:
         ) from None
 
 
-def address_of(host: str, port: int) -> str:
-    """Where a browser on this machine finds the server.
-
-    >>> address_of("0.0.0.0", 8000)
-    'http://127.0.0.1:8000'
-    """
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    return f"http://{shown}:{port}"
-
-
 def _require_cpus(replicas: int) -> None:
     there = num_cpus()
     if replicas > there:
@@ -299,7 +291,10 @@ def _require_cpus(replicas: int) -> None:
 
 
 def _require_gpus(settings: ServeConfig) -> None:
-    """Refuses encoders that can never all have their share; says so where they may have to wait."""
+    """Refuses encoders that can never all have their share, or have no use for it.
+
+    Says so where they may have to wait.
+    """
     share = settings.encoder_gpus
     if not settings.encoders or not share:
         return
@@ -311,7 +306,22 @@ def _require_gpus(settings: ServeConfig) -> None:
             f"one GPU, or so many, and the cluster has {there}, room for {room:g}; set it to 0, "
             "lower serve.encoders or add nodes"
         )
+    if not gpus_compute():
+        raise InputError(
+            f"serve.encoder_gpus={share:g}: on the nodes with a GPU PyTorch sees none, as its CPU "
+            "build; pip install 'recsys[gpu]' there, or set it to 0"
+        )
     tell_of_gpus("serve", settings.encoders, share)
+
+
+def _tell_of_files(folder: str, settings: ServeConfig) -> None:
+    """Logs that HAProxy carries the catalogue's video files, where nobody else was named for it."""
+    has_files = read_config(folder).data.video_columns.uri is not None
+    if has_files and settings.files and not settings.files_at and has_haproxy():
+        logger.info(
+            "local video files pass through HAProxy, which makes all answers wait where many are "
+            "watched; then have another server send them: serve.files_at={FOLDER: ADDRESS}"
+        )
 
 
 def _require_no_serve() -> None:

@@ -25,18 +25,21 @@ Cause = Literal["log", "late", "failed"]
 
 @dataclass(frozen=True)
 class Filters:
-    """What a list may hold; every filter that is given must hold of a video."""
+    """What a list may hold; every filter that is given must hold of a video.
 
-    categories: tuple[str, ...] = ()
+    A filter that names nothing lets nothing through; None is no filter.
+    """
+
+    categories: tuple[str, ...] | None = None
     """Any of them, as the catalogue names them (`tag=music`)."""
-    creators: tuple[str, ...] = ()
+    creators: tuple[str, ...] | None = None
     """Any of them."""
     min_duration: float | None = None
     """In the catalogue's unit; a video of unknown length passes no limit."""
     max_duration: float | None = None
     max_age_days: float | None = None
     """Since the video's first event; one that was never shown is new."""
-    video_ids: tuple[str, ...] = ()
+    video_ids: tuple[str, ...] | None = None
     """Only these videos."""
 
 

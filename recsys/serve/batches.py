@@ -79,6 +79,11 @@ class MicroBatches(Generic[Asked, Answered]):
         self._waiting.put(run)
         return await future
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything waits for the thread."""
+        return not self._waiting.empty()
+
     def wait_through(self) -> None:
         """Waits, in another thread, until all is answered that had been asked for before."""
         through = threading.Event()

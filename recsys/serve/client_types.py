@@ -59,7 +59,8 @@ class Event(TypedDict):
     labels: NotRequired[dict[str, bool]]
     watched: NotRequired[float]
     context: NotRequired[dict[str, Id]]
-    impression_id: NotRequired[str]
+    impression_id: NotRequired[Id]
+    version: NotRequired[Id]
     place: NotRequired[int]
 
 
@@ -312,6 +313,7 @@ class Challenger(TypedDict):
     difference: Rate | None
     sample_ratio_p: float | None
     warning: str | None
+    counted_share: float
     left_out: dict[str, int]
 
 

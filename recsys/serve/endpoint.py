@@ -7,6 +7,7 @@ import socket
 import threading
 import uuid
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,11 +23,15 @@ from recsys.live.log.events import EventLog
 from recsys.live.versions.watch import Watch
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens, is_loopback
+from recsys.serve.memory import give_back
 from recsys.serve.metrics import Metrics
 from recsys.serve.priority import hand_over_soon, spare_what_stays
 from recsys.serve.ray_metrics import RayMetrics
 from recsys.serve.service import Service
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Linux's own name of a machine. The address of its network card is none where it has no card: then
+each process draws a number in its place."""
 REPORT_S = 10.0
 """How often a replica's figures go to Ray's own export."""
 
@@ -72,8 +77,10 @@ class EventsHere:
         Raises:
             InputError: It cannot be opened.
         """
-        EventLog(address).close()
-        return cls(address, _machine())
+        with EventLog(address) as log:
+            # Replicas work in another folder, from which a relative path would be another file.
+            path = log.database.shown if log.database.kind == "sqlite" else address
+        return cls(path, _machine())
 
     def open(self) -> EventLog:
         """The log for a replica.
@@ -112,18 +119,22 @@ class Endpoint:
         # One thread runs the model; replicas run side by side.
         torch.set_num_threads(1)
         hand_over_soon()
+        give_back()
         metrics = Metrics(serve.get_replica_context().replica_id.unique_id)
         log = events.open()
         watch = Watch(log.database, source.bundles_dir, pinned=source.pinned)
         self._service = Service(watch, log, settings=settings, metrics=metrics)
         assert self._service.versions is not None
         self._service.versions.start(settings.watch_s, after_drop=spare_what_stays)
-        self._tokens = replace(tokens, local=is_loopback(_listening_host()))
+        host, port = _listening()
+        self._tokens = replace(tokens, local=is_loopback(host))
+        self._address = address_of(host, port)
         threading.Thread(target=_report, args=(RayMetrics(metrics),), daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once the replica is made."""
-        app = make_api(self._service, tokens=self._tokens, gives_id=False)
+        tokens, address = self._tokens, self._address
+        app = make_api(self._service, tokens=tokens, gives_id=False, address=address)
         spare_what_stays()
         return app
 
@@ -134,6 +145,16 @@ class Endpoint:
             service.close()
 
 
+def address_of(host: str, port: int) -> str:
+    """Where a browser on this machine finds the server.
+
+    >>> address_of("0.0.0.0", 8000)
+    'http://127.0.0.1:8000'
+    """
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return f"http://{shown}:{port}"
+
+
 def _report(metrics: RayMetrics) -> None:
     wait = threading.Event()
     while not wait.wait(REPORT_S):
@@ -142,13 +163,19 @@ def _report(metrics: RayMetrics) -> None:
 
 def _machine() -> str:
     """Names this machine as long as it runs."""
-    return f"{uuid.getnode():x} {socket.gethostname()}"
+    try:
+        booted = BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # not Linux
+        booted = f"{uuid.getnode():x}"
+    return f"{booted} {socket.gethostname()}"
 
 
-def _listening_host() -> str:
-    """Where Serve listens, which decides whether changes need a token."""
+def _listening() -> tuple[str, int]:
+    """Where Serve listens: the host decides whether changes need a token."""
     # Serve tells a replica nowhere else.
     from ray.serve.context import _get_global_client
 
     client = _get_global_client()
-    return "0.0.0.0" if client is None else client.http_config.host or "127.0.0.1"
+    if client is None:
+        return "0.0.0.0", 8000
+    return client.http_config.host or "127.0.0.1", client.http_config.port

@@ -3,55 +3,34 @@
 Before every batch of requests the follower reads what was committed since it last did, so that a
 request sees every event that was acknowledged before it, on any replica. What it keeps follows from
 the log alone: a process that starts now ends up with the same counts.
+
+What was deleted cannot be taken off the counts: it is gone. So all is counted anew, aside and a
+little with each look, for the log may hold what takes minutes; then those counts take the place of
+the others. The states of who was forgotten go at once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from recsys.data.ragged import IntArray
+from recsys.features.counts import EventCounts
 from recsys.features.hourly import hour_of
-from recsys.live.attribution.open_showings import Change, OpenShowings
+from recsys.live.attribution.open_showings import CAPACITY
 from recsys.live.log.entries import Entry, Forgotten, LoggedEvent, Pruned, to_entry
 from recsys.live.log.events import LARGEST_SEQ, PAGE, EventLog
 from recsys.live.store.database import READ_LIMIT_S
 from recsys.live.videos.live_videos import LiveVideos
-from recsys.schema import UNKNOWN_ROW
+from recsys.serve.counting import Counting
 from recsys.serve.lists.parts import Parts
 
 VIDEOS_A_PAGE = 1000
-BITS = 1 << 23
-"""Of what is remembered of the ids that no video has yet."""
-
-
-class NamedIds:
-    """Ids of which it is known whether they may have been named; in a mebibyte, however many.
-
-    A Bloom filter: none that was added is missed, and of those that were not, two in a hundred
-    are taken for one after a million (Bloom 1970, "Space/time trade-offs in hash coding").
-    """
-
-    def __init__(self) -> None:
-        self._bits = bytearray(BITS // 8)
-
-    def add(self, name: str) -> None:
-        """Remembers an id."""
-        for place in _places(name):
-            self._bits[place >> 3] |= 1 << (place & 7)
-
-    def __contains__(self, name: str) -> bool:
-        """Whether an id may have been added."""
-        return all(self._bits[place >> 3] >> (place & 7) & 1 for place in _places(name))
-
-
-def _places(name: str) -> Iterator[int]:
-    """Four of the bits, each four bytes of a digest."""
-    digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
-    return (place % BITS for (place,) in struct.iter_unpack("<I", digest))
+ANEW_S, ANEW_PAGE = 0.01, 200
+"""How long each look goes on counting anew, and the entries that are read for it at a time."""
 
 
 @dataclass
@@ -60,11 +39,18 @@ class Followed:
 
     seq: int = 0
     """Place in the log up to which all is counted."""
-    received_ms: int = 0
-    """When the server had received the newest event that was read."""
-    events: int = 0
     unknown_videos: int = 0
-    """Events of videos that the bundle does not hold; they wait in the log for the next one."""
+    """Changes of videos that the bundle does not hold; they wait for these, or the next bundle."""
+
+
+@dataclass
+class _Anew:
+    """Counts that will take the place of those of now."""
+
+    counts: EventCounts
+    counting: Counting
+    seq: int
+    """Up to which all is counted."""
 
 
 class Follower:
@@ -81,94 +67,122 @@ class Follower:
         self._catalogue, self._videos = parts.catalogue, LiveVideos(log.database)
         self._video_tail = self._videos.tail(parts.bundle.version)
         self._video_seq = 0
-        self._unknown_ids = NamedIds()
-        self._open = OpenShowings(parts.bundle.config.data.columns)
+        self._counting: Counting | None = None
+        self._anew: _Anew | None = None
+        self._whole_to: int | None = None
+        """Up to where the log had lost what was deleted before the newest counting began to read
+        it; None where that has not begun."""
         self.followed = Followed(seq=parts.bundle.live_seq)
 
-    def catch_up(self, *, on_page: Callable[[int], None] | None = None) -> None:
-        """Reads all that was committed until now.
+    @property
+    def counts_anew(self) -> bool:
+        """Whether counts are being made that will take the place of those of now."""
+        return self._anew is not None
 
-        Args:
-            on_page: Called with the place in the log after each page.
+    def catch_up(self) -> None:
+        """Reads all that was committed until now.
 
         Raises:
             LogError: The log cannot be read; what was read before stays.
         """
-        self._follow_videos()
+        counting = self._begun()
+        self._follow_videos(counting)
         while True:
             rows = self._tail.rows(self.followed.seq, LARGEST_SEQ, PAGE)
-            entries = [to_entry(row) for row in rows]
-            if entries:
-                self._take(entries)
-            if len(entries) < PAGE:
-                return
-            if on_page is not None:
-                on_page(self.followed.seq)
+            if rows:
+                self._take([to_entry(row) for row in rows], counting)
+            if len(rows) < PAGE:
+                break
+        self.followed.unknown_videos = counting.num_waiting
+        if self._anew is not None:
+            self._count_anew(self._anew)
 
-    def _follow_videos(self) -> None:
+    def _begun(self) -> Counting:
+        """What counts; at first it is told of the showings that the bundle has counted."""
+        if self._counting is None:
+            self._whole_to = self._log.latest_seq()
+            counting = Counting(self._parts, self._add)
+            last = self._bundle.live_seq
+            for entry in self._log.entries(self._first_open, last, limit_s=READ_LIMIT_S):
+                if isinstance(entry, LoggedEvent):
+                    counting.remember([entry])
+            self._counting = counting
+        return self._counting
+
+    @property
+    def _first_open(self) -> int:
+        """The place in the log after which showings may still be answered by what comes."""
+        return max(0, self._bundle.live_seq - CAPACITY)
+
+    def _follow_videos(self, counting: Counting) -> None:
         """Takes the videos that came or changed; events that waited for one are counted."""
         while videos := self._video_tail.changed(self._video_seq, VIDEOS_A_PAGE):
+            new = [video.video_id for video in videos if not self._row(video.video_id)]
             self._catalogue.take(videos)
             self._video_seq = videos[-1].seq
-            waited = [v.video_id for v in videos if v.video_id in self._unknown_ids]
-            if any(self._catalogue.videos.row(video_id) for video_id in waited):
-                self._recount()
+            came = [video_id for video_id in new if self._row(video_id)]
+            if came and self._settle(came, counting):
                 self._pasts.clear()
 
-    def _take(self, entries: Sequence[Entry]) -> None:
-        if any(isinstance(entry, (Forgotten, Pruned)) for entry in entries):
-            # What was deleted cannot be taken off one by one: it is gone. All is counted anew.
-            self._recount()
-            return
-        self._count([entry for entry in entries if isinstance(entry, LoggedEvent)])
+    def _settle(self, came: Sequence[str], counting: Counting) -> bool:
+        """Counts what waited for videos, anew where not all was kept; False where nobody did."""
+        named = [one for one in came if counting.was_named(one)]
+        if not counting.settle(named):
+            self._begin_anew()
+        if self._anew is not None:
+            of_anew = [one for one in came if self._anew.counting.was_named(one)]
+            if not self._anew.counting.settle(of_anew):
+                self._begin_anew()
+        return bool(named)
+
+    def _row(self, video_id: str) -> int:
+        return self._catalogue.videos.row(video_id)
+
+    def _take(self, entries: Sequence[Entry], counting: Counting) -> None:
+        notices = [entry for entry in entries if isinstance(entry, (Forgotten, Pruned))]
+        if notices:
+            self._pasts.forget({n.mark: n.time_ms for n in notices if isinstance(n, Forgotten)})
+            if self._whole_to is not None and notices[-1].seq > self._whole_to:
+                self._begin_anew()
+        events = [entry for entry in entries if isinstance(entry, LoggedEvent)]
+        counting.count(events)
+        self._pasts.changed({logged.event.user_id for logged in events})
         self.followed.seq = entries[-1].seq
 
-    def _recount(self) -> None:
-        """Counts the whole log from the beginning, with all deletions up to its end."""
-        self._parts.trending.forget_live()
-        self._open = OpenShowings(self._bundle.config.data.columns)
-        self.followed.seq = self._bundle.live_seq
-        self._unknown_ids = NamedIds()
-        last = self._log.latest_seq()
-        events: list[LoggedEvent] = []
-        marks: dict[str, int] = {}
-        for entry in self._log.entries(self._bundle.live_seq, last, limit_s=READ_LIMIT_S):
-            if isinstance(entry, LoggedEvent):
-                events.append(entry)
-            elif isinstance(entry, Forgotten):
-                marks[entry.mark] = entry.time_ms
-            if len(events) == PAGE:
-                self._count(events)
-                events = []
-        self._count(events)
-        self._pasts.forget(marks)
-        self.followed.seq = last
+    def _begin_anew(self) -> None:
+        counts = self._bundle.counts.without_live()
+        counting = Counting(self._parts, counts.count_many)
+        self._anew, self._whole_to = _Anew(counts, counting, self._first_open), None
 
-    def _count(self, events: Sequence[LoggedEvent]) -> None:
-        changes, rows = [], []
-        for logged in events:
-            change = self._open.take(logged)
-            if change is not None:
-                changes.append(change)
-                rows.append(self._catalogue.videos.row(str(change.showing.video_id)))
-                if rows[-1] == UNKNOWN_ROW:
-                    self._unknown_ids.add(str(change.showing.video_id))
-        self._pasts.changed({logged.event.user_id for logged in events})
-        if events:
-            self.followed.events += len(events)
-            self.followed.received_ms = events[-1].received_ms
-        known = [place for place, row in enumerate(rows) if row != UNKNOWN_ROW]
-        self.followed.unknown_videos += len(rows) - len(known)
-        if known:
-            self._add(
-                np.array([rows[place] for place in known]), [changes[place] for place in known]
-            )
+    def _count_anew(self, anew: _Anew) -> None:
+        """Goes on for a while, and ends where what counts now is."""
+        if self._whole_to is None:
+            self._whole_to = self._log.latest_seq()
+        ends, last = time.monotonic() + ANEW_S, self.followed.seq
+        while anew.seq < last:
+            rows = self._log.rows_after(anew.seq, ANEW_PAGE, up_to_seq=last, limit_s=READ_LIMIT_S)
+            entries = [to_entry(row) for row in rows]
+            events = [entry for entry in entries if isinstance(entry, LoggedEvent)]
+            known = sum(logged.seq <= self._bundle.live_seq for logged in events)
+            anew.counting.remember(events[:known])
+            anew.counting.count(events[known:])
+            anew.seq = entries[-1].seq if entries else last
+            if anew.seq < last and time.monotonic() >= ends:
+                return
+        self._put_in_place(anew)
 
-    def _add(self, rows: np.ndarray, changes: Sequence[Change]) -> None:
-        times = np.array([change.showing.time_ms for change in changes], np.int64)
-        contexts = [self._parts.reader.context_rows(change.showing.context) for change in changes]
-        counts = np.array([(change.events, *change.flags) for change in changes], np.int64)
-        context_rows = np.array(contexts, np.int64).reshape(len(rows), -1)
-        self._parts.trending.count_many(rows, context_rows, times, counts)
-        self._parts.tasks.happened(hour_of(times))
-        self._parts.ages.happened(rows, times)
+    def _put_in_place(self, anew: _Anew) -> None:
+        self._parts.trending.take_live(anew.counts)
+        self._parts.tasks.happened(np.zeros(1, np.int64))  # hours of all events, gone ones too
+        self._pasts.clear()
+        anew.counting.add = self._add
+        self._counting, self._anew = anew.counting, None
+        self.followed.unknown_videos = anew.counting.num_waiting
+
+    def _add(
+        self, rows: IntArray, context_rows: IntArray, times_ms: IntArray, counts: IntArray
+    ) -> None:
+        """Adds what happened to videos to all that is made of it."""
+        self._parts.trending.count_many(rows, context_rows, times_ms, counts)
+        self._parts.tasks.happened(hour_of(times_ms))
+        self._parts.ages.happened(rows, times_ms)

@@ -29,7 +29,7 @@ from recsys.live.store.database import LogError
 from recsys.live.text import shown
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.asks import Answer, Ask, Degraded, RankedVideo, RankedVideos, ScoredVideo
-from recsys.serve.follower import Follower
+from recsys.serve.follower import Followed, Follower
 from recsys.serve.lists.assemble import Listed, ListMaker, Reading, ScoredCandidates
 from recsys.serve.lists.fallback import STALE, Fallback
 from recsys.serve.lists.parts import Parts
@@ -129,6 +129,16 @@ class ServingRecommender:
         """
         if self.follower is not None:
             self._gate.ask(self.follower.catch_up)
+
+    @property
+    def followed(self) -> Followed:
+        """How far it has read the log."""
+        return Followed() if self.follower is None else self.follower.followed
+
+    @property
+    def counts_anew(self) -> bool:
+        """Whether another look at the log would go on with counting it anew."""
+        return self.follower is not None and self.follower.counts_anew
 
     @property
     def up_to_date(self) -> bool:

@@ -31,6 +31,7 @@ from recsys.serve.asks import Answer, Ask, Cause, Degraded, NoAnswer, RankedVide
 from recsys.serve.batches import MicroBatches
 from recsys.serve.lists.explored_record import ExploredRecord
 from recsys.serve.lists.fallback import Fallback
+from recsys.serve.log_lag import LogLag
 from recsys.serve.metrics import Metrics
 from recsys.serve.operator.figures import RunFigures
 from recsys.serve.recommender import ServingRecommender
@@ -118,7 +119,10 @@ class Service:
         self._batches = MicroBatches(self._answer, idle=self._idle)
         # Callers that wait for a log that hangs must not take all places of those who read.
         self._appending, self._most_appending = 0, max(1, bundle.config.serve.max_waiting // 2)
+        self._more, self._most_more = 0, bundle.config.serve.max_waiting
+        """Users of calls for many that wait, each call's first one left out: it has its place."""
         self._caught_up = False
+        self._lag = LogLag(log, lambda: self.recommender.followed, self.metrics)
         self._explored = ExploredRecord(ExploredVideos(log.database), self.metrics)
         self._ids = random.Random(os.urandom(16))
         self._show_model()
@@ -162,8 +166,21 @@ class Service:
 
         Raises:
             InputError: One is wrong; the message names its place.
+            NoAnswer: So many requests of other calls wait that these would wait too long.
         """
-        answers = await asyncio.gather(*map(self.answer, asks), return_exceptions=True)
+        more = len(asks) - 1
+        if self._more and self._more + more > self._most_more:
+            self.metrics.refused("overload")
+            raise NoAnswer(
+                "late",
+                f"{self._more} requests of other calls for many users are waiting here already, "
+                f"and {self._most_more} may (serve.max_waiting); try again later",
+            )
+        self._more += more
+        try:
+            answers = await asyncio.gather(*map(self.answer, asks), return_exceptions=True)
+        finally:
+            self._more -= more
         for place, answer in enumerate(answers):
             if isinstance(answer, InputError):
                 raise InputError(f"requests.{place}: {answer}")
@@ -239,6 +256,7 @@ class Service:
         if self.versions is not None:
             self.versions.close()
         self._batches.close()
+        self._lag.close()
         self.desk.close()
         self._explored.close()
         self.log.close()
@@ -314,12 +332,18 @@ class Service:
             return self._compared.compare()
 
     def load(self, bundle: Bundle) -> ServingRecommender:
-        """A recommender on this service's log."""
-        if bundle.live_seq > (last := self.log.latest_seq()):
+        """A recommender on this service's log.
+
+        Raises:
+            InputError: The bundle is of another log, in which places are other events.
+        """
+        database, last = self.log.database, self.log.latest_seq()
+        is_other = bundle.live_log is not None and database.id not in (None, bundle.live_log)
+        if is_other or bundle.live_seq > last:
             raise InputError(
-                f"{self.log.database.shown}: the event log ends at seq {last}, and bundle "
-                f"{bundle.version} was made of one up to seq {bundle.live_seq}: it is another log; "
-                "set serve.events to the one of data.live"
+                f"{database.shown}: the event log ends at seq {last}, and bundle {bundle.version} "
+                f"was made of another one, up to seq {bundle.live_seq}; set serve.events to the "
+                "one of data.live, or publish a bundle that is made of this one"
             )
         return ServingRecommender(bundle, self.log, seed=self._seed)
 
@@ -361,18 +385,8 @@ class Service:
                     self.metrics.unknown("user")
                 if answer.unknown_video_ids:
                     self.metrics.unknown("video", len(answer.unknown_video_ids))
-        self._keep_ready()
-        self.figures.tick(self.bundle.version)
+        self._between()
         return answers
-
-    def _keep_ready(self) -> None:
-        """Keeps the lists ready that stand in for others; those of before do where it fails."""
-        try:
-            for one in self._serving.all:
-                one.fallback.refresh()
-        except Exception:
-            logger.exception("the lists for everybody could not be made anew")
-            self.metrics.failed("lists")
 
     def _all_or_each(
         self, recommender: ServingRecommender, asks: Sequence[Ask]
@@ -394,10 +408,33 @@ class Service:
         logger.error("the model failed at requests", exc_info=fault)
         return answers
 
+    def _between(self) -> None:
+        """After each batch, and when nobody asks."""
+        self._beside("lists", "the lists for everybody could not be made anew", self._keep_ready)
+        self._beside("figures", "what is told of this replica is not up to date", self._tell)
+
+    def _beside(self, work: str, failed: str, do: Callable[[], None]) -> None:
+        """Does what nobody waits for who asks: a fault of ours is logged and counted."""
+        try:
+            do()
+        except Exception:
+            logger.exception(failed)
+            self.metrics.failed(work)
+
+    def _keep_ready(self) -> None:
+        """The lists that stand in for others; those of before do where it fails."""
+        for one in self._serving.all:
+            one.fallback.refresh()
+
+    def _tell(self) -> None:
+        """What others see of this replica."""
+        self.metrics.cache("users", self.recommender.pasts.held)
+        self._count_known()
+        self.figures.tick(self.bundle.version)
+
     def _idle(self) -> None:
         self._follow()
-        self._keep_ready()
-        self.figures.tick(self.bundle.version)
+        self._between()
         self._look_at_index()
 
     def index_recalls(self, version: str) -> Mapping[SearchShape, float]:
@@ -408,39 +445,26 @@ class Service:
     def _look_at_index(self) -> None:
         serving = self._serving
         for one in serving.all:
-            try:
-                one.monitor.check_one()
-            except Exception:
-                logger.exception("the index could not be compared with an exact search")
-                self.metrics.failed("index")
+            self._beside("index", "the index could not be compared", one.monitor.check_one)
         monitor = serving.recommender.monitor
         self.metrics.index_online(monitor.recalls(), monitor.left_out)
         beside = serving.beside
         self.metrics.challenger_index({} if beside is None else beside[1].monitor.recalls())
 
     def _follow(self) -> None:
-        """Between requests: what has happened, and how far behind this replica was."""
+        """Between requests: what has happened, and what is counted anew, until somebody asks."""
         try:
             for one in self._serving.all:
                 one.catch_up()
+                while one.counts_anew and not self._batches.is_asked:
+                    one.catch_up()
             self._caught_up = True
-            latest = self.log.latest_seq()
         except LogError:  # each request that needs the log tells its caller and the server's log
             self.metrics.log_failed()
-            return
         except Exception:
             # A fault of ours must not end the thread, and must not go unseen.
             logger.exception("the event log could not be followed")
             self.metrics.log_failed()
-            return
-        followed = self.recommender.follower
-        if followed is not None:
-            lag = latest - followed.followed.seq
-            age = max(0, now() - followed.followed.received_ms) / 1000 if lag else 0.0
-            self.metrics.log_lag(lag, age)
-            self.metrics.waiting(followed.followed.unknown_videos)
-        self.metrics.cache("users", self.recommender.pasts.held)
-        self._count_known()
 
     def _show_model(self) -> None:
         bundle = self.bundle

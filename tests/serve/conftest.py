@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.log.events import EventLog
+from recsys.serve import follower
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from tests.bundles import TinyRun, make_run, make_versions
@@ -16,6 +17,12 @@ from tests.serve.live import Served
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def counts_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server does a little at a time is done in one look, however slow the machine."""
+    monkeypatch.setattr(follower, "ANEW_S", 60.0)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -75,9 +76,11 @@ def test_asks_itself_once(address: str, tiny: TinyRun) -> None:
 
 @pytest.mark.ray
 def test_page_docs_and_ranges_pass_through_serve(address: str) -> None:
-    for path in ("/", "/docs", "/healthz", "/v1/model"):
+    for path in ("/", "/healthz", "/v1/model"):
         with urllib.request.urlopen(address + path, timeout=30) as answer:
             assert answer.status == 200
+    with urllib.request.urlopen(f"{address}/docs", timeout=30) as answer:
+        assert f"curl {address}/v1/model" in answer.read().decode(), "where it listens"
     request = urllib.request.Request(
         f"{address}/v1/videos/v1/file", headers={"Range": "bytes=10-19"}
     )
@@ -120,6 +123,14 @@ def test_encoders_that_no_gpu_has_room_for_are_refused(
     app._require_gpus(ServeConfig(encoders=encoders, encoder_gpus=0))
 
 
+def test_a_gpu_that_pytorch_does_not_see_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders would take it, and compute on a core."""
+    monkeypatch.setattr(app, "num_gpus", lambda: 1)
+    monkeypatch.setattr(app, "gpus_compute", lambda: False)
+    with pytest.raises(InputError, match="serve.encoder_gpus=0.5: .* PyTorch sees none"):
+        app._require_gpus(ServeConfig(encoder_gpus=0.5))
+
+
 @pytest.mark.parametrize("error", [ActorDiedError(), GetTimeoutError()], ids=["killed", "late"])
 def test_a_proxy_that_is_not_ready_in_time_is_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +143,39 @@ def test_a_proxy_that_is_not_ready_in_time_is_one_line(
     monkeypatch.setattr(serve, "start", start)
     with pytest.raises(InputError, match=r"not ready in time.*RAY_SERVE_PROXY_READY_CHECK_TIMEO"):
         app._start_serve("127.0.0.1", 8000)
+
+
+@pytest.mark.parametrize(
+    ("through", "has_files", "settings", "is_told"),
+    [
+        (True, True, {}, True),
+        (False, True, {}, False),
+        (True, False, {}, False),
+        (True, True, {"files": False}, False),
+        (True, True, {"files_at": {"/data": "https://cdn.example/v"}}, False),
+    ],
+    ids=["told", "no HAProxy", "no files", "none served", "elsewhere"],
+)
+def test_one_line_says_that_haproxy_carries_videos(
+    through: bool,
+    has_files: bool,
+    settings: dict[str, Any],
+    is_told: bool,
+    tiny: TinyRun,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    columns = tiny.config.data.video_columns.model_copy(
+        update={"uri": "uri" if has_files else None}
+    )
+    data = tiny.config.data.model_copy(update={"video_columns": columns})
+    config = tiny.config.model_copy(update={"data": data})
+    monkeypatch.setattr(app, "read_config", lambda folder: config)
+    monkeypatch.setattr(app, "has_haproxy", lambda: through)
+    with caplog.at_level(logging.INFO, logger="recsys"):
+        app._tell_of_files(str(tiny.run), ServeConfig(**settings))
+    assert len(caplog.messages) == is_told
+    assert not is_told or "serve.files_at={FOLDER: ADDRESS}" in caplog.messages[0]
 
 
 def test_a_taken_port_is_named(tiny: TinyRun) -> None:
@@ -179,10 +223,12 @@ def test_settings_given_take_the_place_of_the_bundles(tiny: TinyRun) -> None:
     [
         ({"port": 9000}, "port: Ray Serve listens where its own `http_options` say"),
         ({"replicas": 3, "max_replicas": 2}, "max_replicas=2 is below serve.replicas=3"),
+        ({"rank": "shares"}, "^serve.rank=shares: must be one of retrieval, click, like$"),
+        ({"front": "course"}, "serve.front=course shows courses, and .* names none"),
     ],
 )
 def test_settings_that_cannot_be_are_named(
-    tiny: TinyRun, settings: dict[str, int], message: str
+    tiny: TinyRun, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         build({"bundle": str(tiny.run), **settings})

@@ -1,6 +1,7 @@
 """What waits is answered together, each with its own answer or error."""
 
 import asyncio
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from recsys.bundle.contents import Bundle
+from recsys.config.run import ServeConfig
+from recsys.live.log.events import EventLog
+from recsys.serve.asks import Answer, Ask, NoAnswer
 from recsys.serve.batches import MicroBatches
+from recsys.serve.service import Service
+from tests.bundles import TinyRun
 
 
 class Model:
@@ -177,3 +184,22 @@ def test_an_idle_thread_does_what_it_is_told() -> None:
     batches: MicroBatches[int, int] = MicroBatches(model.answer, idle=idle.set)
     assert idle.wait(20)
     batches.close()
+
+
+def test_calls_for_many_users_are_refused_where_many_wait(tiny: TinyRun, log: EventLog) -> None:
+    """One call alone may be as large as it likes."""
+    service = Service(Bundle.load(str(tiny.run)).with_settings(ServeConfig(max_waiting=5)), log)
+    many = [Ask(f"u{number}", 2) for number in range(5)]
+
+    async def at_once(*calls: list[Ask]) -> list[list[Answer] | BaseException]:
+        return await asyncio.gather(*map(service.answer_all, calls), return_exceptions=True)
+
+    first, second, short, third = asyncio.run(at_once(many, many, many[:2], many))
+    (alone,) = asyncio.run(at_once(3 * many))
+    figures = service.metrics.text().decode()
+    service.close()
+    lengths = [len(answers) for answers in (first, short, alone) if isinstance(answers, list)]
+    assert lengths == [5, 2, 15]
+    for refused in (second, third):
+        assert isinstance(refused, NoAnswer) and "serve.max_waiting" in str(refused)
+    assert re.search(r'recsys_refused_total{.*reason="overload".*} 2.0', figures)

@@ -11,8 +11,18 @@ import pytest
 from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
 from recsys.features.hourly import HourlyCounts
+from recsys.features.timelines import EVENT_FIELDS
 from recsys.live.clock import now
-from recsys.live.log.event import DAY_MS, EXPOSURE, HIDE_CREATOR, NOT_INTERESTED, TASK, VIEW, Event
+from recsys.live.log.event import (
+    DAY_MS,
+    EXPOSURE,
+    HIDE_CREATOR,
+    MINUTE_MS,
+    NOT_INTERESTED,
+    TASK,
+    VIEW,
+    Event,
+)
 from recsys.live.log.events import EventLog
 from recsys.serve.asks import Ask, Filters
 from recsys.serve.recommender import ServingRecommender
@@ -36,7 +46,11 @@ def other(tiny: TinyRun, log: EventLog) -> Iterator[Served]:
         yield Served(Bundle.load(str(tiny.run)), own)
 
 
-def test_an_event_counts_in_the_next_call_on_every_replica(served: Served, other: Served) -> None:
+def test_an_event_counts_in_the_next_call_on_every_replica(
+    served: Served, other: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_ms = now() + MINUTE_MS  # both at once: how long ago something was counts too
+    monkeypatch.setattr("recsys.serve.recommender.now", lambda: asked_ms)
     before = ids(served, "someone"), ids(other, "someone")
     assert before[0] == before[1]
     for number, video_id in enumerate(EVERY[:20]):
@@ -45,7 +59,7 @@ def test_an_event_counts_in_the_next_call_on_every_replica(served: Served, other
         answer = asked.recommend("someone", 10)
         assert answer.num_history == number + 1
         assert video_id not in [video.video_id for video in answer.videos]
-        assert answer == replace(teller.recommend("someone", 10), now_ms=answer.now_ms)
+        assert answer == teller.recommend("someone", 10)
 
 
 def test_a_retry_changes_nothing(served: Served) -> None:
@@ -191,7 +205,7 @@ def test_events_of_videos_that_the_bundle_does_not_know_wait_in_the_log(served: 
     served.tell("someone", "not there yet")
     served.tell("someone", "v1")
     assert served.recommend("someone").num_history == 1
-    assert served.follower is not None and served.follower.followed.unknown_videos == 1
+    assert served.followed.unknown_videos == 1
 
 
 def test_what_the_bundle_knows_of_the_log_is_not_counted_twice(
@@ -323,6 +337,54 @@ def test_what_came_of_a_showing_that_the_bundle_knows_takes_its_place(
     now_known = served.history("u9")
     assert len(now_known.video_rows) == len(timeline.video_rows)
     assert now_known.labels[-1].tolist() == [0, 1] and now_known.positive[-1] == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_past_is_that_of_the_whole_log_of_which_little_is_read(
+    tiny: TinyRun, log: EventLog, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Showings of before the bundle are taken up after it, by name or within a day."""
+    rng, users, shown = np.random.default_rng(seed), ["a", "b", "u9"], [("v1", "none")]
+    for number in range(160):
+        kind, video = str(rng.choice([EXPOSURE, VIEW, TASK, NOT_INTERESTED])), f"v{rng.integers(9)}"
+        fields: dict[str, object] = {"time_ms": now() - 10 * DAY_MS + number * 5_000_000}
+        if kind == EXPOSURE:
+            shown.append((video, f"i{number}"))
+        if kind == EXPOSURE or rng.random() < 0.5:
+            video, fields["impression_id"] = shown[-int(rng.integers(1, 1 + min(9, len(shown))))]
+        if kind == TASK:
+            fields["labels"] = {"like": bool(rng.random() < 0.6)}
+        log.append([Event(str(rng.choice(users)), kind, video, **fields)])  # type: ignore[arg-type]
+    known = Bundle.load(str(tiny.run))
+    reader = Served(replace(known, manifest={**known.manifest, "live_seq": 100}), log).parts.reader
+    little = reader.read(users)
+    monkeypatch.setattr(log, "since", lambda user_ids, _, limit_s: log.of_users(user_ids))
+    for one, whole in zip(little, reader.read(users), strict=True):
+        assert len(one.timeline.video_rows)
+        assert one.refused.tolist() == whole.refused.tolist()
+        for name in EVENT_FIELDS:
+            np.testing.assert_array_equal(
+                getattr(one.timeline, name), getattr(whole.timeline, name), name
+            )
+
+
+def test_what_comes_of_a_showing_that_the_bundle_counted_is_no_event_more(
+    tiny: TinyRun, log: EventLog
+) -> None:
+    """As in the next training, which has one row of it; and so after counting anew."""
+    for number in range(3):
+        log.append([Event(f"n{number}", EXPOSURE, "v3", impression_id=f"i{number}")])
+    known = Bundle.load(str(tiny.run))
+    known = replace(known, manifest={**known.manifest, "live_seq": log.latest_seq()})
+    served = Served(known, log)
+    before = np.array(counts_of(served)[1][3])
+    served.tell("n0", "v3", type=TASK, labels={"like": True}, impression_id="i0")
+    served.tell("n1", "v3", type=VIEW)
+    served.catch_up()
+    assert (np.array(counts_of(served)[1][3]) - before).tolist() == [0, 2, 0, 1]
+    log.forget("n1")
+    served.catch_up()
+    assert (np.array(counts_of(served)[1][3]) - before).tolist() == [0, 1, 0, 1]
 
 
 def test_a_request_comes_after_what_a_faster_clock_acknowledged(

@@ -1,14 +1,17 @@
 """The figures of one replica."""
 
 import math
+import re
 
 import pytest
+from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from recsys.serve import metrics as module
 from recsys.serve import ray_metrics
 from recsys.serve.metrics import Metrics
 from recsys.serve.ray_metrics import RayFailures, RayMetrics
+from recsys.serve.service import Service
 
 
 def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
@@ -148,3 +151,30 @@ def test_an_encoders_failures_stand_beside_those_of_replicas(
     failed()
     assert FakeGauge.told[name, labels] == 2
     assert FakeGauge.told[name, (("replica", "r1"), ("work", "encoder"))] == 0
+
+
+@pytest.mark.parametrize(
+    ("work", "does", "said"),
+    [
+        ("lists", "_keep_ready", "the lists for everybody could not be made anew"),
+        ("figures", "_tell", "what is told of this replica is not up to date"),
+    ],
+)
+def test_what_fails_beside_requests_is_counted_and_they_are_answered(
+    client: TestClient,
+    service: Service,
+    work: str,
+    does: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(service, does, lambda: 1 / 0)
+    for _ in range(2):
+        assert client.post("/v1/recommend", json={"user_id": "u9"}).status_code == 200
+    service._batches.close()  # nothing counts any more
+    service._idle()
+    assert said in caplog.text
+    figures = client.get("/metrics").text
+    counted = re.search(rf'recsys_failures_total{{replica="0",work="{work}"}} (\d+)', figures)
+    assert counted is not None and int(counted[1]) >= 3

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from recsys.bundle.contents import Bundle
+from recsys.config.run import ServeConfig
 from recsys.data.ragged import Ragged
 from recsys.errors import InputError
 from recsys.features.batches import event_batch
@@ -194,12 +195,13 @@ def test_can_be_ordered_by_a_task(tmp_path) -> None:  # type: ignore[no-untyped-
     assert answer.videos == every.videos[:5]
 
 
-def test_an_unknown_order_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    make_run(tmp_path, serve={"rank": "shares"})
+def test_an_order_that_a_version_does_not_know_is_refused(tiny: TinyRun) -> None:
+    """A server's own settings stay, whatever version comes."""
+    bundle = Bundle.load(str(tiny.run)).with_settings(ServeConfig(rank="shares"))
     with pytest.raises(
         InputError, match="serve.rank=shares: must be one of retrieval, click, like"
     ):
-        ServingRecommender(Bundle.load(str(tmp_path)))
+        ServingRecommender(bundle)
 
 
 def test_needs_no_ray_and_nothing_of_training() -> None:

@@ -35,6 +35,8 @@ FIXED_HEADERS = (
     (b"cache-control", b"no-store"),
 )
 """Of every answer that does not say otherwise itself."""
+SLOWEST = 4096
+"""Bytes of a body that must come in a second, but for the first `Limits.body_s` seconds."""
 CLOSE = {"Connection": "close"}
 """With a body that was not read to its end the connection is of no more use."""
 IDS = random.Random(os.urandom(16))
@@ -199,7 +201,7 @@ class _Body:
         self._receive = receive
         self._limit = limit
         self._seconds = seconds
-        self._read = 0
+        self._read, self._waited_s = 0, 0.0
         self._complete = False
 
     def check_announced(self, length: bytes) -> None:
@@ -211,12 +213,18 @@ class _Body:
     async def __call__(self) -> Message:
         if self._complete:  # from here on the application waits for the client to leave
             return await self._receive()
+        # Else a byte now and then would keep one of the few places for ever.
+        left_s = self._seconds + self._read / SLOWEST - self._waited_s
+        begun = time.perf_counter()
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(min(self._seconds, left_s)):
                 message = await self._receive()
         except TimeoutError:
-            text = f"nothing of the body came for {self._seconds:g} s; send it again"
-            raise HTTPException(408, text, CLOSE) from None
+            slow = f"nothing of the body came for {self._seconds:g} s"
+            if left_s < self._seconds:
+                slow = f"the body came at less than {SLOWEST} bytes a second"
+            raise HTTPException(408, f"{slow}; send it again", CLOSE) from None
+        self._waited_s += time.perf_counter() - begun
         self._read += len(message.get("body", b""))
         if self._read > self._limit:
             raise self._too_large()

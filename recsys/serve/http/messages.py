@@ -86,29 +86,32 @@ class Request(Message):
 
 
 class FiltersMessage(Message):
-    """What a list may hold; every filter that is given must hold of a video."""
+    """What a list may hold; every filter that is given must hold of a video.
 
-    categories: Ids = Field(default_factory=list)
+    One that names nothing, an empty list, lets nothing through.
+    """
+
+    categories: Ids | None = None
     """Any of them, as the catalogue names them."""
-    creators: Ids = Field(default_factory=list)
+    creators: Ids | None = None
     """Any of them."""
     min_duration: Number | None = None
     """In the catalogue's unit; a video of unknown length passes no limit."""
     max_duration: Number | None = None
     max_age_days: Number | None = None
     """Since the video was first shown to anybody; one that never was is new."""
-    video_ids: Ids = Field(default_factory=list)
+    video_ids: Ids | None = None
     """Only these; those that the catalogue does not hold are passed over."""
 
     def filters(self) -> Filters:
         """The filters themselves."""
         return Filters(
-            tuple(self.categories),
-            tuple(self.creators),
+            None if self.categories is None else tuple(self.categories),
+            None if self.creators is None else tuple(self.creators),
             self.min_duration,
             self.max_duration,
             self.max_age_days,
-            tuple(self.video_ids),
+            None if self.video_ids is None else tuple(self.video_ids),
         )
 
 
@@ -180,7 +183,8 @@ class EventMessage(Message):
     """Whether the user liked the video; without it a view says yes, a task whether it was done. A
     label of the task that is the model's own sign of it, if there is one, goes before this."""
     watched: Annotated[float, Field(ge=0, le=LONGEST_WATCH, strict=True)] | None = None
-    """Of a view: how long, in the unit of the model's training data."""
+    """Of a view: how long, in the unit of the catalogue's durations (in seconds where it has none);
+    kept in the log also where the model has no use for it yet."""
     labels: Annotated[
         dict[Id, StrictBool], Field(max_length=MOST_ENTRIES, json_schema_extra=NAMES)
     ] = Field(default_factory=dict)
@@ -200,7 +204,7 @@ class EventMessage(Message):
         """The event as the log keeps it."""
         fields = dict(self)
         if self.version is None and self.impression_id and "." in self.impression_id:
-            fields["version"] = self.impression_id.rpartition(".")[0]
+            fields["version"] = self.impression_id.rpartition(".")[0] or None
         return Event(**fields)
 
 
@@ -408,7 +412,8 @@ class ModelResponse:
     version: str
     created: str
     index: str
-    """Whether all videos are compared (`flat`) or codes of them are looked at first (`pq`)."""
+    """Whether all videos are compared (`flat`), because they are few or codes of them would have
+    found too little, or codes are looked at first (`pq`)."""
     published_recall: float | None
     """Share of the 100 best videos that the index found when it was published, for users of the
     bundle; null where it is exact or was not measured."""
@@ -423,6 +428,9 @@ class ModelResponse:
     tasks: list[str]
     watched: str | None
     """Column that said how long a video was watched."""
+    watched_per_s: float | None
+    """A second in the unit of watch times, which is that of the catalogue's durations; 1 where it
+    has none, null where it has some of which nobody knows the unit."""
     context: list[str]
     user_features: list[str]
     rank: str

@@ -8,6 +8,7 @@ import queue
 import threading
 from dataclasses import dataclass
 
+from recsys.live.clock import now
 from recsys.live.log.explored import Explored, ExploredVideos
 from recsys.live.store.database import LogError
 from recsys.serve.asks import Answer
@@ -28,6 +29,7 @@ TRIES, WAIT_S = 3, 1.0
 class _Shown:
     impression_id: str
     answer: Answer
+    time_ms: int
 
 
 class ExploredRecord:
@@ -54,7 +56,8 @@ class ExploredRecord:
         if self._waiting.qsize() >= WAITING:
             self._metrics.propensities_left_out(len(answer.tried.rows))
             return
-        self._waiting.put(_Shown(impression_id, answer))
+        # By the server's clock: a request may be made as of a time ahead of it.
+        self._waiting.put(_Shown(impression_id, answer, now()))
 
     def close(self) -> None:
         """Records what waits and ends the thread."""
@@ -103,6 +106,6 @@ def _explored(shown: _Shown) -> list[Explored]:
     likely = propensities(answer.tried, int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]))
     explored = [v.video_id for v in answer.videos if v.reason and v.reason.kind == "explore"]
     return [
-        Explored(name, video_id, answer.user_id, answer.now_ms, one)
+        Explored(name, video_id, answer.user_id, shown.time_ms, one)
         for video_id, one in zip(explored, likely, strict=True)
     ]

@@ -70,7 +70,7 @@ def viewers_among(
     return [
         Viewer(answer.user_id, place, video.score, dict(video.probabilities), video.reason.kind)
         for answer in answers
-        if isinstance(answer, Answer)
+        if isinstance(answer, Answer) and answer.known_user  # but for who was forgotten
         for place, video in enumerate(answer.videos)
         if video.video_id == video_id and video.reason is not None
     ]

@@ -24,7 +24,7 @@ from recsys.data.growing import Growing, GrowingLists
 from recsys.data.lessons import Lesson, Lessons
 from recsys.data.ragged import IntArray, Ragged
 from recsys.data.vocab import Vocab
-from recsys.live.videos.live_videos import LiveVideo, VideoFacts
+from recsys.live.videos.live_videos import LiveVideo, StoredFile, VideoFacts
 from recsys.schema import UNKNOWN_ROW
 
 Value = TypeVar("Value", np.int64, np.float64)
@@ -223,11 +223,10 @@ class Catalogue:
         uri: str | None = self._bundle.catalog.table.column("uri")[row].as_py()
         return uri
 
-    def live_poster(self, video_id: str) -> str | None:
-        """Where the poster of a video that came live lies, if one could be made."""
+    def live_file(self, video_id: str) -> StoredFile | None:
+        """The file of a video that came live, if it has one."""
         row = self.row(video_id)
-        file = self._live[row - self.num_bundle].file if row >= self.num_bundle else None
-        return None if file is None else file.poster_uri
+        return self._live[row - self.num_bundle].file if row >= self.num_bundle else None
 
     def said_of(self, row: int) -> LiveVideo | None:
         """What was said of a row's video while serving; None where nothing was."""

@@ -36,8 +36,9 @@ class Ages:
     """
 
     def __init__(self, bundle: Bundle, catalogue: Catalogue) -> None:
-        first = bundle.catalog.table.column("first_time_ms").fill_null(-1)
-        self._first_ms_N = Growing(np.asarray(first, np.int64).copy())
+        # NumPy reads a null as NaN; filled by Arrow, its pool would keep as much room for good.
+        first_N = np.asarray(bundle.catalog.table.column("first_time_ms"), np.float64)
+        self._first_ms_N = Growing(np.nan_to_num(first_N, copy=False, nan=-1).astype(np.int64))
         self._catalogue = catalogue
         catalogue.on_change.append(self._grow)
 
@@ -133,13 +134,13 @@ class Conditions:
 
     def _make(self, filters: Filters, rows: IntArray | None = None) -> Mask:
         """Which videos, of all (N) or of some live ones (R), filters let through."""
-        categories = _named("category", self._catalogue.categories, filters.categories)
-        creators = _named("creator", self._catalogue.creators, filters.creators)
+        categories = _named("category", self._catalogue.categories, filters.categories or ())
+        creators = _named("creator", self._catalogue.creators, filters.creators or ())
         catalogue = self._catalogue
         parts = catalogue.described() if rows is None else [catalogue.of_rows(rows)]
         mask = np.concatenate([_passing(part, filters, categories, creators) for part in parts])
         of_mask = np.arange(len(mask)) if rows is None else rows
-        if filters.video_ids:
+        if filters.video_ids is not None:
             mask &= np.isin(of_mask, self.rows(filters.video_ids))
         mask &= of_mask != UNKNOWN_ROW
         return mask
@@ -148,10 +149,10 @@ class Conditions:
 def _passing(part: Described, filters: Filters, categories: list[int], creators: list[int]) -> Mask:
     """Which videos of a part of the catalogue the filters of what is known of them let through."""
     mask = np.ones(len(part.creator_rows), np.bool_)
-    if categories:
+    if filters.categories is not None:
         values = np.isin(part.categories.values, categories)
         mask &= np.bincount(part.categories.list_of_value[values], minlength=len(mask)) > 0
-    if creators:
+    if filters.creators is not None:
         mask &= np.isin(part.creator_rows, creators)
     with np.errstate(invalid="ignore"):  # a length that is not known is NaN and passes no limit
         if filters.min_duration is not None:

@@ -78,9 +78,9 @@ class Lifted:
         values = trending[: len(vectors_ND)]
         num = min(len(values), max(LEAST_LIFTED, len(values) // 100))
         order = np.argpartition(-values, num - 1)
-        rest = values[order[num:]]
-        most = float(rest.max(initial=-np.inf))
-        return cls(trending, order[:num], vectors_ND[torch.from_numpy(order[:num])], most)
+        rows = order[:num].copy()  # a view would keep the places of all videos
+        most = float(values[order[num:]].max(initial=-np.inf))
+        return cls(trending, rows, vectors_ND[torch.from_numpy(rows)], most)
 
 
 @dataclass(frozen=True)

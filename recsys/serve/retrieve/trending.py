@@ -89,9 +89,9 @@ class Trending:
         self._counts.count_many(rows, context_rows, time_ms, counts)
         self._changes += 1
 
-    def forget_live(self) -> None:
-        """Drops all live events; no other thread may read meanwhile."""
-        self._counts.forget_live()
+    def take_live(self, counted: EventCounts) -> None:
+        """Has live events that were counted anew in place of those of before."""
+        self._counts.take_live(counted)
         with self._lock:
             self._changes += 1
             self._held.clear()

@@ -36,27 +36,32 @@ def routes(service: Service, router: APIRouter) -> None:
     @router.get("/v1/model")
     async def model() -> m.ModelResponse:
         """What is served, and its limits."""
-        bundle = service.bundle
-        config = bundle.config
-        refused = () if service.versions is None else service.versions.refused
-        return m.ModelResponse(
-            version=bundle.version,
-            created=bundle.manifest["created"],
-            index=bundle.index_facts.kind,
-            published_recall=bundle.index_facts.recall,
-            time_of_flat=bundle.index_facts.time_of_flat,
-            index_recall=dict(service.recommender.monitor.recalls()),
-            num_videos=bundle.num_videos,
-            num_users=len(service.recommender.pasts),
-            tasks=list(config.data.columns.tasks),
-            watched=config.data.columns.watched,
-            context=list(config.data.columns.context),
-            user_features=list(config.data.user_columns.features),
-            rank=config.serve.rank,
-            front=config.serve.front,
-            max_k=config.serve.max_k,
-            max_videos=config.serve.max_videos,
-            max_history=config.model.max_history,
-            metrics=dict(bundle.manifest["metrics"]),
-            refused=[m.RefusedVersion(one.version, one.reason) for one in refused],
-        )
+        return _model(service)
+
+
+def _model(service: Service) -> m.ModelResponse:
+    bundle = service.bundle
+    config = bundle.config
+    refused = () if service.versions is None else service.versions.refused
+    return m.ModelResponse(
+        version=bundle.version,
+        created=bundle.manifest["created"],
+        index=bundle.index_facts.kind,
+        published_recall=bundle.index_facts.recall,
+        time_of_flat=bundle.index_facts.time_of_flat,
+        index_recall=dict(service.recommender.monitor.recalls()),
+        num_videos=bundle.num_videos,
+        num_users=len(service.recommender.pasts),
+        tasks=list(config.data.columns.tasks),
+        watched=config.data.columns.watched,
+        watched_per_s=bundle.watched_per_s,
+        context=list(config.data.columns.context),
+        user_features=list(config.data.user_columns.features),
+        rank=config.serve.rank,
+        front=config.serve.front,
+        max_k=config.serve.max_k,
+        max_videos=config.serve.max_videos,
+        max_history=config.model.max_history,
+        metrics=dict(bundle.manifest["metrics"]),
+        refused=[m.RefusedVersion(one.version, one.reason) for one in refused],
+    )

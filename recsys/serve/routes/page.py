@@ -14,7 +14,7 @@ import recsys.serve.http.messages as m
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.service import Service
 from recsys.serve.videos.elsewhere import address_elsewhere, origins
-from recsys.serve.videos.files import local_captions, local_picture, local_video
+from recsys.serve.videos.files import kept_captions, local_captions, local_picture, local_video
 
 WEB = Path(__file__).parents[1] / "web"
 WEB_TYPES = {
@@ -112,7 +112,8 @@ def _add_pictures_and_captions(service: Service, router: APIRouter) -> None:
         row = bundle.vocabs["video"].row(video_id)
         uri = bundle.details.poster(row)
         if row == UNKNOWN_ROW:
-            uri = await service.read(lambda one: one.catalogue.live_poster(video_id))
+            live = await service.read(lambda one: one.catalogue.live_file(video_id))
+            uri = None if live is None else live.poster_uri
         file = local_picture(uri)
         if file is not None:
             return FileResponse(file[0], media_type=file[1], headers=SMALL_FILE_HEADERS)
@@ -129,14 +130,20 @@ def _add_pictures_and_captions(service: Service, router: APIRouter) -> None:
             404: {"description": "No captions of this video are served here."},
         },
     )
-    def video_captions(video_id: m.AddressId) -> Response:
-        """The captions of a video of the catalogue: the `.vtt` file beside a local one."""
+    async def video_captions(video_id: m.AddressId) -> Response:
+        """The captions of a video: the `.vtt` file beside a local one, or its own text track."""
         bundle = service.bundle
         row = bundle.vocabs["video"].row(video_id)
         file = local_captions(bundle.catalog.table.column("uri")[row].as_py())
-        if file is None:
+        if row == UNKNOWN_ROW:
+            live = await service.read(lambda one: one.catalogue.live_file(video_id))
+            file = None if live is None else kept_captions(live.captions_uri)
+        if file is not None:
+            return FileResponse(file[0], media_type=file[1], headers=SMALL_FILE_HEADERS)
+        captions = bundle.details.captions(row)
+        if captions is None:
             raise HTTPException(404, "no captions of this video are served here")
-        return FileResponse(file[0], media_type=file[1], headers=SMALL_FILE_HEADERS)
+        return Response(captions, media_type="text/vtt", headers=SMALL_FILE_HEADERS)
 
 
 def _add_files(service: Service, router: APIRouter) -> None:

@@ -96,6 +96,8 @@ class ChallengerResponse:
     """How likely users come to the two so unevenly, given the share (chi-square)."""
     warning: str | None
     """Why the rates do not compare, where they do not."""
+    counted_share: float
+    """Of the users, drawn by lot, who are counted: below 1 where they are too many to count all."""
     left_out: dict[str, int]
     """`crossed`: impressions of a version that is not the user's. `unnamed`: exposures without an
     impression id. `unmatched`: clicks on an impression that the log does not have."""
@@ -203,6 +205,7 @@ def _comparison(service: Service, challenge: Challenge) -> ChallengerResponse:
         difference=_rate(comparison.difference),
         sample_ratio_p=comparison.sample_ratio_p,
         warning=warning if comparison.is_mismatched else None,
+        counted_share=comparison.counted_share,
         left_out={
             "crossed": comparison.crossed,
             "unnamed": comparison.unnamed,

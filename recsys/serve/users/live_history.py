@@ -70,7 +70,7 @@ class LiveReader:
             self._forgotten[mark] = max(time_ms, self._forgotten.get(mark, -1))
 
     def read(self, user_ids: Sequence[str], *, ask_log: bool = True) -> list[LiveHistory]:
-        """What the log says of users: one query, and one look at the counts, for all of them.
+        """What the log says of users: a query or two, and one look at the counts, for all of them.
 
         Args:
             user_ids: Known or not.
@@ -80,7 +80,9 @@ class LiveReader:
             LogError: The log cannot be read.
         """
         asked = self._log if ask_log else None
-        events = {} if asked is None else asked.of_users(set(user_ids), limit_s=READ_LIMIT_S)
+        events = (
+            {} if asked is None else asked.since(set(user_ids), self._after, limit_s=READ_LIMIT_S)
+        )
         kept = [self._rows(events.get(user_id, ())) for user_id in user_ids]
         timelines = self._timelines(user_ids, kept)
         return [

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -134,8 +135,9 @@ class Pasts:
         return len(self._held)
 
     def user_ids(self, limit: int) -> list[str]:
-        """Some users of the bundle."""
-        return list(self._bundle.histories.user_ids[:limit])
+        """Some users of the bundle, without those who had their data deleted."""
+        known = self._bundle.histories.user_ids
+        return list(islice((u for u in known if self._live.forgotten_ms(u) < 0), limit))
 
     def changed(self, user_ids: Collection[str]) -> None:
         """These users did something: their states are made anew."""
@@ -189,7 +191,8 @@ class Pasts:
         forgotten_ms = self._live.forgotten_ms(user_id)
         known = self._of_bundle(user_id, forgotten_ms)
         liked = self._ever_liked(user_id, forgotten_ms, known.video_rows, known.positive)
-        return AtHand(user_id in self._place, np.zeros(0, np.int64), frozenset(), liked)
+        known_user = self._is_of_bundle(user_id, forgotten_ms)
+        return AtHand(known_user, np.zeros(0, np.int64), frozenset(), liked)
 
     def events(self, user_id: str) -> Timelines:
         """All that is known of what a user did, in the order of time."""
@@ -217,6 +220,14 @@ class Pasts:
             known = self._bundle.users.one(user_id)
             rows[0, : len(known)] = known
         return cut(histories, start, stop, user_id=user_id, user_rows=rows)
+
+    def _is_of_bundle(self, user_id: str, forgotten_ms: int) -> bool:
+        """Whether the bundle knows a user by events that they did not have deleted."""
+        place, histories = self._place.get(user_id), self._bundle.histories
+        if place is None or forgotten_ms < 0:
+            return place is not None
+        start, stop = histories.offsets[place : place + 2].tolist()
+        return stop > start and int(histories.time_ms[stop - 1]) > forgotten_ms
 
     @torch.inference_mode()
     def _make(self, wanted: Sequence[PastRequest], ask_log: bool) -> list[Past]:
@@ -291,7 +302,7 @@ class Pasts:
         tallies, seen, bias = parts
         creators = np.unique(self._catalogue.creator_rows(liked))
         return Past(
-            known_user=user_id in self._place or live.has_events,
+            known_user=live.has_events or self._is_of_bundle(user_id, live.forgotten_ms),
             known_features=bool(used.user_rows.any()),
             num_events=len(used.video_rows),
             last_ms=int(whole.time_ms[-1:].max(initial=-1)),

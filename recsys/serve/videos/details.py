@@ -15,7 +15,7 @@ from recsys.live.videos.live_videos import LiveVideo
 from recsys.schema import UNKNOWN_ROW
 from recsys.serve.http.messages import Described, Id, Message
 from recsys.serve.retrieve.catalogue import Catalogue
-from recsys.serve.videos.files import local_captions, local_picture, local_video
+from recsys.serve.videos.files import kept_captions, local_captions, local_picture, local_video
 
 MOST_DETAILS = 1000
 """Videos that one request may ask about."""
@@ -90,6 +90,7 @@ def _of_live(bundle: Bundle, video: LiveVideo) -> VideoDetails:
     facts, uri = video.facts, None if video.file is None else video.file.uri
     served = bundle.config.serve.files and local_video(uri) is not None
     pictured = video.file is not None and local_picture(video.file.poster_uri) is not None
+    captioned = video.file is not None and kept_captions(video.file.captions_uri) is not None
     address = f"v1/videos/{quote(video.video_id, safe='')}"
     return VideoDetails(
         video_id=video.video_id,
@@ -100,7 +101,7 @@ def _of_live(bundle: Bundle, video: LiveVideo) -> VideoDetails:
         duration_s=_seconds(facts.duration, bundle.duration_per_s),
         poster=f"{address}/poster" if served and pictured else None,
         file=f"{address}/file" if served else None,
-        captions=None,
+        captions=f"{address}/captions" if served and captioned else None,
         course=facts.course,
         lesson=facts.lesson,
     )
@@ -118,6 +119,7 @@ def _of_video(bundle: Bundle, video_id: str, row: int, said: LiveVideo | None) -
     served = bundle.config.serve.files
     uri = catalog.table.column("uri")[row].as_py()
     there = details.has_picture(row) or local_picture(details.poster(row)) is not None
+    captioned = local_captions(uri) is not None or details.has_captions(row)
     address = f"v1/videos/{quote(video_id, safe='')}"
     lesson = bundle.lessons.one(row) or Lesson(None, None, ())
     return VideoDetails(
@@ -129,7 +131,7 @@ def _of_video(bundle: Bundle, video_id: str, row: int, said: LiveVideo | None) -
         duration_s=details.duration_s(row),
         poster=f"{address}/poster" if served and there else None,
         file=f"{address}/file" if served and local_video(uri) is not None else None,
-        captions=f"{address}/captions" if served and local_captions(uri) is not None else None,
+        captions=f"{address}/captions" if served and captioned else None,
         course=lesson.course,
         lesson=lesson.number,
     )

@@ -151,11 +151,14 @@ class EncoderWork:
         return kept
 
     def _decode(self, file: StoredFile, encoding: Encoding) -> Decoded:
-        """What a file holds; its clip and its poster are kept."""
+        """What a file holds; its poster, its captions and its clip are kept.
+
+        The clip comes last: where it is there nothing is decoded again.
+        """
         decoded = encoding.decode(file.uri)
+        self._store.keep_shown(file.poster_uri, decoded.poster)
+        self._store.keep_shown(file.captions_uri, decoded.captions)
         self._store.keep_clip(file, encoding.clip_key, decoded.clip)
-        if decoded.poster is not None:
-            self._store.keep_poster(file, decoded.poster)
         return decoded
 
     def _nearest(

@@ -39,6 +39,8 @@ class Decoded:
     duration_s: float | None
     poster: bytes | None
     """A picture of it (WebP), where one was asked for and could be made."""
+    captions: bytes | None
+    """Its own text track (WebVTT), where it has one."""
 
 
 class Encoding:
@@ -98,7 +100,7 @@ class Encoding:
         name, shape = ("features", (-1,)) if self._decode_config.features else ("frames", None)
         values = row.column(name).combine_chunks().flatten().to_numpy()
         clip: ClipArray = values.reshape(frames, *(shape or (size, size, 3)))
-        told = (row.column(name)[0].as_py() for name in ("duration_s", "poster"))
+        told = (row.column(name)[0].as_py() for name in ("duration_s", "poster", "captions"))
         return Decoded(clip, *told)
 
     @torch.inference_mode()

@@ -67,6 +67,11 @@ def local_captions(uri: str | None) -> tuple[str, str] | None:
     return _local_file(os.path.splitext(uri)[0] + ".vtt", CAPTION_TYPES)
 
 
+def kept_captions(uri: str) -> tuple[str, str] | None:
+    """Path and media type of captions that an upload came with; None where there are none here."""
+    return _local_file(uri, CAPTION_TYPES)
+
+
 def _local_file(uri: str | None, types: Mapping[str, str]) -> tuple[str, str] | None:
     if uri is None or (is_uri(uri) and not uri.startswith("file://")):
         return None

@@ -74,10 +74,11 @@ class UploadStore:
         with replace_file(self._clip_path(file, key)) as kept:
             np.save(kept, clip, allow_pickle=False)
 
-    def keep_poster(self, file: StoredFile, picture: bytes) -> None:
-        """Keeps a picture of a file, which people are shown."""
-        with replace_file(file.poster_uri) as kept:
-            kept.write(picture)
+    def keep_shown(self, uri: str, content: bytes | None) -> None:
+        """Keeps what people are shown of a file, its `poster_uri` or `captions_uri`, if any."""
+        if content is not None:
+            with replace_file(uri) as kept:
+                kept.write(content)
 
     def remove(self, uri: str) -> None:
         """Removes a file, and what was decoded of it with the newest settings."""

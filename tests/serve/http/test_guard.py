@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from recsys.config.run import ServeConfig
+from recsys.serve.http import guard
 from recsys.serve.http.guard import Guard, Limits
 from recsys.serve.http.problems import add_problems
 from recsys.serve.http.tokens import Tokens
@@ -152,6 +153,28 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     sent = asyncio.run(ask(make(Limits(body_s=0)), receive))
     assert sent[0]["status"] == 408
     assert (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_a_body_that_drips_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 of them would keep all places; one that comes slowly but comes is read to its end."""
+    now = [0.0]
+    monkeypatch.setattr(guard.time, "perf_counter", lambda: now[0])
+
+    def send_each_second(size: int, pieces: int) -> list[Message]:
+        left = [pieces]
+
+        async def receive() -> Message:
+            await asyncio.sleep(0)
+            now[0] += 1
+            left[0] -= 1
+            return {"type": "http.request", "body": b"x" * size, "more_body": left[0] > 0}
+
+        return asyncio.run(ask(make(Limits(body_s=30)), receive))
+
+    dripped = send_each_second(1, 10**9)
+    assert dripped[0]["status"] == 408 and now[0] < 40
+    assert "less than 4096 bytes a second" in json.loads(dripped[1]["body"])["detail"]
+    assert send_each_second(5000, 200)[0]["status"] == 200
 
 
 def test_after_the_body_the_application_may_wait_for_the_client_to_leave() -> None:

@@ -1,6 +1,7 @@
 """How likely it was that videos were tried out: worked out by hand, and as often as it happens."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
+from recsys.live.clock import now
 from recsys.live.export.training import default_columns, export_training
+from recsys.live.log.event import DAY_MS
+from recsys.live.log.events import EventLog
 from recsys.live.log.explored import ExploredVideos
 from recsys.live.store.database import LogError
 from recsys.serve.api import make_api
@@ -171,6 +175,21 @@ def test_what_could_not_be_recorded_is_counted(
     assert away.kept == kept
     told = f'recsys_propensities_left_out_total{{replica="0"}} {float(left_out)}'
     assert told.encode() in metrics.text()
+
+
+def test_a_list_of_a_time_ahead_is_recorded_as_of_when_it_was_made(
+    recommender: ServingRecommender, tmp_path: Path
+) -> None:
+    """A deletion takes what happened until then; it must take this too."""
+    answer = replace(answer_that_explores(recommender), now_ms=now() + DAY_MS)
+    with EventLog(str(tmp_path / "live.sqlite")) as log:
+        record = ExploredRecord(ExploredVideos(log.database), Metrics("0"))
+        record.shown("i", answer)
+        record.close()
+        assert ExploredVideos(log.database).propensities(["i"])
+        log.forget("u9")
+        assert ExploredVideos(log.database).propensities(["i"]) == {}
+        assert max(log.forgotten_marks().values()) <= now()
 
 
 def answer_that_explores(recommender: ServingRecommender) -> Answer:

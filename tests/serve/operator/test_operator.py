@@ -55,6 +55,17 @@ def test_the_audience_are_those_whose_lists_hold_the_video(
     assert any(audience(client, video_id=f"v{i}", k=5)["viewers"] for i in range(1, 31))
 
 
+def test_who_was_forgotten_is_no_audience(client: TestClient) -> None:
+    """The bundle's own list of users has them until the next one is made."""
+    assert client.delete("/v1/users?user_id=u9").status_code == 200
+    seen = {
+        viewer["user_id"]
+        for row in range(1, 31)
+        for viewer in audience(client, video_id=f"v{row}", k=20)["viewers"]
+    }
+    assert seen == {f"u{number}" for number in range(9)}
+
+
 def test_an_audience_is_looked_for_in_a_sample(client: TestClient) -> None:
     few = audience(client, video_id="v1", users=3, k=20)
     assert few["num_sampled"] == 3 and few == audience(client, video_id="v1", users=3, k=20)

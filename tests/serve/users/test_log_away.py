@@ -203,12 +203,12 @@ def test_a_log_that_goes_away_while_the_server_is_idle_does_not_end_its_thread(
 ) -> None:
     looks = threading.Semaphore(0)
 
-    def gone() -> int:
+    def gone() -> None:
         looks.release()
         raise LogError("gone")
 
     with EventLog(str(tmp_path / "live.sqlite")) as log:
         service = Service(Bundle.load(str(tiny.run)), log)
-        monkeypatch.setattr(log, "latest_seq", gone)
+        monkeypatch.setattr(service.recommender, "catch_up", gone)
         assert looks.acquire(timeout=20) and looks.acquire(timeout=20), "it looked once and no more"
         service.close()

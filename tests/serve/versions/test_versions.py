@@ -117,9 +117,9 @@ def other_format(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
 
 
-def other_log(folder: Path) -> None:
+def of_log(folder: Path, **facts: object) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "live_seq": 7}))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **facts}))
 
 
 def other_answers(folder: Path) -> None:
@@ -144,7 +144,8 @@ BROKEN: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "videos.arrow").unlink(), "the file is missing"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "not a bundle's manifest"),
     (other_format, "format 1, this recsys reads"),
-    (other_log, "it is another log"),
+    (lambda folder: of_log(folder, live_seq=7), "was made of another one, up to seq 7"),
+    (lambda folder: of_log(folder, live_log="its own"), "set serve.events to the one of data.live"),
     (other_answers, "of user 'u3' the list's scores are not those of its publishing"),
 ]
 
@@ -364,6 +365,7 @@ def test_what_comes_of_a_challenge_is_told(service: Service, bundles: Path) -> N
         assert arm["rate"]["low"] <= arm["rate"]["value"] <= arm["rate"]["high"]
     assert told["difference"]["low"] > 0
     assert told["warning"] is None and told["sample_ratio_p"] > 0.001
+    assert told["counted_share"] == 1
     assert told["left_out"] == {"crossed": 0, "unnamed": 0, "unmatched": 0}
 
 

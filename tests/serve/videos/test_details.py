@@ -16,11 +16,15 @@ from recsys.serve.service import Service
 from tests.bundles import NUM_VIDEOS, TinyRun
 
 WEBP = b"RIFF....WEBP"
+OWN = "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nÄ\n".encode()
 
 
 @pytest.fixture
 def service(tiny: TinyRun, log: EventLog, tmp_path: Path) -> Iterator[Service]:
-    """v1 has a picture of decode's, v2 a poster of its own, v3 one that is no picture."""
+    """v1 has a picture of decode's, v2 a poster of its own, v3 one that is no picture.
+
+    v1 and v3 have captions of their own.
+    """
     poster, script = tmp_path / "two.png", tmp_path / "three.svg"
     poster.write_bytes(b"a png")
     script.write_text("<svg/>")
@@ -30,7 +34,11 @@ def service(tiny: TinyRun, log: EventLog, tmp_path: Path) -> Iterator[Service]:
         schema=details_schema(),
     )
     files = pa.table(
-        [[None, 62.5, float("nan"), None, *rest], [None, WEBP, None, None, *rest]],
+        [
+            [None, 62.5, float("nan"), None, *rest],
+            [None, WEBP, None, None, *rest],
+            [None, OWN, None, OWN, *rest],
+        ],
         schema=files_schema(),
     )
     bundle = replace(Bundle.load(str(tiny.run)), details=Details(texts, files))
@@ -97,7 +105,18 @@ def test_captions_are_the_file_beside_a_video(client: TestClient) -> None:
     assert answer.headers["content-type"] == "text/vtt; charset=utf-8"
     assert answer.headers["content-security-policy"] == "default-src 'none'"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    for video in ("v2", "v3", "v4", "gone"):  # no video file, one elsewhere, none, no such video
+    for video in ("v2", "v4", "gone"):  # no video file, none, no such video
         assert client.get(f"/v1/videos/{video}/captions").status_code == 404
     part = client.get("/v1/videos/v1/captions", headers={"Range": "bytes=0-2"})
     assert (part.status_code, part.text) == (206, "WEB")
+
+
+def test_without_a_file_beside_it_a_video_has_its_own_captions(client: TestClient) -> None:
+    answer = client.get("/v1/videos/v3/captions")
+    assert (answer.status_code, answer.content) == (200, OWN)
+    assert answer.headers["content-type"] == "text/vtt; charset=utf-8"
+    assert answer.headers["content-security-policy"] == "default-src 'none'"
+    asked = {"video_ids": ["v1", "v2", "v3", "v4"]}
+    items = client.post("/v1/details", json=asked).json()["items"]
+    addresses = ["v1/videos/v1/captions", None, "v1/videos/v3/captions", None]
+    assert [item["captions"] for item in items] == addresses

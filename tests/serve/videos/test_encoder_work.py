@@ -95,6 +95,33 @@ def test_a_fault_of_ours_is_tried_again_then_refused_told_and_counted(
     assert 'recsys_live_videos_refused{reason="not_encoded",replica="0"} 1.0' in figures
 
 
+def test_what_people_are_shown_of_a_file_is_kept_though_that_failed_once(
+    clock: list[int], service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the folder of uploads is full, or the encoder dies, between two of the files."""
+    plain = videos_made.numbered(tmp_path / "plain.mp4")
+    track = videos_made.TextTrack("mov_text", [(100, 500, b"One")])
+    clip = videos_made.captioned(plain, tmp_path / "captioned.mp4", track)
+    store = UploadStore(str(tmp_path / "uploads"))
+    with store.receiving() as incoming:
+        incoming.write(clip.read_bytes())
+        file = incoming.keep()
+    LiveVideos(service.log.database).add("new", file, VideoFacts(duration=1.0))
+    work, keep = work_of(service, Encoding(service.bundle.video_model), tmp_path), []
+
+    def full(self: UploadStore, uri: str, content: bytes | None) -> None:
+        keep.append(uri)
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(UploadStore, "keep_shown", full)
+        assert work.one() and keep
+    clock[0] += LEASE_MS + 1
+    assert work.one()
+    assert Path(file.captions_uri).read_text().endswith("One\n")
+    assert Path(file.poster_uri).read_bytes()[8:12] == b"WEBP"
+
+
 def test_what_cannot_be_encoded_for_another_version_is_told_and_holds_up_no_other(
     clock: list[int], service: Service, tmp_path: Path
 ) -> None:
@@ -159,6 +186,7 @@ def test_a_duration_is_read_from_the_file_in_the_unit_of_the_catalogue(
         file = incoming.keep()
     encoding = Encoding(in_milliseconds(service.bundle.video_model))
     assert encoding.duration_per_s == pytest.approx(1000)
+    assert in_milliseconds_too(service.bundle).watched_per_s == pytest.approx(1000)
     seconds = encoding.decode(file.uri).duration_s
     assert seconds is not None and seconds > 0
     videos, work = LiveVideos(service.log.database), work_of(service, encoding, tmp_path)
@@ -182,10 +210,8 @@ def in_milliseconds(model: VideoModel) -> VideoModel:
     seconds = np.full(len(model.catalog), np.nan, np.float32)
     durations = np.full(len(model.catalog), np.nan)
     seconds[[1, 2, 3]], durations[[1, 2, 4]] = [2, 4, 8], [2000, 4000, 9000]
-    files = pa.table(
-        [pa.array(seconds, from_pandas=True), pa.nulls(len(seconds), pa.large_binary())],
-        schema=files_schema(),
-    )
+    nothing = pa.nulls(len(seconds), pa.large_binary())
+    files = pa.table([pa.array(seconds, from_pandas=True), nothing, nothing], schema=files_schema())
     data = model.config.data
     columns = data.video_columns.model_copy(update={"duration": "length"})
     data = data.model_copy(update={"video_columns": columns})
@@ -195,6 +221,11 @@ def in_milliseconds(model: VideoModel) -> VideoModel:
         catalog=replace(model.catalog, durations=durations),
         details=replace(model.details, files=files),
     )
+
+
+def in_milliseconds_too(bundle: Bundle) -> Bundle:
+    made = in_milliseconds(bundle.video_model)
+    return replace(bundle, config=made.config, catalog=made.catalog, details=made.details)
 
 
 def test_the_version_that_is_tried_beside_gets_vectors_too(service: Service) -> None:

@@ -103,8 +103,26 @@ def test_an_upload_is_recommended_scored_and_similar_at_once(
     picture = client.get("/v1/videos/new/1/poster")
     assert (picture.status_code, picture.headers["content-type"]) == (200, "image/webp")
     assert picture.content[8:12] == b"WEBP"
+    assert details["captions"] is None
     client.delete("/v1/videos/new/1")
     assert client.get("/v1/videos/new/1/poster").status_code == 404
+
+
+def test_an_upload_brings_its_captions_and_takes_them_along(
+    client: TestClient, tmp_path: Path
+) -> None:
+    plain = videos.numbered(tmp_path / "plain.mp4")
+    track = videos.TextTrack("mov_text", [(100, 500, b"<b>One</b>")])
+    path = videos.captioned(plain, tmp_path / "captioned.mp4", track)
+    assert upload(client, "new", path.read_bytes(), **FACTS)["status"] == 201
+    (details,) = client.post("/v1/details", json={"video_ids": ["new"]}).json()["items"]
+    assert details["captions"] == "v1/videos/new/captions"
+    answer = client.get("/v1/videos/new/captions")
+    assert answer.text == "WEBVTT\n\n00:00:00.100 --> 00:00:00.600\n&lt;b&gt;One&lt;/b&gt;\n"
+    assert answer.headers["content-type"] == "text/vtt; charset=utf-8"
+    client.delete("/v1/videos/new")
+    assert client.get("/v1/videos/new/captions").status_code == 404
+    assert [p for p in (tmp_path / "uploads").rglob("*") if p.is_file()] == []
 
 
 def test_its_vector_is_the_one_that_decode_and_publish_would_have_given(
@@ -210,8 +228,9 @@ def test_a_deleted_video_is_known_to_no_route(
     assert client.get("/v1/similar", params={"video_id": video_id}).status_code == 422
     assert client.get(f"{address}/file").status_code == 404
     assert client.patch(address, json={"hidden": False}).status_code == 404
-    assert client.delete(address).status_code == 404
     assert client.get(address).status_code == 404
+    again = client.delete(address)
+    assert (again.status_code, again.json()) == (200, {"video_id": video_id}), "a repeated call"
 
 
 def test_of_a_deleted_upload_the_file_goes_and_the_id_stays_taken(
