@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pyarrow as pa
@@ -28,6 +29,9 @@ from recsys.serve.http.tokens import Tokens
 from recsys.serve.service import Service
 from tests.bundles import DECODES, FRAMES, NUM_VIDEOS, SIZE, make_run
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 HOSTILE = {
     3: "<img src=x onerror=alert(1)><b>bold</b>",
     4: "\u202egnp.evil\u202d " + "e" + "\u0301" * 200,
@@ -39,6 +43,8 @@ HOSTILE = {
 combining mark that stands alone."""
 BROKEN, WITHOUT_FILE = 7, 8
 """Rows of a video that no browser plays, and of one that has no file."""
+PATIENCE_S = 30.0
+"""For an answer, on a machine that has other work."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,12 @@ class PageServer:
 
     def get(self, path: str) -> Any:
         """What the server answers."""
-        return httpx.get(self.address + path).json()
+        return httpx.get(self.address + path, timeout=PATIENCE_S).json()
 
     def post(self, path: str, body: object) -> Any:
         """What it answers to a body."""
-        return httpx.post(self.address + path, json=body).raise_for_status().json()
+        answer = httpx.post(self.address + path, json=body, timeout=PATIENCE_S)
+        return answer.raise_for_status().json()
 
 
 def make_world(folder: Path, **sections: Any) -> Path:
@@ -87,7 +94,9 @@ def with_details(bundle: Bundle) -> Bundle:
     for row in rows:
         clip = SyntheticClip(path=Path(), appearance=row % 6, motion=row % 4, frames=2, seed=row)
         posters.append(encode_webp(render_frames(clip, size=64)[0]))
-    files = pa.table([[None, *([1.0] * NUM_VIDEOS)], [None, *posters]], schema=files_schema())
+    nothing = [None] * (1 + NUM_VIDEOS)
+    lengths = [None, *([1.0] * NUM_VIDEOS)]
+    files = pa.table([lengths, [None, *posters], nothing], schema=files_schema())
     return replace(bundle, details=Details(texts, files))
 
 
@@ -121,3 +130,9 @@ def listening(
             server.should_exit = True
             thread.join()
             service.close()
+
+
+def stop_the_clock(page: Page) -> None:
+    """Nothing counts down and nothing under the pointer starts any more; videos play on."""
+    page.clock.install()
+    page.clock.pause_at(datetime.now() + timedelta(minutes=1))

@@ -12,7 +12,7 @@ import pytest
 from recsys.data.lessons import Lesson, Lessons
 from recsys.serve.recommender import ServingRecommender
 from tests.bundles import DATA_WITH_COURSES
-from tests.serve.web._server import PageServer, make_world, serving
+from tests.serve.web._server import PageServer, make_world, serving, stop_the_clock
 from tests.serve.web.test_page import BROWSER, DESK, PHONE, browser, opened, said
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
@@ -113,10 +113,13 @@ def test_the_player_says_why_a_video_is_there(
 ) -> None:
     with opened(browser, request.getfixturevalue(front), "?user=u3") as page:
         page.locator(".shelf .tile").first.click()
+        page.locator("dialog video").evaluate("(video) => video.pause()")  # nothing comes next
         page.get_by_role("button", name="Why this?").click()
         facts = page.locator("dialog .facts")
         for text in ("Where it comes from", "chosen together", "Chance of “click”", "Model"):
             expect(facts).to_contain_text(text)
+        expect(facts).to_be_in_viewport(ratio=0.99)  # the video leaves no room for it below
+        expect(page.get_by_role("button", name="Close")).to_be_in_viewport(ratio=0.99)
         no_violations(page)
         page.get_by_role("button", name="Why this?").click()
         expect(facts).to_have_count(0)
@@ -147,6 +150,7 @@ def test_what_was_watched_makes_the_next_row(browser: Browser, rows: PageServer)
     """A newcomer has watched nothing; a like in the player makes a row because of it."""
     with opened(browser, rows, "?user=newcomer") as page:
         before = shelves(page)
+        said(page, "newcomer is new here: each row says why its videos are shown.")
         assert not any(title.startswith("Because") for title in before)
         tile = page.locator(".tile").first
         name, video = tile.locator("b").text_content(), next(iter(before.values()))[0]
@@ -264,6 +268,10 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         page.keyboard.press("Escape")
         maths = page.locator(".course", has_text="Maths")
         assert maths.get_attribute("open") is not None, "what was begun is open"
+        signs = page.locator(".course summary").evaluate_all(
+            "all => all.map((one) => getComputedStyle(one, '::before').content[1])"
+        )
+        assert sorted(signs) == ["▸", "▸", "▾"], "it is seen which can be opened"
         assert maths.locator("progress").evaluate("one => [one.value, one.max]") == [1, 3]
         assert maths.locator("li").evaluate_all("all => all.map((li) => li.className)") == [
             "finished",
@@ -284,10 +292,12 @@ def test_a_lesson_that_was_played_to_its_end_is_finished(
     browser: Browser, courses: PageServer
 ) -> None:
     with opened(browser, courses, f"?user={NOBODY}") as page:
+        page.locator(".hero .start").wait_for()
+        stop_the_clock(page)
         page.locator(".hero .start").click()
         expect(page.locator("dialog video")).to_have_js_property("ended", True)
         page.keyboard.press("Escape")
-        said(page, "You watched “Video number 14”")
+        said(page, "You finished “Video number 14”")
         page.evaluate(HELD)
         page.locator(".course", has_text="Art").locator("summary").click()
         page.get_by_role("button", name="Video number 14", exact=True).click()
@@ -310,6 +320,7 @@ def test_a_lesson_that_is_finished_opens_the_next_one_in_the_player(
         page.locator("dialog video").evaluate(SKIPPED)
         expect(page.locator("dialog .next")).to_be_empty()
         page.locator("dialog .done").click()
+        stop_the_clock(page)
         first.get_by_role("button", name="Video number 12").click()
         expect(page.locator("dialog h2")).to_have_text("Video number 12")
         page.locator("dialog video").evaluate("one => one.begin()")
