@@ -39,6 +39,9 @@ MEASURED = {
     "http": Figure(
         4_982, "events/s of a core", "live: PostgreSQL, calls of 100, … over HTTP, second run"
     ),
+    "follow": Figure(
+        49.4, "µs of a core an event", "live: PostgreSQL, followed by the thousand, 49.4"
+    ),
     "prepare": Figure(128_000, "events/s of a core", "measured apart: 10^7 events, 39 s, 2 cores"),
     "train": Figure(10_751, "events/s of a core", "training: one worker alone, 10,751 events/s"),
     "two_workers": Figure(1.85, "× one worker", "training: two workers over one, 1.85 ×"),
@@ -59,7 +62,6 @@ ASSUMED = {
     ),
     "clip_bytes": Figure(16 * 64 * 2, "B a video", "16 frames of features of 64 numbers"),
     "answer_bytes": Figure(2_000, "B a list", "ten videos with their reasons"),
-    "follow": Figure(50, "µs of a core an event", "a guess: each replica reads the whole log"),
     "node_gb": Figure(128, "GB", "memory of a machine"),
     "node_cores": Figure(16, "cores", "of a machine"),
 }
@@ -164,10 +166,6 @@ class Capacity:
         """What a machine that serves holds in memory of the videos."""
         return self.load.videos * self["video_bytes"] / GB
 
-    def _origin(self, name: str) -> str:
-        """Whether a figure that nobody measured is the reader's own."""
-        return "given" if self.figures[name].source == GIVEN else "assumed"
-
     def _always(self, cores: float) -> float:
         return cores * 24 * MONTH_DAYS * self["core"]
 
@@ -246,7 +244,7 @@ class Capacity:
                 "a log for each group of users, by a hash of the user id",
             ),
             Limit(
-                f"events that one replica follows (`follow` is {self._origin('follow')})",
+                "events that one replica follows",
                 self.following,
                 1,
                 "cores",

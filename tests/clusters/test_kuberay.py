@@ -23,9 +23,13 @@ def name_of(path: Path) -> str:
     return path.stem
 
 
+def job_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = manifest["spec"]
+    return spec.get("jobTemplate", spec)
+
+
 def cluster_of(manifest: dict[str, Any]) -> dict[str, Any]:
-    spec = manifest["spec"]
-    spec = spec.get("jobTemplate", spec)
+    spec = job_of(manifest)
     cluster: dict[str, Any] = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
     return cluster
 
@@ -33,6 +37,14 @@ def cluster_of(manifest: dict[str, Any]) -> dict[str, Any]:
 def groups(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield spec["headGroupSpec"]
     yield from spec["workerGroupSpecs"]
+
+
+def pods(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Of all nodes, and of whoever hands a job in."""
+    for group in groups(cluster_of(manifest)):
+        yield group["template"]["spec"]
+    if "entrypoint" in job_of(manifest):
+        yield job_of(manifest)["submitterPodTemplate"]["spec"]
 
 
 def valid(manifest: dict[str, Any]) -> None:
@@ -105,33 +117,60 @@ def test_nodes_are_of_the_project_and_of_one_size(path: Path) -> None:
         assert (group["rayStartParams"].get("num-cpus") == "0") is idle
 
 
+LOCKED = {
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
 @pytest.mark.parametrize("path", RAYS, ids=name_of)
 def test_pods_are_locked_down(path: Path) -> None:
-    for group in groups(cluster_of(read(path))):
-        pod = group["template"]["spec"]
+    for pod in pods(read(path)):
         (container,) = pod["containers"]
-        assert container["securityContext"] == {
-            "runAsNonRoot": True,
-            "runAsUser": 1000,
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        }
-        # What Ray and the libraries write lies in volumes that go with the pod.
+        assert container["securityContext"] == LOCKED
+        resources = container["resources"]
+        assert resources["requests"] == resources["limits"] and {"cpu", "memory"} <= set(
+            resources["limits"]
+        )
+        # What is written lies in volumes that go with the pod.
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"])
+        assert {volume["name"] for volume in pod["volumes"]} == mounted
+        assert "env" not in container
+
+
+@pytest.mark.parametrize("path", RAYS, ids=name_of)
+def test_nodes_have_what_ray_and_the_libraries_write_to_and_the_secrets(path: Path) -> None:
+    for group in groups(cluster_of(read(path))):
+        (container,) = group["template"]["spec"]["containers"]
         mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert mounted == {"tmp": "/tmp", "shm": "/dev/shm", "home": "/home/ray/.cache"}
-        assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"])
-        assert {volume["name"] for volume in pod["volumes"]} == set(mounted)
         secrets = [source["secretRef"]["name"] for source in container["envFrom"]]
-        assert secrets == ["recsys-secrets"] and "env" not in container
+        assert secrets == ["recsys-secrets"]
+
+
+@pytest.mark.parametrize("path", [path for path in RAYS if "job" in path.stem], ids=name_of)
+def test_who_hands_a_job_in_has_a_pod_of_ours(path: Path) -> None:
+    """KubeRay's own for it has no read-only root; the command in ours is KubeRay's."""
+    job = job_of(read(path))
+    pod = job["submitterPodTemplate"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["restartPolicy"] == "Never", "a Kubernetes Job takes no pod that starts for ever"
+    assert pod["automountServiceAccountToken"] is False
+    head = job["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == head["image"], "one Ray on both sides"
+    assert "command" not in container and "envFrom" not in container
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
 
 
 @pytest.mark.parametrize("path", RAYS, ids=name_of)
 def test_entrypoints_are_commands_of_ours(path: Path) -> None:
     """The parser takes them, the files that they name exist, and their settings are settings."""
-    spec = read(path)["spec"]
-    entrypoint = spec.get("jobTemplate", spec).get("entrypoint")
+    entrypoint = job_of(read(path)).get("entrypoint")
     if entrypoint is None:
         return
     program, module, *arguments = shlex.split(entrypoint)[0:1] + shlex.split(entrypoint)[2:]
