@@ -23,6 +23,7 @@ from recsys.bundle.contents import Bundle
 from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.client import Client
+from recsys.serve.memory import give_back
 from recsys.serve.priority import hand_over_soon, spare_what_stays
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service
@@ -98,6 +99,7 @@ def serve(run: str, address: str, port: int, encodes: bool = True) -> None:
     """One server, with one more address that tells of its counts."""
     torch.set_num_threads(1)
     hand_over_soon()
+    give_back()
     logging.disable(logging.WARNING)  # a database that is killed is a warning a request
     bundle = Bundle.load(run)
     others = None if encodes else bundle.config.serve.model_copy(update={"encoders": 1})

@@ -5,6 +5,7 @@ On SQLite and on PostgreSQL (a server of its own on loopback, with fsync):
 - events a second in calls of 100 by 8 clients, and in single calls by 32 clients, each of which
   sends its next call when the last was acknowledged: threads through `EventLog`, and wrk through
   HTTP to one server without Ray;
+- what one replica pays for an event of the log that it follows (`_following.py`);
 - a like at one of two servers, then a recommendation of one: how many of 1,000 do not know it; the
   same through Ray Serve's address, behind which two replicas answer (`--parts ray`);
 - a process with 8 clients of `EventLog` that is killed 20 times in the middle of it (`_storm.py`):
@@ -37,6 +38,7 @@ from recsys.live.log.event import VIEW, Event
 from recsys.live.log.events import EventLog
 from recsys.serve.app import running
 from tests.benchmarks._bars import bar, work_folder, write
+from tests.benchmarks._following import following
 from tests.benchmarks._load import EVENTS, put_load
 from tests.benchmarks._next_call import unseen_tries
 from tests.benchmarks._postgres import (
@@ -53,8 +55,9 @@ from tests.bundles import make_run
 DATABASES = ("sqlite", "postgresql")
 CALLS = (("calls of 100", 8, 100, 5000.0), ("single calls, 32 clients", 32, 1, 800.0))
 """Name, clients, events a call and least events a second."""
-PARTS = ("speed", "tries", "log", "servers")
-"""Speed; next calls; kills of a process that writes; kills of servers and database."""
+PARTS = ("speed", "follow", "tries", "log", "servers")
+"""Speed; a follower's cost; next calls; kills of a process that writes; kills of servers and
+database."""
 NUM_USERS, NUM_VIDEOS = 24_000, 7_583
 Figures = dict[str, float]
 
@@ -110,15 +113,12 @@ def speed(log: EventLog, *, clients: int, size: int, seconds: float) -> Figures:
     return {"events_per_s": sum(accepted) / taken, "call_p50_ms": p50, "call_p99_ms": p99}
 
 
-def reads(log: EventLog) -> Figures:
-    """What a request and a follower pay."""
+def of_user_ms(log: EventLog) -> float:
+    """What it costs to read one user's events."""
     begin = time.perf_counter()
     for user in range(1000):
         log.of_user(f"u{user}")
-    of_user = time.perf_counter() - begin
-    begin = time.perf_counter()
-    count = sum(1 for _ in log.entries())
-    return {"of_user_ms": of_user, "followed_per_s": count / (time.perf_counter() - begin)}
+    return time.perf_counter() - begin
 
 
 def http_speed(run: str, address: str, *, clients: int, size: int, seconds: float) -> Figures:
@@ -165,6 +165,11 @@ def measure(kind: str, run: str, args: argparse.Namespace, results: dict[str, An
     with databases(kind) as (addresses, database):
         if "speed" in args.parts:
             measure_speed(kind, run, addresses, args.seconds, results)
+        if "follow" in args.parts:
+            with work_folder() as folder:
+                result["follow"] = following(folder, next(addresses))
+            shown = ", ".join(f"{name} {us:.1f}" for name, us in result["follow"].items())
+            print(f"{kind}, an event that is followed: {shown}", flush=True)
         if "tries" in args.parts:
             with Servers(run, next(addresses)) as servers:
                 result["unseen"] = unseen_tries(servers.addresses, args.tries)
@@ -225,7 +230,8 @@ def measure_speed(
     """Events a second of the log alone, and through HTTP."""
     for name, clients, size, least in CALLS:
         with EventLog(next(addresses)) as log:
-            alone = speed(log, clients=clients, size=size, seconds=seconds) | reads(log)
+            alone = speed(log, clients=clients, size=size, seconds=seconds)
+            alone["of_user_ms"] = of_user_ms(log)
         http = http_speed(run, next(addresses), clients=clients, size=size, seconds=seconds)
         for way, figures in (("", alone), (" over HTTP", http)):
             title = f"{kind}{way}: events/s in {name}"

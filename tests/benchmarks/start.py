@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -25,19 +26,24 @@ GB = 1e9
 def replica(run: str) -> None:
     """Loads, answers, says what it took, and stays until it is told to go."""
     from recsys.bundle.contents import Bundle
+    from recsys.serve.memory import give_back
     from recsys.serve.recommender import ServingRecommender
 
+    give_back()  # as a server's process
     begin = time.perf_counter()
     bundle = Bundle.load(run)
     recommender = ServingRecommender(bundle)
     users = bundle.history_ids
     recommender.recommend(users[0].as_py(), 10)
-    start_s = time.perf_counter() - begin
+    facts = {"start_s": time.perf_counter() - begin}
+    seconds = []
     for place in range(0, len(users), max(1, len(users) // ASKED)):
+        begin = time.perf_counter()
         recommender.recommend(users[place].as_py(), 10)
-    print(json.dumps({"start_s": start_s, "private": bytes_of("Private_Dirty:")}), flush=True)
-    sys.stdin.readline()
-    print(json.dumps({"share": bytes_of("Pss:")}), flush=True)
+        seconds.append(time.perf_counter() - begin)
+    facts["answer_s"] = statistics.median(seconds)
+    facts |= {"private": bytes_of("Private_Dirty:"), "resident": bytes_of("Rss:")}
+    print(json.dumps(facts), flush=True)
     sys.stdin.readline()
 
 
@@ -54,26 +60,11 @@ class Replica:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.facts = self._read()
-
-    def share(self) -> int:
-        """Its proportional set size now: of what is shared, its part."""
-        self._tell()
-        return int(self._read()["share"])
+        assert self._process.stdout is not None
+        self.facts: dict[str, float] = json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
-        self._tell()
-        self._process.wait()
-
-    def _tell(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-
-    def _read(self) -> dict[str, float]:
-        assert self._process.stdout is not None
-        facts: dict[str, float] = json.loads(self._process.stdout.readline())
-        return facts
+        self._process.communicate("\n")
 
 
 def make(num_users: int, per_user: int, folder: str) -> dict[str, float]:
@@ -92,20 +83,19 @@ def measure(run: str) -> dict[str, float]:
 
     files = Path(find_bundle(run)).rglob("*")
     num_bytes = sum(path.stat().st_size for path in files if path.is_file())
-    first = Replica(run)
-    second = Replica(run)
-    private = [first.facts["private"], second.facts["private"]]
-    both = first.share() + second.share()
-    for one in (first, second):
+    replicas = Replica(run), Replica(run)
+    for one in replicas:
         one.close()
+    first, second = (one.facts for one in replicas)
     return {
         "bundle_bytes": num_bytes,
-        "start_s": first.facts["start_s"],
-        "second_start_s": second.facts["start_s"],
-        "private_bytes": private[0],
-        "second_private_bytes": private[1],
-        "both_bytes": both,
-        "second_over_first": private[1] / (private[0] + num_bytes),
+        "start_s": first["start_s"],
+        "second_start_s": second["start_s"],
+        "answer_s": first["answer_s"],
+        "private_bytes": first["private"],
+        "first_bytes": first["resident"],
+        "second_private_bytes": second["private"],
+        "second_over_first": second["private"] / first["resident"],
     }
 
 
@@ -130,11 +120,10 @@ def main() -> None:
     bars = {
         "seconds to start": (figures["start_s"], BAR_S),
         "private GB of a replica": (figures["private_bytes"] / GB, BAR_BYTES / GB),
-        "private memory of the second over all of the first": (
-            figures["second_over_first"],
-            BAR_SHARE,
-        ),
     }
+    if args.run:
+        name = "private memory of the second over all that the first has touched"
+        bars[name] = (figures["second_over_first"], BAR_SHARE)
     for name, value in figures.items():
         print(f"{name}: {value:,.3f}")
     for name, (value, limit) in bars.items():

@@ -1,9 +1,10 @@
 """Uploads: from a file that is sent to a video that both of two servers recommend.
 
 100 different clips of 10 seconds, one after the other, each sent to one of two servers in turn:
-seconds until `similar` and a recommendation of *both* know it, p50 and p99; an encoder of its own
-works beside the servers. Then recommendations at half of what the servers can answer, without and
-with uploads all the time: p99 of both.
+seconds until *both* recommend it and list it among the videos similar to a neighbour, p50 and p99;
+an encoder of its own works beside the servers. The neighbour is the video in whose list the new one
+comes first, by the exact cosines of all vectors. Then recommendations at half of what the servers
+can answer, without and with uploads all the time: p99 of both.
 
 All on this machine; clients, servers and the encoder share its cores.
 """
@@ -17,15 +18,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from recsys.bundle.contents import VideoModel
+from recsys.bundle.contents import Bundle, VideoModel
 from recsys.bundle.versions import find_bundle
 from recsys.features.inputs import ClipShape
 from recsys.live.log.events import EventLog
+from recsys.live.videos.live_videos import LiveVideos
 from recsys.serve.client import Client
 from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.videos.encoding import Encoding
@@ -38,7 +41,9 @@ from tests.bundles import DATA_WITH_VIDEOS, make_run
 CLIPS, SECONDS, PER_SECOND = 100, 10, 10
 FRAMES, SIZE = 16, 64
 BAR_S, BAR_SLOWER = 3.0, 1.5
-FOLLOW_S, LOOKS_S = 0.005, 0.05
+FOLLOW_S, LOOKS_S, GIVE_UP_S = 0.005, 0.05, 60
+SIMILAR = 20
+"""Videos in a list of those similar to one."""
 RUN = {
     "data": DATA_WITH_VIDEOS,
     "decode": {"frames": FRAMES, "size": SIZE},
@@ -70,25 +75,77 @@ def encode(run: str, log: str, uploads: str) -> None:
     threading.Event().wait()
 
 
-def until_known(clients: list[Client], video_id: str) -> None:
-    """Returns when `similar` and a recommendation of every server know a video."""
+class Neighbours:
+    """Which lists of similar videos must hold a new one, by the vectors of all videos there are.
+
+    Args:
+        run: With the bundle.
+        log: Of the videos that came live.
+    """
+
+    def __init__(self, run: str, log: EventLog) -> None:
+        bundle = Bundle.load(run)
+        self._tail, self._seq = LiveVideos(log.database).tail(bundle.version), 0
+        self._dim = bundle.recommender.dim
+        self._vectors = dict(
+            zip(bundle.vocabs["video"].ids.to_pylist(), bundle.vectors[1:], strict=True)
+        )
+
+    def of(self, video_id: str) -> str:
+        """The video in whose list a new one comes first; of several the one most like it."""
+        for video in self._tail.changed(self._seq, 1_000):
+            self._seq = video.seq
+            if video.vector is not None:
+                self._vectors[video.video_id] = video.vector
+        ids = list(self._vectors)
+        vectors_ND = np.stack(list(self._vectors.values()))[:, : self._dim]
+        vectors_ND = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+        cosines_NN, new = vectors_ND @ vectors_ND.T, ids.index(video_id)
+        np.fill_diagonal(cosines_NN, -np.inf)
+        likeness_N = cosines_NN[:, new]
+        nearer_N = (cosines_NN > likeness_N[:, None]).sum(1)
+        nearest = int(np.lexsort((-likeness_N, nearer_N, np.arange(len(ids)) == new))[0])
+        assert nearer_N[nearest] < SIMILAR, f"no list of {SIMILAR} holds {video_id}"
+        return ids[nearest]
+
+
+def until_known(clients: list[Client], video_id: str, neighbours: Neighbours) -> None:
+    """Returns when every server recommends a video and has it in the list of a neighbour."""
     for client in clients:
-        while True:
-            shown = client.recommend("u9", k=1, filters={"video_ids": [video_id]})["items"]
-            if [item["video_id"] for item in shown] == [video_id]:
-                break
-            time.sleep(FOLLOW_S)
+        until(partial(is_recommended, client, video_id))
+    neighbour = neighbours.of(video_id)
+    for client in clients:
         assert client.similar(video_id, k=1)["items"]
+        until(partial(is_similar, client, video_id, neighbour))
 
 
-def upload_all(clients: list[Client], files: list[bytes], name: str) -> list[float]:
+def until(is_so: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + GIVE_UP_S
+    while not is_so():
+        assert time.monotonic() < give_up, "a server does not come to know an upload"
+        time.sleep(FOLLOW_S)
+
+
+def is_recommended(client: Client, video_id: str) -> bool:
+    shown = client.recommend("u9", k=1, filters={"video_ids": [video_id]})["items"]
+    return [item["video_id"] for item in shown] == [video_id]
+
+
+def is_similar(client: Client, video_id: str, neighbour: str) -> bool:
+    similar = client.similar(neighbour, k=SIMILAR)["items"]
+    return video_id in [item["video_id"] for item in similar]
+
+
+def upload_all(
+    clients: list[Client], files: list[bytes], name: str, neighbours: Neighbours
+) -> list[float]:
     """Seconds of each upload until all know it."""
     took = []
     for number, data in enumerate(files):
         begun = time.perf_counter()
         video_id = f"{name}{number}"
         clients[number % len(clients)].add_video(video_id, data, creator_id="c1")
-        until_known(clients, video_id)
+        until_known(clients, video_id, neighbours)
         took.append(time.perf_counter() - begun)
     return took
 
@@ -167,14 +224,14 @@ def upload_waiting(clients: list[Client], files: list[bytes], name: str) -> None
 def measure(folder: Path, seconds: float, number_of: int) -> dict[str, float]:
     run = str(make_run(folder / "run", uris=["/none.mp4"], clip=ClipShape(FRAMES, SIZE), **RUN).run)
     log, uploads = str(folder / "live.sqlite"), str(folder / "uploads")
-    EventLog(log).close()
+    neighbours = Neighbours(run, EventLog(log))
     files = list(clips(folder, number_of))
     encoder = FORKS.Process(target=encode, args=(run, log, uploads), daemon=True)
     encoder.start()
     with Servers(run, log, encodes=False) as servers:
         clients = [Client(address, timeout_s=10.0) for address in servers.addresses]
-        upload_all(clients, files[:2], "warm")
-        took = upload_all(clients, files[2:] + files[:2], "new")
+        upload_all(clients, files[:2], "warm", neighbours)
+        took = upload_all(clients, files[2:] + files[:2], "new", neighbours)
         per_s = fastest(servers.addresses[0], 3.0) / 2
         asked = servers.addresses[0], servers.pids[0], per_s
         alone = at_half_load(*asked, lambda: time.sleep(seconds))
