@@ -109,8 +109,10 @@ def clips_per_s(
     # Two callers, so that nobody waits for the last video of a batch.
     with ThreadPoolExecutor(2) as callers:
         calls = [callers.submit(call) for _ in range(2)]
-        counted = _steady(done, calls, first=processes.num, seconds=scale.seconds)
-        over.set()
+        try:
+            counted = _steady(done, calls, first=processes.num, seconds=scale.seconds)
+        finally:
+            over.set()
         for running in calls:
             running.result()
     pipeline.close()

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.gpu import check, steps
+from tests.gpu import check, decoding, steps
 from tests.gpu.decoding import Scale
 from tests.gpu.peaks import peak_flops
 
@@ -43,6 +43,7 @@ def test_it_runs_to_its_end_on_a_cpu(tmp_path: Path) -> None:
     assert result["fused"]["of_the_slower_half"] > 0
     assert result["validate"]["same_as_on_a_cpu"] == 1.0
     assert result["train"]["20000 rows, dim 64, bfloat16, 128 timelines"]["events_per_s"] > 0
+    assert result["feed"]["cores"]["events_per_s"] > 0
 
 
 def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -61,11 +62,46 @@ def test_a_part_whose_package_is_missing_costs_itself_alone(
     assert "is not installed" in check.run_part("decode", scale)["skipped"]
 
 
+def test_a_part_that_takes_too_long_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(decoding, "_steady", lambda *_, **__: threading.Event().wait(60))
+    scale = Scale(check.torch.device("cpu"), 1, 0.1, True, tmp_path)
+    assert scale.clips()  # are there: what takes too long is the measure
+    assert check.run_part("decode", scale, 0.5) == {"failed": "TimeoutError: the time is over"}
+
+
+WITHOUT_PACKAGES = """
+import sys
+for name in ("ray", "torchrec", "fbgemm_gpu", "lance"):
+    sys.modules[name] = None
+from tests.gpu import check
+parts = ["encode", "validate", "train"]
+settings = ["--device", "cpu", "--small", "--seconds", "0.01", "--out", sys.argv[1]]
+sys.argv = ["check.py", *settings, "--parts", *parts]
+check.main()
+"""
+
+
+def test_it_runs_where_ray_and_torchrec_are_missing(tmp_path: Path) -> None:
+    out = tmp_path / "check.json"
+    command = [sys.executable, "-c", WITHOUT_PACKAGES, str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(out.read_text())
+    assert result["encode"]["small_cnn bfloat16"]["images_per_s"] > 0
+    assert result["validate"]["same_as_on_a_cpu"] == 1.0
+    assert result["train"]["20000 rows, dim 64, bfloat16, 128 timelines"]["events_per_s"] > 0
+    assert result["train"]["sharded"] == {"skipped": "TorchRec or FBGEMM is not installed"}
+
+
 def test_bars() -> None:
     parts = {
         "decode": {"both": {"clips_per_s": 120.0}, "one_core": {"clips_per_s": 9.0}},
         "encode": {"a": {"share_of_peak": 0.2}, "b": {"share_of_peak": 0.45}, "c": {}},
         "fused": {"of_the_slower_half": 0.89},
+        "feed": {"cores": {"events_per_s": 900.0}},
         "train": {
             "10000 rows, dim 64, float32, 128 timelines": {"events_per_s": 1000.0},
             "two cores, dim 64": {"events_per_s": 50.0},
@@ -83,6 +119,7 @@ def test_bars() -> None:
     assert not bars["fused_of_the_slower_half"]["holds"]
     assert bars["training_over_two_cores"] == {"value": 20.0, "bar": ">= 20.0", "holds": True}
     assert bars["training_over_two_cores_at_dim_256"]["holds"]  # 21 ×, more than at 64
+    assert bars["steps_made_over_those_learnt"]["value"] == 0.9
     assert bars["gpu_idle_in_training"] == {"value": None, "bar": "<= 0.15", "holds": False}
     assert not any(bar["holds"] for bar in dict(check.bars({})).values())
 
