@@ -150,6 +150,7 @@ TRIED: dict[str, By | Needs | Here] = {
     "make bench NAME=swaps ARGS='--minutes 2.5 --every 25 --rate 40'": BENCH,
     "make bench NAME=live ARGS='--parts servers --kills 5 --seed 1'": BENCH,
     "make bench NAME=live ARGS='--only sqlite --kills 2'": BENCH,
+    "make bench NAME=live ARGS='--parts follow'": BENCH,
     # tuning/
     "recsys run --config runs/mine/tune/best.yaml": By(
         f"{WAYS}::test_sweep", '"tune" / "best.yaml"'
