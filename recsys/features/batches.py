@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import TypeVar
 
@@ -24,7 +25,7 @@ import torch
 
 from recsys.data.catalog import Catalog
 from recsys.data.clip_store import ClipArray, ClipRows
-from recsys.data.ragged import IntArray
+from recsys.data.ragged import IntArray, union
 from recsys.features.inputs import Batch, EventBatch, RequestContext, VideoBatch
 from recsys.features.timelines import EventArrays, Timelines, cut_windows
 
@@ -135,6 +136,10 @@ class Candidates:
     """(n,) sorted rows that are drawn from; without it all. A video that nobody has been shown yet
     belongs to no pool: that it was not watched says nothing against it."""
 
+    @cached_property
+    def _num_positives(self) -> int:
+        return int(self.positives.sum())
+
     def draw(
         self, targets: IntArray, rng: np.random.Generator
     ) -> tuple[IntArray, npt.NDArray[np.float32]]:
@@ -143,14 +148,16 @@ class Candidates:
         A video is a candidate when it is drawn as a negative (n of N) or is the target of one of
         the step's P positives: q = 1 - (1 - n / N) (1 - share of positives)^P.
         """
-        pool = np.arange(1, len(self.positives)) if self.pool is None else self.pool
-        if self.negatives >= len(pool):
-            rows = np.union1d(pool, targets[targets > 0])
+        size = len(self.positives) - 1 if self.pool is None else len(self.pool)
+        if self.negatives >= size:
+            pool = np.arange(1, size + 1) if self.pool is None else self.pool
+            rows = union(pool, targets[targets > 0])
             return rows, np.zeros(len(rows), dtype=np.float32)
-        drawn = rng.choice(pool, self.negatives, replace=False)
-        rows = np.union1d(drawn, targets[targets > 0])
-        share = self.positives[rows] / max(self.positives.sum(), 1)
-        missed = (1 - self.negatives / len(pool)) * (1 - share) ** len(targets)
+        places = rng.choice(size, self.negatives, replace=False)
+        drawn = places + 1 if self.pool is None else self.pool[places]
+        rows = union(drawn, targets[targets > 0])
+        share = self.positives[rows] / max(self._num_positives, 1)
+        missed = (1 - self.negatives / size) * (1 - share) ** len(targets)
         return rows, np.log1p(-missed).astype(np.float32)
 
 
@@ -225,12 +232,12 @@ class Batcher:
         learn &= arrays.video_rows > 0
         num_learnt = [(learn & positive).sum(), learn.sum()]
         candidates, log_q = self.candidates.draw(targets, rng)
-        rows = np.union1d(np.union1d(arrays.video_rows, candidates), [0])
+        rows = union(arrays.video_rows, candidates, np.zeros(1, np.int64))
         log_q_V = np.full(len(rows), np.inf, dtype=np.float32)
         log_q_V[np.searchsorted(rows, candidates)] = log_q
         encoded = None
         if self.step_clips is not None:
-            own = np.unique(arrays.video_rows)
+            own = union(arrays.video_rows)
             encoded = self.videos.within(rows, self.step_clips, first=own, rng=rng)
         return Batch(
             videos=self.videos.batch(rows, is_encoded_V=encoded),

@@ -28,6 +28,8 @@ _MOST_ROWS = 1 << 38
 _FIRST_KNOWN = np.array([UNKNOWN_ROW + 1])
 _AT_ONCE = 1 << 20
 """Keys that are looked at together."""
+_FEW = 512
+"""Keys up to which a search through all of them costs less than the steps of one by row."""
 
 
 def hour_of(time_ms: npt.ArrayLike) -> IntArray:
@@ -40,6 +42,25 @@ def hour_of(time_ms: npt.ArrayLike) -> IntArray:
 def _sort_keys(rows: npt.NDArray[np.integer], hours: npt.ArrayLike) -> IntArray:
     """One number for each pair of row and hour, sorted by row first."""
     return rows.astype(np.int64) * _HOURS_A_ROW + np.asarray(hours, np.int64)
+
+
+def _places(keys: IntArray, asked: IntArray, first: IntArray, last: IntArray) -> IntArray:
+    """Where each of some sorted keys (n,) belongs among all, which is within [first, last].
+
+    `np.searchsorted` halves what is left of all keys, of millions at places far from each other; of
+    thousands of keys that is up to seven times as slow as halving the few of each one's row.
+    """
+    if len(asked) <= _FEW:
+        return np.searchsorted(keys, asked)
+    # The last key that is known to be less, and the last one that may be.
+    place, end = first - 1, last - 1
+    step = 1 << int((last - first).max()).bit_length()
+    while step := step >> 1:
+        ahead = place + step
+        within = ahead <= end
+        within &= keys.take(np.minimum(ahead, end)) < asked
+        place += within * step
+    return place + 1
 
 
 class HourlyCounts:
@@ -93,7 +114,7 @@ class HourlyCounts:
         place = place[order]
         first, last = self._starts[place], self._starts[place + 1]
         within = np.flatnonzero(hours[order] < self._end)
-        last[within] = np.searchsorted(self._keys, asked[order[within]])
+        last[within] = _places(self._keys, asked[order[within]], first[within], last[within])
         totals: IntArray = np.empty((len(order), self._totals.shape[1]), np.int64)
         totals[order] = self._totals.take(last, axis=0) - self._totals.take(first, axis=0)
         live = self._live  # which another thread may put another one in the place of

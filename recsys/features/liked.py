@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data.ragged import IntArray, Ragged, expand_ranges
+from recsys.data.ragged import IntArray, Ragged, expand_ranges, union
 from recsys.features.timelines import Timelines
 from recsys.schema import UNKNOWN_ROW
 
@@ -23,7 +23,7 @@ def liked_rows(
     >>> liked_rows(np.array([7, 3, 7, 0, 5]), np.array([1, 0, 1, 1, 1])).tolist()
     [5, 7]
     """
-    rows = np.unique(video_rows[positive > 0]).astype(np.int32)
+    rows = union(video_rows[positive > 0]).astype(np.int32)
     return rows[rows != UNKNOWN_ROW]
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recsys.data.ragged import Ragged, flat_values
+from recsys.data.ragged import Ragged, flat_values, union
 
 OFFSETS = {"32 bits": pa.list_(pa.int32()), "64 bits": pa.large_list(pa.int32())}
 
@@ -38,3 +38,11 @@ def test_lists_that_begin_later_or_are_missing_are_told_apart(kind: pa.DataType)
         ragged = Ragged.from_arrow(part)
         assert ragged.offsets.tolist() == offsets
         assert ragged[len(ragged) - 1].tolist() == ([5, 6] if len(part) == 1 else [7])
+
+
+def test_a_union_is_that_of_numpy() -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(-50, 50, size).astype(np.int32) for size in (0, 1, 200)]
+    assert union(*parts).tolist() == np.unique(np.concatenate(parts)).tolist()
+    assert union(parts[0]).tolist() == []
+    assert union(*parts).dtype == np.int32

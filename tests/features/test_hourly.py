@@ -66,3 +66,20 @@ def test_live_events_count_once_their_hour_is_over(rows: list[int]) -> None:
         assert totals.tolist() == [by_row[row] for row in rows]
     assert hourly.before(np.array([2, 2]), np.array([7, 6])).tolist() == [[3, 1], [1, 1]]
     assert hourly.entries()[2].tolist() == [[1, 1], [7, 7]], "what is kept has no live events"
+
+
+@pytest.mark.parametrize("num", [100, 2000], ids=["few", "many"])
+def test_few_and_many_are_found_alike(num: int) -> None:
+    """Of rows with many hours, with one and with none, before the first and after the last hour."""
+    rng = np.random.default_rng(0)
+    lengths = np.array([0, 3, 700, 0, 1, 90, 0])
+    rows = np.repeat(np.arange(7), lengths)
+    hours = np.concatenate([rng.permutation(1000)[:length] for length in lengths])
+    values = rng.integers(1, 9, (len(rows), 2))
+    hourly = HourlyCounts(rows, hours, values)
+    asked, before = rng.integers(0, 9, num), rng.integers(-5, 1010, num)
+    expected = [
+        values[(rows == row) & (hours < hour)].sum(0)
+        for row, hour in zip(asked, before, strict=True)
+    ]
+    assert hourly.before(asked, before).tolist() == np.array(expected).tolist()

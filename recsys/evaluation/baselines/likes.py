@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.ragged import Ragged
+from recsys.data.ragged import Ragged, union
 from recsys.evaluation.metrics.interactions import RankingSet, VideoTable
 from recsys.schema import VALID
 
@@ -57,8 +57,9 @@ class Likes:
         """
         owner, is_valid = self.lists.list_of_value, self.split == VALID
         keys = owner << 32 | self.lists.values
-        new = np.setdiff1d(keys[is_valid & (self.lists.values > 0)], keys[~is_valid])
-        users = np.unique(new >> 32)
+        new = union(keys[is_valid & (self.lists.values > 0)])
+        new = new[~np.isin(new, keys[~is_valid])]
+        users = union(new >> 32)
         if not len(users):
             return None
         most = min(max(TUNED_SCORES // len(videos), FEWEST_USERS), MOST_USERS)
