@@ -9,15 +9,18 @@ little with each look, for the log may hold what takes minutes; then those count
 the others. Where more was deleted meanwhile, which they may have read, the next ones are begun
 then. So nothing that was deleted stays for longer than two such passes, however often something is.
 The states of who was forgotten go at once.
+
+An event of an hour that is over, which comes late or says what came of a showing of before, is in
+what is known of its video at once. It changes a little of every other video too, which is much to
+make anew: that follows once in a while.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from recsys.data.ragged import IntArray
 from recsys.features.counts import EventCounts
@@ -33,6 +36,9 @@ from recsys.serve.lists.parts import Parts
 VIDEOS_A_PAGE = 1000
 ANEW_S, ANEW_PAGE = 0.01, 200
 """How long each look goes on counting anew, and the entries that are read for it at a time."""
+FOLLOWED_EVERY_S = 5.0
+"""How long it takes at most until what is made of all counts follows events of hours that are over:
+what trends, and what all videos have in common."""
 
 
 @dataclass
@@ -71,6 +77,8 @@ class Follower:
         self._video_seq = 0
         self._counting: Counting | None = None
         self._anew: _Anew | None = None
+        self._is_ahead, self._followed_s = False, -math.inf
+        """Whether more was counted than what is made of all counts follows, and when that did."""
         self.followed = Followed(seq=parts.bundle.live_seq)
 
     @property
@@ -93,6 +101,10 @@ class Follower:
             if len(rows) < PAGE:
                 break
         self.followed.unknown_videos = counting.num_waiting
+        if self._is_ahead and time.monotonic() - self._followed_s >= FOLLOWED_EVERY_S:
+            self._parts.trending.follow()
+            self._parts.tasks.follow()
+            self._is_ahead, self._followed_s = False, time.monotonic()
         if counting.is_off:
             if self._anew is None:
                 self._begin_anew()
@@ -182,7 +194,7 @@ class Follower:
 
     def _put_in_place(self, anew: _Anew) -> None:
         self._parts.trending.take_live(anew.counts)
-        self._parts.tasks.happened(np.zeros(1, np.int64))  # hours of all events, gone ones too
+        self._parts.tasks.clear()
         self._pasts.clear()
         anew.counting.add = self._add
         self._counting, self._anew = anew.counting, None
@@ -192,6 +204,7 @@ class Follower:
         self, rows: IntArray, context_rows: IntArray, times_ms: IntArray, counts: IntArray
     ) -> None:
         """Adds what happened to videos to all that is made of it."""
-        self._parts.trending.count_many(rows, context_rows, times_ms, counts)
-        self._parts.tasks.happened(hour_of(times_ms))
+        self._bundle.counts.count_many(rows, context_rows, times_ms, counts)
+        self._parts.tasks.happened(rows, hour_of(times_ms))
         self._parts.ages.happened(rows, times_ms)
+        self._is_ahead = True
