@@ -229,8 +229,8 @@ class ServeConfig(Section):
     """Requests in progress that each replica should have; where replicas come and go, more requests
     than that call for another one."""
     max_queued_requests: int = Field(128, ge=1)
-    """Requests that may wait for a replica beside the 64 that it works on; what comes then is
-    answered 503 at once, with a `Retry-After` of a second."""
+    """Requests that may wait for a replica beside those that it takes, 64 more than `max_waiting`;
+    what comes then is answered 503 at once, with a `Retry-After` of a second."""
     max_k: int = Field(200, ge=1)
     """Most recommendations that one request may ask for."""
     max_videos: int = Field(1000, ge=1, le=5000)

@@ -33,6 +33,12 @@ class Counting:
         self._waiting = Waiting()
         self.num_waiting = 0
         """Changes of videos that are not known; they wait here or in the log."""
+        self.whole_to: int | None = None
+        """Place in the log up to which it had lost what was deleted when this began to read it;
+        None before that."""
+        self.is_off = False
+        """Whether only the log can tell what is right: of what was counted some was deleted, or of
+        what waited for a video not all was kept."""
 
     def remember(self, events: Iterable[LoggedEvent]) -> None:
         """Takes events that are counted already, of whose showings more may come."""
@@ -63,15 +69,19 @@ class Counting:
         """Whether an event may have named a video before it was known."""
         return self._waiting.was_named(video_id)
 
-    def settle(self, video_ids: Sequence[str]) -> bool:
-        """Counts what waited for videos; False where not all of it was kept."""
+    def deleted(self, seq: int) -> None:
+        """Takes note of a deletion that the log tells of at this place."""
+        self.is_off |= self.whole_to is not None and seq > self.whole_to
+
+    def settle(self, video_ids: Sequence[str]) -> None:
+        """Counts what waited for videos."""
         rows = map(self._catalogue.videos.row, video_ids)
         changes = [(row, self._waiting.take(one)) for row, one in zip(rows, video_ids, strict=True)]
         kept = [[(row, one) for one in waited] for row, waited in changes if waited is not None]
         known = list(chain(*kept))
         self.num_waiting -= len(known)
         self._add(known)
-        return len(kept) == len(changes)
+        self.is_off |= len(kept) < len(changes)
 
     def _counted(self, change: Change) -> Counted:
         assert change.showing.time_ms is not None, "the log gives every event a time"

@@ -6,16 +6,21 @@ the log alone: a process that starts now ends up with the same counts.
 
 What was deleted cannot be taken off the counts: it is gone. So all is counted anew, aside and a
 little with each look, for the log may hold what takes minutes; then those counts take the place of
-the others. The states of who was forgotten go at once.
+the others. Where more was deleted meanwhile, which they may have read, the next ones are begun
+then. So nothing that was deleted stays for longer than two such passes, however often something is.
+The states of who was forgotten go at once.
+
+An event of an hour that is over, which comes late or says what came of a showing of before, is in
+what is known of its video at once. It changes a little of every other video too, which is much to
+make anew: that follows once in a while.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from recsys.data.ragged import IntArray
 from recsys.features.counts import EventCounts
@@ -31,6 +36,9 @@ from recsys.serve.lists.parts import Parts
 VIDEOS_A_PAGE = 1000
 ANEW_S, ANEW_PAGE = 0.01, 200
 """How long each look goes on counting anew, and the entries that are read for it at a time."""
+FOLLOWED_EVERY_S = 5.0
+"""How long it takes at most until what is made of all counts follows events of hours that are over:
+what trends, and what all videos have in common."""
 
 
 @dataclass
@@ -69,15 +77,14 @@ class Follower:
         self._video_seq = 0
         self._counting: Counting | None = None
         self._anew: _Anew | None = None
-        self._whole_to: int | None = None
-        """Up to where the log had lost what was deleted before the newest counting began to read
-        it; None where that has not begun."""
+        self._is_ahead, self._followed_s = False, -math.inf
+        """Whether more was counted than what is made of all counts follows, and when that did."""
         self.followed = Followed(seq=parts.bundle.live_seq)
 
     @property
     def counts_anew(self) -> bool:
         """Whether counts are being made that will take the place of those of now."""
-        return self._anew is not None
+        return self._counting is not None and self._counting.is_off
 
     def catch_up(self) -> None:
         """Reads all that was committed until now.
@@ -94,14 +101,20 @@ class Follower:
             if len(rows) < PAGE:
                 break
         self.followed.unknown_videos = counting.num_waiting
-        if self._anew is not None:
-            self._count_anew(self._anew)
+        if self._is_ahead and time.monotonic() - self._followed_s >= FOLLOWED_EVERY_S:
+            self._parts.trending.follow()
+            self._parts.tasks.follow()
+            self._is_ahead, self._followed_s = False, time.monotonic()
+        if counting.is_off:
+            if self._anew is None:
+                self._begin_anew()
+            self._count_anew()
 
     def _begun(self) -> Counting:
         """What counts; at first it is told of the showings that the bundle has counted."""
         if self._counting is None:
-            self._whole_to = self._log.latest_seq()
             counting = Counting(self._parts, self._add)
+            counting.whole_to = self._log.latest_seq()
             last = self._bundle.live_seq
             for entry in self._log.entries(self._first_open, last, limit_s=READ_LIMIT_S):
                 if isinstance(entry, LoggedEvent):
@@ -125,15 +138,16 @@ class Follower:
                 self._pasts.clear()
 
     def _settle(self, came: Sequence[str], counting: Counting) -> bool:
-        """Counts what waited for videos, anew where not all was kept; False where nobody did."""
-        named = [one for one in came if counting.was_named(one)]
-        if not counting.settle(named):
-            self._begin_anew()
-        if self._anew is not None:
-            of_anew = [one for one in came if self._anew.counting.was_named(one)]
-            if not self._anew.counting.settle(of_anew):
-                self._begin_anew()
-        return bool(named)
+        """Counts what waited for videos; False where nobody did."""
+        for one in self._countings:
+            one.settle([video_id for video_id in came if one.was_named(video_id)])
+        return any(map(counting.was_named, came))
+
+    @property
+    def _countings(self) -> list[Counting]:
+        """Those of the counts of now, and of those that will take their place."""
+        both = self._counting, None if self._anew is None else self._anew.counting
+        return [one for one in both if one is not None]
 
     def _row(self, video_id: str) -> int:
         return self._catalogue.videos.row(video_id)
@@ -141,23 +155,30 @@ class Follower:
     def _take(self, entries: Sequence[Entry], counting: Counting) -> None:
         notices = [entry for entry in entries if isinstance(entry, (Forgotten, Pruned))]
         if notices:
-            self._pasts.forget({n.mark: n.time_ms for n in notices if isinstance(n, Forgotten)})
-            if self._whole_to is not None and notices[-1].seq > self._whole_to:
-                self._begin_anew()
+            self._deleted(notices)
         events = [entry for entry in entries if isinstance(entry, LoggedEvent)]
         counting.count(events)
         self._pasts.changed({logged.event.user_id for logged in events})
         self.followed.seq = entries[-1].seq
 
+    def _deleted(self, notices: Sequence[Forgotten | Pruned]) -> None:
+        self._pasts.forget({n.mark: n.time_ms for n in notices if isinstance(n, Forgotten)})
+        if any(isinstance(notice, Pruned) for notice in notices):  # of whom, nobody says
+            self._pasts.clear()
+        for counting in self._countings:
+            counting.deleted(notices[-1].seq)
+
     def _begin_anew(self) -> None:
         counts = self._bundle.counts.without_live()
         counting = Counting(self._parts, counts.count_many)
-        self._anew, self._whole_to = _Anew(counts, counting, self._first_open), None
+        self._anew = _Anew(counts, counting, self._first_open)
 
-    def _count_anew(self, anew: _Anew) -> None:
+    def _count_anew(self) -> None:
         """Goes on for a while, and ends where what counts now is."""
-        if self._whole_to is None:
-            self._whole_to = self._log.latest_seq()
+        anew = self._anew
+        assert anew is not None, "it was begun"
+        if anew.counting.whole_to is None:
+            anew.counting.whole_to = self._log.latest_seq()
         ends, last = time.monotonic() + ANEW_S, self.followed.seq
         while anew.seq < last:
             rows = self._log.rows_after(anew.seq, ANEW_PAGE, up_to_seq=last, limit_s=READ_LIMIT_S)
@@ -173,7 +194,7 @@ class Follower:
 
     def _put_in_place(self, anew: _Anew) -> None:
         self._parts.trending.take_live(anew.counts)
-        self._parts.tasks.happened(np.zeros(1, np.int64))  # hours of all events, gone ones too
+        self._parts.tasks.clear()
         self._pasts.clear()
         anew.counting.add = self._add
         self._counting, self._anew = anew.counting, None
@@ -183,6 +204,7 @@ class Follower:
         self, rows: IntArray, context_rows: IntArray, times_ms: IntArray, counts: IntArray
     ) -> None:
         """Adds what happened to videos to all that is made of it."""
-        self._parts.trending.count_many(rows, context_rows, times_ms, counts)
-        self._parts.tasks.happened(hour_of(times_ms))
+        self._bundle.counts.count_many(rows, context_rows, times_ms, counts)
+        self._parts.tasks.happened(rows, hour_of(times_ms))
         self._parts.ages.happened(rows, times_ms)
+        self._is_ahead = True

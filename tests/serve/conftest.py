@@ -20,9 +20,10 @@ def one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
-def counts_anew_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a server does a little at a time is done in one look, however slow the machine."""
+def all_in_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server does a little at a time, or once in a while, is done with each look."""
     monkeypatch.setattr(follower, "ANEW_S", 60.0)
+    monkeypatch.setattr(follower, "FOLLOWED_EVERY_S", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Scores over HTTP are those of training, where the events came over HTTP too."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
+from recsys.serve import follower
 from tests.bundles import TASKS, TinyRun
 from tests.serve.test_cases import serving
 from tests.serve.test_recommender import TABS, made, training_outputs, without_events
@@ -62,9 +64,13 @@ def require_training_scores(client: TestClient, tiny: TinyRun) -> None:
 
 
 def test_events_through_the_log_give_the_scores_of_training_also_after_a_restart(
-    tiny: TinyRun, tmp_path: Path
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bundle is of the day before anything happened: all that is known came through the log."""
+    """The bundle is of the day before anything happened: all that is known came through the log.
+
+    What follows once in a while is not waited for.
+    """
+    monkeypatch.setattr(follower, "FOLLOWED_EVERY_S", math.inf)
     log = tmp_path / "live.sqlite"
     with serving(without_events(Bundle.load(str(tiny.run))), log) as client:
         assert client.get("/v1/history?user_id=u9").json()["events"] == []

@@ -1,6 +1,7 @@
 """What happens live changes the next answer, on whichever recommender, and only as it should."""
 
 import gc
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from recsys.bundle.contents import Bundle
 from recsys.errors import InputError
+from recsys.features.counts import EventCounts
 from recsys.features.hourly import HourlyCounts
 from recsys.features.timelines import EVENT_FIELDS
 from recsys.live.clock import now
@@ -24,7 +26,9 @@ from recsys.live.log.event import (
     Event,
 )
 from recsys.live.log.events import EventLog
+from recsys.serve import follower
 from recsys.serve.asks import Ask, Filters
+from recsys.serve.lists.task_scores import TaskScores
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.users.live_history import NONE_HIDDEN
 from recsys.serve.users.pasts import Past, PastRequest
@@ -319,6 +323,49 @@ def test_a_late_event_changes_what_later_hours_know(tiny: TinyRun, served: Serve
     for one, other, earlier in zip(after, anew.videos, before, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
         assert one.probabilities != pytest.approx(earlier.probabilities, abs=1e-4)
+
+
+def test_late_events_make_the_sides_of_their_videos_anew_and_all_once_in_a_while(
+    tiny: TinyRun, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of their videos counts at once; in the end all is as of who starts now."""
+    monkeypatch.setattr(follower, "FOLLOWED_EVERY_S", math.inf)
+    hour = LATER + 3_600_000
+    served.tell("someone", "v3", time_ms=LATER)
+    before = served.score("u9", EVERY, now_ms=hour).videos
+    made: list[list[int]] = []
+    videos = TaskScores.videos
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            TaskScores, "videos", lambda *given: made.append(given[1].tolist()) or videos(*given)
+        )
+        patched.setattr(EventCounts, "shown", lambda *_: pytest.fail("all were looked at"))
+        for number in range(30):
+            served.tell(f"n{number}", "v3", time_ms=LATER + number, labels={"click": True})
+        after = served.score("u9", EVERY, now_ms=hour).videos
+    anew = Served(Bundle.load(str(tiny.run)), served.log).score("u9", EVERY, now_ms=hour).videos
+    assert made == [[3]]
+    assert after[2].probabilities == pytest.approx(anew[2].probabilities, abs=1e-6)
+    assert after[3] == before[3] != anew[3]
+    monkeypatch.setattr(follower, "FOLLOWED_EVERY_S", 0.0)
+    for one, other in zip(served.score("u9", EVERY, now_ms=hour).videos, anew, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-6)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+
+
+def test_what_a_user_did_in_an_hour_that_is_over_counts_in_their_next_call(
+    tiny: TinyRun, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever follows once in a while."""
+    monkeypatch.setattr(follower, "FOLLOWED_EVERY_S", math.inf)
+    hour = LATER + 3_600_000
+    served.tell("u9", "v3", type=EXPOSURE, impression_id="i", time_ms=LATER)
+    before = served.score("u9", ["v3"], now_ms=hour)
+    served.tell("u9", "v3", type=TASK, impression_id="i", labels={"like": True})
+    after = served.score("u9", ["v3"], now_ms=hour)
+    anew = Served(Bundle.load(str(tiny.run)), served.log).score("u9", ["v3"], now_ms=hour)
+    assert after.videos[0].probabilities != before.videos[0].probabilities
+    assert after.videos[0].probabilities == pytest.approx(anew.videos[0].probabilities, abs=1e-6)
 
 
 def test_what_came_of_a_showing_that_the_bundle_knows_takes_its_place(

@@ -191,6 +191,67 @@ def test_a_deletion_holds_up_nobody(
         assert counts_of(served)["video"][-1][:2] == [1, 1]
 
 
+def test_deletions_that_come_oftener_than_all_is_counted_are_followed(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass ends with what it has, another follows, and the last one is right."""
+    monkeypatch.setattr(follower, "ANEW_S", 0.0)
+    monkeypatch.setattr(follower, "ANEW_PAGE", 10)
+    address = str(tmp_path / "live.sqlite")
+    with EventLog(address) as log, EventLog(address) as own:
+        served = Served(Bundle.load(str(tiny.run)), log)
+        at = now()
+        served.tell("eve", "v3")
+        for number in range(100):
+            served.tell(f"n{number % 50}", f"v{1 + number % 2}", time_ms=at - number)
+            served.tell(f"n{number % 50}", "new", time_ms=at - number)
+        served.catch_up()
+        before = counts_of(served)
+        log.forget("eve")
+        served.catch_up()
+        looks = 1
+        for number in range(12):
+            log.forget(f"n{number}")
+            if number == 5:
+                add_video(log, served, "new")
+            for _ in range(2):  # of the 15 at least that a pass takes
+                served.catch_up()
+                looks += 1
+                assert served.counts_anew
+        assert before["video"][3][0] - counts_of(served)["video"][3][0] == 1, "eve's view is gone"
+        while served.counts_anew:
+            served.catch_up()
+            looks += 1
+        assert looks < 60, "more than the rest of a pass and a whole one after the last deletion"
+        fresh = Served(Bundle.load(str(tiny.run)), own)
+        fresh.catch_up()
+        assert counts_of(served) == counts_of(fresh)
+
+
+def test_a_deletion_takes_nobody_elses_state(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs go when the counts do, all at once; those of who was forgotten at once."""
+    monkeypatch.setattr(follower, "ANEW_S", 0.0)
+    monkeypatch.setattr(follower, "ANEW_PAGE", 1)
+    with EventLog(str(tmp_path / "live.sqlite")) as log:
+        served = Served(Bundle.load(str(tiny.run)), log)
+        for user in ("ada", "bob", "eve"):
+            served.tell(user, "v1")
+        for user in ("ada", "bob", "eve"):
+            served.recommend(user)
+        log.forget("eve")
+        served.catch_up()
+        assert (served.pasts.held, served.counts_anew) == (2, True)
+        assert served.recommend("eve").num_history == 0
+        while served.counts_anew:
+            served.catch_up()
+        assert served.pasts.held == 0
+        served.recommend("ada")
+        log.prune(now() + 1)
+        assert served.recommend("ada").num_history == 0
+
+
 def test_who_begins_after_a_deletion_counts_once(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

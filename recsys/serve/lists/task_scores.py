@@ -2,7 +2,8 @@
 
 The head's first layer is linear in what it joins: the user's state and request on one side, the
 video's profile and counts on the other. Each side goes through it by itself, a video's once an hour
-(counts are of finished hours), and a pair costs one addition of hidden values.
+(counts are of finished hours) and where an event comes late, and a pair costs one addition of
+hidden values.
 
 Shapes: B requests, K videos of each, N videos, R rows, S sides that were made, H state, M hidden
 values, T tasks, F count features, C context columns.
@@ -78,12 +79,25 @@ class TaskScores:
         hidden = functional.gelu(users_BM.unsqueeze(1) + videos_BKM)
         return self._last(hidden).sigmoid()
 
-    def happened(self, hours: IntArray) -> None:
-        """Events of these hours were counted: what later hours say of videos is made anew."""
-        if len(hours):
-            first = int(hours.min())
-            for hour in [hour for hour in self._held if hour > first]:
-                del self._held[hour]
+    def happened(self, rows: IntArray, hours: IntArray) -> None:
+        """Events of videos (n,) in hours (n,) were counted.
+
+        What later hours say of these videos is made anew. It changes a little of all others too,
+        for everything, creators, categories and contexts are counted: that waits for `follow`.
+        """
+        for number, hour in self._held.items():
+            if (late := hours < number).any():
+                hour.change(rows[late], len(self._catalogue))
+                hour.is_behind = True
+
+    def follow(self) -> None:
+        """Makes all anew of the hours of which more was counted since they were made."""
+        for number in [number for number, hour in self._held.items() if hour.is_behind]:
+            del self._held[number]
+
+    def clear(self) -> None:
+        """Makes all anew."""
+        self._held.clear()
 
     def _change(self, changed: Changed) -> None:
         for hour in self._held.values():
@@ -142,9 +156,11 @@ class _Hour:
         where it is to be made anew."""
         self._sides_SM: Growing[np.float32] | None = None
         self._contexts: dict[tuple[int, ...], Tensor] = {}
+        self.is_behind = False
+        """Whether what all videos have in common was counted again since."""
 
     def change(self, rows: IntArray, num_videos: int) -> None:
-        """Videos have other vectors than before, or have followed the last ones."""
+        """Videos have other vectors or counts than before, or have followed the last ones."""
         self._place_N.reach(num_videos)
         self._place_N.now[rows] = -np.abs(self._place_N.now[rows])
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from recsys.data.growing import Growing
-from recsys.data.ragged import FloatArray, IntArray
+from recsys.data.ragged import FloatArray
 from recsys.features.counts import EventCounts, trending
 from recsys.features.hourly import hour_of
 from recsys.model.recommender import Recommender
@@ -36,8 +36,9 @@ class _Held:
 class Trending:
     """The gains of all videos, held for the hours that were asked for last.
 
-    Counts are of finished hours: within one, all requests see the same gains, but for an event that
-    comes late. Any thread may call it; an array that was given away never changes.
+    Counts are of finished hours: within one, all requests see the same gains, but for events that
+    come late, which wait for `follow`. Any thread may call it; an array that was given away never
+    changes.
     """
 
     def __init__(self, model: Recommender, counts: EventCounts) -> None:
@@ -45,7 +46,7 @@ class Trending:
         self._lock = threading.Lock()
         self._held: dict[int, _Held] = {}
         self._changes = 0
-        """How often live events were counted or dropped."""
+        """How often live events that were counted or dropped were followed."""
         self._popular: tuple[int, Growing[np.float32]] | None = None
 
     def at(self, time_ms: int) -> FloatArray:
@@ -82,11 +83,8 @@ class Trending:
         values.reach(self._counts.num_videos)
         return values.now
 
-    def count_many(
-        self, rows: IntArray, context_rows: IntArray, time_ms: IntArray, counts: IntArray
-    ) -> None:
-        """Counts live events; see `EventCounts.count_many`."""
-        self._counts.count_many(rows, context_rows, time_ms, counts)
+    def follow(self) -> None:
+        """Live events were counted: the next request looks whether they change the hours held."""
         self._changes += 1
 
     def take_live(self, counted: EventCounts) -> None:

@@ -25,6 +25,7 @@ from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.batches import event_batch
 from recsys.features.liked import liked_rows
 from recsys.features.timelines import Timelines, join
+from recsys.live.log.entries import user_mark
 from recsys.model.seen import seen_before
 from recsys.model.user import states_at
 from recsys.schema import UNKNOWN_ROW
@@ -117,6 +118,7 @@ class Pasts:
         self._place = Places(bundle.history_ids)
         self._live = reader
         self._held: OrderedDict[str, Past] = OrderedDict()
+        """By `user_mark`, for that is all that a deletion says of whose state goes."""
         self._most = held_users
         catalogue.on_change.append(self._change)
 
@@ -142,12 +144,13 @@ class Pasts:
     def changed(self, user_ids: Collection[str]) -> None:
         """These users did something: their states are made anew."""
         for user_id in user_ids:
-            self._held.pop(user_id, None)
+            self._held.pop(user_mark(user_id), None)
 
     def forget(self, marks: Mapping[str, int]) -> None:
-        """What the bundle holds of these users, up to a time each, is not used any more."""
+        """What is held of these users, up to a time each, is not used any more."""
         self._live.forget(marks)
-        self._held.clear()
+        for mark in marks:
+            self._held.pop(mark, None)
 
     def clear(self) -> None:
         """All states are made anew."""
@@ -171,21 +174,22 @@ class Pasts:
             one = wanted[place]
             # What was made without the log would still be there when the log is back.
             if ask_log and not one.features and past.last_ms == past.newest_ms:
-                self._held[one.user_id] = past
+                self._held[user_mark(one.user_id)] = past
         while len(self._held) > self._most:
             self._held.popitem(last=False)
         return [past for past in pasts if past is not None]
 
     def _kept(self, one: PastRequest) -> Past | None:
-        past = None if one.features else self._held.get(one.user_id)
+        mark = user_mark(one.user_id)
+        past = None if one.features else self._held.get(mark)
         if past is None or (one.now_ms is not None and one.now_ms <= past.last_ms):
             return None
-        self._held.move_to_end(one.user_id)
+        self._held.move_to_end(mark)
         return past
 
     def at_hand(self, user_id: str) -> AtHand:
         """What can be said of a user without the model and the log; any thread may ask."""
-        past = self._held.get(user_id)
+        past = self._held.get(user_mark(user_id))
         if past is not None:
             return AtHand(past.known_user, past.refused, past.hidden_creators, past.never_again)
         forgotten_ms = self._live.forgotten_ms(user_id)

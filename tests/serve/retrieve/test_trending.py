@@ -17,9 +17,10 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 
 def count(server: Trending, row: int, time_ms: int, flags: tuple[int, int, int]) -> None:
-    """One event of a video, in no known context."""
+    """One event of a video, in no known context, which is followed at once."""
     nowhere, counts = np.zeros((1, 1), np.int64), np.array([[1, *flags]])
-    server.count_many(np.array([row]), nowhere, np.array([time_ms]), counts)
+    server._counts.count_many(np.array([row]), nowhere, np.array([time_ms]), counts)
+    server.follow()
 
 
 def expected(run: TinyRun, time_ms: int) -> np.ndarray:
