@@ -154,9 +154,8 @@ def evaluate(config: RunConfig, out: str, previous: str | None = None) -> Report
     trained = load_trained(config)
     predictions = predict_all(trained.prepared, trained.predictor)
     data = ranking_set(trained.prepared, predictions, trained.cold_N)
-    likes = known_likes(trained.prepared)
     contents = all_contents(trained.model, trained.videos, torch.device("cpu"))
-    baselines = make_baselines(likes, data, config.evaluate, contents)
+    baselines = make_baselines(known_likes(trained.prepared), data, config.evaluate, contents)
     rankers = {MAIN: trained.predictor.ranker(predictions, device=device), **baselines.rankers}
     answers = {MAIN: predictions}
     bundle = load_previous(config, previous) if previous else None

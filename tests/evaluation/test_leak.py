@@ -71,7 +71,8 @@ def answered(run: Prepared) -> float:
     ]
     predictions = concat(parts, model.dim, run.sizes.num_tasks)
     data = ranking_set(run, predictions, run.catalog.known_events(with_valid=True) == 0)
-    ranker = item_knn(Neighbours.of(known_likes(run).lists, data.num_videos, most=500), data)
+    lists = known_likes(run).lists
+    ranker = item_knn(Neighbours.of(lists, data.num_videos, data.known, most=500), data)
     hits = evaluate_ranker(data, ranker, EvaluateConfig(k=(1,))).slices["all"].values["hr@1"]
     firsts = [user.startswith("u") for user in predictions.user_ids]
     assert sum(firsts) == NUM_PAIRS

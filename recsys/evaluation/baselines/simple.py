@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.data.ragged import Ragged, expand_ranges
+from recsys.data.ragged import Ragged, expand_ranges, union
 from recsys.evaluation.metrics.interactions import RankingSet
 from recsys.inference.ranker import Ranker, dot_product
 
@@ -63,18 +63,23 @@ class Neighbours:
     """Of the users, those that were counted."""
 
     @classmethod
-    def of(cls, positives: Ragged, num_videos: int, *, most: int, seed: int = 0) -> Neighbours:
-        """At most so many of each video, of what users (A lists) liked, or some of them: see `few`.
+    def of(
+        cls, positives: Ragged, num_videos: int, asked: Ragged, *, most: int, seed: int = 0
+    ) -> Neighbours:
+        """At most so many of each video of `asked`, of what users (A lists) liked.
 
-        Of two that are as near, the one with the lower row comes first.
+        Of what some of the users liked where all are too many: see `few`. Of two neighbours that
+        are as near, the one with the lower row comes first. Others than the videos that the lists
+        of `asked` hold have none: gigabytes of all that users who are not measured ever liked.
         """
         likes, share = few(distinct(positives), seed=seed)
         norm_N = np.sqrt(np.maximum(np.bincount(likes.values, minlength=num_videos), 1))
         lengths_N = np.zeros(num_videos, np.int64)
-        # Gigabytes of many videos; what is not written to takes no memory.
-        room = int(np.minimum(_num_pairs(likes, num_videos), most).sum())
+        asked_rows = union(asked.values).astype(np.int64)
+        # What is not written to takes no memory.
+        room = int(np.minimum(_num_pairs(likes, num_videos)[asked_rows], most).sum())
         near, both = (np.empty(room, np.int32) for _ in range(2))
-        for rows, others, users in pairs_liked(likes, num_videos):
+        for rows, others, users in pairs_liked(likes, num_videos, asked_rows):
             cosine = users / norm_N[others] / norm_N[rows]
             order = np.lexsort((-cosine, rows))
             order = order[_place_in_run(rows[order]) < most]
@@ -120,8 +125,9 @@ def item_knn(neighbours: Neighbours, data: RankingSet) -> Ranker:
         owners, rows = known.pairs(start, stop)
         lengths, near, cosines = neighbours.near(rows)
         cells = np.repeat(owners, lengths) * num_videos + near
-        sums = np.bincount(cells, cosines, (stop - start) * num_videos)
-        return torch.from_numpy(sums.reshape(-1, num_videos) + order_N)
+        sums = np.bincount(cells, cosines, (stop - start) * num_videos).reshape(-1, num_videos)
+        sums += order_N
+        return torch.from_numpy(sums)
 
     return scores
 
@@ -166,24 +172,26 @@ def few(likes: Ragged, *, seed: int) -> tuple[Ragged, float]:
 
 
 def pairs_liked(
-    likes: Ragged, num_values: int
+    likes: Ragged, num_values: int, firsts: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
     """All pairs of two different values that some lists hold both, a block of first ones at a time.
 
     Args:
         likes: Lists without repeated values.
         num_values: N; values are below it.
+        firsts: Values, rising, that are first ones.
 
     Yields:
         First values, sorted, second ones, sorted for each first one, and the numbers of lists.
     """
-    lists_of_value, lengths = _turned(likes, num_values), likes.lengths
-    for block in pieces(_num_pairs(likes, num_values), BLOCK_PAIRS):
-        value, owner = lists_of_value.pairs(block.start, block.stop)
+    lists_of_first, lengths = _turned(likes, num_values).select(firsts), likes.lengths
+    for block in pieces(_num_pairs(likes, num_values)[firsts], BLOCK_PAIRS):
+        place, owner = lists_of_first.pairs(block.start, block.stop)
+        value = firsts[block.start + place]
         keys, lists = np.zeros(0, np.int64), np.zeros(0, np.int64)
         for part in pieces(lengths[owner], BLOCK_PAIRS):  # more than one of a popular video
             together = likes.select(owner[part].astype(np.int64))
-            first = np.repeat(value[part] + block.start, together.lengths)
+            first = np.repeat(value[part], together.lengths)
             found = np.unique(
                 (first << 32 | together.values)[first != together.values], return_counts=True
             )

@@ -56,7 +56,8 @@ class BaselineInputs:
     def neighbours(self) -> Neighbours:
         """What item-kNN is made of."""
         most, seed = self.settings.neighbours, self.config.seed
-        return Neighbours.of(self.likes.lists, self.data.num_videos, most=most, seed=seed)
+        lists, known = self.likes.lists, self.data.known
+        return Neighbours.of(lists, self.data.num_videos, known, most=most, seed=seed)
 
     @cached_property
     def gram(self) -> Gram:

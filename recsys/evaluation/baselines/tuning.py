@@ -105,7 +105,8 @@ class _Tuning:
 
     def neighbours(self) -> int:
         size, seed = self.data.num_videos, self.config.seed
-        most = Neighbours.of(self.known.lists, size, most=max(NEIGHBOURS), seed=seed)
+        lists, asked = self.known.lists, self.data.known
+        most = Neighbours.of(lists, size, asked, most=max(NEIGHBOURS), seed=seed)
         return self._best({count: item_knn(most.first(count), self.data) for count in NEIGHBOURS})
 
     def ease(self, settings: Settings) -> Settings:

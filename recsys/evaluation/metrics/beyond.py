@@ -8,7 +8,7 @@ of a video, G blocks of users, O groups of equal scores that go on beyond a list
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,22 +111,26 @@ class Exposure:
     """How often each video is among the first k, as expectations, by block of users."""
 
     k: int
-    shown_GN: NDArray[np.float64]
-    """Number of lists that hold the video."""
-    sure_GN: NDArray[np.float64]
-    """Number of lists that hold it for sure, …"""
+    sure_GN: NDArray[np.int32]
+    """Number of lists that hold the video for sure, …"""
+    maybe_GN: NDArray[np.float64]
+    """… of the others, in which equal scores leave it open, …"""
     missed_GN: NDArray[np.float64]
-    """… and log of the chance that none of the others does."""
+    """… and log of the chance that none of these does."""
 
     @property
     def shown_N(self) -> NDArray[np.float64]:
         """Number of lists of all users that hold the video."""
-        total: NDArray[np.float64] = self.shown_GN.sum(0)
-        return total
+        return sum(self.shown_by_block(), np.zeros(self.sure_GN.shape[1]))
+
+    def shown_by_block(self) -> Iterator[NDArray[np.float64]]:
+        """The same of each block's users (N)."""
+        for sure_N, maybe_N in zip(self.sure_GN, self.maybe_GN, strict=True):
+            yield sure_N + maybe_N
 
     def coverage(self, without_block: int | None = None) -> float:
         """Expected share of the catalogue that is in any list."""
-        blocks = np.arange(len(self.shown_GN)) != (-1 if without_block is None else without_block)
+        blocks = np.arange(len(self.sure_GN)) != (-1 if without_block is None else without_block)
         sure, missed = self.sure_GN[blocks].sum(0), self.missed_GN[blocks].sum(0)
         return float(np.where(sure > 0, 1, -np.expm1(missed))[1:].mean())
 
@@ -140,8 +144,10 @@ class ExposureMeter:
         blocks = np.random.default_rng(0).permutation(data.num_users) % NUM_BLOCKS
         self._block_U = torch.from_numpy(blocks)
         self._size = data.num_videos
+        # Of NumPy, whose zeros take no memory until something is added to them.
         self._sure, self._maybe, self._missed = (
-            torch.zeros(NUM_BLOCKS * data.num_videos, dtype=torch.float64) for _ in range(3)
+            torch.from_numpy(np.zeros(NUM_BLOCKS * data.num_videos, kind))
+            for kind in (np.int32, np.float64, np.float64)
         )
 
     def add(self, user_B: Tensor, included: Inclusion) -> None:
@@ -149,7 +155,7 @@ class ExposureMeter:
         block_B = self._block_U[user_B]
         cell = (block_B[:, None] * self._size + included.video_BK).flatten()
         chance = included.chance_BK.flatten()
-        self._sure.scatter_add_(0, cell, (chance == 1).double())
+        self._sure.scatter_add_(0, cell, (chance == 1).int())
         at = ((chance > 0) & (chance < 1)).nonzero().squeeze(1)
         if len(at):
             self._maybe.scatter_add_(0, cell[at], chance[at])
@@ -163,5 +169,5 @@ class ExposureMeter:
 
     def result(self) -> Exposure:
         """What was gathered."""
-        parts = (self._sure + self._maybe, self._sure, self._missed)
+        parts = (self._sure, self._maybe, self._missed)
         return Exposure(self._k, *(part.view(NUM_BLOCKS, -1).numpy() for part in parts))

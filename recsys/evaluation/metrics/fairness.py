@@ -133,9 +133,10 @@ def creator_exposure(data: RankingSet, exposure: Exposure) -> CreatorExposure:
     perfect ranker is not at 0 either.
     """
     creators = _Creators(data.videos)
-    shown = creators.total(exposure.shown_N)
+    shown_N = exposure.shown_N
+    shown = creators.total(shown_N)
     liked = creators.total(np.bincount(data.relevant.values, minlength=data.num_videos))
-    left_out = [creators.total(part) for part in exposure.shown_N - exposure.shown_GN]
+    left_out = [creators.total(shown_N - block_N) for block_N in exposure.shown_by_block()]
     spread = {"gini": gini(shown), "top_1_percent": top_share(shown)}
     samples = {
         "gini": np.array([gini(part) for part in left_out]),

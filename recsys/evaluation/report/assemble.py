@@ -51,6 +51,7 @@ def assemble(
         result = evaluate_ranker(data, ranker, config, new_days=rerank.new_days)
         summaries[name] = summarise(data, result, config, new_days=rerank.new_days)
         columns[name] = result.per_user()
+        del result  # what it holds of each video, before the next one's
     if is_active(rerank):
         result = reranked(data, rankers[MAIN], config, rerank)
         summaries[RERANKED] = summarise(data, result, config, new_days=rerank.new_days)

@@ -140,7 +140,7 @@ def _list_figures(result: RankerResult, samples: Mapping[str, Floats]) -> dict[s
         for metric, compute in of_exposure.items():
             name = f"{metric}@{k}"
             figures[name] = value = compute(exposure, None)
-            blocks = range(len(exposure.shown_GN))
+            blocks = range(len(exposure.sure_GN))
             left_out = np.array([compute(exposure, block) for block in blocks])
             intervals[name] = jackknife_interval(value, left_out)
     for name, values in result.lists.items():

@@ -52,7 +52,7 @@ def test_item_knn_by_hand() -> None:
     # Video 1 has users 0, 1, 2; video 2 has 0, 1; video 3 has 0; nobody has video 4.
     positives = Ragged.from_lists([[1, 2, 3, 3], [2, 1], [1], [0]])
     data = small([[1, 1], [2, 3], []], [0, 3, 2, 1, 0])
-    scores = item_knn(Neighbours.of(positives, 5, most=500), data)(0, 3)
+    scores = item_knn(Neighbours.of(positives, 5, positives, most=500), data)(0, 3)
     one_two, one_three, two_three = 2 / math.sqrt(6), 1 / math.sqrt(3), 1 / math.sqrt(2)
     assert scores[0].tolist() == pytest.approx([0, 0, one_two, one_three, 0], abs=1e-8)
     expected = [0, one_two + one_three, two_three, two_three, 0]
@@ -64,9 +64,9 @@ def test_item_knn_by_hand() -> None:
 def test_item_knn_keeps_the_nearest_neighbours() -> None:
     positives = Ragged.from_lists([[1, 2, 3], [1, 2], [1]])
     data = small([[1]], [0, 3, 2, 1])
-    both = Neighbours.of(positives, 4, most=2)
+    both = Neighbours.of(positives, 4, positives, most=2)
     assert both.lists.pairs(1, 2)[1].tolist() == [2, 3]
-    for nearest in (Neighbours.of(positives, 4, most=1), both.first(1)):
+    for nearest in (Neighbours.of(positives, 4, positives, most=1), both.first(1)):
         scores = item_knn(nearest, data)(0, 1)[0]
         assert scores[2] > 0.8 and scores[3] < 1e-8
 
@@ -88,8 +88,12 @@ def test_neighbours_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.Monke
     ]
     for size in (1, 50, 10**9):
         monkeypatch.setattr(simple, "BLOCK_PAIRS", size)
-        neighbours = Neighbours.of(Ragged.from_lists(likes), 30, most=4)
+        lists = Ragged.from_lists(likes)
+        neighbours = Neighbours.of(lists, 30, lists, most=4)
         assert [part.tolist() for part in neighbours.lists] == expected
+        few = Neighbours.of(lists, 30, Ragged.from_lists([[7, 3, 3], [], [20, 0]]), most=4)
+        for row, part in enumerate(few.lists):
+            assert part.tolist() == (expected[row] if row in (3, 7, 20) else [])
         assert neighbours.share_of_users == 1
 
 
@@ -110,7 +114,7 @@ def test_pairs_of_a_video_that_everybody_likes_are_counted_in_little_memory(
     """4,000 users who liked 20 videos hold 80,000 pairs of each."""
     likes = Ragged.from_lists([range(1, 21)] * 4000)
     monkeypatch.setattr(simple, "BLOCK_PAIRS", 1 << 12)
-    pairs, most = _with_peak(lambda: list(simple.pairs_liked(likes, 21)))
+    pairs, most = _with_peak(lambda: list(simple.pairs_liked(likes, 21, np.arange(21))))
     assert all((lists == 4000).all() for _, _, lists in pairs)
     assert sum(len(rows) for rows, _, _ in pairs) == 20 * 19
     assert most < 2_600_000  # 2.3 MB, most of it for the likes themselves; 2.9 at once
@@ -120,7 +124,7 @@ def test_neighbours_take_eight_bytes_each() -> None:
     """And no more for the settings that are tried."""
     rng = np.random.default_rng(0)
     likes = Ragged.from_lists([rng.choice(4000, 40, replace=False) for _ in range(3000)])
-    neighbours, most = _with_peak(lambda: Neighbours.of(likes, 4000, most=500))
+    neighbours, most = _with_peak(lambda: Neighbours.of(likes, 4000, likes, most=500))
     num = len(neighbours.lists.values)
     assert num > 10**6 and neighbours.both.nbytes + neighbours.lists.values.nbytes == 8 * num
     held, most = _with_peak(lambda: [neighbours.first(count) for count in (10, 100, 500)])
@@ -149,7 +153,7 @@ def test_too_many_likes_are_counted_of_users_drawn_at_random(
     assert (len(drawn), share) == (10, 0.1)
     assert [len(part) for part in drawn] == [3] * 10
     assert drawn.values.tolist() != simple.few(likes, seed=2)[0].values.tolist()
-    assert Neighbours.of(likes, 301, most=5).share_of_users == 0.1
+    assert Neighbours.of(likes, 301, likes, most=5).share_of_users == 0.1
     monkeypatch.setattr(simple, "MOST_PAIRS", 1)
     assert len(simple.few(likes, seed=1)[0]) == 1, "one user at least"
     monkeypatch.setattr(simple, "MOST_PAIRS", 900)
@@ -206,7 +210,7 @@ def test_reference_figures_on_kuairand(shared_dir: Path) -> None:
     assert values["hr@10"].mean() == pytest.approx(0.0774, abs=5e-5)
     assert values["recall@10"].mean() == pytest.approx(0.0494, abs=5e-5)
     assert values["ndcg@10"].mean() == pytest.approx(0.0264, abs=5e-5)
-    ranker = item_knn(Neighbours.of(positives, data.num_videos, most=7583), data)
+    ranker = item_knn(Neighbours.of(positives, data.num_videos, data.known, most=7583), data)
     values = evaluate_ranker(data, ranker, config).slices["all"].values
     assert values["hr@10"].mean() == pytest.approx(0.0385, abs=1.5e-4)
     assert values["recall@10"].mean() == pytest.approx(0.0241, abs=1.5e-4)
