@@ -62,6 +62,15 @@ def test_only_gpu_nodes_come_and_go_for_training(name: str) -> None:
     assert types["head"]["resources"]["CPU"] == 0
 
 
+def test_machines_with_a_gpu_boot_an_image_with_its_driver() -> None:
+    """Ray's own on AWS is of 2022, and Google's cos has none."""
+    aws, gcp = (as_ray_sees(name)["available_node_types"] for name in ("aws", "gcp"))
+    assert {kind["node_config"]["ImageId"] for kind in aws.values()} == {"ami-YOUR-IMAGE"}
+    (disk,) = gcp["gpu_worker"]["node_config"]["disks"]
+    assert "nvidia" in disk["initializeParams"]["sourceImage"]
+    assert disk["initializeParams"]["diskType"].endswith("pd-balanced")
+
+
 def test_serve_takes_the_config_file() -> None:
     schema = ServeDeploySchema.model_validate(read(CLUSTERS / "serve.yaml"))
     (application,) = schema.applications
