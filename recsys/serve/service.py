@@ -17,8 +17,6 @@ from typing import TypeVar
 
 from recsys.bundle.contents import Bundle
 from recsys.config.run import ServeConfig
-from recsys.data.run_folder import RunFolder
-from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.live.clock import now
 from recsys.live.log.event import Event
@@ -476,25 +474,3 @@ class Service:
         catalogue = self.recommender.catalogue
         listed = len(catalogue) - 1 - len(catalogue.unlisted(now()))  # row 0 is no video
         self.metrics.known(len(self.recommender.pasts), listed)
-
-
-def log_address(bundle_folder: str, events: str | None) -> str:
-    """Where the event log of a bundle is: as set, or beside the run's other results.
-
-    Args:
-        bundle_folder: Of one version, `RUN/bundles/<version>`.
-        events: `serve.events`.
-
-    Raises:
-        InputError: The run is not on this machine's disk and no address is set.
-    """
-    if events is not None:
-        return events
-    if is_uri(bundle_folder):
-        raise InputError(
-            f"serve.events: {bundle_folder} is not on this machine's disk, so the events need an "
-            "address of their own; set serve.events to a local path or postgresql://USER@HOST/NAME"
-        )
-    bundles = os.path.dirname(os.path.abspath(bundle_folder))
-    run = os.path.dirname(bundles) if os.path.basename(bundles) == "bundles" else bundles
-    return RunFolder(run).live_log
