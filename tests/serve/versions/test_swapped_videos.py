@@ -193,7 +193,8 @@ def test_encoders_in_a_replica_know_what_gets_ready_and_what_is_warm(
     def upload(video_id: str) -> None:
         asked = {"video_id": video_id, "wait_s": 30}
         kind = {"Content-Type": "video/mp4"}
-        assert client.post("/v1/videos", params=asked, content=clip, headers=kind).json()["state"]
+        added = client.post("/v1/videos", params=asked, content=clip, headers=kind)
+        assert added.json()["state"] == "indexed"
         for version in (OLD, NEW):
             lacking.extend(service.desk.queue.missing(version))
 
