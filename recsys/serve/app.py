@@ -29,11 +29,10 @@ from recsys.config.run import RunConfig, ServeConfig
 from recsys.config.text import explain
 from recsys.errors import InputError
 from recsys.serve.encoder import LiveEncoder
-from recsys.serve.endpoint import Endpoint, EventsHere, Source, address_of
+from recsys.serve.endpoint import Endpoint, EventsHere, Source, address_of, log_address
 from recsys.serve.http.problems import RETRY_AFTER_S
 from recsys.serve.http.tokens import Tokens
 from recsys.serve.ingress import READY, has_haproxy, prepare_ingress, tell_of_ingress
-from recsys.serve.service import log_address
 from recsys.serve.terminal import follow_versions
 
 logger = logging.getLogger(__name__)

@@ -55,7 +55,7 @@ class ServedEncodings:
         self._looked = -LOOKS_S
 
     def __call__(self) -> Mapping[str, Encoding]:
-        """By version.
+        """By version, the newest first: near-duplicates are looked for among its videos.
 
         Raises:
             LogError: The database fails.
@@ -66,7 +66,8 @@ class ServedEncodings:
             for version in served - self._there.keys():
                 if now_s >= self._tried_again_s.get(version, now_s):
                     self._load(version)
-            self._there = {v: one for v, one in self._there.items() if v in served}
+            there = sorted(served & self._there.keys(), reverse=True)
+            self._there = {version: self._there[version] for version in there}
             self._looked = now_s
         return self._there
 

@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 
 from recsys.bundle.versions import MANIFEST, find_bundle
 from recsys.config.run import ServeConfig
+from recsys.data.run_folder import RunFolder
 from recsys.data.storage import exists, is_uri, join
 from recsys.errors import InputError
 from recsys.live.log.events import EventLog
@@ -94,6 +95,28 @@ class EventsHere:
                 "one runs on another; set serve.events=postgresql://USER@HOST/NAME"
             )
         return EventLog(self.address, create=False)
+
+
+def log_address(bundle_folder: str, events: str | None) -> str:
+    """Where the event log of a bundle is: as set, or beside the run's other results.
+
+    Args:
+        bundle_folder: Of one version, `RUN/bundles/<version>`.
+        events: `serve.events`.
+
+    Raises:
+        InputError: The run is not on this machine's disk and no address is set.
+    """
+    if events is not None:
+        return events
+    if is_uri(bundle_folder):
+        raise InputError(
+            f"serve.events: {bundle_folder} is not on this machine's disk, so the events need an "
+            "address of their own; set serve.events to a local path or postgresql://USER@HOST/NAME"
+        )
+    bundles = os.path.dirname(os.path.abspath(bundle_folder))
+    run = os.path.dirname(bundles) if os.path.basename(bundles) == "bundles" else bundles
+    return RunFolder(run).live_log
 
 
 class Endpoint:

@@ -10,15 +10,14 @@ import logging
 import os
 import random
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
-from recsys.bundle.contents import Bundle
+from recsys.bundle.contents import Bundle, VideoModel
 from recsys.config.run import ServeConfig
-from recsys.data.run_folder import RunFolder
-from recsys.data.storage import is_uri
 from recsys.errors import InputError
 from recsys.live.clock import now
 from recsys.live.log.event import Event
@@ -36,6 +35,7 @@ from recsys.serve.metrics import Metrics
 from recsys.serve.operator.figures import RunFigures
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.retrieve.monitor import SearchShape
+from recsys.serve.versions.practice import Practice
 from recsys.serve.versions.replica import Versions
 from recsys.serve.videos.desk import VideoDesk, make_missing
 
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 EVENTS_WAIT_S = 10.0
 """How long a caller waits for its events to be on disk."""
-RECENT = 64
-"""Requests that are kept, for a version that is loaded to practise on."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class Service:
         seed: int | None = None,
     ) -> None:
         self.log, self.metrics, self._seed = log, metrics or Metrics("0"), seed
-        self._recent: deque[Ask] = deque(maxlen=RECENT)
+        self._practice = Practice()
         self.versions: Versions | None = None
         self._comparing = threading.Lock()
         self._compared: ChallengeFollower | None = None
@@ -111,7 +109,7 @@ class Service:
         self.desk = VideoDesk(
             log,
             bundle.config.serve,
-            lambda: [one.bundle.video_model for one in self._serving.all],
+            self._video_models,
             metrics=self.metrics,
             encodes=encodes,
         )
@@ -347,13 +345,28 @@ class Service:
             )
         return ServingRecommender(bundle, self.log, seed=self._seed)
 
-    def practise(self, recommender: ServingRecommender) -> None:
-        """Has a recommender that does not serve catch up, and answer what was asked of late."""
+    def practise(self, recommender: ServingRecommender, *, has_served: bool) -> None:
+        """Has a recommender that does not serve catch up, and answer what was asked of late.
+
+        Raises:
+            LogError: The log cannot be read.
+            Unfit: It fails at what was asked; see `Practice.of`.
+        """
+        self._make_missing(recommender)
+        recommender.catch_up()
+        self._practice.of(recommender, has_served=has_served)
+        self._make_missing(recommender)  # for the encoders, which load it meanwhile
+        recommender.catch_up()
+
+    def _make_missing(self, recommender: ServingRecommender) -> None:
         bundle = recommender.bundle
         make_missing(self.log, bundle.config.serve, bundle.video_model)
-        recommender.catch_up()
-        for ask in self._recent.copy():
-            recommender.answer([ask])
+
+    def _video_models(self) -> list[VideoModel]:
+        """Of all versions whose vectors are wanted, that which serves first."""
+        kept = [] if self.versions is None else self.versions.kept
+        models = (one.bundle.video_model for one in (*self._serving.all, *kept))
+        return list({model.version: model for model in models}.values())
 
     def flip(
         self, recommender: ServingRecommender, beside: tuple[Challenge, ServingRecommender] | None
@@ -365,10 +378,12 @@ class Service:
         self._serving = serving
         self._show_model()
         self._batches.wait_through()
+        for one in serving.all:
+            failed = "videos may be absent until an encoder makes their vectors"
+            self._beside("videos", failed, partial(self._make_missing, one))
 
     def _answer(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
         self.metrics.batch(len(asks))
-        self._recent.extend(asks)
         # Looked at once, so that all of a batch is answered by what served when it began.
         serving = self._serving
         by_place: dict[int, Answer | Exception] = {}
@@ -378,6 +393,7 @@ class Service:
                 made = self._all_or_each(one, [asks[place] for place in here])
                 by_place.update(zip(here, made, strict=True))
         answers = [by_place[place] for place in range(len(asks))]
+        self._practice.answered(asks, answers)
         self._caught_up |= serving.recommender.up_to_date
         for answer in answers:
             if isinstance(answer, Answer):
@@ -476,25 +492,3 @@ class Service:
         catalogue = self.recommender.catalogue
         listed = len(catalogue) - 1 - len(catalogue.unlisted(now()))  # row 0 is no video
         self.metrics.known(len(self.recommender.pasts), listed)
-
-
-def log_address(bundle_folder: str, events: str | None) -> str:
-    """Where the event log of a bundle is: as set, or beside the run's other results.
-
-    Args:
-        bundle_folder: Of one version, `RUN/bundles/<version>`.
-        events: `serve.events`.
-
-    Raises:
-        InputError: The run is not on this machine's disk and no address is set.
-    """
-    if events is not None:
-        return events
-    if is_uri(bundle_folder):
-        raise InputError(
-            f"serve.events: {bundle_folder} is not on this machine's disk, so the events need an "
-            "address of their own; set serve.events to a local path or postgresql://USER@HOST/NAME"
-        )
-    bundles = os.path.dirname(os.path.abspath(bundle_folder))
-    run = os.path.dirname(bundles) if os.path.basename(bundles) == "bundles" else bundles
-    return RunFolder(run).live_log

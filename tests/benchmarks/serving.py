@@ -40,9 +40,10 @@ from recsys.live.log.event import VIEW, Event
 from recsys.live.log.events import EventLog
 from recsys.serve.api import make_api
 from recsys.serve.app import free_port, running
+from recsys.serve.endpoint import log_address
 from recsys.serve.memory import give_back
 from recsys.serve.priority import hand_over_soon, spare_what_stays
-from recsys.serve.service import Service, log_address
+from recsys.serve.service import Service
 
 ONE, MANY = 1, 32
 """Clients at a time."""

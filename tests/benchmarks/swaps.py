@@ -1,10 +1,11 @@
 """Swaps under load: two replicas on Ray Serve, a swap each minute, a replica killed each two.
 
-Recommendations are asked for at a steady rate, half of what the replicas can answer, for users and
-a time at which both versions' answers are known; beside them come events. Every answer is compared
-with what its version alone answers, so one that mixes two versions shows. Counted are answers that
-are wrong, degraded or failed, and of the failed ones those that were not in flight at a kill. A
-replica is killed only where another one serves: without any there is nobody to answer.
+Two versions take turns. Recommendations are asked for at a steady rate, half of what the replicas
+can answer, for users and a time at which both versions' answers are known; beside them come events.
+Every answer is compared with what its version alone answers, so one that mixes two versions shows.
+Counted are answers that are wrong, degraded or failed, and calls with events that failed; and of
+the failed ones those that were not in flight at a kill, sent before it and without an answer yet.
+A replica is killed only where another one serves: without any there is nobody to answer.
 """
 
 from __future__ import annotations
@@ -37,8 +38,6 @@ from tests.benchmarks._load import descendants
 NUM_USERS, K, REPLICAS = 100, 10, 2
 TIMEOUT_S = 20.0
 TOLERANCE = 1e-3
-IN_FLIGHT_S = 1.0
-"""A request that is sent within this time after a kill counts as in flight at it."""
 CONNECTIONS = 16
 
 
@@ -51,8 +50,8 @@ class Failure:
     text: str
 
     def was_in_flight(self, kill: float) -> bool:
-        """Whether it was being answered when a replica was killed, or just after."""
-        return self.sent - IN_FLIGHT_S <= kill <= self.ended
+        """Whether it had been sent when a replica was killed, and had no answer yet."""
+        return self.sent <= kill <= self.ended
 
 
 @dataclass
@@ -65,6 +64,8 @@ class Run:
     answers: Counter[str] = field(default_factory=Counter)
     wrong: int = 0
     degraded: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    """That were answered, by status."""
     failed: list[Failure] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
@@ -75,19 +76,10 @@ class Run:
 async def ask(client: Client, run: Run, user_id: str) -> None:
     due = time.monotonic()
     body = {"user_id": user_id, "k": K, "now_ms": run.now_ms}
-    async with client.room:
-        sent = time.monotonic()
-        try:
-            response = await client.http.post("/v1/recommend", json=body)
-        except httpx.HTTPError as error:
-            run.failed.append(Failure(sent, time.monotonic(), repr(error)))
-            return
-    if response.status_code != 200:
-        text = f"{response.status_code} {response.text[:200]}"
-        run.failed.append(Failure(sent, time.monotonic(), text))
+    answer = await send(client, run, "/v1/recommend", body)
+    if answer is None:
         return
     run.seconds.append(time.monotonic() - due)
-    answer = response.json()
     run.answers[answer["version"]] += 1
     if answer["degraded"] is not None:
         run.degraded += 1
@@ -98,13 +90,26 @@ async def ask(client: Client, run: Run, user_id: str) -> None:
     run.wrong += not (near and {v for v, _ in told} == {v for v, _ in expected})
 
 
-async def tell(client: Client, number: int) -> None:
+async def tell(client: Client, run: Run, number: int) -> None:
     event = {"user_id": f"teller-{number % 50}", "video_id": f"v{1 + number % 1000}"}
+    answer = await send(client, run, "/v1/events", event)
+    run.events.update([] if answer is None else answer["statuses"])
+
+
+async def send(client: Client, run: Run, path: str, body: dict[str, Any]) -> Any:
+    """What is answered; None where that failed, which is counted."""
     async with client.room:
+        sent = time.monotonic()
         try:
-            await client.http.post("/v1/events", json=event)
-        except httpx.HTTPError:
-            return  # what is counted are recommendations
+            response = await client.http.post(path, json=body)
+        except httpx.HTTPError as error:
+            text = repr(error)
+        else:
+            if response.status_code == 200:
+                return response.json()
+            text = f"{response.status_code} {response.text[:200]}"
+        run.failed.append(Failure(sent, time.monotonic(), f"{path} {text}"))
+        return None
 
 
 class Client:
@@ -144,14 +149,14 @@ async def load(address: str, run: Run, rate: float, until: float) -> None:
         while time.monotonic() < until:
             begin(ask(client, run, f"u{1 + number % NUM_USERS}"))
             if number % 5 == 0:
-                begin(tell(client, number))
+                begin(tell(client, run, number))
             number += 1
             await asyncio.sleep(max(0, begun + number / rate - time.monotonic()))
         await asyncio.gather(*waiting)
 
 
 async def trouble(bundles: Path, run: Run, every_s: float, until: float) -> None:
-    """Publishes the other version again and again; kills a replica at every second time."""
+    """Has CURRENT name the two versions in turn; kills a replica at every second time."""
     versions, turn = sorted(run.own), 0
     while time.monotonic() + every_s / 2 < until:
         turn += 1
@@ -226,6 +231,7 @@ def report(run: Run, rate: float, out: Path) -> None:
     figures: dict[str, Any] = {
         "recommendations a second": rate,
         "answers": dict(run.answers),
+        "events": dict(run.events),
         "kills": len(run.kills),
         "kills put off": run.put_off,
         "failed": len(run.failed),

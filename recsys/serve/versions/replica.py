@@ -30,6 +30,7 @@ from recsys.serve import priority
 from recsys.serve.metrics import Metrics
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.versions.known import check_known
+from recsys.serve.versions.practice import Unfit
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +69,13 @@ class Host(Protocol):
     def load(self, bundle: Bundle) -> ServingRecommender:
         """A recommender on the host's own log."""
 
-    def practise(self, recommender: ServingRecommender) -> None:
-        """Has a recommender that does not serve catch up, and answer what was asked of late."""
+    def practise(self, recommender: ServingRecommender, *, has_served: bool) -> None:
+        """Has a recommender that does not serve catch up, and answer what was asked of late.
+
+        Raises:
+            LogError: The log cannot be read.
+            Unfit: It fails at what was asked; see `Practice.of`.
+        """
 
     def flip(
         self, recommender: ServingRecommender, beside: tuple[Challenge, ServingRecommender] | None
@@ -96,6 +102,8 @@ class Versions:
         self._lock = threading.Lock()
         self._held: OrderedDict[str, ServingRecommender] = OrderedDict()
         """By version, the one that served last at the end."""
+        self._coming: ServingRecommender | None = None
+        """What is being made ready, until it serves or is tried."""
         self._serving = ""
         self._challenge: Challenge | None = None
         self._loading: str | None = None
@@ -117,6 +125,13 @@ class Versions:
         """The versions that are not served, and why."""
         with self._lock:
             return list(self._refused.values())
+
+    @property
+    def kept(self) -> list[ServingRecommender]:
+        """What is in memory: what serves, is tried or warm, and what is being made ready."""
+        with self._lock:
+            coming = [] if self._coming is None else [self._coming]
+            return [*reversed(self._held.values()), *coming]
 
     def first(self) -> ServingRecommender:
         """The version to begin with: the one to be served, else the newest that can be.
@@ -161,14 +176,14 @@ class Versions:
             LogError: The database cannot be read.
         """
         wanted = self._watch.wanted()
-        if wanted.version != self._serving and not self._rests(wanted.version):
-            held = self._held.get(wanted.version)
-            if held is not None and wanted.version != self._challenger():
-                self._host.practise(held)  # it has rested: what happened since is counted first
-            recommender = held or self._ready(wanted.version)
-            if recommender is not None:
-                self._serve(wanted.version, recommender, wanted)
-        self._challenge_as(wanted)
+        try:
+            if wanted.version != self._serving and not self._rests(wanted.version):
+                recommender = self._ready(wanted.version)
+                if recommender is not None:
+                    self._serve(wanted.version, recommender, wanted)
+            self._challenge_as(wanted)
+        finally:
+            self._coming = None
 
     def choose(self, version: str) -> None:
         """Has a version served, here and on every other replica.
@@ -262,10 +277,10 @@ class Versions:
             return VersionState(version, "loading")
         if version in self._waiting:
             return VersionState(version, "waiting", reason=self._waiting[version])
-        if held is not None:
-            return VersionState(version, "warm", created)
         if refusal is not None:
             return VersionState(version, "refused", reason=refusal.reason)
+        if held is not None:
+            return VersionState(version, "warm", created)
         return VersionState(version, "available")
 
     def _choose(self, version: str, *, instead_of: str | None = None) -> None:
@@ -294,16 +309,18 @@ class Versions:
             self._wake.clear()
 
     def _ready(self, version: str) -> ServingRecommender | None:
-        """A recommender that is ready to serve; None where the version is refused, or must wait."""
-        folder = join(self._watch.bundles_dir, version)
+        """A recommender that is ready to serve; None where the version is refused, or must wait.
+
+        One that is warm has rested, so it practises too: what happened since is counted first, and
+        not by the thread that answers. The challenger answers already.
+        """
+        held = self._held.get(version)
+        if held is not None and version == self._challenger():
+            return held
         self._loading, begun = version, time.monotonic()
         try:
-            bundle = Bundle.load(folder)
-            if bundle.known is None:
-                logger.warning("bundle %s has no known answers: they are not checked", version)
-            check_known(bundle)
-            recommender = self._host.load(bundle.with_settings(self._settings))
-            self._host.practise(recommender)
+            recommender = self._coming = held or self._load(version)
+            self._host.practise(recommender, has_served=held is not None)
         except LogError as error:
             self._put_off(version, error)
             return None
@@ -319,6 +336,13 @@ class Versions:
             self._waiting.pop(version, None)
         return recommender
 
+    def _load(self, version: str) -> ServingRecommender:
+        bundle = Bundle.load(join(self._watch.bundles_dir, version))
+        if bundle.known is None:
+            logger.warning("bundle %s has no known answers: they are not checked", version)
+        check_known(bundle)
+        return self._host.load(bundle.with_settings(self._settings))
+
     def _put_off(self, version: str, error: LogError) -> None:
         """The log was away: the version is tried again when which one to serve can be read."""
         logger.warning("version %s is not ready yet: %s", version, error)
@@ -326,7 +350,7 @@ class Versions:
             self._waiting[version] = str(error)
 
     def _refuse(self, version: str, error: Exception) -> None:
-        reason = str(error) if isinstance(error, InputError) else repr(error)
+        reason = str(error) if isinstance(error, (InputError, Unfit)) else repr(error)
         known = self._refused.get(version)
         if known is None or known.reason != reason:
             self._metrics.version_refused()
@@ -345,15 +369,14 @@ class Versions:
 
     def _serve(self, version: str, recommender: ServingRecommender, wanted: WantedVersion) -> None:
         """Changes the reference; the one before is kept warm, and older ones go."""
-        before, beside = self._serving, self._beside(wanted)
-        self._host.flip(recommender, beside)
+        before = self._serving
+        self._host.flip(recommender, None)  # what is to be tried beside it practises first
         with self._lock:
             self._held[version] = recommender
             self._held.move_to_end(before)
             self._held.move_to_end(version)
-            self._serving = version
-            self._challenge = None if beside is None else beside[0]
-            self._drop()
+            self._serving, self._challenge = version, None
+            self._drop(wanted)
         logger.warning("version %s serves now, in place of %s", version, before)
         self._metrics.version_swapped()
 
@@ -362,33 +385,30 @@ class Versions:
         challenge = wanted.challenge if wanted.version == self._serving else None
         if challenge == self._challenge:
             return
-        if challenge is not None and challenge.version not in self._held:
+        beside = None
+        if challenge is not None:
             if self._rests(challenge.version):
                 return
             recommender = self._ready(challenge.version)
             if recommender is None:
                 return
+            beside = challenge, recommender
             with self._lock:
                 self._held[challenge.version] = recommender
                 self._held.move_to_end(self._serving)
-        self._host.flip(self._held[self._serving], self._beside(wanted))
+        self._host.flip(self._held[self._serving], beside)
         with self._lock:
             self._challenge = challenge
-            self._drop()
+            self._drop(wanted)
         logger.warning("tried beside version %s: %s", self._serving, challenge or "none")
-
-    def _beside(self, wanted: WantedVersion) -> tuple[Challenge, ServingRecommender] | None:
-        challenge = wanted.challenge
-        if challenge is None or challenge.version not in self._held:
-            return None
-        return challenge, self._held[challenge.version]
 
     def _challenger(self) -> str | None:
         return None if self._challenge is None else self._challenge.version
 
-    def _drop(self) -> None:
-        """Keeps the version that serves, the one before and the challenger, and no other."""
-        kept = (self._serving, self._challenger())
+    def _drop(self, wanted: WantedVersion) -> None:
+        """Keeps the version that serves, the one before, what is tried or to be, and no other."""
+        to_be = None if wanted.challenge is None else wanted.challenge.version
+        kept = (self._serving, self._challenger(), to_be)
         others = [version for version in self._held if version not in kept]
         for version in others[:-1]:
             del self._held[version]

@@ -52,7 +52,8 @@ class VideoDesk:
     Args:
         log: Whose database holds the table.
         config: Where files lie, and how large they may be.
-        models: Gives the models that answer now, the one that serves first.
+        models: Gives the models whose vectors are wanted, that of the version that serves first:
+            also of what is kept warm, and of what is being made ready to serve.
         metrics: Told how many videos there are.
         encodes: Whether this process encodes what is handed in, from the first video on.
     """
@@ -162,7 +163,7 @@ class VideoDesk:
         return video
 
     def tell(self) -> None:
-        """Tells the encoders which versions are served here, and the metrics how videos are.
+        """Tells the encoders which versions want vectors, and the metrics how videos are.
 
         Raises:
             LogError: The database fails.
@@ -229,10 +230,12 @@ def make_missing(log: EventLog, config: ServeConfig, model: VideoModel) -> int:
     """Makes the vectors that a version lacks, and gives their number; any thread may call it.
 
     Whoever is about to serve the version calls it, so that no live video is lost to the swap.
+    Encoders are told first: once they know the version, what is handed in has its vector, too.
 
     Raises:
         LogError: The database fails.
     """
     database = log.database
+    EncodingQueue(database).serves(model.version)
     store = UploadStore(uploads_folder(config, database.kind, database.shown))
     return EncoderWork(database, store, dict).missing(Encoding(model))

@@ -42,7 +42,7 @@ class EncoderWork:
     Args:
         database: Of the event log, with the table of live videos.
         store: Where the files lie.
-        encodings: Of the versions that are served.
+        encodings: Of the versions that are served, or are to be.
     """
 
     def __init__(self, database: Database, store: UploadStore, encodings: Encodings) -> None:
@@ -57,12 +57,14 @@ class EncoderWork:
             LogError: The database fails.
         """
         encodings = self._encodings()
+        for gone in self._contents.keys() - encodings.keys():
+            del self._contents[gone]
         video = self._queue.claim() if encodings else None
         if video is None:
             return False
         try:
             known = self._with_duration(video, encodings)
-            self._queue.encoded(known, self._encode(known, encodings))
+            self._queue.encoded(known, self._encode(known))
         except ReadError as error:
             if error.reason in TRANSIENT and not self._queue.failed(video, error.reason):
                 logger.warning("video %s is tried again: %s", video.video_id, error)
@@ -126,20 +128,49 @@ class EncoderWork:
         duration = round(decoded.duration_s * encoding.duration_per_s, 3)
         return replace(video, facts=replace(video.facts, duration=duration))
 
-    def _encode(self, video: LiveVideo, encodings: Mapping[str, Encoding]) -> Encoded:
-        vectors, message, decoded_ms = {}, None, None
-        for version, encoding in encodings.items():
-            clip = self._clip(video, encoding)
-            if video.file is not None and decoded_ms is None:
-                decoded_ms = now()
-            vectors[version] = encoding.vector(video.facts, clip)
-            if video.file is not None and not encoding.looks_at_clips:
-                message = NOT_LOOKED_AT
+    def _encode(self, video: LiveVideo) -> Encoded:
+        encodings, vectors, decoded_ms = self._vectors(video)
+        first = encodings[next(iter(vectors))]
+        message = None if video.file is None or first.looks_at_clips else NOT_LOOKED_AT
         same = self._queue.same_file(video)
         if same is not None:
             return Encoded(vectors, decoded_ms, message, same, 1.0)
         near = self._nearest(vectors, encodings)
         return Encoded(vectors, decoded_ms, message, *(near or (None, None)))
+
+    def _vectors(
+        self, video: LiveVideo
+    ) -> tuple[Mapping[str, Encoding], Mapping[str, VideoVector], int | None]:
+        """Versions, the vectors of those that succeed, and when the file was decoded.
+
+        A version that fails lacks the video, which is no reason to refuse it: another one can use
+        it. Versions that come meanwhile get their vector, too.
+
+        Raises:
+            Exception: All fail; what the first failed with.
+        """
+        encodings, vectors = dict[str, Encoding](), dict[str, VideoVector]()
+        faults, unread, decoded_ms = dict[str, Exception](), set[str](), None
+        while came := {v: one for v, one in self._encodings().items() if v not in encodings}:
+            encodings |= came
+            for version, encoding in came.items():
+                if encoding.clip_key in unread:  # the same settings would fail in the same way
+                    continue
+                try:
+                    clip = self._clip(video, encoding)
+                    if video.file is not None:
+                        decoded_ms = decoded_ms or now()
+                    vectors[version] = encoding.vector(video.facts, clip)
+                except Exception as error:
+                    faults[version] = error
+                    if isinstance(error, ReadError):
+                        unread.add(encoding.clip_key)
+        if not vectors:
+            raise next(iter(faults.values()))
+        for version, fault in faults.items():
+            text = "video %s has no vector of %s yet, of others it has"
+            logger.warning(text, video.video_id, version, exc_info=fault)
+        return encodings, vectors, decoded_ms
 
     def _clip(self, video: LiveVideo, encoding: Encoding) -> ClipArray | None:
         """The clip of a video's file, decoded once for all versions with the same settings."""

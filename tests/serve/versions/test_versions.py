@@ -193,7 +193,7 @@ def test_a_version_waits_while_the_log_is_away_and_is_not_refused(
 ) -> None:
     publish(bundles, NEW)
 
-    def away(*_: object) -> None:
+    def away(*_: object, **has: bool) -> None:
         raise LogError("the log is away")
 
     with monkeypatch.context() as patched:

@@ -15,8 +15,10 @@ from recsys.features.batches import VideoInputs
 from recsys.features.inputs import ClipShape
 from recsys.inference.encode import all_vectors
 from recsys.live.log.events import EventLog
+from recsys.live.videos.live_videos import StoredFile, VideoFacts
 from recsys.serve.service import Service
-from recsys.serve.videos.encoding import Encoding
+from recsys.serve.videos.encoder_work import EncoderWork
+from recsys.serve.videos.encoding import NOT_LOOKED_AT, Encoding
 from tests import videos
 from tests.bundles import make_run
 from tests.serve.videos.test_videos import DECODES, FRAMES, SIZE, upload
@@ -73,3 +75,38 @@ def test_live_videos_go_first(client: TestClient, tmp_path: Path) -> None:
     ]
     assert upload(client, "first", files[0])["duplicate_of"] == f"v{ROW}"
     assert upload(client, "second", files[1])["duplicate_of"] == "first"
+
+
+def test_contents_are_kept_of_those_versions_alone_that_are_encoded(
+    bundle: Bundle, service: Service, tmp_path: Path
+) -> None:
+    clip = videos.render(tmp_path / "own.mp4", CLIP, options={"g": "10"})
+    encodings = {bundle.version: Encoding(bundle.video_model)}
+    work = EncoderWork(service.log.database, service.desk.store, lambda: encodings)
+    service.desk.videos.add("new", kept(service, clip), VideoFacts())
+    assert work.one() and work._contents.keys() == {bundle.version}
+    encodings = {"next": Encoding(replace(bundle.video_model, version="next"))}
+    assert not work.one() and not work._contents
+
+
+@pytest.mark.parametrize("serves", ["looks", "does not"])
+def test_what_is_said_of_a_vector_is_said_of_the_version_that_serves(
+    bundle: Bundle, service: Service, tmp_path: Path, serves: str
+) -> None:
+    """One that is warm, or is to serve, may look at frames where it does not, and may not."""
+    clip = videos.render(tmp_path / "own.mp4", CLIP, options={"g": "10"})
+    looks = Encoding(bundle.video_model)
+    blind = Encoding(replace(bundle.video_model, version="blind"))
+    blind.looks_at_clips, blind.vector = False, looks.vector  # type: ignore[method-assign]
+    order = (looks, blind) if serves == "looks" else (blind, looks)
+    encodings = {one.version: one for one in order}
+    video = service.desk.videos.add("new", kept(service, clip), VideoFacts())
+    assert EncoderWork(service.log.database, service.desk.store, lambda: encodings).one()
+    video = service.desk.videos.get("new") or video
+    assert video.message == (None if serves == "looks" else NOT_LOOKED_AT)
+
+
+def kept(service: Service, path: Path) -> StoredFile:
+    with service.desk.store.receiving() as incoming:
+        incoming.write(path.read_bytes())
+        return incoming.keep()

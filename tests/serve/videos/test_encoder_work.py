@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle, VideoModel
+from recsys.decode.contract import ReadError
 from recsys.live.log.events import EventLog
 from recsys.live.store.database import LogError
 from recsys.live.videos.encoding_queue import LEASE_MS, MOST_TRIES, EncodingQueue
@@ -21,7 +22,7 @@ from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from recsys.serve.videos import encoder_work
 from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
-from recsys.serve.videos.encoding import Encoding
+from recsys.serve.videos.encoding import Decoded, Encoding
 from recsys.serve.videos.upload_store import UploadStore
 from tests import videos as videos_made
 from tests.bundles import TinyRun
@@ -149,6 +150,66 @@ def test_what_cannot_be_encoded_for_another_version_is_told_and_holds_up_no_othe
     assert (served["version"], served["videos_not_encoded"]) == (version, 1)
     service.desk.tell()
     assert 'recsys_live_videos_not_encoded{replica="0"} 1.0' in client.get("/metrics").text
+
+
+def test_what_one_version_fails_at_is_not_refused_where_another_one_can_use_it(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is then a video that the first one lacks."""
+    videos, encoding = LiveVideos(service.log.database), Encoding(service.bundle.video_model)
+    another = FaultyEncoding(replace(service.bundle.video_model, version="another"))
+    encodings = {one.version: one for one in (another, encoding)}
+    store = UploadStore(str(tmp_path / "uploads"))
+    work = EncoderWork(service.log.database, store, lambda: encodings)
+    video = videos.add("faulty", None, FAULTY)
+    assert work.one()
+    assert (videos.get("faulty") or video).state == "indexed"
+    queue = EncodingQueue(service.log.database)
+    assert [one.video_id for one in queue.missing("another")] == ["faulty"]
+    assert queue.missing(encoding.version) == []
+    assert "video faulty has no vector of another yet" in caplog.text
+
+
+def test_settings_that_a_file_cannot_be_read_with_are_tried_once(
+    service: Service, tmp_path: Path
+) -> None:
+    """Though several versions have them."""
+    store, tried = UploadStore(str(tmp_path / "uploads")), []
+
+    class Unreadable(Encoding):
+        def decode(self, uri: str) -> Decoded:
+            tried.append(self.version)
+            raise ReadError("no_video", "nothing to see")
+
+    models = (replace(service.bundle.video_model, version=f"{n}") for n in range(3))
+    encodings = {one.version: one for one in map(Unreadable, models)}
+    with store.receiving() as incoming:
+        incoming.write(b"no video")
+        file = incoming.keep()
+    videos = LiveVideos(service.log.database)
+    video = videos.add("broken", file, VideoFacts())
+    assert EncoderWork(service.log.database, store, lambda: encodings).one()
+    video = videos.get("broken") or video
+    assert (video.state, video.reason, tried) == ("refused", "no_video", ["0"])
+
+
+def test_a_version_that_comes_while_a_video_is_encoded_gets_its_vector(
+    service: Service, tmp_path: Path
+) -> None:
+    model = service.bundle.video_model
+    encodings: dict[str, Encoding] = {}
+
+    class Slow(Encoding):
+        def vector(self, facts: VideoFacts, clip: object) -> object:  # type: ignore[override]
+            encodings["next"] = Encoding(replace(model, version="next"))
+            return super().vector(facts, clip)  # type: ignore[arg-type]
+
+    encodings[model.version] = Slow(model)
+    store = UploadStore(str(tmp_path / "uploads"))
+    LiveVideos(service.log.database).add("new", None, VideoFacts())
+    assert EncoderWork(service.log.database, store, lambda: encodings).one()
+    queue = EncodingQueue(service.log.database)
+    assert [queue.missing(version) for version in (model.version, "next")] == [[], []]
 
 
 def test_an_encoders_failures_are_counted_and_end_nothing(
