@@ -216,7 +216,13 @@ class Reranker:
         return np.concatenate([chosen, rest], axis=1)[:, :k]
 
     def with_drawn(
-        self, user_id: str, listed_K: Ints, excluded: Ints, scores_of: Callable[[Ints], Ints]
+        self,
+        user_id: str,
+        listed_K: Ints,
+        excluded: Ints,
+        scores_of: Callable[[Ints], Ints],
+        *,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> Ints:
         """A user's list with the last places of each page given to creators drawn by lot.
 
@@ -228,6 +234,7 @@ class Reranker:
             listed_K: Video rows in order, whole pages of them where there are so many.
             excluded: Videos that must not come.
             scores_of: Gives the scores of videos (R) for the user.
+            allowed: (N,) which videos may come; without it all.
         """
         if self._lot is None:
             return listed_K
@@ -236,7 +243,10 @@ class Reranker:
         for number in range(-(-len(listed_K) // page)):
             drawn: list[int] = []
             for creator in self._lot.draw(user_id, number, places):
-                rows = np.setdiff1d(self._lot.videos(creator), [*filled, *own[:page]])
+                rows = self._lot.videos(creator)
+                if allowed is not None:
+                    rows = rows[allowed[rows]]
+                rows = np.setdiff1d(rows, [*filled, *own[:page]])
                 if len(rows):
                     drawn.append(int(rows[scores_of(rows).argmax()]))
             kept = page - len(drawn)

@@ -202,6 +202,7 @@ class ListMaker:
                 listed.rows,
                 search.excluded,
                 lambda wanted: self._retriever.scores(search, wanted),
+                allowed=search.allowed,
             )
             listed = Listed(drawn)
         return self._explored(reading, listed) if self._explorer.share else listed
