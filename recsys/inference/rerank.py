@@ -254,6 +254,15 @@ class Reranker:
             own = [row for row in own[kept:] if row not in drawn]
         return np.array(filled[len(excluded) :][: len(listed_K)], np.int64)
 
+    def may_be_drawn(self, user_id: str, rows: Ints, length: int) -> NDArray[np.bool_]:
+        """Which videos (R,) are of creators that the lot names for a user's list of some length."""
+        if self._lot is None:
+            return np.zeros(len(rows), np.bool_)
+        page, places = self.config.page, min(self.config.drawn_places, self.config.page)
+        pages = range(-(-length // page))
+        drawn = [self._lot.draw(user_id, number, places) for number in pages]
+        return self._lot.are_of(np.concatenate(drawn), rows)
+
     def _choose(self, video_BK: Ints, relevance_BK: Floats, k: int) -> NDArray[np.int64]:
         """Places (B, k) of the candidates with the best values, without drawn creators."""
         value = self._value(video_BK, relevance_BK)
@@ -331,6 +340,11 @@ class _Lot:
         num_creators = len(self._creators)
         rng = np.random.default_rng([zlib.crc32(user_id.encode()), page])
         return rng.choice(num_creators, min(count, num_creators), replace=False)
+
+    def are_of(self, numbers: Ints, rows: Ints) -> NDArray[np.bool_]:
+        """Which videos are of some creators, by number."""
+        creators = [self._creators[number] for number in numbers]
+        return np.isin(self._creator_row_N.now[rows], creators)
 
     def videos(self, number: int) -> Ints:
         """The rows of a creator's videos."""
