@@ -216,7 +216,13 @@ class Reranker:
         return np.concatenate([chosen, rest], axis=1)[:, :k]
 
     def with_drawn(
-        self, user_id: str, listed_K: Ints, excluded: Ints, scores_of: Callable[[Ints], Ints]
+        self,
+        user_id: str,
+        listed_K: Ints,
+        excluded: Ints,
+        scores_of: Callable[[Ints], Ints],
+        *,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> Ints:
         """A user's list with the last places of each page given to creators drawn by lot.
 
@@ -228,6 +234,7 @@ class Reranker:
             listed_K: Video rows in order, whole pages of them where there are so many.
             excluded: Videos that must not come.
             scores_of: Gives the scores of videos (R) for the user.
+            allowed: (N,) which videos may come; without it all.
         """
         if self._lot is None:
             return listed_K
@@ -236,13 +243,25 @@ class Reranker:
         for number in range(-(-len(listed_K) // page)):
             drawn: list[int] = []
             for creator in self._lot.draw(user_id, number, places):
-                rows = np.setdiff1d(self._lot.videos(creator), [*filled, *own[:page]])
+                rows = self._lot.videos(creator)
+                if allowed is not None:
+                    rows = rows[allowed[rows]]
+                rows = np.setdiff1d(rows, [*filled, *own[:page]])
                 if len(rows):
                     drawn.append(int(rows[scores_of(rows).argmax()]))
             kept = page - len(drawn)
             filled += own[:kept] + drawn
             own = [row for row in own[kept:] if row not in drawn]
         return np.array(filled[len(excluded) :][: len(listed_K)], np.int64)
+
+    def may_be_drawn(self, user_id: str, rows: Ints, length: int) -> NDArray[np.bool_]:
+        """Which videos (R,) are of creators that the lot names for a user's list of some length."""
+        if self._lot is None:
+            return np.zeros(len(rows), np.bool_)
+        page, places = self.config.page, min(self.config.drawn_places, self.config.page)
+        pages = range(-(-length // page))
+        drawn = [self._lot.draw(user_id, number, places) for number in pages]
+        return self._lot.are_of(np.concatenate(drawn), rows)
 
     def _choose(self, video_BK: Ints, relevance_BK: Floats, k: int) -> NDArray[np.int64]:
         """Places (B, k) of the candidates with the best values, without drawn creators."""
@@ -321,6 +340,11 @@ class _Lot:
         num_creators = len(self._creators)
         rng = np.random.default_rng([zlib.crc32(user_id.encode()), page])
         return rng.choice(num_creators, min(count, num_creators), replace=False)
+
+    def are_of(self, numbers: Ints, rows: Ints) -> NDArray[np.bool_]:
+        """Which videos are of some creators, by number."""
+        creators = [self._creators[number] for number in numbers]
+        return np.isin(self._creator_row_N.now[rows], creators)
 
     def videos(self, number: int) -> Ints:
         """The rows of a creator's videos."""

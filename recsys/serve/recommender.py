@@ -387,10 +387,10 @@ class ServingRecommender:
         number = max(number, self._lists.candidates(longest))
         with self._step("retrieve"):
             searches = [reading.search for reading in readings]
-            rows_BC, scores_BC = self._parts.retriever.best(searches, number)
+            found = self._parts.retriever.best_and_untrended(searches, number)
             self.monitor.saw(searches)
         with self._step("rank"):
-            return ScoredCandidates(rows_BC, scores_BC, self._probabilities(readings, rows_BC))
+            return ScoredCandidates(*found, self._probabilities(readings, found[0]))
 
     def listed(
         self, readings: Sequence[Reading], candidates: ScoredCandidates, lists: Sequence[Listed]

@@ -50,6 +50,8 @@ class ScoredCandidates:
 
     rows_BC: IntArray
     scores_BC: FloatArray
+    untrended_BC: FloatArray
+    """The C largest scores, of whichever videos, that there would be without what is trending."""
     probabilities_BCT: FloatArray
 
 
@@ -88,12 +90,11 @@ class ListMaker:
             parts.catalogue.on_change.append(self._change)
         self._newcomers = Newcomers(parts.catalogue, parts.trending.popular)
         self._explorer = Explorer(bundle, parts.ages, seed=seed)
+        self._reorders = self._rank_task is not None or self._reranker is not None
 
     def candidates(self, k: int) -> int:
         """How many candidates lists of k videos are made of."""
-        if self._rank_task is None and self._reranker is None:
-            return k
-        return max(k, self._config.rerank.candidates)
+        return max(k, self._config.rerank.candidates) if self._reorders else k
 
     def choose(self, readings: Sequence[Reading], candidates: ScoredCandidates) -> list[Listed]:
         """The videos of each request's list, in order."""
@@ -121,7 +122,7 @@ class ListMaker:
             lists: What `choose` gave.
             scored: Scores (K,) and probabilities (K, T) of each list's videos.
         """
-        whys = self._reasons(readings, candidates, lists)
+        whys = self._reasons(readings, candidates, lists, [scores for scores, _ in scored])
         names = VideoIds(self._catalogue, [listed.rows for listed in lists])
         for listed, (scores, probabilities), why in zip(lists, scored, whys, strict=True):
             yield self.named(names.of(listed.rows), scores, probabilities, why)
@@ -202,6 +203,7 @@ class ListMaker:
                 listed.rows,
                 search.excluded,
                 lambda wanted: self._retriever.scores(search, wanted),
+                allowed=search.allowed,
             )
             listed = Listed(drawn)
         return self._explored(reading, listed) if self._explorer.share else listed
@@ -217,16 +219,22 @@ class ListMaker:
         return Listed(with_inserted(listed.rows, tried.rows, places), explored, tried=tried)
 
     def _reasons(
-        self, readings: Sequence[Reading], candidates: ScoredCandidates, lists: Sequence[Listed]
+        self,
+        readings: Sequence[Reading],
+        candidates: ScoredCandidates,
+        lists: Sequence[Listed],
+        scores: Sequence[FloatArray],
     ) -> list[list[Reason]]:
         rows_BK = np.zeros((len(lists), max(len(listed.rows) for listed in lists)), np.int64)
-        for line, listed in zip(rows_BK, lists, strict=True):
-            line[: len(listed.rows)] = listed.rows
+        scores_BK = np.zeros(rows_BK.shape, np.float32)
+        for place, listed in enumerate(lists):
+            rows_BK[place, : len(listed.rows)] = listed.rows
+            scores_BK[place, : len(listed.rows)] = scores[place]
         liked = self._resemblance.best([reading.past.liked for reading in readings], rows_BK)
         names = VideoIds(
             self._catalogue, [np.array([r for one in liked for k in one for r in k], int)]
         )
-        popular = self._popular(readings, candidates, rows_BK)
+        popular = self._popular(readings, candidates, rows_BK, scores_BK)
         creators = self._new_creators(readings, rows_BK)
         return [
             [
@@ -243,28 +251,32 @@ class ListMaker:
         ]
 
     def _popular(
-        self, readings: Sequence[Reading], candidates: ScoredCandidates, rows_BK: IntArray
+        self,
+        readings: Sequence[Reading],
+        candidates: ScoredCandidates,
+        rows_BK: IntArray,
+        scores_BK: FloatArray,
     ) -> list[list[bool]]:
         """Which videos of the lists are there because they are popular now.
 
         Of a newcomer's list all that are popular, for those come first.
         """
-        popular = np.zeros(rows_BK.shape, np.bool_)
-        by_length: dict[int, list[int]] = {}
+        if not rows_BK.size:
+            return [[] for _ in readings]
+        num = candidates.rows_BC.shape[1]
+        last = [num - 1 if self._reorders else min(r.ask.k, num) - 1 for r in readings]
+        trending_BK = np.stack(
+            [r.search.trending[rows] for r, rows in zip(readings, rows_BK, strict=True)]
+        )
+        least_B = candidates.untrended_BC[np.arange(len(readings)), last]
+        popular = kept_by_trend(scores_BK, trending_BK, least_B)
         for place, reading in enumerate(readings):
-            by_length.setdefault(reading.ask.k, []).append(place)
-        for k, places in by_length.items():
-            rows, scores = candidates.rows_BC[places], candidates.scores_BC[places]
-            trending = np.stack(
-                [readings[p].search.trending[row] for p, row in zip(places, rows, strict=True)]
-            )
-            lifted = kept_by_trend(scores, trending, k)
-            for place, row, one in zip(places, rows, lifted, strict=True):
-                if one.any():
-                    popular[place] = np.isin(rows_BK[place], row[one])
-        for place, reading in enumerate(readings):
+            rows = rows_BK[place]
             if reading.is_newcomer:
-                popular[place] = self._newcomers.are_popular(rows_BK[place], reading.now_ms)
+                popular[place] = self._newcomers.are_popular(rows, reading.now_ms)
+            elif self._reranker is not None and popular[place].any():
+                ask = reading.ask
+                popular[place] &= ~self._reranker.may_be_drawn(ask.user_id, rows, ask.k)
         return popular.tolist()  # type: ignore[no-any-return]
 
     def _new_creators(

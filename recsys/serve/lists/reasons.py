@@ -25,6 +25,8 @@ MOST_LIKED = 20
 MOST_NAMED = 2
 LEAST_LIKENESS = 0.2
 """Cosine from which on a video resembles another one."""
+CLOSE = 1e-5
+"""How much two sums of the same score may differ by rounding, as a share of what is added up."""
 NOTHING = np.zeros(0, np.int64)
 EXPLORE, POPULAR = Reason("explore"), Reason("popular")
 PERSONAL, NEWCOMER = Reason("personal"), Reason("newcomer")
@@ -96,18 +98,23 @@ class Resemblance:
         return self._catalogue.vectors(rows)[..., : self._dim]
 
 
-def kept_by_trend(scores_BC: FloatArray, trending_BC: FloatArray, k: int) -> NDArray[np.bool_]:
-    """(B, C) which of the best candidates would not be among the first k but for what is trending.
+def kept_by_trend(
+    scores_BK: FloatArray, trending_BK: FloatArray, least_B: FloatArray
+) -> NDArray[np.bool_]:
+    """(B, K) which videos would not be among the candidates but for what is trending.
 
-    >>> scores, trending = np.array([[3.0, 2.0, 1.5]]), np.array([[2.5, 0.0, 0.0]])
-    >>> kept_by_trend(scores, trending, 1).tolist()
-    [[True, False, False]]
+    >>> scores, trending = np.array([[3.0, 2.0]]), np.array([[2.5, 0.0]])
+    >>> kept_by_trend(scores, trending, np.array([1.5])).tolist()
+    [[True, False]]
+
+    Args:
+        scores_BK: Of the lists' videos.
+        trending_BK: What is trending adds so much to them.
+        least_B: The last candidate's score if nothing were added to any video's; or less.
     """
-    without = scores_BC - trending_BC
-    if k >= without.shape[1]:
-        return np.zeros(without.shape, np.bool_)
-    least = -np.partition(-without, k - 1, axis=1)[:, k - 1 : k]
-    lifted: NDArray[np.bool_] = (without < least) & (trending_BC > 0)
+    without_BK = scores_BK - trending_BK
+    close_BK = CLOSE * (1 + np.abs(scores_BK) + np.abs(trending_BK))
+    lifted: NDArray[np.bool_] = (trending_BK > 0) & (without_BK < least_B[:, None] - close_BK)
     return lifted
 
 

@@ -30,6 +30,8 @@ FIRST_WIDTH, WIDEST = 8, 4
 """Candidates for each video that is wanted, and the share (one in so many) of what is left from
 which on all are compared."""
 LEAST_LIFTED, HELD_HOURS = 1000, 4
+PER_BLOCK = 16
+"""Scores whose largest one is looked at first, where the largest of all are wanted."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,13 @@ class ScoredRows:
         order = order[np.argsort(-self.scores[order], kind="stable")]
         return ScoredRows(self.rows[order], self.scores[order])
 
+    def untrended(self, trending: FloatArray, k: int) -> FloatArray:
+        """The k largest scores without what is trending (N,), the largest first."""
+        scores = self.scores - trending[self.rows]
+        if k < len(scores):
+            scores = -np.partition(-scores, k - 1)[:k]
+        return -np.sort(-scores)
+
 
 class Retriever:
     """Finds the best videos; one thread at a time.
@@ -132,16 +141,26 @@ class Retriever:
 
         Where there are fewer videos, the rest is row 0 with score -inf.
         """
+        return self.best_and_untrended(searches, k)[:2]
+
+    def best_and_untrended(
+        self, searches: Sequence[Search], k: int
+    ) -> tuple[IntArray, FloatArray, FloatArray]:
+        """`best`, and what the k largest scores (B, k) would be without what is trending.
+
+        None of these is above the true one, and hardly any below it.
+        """
         k = min(k, self._num_videos)
         if self._index is None:
-            return self.exact(searches, k)
+            return self._exact(searches, k)
         rows = np.full((len(searches), k), UNKNOWN_ROW, np.int64)
-        scores = np.full((len(searches), k), -np.inf, np.float32)
+        scores, untrended = (np.full((len(searches), k), -np.inf, np.float32) for _ in range(2))
         for place, search in enumerate(searches):
-            listed = self._by_index(self._index, search, k)
+            listed, without = self._by_index(self._index, search, k)
             rows[place, : len(listed.rows)] = listed.rows
             scores[place, : len(listed.rows)] = listed.scores
-        return rows, scores
+            untrended[place, : len(without)] = without
+        return rows, scores, untrended
 
     @property
     def is_exact(self) -> bool:
@@ -185,12 +204,15 @@ class Retriever:
         live_MD = self._catalogue.live_MY[:, : self._vectors_ND.shape[1]]
         return torch.cat([products, queries_BD @ live_MD.T], 1)
 
-    @torch.inference_mode()
     def exact(self, searches: Sequence[Search], k: int) -> tuple[IntArray, FloatArray]:
         """`best` without the index: every video is looked at."""
-        k = min(k, self._num_videos)
+        return self._exact(searches, min(k, self._num_videos))[:2]
+
+    @torch.inference_mode()
+    def _exact(self, searches: Sequence[Search], k: int) -> tuple[IntArray, FloatArray, FloatArray]:
+        """`best_and_untrended` without the index."""
         at_once = max(1, SCORES_AT_A_TIME // len(self._vectors_ND))
-        rows, scores = [], []
+        rows, scores, untrended = [], [], []
         for start in range(0, len(searches), at_once):
             group = searches[start : start + at_once]
             queries = torch.from_numpy(np.stack([search.query for search in group]))
@@ -206,11 +228,17 @@ class Retriever:
             values, places = _largest(scores_BN, k)
             rows.append(np.where(np.isfinite(values), places, UNKNOWN_ROW))
             scores.append(values)
-        return np.concatenate(rows), np.concatenate(scores)
+            for line, search in zip(table, group, strict=True):
+                line -= search.trending
+            untrended.append(_at_most_largest(scores_BN, k))
+        return np.concatenate(rows), np.concatenate(scores), np.concatenate(untrended)
 
     @torch.inference_mode()
-    def _by_index(self, index: VideoIndex, search: Search, k: int) -> ScoredRows:
-        """The k best: those with a score of their own and few that are left one by one."""
+    def _by_index(self, index: VideoIndex, search: Search, k: int) -> tuple[ScoredRows, FloatArray]:
+        """The k best: those with a score of their own and few that are left one by one.
+
+        With them the k largest scores of all that were compared, without what is trending.
+        """
         allowed = ~search.forbidden
         apart = np.union1d(search.seen, self._live_rows)
         apart = apart[allowed[apart]]
@@ -221,7 +249,8 @@ class Retriever:
         if left > max(MOST_COMPARED, len(index) // CODES_A_VECTOR):
             return self._by_codes(index, search, k, known, rest)
         rows = np.flatnonzero(rest)
-        return known.joined(rows, self.scores(search, rows)).best(k)
+        compared = known.joined(rows, self.scores(search, rows))
+        return compared.best(k), compared.untrended(search.trending, k)
 
     def _by_codes(
         self,
@@ -230,8 +259,8 @@ class Retriever:
         k: int,
         known: ScoredRows,
         rest: npt.NDArray[np.bool_],
-    ) -> ScoredRows:
-        """The k best of what is known and the rest (N,).
+    ) -> tuple[ScoredRows, FloatArray]:
+        """The k best of what is known and the rest (N,), as `_by_index` has them.
 
         A video that is neither a candidate nor lifted scores at most what the code of the last
         candidate says, and what codes are wrong by, and the most that is added to any video that is
@@ -240,7 +269,8 @@ class Retriever:
         more candidates; and where these are too many, or fewer come back than asked for, all videos
         are compared.
         """
-        known = known.joined(*self._of_lifted(search, rest)).best(k)
+        known = known.joined(*self._of_lifted(search, rest))
+        best = known.best(k)
         most = self._lifted(search.trending).most
         left, width = int(np.count_nonzero(rest)), FIRST_WIDTH * k
         while width < left // WIDEST:
@@ -248,15 +278,15 @@ class Retriever:
             if len(rows) < width:
                 break
             scores = self.scores(search, rows)
-            listed = known.joined(rows, scores).best(k)
+            listed = best.joined(rows, scores).best(k)
             wrong = scores - search.trending[rows] - coded
             missed = coded[-1] + index.margin * float(wrong.std()) + most
             if len(listed.rows) == k and listed.scores[-1] >= missed:
-                return listed
+                return listed, known.joined(rows, scores).untrended(search.trending, k)
             width *= 4
-        rows, scores = (line[0] for line in self.exact([search], k))
+        rows, scores, untrended = (line[0] for line in self._exact([search], k))
         there = rows > UNKNOWN_ROW
-        return ScoredRows(rows[there], scores[there])
+        return ScoredRows(rows[there], scores[there]), untrended
 
     def _of_lifted(
         self, search: Search, rest: npt.NDArray[np.bool_]
@@ -284,23 +314,41 @@ def _begin_alike(one: FloatArray, other: FloatArray) -> bool:
     return one.ctypes.data == other.ctypes.data
 
 
+def _at_most_largest(scores_BN: torch.Tensor, k: int) -> FloatArray:
+    """The k largest of each row, or a little less where two of them lie in one block, but sooner.
+
+    The k largest maxima of blocks are those of k different places.
+    """
+    blocks = _blocks(scores_BN)
+    of: torch.Tensor = scores_BN if k * 4 > blocks.shape[2] else blocks.amax(1)
+    largest: FloatArray = of.topk(k, dim=1).values.numpy()
+    return largest
+
+
+def _blocks(scores_BN: torch.Tensor) -> torch.Tensor:
+    """All but a few last places of rows in blocks of `PER_BLOCK`: (B, `PER_BLOCK`, blocks).
+
+    Block i holds the places i, i + blocks, i + 2 · blocks, …, so that maxima are of whole rows.
+    """
+    blocks = scores_BN.shape[1] // PER_BLOCK
+    return scores_BN[:, : blocks * PER_BLOCK].view(len(scores_BN), PER_BLOCK, blocks)
+
+
 def _largest(scores_BN: torch.Tensor, k: int) -> tuple[FloatArray, IntArray]:
     """The k largest of each row and their places: `topk`, several times as fast where k is small.
 
     The k largest values lie in the k blocks with the largest maxima.
     """
     num = scores_BN.shape[1]
-    per_block = 16
-    blocks = num // per_block
+    head = _blocks(scores_BN)
+    blocks = head.shape[2]
     if k * 4 > blocks:
         best = scores_BN.topk(k, dim=1)
         return best.values.numpy(), best.indices.numpy()
-    # Block i holds the places i, i + blocks, i + 2 · blocks, …, so that maxima are of whole rows.
-    head = scores_BN[:, : blocks * per_block].view(len(scores_BN), per_block, blocks)
     chosen_Bk = head.amax(1).topk(k, dim=1, sorted=False).indices
-    starts = torch.arange(0, blocks * per_block, blocks).view(1, -1, 1)
+    starts = torch.arange(0, blocks * PER_BLOCK, blocks).view(1, -1, 1)
     places = (starts + chosen_Bk.unsqueeze(1)).flatten(1)
-    rest = torch.arange(blocks * per_block, num).expand(len(scores_BN), -1)
+    rest = torch.arange(blocks * PER_BLOCK, num).expand(len(scores_BN), -1)
     places = torch.cat([places, rest], 1)
     best = scores_BN.gather(1, places).topk(k, dim=1)
     return best.values.numpy(), places.gather(1, best.indices).numpy()

@@ -1,98 +1,21 @@
-"""Why a video is in a list, who is shown what for the first time, and what is tried out."""
+"""Who is shown what for the first time, what is tried out, and that the best are found."""
 
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from recsys.bundle.contents import Bundle
 from recsys.live.clock import now
-from recsys.serve.asks import Filters, ScoredVideo
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.retrieve.retrieval import Retriever, Search
 from tests.bundles import START_MS, TinyRun, make_run
+from tests.serve.lists.test_reasons import by_kind
 from tests.serve.live import Served
 from tests.serve.test_recommender import without_events
 
 LATER = START_MS + 10**10
-
-
-def by_kind(videos: tuple[ScoredVideo, ...], kind: str) -> list[ScoredVideo]:
-    return [video for video in videos if video.reason and video.reason.kind == kind]
-
-
-def test_what_a_video_resembles_is_what_lifts_it(served: Served) -> None:
-    """Without the liked video that is named, the same state scores the row lower, by its share."""
-    model = served.bundle.recommender
-    vectors = torch.from_numpy(served.bundle.vectors)[:, : model.dim]
-    look_for = model.query[-1]
-    begin = model.history.lstm.hidden_size
-    resembling = by_kind(served.recommend("u9", 20, now_ms=LATER).videos, "resembles")
-    assert resembling
-    past = served.pasts.events("u9")
-    liked = past.video_rows[past.positive > 0]
-    for video in resembling:
-        assert video.reason is not None and video.reason.video_ids
-        row = int(video.video_id[1:])
-        for named in video.reason.video_ids:
-            other = int(named[1:])
-            assert other in liked
-            mean = vectors[liked].sum(0) / (len(liked) + 1)
-            without = (vectors[liked].sum(0) - vectors[other]) / (len(liked) + 1)
-            with torch.no_grad():
-                weight = look_for.weight[:, begin : begin + model.dim]
-                change = float((weight @ (mean - without)) @ vectors[row])
-            assert change > 0
-            assert float(torch.cosine_similarity(vectors[row], vectors[other], 0)) >= 0.2
-
-
-def test_taking_the_liked_video_away_changes_the_row(served: Served) -> None:
-    for video in ("v3", "v7", "v11"):
-        served.tell("someone", video, time_ms=now() - 5000)
-        served.tell("without", video, time_ms=now() - 5000)
-    row = by_kind(served.recommend("someone", 20).videos, "resembles")[0]
-    assert row.reason is not None
-    for number, video in enumerate(row.reason.video_ids):
-        served.tell("compared", video, time_ms=now() - 5000 + number)
-    rest = {"v3", "v7", "v11"} - set(row.reason.video_ids)
-    for video in rest:
-        served.tell("rest", video, time_ms=now() - 5000)
-    again = {v.video_id: v for v in served.recommend("rest", 20).videos}
-    left = again.get(row.video_id)
-    assert left is None or (left.reason, left.score) != (row.reason, row.score)
-
-
-def test_new_from_a_creator_that_one_likes(served: Served) -> None:
-    """v7 is of creator 1 + 7 % 3 = 2 and was shown today for the first time."""
-    served.ages.first_ms_N[7] = now() - 1000
-    served.tell("someone", "v4")  # of creator 2 as well
-    some = Filters(video_ids=("v7", "v8", "v10", "v1"))
-    of_creator = by_kind(served.recommend("someone", 20, filters=some).videos, "creator")
-    assert [video.video_id for video in of_creator] == ["v7"]
-    assert of_creator[0].reason is not None and of_creator[0].reason.creator_id == "c2"
-    served.tell("other", "v3")  # of creator 1
-    assert not by_kind(served.recommend("other", 20, filters=some).videos, "creator")
-
-
-def test_popular_now_is_said_where_it_would_not_be_there_otherwise(tmp_path: Path) -> None:
-    make_run(tmp_path / "run")
-    served = ServingRecommender(Bundle.load(str(tmp_path / "run")))
-    trending = served._parts.trending.at(LATER)
-    answer = served.recommend("u9", 5, now_ms=LATER, exclude_seen=False)
-    with_trend = {v.video_id: v.score for v in answer.videos}
-    every = served.score("u9", [f"v{row}" for row in range(1, 31)], now_ms=LATER).videos
-    without = sorted(every, key=lambda v: trending[int(v.video_id[1:])] - v.score)[:5]
-    lifted = set(with_trend) - {video.video_id for video in without}
-    said = {video.video_id for video in by_kind(answer.videos, "popular")}
-    assert said <= lifted, "nothing is said to be there for its popularity that would be anyway"
-    model = served.bundle.recommender
-    with torch.no_grad():
-        model.trending.fill_(0.0)
-    calm = ServingRecommender(Bundle.load(str(tmp_path / "run")))
-    calm._parts.trending._weight = 0.0
-    assert not by_kind(calm.recommend("u9", 5, now_ms=LATER).videos, "popular")
 
 
 def test_whoever_is_new_is_shown_what_is_popular_now_of_different_kinds(served: Served) -> None:

@@ -130,11 +130,10 @@ def test_an_idle_server_tells_of_its_index(tmp_path: Path) -> None:
     retriever = recommender._parts.retriever
     find = retriever._by_index
 
-    def blind(index: VideoIndex, search: Search, k: int) -> ScoredRows:
-        retrieved = find(index, search, k)
-        return ScoredRows(
-            retrieved.rows[retrieved.rows != 30], retrieved.scores[retrieved.rows != 30]
-        )
+    def blind(index: VideoIndex, search: Search, k: int) -> tuple[ScoredRows, FloatArray]:
+        retrieved, untrended = find(index, search, k)
+        seen = retrieved.rows != 30
+        return ScoredRows(retrieved.rows[seen], retrieved.scores[seen]), untrended
 
     retriever._by_index = blind  # type: ignore[method-assign]
     recommender.recommend("nobody")

@@ -173,3 +173,21 @@ def test_only_the_first_numbers_of_a_vector_are_for_retrieval(index: VideoIndex)
     for made in (None, index):
         rows, _ = Retriever(made, longer, dim=DIM).best([one], 5)
         assert rows.tolist() == Retriever(made, VECTORS).best([one], 5)[0].tolist()
+
+
+@pytest.mark.parametrize("bias", BIASES)
+@pytest.mark.parametrize("kind", FILTERS)
+@pytest.mark.parametrize("by_index", [True, False])
+def test_scores_without_what_trends_are_never_too_high(
+    index: VideoIndex, bias: str, kind: str, by_index: bool
+) -> None:
+    """And hardly too low; beside them is found what is found without them."""
+    make, retriever = FILTERS[kind], Retriever(index if by_index else None, VECTORS)
+    for query in QUERIES:
+        one = search(query, BIASES[bias], None if make is None else make(query))
+        *found, (untrended,) = retriever.best_and_untrended([one], K)
+        for here, there in zip(found, retriever.best([one], K), strict=True):
+            np.testing.assert_array_equal(here, there)
+        right = -np.sort(-(expected_scores(one) - one.trending))
+        assert (untrended <= right[:K] + 1e-4).all()
+        assert untrended[-1] >= right[K + K // 2] - 1e-4
