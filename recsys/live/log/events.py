@@ -359,9 +359,9 @@ class EventLog:
 
         What users refused (`STANDING`) stays, since it holds for good.
 
-        A batch of rows a transaction, so that writers wait milliseconds. Each leaves the notice
-        that tells followers, in place of that of the batch before: whoever is killed in the middle
-        leaves none that do not know.
+        A batch of rows a transaction, so that writers wait milliseconds. Each of events leaves the
+        notice that tells followers, in place of that of the batch before: whoever is killed in the
+        middle leaves none that do not know. What was explored so long ago goes after them.
         """
         c = EVENTS.c
         old = (c.time_ms < before_ms, c.type.not_in((*NOTICES, *STANDING)))
@@ -376,11 +376,21 @@ class EventLog:
                 connection.execute(delete(EVENTS).where(c.event_id == told))
                 insert_rows(connection, [row])
             deleted, told = deleted + gone.rowcount, str(row["event_id"])
-        with self.database.writing() as connection:
-            connection.execute(delete(EXPLORED).where(EXPLORED.c.time_ms < before_ms))
+        self._prune_explored(before_ms, batch)
         if deleted:
             self.database.wipe_traces()
         return deleted
+
+    def _prune_explored(self, before_ms: int, batch: int) -> None:
+        """Deletes what was explored before a time, from the oldest on, a batch a transaction."""
+        time_ms, done, last = EXPLORED.c.time_ms, -1, before_ms - 1
+        page = select(time_ms).where(time_ms <= last).order_by(time_ms).offset(batch - 1).limit(1)
+        while done < last:
+            ends = self.database.rows(page.where(time_ms > done))
+            end = ends[0][0] if ends else last
+            with self.database.writing() as connection:
+                connection.execute(delete(EXPLORED).where(time_ms > done, time_ms <= end))
+            done = end
 
     def counts(self) -> LogCounts:
         """How many events of which types, of how many users, from when to when."""
