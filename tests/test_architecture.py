@@ -57,6 +57,7 @@ FLOW = (
     "serve.counting",
     "serve.follower",
     "serve.log_lag",
+    "serve.log_writes",
     "serve.recommender",
     "serve.operator",
     "serve.memory",

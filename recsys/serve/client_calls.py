@@ -189,7 +189,7 @@ def with_ids(events: Sequence[Event]) -> list[Event]:
 
     For a caller that keeps events until they are acknowledged, over its own restarts too.
     """
-    return [event if "event_id" in event else _with_id(event) for event in events]
+    return [event if event.get("event_id") is not None else _with_id(event) for event in events]
 
 
 def _with_id(event: Event) -> Event:

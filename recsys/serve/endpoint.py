@@ -21,6 +21,7 @@ from recsys.data.run_folder import RunFolder
 from recsys.data.storage import exists, is_uri, join
 from recsys.errors import InputError
 from recsys.live.log.events import EventLog
+from recsys.live.store.database import READ_LIMIT_S
 from recsys.live.versions.watch import Watch
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens, is_loopback
@@ -78,7 +79,7 @@ class EventsHere:
         Raises:
             InputError: It cannot be opened.
         """
-        with EventLog(address) as log:
+        with EventLog(address, read_limit_s=READ_LIMIT_S) as log:
             # Replicas work in another folder, from which a relative path would be another file.
             path = log.database.shown if log.database.kind == "sqlite" else address
         return cls(path, _machine())
@@ -94,7 +95,7 @@ class EventsHere:
                 f"serve.events={self.address}: SQLite serves the replicas of one machine, and this "
                 "one runs on another; set serve.events=postgresql://USER@HOST/NAME"
             )
-        return EventLog(self.address, create=False)
+        return EventLog(self.address, create=False, read_limit_s=READ_LIMIT_S)
 
 
 def log_address(bundle_folder: str, events: str | None) -> str:

@@ -28,7 +28,6 @@ from recsys.features.hourly import hour_of
 from recsys.live.attribution.open_showings import CAPACITY
 from recsys.live.log.entries import Entry, Forgotten, LoggedEvent, Pruned, to_entry
 from recsys.live.log.events import LARGEST_SEQ, PAGE, EventLog
-from recsys.live.store.database import READ_LIMIT_S
 from recsys.live.videos.live_videos import LiveVideos
 from recsys.serve.counting import Counting
 from recsys.serve.lists.parts import Parts
@@ -116,7 +115,7 @@ class Follower:
             counting = Counting(self._parts, self._add)
             counting.whole_to = self._log.latest_seq()
             last = self._bundle.live_seq
-            for entry in self._log.entries(self._first_open, last, limit_s=READ_LIMIT_S):
+            for entry in self._log.entries(self._first_open, last):
                 if isinstance(entry, LoggedEvent):
                     counting.remember([entry])
             self._counting = counting
@@ -181,7 +180,7 @@ class Follower:
             anew.counting.whole_to = self._log.latest_seq()
         ends, last = time.monotonic() + ANEW_S, self.followed.seq
         while anew.seq < last:
-            rows = self._log.rows_after(anew.seq, ANEW_PAGE, up_to_seq=last, limit_s=READ_LIMIT_S)
+            rows = self._log.rows_after(anew.seq, ANEW_PAGE, up_to_seq=last)
             entries = [to_entry(row) for row in rows]
             events = [entry for entry in entries if isinstance(entry, LoggedEvent)]
             known = sum(logged.seq <= self._bundle.live_seq for logged in events)

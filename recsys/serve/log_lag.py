@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from recsys.live.log.events import EventLog
-from recsys.live.store.database import READ_LIMIT_S, LogError
+from recsys.live.store.database import LogError
 from recsys.serve.follower import Followed
 from recsys.serve.metrics import Metrics
 
@@ -43,7 +43,7 @@ class LogLag:
         followed = self._followed()
         seq = followed.seq
         self._metrics.waiting(followed.unknown_videos)
-        oldest = self._log.rows_after(seq, 1, limit_s=READ_LIMIT_S)
+        oldest = self._log.rows_after(seq, 1)
         if not oldest:
             self._metrics.log_lag(0, 0.0)
             return

@@ -10,7 +10,6 @@ import logging
 import os
 import random
 import threading
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,7 @@ from recsys.serve.batches import MicroBatches
 from recsys.serve.lists.explored_record import ExploredRecord
 from recsys.serve.lists.fallback import Fallback
 from recsys.serve.log_lag import LogLag
+from recsys.serve.log_writes import LogWrites
 from recsys.serve.metrics import Metrics
 from recsys.serve.operator.figures import RunFigures
 from recsys.serve.recommender import ServingRecommender
@@ -42,8 +42,6 @@ from recsys.serve.videos.desk import VideoDesk, make_missing
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-EVENTS_WAIT_S = 10.0
-"""How long a caller waits for its events to be on disk."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +113,10 @@ class Service:
         )
         self.figures = RunFigures(self.metrics)
         self._batches = MicroBatches(self._answer, idle=self._idle)
-        # Callers that wait for a log that hangs must not take all places of those who read.
-        self._appending, self._most_appending = 0, max(1, bundle.config.serve.max_waiting // 2)
         self._more, self._most_more = 0, bundle.config.serve.max_waiting
         """Users of calls for many that wait, each call's first one left out: it has its place."""
+        # Callers that wait for a log that hangs must not take all places of those who read.
+        self._writes = LogWrites(log, self.metrics, most=max(1, self._most_more // 2))
         self._caught_up = False
         self._lag = LogLag(log, lambda: self.recommender.followed, self.metrics)
         self._explored = ExploredRecord(ExploredVideos(log.database), self.metrics)
@@ -222,23 +220,16 @@ class Service:
             LogError: The database fails; the same call may be made again.
         """
         self._check(events)
-        if self._appending >= self._most_appending:
-            self.metrics.refused("events")
-            raise LogError(f"{self._appending} calls with events wait for it already")
-        self._appending += 1
-        try:
-            async with asyncio.timeout(EVENTS_WAIT_S):
-                appended = await asyncio.wrap_future(self.log.hand_in(events))
-        except TimeoutError:
-            raise LogError(f"events were not on disk after {EVENTS_WAIT_S:g} s") from None
-        finally:
-            self._appending -= 1
-        self.metrics.events(Counter(map(str, appended.statuses)))
-        return appended
+        return await self._writes.append(events)
 
     async def forget(self, user_id: str) -> int:
-        """Deletes all of a user's events and gives their number."""
-        return await asyncio.to_thread(self.log.forget, user_id)
+        """Deletes all of a user's events and gives their number.
+
+        Raises:
+            InputError: The id is no text that a log can hold.
+            LogError: The database fails; the same call may be made again.
+        """
+        return await self._writes.forget(user_id)
 
     def shown(self, answer: Answer) -> str:
         """Names a list that is shown: its bundle's version and a number of its own.
@@ -257,6 +248,7 @@ class Service:
         self._lag.close()
         self.desk.close()
         self._explored.close()
+        self._writes.close()
         self.log.close()
 
     def _check(self, events: Sequence[Event]) -> None:

@@ -225,6 +225,12 @@ def test_ids_are_given_once() -> None:
     assert with_ids(once) == once
 
 
+def test_an_id_that_is_none_is_given_too() -> None:
+    """Else two events with the same content within a minute would count once."""
+    one, other = with_ids([{"user_id": "u1", "event_id": None}] * 2)
+    assert one["event_id"] and other["event_id"] and one["event_id"] != other["event_id"]
+
+
 def test_probes_ask_once() -> None:
     server = Server(OK, BUSY, LOST)
     asked = client(server)

@@ -405,7 +405,7 @@ def test_a_past_is_that_of_the_whole_log_of_which_little_is_read(
     known = Bundle.load(str(tiny.run))
     reader = Served(replace(known, manifest={**known.manifest, "live_seq": 100}), log).parts.reader
     little = reader.read(users)
-    monkeypatch.setattr(log, "since", lambda user_ids, _, limit_s: log.of_users(user_ids))
+    monkeypatch.setattr(log, "since", lambda user_ids, _: log.of_users(user_ids))
     for one, whole in zip(little, reader.read(users), strict=True):
         assert len(one.timeline.video_rows)
         assert one.refused.tolist() == whole.refused.tolist()

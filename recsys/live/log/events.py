@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Row, Select, bindparam, delete, distinct, func, or_, select
@@ -43,7 +43,7 @@ from recsys.live.log.writing import (
     write,
 )
 from recsys.live.store.commits import GroupCommit
-from recsys.live.store.database import READ_LIMIT_S, Database, LogError, among, insert_rows
+from recsys.live.store.database import Database, LogError, among, insert_rows
 from recsys.live.store.tables import EVENTS, EXPLORED
 from recsys.live.store.tail import Tail
 from recsys.live.text import check_text
@@ -88,9 +88,10 @@ ROWS: Select[Any] = (
 _C = EVENTS.c
 # Notices are few and events many: by how their ids begin they are found in the index of ids.
 FORGOTTEN: Select[Any] = (
-    select(_C.user_id, func.max(_C.time_ms).label("time_ms"))
-    .where(_C.event_id >= f"{FORGET}-", _C.event_id < f"{FORGET}.", _C.type == FORGET)
-    .group_by(_C.user_id)
+    select(_C.event_id, _C.user_id, _C.time_ms)
+    .where(_C.event_id > bindparam("after"), _C.event_id < f"{FORGET}.", _C.type == FORGET)
+    .order_by(_C.event_id)
+    .limit(bindparam("limit"))
 )
 LATEST: Select[Any] = select(func.coalesce(func.max(EVENTS.c.seq), 0))
 
@@ -138,13 +139,21 @@ class EventLog:
             memory does not work over a network), or `postgresql://USER@HOST/NAME`.
         create: Make it where there is none.
         clock: The server's.
+        read_limit_s: As `Database` takes it: how long a server lets each of its queries take.
 
     Raises:
         InputError: It cannot be opened, or is of another version.
     """
 
-    def __init__(self, address: str, *, create: bool = True, clock: Clock = now) -> None:
-        self.database = Database(address, create=create)
+    def __init__(
+        self,
+        address: str,
+        *,
+        create: bool = True,
+        clock: Clock = now,
+        read_limit_s: float | None = None,
+    ) -> None:
+        self.database = Database(address, create=create, read_limit_s=read_limit_s)
         self.clock = clock
         self._commits: GroupCommit[AppendCall, Appended] = GroupCommit(self._write, fatal=LogError)
 
@@ -224,7 +233,6 @@ class EventLog:
         after_seq: int = 0,
         from_ms: int | None = None,
         up_to_seq: int | None = None,
-        limit_s: float | None = None,
     ) -> dict[str, list[LoggedEvent]]:
         """`of_user` of many users: one indexed query a thousand; who has none is left out.
 
@@ -233,7 +241,6 @@ class EventLog:
             after_seq: As in `of_user`.
             from_ms: As in `of_user`.
             up_to_seq: Only what was committed up to there.
-            limit_s: Seconds that a query may take.
 
         Raises:
             InputError: An id is no text that a log can hold.
@@ -253,14 +260,10 @@ class EventLog:
         return _by_user(
             row
             for chunk in chunks(user_ids)
-            for row in self.database.rows(
-                statement, {**parameters, "user_ids": chunk}, limit_s=limit_s
-            )
+            for row in self.database.rows(statement, {**parameters, "user_ids": chunk})
         )
 
-    def since(
-        self, user_ids: Collection[str], after_seq: int, *, limit_s: float | None = None
-    ) -> dict[str, list[LoggedEvent]]:
+    def since(self, user_ids: Collection[str], after_seq: int) -> dict[str, list[LoggedEvent]]:
         """What users did after a place in the log, and what of before has to do with it.
 
         That is all that they did with the videos of it, since an event may belong to a showing of
@@ -269,7 +272,6 @@ class EventLog:
         Args:
             user_ids: Known or not.
             after_seq: Up to where all is known otherwise.
-            limit_s: Seconds that a query may take.
 
         Raises:
             InputError: As `of_users`.
@@ -277,7 +279,7 @@ class EventLog:
         """
         for user_id in user_ids:
             check_text(user_id, "user_id")
-        kind, read = self.database.kind, partial(self.database.rows, limit_s=limit_s)
+        kind, read = self.database.kind, self.database.rows
         rows: list[Row[Any]] = []
         for chunk in chunks(user_ids):
             asked: dict[str, object] = {"user_ids": chunk, "after_seq": after_seq}
@@ -299,38 +301,31 @@ class EventLog:
         return [to_entry(row) for row in self.rows_after(after_seq, limit)]
 
     def rows_after(
-        self,
-        after_seq: int,
-        limit: int,
-        *,
-        up_to_seq: int | None = None,
-        limit_s: float | None = None,
+        self, after_seq: int, limit: int, *, up_to_seq: int | None = None
     ) -> Sequence[Row[Any]]:
         """The rows of `follow` as the database has them, up to a place in the log.
 
         Raises:
-            LogError: The database fails, or does not answer in `limit_s` seconds.
+            LogError: The database fails, or does not answer in its `read_limit_s`.
         """
         up_to = LARGEST_SEQ if up_to_seq is None else up_to_seq
         asked = {"after": after_seq, "up_to": up_to, "limit": limit}
-        return self.database.rows(ROWS, asked, limit_s=limit_s)
+        return self.database.rows(ROWS, asked)
 
     def tail(self) -> Tail:
         """A quick reader of what was committed last, for one thread that follows the log."""
         return Tail(self.database, ROWS)
 
-    def entries(
-        self, after_seq: int = 0, up_to_seq: int | None = None, *, limit_s: float | None = None
-    ) -> Iterator[Entry]:
-        """All of a range, read in pages, each of which may take `limit_s` seconds."""
+    def entries(self, after_seq: int = 0, up_to_seq: int | None = None) -> Iterator[Entry]:
+        """All of a range, read in pages, each of them a query of its own."""
         last = self.latest_seq() if up_to_seq is None else up_to_seq
-        while page := self.rows_after(after_seq, PAGE, up_to_seq=last, limit_s=limit_s):
+        while page := self.rows_after(after_seq, PAGE, up_to_seq=last):
             yield from map(to_entry, page)
             after_seq = page[-1].seq
 
     def latest_seq(self) -> int:
         """The `seq` of the newest row; 0 for an empty log."""
-        return int(self.database.rows(LATEST, limit_s=READ_LIMIT_S)[0][0])
+        return int(self.database.rows(LATEST)[0][0])
 
     def forget(self, user_id: str) -> int:
         """Deletes all events of a user, tells followers of it, and returns how many there were.
@@ -364,9 +359,9 @@ class EventLog:
 
         What users refused (`STANDING`) stays, since it holds for good.
 
-        A batch of rows a transaction, so that writers wait milliseconds. Each leaves the notice
-        that tells followers, in place of that of the batch before: whoever is killed in the middle
-        leaves none that do not know.
+        A batch of rows a transaction, so that writers wait milliseconds. Each of events leaves the
+        notice that tells followers, in place of that of the batch before: whoever is killed in the
+        middle leaves none that do not know. What was explored so long ago goes after them.
         """
         c = EVENTS.c
         old = (c.time_ms < before_ms, c.type.not_in((*NOTICES, *STANDING)))
@@ -381,11 +376,21 @@ class EventLog:
                 connection.execute(delete(EVENTS).where(c.event_id == told))
                 insert_rows(connection, [row])
             deleted, told = deleted + gone.rowcount, str(row["event_id"])
-        with self.database.writing() as connection:
-            connection.execute(delete(EXPLORED).where(EXPLORED.c.time_ms < before_ms))
+        self._prune_explored(before_ms, batch)
         if deleted:
             self.database.wipe_traces()
         return deleted
+
+    def _prune_explored(self, before_ms: int, batch: int) -> None:
+        """Deletes what was explored before a time, from the oldest on, a batch a transaction."""
+        time_ms, done, last = EXPLORED.c.time_ms, -1, before_ms - 1
+        page = select(time_ms).where(time_ms <= last).order_by(time_ms).offset(batch - 1).limit(1)
+        while done < last:
+            ends = self.database.rows(page.where(time_ms > done))
+            end = ends[0][0] if ends else last
+            with self.database.writing() as connection:
+                connection.execute(delete(EXPLORED).where(time_ms > done, time_ms <= end))
+            done = end
 
     def counts(self) -> LogCounts:
         """How many events of which types, of how many users, from when to when."""
@@ -408,8 +413,17 @@ class EventLog:
         )
 
     def forgotten_marks(self) -> dict[str, int]:
-        """`user_mark` → time of the latest deletion, of all users that were forgotten."""
-        return {row.user_id: row.time_ms for row in self.database.rows(FORGOTTEN)}
+        """`user_mark` → time of the latest deletion, of all users that were forgotten.
+
+        Read in pages; a follower learns of those that are forgotten meanwhile by their notices.
+        """
+        times: dict[str, int] = {}
+        asked = {"after": f"{FORGET}-", "limit": PAGE}
+        while page := self.database.rows(FORGOTTEN, asked):
+            for row in page:
+                times[row.user_id] = max(row.time_ms, times.get(row.user_id, row.time_ms))
+            asked["after"] = page[-1].event_id
+        return times
 
     def user_ids(self, after: str = "", limit: int = CHUNK) -> list[str]:
         """The next users that have events, in the order of their ids."""

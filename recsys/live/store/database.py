@@ -129,13 +129,18 @@ class Database:
     Args:
         address: A local path or `sqlite:///PATH`, or `postgresql://USER@HOST/NAME`.
         create: Make the tables where there are none; without it their absence is an error.
+        read_limit_s: Seconds after which the database counts as failed at each thing that is read
+            of it, `READ_LIMIT_S` in a server; None waits for ever, as commands do.
 
     Raises:
         InputError: The address is of no kind that is known, nothing answers there, or what is there
             is no event log of this version.
     """
 
-    def __init__(self, address: str, *, create: bool = True) -> None:
+    def __init__(
+        self, address: str, *, create: bool = True, read_limit_s: float | None = None
+    ) -> None:
+        self.read_limit_s = read_limit_s
         url = parse_address(address)
         self.shown = shown_address(url)
         self.kind = url.get_backend_name()
@@ -172,12 +177,15 @@ class Database:
             raise InputError(
                 f"{self.shown}: cannot be used as an event log ({reason(error)})"
             ) from None
+        except LogError as error:
+            self.close()
+            raise InputError(str(error)) from None
         except InputError:
             self.close()
             raise
 
     def _prepare(self, *, create: bool) -> None:
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             tables = set(inspect(connection).get_table_names())
             there = FACTS.name in tables
             encoding = self.kind == "sqlite" or connection.scalar(text("SHOW server_encoding"))
@@ -194,7 +202,7 @@ class Database:
                     made = {"version": VERSION, "id": uuid.uuid4().hex}
                     rows = [{"name": name, "value": value} for name, value in made.items()]
                     connection.execute(insert(FACTS), rows)
-        with self._readers.connect() as connection:
+        with self._reading() as connection:
             facts = dict(connection.execute(select(FACTS.c.name, FACTS.c.value)).tuples().all())
         version, self.id = facts.get("version"), facts.get("id")
         if version != VERSION:
@@ -206,26 +214,30 @@ class Database:
     def _take_turn(self, connection: Connection) -> None:
         connection.exec_driver_sql(TURN[self.kind])
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A connection to read with, for no longer than the limit.
+
+        Raises:
+            LogError: It took longer.
+        """
+        with (
+            self._readers.connect() as connection,
+            self.limited(connection, self.read_limit_s),
+        ):
+            yield connection
+
     def rows(
-        self,
-        statement: Executable,
-        parameters: Mapping[str, object] | None = None,
-        *,
-        limit_s: float | None = None,
+        self, statement: Executable, parameters: Mapping[str, object] | None = None
     ) -> Sequence[Row[Any]]:
         """What a statement reads of all that is committed.
 
-        Args:
-            statement: That reads.
-            parameters: Of it.
-            limit_s: Seconds after which the database counts as failed.
-
         Raises:
-            LogError: The database fails, or does not answer in time.
+            LogError: The database fails, or does not answer in `read_limit_s`.
         """
 
         def read() -> Sequence[Row[Any]]:
-            with self._readers.connect() as connection, self.limited(connection, limit_s):
+            with self._reading() as connection:
                 return connection.execute(statement, parameters).all()
 
         with self.plain_errors("read"):
@@ -309,9 +321,19 @@ class Database:
             ) from error
 
     def wipe_traces(self) -> None:
-        """Empties SQLite's write-ahead file, which still has what was deleted, if no one reads."""
+        """Empties SQLite's write-ahead file, which still has what was deleted, if no one reads.
+
+        Raises:
+            LogError: The database fails, or takes longer than `WRITE_LIMIT_S`: a file that has
+                grown large takes longer than what is read.
+        """
         if self.kind == "sqlite":
-            self.rows(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+            with (
+                self.plain_errors("written"),
+                self._readers.connect() as connection,
+                self.limited(connection, WRITE_LIMIT_S),
+            ):
+                connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
 
     def close(self) -> None:
         """Closes every connection."""

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Row, Select, literal_column
 from sqlalchemy.exc import DBAPIError
 
-from recsys.live.store.database import READ_LIMIT_S, Database, LogError
+from recsys.live.store.database import Database, LogError
 
 
 class Tail:
@@ -36,7 +36,7 @@ class Tail:
         """The rows of `EventLog.rows_after`.
 
         Raises:
-            LogError: The database fails, or does not answer in `READ_LIMIT_S`.
+            LogError: The database fails, or does not answer in its `read_limit_s`.
         """
         given = {"after": after_seq, "up_to": up_to_seq, "limit": limit}
         with self._database.plain_errors("read"):
@@ -61,7 +61,7 @@ class Tail:
     def _read(self, given: Mapping[str, int]) -> Sequence[Row[Any]]:
         if self._held is None:
             self._held = self._database.reader()
-        with self._database.limited(self._held, READ_LIMIT_S):
+        with self._database.limited(self._held, self._database.read_limit_s):
             return self._all.rows(self._held, given) if self._any.rows(self._held, given) else []
 
 

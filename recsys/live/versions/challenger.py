@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from recsys.config.data import EventColumns
 from recsys.live.attribution.open_showings import OpenShowings
-from recsys.live.log.entries import Entry, LoggedEvent
+from recsys.live.log.entries import LoggedEvent
 from recsys.live.log.event import EXPOSURE, Event
-from recsys.live.log.events import PAGE, EventLog
+from recsys.live.log.events import EventLog
 from recsys.live.versions.click_rates import MISMATCH_P, Rate, Totals, difference, sample_ratio_p
+from recsys.live.versions.counted_log import CountedLog
 from recsys.live.versions.watch import Challenge
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,6 @@ class ChallengeResult:
 class _Counts:
     """What was counted up to a place in the log."""
 
-    seq: int
     open: OpenShowings
     of_users: dict[str, list[int]] = field(default_factory=dict)
     """Impressions and clicks of each user who is counted, of the version that is theirs."""
@@ -97,12 +96,14 @@ class ChallengeFollower:
         log: With the events of both versions.
         challenge: What is counted, from the place in the log where it began.
         columns: Of the run, which say what a positive showing is.
+
+    Raises:
+        LogError: The log cannot be read.
     """
 
     def __init__(self, log: EventLog, challenge: Challenge, *, columns: EventColumns) -> None:
-        self._log, self.challenge = log, challenge
-        self._columns = columns
-        self._counts = self._begin()
+        self.challenge, self._columns = challenge, columns
+        self._log = CountedLog(log, self._begin, self._count)
 
     def compare(self) -> ChallengeResult:
         """What has come of it until now.
@@ -110,12 +111,7 @@ class ChallengeFollower:
         Raises:
             LogError: The log cannot be read.
         """
-        while page := self._log.follow(self._counts.seq, PAGE):
-            if all(isinstance(entry, LoggedEvent) for entry in page):
-                self._take(page)
-            else:
-                # What was deleted cannot be taken off one by one: it is gone. All is counted anew.
-                self._recount(page[-1].seq)
+        self._log.catch_up()
         challenge, totals = self.challenge, self._counts.totals
         users, others = totals[challenge.version].users, totals[challenge.against].users
         return ChallengeResult(
@@ -128,24 +124,14 @@ class ChallengeFollower:
             self._counts.share,
         )
 
-    def _begin(self) -> _Counts:
+    @property
+    def _counts(self) -> _Counts:
+        return self._log.counts
+
+    def _begin(self, _: int) -> tuple[_Counts, int]:
         totals = {self.challenge.version: Totals(), self.challenge.against: Totals()}
-        return _Counts(
-            self.challenge.since_seq,
-            OpenShowings(self._columns, capacity=REMEMBERED),
-            totals=totals,
-        )
-
-    def _recount(self, up_to_seq: int) -> None:
-        self._counts = self._begin()
-        self._take(self._log.entries(self.challenge.since_seq, up_to_seq))
-        self._counts.seq = up_to_seq
-
-    def _take(self, entries: Iterable[Entry]) -> None:
-        for logged in entries:
-            if isinstance(logged, LoggedEvent):
-                self._count(logged)
-            self._counts.seq = logged.seq
+        counts = _Counts(OpenShowings(self._columns, capacity=REMEMBERED), totals=totals)
+        return counts, self.challenge.since_seq
 
     def _count(self, logged: LoggedEvent) -> None:
         event, change = logged.event, self._counts.open.take(logged)

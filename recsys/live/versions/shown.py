@@ -12,7 +12,8 @@ from recsys.config.data import EventColumns
 from recsys.live.attribution.open_showings import OpenShowings
 from recsys.live.log.entries import LoggedEvent
 from recsys.live.log.event import EXPOSURE, Event
-from recsys.live.log.events import PAGE, EventLog
+from recsys.live.log.events import EventLog
+from recsys.live.versions.counted_log import CountedLog
 
 ENTRIES = 200_000
 """Of the log, that are read at first; some seconds."""
@@ -49,9 +50,6 @@ class Rates:
 class _Counts:
     """What was counted up to a place in the log."""
 
-    seq: int
-    whole_to: int
-    """Up to where the log had lost what was deleted when the counting began."""
     open: OpenShowings
     since_ms: int | None = None
     rates: dict[str, Rates] = field(default_factory=dict)
@@ -66,11 +64,14 @@ class ShownFollower:
         log: With the events.
         columns: Of the run, which say what a click is: what makes a showing a positive one.
         entries: Of the log that are read at first.
+
+    Raises:
+        LogError: The log cannot be read.
     """
 
     def __init__(self, log: EventLog, columns: EventColumns, *, entries: int = ENTRIES) -> None:
-        self._log, self._columns, self._entries = log, columns, entries
-        self._counts = self._begin()
+        self._columns, self._entries = columns, entries
+        self._log = CountedLog(log, self._begin, self._count)
 
     @property
     def since_ms(self) -> int | None:
@@ -97,19 +98,14 @@ class ShownFollower:
         Raises:
             LogError: The log cannot be read.
         """
-        while page := self._log.follow(self._counts.seq, PAGE):
-            for entry in page:
-                if isinstance(entry, LoggedEvent):
-                    self._count(entry)
-                elif entry.seq > self._counts.whole_to:
-                    # What was deleted cannot be taken off one by one: it is gone. Count anew.
-                    self._counts = self._begin()
-                    break
-                self._counts.seq = entry.seq
+        self._log.catch_up()
 
-    def _begin(self) -> _Counts:
-        latest = self._log.latest_seq()
-        return _Counts(max(0, latest - self._entries), latest, OpenShowings(self._columns))
+    @property
+    def _counts(self) -> _Counts:
+        return self._log.counts
+
+    def _begin(self, latest_seq: int) -> tuple[_Counts, int]:
+        return _Counts(OpenShowings(self._columns)), max(0, latest_seq - self._entries)
 
     def _count(self, logged: LoggedEvent) -> None:
         event, counts = logged.event, self._counts

@@ -206,13 +206,16 @@ class EncodingQueue:
         rows = self._database.rows(others.order_by(_C.received_ms).limit(1))
         return str(rows[0][0]) if rows else None
 
-    def contents(self, version: str, after_seq: int = 0) -> list[tuple[str, int, FloatArray]]:
-        """Ids, `seq` and contents of the videos that changed since and have one."""
+    def contents(
+        self, version: str, after_seq: int = 0, limit: int = 10_000
+    ) -> list[tuple[str, int, FloatArray]]:
+        """Ids, `seq` and contents of the next videos that changed since and have one."""
         statement = (
             select(_C.video_id, _C.seq, _V.content)
             .join(VIDEO_VECTORS, _V.video_id == _C.video_id)
             .where(_V.version == version, _V.content.is_not(None), _C.seq > after_seq)
             .order_by(_C.seq)
+            .limit(limit)
         )
         rows = self._database.rows(statement)
         return [(str(row.video_id), int(row.seq), to_floats(row.content)) for row in rows]

@@ -93,7 +93,8 @@ class Guard:
             limits: Of sizes and numbers.
             tokens: Who may do what.
             metrics: Where each answer is counted.
-            gives_id: Whether answers get the header X-Request-ID here; Ray Serve adds its own.
+            gives_id: Whether answers get the header X-Request-ID here. Ray Serve adds its own: the
+                caller's id as it came, also one that is not taken here.
         """
         self._app, self._limits, self._tokens, self._metrics = app, limits, tokens, metrics
         self._gives_id = gives_id

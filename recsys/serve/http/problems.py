@@ -4,7 +4,7 @@
      "detail": "k='3': input should be a valid integer", "instance": "4f1c…",
      "errors": [{"pointer": "#/k", "value": "'3'", "detail": "input should be a valid integer"}]}
 
-`instance` is the request's id, as in the answer's X-Request-ID.
+`instance` is the request's id, as in the answer's X-Request-ID (`Guard` says when it is not).
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from recsys.live.attribution.showings import Showing, showings
 from recsys.live.log.entries import LoggedEvent, user_mark
 from recsys.live.log.event import HIDE_CREATOR, NOT_INTERESTED
 from recsys.live.log.events import EventLog
-from recsys.live.store.database import READ_LIMIT_S
 from recsys.schema import TEST, UNKNOWN_ROW
 from recsys.serve.retrieve.catalogue import Catalogue
 from recsys.serve.users.one_user import merge
@@ -80,9 +79,7 @@ class LiveReader:
             LogError: The log cannot be read.
         """
         asked = self._log if ask_log else None
-        events = (
-            {} if asked is None else asked.since(set(user_ids), self._after, limit_s=READ_LIMIT_S)
-        )
+        events = {} if asked is None else asked.since(set(user_ids), self._after)
         kept = [self._rows(events.get(user_id, ())) for user_id in user_ids]
         timelines = self._timelines(user_ids, kept)
         return [

@@ -49,10 +49,11 @@ class LiveContents:
 
     def follow(self, queue: EncodingQueue, version: str) -> None:
         """Takes those that are new or have changed."""
-        for video_id, seq, content in queue.contents(version, self._seq):
-            self._seq = seq
-            place = self._place.setdefault(video_id, len(self._unit))
-            self._unit[place : place + 1] = [_unit(content)]
+        while page := queue.contents(version, self._seq):
+            for video_id, seq, content in page:
+                self._seq = seq
+                place = self._place.setdefault(video_id, len(self._unit))
+                self._unit[place : place + 1] = [_unit(content)]
 
     def nearest(self, content: FloatArray) -> Nearest | None:
         """The one with the most similar content, where it is a near-duplicate."""

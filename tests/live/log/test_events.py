@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from recsys.errors import InputError
+from recsys.live.log import events
 from recsys.live.log.entries import Forgotten, LoggedEvent, Pruned, user_mark
 from recsys.live.log.event import (
     DAY_MS,
@@ -276,6 +277,16 @@ def test_forgetting_twice_or_somebody_unknown(log: EventLog, clock: Clock) -> No
     assert log.counts().forgotten_users == 1
 
 
+def test_of_many_forgotten_users_each_ones_latest_deletion_is_known(
+    log: EventLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "PAGE", 2)
+    for clock.now_ms in (NOW, NOW + 1):
+        for number in range(5):
+            log.forget(f"u{number}")
+    assert log.forgotten_marks() == {user_mark(f"u{number}"): NOW + 1 for number in range(5)}
+
+
 def test_what_a_faster_clock_received_is_forgotten_too(log: EventLog, clock: Clock) -> None:
     """Replicas on several machines acknowledge events, and their clocks differ."""
     explored = ExploredVideos(log.database)
@@ -296,7 +307,11 @@ def test_the_forgotten_are_found_by_the_index(log: EventLog) -> None:
     log.append([Event("u1", VIEW, "v1", event_id="forget-me-not")])
     log.forget("u7-7")
     assert log.forgotten_marks() == {user_mark("u7-7"): NOW}
-    asked = FORGOTTEN.compile(dialect=log.database.dialect, compile_kwargs={"literal_binds": True})
+    asked = (
+        FORGOTTEN.params(after="forget-")
+        .limit(10)
+        .compile(dialect=log.database.dialect, compile_kwargs={"literal_binds": True})
+    )
     explain = "EXPLAIN QUERY PLAN" if log.database.kind == "sqlite" else "EXPLAIN"
     plan = log.database.rows(text(f"{explain} {asked}"))
     assert "event_id>" in " ".join(map(str, plan)).replace(" ", "")

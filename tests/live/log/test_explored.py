@@ -1,10 +1,14 @@
 """The record of what was explored, on each database."""
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sqlalchemy import Connection
 
 from recsys.errors import InputError
 from recsys.live.export.parquet import export_log, import_log
@@ -43,6 +47,26 @@ def test_a_prune_takes_the_old_ones(explored: ExploredVideos, log: EventLog) -> 
     explored.add([ONE, OTHER])
     log.prune(NOW - 300)
     assert explored.propensities(["i1", "i2"]) == {("i2", "v1"): 0.125}
+
+
+def test_a_prune_takes_them_in_batches(
+    explored: ExploredVideos, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else writers would wait for all of them, and beyond the limit of a transaction none go."""
+    old = [replace(ONE, video_id=f"v{n}", time_ms=NOW - 500 + n) for n in range(5)]
+    explored.add([*old, OTHER])
+    writing, left = log.database.writing, []
+
+    @contextlib.contextmanager
+    def noted() -> Iterator[Connection]:
+        with writing() as connection:
+            yield connection
+        left.append(len(explored.propensities(["i1"])))
+
+    monkeypatch.setattr(log.database, "writing", noted)
+    log.prune(NOW - 300, batch=2)
+    assert left == [3, 1, 0]
+    assert explored.propensities(["i2"]) == {("i2", "v1"): 0.125}
 
 
 def test_it_goes_out_with_the_exposure_and_in_again(

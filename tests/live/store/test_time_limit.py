@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
@@ -11,9 +12,14 @@ from sqlalchemy import text
 from recsys.errors import InputError
 from recsys.live.log.event import Event
 from recsys.live.log.events import LARGEST_SEQ, EventLog
-from recsys.live.store import database, tail
+from recsys.live.log.explored import ExploredVideos
+from recsys.live.store import database
 from recsys.live.store.database import LogError
+from recsys.live.store.tables import METADATA
 from recsys.live.store.time_limit import TimeLimits
+from recsys.live.versions.watch import Watch
+from recsys.live.videos.encoding_queue import EncodingQueue
+from recsys.live.videos.live_videos import LiveVideo, LiveVideos, StoredFile, VideoFacts
 from tests.benchmarks._postgres import make_database
 
 ENDLESS = {
@@ -25,7 +31,6 @@ ENDLESS = {
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a test has time for."""
-    monkeypatch.setattr(tail, "READ_LIMIT_S", 0.1)
     monkeypatch.setattr(database, "WRITE_LIMIT_S", 0.1)
     for name in ("CONNECT_S", "WRITE_CONNECT_S"):
         monkeypatch.setattr(database, name, 2)  # the least that the driver takes
@@ -33,12 +38,13 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_takes_too_long_is_ended(log: EventLog) -> None:
+    log.database.read_limit_s = 0.1
     for event_id in ("e1", "e2"):  # the connection, or another one, is of use afterwards
         with pytest.raises(LogError, match=r"the event log did not answer in 0\.1 s"):
-            log.database.rows(text(ENDLESS[log.database.kind]), limit_s=0.1)
+            log.database.rows(text(ENDLESS[log.database.kind]))
         event = Event("u1", video_id="v1", event_id=event_id)
         assert log.append([event]).statuses == ["accepted"]
-    assert log.database.rows(text("SELECT 1"), limit_s=0.1)[0][0] == 1
+    assert log.database.rows(text("SELECT 1"))[0][0] == 1
 
 
 def test_what_is_quick_or_has_no_limit_is_not_touched(log: EventLog) -> None:
@@ -55,28 +61,72 @@ def test_a_writer_that_hangs_is_ended_and_the_next_one_has_its_turn(log: EventLo
 
 @contextlib.contextmanager
 def locked(address: str) -> Iterator[None]:
-    """Somebody holds the table of events."""
+    """Somebody holds the tables."""
     import psycopg
 
     with psycopg.connect(address) as connection:
-        connection.execute("LOCK TABLE recsys_events IN ACCESS EXCLUSIVE MODE")
+        connection.execute(f"LOCK TABLE {', '.join(METADATA.tables)} IN ACCESS EXCLUSIVE MODE")
         yield
         connection.rollback()
 
 
 def test_a_table_that_somebody_holds_is_waited_for_no_longer_than_the_limit(postgres: str) -> None:
     address = make_database(postgres, "locked")
-    with EventLog(address) as log:
+    with EventLog(address) as log, EventLog(address) as other:
         log.append([Event("u1", video_id="v1")])
+        log.database.read_limit_s = 0.1
         reader = log.tail()
         assert len(reader.rows(0, LARGEST_SEQ, 10)) == 1
         waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         with locked(address):
             with pytest.raises(LogError, match="did not answer in 0.1 s"):
                 reader.rows(0, LARGEST_SEQ, 10)
-            assert log.database.rows(waiting)[0][0] == 0, "the server does not wait any more either"
+            assert other.database.rows(waiting)[0][0] == 0, "the server waits no more either"
         assert len(reader.rows(0, LARGEST_SEQ, 10)) == 1
         reader.close()
+
+
+def test_whatever_is_read_is_waited_for_no_longer_than_the_limit(postgres: str) -> None:
+    address = make_database(postgres, "all_locked")
+    with EventLog(address) as log, ThreadPoolExecutor(32) as threads, locked(address):
+        log.database.read_limit_s = 0.1
+        asked = [threads.submit(read) for read in all_reads(log)]
+        asked.append(threads.submit(EventLog, address, create=False, read_limit_s=0.1))
+        for one in asked:
+            with pytest.raises((LogError, InputError), match="did not answer in 0.1 s"):
+                one.result(timeout=30)
+
+
+def all_reads(log: EventLog) -> list[Callable[[], object]]:
+    """Whatever reads of the database; each with what it needs."""
+    videos, queue = LiveVideos(log.database), EncodingQueue(log.database)
+    video = LiveVideo("v", 1, "stored", VideoFacts(), StoredFile("/v", "0", 1), None)
+    return [
+        log.counts,
+        log.forgotten_marks,
+        log.latest_seq,
+        log.user_ids,
+        lambda: list(log.entries(0, 9)),
+        lambda: log.follow(0),
+        lambda: log.of_user("u1"),
+        lambda: log.since(["u1"], 1),
+        lambda: log.tail().rows(0, LARGEST_SEQ, 10),
+        lambda: ExploredVideos(log.database).propensities(["i1"]),
+        Watch(log.database, "/none").decision,
+        videos.latest_seq,
+        videos.page,
+        lambda: videos.get("v"),
+        lambda: videos.is_needed("/v"),
+        lambda: videos.newest(10),
+        lambda: videos.tail("1").changed(0, 10),
+        queue.claim,
+        queue.counts,
+        queue.served,
+        lambda: queue.contents("1"),
+        lambda: queue.faults("v"),
+        lambda: queue.missing("1"),
+        lambda: queue.same_file(video),
+    ]
 
 
 class Line:
@@ -129,6 +179,7 @@ def test_a_server_that_falls_silent_is_hung_up_on(
 ) -> None:
     address, line = through("silent")
     with EventLog(address) as log:
+        log.database.read_limit_s = 0.1
         reader = log.tail()
         log.append([Event("u1", video_id="v1")])
         assert len(reader.rows(0, LARGEST_SEQ, 10)) == 1

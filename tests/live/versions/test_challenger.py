@@ -1,8 +1,11 @@
 """What comes of a challenge: what is counted of it, and what is left out."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from sqlalchemy import Row
 
 from recsys.config.data import EventColumns
 from recsys.live.log.event import EXPOSURE, NOT_INTERESTED, VIEW, Event
@@ -101,6 +104,24 @@ def test_a_user_who_was_deleted_is_in_no_figure(log: EventLog, follows: bool) ->
     log.forget(NEW[1])
     log.append([shown(OLD[0], "v1")])
     assert figures(counted.compare()) == [(1, 1, 0), (1, 1, 0)]
+
+
+def test_what_was_deleted_before_it_is_read_is_no_reason_to_read_again(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.append([shown(NEW[0], "v2"), shown(NEW[1], "v2")])
+    log.forget(NEW[1])
+    log.append([shown(OLD[0], "v1")])
+    rows_after, read = log.rows_after, []
+
+    def noted(*asked: int, **more: int) -> Sequence[Row[Any]]:
+        rows = rows_after(*asked, **more)
+        read.extend(row.seq for row in rows)
+        return rows
+
+    monkeypatch.setattr(log, "rows_after", noted)
+    assert figures(follower(log).compare()) == [(1, 1, 0), (1, 1, 0)]
+    assert read == sorted(set(read))
 
 
 def test_a_version_whose_users_do_not_come_is_told_of(log: EventLog) -> None:

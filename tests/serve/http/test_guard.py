@@ -274,6 +274,19 @@ def test_where_the_server_gives_the_id_it_is_not_given_twice() -> None:
     assert "x-request-id" not in answer.headers and answer.json()["instance"]
 
 
+@pytest.mark.parametrize(("given", "is_taken"), [(None, True), ("A.b_c-9", True), ("a b", False)])
+def test_the_id_that_ray_serve_gives_is_ours_where_it_has_the_form(
+    given: str | None, is_taken: bool
+) -> None:
+    """What serve/README.md says of it holds for the Ray that is installed."""
+    from ray.serve._private.http_util import RequestIdMiddleware
+
+    client = TestClient(RequestIdMiddleware(make(Limits(), gives_id=False)))
+    answer = client.get("/nothing", headers={} if given is None else {"X-Request-ID": given})
+    assert given in (None, answer.headers["x-request-id"])
+    assert (answer.headers["x-request-id"] == answer.json()["instance"]) == is_taken
+
+
 def test_headers_of_every_answer(client: TestClient) -> None:
     big = client.post("/v1/events", content=b"x" * 11)
     for answer in (client.get("/nothing"), client.get("/v1/fail"), big):

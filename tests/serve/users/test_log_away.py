@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,15 @@ from fastapi.testclient import TestClient
 
 from recsys.bundle.contents import Bundle
 from recsys.live.log.events import Appended, EventLog
-from recsys.live.store import tail
-from recsys.live.store.database import LogError
-from recsys.serve import service as service_module
+from recsys.live.store import database
+from recsys.live.store.database import READ_LIMIT_S, LogError
+from recsys.live.store.tables import METADATA
+from recsys.live.versions.watch import Watch
+from recsys.serve import log_writes
 from recsys.serve.api import make_api
+from recsys.serve.endpoint import EventsHere
 from recsys.serve.follower import Follower
 from recsys.serve.service import Service
-from recsys.serve.users import live_history
 from tests.benchmarks._postgres import make_database, postgres_server
 from tests.bundles import TinyRun
 
@@ -156,10 +158,8 @@ def test_a_log_that_hangs_holds_up_nobody(
     """Somebody holds the table: who waits is given a list for everybody, others a stale one."""
     import psycopg
 
-    for module in (tail, live_history):
-        monkeypatch.setattr(module, "READ_LIMIT_S", 0.5)
     address = make_database(postgres, "hanging")
-    service = Service(Bundle.load(str(tiny.run)), EventLog(address))
+    service = Service(Bundle.load(str(tiny.run)), EventLog(address, read_limit_s=0.5))
     client = TestClient(make_api(service))
     client.post("/v1/events", json={**liked(30), "event_id": "e1"})
     monkeypatch.setattr(service, "_budget_s", 20)
@@ -178,24 +178,87 @@ def test_a_log_that_hangs_holds_up_nobody(
     service.close()
 
 
-def test_events_that_wait_for_a_log_leave_room_for_others(
+def test_a_database_that_hangs_is_said_to_and_does_not_keep_the_server_open(
+    tiny: TinyRun, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a server asks of it ends, so that neither callers nor threads stand still."""
+    import psycopg
+
+    address = make_database(postgres, "hung")
+    log = EventsHere.make(address).open()
+    assert log.database.read_limit_s == READ_LIMIT_S
+    service = Service(Watch(log.database, str(tiny.run / "bundles")), log)
+    assert service.versions is not None
+    service.versions.start(0.01)
+    service.desk._begin()  # its encoder looks for videos
+    client = TestClient(make_api(service))
+    calls = [
+        ("GET", "/v1/versions"),
+        ("GET", "/v1/versions?compare=true"),
+        ("GET", "/v1/challenger"),
+        ("GET", "/v1/videos"),
+        ("GET", "/v1/videos/new"),
+        ("GET", "/v1/operator/shown"),
+        ("DELETE", "/v1/users?user_id=someone"),
+    ]
+    with ThreadPoolExecutor(len(calls) + 1) as threads, psycopg.connect(address) as other:
+        log.database.read_limit_s = 0.2  # what a test has time for
+        monkeypatch.setattr(database, "WRITE_LIMIT_S", 0.2)
+        other.execute(f"LOCK TABLE {', '.join(METADATA.tables)} IN ACCESS EXCLUSIVE MODE")
+        asked = [(call, threads.submit(client.request, *call)) for call in calls]
+        for call, one in asked:
+            answer = one.result(timeout=30)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), call
+        threads.submit(service.close).result(timeout=30)
+
+
+def test_calls_that_write_wait_for_a_log_for_a_while_and_leave_room_for_others(
     tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = Service(Bundle.load(str(tiny.run)), EventLog(str(tmp_path / "live.sqlite")))
     client = TestClient(make_api(service))
-    monkeypatch.setattr(service, "_most_appending", 0)
-    refused = client.post("/v1/events", json=liked(1))
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    assert 'recsys_refused_total{reason="events",replica="0"} 1.0' in client.get("/metrics").text
+    monkeypatch.setattr(service._writes, "_most", 0)
+    for refused in (client.post("/v1/events", json=liked(1)), forget(client)):
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert 'recsys_refused_total{reason="events",replica="0"} 2.0' in client.get("/metrics").text
     monkeypatch.undo()
     waiting: Future[Appended] = Future()
     with monkeypatch.context() as patched:
-        patched.setattr(service_module, "EVENTS_WAIT_S", 0.01)
+        patched.setattr(log_writes, "WAIT_S", 0.01)
         patched.setattr(service.log, "hand_in", lambda _: waiting)
         assert client.post("/v1/events", json=liked(1)).status_code == 503
     assert waiting.cancelled(), "it is not written after its caller was told to send it again"
     assert client.post("/v1/events", json=liked(1)).json()["statuses"] == ["accepted"]
     service.close()
+
+
+def test_who_waits_for_a_user_to_be_forgotten_waits_for_a_while(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EventLog(str(tmp_path / "live.sqlite"))
+    service = Service(Bundle.load(str(tiny.run)), log)
+    client, forgets, forgotten = TestClient(make_api(service)), log.forget, []
+
+    def noted(user_id: str) -> int:
+        forgotten.append(user_id)
+        return forgets(user_id)
+
+    monkeypatch.setattr(log, "forget", noted)
+    client.post("/v1/events", json=liked(1))
+    hangs = threading.Event()
+    service._writes._forgetting.submit(hangs.wait, 60)  # another one, in a log that hangs
+    with monkeypatch.context() as patched:
+        patched.setattr(log_writes, "WAIT_S", 0.01)
+        late = forget(client)
+    assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+    hangs.set()
+    assert forget(client).json() == {"user_id": "someone", "deleted": 1}
+    assert forgotten == ["someone"], "not after its caller was told to send it again"
+    service.close()
+
+
+def forget(client: TestClient) -> Any:
+    return client.delete("/v1/users?user_id=someone")
 
 
 def test_a_log_that_goes_away_while_the_server_is_idle_does_not_end_its_thread(

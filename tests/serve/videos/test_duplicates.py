@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from recsys.features.batches import VideoInputs
 from recsys.features.inputs import ClipShape
 from recsys.inference.encode import all_vectors
 from recsys.live.log.events import EventLog
-from recsys.live.videos.live_videos import StoredFile, VideoFacts
+from recsys.live.videos.encoding_queue import Encoded, EncodingQueue
+from recsys.live.videos.live_videos import LiveVideos, StoredFile, VideoFacts, VideoVector
 from recsys.serve.service import Service
+from recsys.serve.videos.duplicates import LiveContents
 from recsys.serve.videos.encoder_work import EncoderWork
 from recsys.serve.videos.encoding import NOT_LOOKED_AT, Encoding
 from tests import videos
@@ -66,6 +70,23 @@ def test_an_upload_like_a_video_of_the_bundle_is_said_to_be_so(
     assert 0.9999 <= added["similarity"] <= 1
     other = videos.render(tmp_path / "other.mp4", [videos.quarters()] * 12)
     assert upload(client, "other", other.read_bytes())["duplicate_of"] is None
+
+
+def test_of_many_live_videos_all_are_looked_at(tmp_path: Path) -> None:
+    """They are read in pages, each within the limit of a server's reads."""
+    with EventLog(str(tmp_path / "live.sqlite")) as log:
+        queue, live = EncodingQueue(log.database), LiveContents()
+        for number in range(5):
+            content = np.eye(5, dtype=np.float32)[number]
+            LiveVideos(log.database).add(f"n{number}", None, VideoFacts())
+            video = queue.claim()
+            assert video is not None
+            queue.encoded(video, Encoded({"1": VideoVector(content, content)}, None))
+        pages = partial(queue.contents, limit=2)
+        live.follow(SimpleNamespace(contents=pages), "1")  # type: ignore[arg-type]
+        assert [live.nearest(one) for one in np.eye(5, dtype=np.float32)] == [
+            (f"n{number}", 1.0) for number in range(5)
+        ]
 
 
 def test_live_videos_go_first(client: TestClient, tmp_path: Path) -> None:
