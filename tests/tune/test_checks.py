@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 import recsys.cluster
+import recsys.tune.stage
 from recsys.cli import main
 from recsys.config.run import RunConfig, load_config
+from recsys.data.storage import write_json
 from recsys.errors import InputError
+from recsys.pipeline import BY_NAME, fingerprint
 from recsys.tune.checks import require_settings, require_sweep
 from recsys.tune.space import with_settings
 from recsys.tune.trials import open_table
@@ -79,6 +82,26 @@ def test_it_is_refused_as_it_is_typed(
     assert message in line
     assert line.count("\n") == 1
     assert not os.path.exists(tmp_path / "run"), "nothing was prepared"
+
+
+def test_a_model_that_may_have_learnt_what_is_measured_is_not_re_ranked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With an earlier split what it was trained on are validation and test events."""
+    path = write_input(tmp_path)
+    config = load_config(str(path))
+    for name in ("prepare", "train"):
+        report = {"fingerprint": fingerprint(config, BY_NAME[name]), "refit": False}
+        write_json(report, f"{config.run}/{name}/report.json")
+    monkeypatch.setattr(recsys.tune.stage, "tune_run", lambda *_, **__: {"swept": 1})
+    command = ["tune", "--config", str(path), "--space", RERANK, "tune.objective={valid_new@10: 1}"]
+    earlier = ["split.valid_from=2024-05-05", "split.test_from=2024-05-06"]
+    assert main([*command, *earlier]) == 2
+    line = capsys.readouterr().err
+    assert f"{config.run}/train: a sweep of re-ranking needs the train of these" in line
+    assert line.count("\n") == 1
+    assert not Path(config.run, "prepare", "events").exists(), "nothing was prepared anew"
+    assert main(command) == 0
 
 
 @pytest.mark.parametrize(
