@@ -144,6 +144,8 @@ def _problem_of(kind: str, arguments: object) -> str | None:
         return f"{kind} takes two numbers, e.g. {{{kind}: [1, 10]}}"
     if not low < high:
         return f"{kind} takes the smaller number first"
+    if kind == "randint" and not (low.is_integer() and high.is_integer()):
+        return "randint takes whole numbers, of which the upper one is left out"
     return f"{kind} takes numbers above 0" if kind == "loguniform" and low <= 0 else None
 
 
@@ -304,7 +306,18 @@ def _fitted(entry: SpaceEntry, config: RunConfig, source: str) -> SpaceEntry:
     when = {name: [typed(name, value) for value in values] for name, values in entry.when.items()}
     if entry.kind == "choice":
         return replace(entry, arguments=[typed(entry.setting, v) for v in tried], when=when)
+    if entry.kind != "randint":
+        _require_fractions(entry, config, source)
     return replace(entry, when=when)
+
+
+def _require_fractions(entry: SpaceEntry, config: RunConfig, source: str) -> None:
+    """Refuses to draw any number for a setting that takes whole ones; the ends may be whole."""
+    low, high = entry.bounds
+    try:
+        with_settings(config, {entry.setting: low + (high - low) / math.pi}, source)
+    except InputError as error:
+        raise InputError(f"{error}; where whole numbers are meant, use randint") from None
 
 
 def require_same_data(config: RunConfig, changed: RunConfig, name: str) -> None:
