@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.config.run import RunConfig, TuneConfig
 from recsys.tune.population import (
+    TRIALS,
     is_extinct,
     num_members,
     num_stretches,
@@ -112,7 +113,7 @@ def _sampler(tune: TuneConfig, number: int) -> BaseSampler:
     seed = tune.seed * 1_000_003 + number  # each trial its own, whoever draws it
     if tune.search == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    at_random = min(MOST_AT_RANDOM, max(4, tune.trials // 4))
+    at_random = min(MOST_AT_RANDOM, max(4, (tune.trials or TRIALS) // 4))
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
 
 

@@ -183,7 +183,10 @@ def test_a_grid_of_what_cannot_be_listed_is_refused(config: RunConfig) -> None:
             {"train.batch_timelines": {"uniform": [4, 80]}},
             "train.batch_timelines=28.19.*: input should be a valid integer.*, use randint",
         ),
-        ({"train.batch_timelines": {"loguniform": [4, 80]}}, "whole numbers are meant, use randint"),
+        (
+            {"train.batch_timelines": {"loguniform": [4, 80]}},
+            "whole numbers are meant, use randint",
+        ),
         ({"model.dropout": {"uniform": [0, 2]}}, "model.dropout=2.0: input should be less than 1"),
         ({"decode.size": {"choice": [64]}}, "decode.size: a sweep cannot change it"),
         ({"train.workers": {"choice": [2]}}, "train.workers: a sweep cannot change it"),
