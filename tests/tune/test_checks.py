@@ -64,6 +64,12 @@ def config(tmp_path: Path) -> RunConfig:
         ("/no/such/space.yaml", [], "/no/such/space.yaml: cannot read the space"),
         (MODEL, ["tune.scheduler=pbt"], "tune.scheduler=pbt changes settings in the middle"),
         (QUICK, ["tune.search=grid"], "tune.search=grid: train.lr is loguniform"),
+        (
+            QUICK,
+            ["train.epochs=0"],
+            "train.epochs=0: there is nothing to train; set it to at least",
+        ),
+        (QUICK, ["train.epochs=0", "--dry-run"], "train.epochs=0: there is nothing to train"),
         (QUICK, ["--resume"], "holds no sweep; leave --resume out"),
     ],
 )
@@ -110,6 +116,8 @@ def test_a_model_that_may_have_learnt_what_is_measured_is_not_re_ranked(
         ("train.lrx: {uniform: [0, 1]}", "train.lrx is not a setting; did you mean lr?"),
         ("trian.lr: {uniform: [0, 1]}", "trian.lr: trian is no section of the config"),
         ("model.dropout: {choice: [1.5]}", "model.dropout=1.5: input should be less than 1"),
+        ("train.epochs: {choice: [1, 0]}", "train.epochs: 0 trains nothing; let it be at least 1"),
+        ("train.epochs: {randint: [0, 3]}", "train.epochs: 0 trains nothing; let it be at least 1"),
         ("train.workers: {choice: [2]}", "train.workers: a sweep cannot change it"),
         (
             "train.lr: {uniform: [0.1, 1]}\nrerank.diversity: {uniform: [0, 1]}",
