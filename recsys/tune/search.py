@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,11 @@ def importance(space: Space, trials: Sequence[Trial], tune: TuneConfig) -> dict[
     study = make_study(space, trials, tune.model_copy(update={"pareto": False}), 0)
     if len(study.trials) < MOST_AT_RANDOM:
         return {}
-    return dict(optuna.importance.get_param_importances(study))
+    with warnings.catch_warnings():
+        # Optuna 4 calls it experimental; its own default there is fANOVA, which needs scikit-learn.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        ped_anova = optuna.importance.PedAnovaImportanceEvaluator()
+    return dict(optuna.importance.get_param_importances(study, evaluator=ped_anova))
 
 
 def _sampler(tune: TuneConfig, number: int) -> BaseSampler:
