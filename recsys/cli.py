@@ -273,9 +273,10 @@ def _announce(address: str) -> None:
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    from recsys.pipeline import BY_NAME, GOES_ON, run_stage
+    from recsys.pipeline import BY_NAME, GOES_ON, require_current, run_stage
     from recsys.run_lock import only_writer
     from recsys.tune.checks import require_sweep
+    from recsys.tune.space import is_reranking
     from recsys.tune.stage import tune_run
 
     config = load_config(arguments.config, arguments.settings)
@@ -285,10 +286,14 @@ def _tune(arguments: argparse.Namespace) -> None:
         print_report("tune, dry run", plan_sweep(config, arguments.space))
         return
     # What could never start is refused before the minutes that the data stages take.
-    require_sweep(config, arguments.space, resume=arguments.resume, anew=arguments.anew)
+    space = require_sweep(config, arguments.space, resume=arguments.resume, anew=arguments.anew)
     with only_writer(config.run):
-        for name in ("prepare", "decode"):
-            run_stage(config, BY_NAME[name])
+        if is_reranking(space):
+            # Of other data or another split the model may have learnt what it is measured on.
+            require_current(config, ("train", "prepare", "decode"), "a sweep of re-ranking")
+        else:
+            for name in ("prepare", "decode"):
+                run_stage(config, BY_NAME[name])
         with told(f"in the sweep; {GOES_ON}"):
             report = tune_run(config, arguments.space, resume=arguments.resume, anew=arguments.anew)
     print_report("tune", report)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from recsys.errors import InputError
@@ -19,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+OWN_CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+"""Where Linux says which control group this process lies in, and what each of them allows."""
 _BIT_OF_A_GPU = 0.001
 """So that a question finds room in whatever part of a GPU is free."""
 _GPU_ANSWERS_S = 120.0
@@ -106,6 +110,44 @@ def num_cpus() -> int:
 def num_gpus() -> int:
     """GPUs that the cluster has, or may come to have."""
     return _most("GPU")
+
+
+def num_cores() -> int:
+    """Cores that this process may use: those that it may run on, within its container's limit."""
+    affine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, int(min(affine or 1, _cpu_limit())))
+
+
+def _cpu_limit() -> float:
+    """The lowest limit of the control groups (version 2) that this process lies in, in CPUs."""
+    try:
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return math.inf
+    limit = math.inf
+    for line in lines:
+        if line.startswith("0::"):
+            own = CGROUPS / line.removeprefix("0::").lstrip("/")
+            for folder in (own, *own.parents):
+                limit = min(limit, _own_limit(folder / "cpu.max"))
+    return limit
+
+
+def _own_limit(path: Path) -> float:
+    """What a file `cpu.max` allows: microseconds of CPU in a period, or `max`."""
+    try:
+        quota, period = path.read_text().split()
+    except (OSError, ValueError):
+        return math.inf
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def node_has(resource: str) -> float:
+    """What the node of this process has of a resource in all, used or not."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return sum(n["Resources"].get(resource, 0.0) for n in ray.nodes() if n["NodeID"] == own)
 
 
 def has_gpu() -> bool:

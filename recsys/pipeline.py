@@ -247,7 +247,7 @@ def run_stage(config: RunConfig, stage: Stage) -> StageReport:
         say(f"{stage.name}: up to date, skipped")
         current: StageReport = read_json(join(out, REPORT))
         return current
-    _require_before(config, stage)
+    require_current(config, stage.after, stage.name)
     wanted = fingerprint(config, stage)
     # Output that is half replaced must not look current to the settings that it was made with.
     remove(join(out, REPORT))
@@ -260,13 +260,23 @@ def run_stage(config: RunConfig, stage: Stage) -> StageReport:
     return report
 
 
-def _require_before(config: RunConfig, stage: Stage) -> None:
-    for name in stage.after:
+def require_current(config: RunConfig, names: Sequence[str], whose: str) -> None:
+    """Refuses to read stages that have not run, or ran on other inputs or settings.
+
+    Args:
+        config: The run.
+        names: The stages that are read.
+        whose: Who reads them, for the message.
+
+    Raises:
+        InputError: One of them is not current.
+    """
+    for name in names:
         unused = name == "decode" and not config.decodes
         if not unused and not is_current(config, BY_NAME[name]):
             folder = RunFolder(config.run).of_stage(BY_NAME[name].folder)
             raise InputError(
-                f"{folder}: {stage.name} needs the {name} of these "
+                f"{folder}: {whose} needs the {name} of these "
                 f"inputs and settings, and it is not there; run `recsys {name}` first, or "
                 "`recsys run` for all stages"
             )

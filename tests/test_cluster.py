@@ -1,6 +1,8 @@
 """What a cluster has to give, and what it may come to have."""
 
 import logging
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -27,6 +29,51 @@ def test_nodes_that_are_still_to_come_count(
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0})
     monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: with_all_nodes)
     assert (num_cpus(), num_gpus()) == (cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "cores"),
+    [
+        ("0::/\n", {"": "200000 100000\n"}, 2),  # a container's own
+        ("0::/\n", {"": "150000 100000\n"}, 1),
+        ("0::/\n", {"": "50000 100000\n"}, 1),  # half a core is one
+        ("0::/\n", {"": "max 100000\n"}, 6),
+        ("0::/\n", {"": "900000 100000\n"}, 6),  # more than there are
+        ("0::/\n", {}, 6),
+        ("4:memory:/pod\n0::/pods/a\n", {"pods/a": "max 100000", "pods": "300000 100000"}, 3),
+        ("4:memory:/pod\n", {"": "200000 100000\n"}, 6),  # version 1
+        (None, {"": "200000 100000\n"}, 6),  # no Linux
+    ],
+)
+def test_cores_are_those_that_the_container_may_use(
+    own: str | None,
+    limits: dict[str, str],
+    cores: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of six cores that the process may run on."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(cluster, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(cluster, "CGROUPS", tmp_path / "cgroups")
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    for name, limit in limits.items():
+        (tmp_path / "cgroups" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroups" / name / "cpu.max").write_text(limit)
+    assert cluster.num_cores() == cores
+
+
+def test_a_node_has_what_ray_says_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"NodeID": "head", "Resources": {"CPU": 4.0}},
+        {"NodeID": "a", "Resources": {"CPU": 8.0, "GPU": 2.0}},
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    for name, has in (("head", (4, 0)), ("a", (8, 2)), ("gone", (0, 0))):
+        here = SimpleNamespace(get_node_id=lambda name=name: name)
+        monkeypatch.setattr(ray, "get_runtime_context", lambda here=here: here)
+        assert (cluster.node_has("CPU"), cluster.node_has("GPU")) == has
 
 
 def test_more_workers_than_there_can_be_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_signals_that_a_library_takes_are_given_back() -> None:
 
 def stopped_in(stage: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Arguments of `recsys run` that is stopped when a stage begins."""
-    monkeypatch.setattr(pipeline, "_require_before", lambda *_: None)
+    monkeypatch.setattr(pipeline, "require_current", lambda *_: None)
     monkeypatch.setattr(pipeline, "is_current", lambda *_: False)
     real = BY_NAME[stage]
     stop: Callable[..., Any] = lambda *_: send(signal.SIGTERM)  # noqa: E731

@@ -321,9 +321,9 @@ class RefreshConfig(Section):
 class TuneConfig(Section):
     """The sweep."""
 
-    trials: int = Field(8, ge=1)
-    """How many configs are tried; the first is the config as it is. With `pbt` the members of a
-    population, each of whose stretches is a trial of its own."""
+    trials: int | None = Field(None, ge=1)
+    """How many configs are tried, the first of them, but in a grid, as it is; without it 8, or the
+    whole grid. With `pbt` the members of a population, each of whose stretches is a trial."""
     concurrent: int | None = Field(None, ge=1)
     """Trials at a time; without it as many as the cluster has room for. With 1 the same sweep tries
     the same configs again, to the last one."""
@@ -331,7 +331,7 @@ class TuneConfig(Section):
     """Decides which configs the search tries."""
     search: Literal["tpe", "random", "grid"] = "tpe"
     """How configs are chosen. `tpe`: where earlier trials did well (Optuna). `random`: anywhere.
-    `grid`: every combination of the space's values, and as many trials as there are."""
+    `grid`: every combination of the space's values, in order, or the first `trials` of them."""
     scheduler: Literal["asha", "hyperband", "pbt", "none"] = "asha"
     """What becomes of weak trials. `asha`: after 1, 4, 16 … epochs all but the best quarter end.
     `hyperband`: the same, and some trials are left alone for longer. `pbt`: nothing ends; every

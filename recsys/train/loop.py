@@ -7,7 +7,6 @@ on inside the epoch, with any number of workers.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import ray.train.torch
 import torch
 from torch import Tensor
 
+from recsys import cluster
 from recsys.config.run import RunConfig, parse_config
 from recsys.data.ragged import IntArray
 from recsys.data.run_folder import RunFolder
@@ -90,8 +90,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     job = Job.from_dict(settings)
     context = ray.train.get_context()
     # A node's training workers share its cores; Ray's one a worker would leave the others idle.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    torch.set_num_threads(max(1, (cores or 1) // context.get_local_world_size()))
+    torch.set_num_threads(max(1, cluster.num_cores() // context.get_local_world_size()))
     # A GPU of the node that was given to another job is none of this worker's.
     device = ray.train.torch.get_device() if job.gpu else torch.device("cpu")
     rank, workers = context.get_world_rank(), context.get_world_size()

@@ -51,7 +51,22 @@ def require_settings(config: RunConfig, space_path: str) -> Space:
     require_objective(space, config)
     if is_reranking(space):
         require_trade(config)
+    else:
+        require_epochs(space, config, space_path)
     return space
+
+
+def require_epochs(space: Space, config: RunConfig, source: str) -> None:
+    """Refuses trials that would train nothing.
+
+    Raises:
+        InputError: The config or the space has 0 epochs.
+    """
+    entry = space.get("train.epochs")
+    if entry is not None and entry.values is not None and 0 in entry.values:
+        raise InputError(f"{source}: train.epochs: 0 trains nothing; let it be at least 1")
+    if not config.train.epochs:
+        raise InputError("train.epochs=0: there is nothing to train; set it to at least 1")
 
 
 def require_objective(space: Space, config: RunConfig) -> None:

@@ -8,7 +8,7 @@ from recsys.data.run_folder import RunFolder
 from recsys.data.storage import read_json
 from recsys.train.trainer import use_gpu
 from recsys.tune.checks import require_settings
-from recsys.tune.population import num_members, num_stretches
+from recsys.tune.population import grid_cut, num_members, num_stretches
 from recsys.tune.search import num_trials, suggest
 from recsys.tune.space import Space, is_reranking
 from recsys.tune.trials import Trial, read_table, title
@@ -30,6 +30,7 @@ def plan_sweep(config: RunConfig, space_path: str) -> dict[str, object]:
     room = require_room(config, space)
     table = read_table(config, space)
     total, done = num_trials(space, config), len(table.done)
+    cut = grid_cut(space, config)
     return {
         "trials": _trials(config, space, total),
         "done": done,
@@ -37,6 +38,7 @@ def plan_sweep(config: RunConfig, space_path: str) -> dict[str, object]:
         "a trial takes": _each(config, space),
         "cluster": f"{cluster.num_cpus()} CPUs, {cluster.num_gpus()} GPUs",
         "search": config.tune.search,
+        **({"grid": cut} if cut else {}),
         "scheduler": "none" if is_reranking(space) else config.tune.scheduler,
         "objective": title(config.tune),
         **_first(config, space, table.trials),

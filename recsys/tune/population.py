@@ -20,6 +20,8 @@ from recsys.errors import InputError
 from recsys.tune.space import Settings, Space, SpaceEntry, choose, grid
 from recsys.tune.trials import Trial, objective
 
+TRIALS = 8
+"""Configs that are tried where `tune.trials` does not say how many, and there is no grid."""
 QUANTILE = 0.25
 """Share of the members that are the worst, and that are the best."""
 PERTURBATION = 0.2
@@ -45,7 +47,20 @@ CHANGEABLE = (
 def num_members(space: Space, config: RunConfig) -> int:
     """How many configs the sweep begins with: all trials, but in a population."""
     trials = config.tune.trials
-    return min(trials, len(grid(space, config))) if config.tune.search == "grid" else trials
+    if config.tune.search != "grid":
+        return trials or TRIALS
+    combinations = len(grid(space, config))
+    return min(trials or combinations, combinations)
+
+
+def grid_cut(space: Space, config: RunConfig) -> str | None:
+    """How much of the grid is tried, where that is not all of it."""
+    if config.tune.search != "grid":
+        return None
+    tried, combinations = num_members(space, config), len(grid(space, config))
+    if tried == combinations:
+        return None
+    return f"{tried} of {combinations} combinations are tried; without tune.trials all are"
 
 
 def num_stretches(config: RunConfig) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from recsys.config.run import RunConfig, TuneConfig
 from recsys.tune.population import (
+    TRIALS,
     is_extinct,
     num_members,
     num_stretches,
@@ -103,7 +105,11 @@ def importance(space: Space, trials: Sequence[Trial], tune: TuneConfig) -> dict[
     study = make_study(space, trials, tune.model_copy(update={"pareto": False}), 0)
     if len(study.trials) < MOST_AT_RANDOM:
         return {}
-    return dict(optuna.importance.get_param_importances(study))
+    with warnings.catch_warnings():
+        # Optuna 4 calls it experimental; its own default there is fANOVA, which needs scikit-learn.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        ped_anova = optuna.importance.PedAnovaImportanceEvaluator()
+    return dict(optuna.importance.get_param_importances(study, evaluator=ped_anova))
 
 
 def _sampler(tune: TuneConfig, number: int) -> BaseSampler:
@@ -112,7 +118,7 @@ def _sampler(tune: TuneConfig, number: int) -> BaseSampler:
     seed = tune.seed * 1_000_003 + number  # each trial its own, whoever draws it
     if tune.search == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    at_random = min(MOST_AT_RANDOM, max(4, tune.trials // 4))
+    at_random = min(MOST_AT_RANDOM, max(4, (tune.trials or TRIALS) // 4))
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=at_random)
 
 

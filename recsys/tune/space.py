@@ -144,6 +144,8 @@ def _problem_of(kind: str, arguments: object) -> str | None:
         return f"{kind} takes two numbers, e.g. {{{kind}: [1, 10]}}"
     if not low < high:
         return f"{kind} takes the smaller number first"
+    if kind == "randint" and not (low.is_integer() and high.is_integer()):
+        return "randint takes whole numbers, of which the upper one is left out"
     return f"{kind} takes numbers above 0" if kind == "loguniform" and low <= 0 else None
 
 
@@ -254,7 +256,16 @@ def with_settings(config: RunConfig, settings: Settings, source: str = SPACE) ->
 RERANK = "rerank."
 SWEPT = ("model.", "train.", "prepare.min_video_events", RERANK)
 """What a space may name: the rest changes what trials share, or nothing that is measured."""
-SHARED = ("train.workers", "train.device", "train.start_from", "train.mlflow", "train.max_failures")
+SHARED = (
+    "train.workers",
+    "train.device",
+    "train.start_from",
+    "train.mlflow",
+    "train.max_failures",
+    "train.refit",
+)
+CHECKPOINTS = "train.checkpoint_every_partitions"
+"""It changes a figure only where `_checkpoints_count`."""
 
 
 def is_reranking(space: Space) -> bool:
@@ -277,7 +288,8 @@ def fit_space(space: Space, config: RunConfig, source: str = SPACE) -> Space:
     """
     for name, entry in space.items():
         with_settings(config, {name: entry.any_value}, source)  # says what a wrong name is near to
-        if not name.startswith(SWEPT) or name in SHARED:
+        idle = name == CHECKPOINTS and not _checkpoints_count(space, config)
+        if not name.startswith(SWEPT) or name in SHARED or idle:
             allowed = ", ".join(each + "*" * each.endswith(".") for each in SWEPT)
             raise InputError(
                 f"{source}: {name}: a sweep cannot change it, since it changes no validation "
@@ -290,7 +302,33 @@ def fit_space(space: Space, config: RunConfig, source: str = SPACE) -> Space:
             "space of their own, such as tuning/spaces/rerank.yaml, and sweep it on the trained "
             "model"
         )
-    return {name: _fitted(entry, config, source) for name, entry in space.items()}
+    fitted = {name: _fitted(entry, config, source) for name, entry in space.items()}
+    for entry in fitted.values():
+        _require_reachable(entry, fitted, config, source)
+    return fitted
+
+
+def _checkpoints_count(space: Space, config: RunConfig) -> bool:
+    """Whether something of the model follows each checkpoint: stored contents, or a mean."""
+    names = {"train.step_clips", "train.average_every"}
+    return bool(names & space.keys() or config.train.step_clips or config.train.average_every > 1)
+
+
+def _require_reachable(entry: SpaceEntry, space: Space, config: RunConfig, source: str) -> None:
+    """Refuses a condition that no trial meets: the entry would be without effect."""
+    for name, allowed in entry.when.items():
+        other = space.get(name)
+        # What is drawn from a range meets no single value; what does not count is the config's.
+        possible = [] if other is None else other.values or []
+        from_config = other is None or other.when
+        if not any(
+            value in possible or (from_config and value == value_at(config, name))
+            for value in allowed
+        ):
+            raise InputError(
+                f"{source}: {entry.setting}: no trial meets its condition, for {name} is never "
+                f"{' or '.join(map(str, allowed))}; correct when, or leave the setting out"
+            )
 
 
 def _fitted(entry: SpaceEntry, config: RunConfig, source: str) -> SpaceEntry:
@@ -304,7 +342,18 @@ def _fitted(entry: SpaceEntry, config: RunConfig, source: str) -> SpaceEntry:
     when = {name: [typed(name, value) for value in values] for name, values in entry.when.items()}
     if entry.kind == "choice":
         return replace(entry, arguments=[typed(entry.setting, v) for v in tried], when=when)
+    if entry.kind != "randint":
+        _require_fractions(entry, config, source)
     return replace(entry, when=when)
+
+
+def _require_fractions(entry: SpaceEntry, config: RunConfig, source: str) -> None:
+    """Refuses to draw any number for a setting that takes whole ones; the ends may be whole."""
+    low, high = entry.bounds
+    try:
+        with_settings(config, {entry.setting: low + (high - low) / math.pi}, source)
+    except InputError as error:
+        raise InputError(f"{error}; where whole numbers are meant, use randint") from None
 
 
 def require_same_data(config: RunConfig, changed: RunConfig, name: str) -> None:

@@ -22,7 +22,7 @@ from recsys.train.validation import predict_validation, validate
 from recsys.train.warm_start import warm_start
 from recsys.tune.checks import require_sweep
 from recsys.tune.page import SCHEDULE_NOTE, schedule_text, sweep_page
-from recsys.tune.population import Phase, schedule
+from recsys.tune.population import Phase, grid_cut, schedule
 from recsys.tune.reranking import reranked_test_figures
 from recsys.tune.search import early_end, is_over
 from recsys.tune.space import Space, is_reranking, with_settings
@@ -52,6 +52,9 @@ def tune_run(
             holds another sweep, or all trials failed.
     """
     space = require_sweep(config, space_path, resume=resume, anew=anew)
+    cut = grid_cut(space, config)
+    if cut is not None:
+        logger.warning("tune: %s", cut)
     # Where the scheduler stops a trial, Ray Train frees its workers' CPUs once it learns from the
     # dashboard's service that the trial is dead; without it the next trials would wait for ever.
     cluster.connect(dashboard=config.train.workers > 1)

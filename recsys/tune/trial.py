@@ -48,7 +48,7 @@ KEPT = "kept.json"
 
 
 def run_trial(
-    asked: Mapping[str, object], *, config_tree: Mapping[str, object], gpu: bool, threads: int
+    asked: Mapping[str, object], *, config_tree: Mapping[str, object], gpu: bool, room: int
 ) -> None:
     """One trial, as Ray Tune calls it; it reports the figures of each epoch.
 
@@ -60,7 +60,7 @@ def run_trial(
             where it begins with its own), and which of its member's stretches it is.
         config_tree: The run's config.
         gpu: Whether it trains on GPUs.
-        threads: Of PyTorch, for its share of the node's cores.
+        room: How many trials run at a time on the whole cluster.
     """
     base = parse_config(config_tree, "sweep")
     with failure_told():
@@ -74,8 +74,14 @@ def run_trial(
         if config.train.workers > 1:
             _train_apart(config, reports)
         else:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(_num_threads(room, gpu=gpu))
             _train_here(config, reports, gpu=gpu)
+
+
+def _num_threads(room: int, *, gpu: bool) -> int:
+    """PyTorch's threads for a trial: its share of the cores of the node that it runs on."""
+    fits = min(room, int(cluster.node_has("GPU" if gpu else "CPU")))
+    return max(1, cluster.num_cores() // max(1, fits))
 
 
 def asked_config(base: RunConfig, asked: Mapping[str, object]) -> RunConfig:

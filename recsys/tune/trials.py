@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from recsys.config.run import RunConfig, TuneConfig
+from recsys.config.run import EvaluateConfig, RunConfig, TuneConfig
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import exists, list_files, read_json, remove, write_json
 from recsys.errors import InputError
@@ -163,14 +163,26 @@ class TrialTable:
         write_json(asdict(trial), self.folder.trial(trial.number))
 
 
+VALIDATED = {"mask_history", "users", "seed", "tradeoff_users"}
+"""Settings of the evaluation by which trials are measured too."""
 DATA = "the output of "
 """What stands before a data stage's name among what trials have in common."""
 
 
+FREE: dict[str, Any] = {
+    "run": True,
+    "decode": {"workers"},
+    "train": {"device", "max_failures", "mlflow", "refit"},
+    "evaluate": set(EvaluateConfig.model_fields) - VALIDATED,
+    "tune": {"concurrent"},
+    **dict.fromkeys(("publish", "serve", "refresh"), True),
+}
+"""Settings that change no trial's figures, so that a sweep goes on with others."""
+
+
 def held_fixed(config: RunConfig, space: Space) -> dict[str, object]:
     """Everything that all trials of a sweep must have in common, by dotted name."""
-    tree = config.model_dump(mode="json", exclude={"serve": True, "publish": True})
-    del tree["tune"]["concurrent"]
+    tree = config.model_dump(mode="json", exclude=FREE)
     if not config.tune.is_population:  # with more members others would be the worst
         del tree["tune"]["trials"], tree["tune"]["perturb_every"]
     folder = RunFolder(config.run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,12 +97,11 @@ def make_tuner(config: RunConfig, space: Space, table: TrialTable | None = None)
 def _trainable(config: RunConfig, room: int) -> object:
     from ray import tune
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return tune.with_parameters(
         run_trial,
         config_tree=config.model_dump(mode="json"),
         gpu=use_gpu(config),
-        threads=max(1, (cores or 1) // room),
+        room=room,
     )
 
 

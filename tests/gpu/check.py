@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import signal
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 
+from recsys.cluster import num_cores
 from tests.gpu.decoding import Scale
 
 LIMIT_S = 8 * 60
@@ -73,8 +73,7 @@ def make_scale(arguments: argparse.Namespace, folder: Path) -> Scale:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("gpu-check: torch sees no GPU; --device cpu --small tries the code")
     seconds = arguments.seconds or (0.2 if arguments.small else 6.0)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Scale(device, min(cores or 1, 16), seconds, arguments.small, folder)
+    return Scale(device, min(num_cores(), 16), seconds, arguments.small, folder)
 
 
 def run_part(name: str, scale: Scale, left_s: float = LIMIT_S) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 import ray.train
 import torch
 
+from recsys import cluster
 from recsys.schema import TEST, VALID
 from recsys.train import loop
 from recsys.train.loop import Job, Worker
@@ -307,7 +308,7 @@ def test_workers_of_a_node_share_its_cores(
         get_world_rank=lambda: 0, get_world_size=lambda: 4, get_local_world_size=lambda: local
     )
     monkeypatch.setattr(ray.train, "get_context", lambda: context)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(cluster, "num_cores", lambda: cores)
     given: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", given.append)
     idle = SimpleNamespace(run=lambda: None)

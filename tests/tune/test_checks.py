@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 import recsys.cluster
+import recsys.tune.stage
 from recsys.cli import main
 from recsys.config.run import RunConfig, load_config
+from recsys.data.storage import write_json
 from recsys.errors import InputError
+from recsys.pipeline import BY_NAME, fingerprint
 from recsys.tune.checks import require_settings, require_sweep
 from recsys.tune.space import with_settings
 from recsys.tune.trials import open_table
@@ -61,6 +64,12 @@ def config(tmp_path: Path) -> RunConfig:
         ("/no/such/space.yaml", [], "/no/such/space.yaml: cannot read the space"),
         (MODEL, ["tune.scheduler=pbt"], "tune.scheduler=pbt changes settings in the middle"),
         (QUICK, ["tune.search=grid"], "tune.search=grid: train.lr is loguniform"),
+        (
+            QUICK,
+            ["train.epochs=0"],
+            "train.epochs=0: there is nothing to train; set it to at least",
+        ),
+        (QUICK, ["train.epochs=0", "--dry-run"], "train.epochs=0: there is nothing to train"),
         (QUICK, ["--resume"], "holds no sweep; leave --resume out"),
     ],
 )
@@ -81,12 +90,34 @@ def test_it_is_refused_as_it_is_typed(
     assert not os.path.exists(tmp_path / "run"), "nothing was prepared"
 
 
+def test_a_model_that_may_have_learnt_what_is_measured_is_not_re_ranked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With an earlier split what it was trained on are validation and test events."""
+    path = write_input(tmp_path)
+    config = load_config(str(path))
+    for name in ("prepare", "train"):
+        report = {"fingerprint": fingerprint(config, BY_NAME[name]), "refit": False}
+        write_json(report, f"{config.run}/{name}/report.json")
+    monkeypatch.setattr(recsys.tune.stage, "tune_run", lambda *_, **__: {"swept": 1})
+    command = ["tune", "--config", str(path), "--space", RERANK, "tune.objective={valid_new@10: 1}"]
+    earlier = ["split.valid_from=2024-05-05", "split.test_from=2024-05-06"]
+    assert main([*command, *earlier]) == 2
+    line = capsys.readouterr().err
+    assert f"{config.run}/train: a sweep of re-ranking needs the train of these" in line
+    assert line.count("\n") == 1
+    assert not Path(config.run, "prepare", "events").exists(), "nothing was prepared anew"
+    assert main(command) == 0
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("train.lrx: {uniform: [0, 1]}", "train.lrx is not a setting; did you mean lr?"),
         ("trian.lr: {uniform: [0, 1]}", "trian.lr: trian is no section of the config"),
         ("model.dropout: {choice: [1.5]}", "model.dropout=1.5: input should be less than 1"),
+        ("train.epochs: {choice: [1, 0]}", "train.epochs: 0 trains nothing; let it be at least 1"),
+        ("train.epochs: {randint: [0, 3]}", "train.epochs: 0 trains nothing; let it be at least 1"),
         ("train.workers: {choice: [2]}", "train.workers: a sweep cannot change it"),
         (
             "train.lr: {uniform: [0.1, 1]}\nrerank.diversity: {uniform: [0, 1]}",

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import optuna.importance
 import pytest
 
 from recsys.config.run import RunConfig, load_config
@@ -104,6 +105,26 @@ def test_importance_is_said_once_there_are_enough_trials(config: RunConfig, spac
     assert shares["train.lr"] > 0.9
     assert importance(space, trials[:9], config.tune) == {}
     assert "What mattered" in sweep_page(space, config, trials, {})
+
+
+def test_importance_is_what_the_page_says_in_every_optuna(
+    config: RunConfig, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default is another one in Optuna 4."""
+    asked: list[object] = []
+
+    def importances(study: optuna.Study, *, evaluator: object = None) -> dict[str, float]:
+        asked.append(evaluator)
+        return {"train.lr": 1.0}
+
+    monkeypatch.setattr(optuna.importance, "get_param_importances", importances)
+    trials = [
+        trial(n, n / 20, 0.5, **{"train.lr": 0.01, "model.content.temporal": "mean"})
+        for n in range(20)
+    ]
+    assert "PED-ANOVA" in sweep_page(space, config, trials, {})
+    (evaluator,) = asked
+    assert isinstance(evaluator, optuna.importance.PedAnovaImportanceEvaluator)
 
 
 def test_the_winner_of_a_population_is_told_with_its_schedule(tmp_path: Path) -> None:

@@ -91,6 +91,22 @@ def test_what_no_population_can_be_trained_with_is_refused_before_ray_is(
         make_tuner(changed, read_space(MODEL))
 
 
+def test_a_grid_that_is_cut_is_said(
+    tmp_path: Path, config: RunConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the plan, and by the sweep before it starts Ray."""
+    space = tmp_path / "space.yaml"
+    space.write_text("train.seed: {randint: [0, 12]}")
+    cut = with_settings(config, {"tune.search": "grid"})
+    line = "7 of 12 combinations are tried; without tune.trials all are"
+    assert plan_sweep(cut, str(space))["grid"] == line
+    whole = plan_sweep(with_settings(cut, {"tune.trials": None}), str(space))
+    assert (whole["trials"], "grid" in whole) == (12, False)
+    with caplog.at_level("WARNING", "recsys"), pytest.raises(InputError):
+        tune_run(with_settings(cut, {"train.workers": 99}), str(space))
+    assert caplog.messages == [f"tune: {line}"]
+
+
 def test_re_ranking_trains_nothing(config: RunConfig) -> None:
     changed = with_settings(config, {"tune.objective": {"valid_new@10": 1}, "train.workers": 2})
     plan = plan_sweep(changed, RERANK)

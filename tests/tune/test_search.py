@@ -102,7 +102,7 @@ def test_several_figures_are_searched_for_their_trades(config: RunConfig, space:
 
 def test_a_grid_is_walked_in_order_and_ends(config: RunConfig) -> None:
     space = fit_space(make_space({"train.seed": {"randint": [5, 8]}}), config)
-    changed = with_settings(config, {"tune.search": "grid"})
+    changed = with_settings(config, {"tune.search": "grid", "tune.trials": None})
     assert num_trials(space, changed) == 3
     assert [suggest(space, changed, [], n) for n in range(3)] == [
         {"train.seed": 5},
@@ -110,3 +110,6 @@ def test_a_grid_is_walked_in_order_and_ends(config: RunConfig) -> None:
         {"train.seed": 7},
     ]
     assert num_trials(space, with_settings(changed, {"tune.trials": 2})) == 2
+    more = fit_space(make_space({"train.seed": {"randint": [5, 17]}}), config)
+    assert num_trials(more, changed) == 12, "more than the trials of other searches"
+    assert num_trials(more, with_settings(changed, {"tune.trials": 20})) == 12

@@ -46,6 +46,8 @@ def test_the_spaces_that_come_with_the_project_fit_the_config(
         ("train.lr: {uniform: 3}", "uniform takes two numbers"),
         ("train.lr: {uniform: [2, 1]}", "uniform takes the smaller number first"),
         ("train.lr: {loguniform: [0, 1]}", "loguniform takes numbers above 0"),
+        ("train.epochs: {randint: [5.5, 6.1]}", "randint takes whole numbers"),
+        ("train.epochs: {randint: [1, 6.5]}", "randint takes whole numbers"),
         ("model.dim: {choice: []}", "choice takes a list of values"),
         ("model.dim: {choice: 32}", "choice takes a list of values"),
         ("train.lr: [", "cannot read the space"),
@@ -177,8 +179,39 @@ def test_a_grid_of_what_cannot_be_listed_is_refused(config: RunConfig) -> None:
             {"train.lr": {"uniform": [0.5, 1], "when": {"x.y": 1}}},
             "x.y: x is no section of the config",
         ),
+        (
+            {"train.batch_timelines": {"uniform": [4, 80]}},
+            "train.batch_timelines=28.19.*: input should be a valid integer.*, use randint",
+        ),
+        (
+            {"train.batch_timelines": {"loguniform": [4, 80]}},
+            "whole numbers are meant, use randint",
+        ),
         ({"model.dropout": {"uniform": [0, 2]}}, "model.dropout=2.0: input should be less than 1"),
         ({"decode.size": {"choice": [64]}}, "decode.size: a sweep cannot change it"),
+        ({"train.refit": {"choice": [True, False]}}, "train.refit: a sweep cannot change it"),
+        (
+            {"train.checkpoint_every_partitions": {"randint": [1, 9]}},
+            "train.checkpoint_every_partitions: a sweep cannot change it",
+        ),
+        (
+            {"train.lr": {"uniform": [0.1, 1], "when": {"train.epochs": [99, 98]}}},
+            "train.lr: no trial meets its condition, for train.epochs is never 99 or 98",
+        ),
+        (
+            {
+                "train.epochs": {"randint": [2, 5]},
+                "train.lr": {"uniform": [0.1, 1], "when": {"train.epochs": 5}},
+            },
+            "train.lr: no trial meets its condition, for train.epochs is never 5",
+        ),
+        (
+            {
+                "train.lr": {"uniform": [0.1, 1]},
+                "model.dropout": {"uniform": [0, 0.5], "when": {"train.lr": 0.25}},
+            },
+            "model.dropout: no trial meets its condition",
+        ),
         ({"train.workers": {"choice": [2]}}, "train.workers: a sweep cannot change it"),
         (
             {"train.device": {"choice": ["cpu"]}},
@@ -195,6 +228,28 @@ def test_what_no_sweep_may_change_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         fit_space(make_space(tree), config)
+
+
+def test_checkpoints_count_where_something_follows_them(config: RunConfig) -> None:
+    """Weights that workers learn apart are averaged before each checkpoint."""
+    tree = {"train.checkpoint_every_partitions": {"choice": [1, 2]}}
+    apart = with_settings(config, {"train.average_every": 4})
+    assert list(fit_space(make_space(tree), apart)) == list(tree)
+    both = {**tree, "train.average_every": {"choice": [1, 4]}}
+    assert list(fit_space(make_space(both), config)) == list(both)
+
+
+def test_a_condition_may_be_met_by_the_config_where_its_setting_does_not_count(
+    config: RunConfig,
+) -> None:
+    """Where the mean is drawn, the width is the config's own, which is none of its choice."""
+    width = {"choice": [16, 32], "when": {"model.content.temporal": "lstm"}}
+    last = {"choice": [0.1, 0.2], "when": {"model.content.frame_dim": 64}}
+    tree = {**TREE, "model.content.frame_dim": width, "model.dropout": last}
+    space = fit_space(make_space(tree), config)
+    chosen = choose(space, config, lambda entry: list(entry.values or ())[-1])
+    assert chosen["model.content.temporal"] == "mean"
+    assert chosen["model.dropout"] == 0.2
 
 
 def test_an_encoder_that_decode_did_not_write_for_is_refused(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import ray
 import ray.tune.integration.ray_train
+import torch
 from pyarrow.fs import LocalFileSystem
 from ray import tune
 from ray._private.state import state
 from ray.train import Checkpoint
 
 import recsys.tune.trial
+from recsys import cluster
 from recsys.config.run import RunConfig
 from recsys.data.run_folder import RunFolder
 from recsys.data.storage import write_json
@@ -24,7 +26,7 @@ from recsys.train.collectives import Collectives
 from recsys.train.loop import Job, Worker
 from recsys.train.schedule import Stretch
 from recsys.train.trainer import checkpoint_folder
-from recsys.tune.trial import Reports, best_checkpoint, newest_checkpoint
+from recsys.tune.trial import Reports, best_checkpoint, newest_checkpoint, run_trial
 from recsys.tune.trials import Trial
 from tests.steps import make_config
 from tests.train.memory import MemoryPrepared, make_prepared
@@ -63,6 +65,38 @@ def test_a_node_that_announces_its_end_is_used_for_one_more_checkpoint(
     worker.run()
     assert places == [(0, 2), (1, 0), (2, 0)]
     assert epochs == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("has", "gpu", "room", "threads"),
+    [
+        ({"CPU": 8, "GPU": 1}, True, 4, 8),  # one of four such nodes, whatever the head has
+        ({"CPU": 8, "GPU": 2}, True, 8, 4),
+        ({"CPU": 8}, False, 32, 1),
+        ({"CPU": 8}, False, 2, 4),  # no more at a time
+        ({"CPU": 16}, False, 32, 1),  # more CPUs than cores
+    ],
+)
+def test_a_trials_threads_are_its_share_of_its_nodes_cores(
+    has: dict[str, int],
+    gpu: bool,
+    room: int,
+    threads: int,
+    prepared: MemoryPrepared,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Eight cores are on the node."""
+    monkeypatch.setattr(cluster, "node_has", lambda resource: has.get(resource, 0))
+    monkeypatch.setattr(cluster, "num_cores", lambda: 8)
+    monkeypatch.setattr(recsys.tune.trial, "_train_here", lambda *_, **__: None)
+    given: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    told: list[object] = []
+    monkeypatch.setattr(tune, "report", told.append)
+    asked = {"number": 0, "settings": {}, "parent": None, "stretch": 0}
+    tree = prepared.config.model_dump(mode="json")
+    run_trial(asked, config_tree=tree, gpu=gpu, room=room)
+    assert (given, told) == ([threads], [])
 
 
 def test_a_checkpoint_in_a_bucket_is_found_by_its_uri() -> None:

@@ -92,6 +92,34 @@ def test_more_trials_may_be_asked_for_later_and_more_at_a_time(
     assert len(open_table(with_settings(config, changed), space).trials) == 1
 
 
+def test_a_sweep_goes_on_with_what_changes_no_trial(
+    config: RunConfig, space: Space, tmp_path: Path
+) -> None:
+    """In a run folder that was moved, and with more tries where processes died too often."""
+    open_table(config, space).put(trial(0, 1.0))
+    Path(config.run).rename(tmp_path / "moved")
+    moved = {
+        "run": str(tmp_path / "moved"),
+        "train.max_failures": 9,
+        "train.device": "cpu",
+        "train.refit": False,
+        "decode.workers": 1,
+        "evaluate.k": [5],
+        "refresh.allowed_loss": 0.5,
+    }
+    assert len(open_table(with_settings(config, moved), space, resume=True).trials) == 1
+
+
+@pytest.mark.parametrize("name", ["mask_history", "users", "seed", "tradeoff_users"])
+def test_what_trials_are_measured_by_stays_as_it_was(
+    config: RunConfig, space: Space, name: str
+) -> None:
+    open_table(config, space)
+    changed = with_settings(config, {f"evaluate.{name}": name != "mask_history"})
+    with pytest.raises(InputError, match=f"holds a sweep with another evaluate.{name} "):
+        open_table(changed, space)
+
+
 def test_stretches_say_nothing_of_a_sweep_without_a_population(
     config: RunConfig, space: Space
 ) -> None:

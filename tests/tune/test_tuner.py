@@ -51,9 +51,7 @@ def test_a_sweep_that_the_cluster_cannot_hold_is_refused(
         tune_run(config, str(ROOT / "tuning" / "spaces" / "quick.yaml"))
 
 
-def fake_trial(
-    asked: dict[str, Any], *, config_tree: dict[str, Any], gpu: bool, threads: int
-) -> None:
+def fake_trial(asked: dict[str, Any], *, config_tree: dict[str, Any], gpu: bool, room: int) -> None:
     """Scores by the learning rate alone, two epochs; or fails as a trial would."""
     lr = asked["settings"]["train.lr"]
     folder = Path(config_tree["run"], "ran")
@@ -69,9 +67,7 @@ def fake_trial(
         tune.report({"epoch": epoch, "objective": score, "figures": figures})
 
 
-def fake_lists(
-    asked: dict[str, Any], *, config_tree: dict[str, Any], gpu: bool, threads: int
-) -> None:
+def fake_lists(asked: dict[str, Any], *, config_tree: dict[str, Any], gpu: bool, room: int) -> None:
     """One epoch with figures as NumPy has them: 0.5 - 0.1 · 0.25 is the objective."""
     figures = {"epoch": 1, "score": 1.0}
     figures |= {"valid_ndcg@10": np.float64(0.5), "valid_creator_gini@10": np.float64(0.25)}
