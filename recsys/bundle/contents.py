@@ -37,7 +37,7 @@ from recsys.config.run import RunConfig, ServeConfig, dump_config, parse_config
 from recsys.data.catalog import Catalog
 from recsys.data.details import Details
 from recsys.data.lessons import NO_LESSONS, Lessons
-from recsys.data.places import Ids
+from recsys.data.places import Ids, Places
 from recsys.data.ragged import FloatArray, Ragged, whole
 from recsys.data.storage import finite, join, remove, replace_file
 from recsys.data.users import UserRows
@@ -169,10 +169,10 @@ class Bundle:
     """What it answered where it was made (`serve/versions/known.py`); None of one without."""
 
     @property
-    def history_ids(self) -> pa.Array:
-        """The ids of the histories' users."""
+    def history_places(self) -> Places:
+        """Where each user's history stands; made once for all that serve these histories."""
         ids = self.histories.user_ids
-        return ids.array if isinstance(ids, Ids) else pa.array(ids, pa.string())
+        return ids.places if isinstance(ids, Ids) else Places(pa.array(ids, pa.string()))
 
     @property
     def num_videos(self) -> int:

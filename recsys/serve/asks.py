@@ -72,6 +72,10 @@ class Ask:
     """Of the page before: its videos and those before them do not come again."""
 
 
+FAILED = "the model failed at this request; the server's log has the reason"
+"""What a caller is told where nothing stands in for an answer that failed."""
+
+
 class NoAnswer(RuntimeError):
     """A request that is right cannot be answered now; the message is for its caller."""
 

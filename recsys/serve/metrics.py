@@ -24,9 +24,10 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 STEPS = ("follow", "read", "retrieve", "rank", "rerank", "answer")
 """What a recommendation goes through."""
 UNKNOWN = ("user", "video")
-WORK = ("batch", "encoder", "figures", "index", "lists", "versions", "videos")
+WORK = ("batch", "encoder", "figures", "index", "lists", "request", "versions", "videos")
 """What the server goes on with after a failure: a micro-batch, whose requests are then answered one
-by one, and what is done between requests: making the vectors of new videos, telling others of this
+by one, a request of another kind, which is refused or answered by what stands in for it, and what
+is done between requests: making the vectors of new videos, telling others of this
 replica, comparing the index with an exact search, keeping the lists ready that stand in for others,
 looking which version is to be served, and looking what became of new videos."""
 FAILURES = ("recsys_failures", "Work that failed and that the server goes on with.")

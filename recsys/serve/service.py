@@ -25,7 +25,7 @@ from recsys.live.log.explored import ExploredVideos
 from recsys.live.store.database import LogError
 from recsys.live.versions.challenger import ChallengeFollower, ChallengeResult
 from recsys.live.versions.watch import Challenge, Watch
-from recsys.serve.asks import Answer, Ask, Cause, Degraded, NoAnswer, RankedVideos
+from recsys.serve.asks import FAILED, Answer, Ask, Cause, Degraded, NoAnswer, RankedVideos
 from recsys.serve.batches import MicroBatches
 from recsys.serve.lists.explored_record import ExploredRecord
 from recsys.serve.lists.fallback import Fallback
@@ -105,11 +105,7 @@ class Service:
         self._budget_s = bundle.config.serve.budget_ms / 1000
         encodes = settings is None or not settings.encoders
         self.desk = VideoDesk(
-            log,
-            bundle.config.serve,
-            self._video_models,
-            metrics=self.metrics,
-            encodes=encodes,
+            log, bundle.config.serve, self._video_models, metrics=self.metrics, encodes=encodes
         )
         self.figures = RunFigures(self.metrics)
         self._batches = MicroBatches(self._answer, idle=self._idle)
@@ -184,6 +180,12 @@ class Service:
                 raise answer
         return [answer for answer in answers if isinstance(answer, Answer)]
 
+    async def similar(self, video_id: str, k: int, user_id: str | None = None) -> RankedVideos:
+        """The videos most like one; as `read`, for nothing can stand in for them."""
+        ranked = await self.read(lambda recommender: recommender.similar(video_id, k, user_id))
+        self._count_degraded(ranked.degraded)
+        return ranked
+
     async def popular(self, k: int) -> RankedVideos:
         """What is popular now; in time, as `answer`."""
         return await self._for_everybody(
@@ -204,7 +206,7 @@ class Service:
         """What the recommender says, or that which answers a user, looked up in its own thread.
 
         Raises:
-            NoAnswer: It did not come in time.
+            NoAnswer: It did not come in time, or failed by a fault of ours.
         """
 
         def made() -> Result:
@@ -271,7 +273,7 @@ class Service:
         """What comes of waiting, within the budget.
 
         Raises:
-            NoAnswer: Nothing came in time.
+            NoAnswer: Nothing came in time, or a fault of ours, which is logged and counted.
         """
         try:
             async with asyncio.timeout(self._budget_s):
@@ -280,6 +282,12 @@ class Service:
             limit = f"serve.budget_ms={self.bundle.config.serve.budget_ms}"
             text = f"the answer was not ready in time ({limit}); send the same request again"
             raise NoAnswer("late", text) from None
+        except (InputError, LogError, NoAnswer):
+            raise
+        except Exception:
+            logger.exception("a request could not be answered")
+            self.metrics.failed("request")
+            raise NoAnswer("failed", FAILED) from None
 
     async def _for_everybody(
         self,
@@ -290,9 +298,6 @@ class Service:
             ranked = await self.read(look)
         except NoAnswer as error:
             ranked = instead(self.recommender.fallback, error.cause)
-        except Exception:
-            logger.exception("a list for everybody could not be made")
-            ranked = instead(self.recommender.fallback, "failed")
         self._count_degraded(ranked.degraded)
         return ranked
 
@@ -411,8 +416,7 @@ class Service:
                 answers += recommender.answer([ask])
             except Exception as error:
                 fault = error
-                text = "the model failed at this request; the server's log has the reason"
-                answers.append(NoAnswer("failed", text))
+                answers.append(NoAnswer("failed", FAILED))
         logger.error("the model failed at requests", exc_info=fault)
         return answers
 

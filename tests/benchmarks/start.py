@@ -1,22 +1,29 @@
 """How soon a replica starts with millions of users' histories, and what a second one takes.
 
 A bundle with random weights, histories and features of users, which a script makes, or that of a
-run (`--run`). Each replica is a process of its own that loads the bundle and answers some users;
-the second one starts while the first is there.
+run (`--run`). Each replica is a process of its own that does what a server's does: it checks the
+bundle's known answers, catches up with an event log, an empty one here, and answers some users.
+The second one starts while the first is there.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from _bars import bar, work_folder, write
+
+if TYPE_CHECKING:
+    from recsys.serve.service import Service
 
 BAR_S, BAR_BYTES, BAR_SHARE = 30.0, 2e9, 0.3
 ASKED = 200
@@ -24,27 +31,45 @@ GB = 1e9
 
 
 def replica(run: str) -> None:
-    """Loads, answers, says what it took, and stays until it is told to go."""
-    from recsys.bundle.contents import Bundle
-    from recsys.serve.memory import give_back
-    from recsys.serve.recommender import ServingRecommender
+    """Starts, answers, says what it took, and stays until it is told to go."""
+    import torch
 
-    give_back()  # as a server's process
-    begin = time.perf_counter()
-    bundle = Bundle.load(run)
-    recommender = ServingRecommender(bundle)
-    users = bundle.history_ids
-    recommender.recommend(users[0].as_py(), 10)
-    facts = {"start_s": time.perf_counter() - begin}
+    from recsys.bundle.versions import find_bundle
+    from recsys.live.log.events import EventLog
+    from recsys.live.versions.watch import Watch
+    from recsys.serve.memory import give_back
+    from recsys.serve.service import Service
+
+    torch.set_num_threads(1)  # as a server's process, and so is the next line
+    give_back()
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        log = EventLog(f"{folder}/live.sqlite")
+        service = Service(Watch(log.database, os.path.dirname(find_bundle(run))), log)
+        facts = asyncio.run(answers(service, begin))
+        facts |= {"private": bytes_of("Private_Dirty:"), "resident": bytes_of("Rss:")}
+        print(json.dumps(facts), flush=True)
+        sys.stdin.readline()
+        service.close()
+
+
+async def answers(service: Service, begin: float) -> dict[str, float]:
+    """Asks for some users: the seconds until the first answer, and what one takes from then on."""
+    from recsys.serve.asks import Ask
+
+    users = service.bundle.histories.user_ids
+
+    async def ask(place: int) -> float:
+        answer = await service.answer(Ask(users[place], 10))
+        assert answer.degraded is None, answer.degraded
+        return time.perf_counter()
+
+    facts = {"start_s": await ask(0) - begin}
     seconds = []
     for place in range(0, len(users), max(1, len(users) // ASKED)):
         begin = time.perf_counter()
-        recommender.recommend(users[place].as_py(), 10)
-        seconds.append(time.perf_counter() - begin)
-    facts["answer_s"] = statistics.median(seconds)
-    facts |= {"private": bytes_of("Private_Dirty:"), "resident": bytes_of("Rss:")}
-    print(json.dumps(facts), flush=True)
-    sys.stdin.readline()
+        seconds.append(await ask(place) - begin)
+    return {**facts, "answer_s": statistics.median(seconds)}
 
 
 def bytes_of(kind: str) -> int:

@@ -124,7 +124,7 @@ def test_the_server_does_what_its_document_says(
         require_answers(seen)
 
 
-DEGRADED = ("/v1/recommend", "/v1/recommend/batch", "/v1/score", "/v1/popular", "/v1/latest")
+DEGRADED = ("recommend", "recommend/batch", "score", "similar", "popular", "latest")
 
 
 @pytest.mark.parametrize("cause", ["failed", "late"])
@@ -138,17 +138,19 @@ def test_degraded_answers_are_as_documented(
         raise RuntimeError("a fault of ours")
 
     if cause == "failed":
-        for name in ("answer", "popular", "latest"):
+        for name in ("answer", "similar", "popular", "latest"):
             monkeypatch.setattr(service.recommender, name, fault)
     else:
         service._budget_s = 0.0
     api = make_api(service)
     with_known_ids(api.openapi())
-    # Scores have nothing to stand in for them: 503 is their documented answer.
+    # Scores and what is similar have nothing to stand in for them: 503 is their documented answer.
     asked = config("positive", not_a_server_error={"enabled": False})
     schema = schemathesis.openapi.from_asgi("/openapi.json", api, config=asked)
     seen = Seen()
-    for event in engine.from_schema(schema.include(path=list(DEGRADED))).execute():
+    for event in engine.from_schema(
+        schema.include(path=[f"/v1/{name}" for name in DEGRADED])
+    ).execute():
         assert not isinstance(event, NonFatalError | FatalError), event
         if isinstance(event, ScenarioFinished):
             seen.add(event)
@@ -156,8 +158,9 @@ def test_degraded_answers_are_as_documented(
     service.close()
     assert not seen.wrong, "\n\n".join(seen.wrong)
     assert seen.statuses["POST /v1/recommend"][200] >= EXAMPLES
-    assert seen.statuses["POST /v1/score"][503] >= EXAMPLES
-    assert not seen.statuses.pop("POST /v1/score")[200]
+    for refused in ("POST /v1/score", "GET /v1/similar"):
+        assert seen.statuses[refused][503] >= EXAMPLES
+        assert not seen.statuses.pop(refused).keys() & {200, 500}
     assert {status for counted in seen.statuses.values() for status in counted} <= {200, 405, 422}
     assert f'recsys_degraded_total{{cause="{cause}",kind=' in figures
 

@@ -1,4 +1,4 @@
-"""What stands before the routes: sizes, overload, tokens, ids of requests, headers, figures.
+"""What stands before the routes: sizes, overload, tokens, other sites, ids, headers, figures.
 
 Plain ASGI, because every request passes here and a thousand a second share one core.
 """
@@ -123,6 +123,7 @@ class Guard:
         """Hands a request to the application, or refuses it before its body is read."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         try:
+            _check_site(scope["method"], headers)
             self._check_token(scope["method"], path, headers)
             body = _Body(receive, self._limits.largest_body(path), self._limits.body_s)
             body.check_announced(headers.get(b"content-length", b""))
@@ -174,6 +175,26 @@ class Guard:
                 f"{most} requests are waiting here already (serve.max_waiting); try again later",
                 {"Retry-After": str(RETRY_AFTER_S)},
             )
+
+
+def _check_site(method: str, headers: Mapping[bytes, bytes]) -> None:
+    """Refuses a change that a page of another site asks for, through the browser of its reader.
+
+    A browser says itself where a page is from, also where a proxy has changed the Host. To servers
+    without TLS at other addresses than its own machine's it says the page's origin alone.
+    """
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is None:  # clients that are no browsers send neither
+        other = origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+    else:
+        other = site in (b"cross-site", b"same-site")
+    if other:
+        text = "a page of another site asks for this in a browser, and only this server's own may"
+        raise HTTPException(
+            403, f"{text}; behind a proxy, see that it keeps the Host header", CLOSE
+        )
 
 
 class _Answer:

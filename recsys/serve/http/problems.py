@@ -141,7 +141,8 @@ PROBLEM_SCHEMA: dict[str, Any] = {
 }
 OF_ALL = {
     401: "A token is needed: `Authorization: Bearer TOKEN`.",
-    403: "The token is for something else, or the server takes no such change.",
+    403: "The token is for something else, the server takes no such change, or a page of another "
+    "site asks for it.",
     422: "A value is wrong; `errors` say which.",
     500: "The server failed; its log has the reason under the request's id.",
     503: "Too many requests are waiting, the event log cannot be reached, or what was asked for "

@@ -52,8 +52,7 @@ def routes(service: Service, router: APIRouter) -> None:
 
         For a user, without what they may not be shown: refused, of creators that they hid, locked.
         """
-        ranked = await service.read(lambda recommender: recommender.similar(video_id, k, user_id))
-        return m.ranked(ranked)
+        return m.ranked(await service.similar(video_id, k, user_id))
 
     @router.get("/v1/popular", responses=links.AFTER_LIST)
     async def popular(k: Count = 10) -> m.ListResponse:

@@ -20,7 +20,6 @@ import numpy.typing as npt
 import torch
 
 from recsys.bundle.contents import Bundle
-from recsys.data.places import Places
 from recsys.data.ragged import FloatArray, IntArray
 from recsys.features.batches import event_batch
 from recsys.features.liked import liked_rows
@@ -115,7 +114,7 @@ class Pasts:
         self._model = bundle.recommender
         self._longest = bundle.config.model.max_history
         self._num_features = len(bundle.config.data.user_columns.features)
-        self._place = Places(bundle.history_ids)
+        self._place = bundle.history_places
         self._live = reader
         self._held: OrderedDict[str, Past] = OrderedDict()
         """By `user_mark`, for that is all that a deletion says of whose state goes."""

@@ -97,6 +97,32 @@ def test_body_limit_by_prefix(
         assert f"larger than {10 if 'events' in path else 20} bytes" in answer.json()["detail"]
 
 
+PAGES = [
+    ({}, True),  # no browser
+    ({"Sec-Fetch-Site": "same-origin", "Origin": "https://a.example"}, True),  # behind a proxy
+    ({"Sec-Fetch-Site": "none"}, True),
+    ({"Sec-Fetch-Site": "same-site", "Origin": "http://b.a.example"}, False),
+    ({"Sec-Fetch-Site": "cross-site", "Origin": "http://testserver"}, False),
+    ({"Origin": "http://testserver"}, True),
+    ({"Origin": "http://testserver:8000"}, False),
+    ({"Origin": "https://evil.example"}, False),
+    ({"Origin": "null"}, False),
+]
+
+
+@pytest.mark.parametrize(("headers", "own"), PAGES)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/v1/events"), ("PUT", "/v1/videos/v1")])
+def test_a_page_of_another_site_changes_nothing(
+    client: TestClient, headers: dict[str, str], own: bool, method: str, path: str
+) -> None:
+    answer = client.request(method, path, headers=headers)
+    assert answer.status_code == (200 if own else 403)
+    assert client.get("/v1/page", headers=headers).status_code == 200
+    if not own:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "a page of another site asks for this" in answer.json()["detail"]
+
+
 async def ask(
     api: Callable[[Scope, Receive, Send], Awaitable[None]],
     receive: Receive,

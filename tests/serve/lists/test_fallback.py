@@ -254,6 +254,30 @@ def test_lists_for_everybody_do_not_fail_either(
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr(service.recommender, "latest", fault)
-    answer = TestClient(make_api(service)).get("/v1/latest?k=2")
+    client = TestClient(make_api(service))
+    answer = client.get("/v1/latest?k=2")
     assert [item["video_id"] for item in answer.json()["items"]] == ["v30", "v29"]
     assert answer.json()["degraded"]["cause"] == "failed"
+    figures = client.get("/metrics").text
+    assert 'recsys_failures_total{replica="0",work="request"} 1.0' in figures
+
+
+def test_what_nothing_stands_in_for_is_refused_and_counted(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Similar videos and histories fail by a fault of ours; a mistake stays one of the caller."""
+
+    def fault(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    client = TestClient(make_api(service), raise_server_exceptions=False)
+    assert client.get("/v1/similar?video_id=zz").status_code == 422
+    monkeypatch.setattr(service.recommender._parts.resemblance, "nearest", fault)
+    monkeypatch.setattr(service.recommender, "history", fault)
+    for path in ("/v1/similar?video_id=v1", "/v1/history?user_id=u1"):
+        refused = client.get(path)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "the model failed at this request" in refused.json()["detail"]
+    assert "ZeroDivisionError: ours" in caplog.text
+    figures = client.get("/metrics").text
+    assert 'recsys_failures_total{replica="0",work="request"} 2.0' in figures

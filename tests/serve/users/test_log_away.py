@@ -118,10 +118,11 @@ def check_stale(client: TestClient, whole: dict[str, Any]) -> None:
     batch = client.post("/v1/recommend/batch", json={"requests": [{"user_id": "u9"}]}).json()
     popular = client.get("/v1/popular").json()
     assert [item["video_id"] for item in popular["items"]] == ["v1"]
-    answers = [known, kept, scored, *batch["answers"], popular, client.get("/v1/latest").json()]
-    assert [answer["degraded"] for answer in answers] == [stale] * 6
+    lists = [client.get(f"/v1/{name}").json() for name in ("latest", "similar?video_id=v1")]
+    answers = [known, kept, scored, *batch["answers"], popular, *lists]
+    assert [answer["degraded"] for answer in answers] == [stale] * 7
     figures = client.get("/metrics").text
-    assert 'recsys_degraded_total{cause="log",kind="stale",replica="0"} 6.0' in figures
+    assert 'recsys_degraded_total{cause="log",kind="stale",replica="0"} 7.0' in figures
 
 
 def test_what_is_answered_without_the_log_is_not_kept(service: Service, outage: Outage) -> None:

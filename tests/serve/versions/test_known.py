@@ -2,11 +2,15 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from recsys.bundle.contents import Bundle
+from recsys.config.run import ServeConfig
+from recsys.data.places import Ids, Places
 from recsys.errors import InputError
+from recsys.serve.recommender import ServingRecommender
 from recsys.serve.versions.known import NOBODY, check_known, known_answers
 from tests.bundles import TinyRun
 
@@ -32,6 +36,23 @@ def test_a_bundle_knows_its_own_answers(bundle: Bundle) -> None:
 def test_what_an_operator_sets_changes_no_known_answer(bundle: Bundle) -> None:
     serve = bundle.config.serve.model_copy(update={"explore": 0.5, "rank": "like"})
     check_known(replace(bundle, config=bundle.config.model_copy(update={"serve": serve})))
+
+
+def test_users_are_indexed_once_to_check_and_to_serve(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes seconds where there are ten million, at each start and for each version."""
+    users, indexed, make = bundle.histories.user_ids, list[int](), Places.__init__
+
+    def counted(self: Places, ids: pa.Array) -> None:
+        if isinstance(users, Ids) and ids is users.array:
+            indexed.append(len(ids))
+        make(self, ids)
+
+    monkeypatch.setattr(Places, "__init__", counted)
+    check_known(bundle)
+    ServingRecommender(bundle.with_settings(ServeConfig()))
+    assert indexed == [len(users)]
 
 
 @pytest.mark.parametrize("part", ["query", "rank"])
