@@ -66,6 +66,19 @@ def test_an_upload_like_a_video_of_the_bundle_is_said_to_be_so(
     assert upload(client, "other", other.read_bytes())["duplicate_of"] is None
 
 
+def test_a_deleted_video_of_the_bundle_is_not_named(client: TestClient, tmp_path: Path) -> None:
+    files = [
+        videos.render(tmp_path / f"{crf}.mp4", CLIP, options={"g": "5", "crf": crf}).read_bytes()
+        for crf in ("10", "11")
+    ]
+    assert client.delete(f"/v1/videos/v{ROW}").status_code == 200
+    assert upload(client, "first", files[0])["duplicate_of"] is None
+    assert upload(client, "second", files[1])["duplicate_of"] == "first"
+    client.delete("/v1/videos/first")
+    assert client.get("/v1/videos/second").json()["duplicate_of"] is None
+    assert upload(client, "third", files[0])["duplicate_of"] == "second"
+
+
 def test_live_videos_go_first(client: TestClient, tmp_path: Path) -> None:
     files = [
         videos.render(tmp_path / f"{crf}.mp4", CLIP, options={"g": "5", "crf": crf}).read_bytes()
