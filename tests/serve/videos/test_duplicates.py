@@ -15,6 +15,7 @@ from recsys.features.batches import VideoInputs
 from recsys.features.inputs import ClipShape
 from recsys.inference.encode import all_vectors
 from recsys.live.log.events import EventLog
+from recsys.live.videos.live_videos import VideoFacts
 from recsys.serve.service import Service
 from recsys.serve.videos.encoding import Encoding
 from tests import videos
@@ -77,6 +78,16 @@ def test_a_deleted_video_of_the_bundle_is_not_named(client: TestClient, tmp_path
     client.delete("/v1/videos/first")
     assert client.get("/v1/videos/second").json()["duplicate_of"] is None
     assert upload(client, "third", files[0])["duplicate_of"] == "second"
+
+
+def test_deleted_videos_of_the_bundle_are_passed_over(bundle: Bundle, tmp_path: Path) -> None:
+    encoding = Encoding(bundle.video_model)
+    path = videos.render(tmp_path / "same.mp4", CLIP, options={"g": "5", "crf": "10"})
+    content = encoding.vector(VideoFacts(), encoding.clip(str(path))).content
+    assert content is not None
+    nearest = encoding.catalogue.nearest(content, {"v1"})
+    assert nearest is not None and nearest.video_id == f"v{ROW}"
+    assert encoding.catalogue.nearest(content, {f"v{ROW}"}) is None
 
 
 def test_live_videos_go_first(client: TestClient, tmp_path: Path) -> None:
