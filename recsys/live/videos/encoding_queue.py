@@ -1,8 +1,9 @@
 """The live videos that wait for an encoder, and what encoders make of them.
 
 An encoder claims a video for a while. A claim is counted before the work begins, so that a video
-that kills its encoder is counted too; after `MOST_TRIES` it is refused. What cannot be encoded
-again for another version is left alone after as many, and told of.
+that kills its encoder is counted too; after `MOST_TRIES` it is refused, and where its file is away
+after `MOST_TRIES_AWAY`. What cannot be encoded again for another version is left alone after as
+many, and told of.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from recsys.data.ragged import FloatArray
 from recsys.live.clock import Clock, now
@@ -32,6 +44,10 @@ LEASE_MS = 120_000
 """How long an encoder may take for a video until another one takes it up, and how long one rests
 that could not be encoded."""
 MOST_TRIES = 3
+AWAY = ("missing", "unreachable")
+"""Reasons that are not the video's fault, but that its folder is away."""
+MOST_TRIES_AWAY = 720
+"""Tries of what is away: about a day of them."""
 SERVED_MS = 120_000
 """How long a version counts as served after a replica last said so."""
 NOT_ENCODED = "not_encoded"
@@ -44,6 +60,7 @@ AT_FIRST = ""
 """What stands for a version where a video has no vector at all yet."""
 
 _C, _V, _F = VIDEOS.c, VIDEO_VECTORS.c, VIDEO_FAULTS.c
+_IS_LAST = _F.tries >= case((_F.reason.in_(AWAY), MOST_TRIES_AWAY), else_=MOST_TRIES)
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,13 @@ class Fault:
     tries: int
     tried_ms: int
     reason: str | None
-    """Of `REFUSALS`; None while it is tried, or where the encoder did not come back from it."""
+    """Of `REFUSALS`; None while it is tried, or where the encoder did not come back from it. One
+    of `AWAY` stays until another try has ended."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it is not tried again."""
+        return self.tries >= (MOST_TRIES_AWAY if self.reason in AWAY else MOST_TRIES)
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,7 @@ class EncodingQueue:
         with self._database.writing() as connection:
             while (row := connection.execute(waiting).first()) is not None:
                 fault = _fault(connection, row.video_id, AT_FIRST)
-                if fault is not None and fault.tries >= MOST_TRIES:
+                if fault is not None and fault.is_last:
                     _refuse(connection, row.video_id, NOT_ENCODED, None)
                     continue
                 _count_try(connection, row.video_id, AT_FIRST, now_ms)
@@ -116,22 +139,33 @@ class EncodingQueue:
                 return to_video(row._mapping)
         return None
 
-    def missing(self, version: str, *, after: str = "", limit: int = 100) -> list[LiveVideo]:
-        """Indexed videos without a vector of their present facts under a version.
+    def missing(self, version: str, *, after_seq: int = 0, limit: int = 100) -> list[LiveVideo]:
+        """Indexed videos without a vector of their present facts under a version, by `seq`.
 
         Those that could not be encoded rest for a while, and for good after some tries.
         """
-        fits = and_(_V.video_id == _C.video_id, _V.version == version, _V.facts == _C.facts)
-        made = select(_V.video_id).where(fits).exists()
-        rests = or_(_F.tries >= MOST_TRIES, _F.tried_ms > self._clock() - LEASE_MS)
-        failed = and_(_F.video_id == _C.video_id, _F.version == version, rests)
+        failed = and_(_F.video_id == _C.video_id, _F.version == version, self._rests())
         resting = select(_F.video_id).where(failed).exists()
-        statement = select(VIDEOS).where(_C.state == "indexed", ~made, ~resting)
-        page = statement.where(_C.video_id > after).order_by(_C.video_id).limit(limit)
-        return [to_video(row._mapping) for row in self._database.rows(page)]
+        there = select(VIDEOS).where(_lacks(version), ~resting, _C.seq > after_seq)
+        rows = self._database.rows(there.order_by(_C.seq).limit(limit))
+        return [to_video(row._mapping) for row in rows]
+
+    def rested(self, version: str, *, limit: int = 100) -> list[LiveVideo]:
+        """Of what `missing` gives those that were tried before and may be again."""
+        tried = and_(_F.video_id == _C.video_id, _F.version == version, ~self._rests())
+        there = select(VIDEOS).join(VIDEO_FAULTS, tried).where(_lacks(version))
+        rows = self._database.rows(there.order_by(_C.seq).limit(limit))
+        return [to_video(row._mapping) for row in rows]
+
+    def _rests(self) -> ColumnElement[bool]:
+        return or_(_IS_LAST, _F.tried_ms > self._clock() - LEASE_MS)
 
     def encoded(self, video: LiveVideo, made: Encoded) -> None:
-        """Keeps what an encoder made; nothing where the video was changed or deleted meanwhile."""
+        """Keeps what an encoder made; nothing where the video was changed or deleted meanwhile.
+
+        Nor where it has another file by now: one that was refused may be handed in anew.
+        """
+        sha256 = None if video.file is None else video.file.sha256
         row: dict[str, Any] = {"state": "indexed"}
         if video.state == "stored":
             row |= {
@@ -144,8 +178,10 @@ class EncodingQueue:
         with self._database.writing() as connection:
             of_it = select(VIDEOS).where(_C.video_id == video.video_id)
             there = connection.execute(of_it).first()
-            if there is None or there.state != video.state:
+            if there is None or (there.state, there.sha256) != (video.state, sha256):
                 return
+            if row.get("duplicate_of") and _is_deleted(connection, row["duplicate_of"]):
+                row |= {"duplicate_of": None, "similarity": None}
             if _is_read_from_file(to_video(there._mapping).facts, video.facts):
                 row |= {"duration": video.facts.duration, "facts": video.facts.digest}
             for version, vector in made.vectors.items():
@@ -171,9 +207,13 @@ class EncodingQueue:
                 _count_try(connection, video.video_id, version, self._clock())
             name = version or AT_FIRST
             of_it = (_F.video_id == video.video_id, _F.version == name)
-            connection.execute(update(VIDEO_FAULTS).where(*of_it).values(reason=reason))
+            before = _fault(connection, video.video_id, name)
+            row: dict[str, Any] = {"reason": reason}
+            if before is not None and before.reason in AWAY and reason not in AWAY:
+                row["tries"] = 1  # its folder is back, and this is a fault of another kind
+            connection.execute(update(VIDEO_FAULTS).where(*of_it).values(**row))
             fault = _fault(connection, video.video_id, name)
-            is_last = fault is not None and fault.tries >= MOST_TRIES
+            is_last = fault is not None and fault.is_last
             if is_last and version is None:
                 _refuse(connection, video.video_id, reason, None)
             return is_last
@@ -192,7 +232,7 @@ class EncodingQueue:
             states[row.state] = states.get(row.state, 0) + row.number
             if row.state == "refused":
                 refused[str(row.reason)] = row.number
-        lasting = (_F.version != AT_FIRST, _F.tries >= MOST_TRIES)
+        lasting = (_F.version != AT_FIRST, _IS_LAST)
         by_version = select(_F.version, func.count().label("number")).where(*lasting)
         rows = self._database.rows(by_version.group_by(_F.version))
         return VideoCounts(states, refused, {row.version: row.number for row in rows})
@@ -208,17 +248,24 @@ class EncodingQueue:
 
     def contents(
         self, version: str, after_seq: int = 0, limit: int = 10_000
-    ) -> list[tuple[str, int, FloatArray]]:
-        """Ids, `seq` and contents of the next videos that changed since and have one."""
+    ) -> list[tuple[str, int, FloatArray | None]]:
+        """Ids, `seq` and contents of the next videos that changed since and have one.
+
+        Those that were deleted are among them, without a content; so are the bundle's.
+        """
+        fits = and_(_V.video_id == _C.video_id, _V.version == version)
         statement = (
             select(_C.video_id, _C.seq, _V.content)
-            .join(VIDEO_VECTORS, _V.video_id == _C.video_id)
-            .where(_V.version == version, _V.content.is_not(None), _C.seq > after_seq)
+            .outerjoin(VIDEO_VECTORS, fits)
+            .where(or_(_V.content.is_not(None), _C.state == "deleted"), _C.seq > after_seq)
             .order_by(_C.seq)
             .limit(limit)
         )
         rows = self._database.rows(statement)
-        return [(str(row.video_id), int(row.seq), to_floats(row.content)) for row in rows]
+        return [
+            (row.video_id, row.seq, None if row.content is None else to_floats(row.content))
+            for row in rows
+        ]
 
     def serves(self, version: str) -> None:
         """Tells encoders that vectors of a version are wanted."""
@@ -235,9 +282,20 @@ class EncodingQueue:
         return {str(row.version) for row in self._database.rows(select(c.version).where(recent))}
 
 
+def _lacks(version: str) -> ColumnElement[bool]:
+    """Whether an indexed video has no vector of its present facts under a version."""
+    fits = and_(_V.video_id == _C.video_id, _V.version == version, _V.facts == _C.facts)
+    return and_(_C.state == "indexed", ~select(_V.video_id).where(fits).exists())
+
+
 def _is_read_from_file(there: VideoFacts, made: VideoFacts) -> bool:
     """Whether an encoder read the duration that nobody had said, and all else is as it was."""
     return there.duration is None and replace(there, duration=made.duration) == made != there
+
+
+def _is_deleted(connection: Connection, video_id: str) -> bool:
+    deleted = select(_C.seq).where(_C.video_id == video_id, _C.state == "deleted")
+    return connection.execute(deleted).first() is not None
 
 
 def _to_fault(row: Any) -> Fault:
@@ -255,7 +313,9 @@ def _count_try(connection: Connection, video_id: str, version: str, now_ms: int)
     before = _fault(connection, video_id, version)
     if before is not None and before.tried_ms > now_ms - LEASE_MS:
         return
-    row = {"tries": 1 if before is None else before.tries + 1, "tried_ms": now_ms, "reason": None}
+    tries = 1 if before is None else before.tries + 1
+    reason = before.reason if before is not None and before.reason in AWAY else None
+    row = {"tries": tries, "tried_ms": now_ms, "reason": reason}
     of_it = (_F.video_id == video_id, _F.version == version)
     connection.execute(delete(VIDEO_FAULTS).where(*of_it))
     connection.execute(insert(VIDEO_FAULTS), {"video_id": video_id, "version": version, **row})

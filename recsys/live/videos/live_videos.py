@@ -116,8 +116,9 @@ class StoredFile:
 
     @property
     def aside(self) -> str:
-        """The folder beside it with what was decoded of it."""
-        return join(os.path.dirname(self.uri), "clips", self.sha256)
+        """The folder beside it with what was decoded of it, under its own name."""
+        folder, name = os.path.split(self.uri)
+        return join(folder, "clips", os.path.splitext(name)[0])
 
     @property
     def poster_uri(self) -> str:
@@ -275,12 +276,18 @@ class LiveVideos:
             of_it = VIDEO_VECTORS.c.video_id == video_id
             connection.execute(delete(VIDEO_VECTORS).where(of_it))
             forget_faults(connection, video_id)
+            named = update(VIDEOS).where(_C.duplicate_of == video_id)
+            connection.execute(named.values(duplicate_of=None, similarity=None))
             return self._find(connection, video_id)
 
     def is_needed(self, uri: str) -> bool:
-        """Whether a stored file is of a video that was neither deleted nor refused."""
+        """Whether a stored file is of a video that was neither deleted nor refused.
+
+        Its name says that: its folder may be mounted elsewhere by now.
+        """
+        named = _C.uri.endswith(f"/{os.path.basename(uri)}", autoescape=True)
         gone = _C.state.in_(("deleted", "refused"))
-        return bool(self._database.rows(select(_C.seq).where(_C.uri == uri, ~gone).limit(1)))
+        return bool(self._database.rows(select(_C.seq).where(named, ~gone).limit(1)))
 
     def tail(self, version: str) -> VideoTail:
         """A quick reader of what has changed, with the vectors of one version."""

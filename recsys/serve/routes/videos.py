@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -23,8 +24,11 @@ from recsys.serve.http.messages import AddressId
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.service import Service
 from recsys.serve.videos.desk import MIB, TooLarge
+from recsys.serve.videos.upload_store import StoreFailed
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 PATH = "/v1/videos"
 OF_ONE = "/v1/videos/{video_id:video}"
@@ -44,8 +48,14 @@ ADDED: dict[int | str, dict[str, Any]] = {
     202: {"model": m.VideoResponse, "description": "It is stored and will be encoded."},
     409: {"description": "The id stands for another video."},
     413: {"description": "The video is larger than `serve.max_upload_mib`."},
+    503: {
+        "description": "As of any request; or there is no room for the video, or the store of "
+        "videos is away; send it again after `Retry-After` seconds."
+    },
     415: {"description": "The body is neither a video nor JSON by its `Content-Type`."},
 }
+FULL_RETRY_S = 60
+"""When a video may be sent again that the store could not keep."""
 LESSON_ROLES = ("course", "lesson", "requires")
 OF_TABLE = ("creator_id", "categories", "duration", *LESSON_ROLES)
 """What of a video of the bundle only the user's own table can change."""
@@ -233,6 +243,10 @@ async def _told(call: Awaitable[Result]) -> Result:
         raise HTTPException(409, str(error)) from None
     except TooLarge:
         raise HTTPException(413, "the video is larger than serve.max_upload_mib allows") from None
+    except StoreFailed as error:
+        logger.error("no video can be taken in: %s", error)  # whose words may name an address
+        text = "serve.uploads: there is no room for the video, or the store is away; send it again"
+        raise HTTPException(503, text, {"Retry-After": str(FULL_RETRY_S)}) from None
 
 
 def _there(video_id: str, video: LiveVideo | None) -> LiveVideo:

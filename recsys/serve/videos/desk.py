@@ -8,11 +8,13 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from recsys.bundle.contents import VideoModel
 from recsys.config.run import ServeConfig
+from recsys.errors import InputError
 from recsys.live.log.events import EventLog
 from recsys.live.store.database import LogError
 from recsys.live.videos.encoding_queue import EncodingQueue
@@ -20,7 +22,6 @@ from recsys.live.videos.live_videos import (
     LiveVideo,
     LiveVideos,
     StoredFile,
-    VideoConflict,
     VideoFacts,
 )
 from recsys.serve.metrics import Metrics
@@ -32,6 +33,9 @@ from recsys.serve.videos.upload_store import Incoming, UploadStore
 logger = logging.getLogger(__name__)
 
 MIB = 2**20
+MOST_FETCHES = 4
+"""Addresses that are fetched at a time; others wait. They have threads of their own, so that slow
+servers hold up no other request."""
 AT_ONCE_BYTES = MIB
 """Bytes that are gathered before they are written."""
 LOOKS_S = 0.03
@@ -73,6 +77,7 @@ class VideoDesk:
         folder = uploads_folder(config, log.database.kind, log.database.shown)
         self.store = UploadStore(folder)
         self._fetcher = Fetcher(config.video_roots)
+        self._fetches = ThreadPoolExecutor(MOST_FETCHES, "fetch")
         self._encoder: EncoderThread | None = None
         self._encodings: dict[str, Encoding] = {}
         self._told: tuple[Sequence[str], float] = (), 0.0
@@ -106,7 +111,7 @@ class VideoDesk:
             InputError: It may not be fetched, or cannot.
             TooLarge: It is.
         """
-        return await asyncio.to_thread(self._fetch, uri)
+        return await asyncio.get_running_loop().run_in_executor(self._fetches, self._fetch, uri)
 
     def _fetch(self, uri: str) -> StoredFile:
         with self.store.receiving() as incoming, self._fetcher.open(uri) as pieces:
@@ -137,12 +142,21 @@ class VideoDesk:
         return video
 
     def _add(self, video_id: str, file: StoredFile | None, facts: VideoFacts) -> LiveVideo:
+        """Adds a row; the file is removed where no row is made of it.
+
+        Where the database fails it may have kept the row: then the file stays, marked.
+        """
         try:
-            return self.videos.add(video_id, file, facts)
-        except VideoConflict:
-            if file is not None and not self.videos.is_needed(file.uri):
+            video = self.videos.add(video_id, file, facts)
+        except InputError:
+            if file is not None:
                 self.store.remove(file.uri)
             raise
+        if file is not None and video.file is not None and video.file.uri == file.uri:
+            self.store.settle(file.uri)
+        elif file is not None:  # sent once more
+            self.store.remove(file.uri)
+        return video
 
     async def change(
         self, video_id: str, changes: Mapping[str, Any], of_bundle: VideoFacts | None
@@ -175,24 +189,38 @@ class VideoDesk:
             self._told = versions, now
         self._metrics.live_videos(self.queue.counts(), versions[0])
 
+    def sweep(self) -> None:
+        """Removes what a crash left of uploads in the folder, and says how much.
+
+        Raises:
+            LogError: The database fails.
+        """
+        if swept := self.store.sweep(self.videos.is_needed):
+            logger.warning("uploads that a crash cut off were removed: %d", swept)
+
     def _tell_on(self) -> None:
         # In a thread of its own: under load the model's is never idle, and to write takes a turn
+        self._tried(self.sweep)
         while not self._end.is_set():
-            try:
-                self.tell()
-            except LogError:
-                # Whoever needs the log says why; what waits here is told the next time.
-                self._metrics.failed("videos")
-            except Exception:
-                # A fault of ours must not end the thread, and must not go unseen.
-                logger.exception("the live videos could not be looked at")
-                self._metrics.failed("videos")
+            self._tried(self.tell)
             self._end.wait(TELLS_S)
+
+    def _tried(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except LogError:
+            # Whoever needs the log says why; what waits here is told the next time.
+            self._metrics.failed("videos")
+        except Exception:
+            # A fault of ours must not end the thread, and must not go unseen.
+            logger.exception("the live videos could not be looked at")
+            self._metrics.failed("videos")
 
     def close(self) -> None:
         """Ends what works here."""
         self._end.set()
         self._teller.join()
+        self._fetches.shutdown(wait=False, cancel_futures=True)
         if self._encoder is not None:
             self._encoder.close()
 

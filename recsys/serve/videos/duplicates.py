@@ -13,6 +13,7 @@ Shapes: N videos of the bundle, F profile, Y video vector.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import NamedTuple
 
 import numpy as np
@@ -43,27 +44,31 @@ class LiveContents:
     """The contents of the live videos under one version, as unit vectors."""
 
     def __init__(self) -> None:
-        self._place: dict[str, int] = {}
-        self._unit: list[FloatArray] = []
+        self.deleted: set[str] = set()
+        """All videos that were deleted, those of bundles too."""
+        self._unit: dict[str, FloatArray] = {}
         self._seq = 0
 
     def follow(self, queue: EncodingQueue, version: str) -> None:
-        """Takes those that are new or have changed."""
+        """Takes those that are new or have changed, and leaves those that were deleted."""
         while page := queue.contents(version, self._seq):
             for video_id, seq, content in page:
                 self._seq = seq
-                place = self._place.setdefault(video_id, len(self._unit))
-                self._unit[place : place + 1] = [_unit(content)]
+                if content is None:
+                    self._unit.pop(video_id, None)
+                    self.deleted.add(video_id)
+                else:
+                    self._unit[video_id] = _unit(content)
 
     def nearest(self, content: FloatArray) -> Nearest | None:
         """The one with the most similar content, where it is a near-duplicate."""
         if not self._unit:
             return None
-        cosines = np.stack(self._unit) @ _unit(content)
+        cosines = np.stack(list(self._unit.values())) @ _unit(content)
         best = int(cosines.argmax())
         if cosines[best] < LEAST_OF_LIVE:
             return None
-        return Nearest(list(self._place)[best], min(1.0, float(cosines[best])))
+        return Nearest(list(self._unit)[best], min(1.0, float(cosines[best])))
 
 
 class CatalogueContents:
@@ -78,14 +83,21 @@ class CatalogueContents:
         self._unit_NF = self._units()
 
     @torch.inference_mode()
-    def nearest(self, content: FloatArray) -> Nearest | None:
-        """The video whose content is nearly the given one (content dim,); None without any."""
+    def nearest(self, content: FloatArray, deleted: Container[str] = frozenset()) -> Nearest | None:
+        """The video whose content is nearly the given one (content dim,); None without any.
+
+        Args:
+            content: Of a clip.
+            deleted: Ids of videos that are not there any more.
+        """
         adds = self._video.profile_of_content(self._tensor(content)[None])[0].cpu().numpy()
         cosines = self._unit_NF @ _unit(adds)
-        row = int(cosines.argmax())
-        if cosines[row] < LEAST_OF_BUNDLE:
-            return None
-        return Nearest(self._model.vocabs["video"].id(row), min(1.0, float(cosines[row])))
+        near = np.flatnonzero(cosines >= LEAST_OF_BUNDLE)
+        for row in near[np.argsort(-cosines[near], kind="stable")].tolist():
+            video_id = self._model.vocabs["video"].id(row)
+            if video_id not in deleted:
+                return Nearest(video_id, min(1.0, float(cosines[row])))
+        return None
 
     @torch.inference_mode()
     def _units(self) -> FloatArray:

@@ -16,7 +16,7 @@ from recsys.data.clip_store import ClipArray
 from recsys.decode.contract import ReadError
 from recsys.live.clock import now
 from recsys.live.store.database import Database, LogError
-from recsys.live.videos.encoding_queue import NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
+from recsys.live.videos.encoding_queue import AWAY, NOT_ENCODED, REFUSALS, Encoded, EncodingQueue
 from recsys.live.videos.live_videos import LiveVideo, LiveVideos, StoredFile, VideoVector
 from recsys.serve import priority
 from recsys.serve.videos.duplicates import LiveContents, Nearest
@@ -29,7 +29,7 @@ LOOKS_S = 0.05
 """How often an encoder looks for videos that wait."""
 LOOKS_FOR_MISSING_S = 2.0
 """How often it looks for videos that lack a vector: of another version, or of changed facts."""
-TRANSIENT = frozenset({"too_slow", "unreachable"})
+TRANSIENT = frozenset({"too_slow", *AWAY})
 """Reasons that may be of the moment: the machine was busy, or the folder of uploads away."""
 
 Encodings = Callable[[], Mapping[str, Encoding]]
@@ -49,6 +49,8 @@ class EncoderWork:
         self._videos, self._queue = LiveVideos(database), EncodingQueue(database)
         self._store, self._encodings = store, encodings
         self._contents: dict[str, LiveContents] = {}
+        self._looked_seq: dict[str, int] = {}
+        """Version → the `seq` up to which nothing is missing that was not tried."""
 
     def one(self) -> bool:
         """Encodes the next video that waits; False where none does.
@@ -91,12 +93,17 @@ class EncoderWork:
         Raises:
             LogError: The database fails.
         """
-        made, after = 0, ""
-        while page := self._queue.missing(encoding.version, after=after):
-            after = page[-1].video_id
+        version = encoding.version
+        # The version's own videos are read once, not at every look: they never get a row that
+        # says so. What failed is in `rested`, and each change has another `seq`.
+        newest, after_seq = self._videos.latest_seq(), self._looked_seq.get(version, 0)
+        made = sum(self._make_missing(video, encoding) for video in self._queue.rested(version))
+        while after_seq < newest and (page := self._queue.missing(version, after_seq=after_seq)):
+            after_seq = page[-1].seq
             for video in page:
                 if not encoding.holds(video.video_id):
                     made += self._make_missing(video, encoding)
+        self._looked_seq[version] = newest
         return made
 
     def _make_missing(self, video: LiveVideo, encoding: Encoding) -> bool:
@@ -201,7 +208,7 @@ class EncoderWork:
                 live = self._contents.setdefault(version, LiveContents())
                 live.follow(self._queue, version)
                 content, catalogue = made.content, encodings[version].catalogue
-                return live.nearest(content) or catalogue.nearest(content)
+                return live.nearest(content) or catalogue.nearest(content, live.deleted)
         return None
 
 

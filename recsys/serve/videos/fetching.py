@@ -41,11 +41,15 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 NEVER = tuple(
     map(
         ipaddress.ip_network,
-        ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "192.0.0.0/24", "fec0::/10"),
+        (
+            *("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "192.0.0.0/24", "fec0::/10"),
+            *("168.63.129.16/32", "192.88.99.0/24", "5f00::/16", "3fff::/20"),
+        ),
     )
 )
 """Beside what `ipaddress` knows: IPv4-compatible and IPv4-translated, a network's own NAT64,
-protocol assignments, and site-local, which is deprecated and still routed inside of networks."""
+protocol assignments, and site-local, which is deprecated and still routed inside of networks;
+Azure's host, which answers each of its machines, the old relays of 6to4, SRv6, documentation."""
 ISATAP = 0x5EFE
 """What an interface's half of an address has before an IPv4 address (RFC 5214)."""
 
@@ -91,27 +95,42 @@ class Fetcher:
         ends = time.monotonic() + self.most_s
         self._require_root(uri)
         with contextlib.ExitStack() as stack:
-            try:
+            with self._told_plainly(uri, ends):
                 if urlsplit(uri).scheme.lower() in WEB:
                     file: IO[bytes] = stack.enter_context(self._open_web(uri, ends))
-                elif is_uri(uri) and not uri.lower().startswith("file://"):
+                elif _is_in_store(uri):
                     fs, inner = filesystem(uri)
                     file = stack.enter_context(fs.open(inner, "rb"))
                 else:
                     file = stack.enter_context(self._open_local(_local(uri)))
-                yield self._pieces(file, ends)
-            except InputError:
-                raise  # it says already what is wrong
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                self._left_s(ends)  # whatever the library made of it: the time was over
-                said = " ".join(str(error).split())[:200]
-                kind = type(error).__name__
-                raise InputError(f"uri: cannot be fetched ({kind}: {said})") from None
+            yield self._pieces(uri, file, ends)
 
-    def _pieces(self, file: IO[bytes], ends: float) -> Iterator[bytes]:
-        while data := file.read(STEP_BYTES):
+    def _pieces(self, uri: str, file: IO[bytes], ends: float) -> Iterator[bytes]:
+        while True:
+            with self._told_plainly(uri, ends):
+                data = file.read(STEP_BYTES)
+            if not data:
+                return
             self._left_s(ends)
             yield data
+
+    @contextlib.contextmanager
+    def _told_plainly(self, uri: str, ends: float) -> Iterator[None]:
+        """Turns what an address's server, store or disk says into `InputError`.
+
+        What is done with the bytes is none of it: a disk that is full is our own.
+        """
+        # The libraries of stores all have their own errors.
+        told = Exception if _is_in_store(uri) else (OSError, http.client.HTTPException, ValueError)
+        try:
+            yield
+        except InputError:
+            raise  # it says already what is wrong
+        except told as error:
+            self._left_s(ends)  # whatever the library made of it: the time was over
+            said = " ".join(str(error).split())[:200]
+            kind = type(error).__name__
+            raise InputError(f"uri: cannot be fetched ({kind}: {said})") from None
 
     def _left_s(self, ends: float) -> float:
         """Seconds until a fetch must have ended.
@@ -286,6 +305,10 @@ def _place(parts: SplitResult) -> tuple[str, str | None, int | None]:
 
 def _is_local(uri: str) -> bool:
     return not is_uri(uri) or uri.lower().startswith("file:///")
+
+
+def _is_in_store(uri: str) -> bool:
+    return is_uri(uri) and not uri.lower().startswith(("file://", "http://", "https://"))
 
 
 def _local(uri: str) -> str:

@@ -1,19 +1,27 @@
-"""Where uploaded files lie: each under a name made of its content, in one folder.
+"""Where uploaded files lie: each under a name of its own that tells its content, in one folder.
 
-No name of a caller reaches the disk. A file is written aside, synced and renamed, so that what
-stands under its name is whole. Beside it lies what was decoded of it, so that another model can
-make its vector without decoding it again.
+No name of a caller reaches the disk. A file is written aside, synced and linked, so that what
+stands under its name is whole. A name is never given twice: a file is of one video alone, so who
+removes that video's file takes it from no other one, whoever uploads the same bytes meanwhile.
+Beside it lies what was decoded of it, so that another model can make its vector without decoding
+it again.
+
+What came in is marked until its row is in the table. So of an upload that a crash cut off a mark is
+left, and what has none is never swept.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import numpy as np
@@ -24,6 +32,16 @@ from recsys.errors import InputError
 from recsys.live.videos.live_videos import StoredFile
 
 HEAD_BYTES = 4096
+MARK = ".incoming-"
+"""What the name of a file begins with that is on its way in."""
+LEFT_S = 86_400.0
+"""How old a mark must be until nobody can be at it any more: far above any request."""
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP)
+"""What a filesystem says that cannot sync a folder."""
+
+
+class StoreFailed(RuntimeError):
+    """An upload cannot be kept now: the disk is full, or the store away. The same may succeed."""
 
 
 class UploadStore:
@@ -47,18 +65,49 @@ class UploadStore:
         """Takes a file in; what was not kept at the end is gone.
 
         Raises:
-            InputError: The folder cannot be written.
+            InputError: Nobody named a folder.
+            StoreFailed: The folder cannot be written.
         """
         folder = self._folder
         local = local_path(folder)
-        try:
+        with _told_plainly():
             if local is not None:
                 os.makedirs(local, exist_ok=True)
-            file = tempfile.NamedTemporaryFile(prefix=".incoming-", dir=local)
-        except OSError as error:
-            raise InputError(f"serve.uploads: cannot be written ({error.strerror})") from None
-        with file:
+            file = tempfile.NamedTemporaryFile(prefix=MARK, dir=local, delete=False)
+        try:
             yield Incoming(folder, file)
+        finally:
+            with contextlib.suppress(OSError):  # a full disk says so once more
+                file.close()
+            with contextlib.suppress(OSError):  # kept under its mark, or the folder is away
+                os.unlink(file.name)
+
+    def settle(self, uri: str) -> None:
+        """Takes the mark off a file whose row is in the table, or which is removed."""
+        if (mark := _mark(uri)) is not None:
+            with contextlib.suppress(OSError):  # what stays is swept once
+                os.unlink(mark)
+
+    def sweep(self, is_needed: Callable[[str], bool]) -> int:
+        """Removes what uploads left that a crash cut off, and gives their number.
+
+        Args:
+            is_needed: Whether a row needs the file at an address, however its folder is written.
+        """
+        local = None if self._named is None else local_path(self._named)
+        if local is None or not os.path.isdir(local):
+            return 0
+        swept = 0
+        for name in os.listdir(local):
+            mark, uri = os.path.join(local, name), join(self._folder, name.removeprefix(MARK))
+            if not name.startswith(MARK) or not _is_left(mark):
+                continue
+            if not is_needed(uri):
+                remove(uri)
+            with contextlib.suppress(FileNotFoundError):  # of another process that sweeps
+                os.unlink(mark)
+                swept += 1
+        return swept
 
     def clip(self, file: StoredFile, key: str) -> ClipArray | None:
         """What was decoded of a file with some settings; None where nothing was kept."""
@@ -85,6 +134,7 @@ class UploadStore:
         remove(uri)
         stem = os.path.splitext(os.path.basename(uri))[0]
         remove(join(self._folder, "clips", stem))
+        self.settle(uri)
 
     def _clip_path(self, file: StoredFile, key: str) -> str:
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -100,31 +150,91 @@ class Incoming:
         self.size_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Takes the next bytes."""
+        """Takes the next bytes.
+
+        Raises:
+            StoreFailed: There is no room for them.
+        """
         if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
         self._digest.update(data)
         self.size_bytes += len(data)
-        self._file.write(data)
+        with _told_plainly():
+            self._file.write(data)
 
     def keep(self, source: str | None = None) -> StoredFile:
-        """Gives the file its name, once it is whole and on disk.
+        """Gives the file its name, once it is whole and on disk; it is marked until `settle`.
 
         Args:
             source: The address that it was fetched from.
+
+        Raises:
+            StoreFailed: It cannot be written.
         """
         sha256 = self._digest.hexdigest()
-        uri = join(self._folder, f"{sha256}{extension_of(self._head)}")
-        self._file.flush()
-        if local_path(uri) is None:
-            with open(self._file.name, "rb") as read, replace_file(uri) as kept:
-                shutil.copyfileobj(read, kept)
-        else:
-            os.fsync(self._file.fileno())
-            os.chmod(self._file.name, 0o644)
-            with contextlib.suppress(FileExistsError):
-                os.link(self._file.name, uri)
+        name = f"{sha256}-{uuid.uuid4().hex[:16]}{extension_of(self._head)}"
+        uri = join(self._folder, name)
+        with _told_plainly():
+            self._file.flush()
+            mark, place = _mark(uri), local_path(uri)
+            if mark is None or place is None:
+                with open(self._file.name, "rb") as read, replace_file(uri) as kept:
+                    shutil.copyfileobj(read, kept)
+            else:
+                os.fsync(self._file.fileno())
+                os.chmod(self._file.name, 0o644)
+                _give_name(self._file.name, mark, place)
         return StoredFile(uri, sha256, self.size_bytes, source)
+
+
+def _give_name(path: str, mark: str, place: str) -> None:
+    """Marks a file and gives it its name, durably; where that fails, it is gone."""
+    try:
+        os.rename(path, mark)
+        os.link(mark, place)
+        _sync_folder(os.path.dirname(place))
+    except OSError:
+        for name in (place, mark):
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+        raise
+
+
+def _mark(uri: str) -> str | None:
+    """Where the mark of a file lies; None in an object store, which has none."""
+    place = local_path(uri)
+    if place is None:
+        return None
+    return os.path.join(os.path.dirname(place), MARK + os.path.basename(place))
+
+
+def _is_left(mark: str) -> bool:
+    try:
+        return time.time() - os.stat(mark).st_mtime > LEFT_S
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: str) -> None:
+    """Brings the names of a folder to disk, where its filesystem can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Turns what the disk or store says into `StoreFailed`."""
+    try:
+        yield
+    except (OSError, InputError) as error:  # `replace_file` has made one of what a store says
+        said = getattr(error, "strerror", None) or str(error)
+        raise StoreFailed(f"serve.uploads: cannot be written ({said})") from error
 
 
 def extension_of(head: bytes) -> str:

@@ -8,9 +8,11 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.live.log.events import EventLog
+from recsys.live.videos import encoding_queue
 from recsys.live.videos.encoding_queue import (
     LEASE_MS,
     MOST_TRIES,
+    MOST_TRIES_AWAY,
     NOT_ENCODED,
     SERVED_MS,
     Encoded,
@@ -169,9 +171,98 @@ def test_same_files_and_contents_are_found(queue: EncodingQueue, videos: LiveVid
     ((name, _, content),) = queue.contents("1")
     assert (name, content.tolist()) == ("first", [1.0, 1.0])
     videos.delete("first")
-    assert (queue.contents("1"), videos.is_needed(FILE.uri)) == ([], True)
+    assert [(name, content) for name, _, content in queue.contents("1")] == [("first", None)]
+    assert videos.is_needed(FILE.uri)
+    assert videos.is_needed("/mounted/elsewhere/a.mp4")
+    assert not videos.is_needed("/uploads/%.mp4")
     videos.delete("same")
     assert not videos.is_needed(FILE.uri)
+
+
+def test_no_video_is_said_to_resemble_a_deleted_one(
+    queue: EncodingQueue, videos: LiveVideos
+) -> None:
+    """Deleted after it was said, or between the encoder's look and its result."""
+    videos.add("before", FILE, FACTS)
+    names = ("before", "v1")
+    like = {name: replace(made(0.5), duplicate_of=name, similarity=1.0) for name in names}
+    said, late, of_bundle = (videos.add(name, OTHER, FACTS) for name in ("said", "late", "b"))
+    queue.encoded(said, like["before"])
+    told = videos.get("said")
+    assert told is not None and (told.duplicate_of, told.similarity) == ("before", 1.0)
+    videos.delete("before")
+    queue.encoded(late, like["before"])
+    queue.encoded(of_bundle, like["v1"])
+    named = {video.video_id: (video.duplicate_of, video.similarity) for video in videos.page()}
+    assert named["said"] == named["late"] == (None, None)
+    assert named["b"] == ("v1", 1.0)
+
+
+def test_an_encoders_result_is_of_the_file_that_it_took(
+    queue: EncodingQueue, other_queue: EncodingQueue, videos: LiveVideos, clock: Clock
+) -> None:
+    """Its lease was over, another encoder refused the file, and its owner sent another one."""
+    late = (videos.add("n", FILE, FACTS), queue.claim())[1]
+    assert late is not None
+    other_queue.refuse(late, "not_video", None)
+    anew = videos.add("n", OTHER, FACTS)
+    queue.encoded(late, made(0.5))
+    assert videos.get("n") == anew
+    queue.encoded(anew, made(0.25))
+    (seen,) = videos.tail("1").changed(0, 10)
+    assert seen.vector is not None and seen.vector.tolist() == [0.25] * 3
+
+
+@pytest.mark.parametrize("reason", ["missing", "unreachable"])
+def test_a_file_that_is_away_is_tried_for_a_day_and_no_other_fault_counts_that(
+    videos: LiveVideos, queue: EncodingQueue, clock: Clock, reason: str
+) -> None:
+    videos.add("n", FILE, FACTS)
+    for tries in range(1, MOST_TRIES + 3):
+        claimed = queue.claim()
+        assert claimed is not None
+        assert queue.failed(claimed, reason) is False
+        assert queue.faults("n") == [Fault(None, tries, clock.now_ms, reason)]
+        clock.now_ms += LEASE_MS + 1
+    for tries in range(1, MOST_TRIES + 1):
+        claimed = queue.claim()
+        assert claimed is not None
+        assert queue.failed(claimed, NOT_ENCODED) == (tries == MOST_TRIES)
+        clock.now_ms += LEASE_MS + 1
+    assert MOST_TRIES_AWAY * LEASE_MS == 24 * 3_600_000
+
+
+def test_what_is_away_for_good_is_refused_at_last(
+    videos: LiveVideos, queue: EncodingQueue, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding_queue, "MOST_TRIES_AWAY", 5)
+    videos.add("n", FILE, FACTS)
+    for tries in range(1, 6):
+        claimed = queue.claim()
+        assert claimed is not None
+        assert queue.failed(claimed, "missing") == (tries == 5)
+        clock.now_ms += LEASE_MS + 1
+    seen = videos.get("n")
+    assert seen is not None and (seen.state, seen.reason) == ("refused", "missing")
+
+
+def test_what_was_tried_for_a_version_is_asked_for_apart(
+    videos: LiveVideos, queue: EncodingQueue, clock: Clock
+) -> None:
+    """So that whoever has looked up to a `seq` need not begin anew."""
+    for name in ("failed", "never tried"):
+        queue.encoded(videos.add(name, FILE, FACTS), made(0.5))
+    assert queue.rested("2") == []
+    failed, never_tried = queue.missing("2")
+    for _ in range(MOST_TRIES + 1):  # its folder is away
+        assert queue.failed(failed, "missing", version="2") is False
+        assert queue.rested("2") == []
+        clock.now_ms += LEASE_MS
+        assert queue.rested("2") == [failed]
+    assert queue.counts().not_encoded == {}
+    assert queue.missing("2", after_seq=failed.seq) == [never_tried]
+    queue.encoded(failed, made(0.5, version="2"))
+    assert queue.rested("2") == []
 
 
 def test_pages_are_by_id_and_leave_deleted_ones_out(videos: LiveVideos) -> None:
@@ -260,8 +351,8 @@ def test_what_fails_for_another_version_rests_and_is_left_alone_at_last(
     for tries in range(1, MOST_TRIES + 1):
         (video,) = queue.missing("2")
         for one in (queue, other_queue):
-            assert one.failed(video, "missing", version="2") == (tries == MOST_TRIES)
-        assert queue.faults("n") == [Fault("2", tries, clock.now_ms, "missing")]
+            assert one.failed(video, "not_video", version="2") == (tries == MOST_TRIES)
+        assert queue.faults("n") == [Fault("2", tries, clock.now_ms, "not_video")]
         assert queue.missing("2") == []
         clock.now_ms += LEASE_MS
     assert queue.missing("2") == []

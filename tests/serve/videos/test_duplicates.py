@@ -89,6 +89,29 @@ def test_of_many_live_videos_all_are_looked_at(tmp_path: Path) -> None:
         ]
 
 
+def test_a_deleted_video_of_the_bundle_is_not_named(client: TestClient, tmp_path: Path) -> None:
+    files = [
+        videos.render(tmp_path / f"{crf}.mp4", CLIP, options={"g": "5", "crf": crf}).read_bytes()
+        for crf in ("10", "11")
+    ]
+    assert client.delete(f"/v1/videos/v{ROW}").status_code == 200
+    assert upload(client, "first", files[0])["duplicate_of"] is None
+    assert upload(client, "second", files[1])["duplicate_of"] == "first"
+    client.delete("/v1/videos/first")
+    assert client.get("/v1/videos/second").json()["duplicate_of"] is None
+    assert upload(client, "third", files[0])["duplicate_of"] == "second"
+
+
+def test_deleted_videos_of_the_bundle_are_passed_over(bundle: Bundle, tmp_path: Path) -> None:
+    encoding = Encoding(bundle.video_model)
+    path = videos.render(tmp_path / "same.mp4", CLIP, options={"g": "5", "crf": "10"})
+    content = encoding.vector(VideoFacts(), encoding.clip(str(path))).content
+    assert content is not None
+    nearest = encoding.catalogue.nearest(content, {"v1"})
+    assert nearest is not None and nearest.video_id == f"v{ROW}"
+    assert encoding.catalogue.nearest(content, {f"v{ROW}"}) is None
+
+
 def test_live_videos_go_first(client: TestClient, tmp_path: Path) -> None:
     files = [
         videos.render(tmp_path / f"{crf}.mp4", CLIP, options={"g": "5", "crf": crf}).read_bytes()

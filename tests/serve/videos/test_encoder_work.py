@@ -15,12 +15,13 @@ from recsys.bundle.contents import Bundle, VideoModel
 from recsys.decode.contract import ReadError
 from recsys.live.log.events import EventLog
 from recsys.live.store.database import LogError
-from recsys.live.videos.encoding_queue import LEASE_MS, MOST_TRIES, EncodingQueue
-from recsys.live.videos.live_videos import LiveVideos, VideoFacts
+from recsys.live.videos.encoding_queue import LEASE_MS, MOST_TRIES, Encoded, EncodingQueue
+from recsys.live.videos.live_videos import LiveVideos, StoredFile, VideoFacts, VideoVector
 from recsys.schema import files_schema
 from recsys.serve.api import make_api
 from recsys.serve.service import Service
 from recsys.serve.videos import encoder_work
+from recsys.serve.videos.duplicates import LiveContents
 from recsys.serve.videos.encoder_work import EncoderThread, EncoderWork
 from recsys.serve.videos.encoding import Decoded, Encoding
 from recsys.serve.videos.upload_store import UploadStore
@@ -264,6 +265,84 @@ def test_a_duration_is_read_from_the_file_in_the_unit_of_the_catalogue(
     }
     assert encoding.vector(VideoFacts(), None).vector.shape == (service.bundle.vectors.shape[1],)
     assert EncodingQueue(service.log.database).missing(encoding.version) == []
+
+
+def stored(folder: Path, data: bytes) -> StoredFile:
+    with UploadStore(str(folder / "uploads")).receiving() as incoming:
+        incoming.write(data)
+        return incoming.keep()
+
+
+def test_a_folder_of_uploads_that_is_away_refuses_nothing(
+    clock: list[int], service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = stored(tmp_path, videos_made.numbered(tmp_path / "one.mp4").read_bytes())
+    LiveVideos(service.log.database).add("new", file, VideoFacts(duration=1.0))
+    work = work_of(service, Encoding(service.bundle.video_model), tmp_path)
+    (tmp_path / "uploads").rename(tmp_path / "away")
+    (tmp_path / "uploads").mkdir()
+    client = TestClient(make_api(service))
+    for tries in range(1, MOST_TRIES + 2):
+        assert [work.one(), work.one()] == [True, False]
+        told = client.get("/v1/videos/new").json()
+        (fault,) = told["faults"]
+        assert (told["state"], fault["tries"], fault["reason"]) == ("stored", tries, "missing")
+        clock[0] += LEASE_MS + 1
+    assert caplog.text.count("video new is tried again") == MOST_TRIES + 1
+    (tmp_path / "uploads").rmdir()
+    (tmp_path / "away").rename(tmp_path / "uploads")
+    assert work.one()
+    assert client.get("/v1/videos/new").json()["state"] == "indexed"
+
+
+def test_what_a_version_holds_itself_is_looked_at_once(
+    clock: list[int], service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And each change once more, and what failed when it has rested."""
+    model = service.bundle.video_model
+    videos, queue = LiveVideos(service.log.database), EncodingQueue(service.log.database)
+    vector = VideoVector(np.zeros(3, np.float32), None)
+    for name in ("v1", "v2", "new"):
+        queue.encoded(videos.add(name, None, VideoFacts()), Encoded({"old": vector}, None))
+    asked: list[str] = []
+    holds = Encoding.holds
+
+    def noted(self: Encoding, video_id: str) -> bool:
+        asked.append(video_id)
+        return holds(self, video_id)
+
+    monkeypatch.setattr(Encoding, "holds", noted)
+    encoding = FaultyEncoding(model)
+    work = work_of(service, encoding, tmp_path)
+    assert [work.missing(encoding) for _ in range(3)] == [1, 0, 0]
+    assert asked == ["v1", "v2", "new"]
+    videos.change("v1", {"title": "changed"})
+    videos.change("new", {"title": FAULTY.title, "creator_id": "c1"})
+    assert [work.missing(encoding) for _ in range(2)] == [1, 0]
+    assert asked[3:] == ["v1", "new"]
+    queue.encoded(videos.add("faulty", None, FAULTY), Encoded({"old": vector}, None))
+    assert [work.missing(encoding) for _ in range(2)] == [0, 0]
+    clock[0] += LEASE_MS
+    assert work.missing(Encoding(model)) == 1
+    assert asked[5:] == ["faulty"]
+
+
+def test_no_deleted_video_is_the_nearest(service: Service) -> None:
+    """Neither a live one nor one of the bundle; the next nearest is."""
+    videos, queue = LiveVideos(service.log.database), EncodingQueue(service.log.database)
+    content, contents = np.ones(4, np.float32), LiveContents()
+    vector = VideoVector(content, content)
+    for name in ("a", "b"):
+        queue.encoded(videos.add(name, None, VideoFacts()), Encoded({"v": vector}, None))
+    contents.follow(queue, "v")
+    videos.delete("a")
+    contents.follow(queue, "v")
+    assert contents.nearest(content) == ("b", 1.0)
+    videos.delete("b")
+    videos.delete("v3", in_bundle=True)
+    contents.follow(queue, "v")
+    assert contents.nearest(content) is None
+    assert contents.deleted == {"a", "b", "v3"}
 
 
 def in_milliseconds(model: VideoModel) -> VideoModel:

@@ -1,15 +1,20 @@
 """Addresses from outside: what is fetched, and what must not be."""
 
 import contextlib
+import errno
 import http.server
+import io
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
+import fsspec
 import pytest
+from fsspec.spec import AbstractFileSystem
 
 from recsys.errors import InputError
 from recsys.serve.videos.fetching import Fetcher, is_below, is_public
@@ -58,6 +63,12 @@ PUBLIC = "93.184.216.34"
         "2002:0a00:0001::1",
         "2001:0:7f00:1:0:0:f5ff:fffe",
         "not an address",
+        "168.63.129.16",  # Azure's host
+        "64:ff9b::a83f:8110",
+        "::ffff:168.63.129.16",
+        "192.88.99.1",  # a relay of 6to4
+        "5f00::1",  # SRv6
+        "3fff::1",  # documentation
         "2130706433",
         "0x7f.1",
     ],
@@ -138,6 +149,46 @@ def test_files_below_a_root_are_read_and_links_do_not_lead_out(tmp_path: Path) -
     ):
         with pytest.raises(InputError, match=why):
             fetch(fetcher, str(root / name))
+
+
+class NoCredentials(Exception):
+    """As a store's library has it: of no kind that Python knows."""
+
+
+class Store(AbstractFileSystem):
+    """A store that fails as it is opened, or as it is read."""
+
+    def open(self, path: str, mode: str = "rb", **_: object) -> IO[bytes]:
+        if path.endswith("locked.mp4"):
+            raise NoCredentials("Unable to locate\ncredentials")
+        return Failing()  # type: ignore[return-value]
+
+
+class Failing(io.RawIOBase):
+    """A file that cannot be read to its end."""
+
+    def read(self, size: int = -1) -> bytes:
+        raise NoCredentials("the token is over")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("locked", "Unable to locate credentials"), ("read", "the token is over")],
+)
+def test_whatever_a_store_raises_is_a_refusal(name: str, said: str) -> None:
+    fsspec.register_implementation("failing", Store, clobber=True)
+    with pytest.raises(InputError, match=f"cannot be fetched .NoCredentials: {said}"):
+        fetch(Fetcher(("failing://b/v",)), f"failing://b/v/{name}.mp4")
+
+
+def test_what_is_done_with_the_bytes_is_not_the_addresss_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="No space left") as caught:
+        with Fetcher((str(tmp_path),)).open(str(tmp_path / "a.mp4")) as pieces:
+            for _ in pieces:
+                raise full
+    assert caught.value is full
 
 
 SLOW = {
