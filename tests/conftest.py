@@ -17,6 +17,8 @@ for _name, _value in RAY_QUIET.items():
     os.environ.setdefault(_name, _value)
 # A row that is not there is an error and not row 0.
 os.environ.setdefault("FBGEMM_TBE_BOUNDS_CHECK_MODE", "0")
+# As `recsys serve` sets it: a proxy of a busy machine takes longer to start than Ray waits.
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 
 SHARED = Path(os.environ.get("RECSYS_SHARED", Path(__file__).parents[2] / "shared"))
 

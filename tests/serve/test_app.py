@@ -28,12 +28,13 @@ from recsys.serve.app import (
 )
 from recsys.serve.ingress import SWITCH, has_haproxy
 from tests.bundles import TASKS, TinyRun
+from tests.nodes import quiet_port
 from tests.serve.test_recommender import TABS, training_outputs
 
 
 @pytest.fixture(scope="module")
 def address(ray_local: None, tiny: TinyRun) -> Iterator[str]:
-    with running(str(tiny.run), port=0) as address:
+    with running(str(tiny.run), port=quiet_port()) as address:
         yield address
 
 

@@ -17,7 +17,7 @@ from recsys.config.run import ServeConfig
 from recsys.serve import app
 from recsys.serve.app import APP_NAME, running
 from tests.bundles import TinyRun
-from tests.nodes import wait_for
+from tests.nodes import quiet_port, wait_for
 
 QUICK = {
     "upscale_delay_s": 0.5,
@@ -109,7 +109,7 @@ def test_a_replica_comes_with_the_load_and_goes_after_it(
     """Its lists are those of the other, it knows what the log says, and no request fails."""
     settings = {"max_replicas": 2, "target_ongoing_requests": 1, "encoders": 0}
     events = str(tmp_path / "live.sqlite")
-    with running(str(tiny.run), port=0, events=events, **settings) as address:
+    with running(str(tiny.run), port=quiet_port(), events=events, **settings) as address:
         assert replicas() == {"RUNNING": 1}
         with load(address, clients=8) as during:
             wait_for(lambda: replicas() == {"RUNNING": 2}, "a second replica")

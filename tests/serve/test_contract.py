@@ -100,6 +100,7 @@ def with_known_ids(document: dict[str, Any]) -> None:
             parameter["schema"] = names.get(parameter["name"], parameter["schema"])
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("ids", ["any", "known"])
 def test_the_server_does_what_its_document_says(
     api: FastAPI, ids: str, caplog: pytest.LogCaptureFixture

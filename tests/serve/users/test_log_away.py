@@ -23,6 +23,7 @@ from recsys.serve.api import make_api
 from recsys.serve.endpoint import EventsHere
 from recsys.serve.follower import Follower
 from recsys.serve.service import Service
+from recsys.serve.users import log_gate
 from tests.benchmarks._postgres import make_database, postgres_server
 from tests.bundles import TinyRun
 
@@ -56,7 +57,9 @@ def outage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Outage]:
 
 
 @pytest.fixture
-def service(tiny: TinyRun, outage: Outage) -> Iterator[Service]:
+def service(tiny: TinyRun, outage: Outage, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    # A read that fails slowly would have the log left alone for a while, also when it is back.
+    monkeypatch.setattr(log_gate, "SLOW_S", 60.0)
     service = Service(Bundle.load(str(tiny.run)), EventLog(outage.address))
     yield service
     service.close()
@@ -160,11 +163,13 @@ def test_a_log_that_hangs_holds_up_nobody(
     import psycopg
 
     address = make_database(postgres, "hanging")
-    service = Service(Bundle.load(str(tiny.run)), EventLog(address, read_limit_s=0.5))
+    log = EventLog(address)
+    service = Service(Bundle.load(str(tiny.run)), log)
     client = TestClient(make_api(service))
     client.post("/v1/events", json={**liked(30), "event_id": "e1"})
     monkeypatch.setattr(service, "_budget_s", 20)
     assert client.post("/v1/recommend", json={"user_id": "someone"}).json()["degraded"] is None
+    log.database.read_limit_s = 0.5
     with psycopg.connect(address) as other:
         other.execute("LOCK TABLE recsys_events IN ACCESS EXCLUSIVE MODE")
         monkeypatch.setattr(service, "_budget_s", 0.05)
@@ -174,6 +179,7 @@ def test_a_log_that_hangs_holds_up_nobody(
         monkeypatch.setattr(service, "_budget_s", 20)
         stale = client.post("/v1/recommend", json={"user_id": "someone"}).json()
         assert (stale["degraded"]["kind"], stale["num_history"]) == ("stale", 1)
+    log.database.read_limit_s = 20
     service.recommender._gate._rest_until = 0.0
     assert client.post("/v1/recommend", json={"user_id": "someone"}).json()["degraded"] is None
     service.close()

@@ -77,7 +77,7 @@ def test_its_vector_after_a_swap_is_that_of_decode_and_publish(
     client = TestClient(make_api(service))
     added = client.post(
         "/v1/videos",
-        params={"video_id": "new", "creator_id": "c2"},
+        params={"video_id": "new", "creator_id": "c2", "wait_s": 60},
         content=path.read_bytes(),
         headers={"Content-Type": "video/mp4"},
     )

@@ -76,7 +76,7 @@ def test_details_of_videos_in_the_order_asked_for(client: TestClient) -> None:
 def test_what_came_live_has_its_length_in_seconds(client: TestClient) -> None:
     """The table says 11 of v1, whose file lasts 62.5 s: 22 of the same unit are 125 s."""
     for said in ({"video_id": "long", "duration": 22.0}, {"video_id": "unsaid"}):
-        assert client.post("/v1/videos?wait_s=10", json=said).status_code == 201
+        assert client.post("/v1/videos?wait_s=60", json=said).status_code == 201
     answer = client.post("/v1/details", json={"video_ids": ["long", "unsaid"]}).json()
     assert [one["duration_s"] for one in answer["items"]] == [125.0, None]
 

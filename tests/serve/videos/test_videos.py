@@ -452,6 +452,7 @@ def test_a_version_that_is_about_to_be_served_gets_the_vectors_that_it_lacks(
     assert recommender.catalogue.unlisted(now()).tolist() == [2]
 
 
+@pytest.mark.timeout(900)
 def test_hostile_videos_are_each_usable_or_a_clear_refusal(
     client: TestClient, shared_dir: Path
 ) -> None:

@@ -112,8 +112,8 @@ def test_the_player_says_why_a_video_is_there(
     browser: Browser, front: str, request: pytest.FixtureRequest
 ) -> None:
     with opened(browser, request.getfixturevalue(front), "?user=u3") as page:
+        page.evaluate(HELD)  # nothing comes next
         page.locator(".shelf .tile").first.click()
-        page.locator("dialog video").evaluate("(video) => video.pause()")  # nothing comes next
         page.get_by_role("button", name="Why this?").click()
         facts = page.locator("dialog .facts")
         for text in ("Where it comes from", "chosen together", "Chance of “click”", "Model"):
@@ -154,6 +154,7 @@ def test_what_was_watched_makes_the_next_row(browser: Browser, rows: PageServer)
         assert not any(title.startswith("Because") for title in before)
         tile = page.locator(".tile").first
         name, video = tile.locator("b").text_content(), next(iter(before.values()))[0]
+        page.evaluate(HELD)
         tile.click()
         page.locator("dialog .like").click()
         no_violations(page)
@@ -216,6 +217,7 @@ def test_rows_by_keyboard_alone(browser: Browser, rows: PageServer) -> None:
     with opened(browser, rows, "?user=newcomer&lang=zh") as page:
         shelves(page)
         no_violations(page)
+        page.evaluate(HELD)
         for _ in range(12):
             page.keyboard.press("Tab")
             if page.evaluate(focused) == "tile":
@@ -255,6 +257,7 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         page.locator("dialog .done").click()
         page.keyboard.press("Escape")
         expect(hero).to_contain_text("Video number 12")
+        page.evaluate(HELD)  # who plays it to its end has finished it
         with page.expect_request(lambda request: "v1/similar?" in request.url) as asked:
             hero.locator("button.start").click()
         assert f"user_id={NOBODY}" in asked.value.url, "what is locked is so for somebody"

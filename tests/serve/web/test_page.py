@@ -222,11 +222,12 @@ def test_an_impression_counts_once_a_list_and_video(
         opened(browser, server, path, **screen) as page,
         page.expect_response("**/v1/events"),
     ):
-        shown = feed(page)
+        feed(page)
         page.wait_for_timeout(900)
         for y in (2000, 0, 2000, 0):
             page.evaluate("(y) => scrollTo(0, y)", y)
             page.wait_for_timeout(700)
+        shown = feed(page)
     exposures = server.events("exposure")
     keys = [(event.impression_id, event.video_id) for event in exposures]
     assert len(keys) == len(set(keys)) > 0
@@ -268,7 +269,7 @@ def test_what_was_watched_until_the_page_was_left_is_kept(
         page.locator("article").nth(playable).hover()
         page.locator("article video").evaluate(PLAYED, 0.6)
         page.goto("about:blank")
-        for _ in range(250):  # what is sent on leaving arrives when nobody waits for it any more
+        for _ in range(1500):  # what is sent on leaving arrives when nobody waits for it any more
             if server.events("view"):
                 break
             page.wait_for_timeout(20)
