@@ -127,7 +127,8 @@ def ordered(
     rows = np.repeat(list(SHOWN), list(SHOWN.values()))
     times, nowhere = np.full(len(rows), SHOWN_MS), np.zeros((len(rows), 1), np.int64)
     counts = np.tile([1, 0, 0, 0], (len(rows), 1))
-    served.parts.trending.count_many(rows, nowhere, times, counts)
+    served.bundle.counts.count_many(rows, nowhere, times, counts)
+    served.parts.trending.follow()
     return served
 
 
