@@ -25,6 +25,7 @@ export class Telling {
   constructor({ user, model }) {
     Object.assign(this, { user, model, finished: FINISHED[model.front] });
     this.reactions = []; // what was done on this page, and with which card
+    this.whole = new Set(); // showings whose video was watched as far as counts
   }
 
   /** Of a card: an object with `id` and `item`, whose impression the event names. */
@@ -40,10 +41,14 @@ export class Telling {
   /** Tells for how long a video was watched, and says whether that is `finished` of it or more. */
   watched(card, seconds, share) {
     const done = share >= this.finished;
+    const showing = `${card.item.impression_id} ${card.id}`;
+    if (done) this.whole.add(showing);
+    // What is said of a showing last counts: a short look takes back nothing of before.
+    const positive = this.whole.has(showing) || this.did(card, "like") || this.did(card, "done");
     // Said in so many words: where a like is what counts as positive, to watch is not yet to like.
-    const labels = { ...this.#labels(this.did(card, "like"), LIKED), ...this.#labels(done, WATCHED) };
+    const labels = { ...this.#labels(this.did(card, "like"), LIKED), ...this.#labels(positive, WATCHED) };
     const watched = this.#inUnit(card.item.details, seconds, share);
-    this.tell(card, { type: "view", video_id: card.id, positive: done, labels, ...watched });
+    this.tell(card, { type: "view", video_id: card.id, positive, labels, ...watched });
     return done;
   }
 

@@ -218,3 +218,39 @@ def test_a_similar_video_takes_reactions_and_the_feed_goes_on_after_it(
         assert event.creator_id
     else:
         assert event.video_id == video
+
+
+SHORT_LOOKS = """async ([before, wholly]) => {
+  const { Telling } = await import(new URL("telling.js", document.querySelector("script").src));
+  const model = { front: "feed", tasks: ["click", "like"], watched_per_s: null };
+  const telling = new Telling({ user: "u9", model });
+  const item = { impression_id: "i1", details: {}, version: null };
+  const card = { id: "v3", item };
+  if (wholly) telling.watched(card, 10, 1);
+  if (before) telling.react(card, before);
+  telling.watched(card, 1, 0.1);
+  telling.watched({ id: "v4", item }, 1, 0.1);
+  telling.watched({ id: "v3", item: { ...item, impression_id: "i2" } }, 1, 0.1);
+}"""
+"""What was done with a video, then a short look at it, at another and at it in another list."""
+
+
+@pytest.mark.parametrize(
+    ("before", "wholly", "counts"),
+    [
+        ("like", False, [True, False, True]),
+        ("done", False, [True, False, True]),
+        (None, True, [True, False, False]),
+        (None, False, [False, False, False]),
+    ],
+)
+def test_a_short_look_takes_back_nothing(
+    browser: Browser, server: PageServer, before: str | None, wholly: bool, counts: list[bool]
+) -> None:
+    """Of a showing counts what was said last: that it was watched stays said."""
+    with opened(browser, server) as page, page.expect_response("**/v1/events"):
+        page.evaluate(SHORT_LOOKS, [before, wholly])
+    views = [event for event in server.events("view") if event.impression_id in ("i1", "i2")]
+    assert [(one.positive, one.labels["click"]) for one in views[wholly:]] == [
+        (positive, positive) for positive in counts
+    ]
