@@ -105,12 +105,15 @@ class Nodes:
         return self.env | {"RAY_ADDRESS": self.address, "RAY_TMPDIR": str(self.folder / "1")}
 
 
+_PORTS = iter(random.sample(range(20_000, 32_000), 12_000))
+
+
 def quiet_port() -> int:
     """A free port that nobody is given before it is used: the system and Ray hand out others."""
-    for port in random.sample(range(20_000, 32_000), 100):
+    for port in _PORTS:
         with contextlib.suppress(InputError):
             return free_port("127.0.0.1", port)
-    raise AssertionError("of a hundred ports none is free")
+    raise AssertionError("no port is left that is free")
 
 
 def kill(node: subprocess.Popen[bytes]) -> None:

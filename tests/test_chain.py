@@ -25,6 +25,7 @@ from recsys.schema import TEST
 from recsys.serve.app import running
 from recsys.train.trained import Trained, load_trained
 from tests.conftest import TrainedRun
+from tests.nodes import quiet_port
 from tests.steps import repeat_scores
 
 pytestmark = pytest.mark.ray
@@ -181,7 +182,7 @@ def model(trained_run: TrainedRun) -> Trained:
 
 @pytest.fixture(scope="module")
 def address(trained_run: TrainedRun) -> Iterator[str]:
-    with running(str(trained_run.run), port=0) as address:
+    with running(str(trained_run.run), port=quiet_port()) as address:
         yield address
 
 

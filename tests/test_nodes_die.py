@@ -36,7 +36,7 @@ from tests.nodes import (
     works_on,
 )
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]  # each starts Ray several times
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,12 @@ def report(run: Path, stage: str) -> dict[str, Any]:
 def test_prepare(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = copied(trained_run, run)
-    survive(nodes, ["prepare", *arguments], lambda node: works_on(node, "SpillEvents"))
+    spilt = tmp_path / "run" / "prepare" / ".spill"
+    survive(
+        nodes,
+        ["prepare", *arguments],
+        lambda node: works_on(node, "SpillEvents") or spilt.exists(),
+    )
     assert report(run, "prepare") == report(trained_run.run, "prepare")
     parts = sorted((trained_run.run / "prepare" / "timelines").glob("*.parquet"))
     assert parts
@@ -137,7 +142,6 @@ def test_train(nodes: Nodes, trained_run: TrainedRun, tmp_path: Path) -> None:
         assert mine["retrieval_loss"] == pytest.approx(other["retrieval_loss"], rel=1e-3)
 
 
-@pytest.mark.timeout(600)
 def test_a_node_that_announces_its_end(
     nodes: Nodes, trained_run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,7 +158,7 @@ def test_a_node_that_announces_its_end(
         wait_for(lambda: command.poll() is not None or bool(places(run)), "the first epoch")
         goes, stays = sorted(both, key=lambda node: works_on(node, TRAINING), reverse=True)
         assert all(partitions == 0 for _, partitions in places(run)), "at the end of epochs alone"
-        nodes.announce_end(goes, within_s=2)
+        nodes.announce_end(goes, within_s=8)
         wait_for(lambda: any(partitions for _, partitions in places(run)), "the checkpoint")
         wait_for(lambda: works_on(stays, TRAINING), "the other node")
         kill(goes)
@@ -206,7 +210,6 @@ REPLICA = "ServeReplica:recsys:Endpoint"
 TOKEN = "the-token-of-this-test"
 
 
-@pytest.mark.timeout(600)
 def test_serve(nodes: Nodes, trained_run: TrainedRun, postgres: str, tmp_path: Path) -> None:
     """Every call is answered; a replica comes on the node that is left, and knows every event."""
     port, log = quiet_port(), make_database(postgres, "a_node_dies")
@@ -218,7 +221,10 @@ def test_serve(nodes: Nodes, trained_run: TrainedRun, postgres: str, tmp_path: P
     arguments += [f"serve.{scope}_token=file:{token}" for scope in ("read", "events", "videos")]
     dies, stays = nodes.add(1), nodes.add(2)
     address = f"http://127.0.0.1:{port}"
-    with driver(nodes, ["serve", *arguments]) as server, Client(address, token=TOKEN) as client:
+    with (
+        driver(nodes, ["serve", *arguments]) as server,
+        Client(address, token=TOKEN, timeout_s=30.0, deadline_s=60.0) as client,
+    ):
         known: set[str] = set()
 
         def answer(count: int) -> Callable[[], bool]:

@@ -27,7 +27,6 @@ def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(services, "find_gcs_addresses", set)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.setattr(recsys.ray_address, "ANSWER_S", 0.3)
     (tmp_path / "ray").mkdir()
     return tmp_path / "ray" / "ray_current_cluster"
 
@@ -81,6 +80,7 @@ def test_something_else_answers(monkeypatch: pytest.MonkeyPatch, web: int, schem
 
 
 def test_something_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recsys.ray_address, "ANSWER_S", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -112,6 +112,7 @@ def test_spaces_around_an_address_are_no_part_of_it(monkeypatch: pytest.MonkeyPa
 
 def test_a_silent_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
+    monkeypatch.setattr(recsys.ray_address, "ANSWER_S", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answered.wait())
     assert "looking up the name 'slow' took more than" in refused(monkeypatch, "slow:6379")
     answered.set()
@@ -122,6 +123,7 @@ def test_a_machine_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None
         assert timeout < 1
         raise TimeoutError
 
+    monkeypatch.setattr(recsys.ray_address, "ANSWER_S", 0.3)
     monkeypatch.setattr(socket, "create_connection", connect)
     assert "nothing answers there within" in refused(monkeypatch, "127.0.0.1:6379")
 
@@ -179,11 +181,12 @@ def test_a_ray_that_runs_may_be_joined(ray_local: None, monkeypatch: pytest.Monk
 
 
 def test_a_cluster_that_does_not_take_us_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recsys.ray_address, "JOIN_S", 0.05)
     before = signal.getsignal(signal.SIGALRM)
-    with pytest.raises(InputError, match="RAY_ADDRESS=h:1: joining the cluster failed: it took mo"):
-        with joining("RAY_ADDRESS=h:1"):
-            time.sleep(30)
+    with monkeypatch.context() as patched:
+        patched.setattr(recsys.ray_address, "JOIN_S", 0.05)
+        with pytest.raises(InputError, match="RAY_ADDRESS=h:1: joining the cluster failed: it to"):
+            with joining("RAY_ADDRESS=h:1"):
+                time.sleep(30)
     assert signal.getsignal(signal.SIGALRM) == before
     with pytest.raises(InputError, match="joining the cluster failed: This node is none; start"):
         with joining("RAY_ADDRESS=h:1"):

@@ -30,7 +30,7 @@ from recsys.serve.app import running
 from recsys.serve.client import Client
 from tests.conftest import TrainedRun
 from tests.inputs import event_rows, plus, write_input, write_rows
-from tests.nodes import wait_for
+from tests.nodes import quiet_port, wait_for
 
 USERS = 40
 
@@ -275,7 +275,11 @@ def test_from_live_events_to_a_swapped_endpoint(
         return refresh(load_config(trained_run.config_path, [*arguments, *settings]))
 
     before = Bundle.load(str(run))
-    with running(str(run), port=0, watch_s=0.2) as address, Client(address) as client:
+    port = quiet_port()
+    with (
+        running(str(run), port=port, watch_s=0.2) as address,
+        Client(address, timeout_s=30.0, deadline_s=60.0) as client,
+    ):
         assert client.model()["version"] == before.version
         client.send_events(events[0])
         new = refreshed("refresh.allowed_loss=0.99")

@@ -145,8 +145,9 @@ NUMBER = int(sys.argv[1])
 def stop(*_):
     cluster.connect()
     import ray
+    waits = ray.remote(num_cpus=0)(lambda: __import__("time").sleep(60)).remote()
     threading.Timer(0.3, os.kill, [os.getpid(), NUMBER]).start()
-    ray.get(ray.remote(num_cpus=0)(lambda: __import__("time").sleep(60)).remote())
+    ray.get(waits)
 
 BY_NAME["prepare"] = Stage("prepare", "prepare", lambda _: 1, (), stop)
 sys.argv[1:] = ["prepare", "--config", sys.argv[2]]

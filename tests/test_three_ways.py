@@ -26,7 +26,7 @@ from recsys.serve.client import ApiError, Client
 from tests.conftest import SMALL as SMALL_MODEL
 from tests.nodes import quiet_port
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]  # each starts Ray several times
 
 BIN = Path(sys.executable).parent
 PROJECT = Path(__file__).parents[1]

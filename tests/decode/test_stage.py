@@ -22,6 +22,7 @@ from recsys.decode.clips import DecodeClips
 from recsys.decode.stage import decode_videos
 from recsys.errors import InputError
 from recsys.schema import QUARANTINE_REASONS, quarantine_schema
+from tests.nodes import wait_for
 from tests.videos import numbered, numbers_of
 
 pytestmark = pytest.mark.ray
@@ -285,6 +286,7 @@ def test_no_free_cpu_is_not_waited_for(ray_local: None, videos: list[str], tmp_p
 
     taken = Everything.remote()
     assert ray.get(taken.here.remote())
+    wait_for(lambda: not ray.available_resources().get("CPU"), "the report of what is taken")
     try:
         counts = decode_videos(videos[:2], str(tmp_path), CONFIG)["decode"]
     finally:

@@ -222,7 +222,7 @@ def test_predicts_on_a_gpu_where_one_is_free(
         [sys.executable, "-c", ON_A_GPU, device, *settings],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
     assert ("evaluate: on the nodes with a GPU PyTorch sees none" in done.stderr) == (

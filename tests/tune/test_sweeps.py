@@ -21,7 +21,7 @@ from recsys.tune.stage import tune_run
 from recsys.tune.trials import TrialTable
 from tests.conftest import TrainedRun
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]  # each starts Ray several times
 SPACES = Path(__file__).parents[2] / "tuning" / "spaces"
 
 
@@ -95,7 +95,6 @@ POPULATION = ("population.yaml", "tune.trials=2", "tune.scheduler=pbt", "train.e
 """Two members, three stretches each."""
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("sweep_of", "at", "total"), [(ASHA, 2, 4), (POPULATION, 3, 6)])
 def test_a_sweep_that_was_killed_ends_as_one_that_was_not(
     trained_run: TrainedRun,
