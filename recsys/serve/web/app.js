@@ -10,7 +10,7 @@ import { runView } from "./operator/run.js";
 import { choose, LANGUAGES, language, t } from "./i18n.js";
 import { openPlayer } from "./player.js";
 import { Rows } from "./rows.js";
-import { stopAll } from "./video.js";
+import { goOn, holdAll, stopAll } from "./video.js";
 
 const at = (id) => document.getElementById(id);
 const state = { user: "", users: [], model: null, view: null };
@@ -39,10 +39,16 @@ const OF_OPERATORS = ["add", "run"]; // views that need a token of their own
 function say(text, wrong = false) {
   const [said, aloft] = [at("said"), at("aloft")];
   said.textContent = aloft.textContent = text;
-  for (const one of [said, aloft]) one.classList.toggle("wrong", wrong);
+  const over = document.querySelector("dialog .told"); // which covers both
+  if (over) over.textContent = text;
+  for (const one of [said, aloft, over]) one?.classList.toggle("wrong", wrong);
   aloft.hidden = !text || said.getBoundingClientRect().bottom > at("header").getBoundingClientRect().bottom;
   clearTimeout(lowered);
-  lowered = setTimeout(() => (aloft.hidden = true), ALOFT_MS);
+  const lower = () => {
+    aloft.hidden = true;
+    if (over) over.textContent = "";
+  };
+  lowered = setTimeout(lower, ALOFT_MS);
 }
 
 const viewName = () => (location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "watch");
@@ -52,6 +58,7 @@ let turn = 0;
 /** Opens the view that the address names; of two that are asked for, the later one counts. */
 async function show() {
   const mine = ++turn;
+  document.querySelector("dialog")?.close(); // over the view that is left
   stopAll();
   state.view?.close?.();
   state.view = null;
@@ -143,5 +150,5 @@ addEventListener("pagehide", () => {
   stopAll();
   api.leave();
 });
-document.addEventListener("visibilitychange", () => document.hidden && (stopAll(), api.leave()));
+document.addEventListener("visibilitychange", () => (document.hidden ? (holdAll(), api.leave()) : goOn()));
 show();

@@ -53,14 +53,19 @@ export class Feed {
   more() {
     if (!this.cursor || this.loading) return;
     this.loading = true;
+    let came = false;
     this.#busily(async () => {
       this.foot.textContent = t("more_loading");
       const answer = await this.#ask({ k: Math.min(PAGE, this.model.max_k), cursor: this.cursor });
       this.#append(answer.cards);
+      came = true;
       this.foot.textContent = this.cursor ? "" : t("feed_end");
       this.bottom.unobserve(this.foot); // so that a foot still in view is seen again
       this.bottom.observe(this.foot);
-    }).finally(() => (this.loading = false));
+    }).finally(() => {
+      this.loading = false;
+      if (!came) this.foot.replaceChildren(el("button", { type: "button", onclick: () => this.more() }, t("retry")));
+    });
   }
 
   /** A like or a refusal: it is kept, and what comes after this card is asked for anew. */

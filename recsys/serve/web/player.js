@@ -40,13 +40,15 @@ export function openPlayer(card, feed) {
   const { name, of } = feed.beside ?? SIMILAR; // the name of a text, and what stands below it
   const beside = el("aside", { "aria-label": t(name) });
   const close = el("button", { type: "button", class: "close", autofocus: true }, t("close"));
-  const dialog = el("dialog", { class: "player" }, close, stage, beside);
+  const told = el("p", { class: "told", role: "status" });
+  const dialog = el("dialog", { class: "player" }, close, told, stage, beside);
   let [clip, timer, shown] = [null, null, null];
-  const quiet = () => clearInterval(timer);
+  const quiet = () => (timer = clearInterval(timer));
 
   function show(one) {
     quiet();
     clip?.stop();
+    told.textContent = "";
     shown = one;
     const video = one.item.details;
     const watched = (seconds, share) => feed.watched(one, seconds, share);
@@ -74,6 +76,7 @@ export function openPlayer(card, feed) {
         if (currentTarget.getAttribute("aria-disabled") === "true") return;
         feed.react(one, kind);
         settle();
+        if (timer) countdown(one); // what was to come next may be refused now
         if (feed.beside) fillBeside(one.item.details); // it may have opened some
       };
       return el("button", { type: "button", class: `act ${kind}`, onclick: act });
@@ -103,13 +106,13 @@ export function openPlayer(card, feed) {
     quiet();
     const following = feed.next(one, clip.share);
     const place = stage.querySelector(".next");
-    if (!following) return;
+    if (!following) return place.replaceChildren();
     let left = COUNTDOWN_S;
     const text = el("span", { role: "timer" });
     const go = () => show(following);
     const end = () => (quiet(), place.replaceChildren(), keepFocus());
     const stop = el("button", { type: "button", onclick: end }, t("stop"));
-    const tick = () => (left ? (text.textContent = t("next_in", { s: left--, n: left })) : go());
+    const tick = () => document.hidden || (left ? (text.textContent = t("next_in", { s: left--, n: left })) : go());
     const title = outside("b", titleOf(following.item.details));
     place.replaceChildren(
       el("p", {}, `${t("up_next")}: `, title),

@@ -5,6 +5,7 @@ import { t } from "./i18n.js";
 
 const LEAST_S = 1; // watched for less is no viewing
 let current = null; // one plays at a time
+let held = null; // what goes on where it stopped, once the page is seen again
 
 /** The picture of a video, or a ground of its own where there is none. */
 export function posterOf(video) {
@@ -20,16 +21,26 @@ export class Clip {
     Object.assign(this, { video, watched, ended, controls });
     this.frame = posterOf(video);
     this.element = null;
-    this.seconds = 0;
+    this.seconds = this.seen = 0;
   }
 
-  play({ muted = true } = {}) {
+  play({ muted = true, from = 0, seen = 0, paused = false } = {}) {
     if (current === this) return;
     current?.stop();
     current = this;
+    held = null;
     if (!this.video.file) return this.#say(t("no_file"));
     this.#make(muted);
-    this.element.play().catch(() => {}); // a browser may want a tap first: the poster stays
+    this.seen = seen; // in seconds, of the same viewing
+    if (from) this.element.currentTime = from;
+    if (!paused) this.element.play().catch(() => {}); // a browser may want a tap first: the poster stays
+  }
+
+  /** What `play` needs to go on from here. */
+  get place() {
+    if (!this.element) return null;
+    const { currentTime: from, muted, paused } = this.element;
+    return { from, muted, paused, seen: this.#played };
   }
 
   get plays() {
@@ -41,7 +52,7 @@ export class Clip {
     const { duration, played } = this.element;
     let seen = 0; // of its own time: what was played fast, or began before we were told, counts too
     for (let part = 0; part < played.length; part++) seen += played.end(part) - played.start(part);
-    seen = Math.max(this.seconds, seen);
+    seen = this.seen + Math.max(this.seconds, seen);
     return duration > 0 ? Math.min(duration, seen) : seen;
   }
 
@@ -99,4 +110,17 @@ export class Clip {
 }
 
 export const stopAll = () => current?.stop();
+
+/** The page is out of sight: what plays is told of, and goes on when it is seen again. */
+export function holdAll() {
+  const place = current?.place;
+  const clip = current;
+  stopAll();
+  held = place && { clip, place };
+}
+
+export function goOn() {
+  if (held?.clip.frame.isConnected && !current) held.clip.play(held.place);
+  held = null;
+}
 export const mayAutoplay = () => !calm();

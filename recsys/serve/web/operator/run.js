@@ -65,12 +65,15 @@ export async function runView({ user, model, say }) {
   await lookAtReplica();
   await lookAtLog();
   say("");
-  let [timer, looks] = [null, 0];
+  let [timer, looks, failed] = [null, 0, false];
   const again = async () => {
     try {
       await lookAtReplica();
       if (looks++ % LOG_EVERY === 0) await lookAtLog();
+      if (failed) say("");
+      failed = false;
     } catch (error) {
+      failed = true;
       say(t("failed", { reason: error.message }), true);
     }
     if (timer !== "closed") timer = setTimeout(again, EVERY_MS);
