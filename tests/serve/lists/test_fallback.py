@@ -5,7 +5,6 @@ Of the tiny catalogue v30 was first shown last, v29 before it, and so on; creato
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -18,7 +17,7 @@ from recsys.serve.asks import Answer, Ask, Filters
 from recsys.serve.lists import fallback
 from recsys.serve.lists.fallback import REFRESH_MS, Fallback
 from recsys.serve.service import Service
-from tests.bundles import NUM_VIDEOS, TinyRun, make_run
+from tests.bundles import NUM_VIDEOS, PATIENT_MS, TinyRun
 from tests.serve.live import Served
 
 
@@ -170,16 +169,9 @@ class Model:
 
 
 @pytest.fixture
-def served_run(tmp_path: Path) -> TinyRun:
-    """With a budget that a hanging model uses up at once."""
-    return make_run(tmp_path / "run", serve={"max_k": 20, "budget_ms": 1000})
-
-
-@pytest.fixture
 def model(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
     model = Model(service)
     monkeypatch.setattr(service.recommender, "answer", model.answer)
-    service._budget_s = 20  # what is late is so by the model, and not by the machine
     yield model
     model.go_on.set()
 
@@ -187,7 +179,7 @@ def model(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Model]:
 def test_a_model_that_hangs_holds_up_nobody(service: Service, model: Model) -> None:
     client = TestClient(make_api(service))
     assert client.post("/v1/recommend", json={"user_id": "u1"}).json()["degraded"] is None
-    service._budget_s = 0.3
+    service._budget_s = 0.3  # a model that hangs uses it up at once
     model.go_on.clear()
     answer = client.post("/v1/recommend", json={"user_id": "u1", "k": 3})
     assert answer.status_code == 200
@@ -210,14 +202,15 @@ def test_a_model_that_hangs_holds_up_nobody(service: Service, model: Model) -> N
     for one in refused:
         assert (one.status_code, one.headers["retry-after"]) == (503, "1")
         assert one.json()["detail"] == (
-            "the answer was not ready in time (serve.budget_ms=1000); send the same request again"
+            f"the answer was not ready in time (serve.budget_ms={PATIENT_MS}); "
+            "send the same request again"
         )
     wrong = client.post("/v1/recommend", json={"user_id": "u1", "k": 21})
     assert (wrong.status_code, wrong.json()["detail"][:4]) == (422, "k=21")
     figures = client.get("/metrics").text
     assert 'recsys_degraded_total{cause="late",kind="latest",replica="0"} 3.0' in figures
     assert 'recsys_degraded_total{cause="late",kind="stale",replica="0"} 2.0' in figures
-    service._budget_s = 20
+    service._budget_s = PATIENT_MS / 1000
     model.go_on.set()
     assert client.post("/v1/recommend", json={"user_id": "u5"}).json()["degraded"] is None
     assert model.answered == ["u1", "u1", "u5"], "who was answered otherwise is not asked about"

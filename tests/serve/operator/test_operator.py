@@ -12,7 +12,6 @@ from recsys.data.ragged import IntArray, Ragged
 from recsys.errors import InputError
 from recsys.inference.rerank import VideoTraits
 from recsys.live.clock import now
-from recsys.live.log.event import DAY_MS
 from recsys.serve.api import make_api
 from recsys.serve.http.tokens import Tokens
 from recsys.serve.metrics import STEPS
@@ -25,6 +24,13 @@ from recsys.serve.operator.preview import (
 from recsys.serve.operator.preview import preview as weights_preview
 from recsys.serve.service import Service
 from tests.bundles import NUM_USERS, TinyRun
+
+
+@pytest.fixture(autouse=True)
+def at_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hour, and how long ago something was, are inputs of the model too."""
+    at = now()
+    monkeypatch.setattr("recsys.serve.recommender.now", lambda: at)
 
 
 def lists(client: TestClient, k: int) -> dict[str, list[str]]:
@@ -136,10 +142,9 @@ def by(name: str) -> Callable[[dict], int]:
 @pytest.fixture
 def u9(client: TestClient) -> TestClient:
     """Of a server that knows what u9, who liked v6, wants no more, and that hides v7 from all."""
-    day_ago = now() - DAY_MS  # what was just now is another input of the model soon
     for event in (
-        {"video_id": "v4", "type": "not_interested", "time_ms": day_ago},
-        {"creator_id": "c3", "type": "hide_creator", "time_ms": day_ago},
+        {"video_id": "v4", "type": "not_interested"},
+        {"creator_id": "c3", "type": "hide_creator"},
     ):
         assert client.post("/v1/events", json={"user_id": "u9", **event}).status_code == 200
     assert client.patch("/v1/videos/v7", json={"hidden": True}).status_code == 200

@@ -45,6 +45,12 @@ BROKEN, WITHOUT_FILE = 7, 8
 """Rows of a video that no browser plays, and of one that has no file."""
 PATIENCE_S = 30.0
 """For an answer, on a machine that has other work."""
+HELD = """() => {
+  const { prototype } = HTMLMediaElement;
+  prototype.begin = prototype.play;
+  prototype.play = async () => {};
+}"""
+"""No clip plays before its `begin()`."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.serve.web._server import PageServer, stop_the_clock
-from tests.serve.web.test_fronts import HELD
+from tests.serve.web._server import HELD, PageServer, stop_the_clock
 from tests.serve.web.test_page import (
     BROWSER,
     browser,

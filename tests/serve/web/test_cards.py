@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from tests.serve.web._server import PageServer, stop_the_clock
-from tests.serve.web.test_fronts import HELD
+from tests.serve.web._server import HELD, PageServer, stop_the_clock
 from tests.serve.web.test_page import (
     BROWSER,
     PHONE,

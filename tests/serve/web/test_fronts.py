@@ -12,7 +12,7 @@ import pytest
 from recsys.data.lessons import Lesson, Lessons
 from recsys.serve.recommender import ServingRecommender
 from tests.bundles import DATA_WITH_COURSES
-from tests.serve.web._server import PageServer, make_world, serving, stop_the_clock
+from tests.serve.web._server import HELD, PageServer, make_world, serving, stop_the_clock
 from tests.serve.web.test_page import BROWSER, DESK, PHONE, browser, opened, said
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
@@ -37,12 +37,6 @@ DATA = {
     "video_columns": {**DATA_WITH_COURSES["video_columns"], "uri": "uri"},
 }
 SERVE = {"max_k": 20, "max_videos": 40}
-HELD = """() => {
-  const { prototype } = HTMLMediaElement;
-  prototype.begin = prototype.play;
-  prototype.play = async () => {};
-}"""
-"""No clip plays before its `begin()`."""
 SKIPPED = """(video) => new Promise((done) => {
   video.addEventListener("ended", done);
   video.currentTime = 0.9;
@@ -205,6 +199,7 @@ def test_where_the_model_fails_for_a_row_the_front_says_so(
     monkeypatch.setattr(ServingRecommender, "answer", fault)
     with opened(browser, server, "?user=u3") as page:
         said(page, "the same for everybody")
+        page.evaluate(HELD)
         page.locator(".shelf .tile").first.click()
         page.locator("dialog .like, dialog .done").click()
         page.keyboard.press("Escape")
@@ -249,6 +244,7 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         hero = page.locator(".hero")
         expect(hero).to_contain_text("Video number 14")  # Art comes before Maths
         no_violations(page)
+        page.evaluate(HELD)  # what plays to its end is finished too
         hero.locator("button.start").click()
         page.locator("dialog .done").click()
         page.keyboard.press("Escape")
@@ -257,7 +253,6 @@ def test_the_next_lesson_follows_the_one_that_was_finished(
         page.locator("dialog .done").click()
         page.keyboard.press("Escape")
         expect(hero).to_contain_text("Video number 12")
-        page.evaluate(HELD)  # who plays it to its end has finished it
         with page.expect_request(lambda request: "v1/similar?" in request.url) as asked:
             hero.locator("button.start").click()
         assert f"user_id={NOBODY}" in asked.value.url, "what is locked is so for somebody"
@@ -339,6 +334,7 @@ def test_a_lesson_of_another_course_opens_too(browser: Browser, courses: PageSer
     with opened(browser, courses, f"?user={NOBODY}") as page:
         zoology = page.locator(".course", has_text="Zoology").locator("li small")
         expect(zoology).to_have_text("opens after “Video number 14”")
+        stop_the_clock(page)
         page.locator(".hero .start").click()
         expect(page.locator("dialog .next")).to_contain_text("Up next: Video number 15")
         page.get_by_role("button", name="Stop").click()
@@ -346,6 +342,7 @@ def test_a_lesson_of_another_course_opens_too(browser: Browser, courses: PageSer
 
 def test_captions_beside_a_file_are_shown(browser: Browser, courses: PageServer) -> None:
     with opened(browser, courses, f"?user={NOBODY}") as page:
+        page.evaluate(HELD)
         page.locator(".hero .start").click()
         track = page.locator("dialog track")
         expect(track).to_have_js_property("readyState", 2)  # loaded

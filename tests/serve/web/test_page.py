@@ -18,7 +18,7 @@ from recsys.serve.operator.trace import Cause
 from recsys.serve.recommender import ServingRecommender
 from recsys.serve.routes.page import WEB
 from recsys.serve.versions.replica import State
-from tests.serve.web._server import BROKEN, WITHOUT_FILE, PageServer, make_world, serving
+from tests.serve.web._server import BROKEN, HELD, WITHOUT_FILE, PageServer, make_world, serving
 
 pytest.importorskip("playwright", reason="playwright, which drives the browser, is not installed")
 from axe_playwright_python.sync_playwright import Axe
@@ -428,6 +428,7 @@ def test_axe_finds_nothing(
                 page.locator("article .why").first.click()
             assert not violations(page)
             if view == "watch":
+                page.evaluate(HELD)
                 page.locator("article .open").first.click()
                 page.locator("dialog aside li").first.wait_for()
                 assert not violations(page)

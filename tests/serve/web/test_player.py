@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.web._server import BROKEN, WITHOUT_FILE, PageServer, stop_the_clock
-from tests.serve.web.test_fronts import HELD
+from tests.serve.web._server import BROKEN, HELD, WITHOUT_FILE, PageServer, stop_the_clock
 from tests.serve.web.test_page import (
     BROWSER,
     FRAMES,
