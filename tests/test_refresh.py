@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,16 @@ def test_the_command_ends_with_0_whatever_it_decides(
     assert "refresh.confidence=2: input should be less than 1" in capsys.readouterr().err
 
 
+@contextmanager
+def serving(run: Path) -> Iterator[Client]:
+    """A client of an endpoint that looks often for another version, on a slow machine too."""
+    with (
+        running(str(run), port=quiet_port(), watch_s=0.2) as address,
+        Client(address, timeout_s=30.0, deadline_s=60.0) as client,
+    ):
+        yield client
+
+
 @pytest.mark.ray
 def test_from_live_events_to_a_swapped_endpoint(
     trained_run: TrainedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -275,11 +286,7 @@ def test_from_live_events_to_a_swapped_endpoint(
         return refresh(load_config(trained_run.config_path, [*arguments, *settings]))
 
     before = Bundle.load(str(run))
-    port = quiet_port()
-    with (
-        running(str(run), port=port, watch_s=0.2) as address,
-        Client(address, timeout_s=30.0, deadline_s=60.0) as client,
-    ):
+    with serving(run) as client:
         assert client.model()["version"] == before.version
         client.send_events(events[0])
         new = refreshed("refresh.allowed_loss=0.99")
