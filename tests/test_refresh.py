@@ -257,7 +257,7 @@ def test_the_command_ends_with_0_whatever_it_decides(
 
 
 @contextmanager
-def serving(run: Path) -> Iterator[Client]:
+def endpoint_of(run: Path) -> Iterator[Client]:
     """A client of an endpoint that looks often for another version, on a slow machine too."""
     with (
         running(str(run), port=quiet_port(), watch_s=0.2) as address,
@@ -286,7 +286,7 @@ def test_from_live_events_to_a_swapped_endpoint(
         return refresh(load_config(trained_run.config_path, [*arguments, *settings]))
 
     before = Bundle.load(str(run))
-    with serving(run) as client:
+    with endpoint_of(run) as client:
         assert client.model()["version"] == before.version
         client.send_events(events[0])
         new = refreshed("refresh.allowed_loss=0.99")
