@@ -125,9 +125,11 @@ def item_knn(neighbours: Neighbours, data: RankingSet) -> Ranker:
         owners, rows = known.pairs(start, stop)
         lengths, near, cosines = neighbours.near(rows)
         cells = np.repeat(owners, lengths) * num_videos + near
-        sums = np.bincount(cells, cosines, (stop - start) * num_videos).reshape(-1, num_videos)
-        sums += order_N
-        return torch.from_numpy(sums)
+        # Without any neighbour NumPy's counts are whole numbers.
+        sums = np.bincount(cells, cosines, (stop - start) * num_videos).astype(float, copy=False)
+        scores_BN = sums.reshape(-1, num_videos)
+        scores_BN += order_N
+        return torch.from_numpy(scores_BN)
 
     return scores
 
