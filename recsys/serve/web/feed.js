@@ -75,6 +75,7 @@ export class Feed {
     const who = { creator: creator_id, title: titleOf(card.item.details) };
     if (kind === "like") card.liked();
     else card.dismiss(t(kind === "hide_creator" ? "hidden_creator" : "hidden_video", who));
+    this.telling.note(card, kind); // what comes next looks at it
     this.#busily(() => {
       this.telling.react(card, kind); // in its turn: an answer on its way would come without this card
       return this.#follow(card, t(`changed_${kind}`, who));

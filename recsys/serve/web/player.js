@@ -147,7 +147,7 @@ export function openPlayer(card, feed) {
     clip?.stop();
     dialog.remove();
     (card.dismissed ? card.element : card.open).focus();
-    feed.playerClosed(card);
+    if (feed.element.isConnected) feed.playerClosed(card); // else another view is there by now
   });
   document.body.append(dialog);
   dialog.showModal();

@@ -59,9 +59,14 @@ export class Telling {
     return per_s === null ? {} : { watched: seconds * per_s };
   }
 
+  /** Keeps what was done, which may be told of later. */
+  note(card, kind) {
+    if (!this.did(card, kind)) this.reactions.push({ card, kind });
+  }
+
   /** What a button of the page tells. */
   react(card, kind) {
-    this.reactions.push({ card, kind });
+    this.note(card, kind);
     this.tell(card, REACTIONS[kind](card, (...names) => this.#labels(true, ...names)));
   }
 

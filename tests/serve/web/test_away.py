@@ -87,6 +87,49 @@ def test_back_leaves_no_player_over_another_view(browser: Browser, server: PageS
         expect(page.locator("dialog")).to_have_count(0)
 
 
+def test_a_list_that_nobody_sees_is_not_asked_for(browser: Browser, server: PageServer) -> None:
+    """Whoever watched a video and went back is told nothing of a feed that is gone."""
+    with opened(browser, server, "?user=u9#history") as page:
+        page.locator("#to-watch").click()
+        place = first_playable(feed(page))
+        stop_the_clock(page)
+        page.locator("article .open").nth(place).click()
+        expect(page.locator("dialog video")).to_have_js_property("ended", True)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.go_back()
+        expect(page.locator("body")).to_have_attribute("data-view", "history")
+        page.locator(".history").first.wait_for()
+        page.clock.run_for(3000)
+        assert not [url for url in asked if url.endswith("v1/recommend")]
+        expect(page.locator("#said")).not_to_contain_text("You watched")
+
+
+SAME_CREATOR = """(all, place) => {
+  const [one, next] = all.slice(place).map((article) => article.card.item.details);
+  next.creator_id = one.creator_id;
+}"""
+"""Has the next video be of the same creator."""
+
+
+def test_a_creator_that_is_hidden_while_it_counts_down_does_not_come_next(
+    browser: Browser, server: PageServer
+) -> None:
+    with opened(browser, server) as page:
+        place = first_playable(feed(page))
+        page.locator("article").evaluate_all(SAME_CREATOR, place)
+        stop_the_clock(page)
+        page.locator("article .open").nth(place).click()
+        coming = page.locator("dialog .next b")
+        expect(coming).to_have_count(1)
+        before = coming.text_content()
+        page.locator("dialog .hide_creator").click()
+        expect(coming).not_to_have_text(str(before))
+        after = coming.text_content()
+        page.get_by_role("button", name="Play next").click()
+        expect(page.locator("dialog h2")).to_have_text(str(after))
+
+
 def test_a_page_of_the_feed_that_failed_can_be_asked_for_again(
     browser: Browser, server: PageServer
 ) -> None:
