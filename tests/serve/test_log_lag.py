@@ -15,6 +15,7 @@ from recsys.serve import log_lag
 from recsys.serve.follower import Followed
 from recsys.serve.log_lag import LogLag
 from recsys.serve.metrics import Metrics
+from tests.live.conftest import Clock
 
 
 def told(metrics: Metrics, name: str) -> float:
@@ -25,16 +26,9 @@ def told(metrics: Metrics, name: str) -> float:
     raise AssertionError(name)
 
 
-class Clock:
-    now_ms = now()
-
-    def __call__(self) -> int:
-        return self.now_ms
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(now())
 
 
 @pytest.fixture

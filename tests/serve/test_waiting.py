@@ -70,6 +70,13 @@ def counts_of(served: ServingRecommender) -> dict[str, list[list[int]]]:
     return counted
 
 
+def counted(tiny: TinyRun, log: EventLog) -> dict[str, list[list[int]]]:
+    """What a server that starts now counts."""
+    fresh = Served(Bundle.load(str(tiny.run)), log)
+    fresh.catch_up()
+    return counts_of(fresh)
+
+
 @pytest.mark.parametrize(("most", "recounts"), [(50_000, 0), (2, 1)], ids=["kept", "from the log"])
 def test_events_of_a_video_count_when_it_comes(
     tiny: TinyRun,
@@ -102,9 +109,7 @@ def test_events_of_a_video_count_when_it_comes(
         add_video(log, served, "new")
         served.catch_up()
         assert (len(asked), served.followed.unknown_videos) == (recounts, 0)
-        fresh = Served(Bundle.load(str(tiny.run)), own)
-        fresh.catch_up()
-        assert counts_of(served) == counts_of(fresh) != before
+        assert counts_of(served) == counted(tiny, own) != before
         assert counts_of(served)["video"][-1][:2] == [4, 2]
         add_video(log, served, "unnamed")
         served.catch_up()
@@ -150,17 +155,18 @@ def test_counting_anew_goes_on_where_the_log_was_away(
         assert served.counts_anew
         served.catch_up()
         assert not served.counts_anew
-        fresh = Served(Bundle.load(str(tiny.run)), own)
-        fresh.catch_up()
-        assert counts_of(served) == counts_of(fresh)
+        assert counts_of(served) == counted(tiny, own)
 
 
-def test_a_deletion_holds_up_nobody(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All is counted anew, but a little with each look, while requests are answered."""
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten entries are counted anew with each look."""
     monkeypatch.setattr(follower, "ANEW_S", 0.0)
     monkeypatch.setattr(follower, "ANEW_PAGE", 10)
+
+
+def test_a_deletion_holds_up_nobody(tiny: TinyRun, tmp_path: Path, little: None) -> None:
+    """All is counted anew, but a little with each look, while requests are answered."""
     address = str(tmp_path / "live.sqlite")
     with EventLog(address) as log, EventLog(address) as own:
         served = Served(Bundle.load(str(tiny.run)), log)
@@ -185,18 +191,14 @@ def test_a_deletion_holds_up_nobody(
                 served.catch_up()
                 before = counts_of(served)
         assert looks >= 5
-        fresh = Served(Bundle.load(str(tiny.run)), own)
-        fresh.catch_up()
-        assert counts_of(served) == counts_of(fresh) != before
+        assert counts_of(served) == counted(tiny, own) != before
         assert counts_of(served)["video"][-1][:2] == [1, 1]
 
 
 def test_deletions_that_come_oftener_than_all_is_counted_are_followed(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyRun, tmp_path: Path, little: None
 ) -> None:
     """A pass ends with what it has, another follows, and the last one is right."""
-    monkeypatch.setattr(follower, "ANEW_S", 0.0)
-    monkeypatch.setattr(follower, "ANEW_PAGE", 10)
     address = str(tmp_path / "live.sqlite")
     with EventLog(address) as log, EventLog(address) as own:
         served = Served(Bundle.load(str(tiny.run)), log)
@@ -223,9 +225,7 @@ def test_deletions_that_come_oftener_than_all_is_counted_are_followed(
             served.catch_up()
             looks += 1
         assert looks < 60, "more than the rest of a pass and a whole one after the last deletion"
-        fresh = Served(Bundle.load(str(tiny.run)), own)
-        fresh.catch_up()
-        assert counts_of(served) == counts_of(fresh)
+        assert counts_of(served) == counted(tiny, own)
 
 
 def test_a_deletion_takes_nobody_elses_state(
